@@ -1,0 +1,112 @@
+"""Frames to bytes and back, and the limits that are checked before anything is touched.
+
+Decoding raises RemoteProtocolError and nothing else, whatever the bytes are. The codec never copies a
+payload: large parts travel as ZeroMQ frames of their own behind the control frame, and each command
+says how many of them are its own.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from wire.errors import Code, RemoteProtocolError
+from wire.messages import (
+    PROTOCOL,
+    PROTOCOL_OLDEST,
+    Assign,
+    BrokerFrame,
+    Failure,
+    Frame,
+    Function,
+    Outcome,
+    PeerFrame,
+    Result,
+    Submit,
+)
+
+CONTROL_BYTES_MAX: Final = 16 * 2**20
+COMMANDS_MAX: Final = 65_536
+PAYLOAD_FRAMES_MAX: Final = 65_536
+# A body up to this size travels inside its command: copying it is cheaper than a frame of its own.
+INLINE_BYTES_MAX: Final = 4_096
+# A frame from Python below this size is copied by pyzmq anyway, so a buffer below it stays in the pickle.
+BUFFER_BYTES_MIN: Final = 16_384
+
+CARRIERS: Final = frozenset({Submit, Assign, Outcome, Result, Function})
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+_decode_peer = msgspec.msgpack.Decoder(PeerFrame).decode
+_decode_broker = msgspec.msgpack.Decoder(BrokerFrame).decode
+_decode_failure = msgspec.msgpack.Decoder(Failure).decode
+
+
+def decode_peer(control: bytes | memoryview) -> Frame:
+    """Read what a client, an actor or a host says to the broker."""
+    try:
+        frame = _decode_peer(control)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise explain_bad(control, error) from None
+    if frame.protocol != PROTOCOL:
+        raise mismatch(frame.protocol)
+    return frame
+
+
+def decode_broker(control: bytes | memoryview) -> Frame:
+    """Read what the broker says."""
+    try:
+        frame = _decode_broker(control)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise explain_bad(control, error) from None
+    if frame.protocol != PROTOCOL:
+        raise mismatch(frame.protocol)
+    return frame
+
+
+def check_payloads(frame: Frame, payloads: Sequence[object]) -> None:
+    """Raise unless the payload frames that came are those that the commands speak of."""
+    told = 0
+    for command in frame.commands:
+        if type(command) in CARRIERS:
+            if command.frames < 0:
+                raise RemoteProtocolError(Code.BAD_FRAME, f"negative frame count {command.frames}")
+            told += command.frames
+    if told != len(payloads):
+        raise RemoteProtocolError(
+            Code.BAD_FRAME,
+            f"the commands speak of {told} payload frames, {len(payloads)} came",
+        )
+
+
+def explain_bad(control: bytes | memoryview, error: Exception) -> RemoteProtocolError:
+    """Tell another version of the protocol from garbage."""
+    try:
+        loose = msgspec.msgpack.decode(control)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, ValueError):
+        return RemoteProtocolError(Code.BAD_FRAME, f"not a frame of this protocol: {error}")
+    if isinstance(loose, list) and loose and type(loose[0]) is int and loose[0] != PROTOCOL:
+        return mismatch(loose[0])
+    return RemoteProtocolError(Code.BAD_FRAME, f"not a frame of this protocol: {error}")
+
+
+def mismatch(theirs: int) -> RemoteProtocolError:
+    """Say which versions are spoken here."""
+    return RemoteProtocolError(
+        Code.PROTOCOL_MISMATCH,
+        f"the peer speaks protocol {theirs}, this is {PROTOCOL_OLDEST} to {PROTOCOL}",
+        fatal=True,
+    )
+
+
+def encode_failure(failure: Failure) -> bytes:
+    """Make the body of an outcome that is not a result."""
+    return encode(failure)
+
+
+def decode_failure(body: bytes | memoryview) -> Failure:
+    """Read the body of an outcome that is not a result; a body that cannot be read says so itself."""
+    try:
+        return _decode_failure(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Failure(Code.TASK_FAILED, "", f"the failure could not be read: {error}")

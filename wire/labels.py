@@ -1,0 +1,199 @@
+"""Labels: what an actor offers, what a task desires, and when the one satisfies the other.
+
+The table of protocol.md section 11 is this file. Labels are compared, never consumed. A key may hold
+several values (command line, upserted, one of each warm environment): a negative comparator must then
+hold for all of them, any other for one.
+"""
+
+import math
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+LabelValue = str | int | float | bool
+LabelValues = LabelValue | list[LabelValue]
+Labels = dict[str, LabelValues]
+
+KEY_LENGTH_MAX: Final = 128
+VALUE_LENGTH_MAX: Final = 1024
+WEIGHT_DEFAULT: Final = 100
+
+
+class Comparator(StrEnum):
+    """How a desired value is compared with an offered one: `offered COMPARATOR desired`."""
+
+    EQUAL = "eq"
+    NOT_EQUAL = "ne"
+    GREATER_THAN = "gt"
+    GREATER_THAN_OR_EQUAL = "ge"
+    LESS_THAN = "lt"
+    LESS_THAN_OR_EQUAL = "le"
+    IN = "in"
+    NOT_IN = "not_in"
+    EXISTS = "exists"
+    NOT_EXISTS = "not_exists"
+
+
+NEGATIVE = frozenset({Comparator.NOT_EQUAL, Comparator.NOT_IN})
+ORDER = frozenset(
+    {
+        Comparator.GREATER_THAN,
+        Comparator.GREATER_THAN_OR_EQUAL,
+        Comparator.LESS_THAN,
+        Comparator.LESS_THAN_OR_EQUAL,
+    },
+)
+SETS = frozenset({Comparator.IN, Comparator.NOT_IN})
+PRESENCE = frozenset({Comparator.EXISTS, Comparator.NOT_EXISTS})
+
+
+class Desire(Struct, frozen=True, array_like=True):
+    """One desired label. *value* is None for EXISTS and NOT_EXISTS, a list for IN and NOT_IN."""
+
+    key: str
+    comparator: Comparator
+    value: LabelValue | list[LabelValue] | None
+    required: bool = True
+    weight: float = WEIGHT_DEFAULT
+
+
+def satisfies(labels: Labels, desire: Desire) -> bool:
+    """Tell whether *labels* meet *desire*. Weight and required play no part."""
+    comparator = desire.comparator
+    offered = labels.get(desire.key)
+    if offered is None:
+        return comparator in NEGATIVE or comparator is Comparator.NOT_EXISTS
+    if comparator in PRESENCE:
+        return comparator is Comparator.EXISTS
+    values = offered if type(offered) is list else [offered]
+    if comparator in NEGATIVE:
+        return all(compare(value, comparator, desire.value) for value in values)  # type: ignore[arg-type]
+    return any(compare(value, comparator, desire.value) for value in values)  # type: ignore[arg-type]
+
+
+def satisfies_all(labels: Labels, desires: list[Desire]) -> bool:
+    """Tell whether *labels* meet every required one of *desires*."""
+    return all(satisfies(labels, desire) for desire in desires if desire.required)
+
+
+def affinity(labels: Labels, desires: list[Desire]) -> float:
+    """Sum the weights of the desires that are not required and are met."""
+    return sum(d.weight for d in desires if not d.required and satisfies(labels, d))
+
+
+def compare(
+    offered: LabelValue,
+    comparator: Comparator,
+    desired: LabelValue | list[LabelValue] | None,
+) -> bool:
+    """Compare one offered value with the desired one."""
+    match comparator:
+        case Comparator.EQUAL:
+            return is_same(offered, desired)
+        case Comparator.NOT_EQUAL:
+            return not is_same(offered, desired)
+        case Comparator.IN:
+            return any(is_same(offered, value) for value in desired)  # type: ignore[union-attr]
+        case Comparator.NOT_IN:
+            return not any(is_same(offered, value) for value in desired)  # type: ignore[union-attr]
+    # Order is for numbers only; another type never meets it. NaN compares false with everything.
+    if not is_number(offered) or not is_number(desired):
+        return False
+    match comparator:
+        case Comparator.GREATER_THAN:
+            return offered > desired  # type: ignore[operator]
+        case Comparator.GREATER_THAN_OR_EQUAL:
+            return offered >= desired  # type: ignore[operator]
+        case Comparator.LESS_THAN:
+            return offered < desired  # type: ignore[operator]
+        case Comparator.LESS_THAN_OR_EQUAL:
+            return offered <= desired  # type: ignore[operator]
+    raise AssertionError(comparator)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether *value* is an int or a float; a bool is its own type."""
+    return type(value) is int or type(value) is float
+
+
+def is_same(offered: object, desired: object) -> bool:
+    """Tell whether two values are of one type and equal. int and float are one type, bool is its own."""
+    if is_number(offered) and is_number(desired):
+        return offered == desired
+    return type(offered) is type(desired) and offered == desired
+
+
+def validate_desire(desire: Desire) -> None:
+    """Raise ValueError for a desire that could never mean what it says."""
+    validate_key(desire.key)
+    comparator, value = desire.comparator, desire.value
+    if comparator in PRESENCE:
+        if value is not None:
+            raise ValueError(f"label {desire.key!r}: {comparator.name} takes no value, got {value!r}")
+    elif comparator in SETS:
+        if not isinstance(value, list) or not value:
+            raise ValueError(
+                f"label {desire.key!r}: {comparator.name} takes a list of values, got {value!r}",
+            )
+        for item in value:
+            validate_value(desire.key, item)
+    else:
+        if value is None or isinstance(value, list):
+            raise ValueError(f"label {desire.key!r}: {comparator.name} takes one value, got {value!r}")
+        validate_value(desire.key, value)
+        if comparator in ORDER and not is_number(value):
+            raise ValueError(
+                f"label {desire.key!r}: {comparator.name} compares numbers only, got {value!r}",
+            )
+    if not math.isfinite(desire.weight):
+        raise ValueError(f"label {desire.key!r}: weight {desire.weight!r} is not a finite number")
+
+
+def validate_key(key: str) -> None:
+    """Raise ValueError unless *key* is 1 to 128 printable characters without '=' or white space."""
+    if not 0 < len(key) <= KEY_LENGTH_MAX or "=" in key or not key.isprintable() or " " in key:
+        raise ValueError(
+            f"label key {key!r} must be 1 to {KEY_LENGTH_MAX} printable characters "
+            "without '=' or spaces",
+        )
+
+
+def validate_value(key: str, value: object) -> None:
+    """Raise ValueError unless *value* is a str, int, float (not NaN) or bool of sane size."""
+    if type(value) not in (str, int, float, bool):
+        raise ValueError(f"label {key!r}: {value!r} is not a str, int, float or bool")
+    if isinstance(value, str) and len(value) > VALUE_LENGTH_MAX:
+        raise ValueError(f"label {key!r}: a value of {len(value)} characters is over {VALUE_LENGTH_MAX}")
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"label {key!r}: NaN equals nothing and cannot be a label")
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        raise ValueError(f"label {key!r}: {value!r} does not fit in 64 bits")
+
+
+def parse_label(text: str) -> tuple[str, LabelValue]:
+    """Read `key=value` as bool, int, float, then string; `key=str:512` forces a string.
+
+    Raises ValueError for a text without '=', a bad key or NaN.
+    """
+    key, separator, raw = text.partition("=")
+    if not separator:
+        raise ValueError(f"label {text!r} has no '='")
+    validate_key(key)
+    value = parse_value(raw)
+    validate_value(key, value)
+    return key, value
+
+
+def parse_value(raw: str) -> LabelValue:
+    """Read the value of a label from the command line."""
+    if raw.startswith("str:"):
+        return raw[4:]
+    if raw in ("true", "True", "false", "False"):
+        return raw in ("true", "True")
+    for kind in (int, float):
+        try:
+            return kind(raw)
+        except ValueError:
+            continue
+    return raw

@@ -1,0 +1,415 @@
+"""Every message of the protocol, one Struct each, in the order of protocol.md section 7.
+
+A Struct here and its section there say the same: tests compare tag, field names and order. Fields are
+positional on the wire, so a field is only ever appended, with a default. No Struct checks more than
+types: limits are checked in `wire.codec`, and what a peer may say in `VALID` below.
+"""
+
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+
+from wire.labels import Desire, Labels
+
+# ZeroMQ reconnects without telling anybody, so every frame carries the version.
+PROTOCOL = 1
+PROTOCOL_OLDEST = 1
+
+# The number of an assignment: epoch of the broker that made it, then a count within that epoch.
+Token = tuple[int, int]
+# A run of task numbers, both ends included.
+Span = tuple[int, int]
+
+
+class Role(StrEnum):
+    CLIENT = "client"
+    ACTOR = "actor"
+    HOST = "host"
+
+
+class Status(StrEnum):
+    """How a task ended. The body of RESULT is a payload, of every other one a `Failure`."""
+
+    RESULT = "result"
+    FAILURE = "failure"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    LOST = "lost"
+
+
+class Held(StrEnum):
+    """What an actor does with an assignment that it holds."""
+
+    WAITING = "waiting"  # in the mailbox
+    RUNNING = "running"
+    RELEASED = "released"  # runs on without its slot
+
+
+class Part(Struct, frozen=True, array_like=True):
+    """What stands inside other messages."""
+
+
+class Environment(Part, frozen=True):
+    """What must be resident before a call can run; *blob* is the hash of the FUNCTION that holds the class."""
+
+    id: str
+    name: str
+    blob: bytes
+    labels: Labels = {}
+    concurrency: int = 1
+
+
+class Call(Part, frozen=True):
+    """What all calls of one function with the same options share."""
+
+    name: str
+    function: bytes = b""
+    method: str = ""
+    environment: Environment | None = None
+    desires: list[Desire] = []
+    slots: dict[str, int] = {}
+    priority: int = 0
+    fairness_key: str = ""
+    timeout_s: float | None = None
+    schedule_timeout_s: float | None = None
+    at_most_once: bool = False
+    durable: bool = False
+    retries: int = 0
+    limits: dict[str, int] = {}
+    metadata: dict[str, str | int | float | bool | None] = {}
+
+
+class Holding(Part, frozen=True):
+    """An assignment that an actor holds, in its inventory."""
+
+    client: int
+    task: int
+    token: Token
+    held: Held
+
+
+class Kept(Part, frozen=True):
+    """An outcome that an actor keeps until it is acknowledged."""
+
+    client: int
+    task: int
+    token: Token
+
+
+class Attested(Part, frozen=True):
+    """What a host sees of one of its actor processes from outside."""
+
+    incarnation: int
+    name: str
+    pid: int
+    cpu_s: float
+    stopped: bool
+
+
+class Failure(Part, frozen=True):
+    """The body of an outcome that is not a result. *exception* is a pickle, empty where there is none."""
+
+    code: str
+    type: str
+    message: str
+    traceback: str = ""
+    exception: bytes = b""
+    history: list[str] = []
+
+
+# --- what any peer says
+
+
+class Beat(Struct, frozen=True, array_like=True, tag="beat"):
+    """Nothing but the counters of its frame."""
+
+
+class Bye(Struct, frozen=True, array_like=True, tag="bye"):
+    reason: str = ""
+
+
+class Function(Struct, frozen=True, array_like=True, tag="function"):
+    slot: int
+    hash: bytes
+    body: bytes
+    frames: int = 0
+
+
+class Template(Struct, frozen=True, array_like=True, tag="template"):
+    slot: int
+    call: Call
+
+
+# --- what a client says
+
+
+class ClientHello(Struct, frozen=True, array_like=True, tag="client-hello"):
+    incarnation: int
+    name: str
+    python: str
+    unresolved: list[Span] = []
+
+
+class Submit(Struct, frozen=True, array_like=True, tag="submit", gc=False):
+    task: int
+    template: int
+    body: bytes
+    frames: int = 0
+    again: bool = False
+    tries: int = 0
+    parent: Token | None = None
+
+
+class Cancel(Struct, frozen=True, array_like=True, tag="cancel"):
+    tasks: list[int]
+    force: bool = False
+
+
+class Query(Struct, frozen=True, array_like=True, tag="query"):
+    request: int
+    what: str
+    argument: str = ""
+
+
+# --- what an actor says
+
+
+class ActorHello(Struct, frozen=True, array_like=True, tag="actor-hello"):
+    incarnation: int
+    name: str
+    host: int
+    pid: int
+    python: str
+    labels_version: int
+    labels: Labels
+    slots: dict[str, int]
+    prefetch: int = 0
+    holding: list[Holding] = []
+    kept: list[Kept] = []
+
+
+class Credit(Struct, frozen=True, array_like=True, tag="credit", gc=False):
+    free: int
+    ahead: int = 0
+    room: int = 0
+    turns: dict[str, int] = {}
+    typed: dict[str, int] = {}
+
+
+class Outcome(Struct, frozen=True, array_like=True, tag="outcome", gc=False):
+    epoch: int
+    number: int
+    status: Status
+    body: bytes
+    frames: int = 0
+    run_s: float = 0.0
+
+
+class Release(Struct, frozen=True, array_like=True, tag="release"):
+    epoch: int
+    number: int
+    typed: dict[str, int] | None = None
+
+
+class Reject(Struct, frozen=True, array_like=True, tag="reject"):
+    epoch: int
+    number: int
+    reason: str
+
+
+class LabelsChanged(Struct, frozen=True, array_like=True, tag="labels"):
+    version: int
+    labels: Labels
+
+
+class ActorBeat(Struct, frozen=True, array_like=True, tag="actor-beat"):
+    credit: Credit
+    labels_version: int
+    labels: Labels
+    holding: list[Token]
+    environments: dict[str, str] = {}
+
+
+# --- what a host says
+
+
+class HostHello(Struct, frozen=True, array_like=True, tag="host-hello"):
+    incarnation: int
+    name: str
+    pid: int
+    limits: dict[str, int] = {}
+    actors: list[Attested] = []
+
+
+class HostBeat(Struct, frozen=True, array_like=True, tag="host-beat"):
+    actors: list[Attested]
+
+
+class Death(Struct, frozen=True, array_like=True, tag="death"):
+    incarnation: int
+    exit_code: int | None
+    signal: int | None
+    started: list[Token]
+    reason: str = ""
+
+
+# --- what the broker says
+
+
+class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
+    heartbeat_s: float
+    suspect_s: float
+    lease_s: float
+    recovering_s: float
+    missing: list[Span]
+    window_tasks: int
+    window_bytes: int
+    payload_bytes_max: int
+    functions_max: int
+    templates_max: int
+
+
+class Who(Struct, frozen=True, array_like=True, tag="who"):
+    """Say HELLO: there is no session for the frame that this answers."""
+
+
+class Error(Struct, frozen=True, array_like=True, tag="error"):
+    code: str
+    message: str
+    fatal: bool = False
+
+
+class Assign(Struct, frozen=True, array_like=True, tag="assign", gc=False):
+    number: int
+    client: int
+    task: int
+    template: int
+    attempt: int
+    body: bytes
+    frames: int = 0
+
+
+class Stop(Struct, frozen=True, array_like=True, tag="stop"):
+    epoch: int
+    number: int
+    force: bool = False
+    reason: str = ""
+
+
+class OutcomeAck(Struct, frozen=True, array_like=True, tag="outcome-ack"):
+    accepted: list[Token]
+    stale: list[Token] = []
+
+
+class Result(Struct, frozen=True, array_like=True, tag="result", gc=False):
+    task: int
+    status: Status
+    body: bytes
+    frames: int = 0
+    actor: str = ""
+    attempt: int = 1
+
+
+class Requeued(Struct, frozen=True, array_like=True, tag="requeued"):
+    task: int
+    tries: int
+    reason: str
+
+
+class Answer(Struct, frozen=True, array_like=True, tag="answer"):
+    request: int
+    body: bytes
+
+
+class Kill(Struct, frozen=True, array_like=True, tag="kill"):
+    incarnation: int
+    reason: str
+
+
+class Drain(Struct, frozen=True, array_like=True, tag="drain"):
+    deadline_s: float | None = None
+
+
+class ByeAck(Struct, frozen=True, array_like=True, tag="bye-ack"):
+    """The broker holds nothing of the peer any more."""
+
+
+ClientCommand = ClientHello | Function | Template | Submit | Cancel | Query | Beat | Bye
+ActorCommand = (
+    ActorHello | Credit | Outcome | Release | Reject | LabelsChanged | ActorBeat | Beat | Bye
+)
+HostCommand = HostHello | HostBeat | Death | Beat | Bye
+PeerCommand = (
+    ClientHello
+    | ActorHello
+    | HostHello
+    | Function
+    | Template
+    | Submit
+    | Cancel
+    | Query
+    | Credit
+    | Outcome
+    | Release
+    | Reject
+    | LabelsChanged
+    | ActorBeat
+    | HostBeat
+    | Death
+    | Beat
+    | Bye
+)
+BrokerCommand = (
+    Welcome
+    | Who
+    | Error
+    | Function
+    | Template
+    | Assign
+    | Stop
+    | OutcomeAck
+    | Result
+    | Requeued
+    | Answer
+    | Kill
+    | Drain
+    | Beat
+    | ByeAck
+)
+
+# Section 13: which role may say what in an open session, and what it is told.
+MAY_SAY = {
+    Role.CLIENT: frozenset({Function, Template, Submit, Cancel, Query, Beat, Bye}),
+    Role.ACTOR: frozenset(
+        {Credit, Outcome, Release, Reject, LabelsChanged, ActorBeat, Beat, Bye},
+    ),
+    Role.HOST: frozenset({HostBeat, Death, Beat, Bye}),
+}
+IS_TOLD = {
+    Role.CLIENT: frozenset({Result, Requeued, Answer, Error, Beat, ByeAck}),
+    Role.ACTOR: frozenset({Function, Template, Assign, Stop, OutcomeAck, Drain, Error, Beat, ByeAck}),
+    Role.HOST: frozenset({Kill, Drain, Error, Beat, ByeAck}),
+}
+HELLOS = {ClientHello: Role.CLIENT, ActorHello: Role.ACTOR, HostHello: Role.HOST}
+
+C = TypeVar("C")
+
+
+class Frame(Struct, Generic[C], frozen=True, array_like=True):
+    """The control frame of one ZeroMQ message: where it stands in its session, and its commands in order.
+
+    *number* counts the frames of this direction in this session from 1, 0 is a frame outside the count
+    (HELLO, WELCOME, WHO, ERROR without a session). *received* is how many the sender has received.
+    """
+
+    protocol: int
+    epoch: int
+    session: int
+    number: int
+    received: int
+    commands: list[C]
+
+
+PeerFrame = Frame[PeerCommand]
+BrokerFrame = Frame[BrokerCommand]
