@@ -1,0 +1,79 @@
+# Every target builds what it needs in .venv first; nothing has to be installed by hand.
+#
+#   make demo                    identify files with a model that stays loaded
+#   make test                    the whole test-suite
+#   make check                   before every commit: layout, lint, types, fast tests, 200 seeds
+#   make fix                     what the tools can repair
+#   make sim SEEDS=10000         the simulator, as long as you like (also STEPS=)
+#   make bench                   latency of a task (options in ARGS=)
+#   make clean                   remove .venv and the caches
+#
+# PYTHON=python3.12 picks the interpreter, VENV=.venv-3.12 keeps its packages beside the others'.
+
+PYTHON ?=
+VENV   ?= .venv
+SEEDS  ?= 1000
+STEPS  ?= 500
+ARGS   ?=
+
+RUN     := $(VENV)/bin/python
+PIP     := $(RUN) -m pip --disable-pip-version-check -qq
+INSTALL := $(PIP) install --constraint requirements.lock
+
+# A package counts from its first module on.
+PACKAGES := $(patsubst %/__init__.py,%,$(wildcard $(addsuffix /__init__.py,wire broker actor sdk)))
+SIM      := $(wildcard tests/sim/test_*.py)
+
+.PHONY: demo test check fix sim bench clean
+.NOTPARALLEL:
+
+demo: $(VENV)/demo.stamp
+	@$(RUN) examples/identify_files.py $(ARGS)
+
+test: $(VENV)/test.stamp
+	@$(RUN) -m pytest --session-timeout=540
+
+check: $(VENV)/test.stamp
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(if $(PACKAGES),$(RUN) -m mypy $(PACKAGES))
+	@$(RUN) -m pytest -q -m "not process and not slow" --ignore=tests/sim
+	@$(if $(SIM),$(RUN) -m pytest -q tests/sim)
+
+fix: $(VENV)/test.stamp
+	@$(RUN) -m ruff check --fix --exit-zero .
+	@$(RUN) -m ruff format .
+
+sim: $(VENV)/test.stamp
+	@$(RUN) -m tests.sim.run --seeds $(SEEDS) --steps $(STEPS)
+
+bench: $(VENV)/test.stamp
+	@$(RUN) bench/latency.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/test.stamp: $(VENV)/base.stamp
+	@$(INSTALL) --no-build-isolation --editable ".[test,dev]"
+	@touch $@
+
+$(VENV)/demo.stamp: $(VENV)/base.stamp
+	@$(INSTALL) --no-build-isolation --editable ".[demo]"
+	@touch $@
+
+# The build backend comes from the lock as well, so a build downloads nothing that is not pinned.
+$(VENV)/base.stamp: pyproject.toml requirements.lock | $(RUN)
+	@$(INSTALL) hatchling editables
+	@touch $@
+
+# An interpreter counts only when it runs: a version manager's stand-in may exist and refuse to.
+$(RUN):
+	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	        >/dev/null 2>&1; then \
+	        echo "Building $(VENV) with $$("$$python" --version)."; \
+	        exec "$$python" -m venv "$(VENV)"; \
+	    fi; \
+	done; \
+	echo "warmslot needs Python 3.11 or newer with venv: install one, or name it with PYTHON=." >&2; \
+	exit 1
