@@ -1,0 +1,21 @@
+"""What a broker can be told, with the numbers of protocol.md as defaults."""
+
+from msgspec import Struct
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Numbers that the core decides by. Seconds and octets."""
+
+    heartbeat_s: float = 1.0
+    suspect_s: float = 2.0
+    lease_s: float = 5.0
+    gil_grace_s: float = 60.0
+    adopt_window_s: float = 2.0
+    client_timeout_s: float = 10.0
+    window_tasks: int = 100_000
+    window_bytes: int = 256 * 2**20
+    payload_bytes_max: int = 256 * 2**20
+    functions_max: int = 512
+    templates_max: int = 4_096
+    crashes_max: int = 3
+    losses_max: int = 5

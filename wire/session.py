@@ -1,0 +1,204 @@
+"""A peer's end of a session (protocol.md section 8), the same for clients, actors and hosts.
+
+Pure: the time comes in, frames go out. The owner asks `due` what the session needs now, builds its own HELLO
+or heartbeat, and lets every frame pass through `accept` before it touches a command. The rule that must
+not be broken: from a HELLO to the WELCOME that repeats its number, nothing else counts.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final
+
+from wire.messages import PROTOCOL, BrokerCommand, Error, Frame, Welcome, Who
+
+HELLO_REPEAT_FIRST_S: Final = 0.25
+HELLO_REPEAT_MAX_S: Final = 2.0
+HEARTBEAT_DEFAULT_S: Final = 1.0
+LEASE_DEFAULT_S: Final = 5.0
+
+
+class State(StrEnum):
+    """Where the session stands."""
+
+    CLOSED = "closed"  # a HELLO is due at `hello_at`
+    OPENING = "opening"  # a HELLO is on its way
+    OPEN = "open"
+    ENDED = "ended"  # for good: a fatal ERROR, or BYE-ACK
+
+
+class Due(StrEnum):
+    """What the owner must send now."""
+
+    NOTHING = "nothing"
+    HELLO = "hello"
+    BEAT = "beat"
+
+
+class Verdict(StrEnum):
+    """What the owner must do with a frame."""
+
+    DROP = "drop"
+    WELCOME = "welcome"  # the session is open: say again what changed since HELLO
+    COMMANDS = "commands"  # act on the commands
+    CLOSED = "closed"  # the session is over: a HELLO is due
+    FATAL = "fatal"  # the broker will not talk to us; `error` says why
+
+
+class PeerSession:
+    """Counts frames, decides what counts, and knows when HELLO and heartbeats are due."""
+
+    __slots__ = (
+        "_jitter",
+        "_repeat_s",
+        "epoch",
+        "epoch_highest",
+        "error",
+        "heard_at",
+        "hello_at",
+        "number",
+        "received",
+        "said_at",
+        "sent",
+        "state",
+        "ticked_at",
+        "welcome",
+    )
+
+    def __init__(self, now: float, *, seed: int) -> None:
+        """Begin closed, with a HELLO due at once. *seed* spreads the repeats of many peers."""
+        self.state = State.CLOSED
+        self.number = 0
+        self.epoch = 0
+        self.epoch_highest = 0
+        self.sent = 0
+        self.received = 0
+        self.hello_at = now
+        self.heard_at = now
+        self.said_at = now
+        self.ticked_at = now
+        self.welcome: Welcome | None = None
+        self.error: Error | None = None
+        self._repeat_s = HELLO_REPEAT_FIRST_S
+        self._jitter = seed & 0xFFFF_FFFF
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether frames other than HELLO may be sent."""
+        return self.state is State.OPEN
+
+    @property
+    def heartbeat_s(self) -> float:
+        """Return the interval that the broker asked for."""
+        return self.welcome.heartbeat_s if self.welcome else HEARTBEAT_DEFAULT_S
+
+    @property
+    def lease_s(self) -> float:
+        """Return after how much silence the broker counts as away."""
+        return self.welcome.lease_s if self.welcome else LEASE_DEFAULT_S
+
+    def due(self, now: float) -> Due:
+        """Return what must be sent now, closing the session first when the broker was silent for a lease."""
+        stalled_s = now - self.ticked_at
+        self.ticked_at = now
+        if self.state is State.OPEN:
+            # Somebody who was stopped himself hears first what came meanwhile, then judges.
+            if stalled_s > self.heartbeat_s:
+                self.heard_at = max(self.heard_at, now - self.lease_s + self.heartbeat_s)
+            if now - self.heard_at >= self.lease_s:
+                self.close(now)
+            elif now - self.said_at >= self.heartbeat_s:
+                return Due.BEAT
+        if self.state in (State.CLOSED, State.OPENING) and now >= self.hello_at:
+            return Due.HELLO
+        return Due.NOTHING
+
+    def deadline(self) -> float:
+        """Return when `due` next has an answer, in the clock of *now*."""
+        match self.state:
+            case State.OPEN:
+                return min(self.said_at + self.heartbeat_s, self.heard_at + self.lease_s)
+            case State.ENDED:
+                return float("inf")
+            case _:
+                return self.hello_at
+
+    def close(self, now: float, *, wait_s: float = 0.0) -> None:
+        """End the session: a HELLO is due after *wait_s*."""
+        if self.state is State.ENDED:
+            return
+        if self.state is State.OPEN:
+            self._repeat_s = HELLO_REPEAT_FIRST_S
+        self.state = State.CLOSED
+        self.hello_at = now + wait_s
+
+    def end(self) -> None:
+        """End for good; nothing is due any more."""
+        self.state = State.ENDED
+
+    def hello(self, command: BrokerCommand | object, now: float) -> Frame:
+        """Open a new session with *command*, whatever the old one was."""
+        assert self.state is not State.ENDED
+        self.state = State.OPENING
+        self.number += 1
+        self.sent = self.received = 0
+        self.said_at = now
+        self.hello_at = now + self._spread(self._repeat_s)
+        self._repeat_s = min(self._repeat_s * 2, HELLO_REPEAT_MAX_S)
+        return Frame(PROTOCOL, self.epoch_highest, self.number, 0, 0, [command])
+
+    def frame(self, commands: Sequence[object], now: float) -> Frame:
+        """Number a frame with *commands*. The session must be open."""
+        assert self.state is State.OPEN
+        self.sent += 1
+        self.said_at = now
+        return Frame(
+            PROTOCOL, self.epoch, self.number, self.sent, self.received, commands  # type: ignore[arg-type]
+        )
+
+    def accept(self, frame: Frame, now: float) -> Verdict:
+        """Decide what counts of *frame*, and count it."""
+        if self.state is State.ENDED or frame.session != self.number or not frame.commands:
+            return Verdict.DROP
+        first = frame.commands[0]
+        if frame.number == 0:
+            return self._outside(frame, first, now)
+        if self.state is not State.OPEN or frame.epoch != self.epoch:
+            return Verdict.DROP
+        if frame.number <= self.received:
+            return Verdict.DROP
+        if frame.number > self.received + 1:
+            self.close(now)
+            return Verdict.CLOSED
+        self.received = frame.number
+        self.heard_at = now
+        return Verdict.COMMANDS
+
+    def _outside(self, frame: Frame, first: object, now: float) -> Verdict:
+        """WELCOME, WHO and ERROR stand outside the count."""
+        match first:
+            case Welcome() if self.state is State.OPENING:
+                self.state = State.OPEN
+                self.epoch = frame.epoch
+                self.epoch_highest = max(self.epoch_highest, frame.epoch)
+                self.welcome = first
+                self.heard_at = now
+                self._repeat_s = HELLO_REPEAT_FIRST_S
+                return Verdict.WELCOME
+            case Who() if self.state is State.OPEN:
+                self.epoch_highest = max(self.epoch_highest, frame.epoch)
+                self.close(now)
+                return Verdict.CLOSED
+            case Error(fatal=True):
+                self.error = first
+                self.state = State.ENDED
+                return Verdict.FATAL
+            case Error():
+                self.error = first
+                return Verdict.COMMANDS
+            case _:
+                return Verdict.DROP
+
+    def _spread(self, interval_s: float) -> float:
+        """Lengthen *interval_s* by up to a half, differently each time, without a source of randomness."""
+        self._jitter = (self._jitter * 1664525 + 1013904223) & 0xFFFF_FFFF
+        return interval_s * (1.0 + 0.5 * self._jitter / 2**32)
