@@ -1,0 +1,32 @@
+"""What holds for every test: it leaves no process and no thread behind."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import leftovers
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_process_outlives_the_session() -> Iterator[None]:
+    leftovers.adopt_orphans()
+    before = leftovers.child_processes()
+    yield
+    left = leftovers.left_processes(before)
+    assert not left, f"processes outlived the tests: {left}"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a thread, or a process when it is marked to start some.
+
+    Fixtures of a wider scope are set up before this one, so what they keep does not count.
+    """
+    starts_processes = request.node.get_closest_marker("process") is not None
+    threads = leftovers.lasting_threads()
+    processes = leftovers.child_processes() if starts_processes else {}
+    yield
+    left = leftovers.left_processes(processes) if starts_processes else {}
+    assert not left, f"processes left behind: {left}"
+    stuck = leftovers.left_threads(threads)
+    assert not stuck, f"threads left behind: {sorted(thread.name for thread in stuck)}"
