@@ -26,6 +26,7 @@ SIM      := $(wildcard tests/sim/test_*.py)
 
 .PHONY: demo test check fix sim bench clean
 .NOTPARALLEL:
+.DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
 	@$(RUN) examples/identify_files.py $(ARGS)
