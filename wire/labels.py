@@ -130,7 +130,9 @@ def validate_desire(desire: Desire) -> None:
     comparator, value = desire.comparator, desire.value
     if comparator in PRESENCE:
         if value is not None:
-            raise ValueError(f"label {desire.key!r}: {comparator.name} takes no value, got {value!r}")
+            raise ValueError(
+                f"label {desire.key!r}: {comparator.name} takes no value, got {value!r}"
+            )
     elif comparator in SETS:
         if not isinstance(value, list) or not value:
             raise ValueError(
@@ -140,7 +142,9 @@ def validate_desire(desire: Desire) -> None:
             validate_value(desire.key, item)
     else:
         if value is None or isinstance(value, list):
-            raise ValueError(f"label {desire.key!r}: {comparator.name} takes one value, got {value!r}")
+            raise ValueError(
+                f"label {desire.key!r}: {comparator.name} takes one value, got {value!r}"
+            )
         validate_value(desire.key, value)
         if comparator in ORDER and not is_number(value):
             raise ValueError(
@@ -164,7 +168,9 @@ def validate_value(key: str, value: object) -> None:
     if type(value) not in (str, int, float, bool):
         raise ValueError(f"label {key!r}: {value!r} is not a str, int, float or bool")
     if isinstance(value, str) and len(value) > VALUE_LENGTH_MAX:
-        raise ValueError(f"label {key!r}: a value of {len(value)} characters is over {VALUE_LENGTH_MAX}")
+        raise ValueError(
+            f"label {key!r}: a value of {len(value)} characters is over {VALUE_LENGTH_MAX}"
+        )
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(f"label {key!r}: NaN equals nothing and cannot be a label")
     if type(value) is int and not -(2**63) <= value < 2**63:

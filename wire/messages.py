@@ -252,6 +252,7 @@ class Death(Struct, frozen=True, array_like=True, tag="death"):
     signal: int | None
     started: list[Token]
     reason: str = ""
+    finished: list[Token] = []
 
 
 # --- what the broker says
@@ -388,7 +389,9 @@ MAY_SAY = {
 }
 IS_TOLD = {
     Role.CLIENT: frozenset({Result, Requeued, Answer, Error, Beat, ByeAck}),
-    Role.ACTOR: frozenset({Function, Template, Assign, Stop, OutcomeAck, Drain, Error, Beat, ByeAck}),
+    Role.ACTOR: frozenset(
+        {Function, Template, Assign, Stop, OutcomeAck, Drain, Error, Beat, ByeAck}
+    ),
     Role.HOST: frozenset({Kill, Drain, Error, Beat, ByeAck}),
 }
 HELLOS = {ClientHello: Role.CLIENT, ActorHello: Role.ACTOR, HostHello: Role.HOST}

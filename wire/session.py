@@ -152,7 +152,12 @@ class PeerSession:
         self.sent += 1
         self.said_at = now
         return Frame(
-            PROTOCOL, self.epoch, self.number, self.sent, self.received, commands  # type: ignore[arg-type]
+            PROTOCOL,
+            self.epoch,
+            self.number,
+            self.sent,
+            self.received,
+            commands,  # type: ignore[arg-type]
         )
 
     def accept(self, frame: Frame, now: float) -> Verdict:

@@ -1,0 +1,342 @@
+"""The tasks that are submitted and not assigned: in which order they come out.
+
+Tasks that may go to the same actors wait under one *shape*. Under a shape each client has a lane for each
+priority, first in first out. Lanes of all shapes are ordered by one number, the rank: a flow (a client or
+fairness key, at one priority) takes the next rank from its own clock, which never lags behind the rank
+served last (start-time fair queueing). So a client with 100,000 tasks and one with a single task alternate, a
+higher priority is a head start of PRIORITY_STEP ranks, and since ranks only grow nobody starves.
+"""
+
+from collections import deque
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from broker.task import State, Task
+from wire.labels import Desire, affinity, satisfies_all
+from wire.messages import Call
+
+if TYPE_CHECKING:
+    from broker.peers import Actor, Client
+
+# What one step of priority is worth, in tasks of the own flow that it goes ahead of.
+PRIORITY_STEP: Final = 1_000.0
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Flow:
+    """The clock of one client, or fairness key, at one priority."""
+
+    __slots__ = ("head_start", "rank")
+
+    def __init__(self, priority: int) -> None:
+        """Begin with a clock that has served nothing."""
+        self.rank = 0.0
+        self.head_start = priority * PRIORITY_STEP
+
+
+class Lane:
+    """The tasks of one client and priority under one shape, oldest first."""
+
+    __slots__ = ("client", "entry", "key", "tasks")
+
+    def __init__(self, client: "Client", key: tuple[int, int]) -> None:
+        """Begin empty."""
+        self.client = client
+        self.key = key
+        self.tasks: deque[Task] = deque()
+        # The rank under which the lane stands in the heap of its shape; entries with another one are void.
+        self.entry: float | None = None
+
+
+class Shape:
+    """What decides where a task may go. Tasks of one shape are interchangeable for placement."""
+
+    __slots__ = (
+        "__weakref__",
+        "_heap",
+        "_sequence",
+        "aside",
+        "count",
+        "desires",
+        "environment",
+        "fits",
+        "has_affinity",
+        "lanes",
+        "may_wait_ahead",
+        "slots",
+    )
+
+    def __init__(self, call: Call) -> None:
+        """Take from *call* what matters for placement."""
+        self.desires: list[Desire] = call.desires
+        self.slots = call.slots
+        self.environment = call.environment.id if call.environment else None
+        self.has_affinity = any(not desire.required for desire in call.desires)
+        # A task that waits in a mailbox may be handed back, so what must never run twice does not go there.
+        self.may_wait_ahead = not (call.at_most_once or call.limits or call.slots)
+        self.lanes: dict[tuple[int, int], Lane] = {}
+        # How many tasks are queued here, also those set aside.
+        self.count = 0
+        # Queued tasks that were REJECTed by every actor that could take them now.
+        self.aside: list[Task] = []
+        # Actor -> (stamp of its labels, weight or None when it does not satisfy).
+        self.fits: dict[Actor, tuple[int, float | None]] = {}
+        self._heap: list[tuple[float, int, Lane]] = []
+        self._sequence = count()
+
+    @staticmethod
+    def key(call: Call) -> bytes:
+        """Return what is equal for calls of the same shape."""
+        environment = call.environment.id if call.environment else None
+        return _encode(
+            (
+                call.desires,
+                sorted(call.slots.items()),
+                environment,
+                call.at_most_once,
+                bool(call.limits),
+            )
+        )
+
+    def fit(self, actor: "Actor") -> float | None:
+        """Return the weight of the affinities that *actor* meets, None when it does not satisfy."""
+        known = self.fits.get(actor)
+        if known is not None and known[0] == actor.labels_stamp:
+            return known[1]
+        weight: float | None = None
+        if all(actor.slots.get(kind, 0) >= amount for kind, amount in self.slots.items()) and (
+            satisfies_all(actor.labels, self.desires)
+        ):
+            weight = affinity(actor.labels, self.desires) if self.has_affinity else 0.0
+        self.fits[actor] = (actor.labels_stamp, weight)
+        return weight
+
+    def push(self, task: Task, *, is_back: bool) -> None:
+        """Queue *task*, by its rank; *is_back* says that it comes back and goes ahead of its equals."""
+        assert task.state is State.QUEUED
+        key = (id(task.client), task.call.priority)
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = self.lanes[key] = Lane(task.client, key)
+        tasks = lane.tasks
+        self.count += 1
+        if not tasks:
+            tasks.append(task)
+            self._enter(lane)
+        elif is_back or task.rank < tasks[-1].rank:
+            at = 0
+            while at < len(tasks) and tasks[at].rank < task.rank:
+                at += 1
+            tasks.insert(at, task)
+            if at == 0:
+                self._enter(lane)
+        else:
+            tasks.append(task)
+
+    def peek(self) -> Task | None:
+        """Return the queued task that comes next, or None when all wait for something else."""
+        heap = self._heap
+        while heap:
+            rank, _, lane = heap[0]
+            if rank != lane.entry:
+                heappop(heap)
+                continue
+            tasks = lane.tasks
+            while tasks and tasks[0].state is not State.QUEUED:
+                tasks.popleft()
+            if not tasks:
+                heappop(heap)
+                self._drop(lane)
+            elif tasks[0].rank != rank:
+                heappop(heap)
+                self._enter(lane)
+            elif lane.client.is_paused:
+                heappop(heap)
+                lane.entry = None
+                lane.client.parked.append((self, lane))
+            else:
+                return tasks[0]
+        return None
+
+    def pop(self, task: Task) -> None:
+        """Take out *task*, which `peek` returned."""
+        rank, _, lane = heappop(self._heap)
+        tasks = lane.tasks
+        assert tasks[0] is task
+        assert rank == task.rank
+        tasks.popleft()
+        self.count -= 1
+        if tasks:
+            self._enter(lane)
+        else:
+            self._drop(lane)
+
+    def set_aside(self, task: Task) -> None:
+        """Put *task*, which `peek` returned, where it does not block those behind it."""
+        self.pop(task)
+        self.count += 1
+        self.aside.append(task)
+
+    def recall_aside(self) -> None:
+        """Queue again what was set aside: something changed."""
+        aside, self.aside = self.aside, []
+        for task in aside:
+            if task.state is State.QUEUED:
+                self.count -= 1
+                self.push(task, is_back=True)
+
+    def unpark(self, lane: Lane) -> None:
+        """Let a lane take part again whose client was paused."""
+        if lane.tasks:
+            self._enter(lane)
+
+    def remove(self, task: Task) -> None:
+        """Take out a queued task that is not at the head; slow, for the rare case of a late adoption."""
+        assert task.state is State.QUEUED
+        self.count -= 1
+        if task in self.aside:
+            self.aside.remove(task)
+            return
+        self.lanes[id(task.client), task.call.priority].tasks.remove(task)
+
+    def _enter(self, lane: Lane) -> None:
+        lane.entry = lane.tasks[0].rank
+        heappush(self._heap, (lane.entry, next(self._sequence), lane))
+
+    def _drop(self, lane: Lane) -> None:
+        lane.entry = None
+        self.lanes.pop(lane.key, None)
+
+
+class Backlog:
+    """All shapes, the flows' clocks, and which shapes may have something to place."""
+
+    __slots__ = ("_flows", "_shapes", "ready", "served", "waiting")
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        # A shape lives as long as a template or a queued task uses it.
+        self._shapes: WeakValueDictionary[bytes, Shape] = WeakValueDictionary()
+        self._flows: dict[tuple[object, int], Flow] = {}
+        self.served = 0.0
+        # Shapes with queued tasks: those to be looked at, and those that nobody can take now.
+        self.ready: dict[Shape, None] = {}
+        self.waiting: dict[Shape, None] = {}
+
+    def shape_of(self, call: Call) -> Shape:
+        """Return the shape of *call*, the same one for all calls that may go to the same actors."""
+        key = Shape.key(call)
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = Shape(call)
+            self._shapes[key] = shape
+        return shape
+
+    def rank(self, task: Task) -> None:
+        """Give a new task its place in the order."""
+        call = task.call
+        key = (call.fairness_key or id(task.client), call.priority)
+        flow = self._flows.get(key)
+        if flow is None:
+            if len(self._flows) > 4_096:
+                self._flows = {k: f for k, f in self._flows.items() if f.rank > self.served}
+            flow = self._flows[key] = Flow(call.priority)
+        flow.rank = max(flow.rank, self.served) + 1.0
+        task.rank = flow.rank - flow.head_start
+
+    def push(self, task: Task, *, is_back: bool = False) -> None:
+        """Queue *task*; one that comes back keeps its rank."""
+        assert task.template
+        shape = task.template.shape
+        if not is_back:
+            self.rank(task)
+        shape.push(task, is_back=is_back)
+        self.waiting.pop(shape, None)
+        self.ready[shape] = None
+
+    def remove(self, task: Task) -> None:
+        """Take out a task that is adopted while it is queued."""
+        assert task.template
+        task.template.shape.remove(task)
+
+    def forget(self, task: Task) -> None:
+        """Count out a queued task that nobody wants; it is skipped when its turn comes."""
+        assert task.template
+        shape = task.template.shape
+        shape.count -= 1
+        if task in shape.aside:
+            shape.aside.remove(task)
+
+    def serve(self, task: Task) -> None:
+        """Let the common clock follow the task that is placed now."""
+        rank = task.rank + task.call.priority * PRIORITY_STEP
+        self.served = max(self.served, rank)
+
+    def wake(self) -> None:
+        """Look again at every shape that waits: an actor may take more than before."""
+        if self.waiting:
+            for shape in self.waiting:
+                if shape.aside:
+                    shape.recall_aside()
+            self.ready.update(self.waiting)
+            self.waiting.clear()
+
+    def next_ready(self) -> tuple[Shape, Task] | None:
+        """Return the lowest ranked task that was not looked at, with its shape."""
+        best: tuple[Shape, Task] | None = None
+        for shape in list(self.ready) if len(self.ready) > 1 else self.ready:
+            task = shape.peek()
+            if task is None:
+                del self.ready[shape]
+                if shape.aside:
+                    self.waiting[shape] = None
+                if not self.ready:
+                    break
+            elif best is None or task.rank < best[1].rank:
+                best = (shape, task)
+        return best
+
+    def block(self, shape: Shape) -> None:
+        """Nobody can take a task of *shape* now."""
+        del self.ready[shape]
+        self.waiting[shape] = None
+
+    def unpark(self, client: "Client") -> None:
+        """Let the lanes of a client that was paused take part again."""
+        for shape, lane in client.parked:
+            shape.unpark(lane)
+            self.waiting.pop(shape, None)
+            self.ready[shape] = None
+        client.parked.clear()
+
+    def forget_actor(self, actor: "Actor") -> None:
+        """Drop what is remembered of an actor that is gone."""
+        for shape in self._shapes.values():
+            shape.fits.pop(actor, None)
+
+    @property
+    def count(self) -> int:
+        """How many tasks are queued."""
+        return sum(shape.count for shape in self._shapes.values())
+
+    def check(self) -> None:
+        """Assert that each shape counts what it holds, and that none with tasks is overlooked."""
+        for shape in self._shapes.values():
+            queued = [
+                t for lane in shape.lanes.values() for t in lane.tasks if t.state is State.QUEUED
+            ]
+            assert shape.count == len(queued) + len(shape.aside), (shape.count, queued, shape.aside)
+            assert all(task.state is State.QUEUED for task in shape.aside)
+            for lane in shape.lanes.values():
+                ranks = [task.rank for task in lane.tasks]
+                assert ranks == sorted(ranks)
+            if shape.count:
+                parked = any(
+                    s is shape for lane in shape.lanes.values() for s, _ in lane.client.parked
+                )
+                assert shape in self.ready or shape in self.waiting or parked

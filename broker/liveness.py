@@ -1,0 +1,156 @@
+"""Time: heartbeats, suspicion, leases, the adopt window, clients that are gone (protocol.md section 10).
+
+Nobody is judged before the broker has made sure that it was not itself asleep: a stall is added to every deadline first.
+"""
+
+from typing import TYPE_CHECKING
+
+from broker import recovery
+from broker.peers import Actor, Client, Host
+from wire.messages import Beat, Kill, Token
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+# How often a heartbeat interval is looked into; the judgement of a silence is late by at most this share.
+LOOKS_PER_HEARTBEAT = 4
+
+
+def deadline(broker: "Broker") -> float:
+    """Return when `tick` is due."""
+    due = broker.ticked_at + broker.settings.heartbeat_s / LOOKS_PER_HEARTBEAT
+    if broker.window_ends_at is not None:
+        due = min(due, broker.window_ends_at)
+    return due
+
+
+def tick(broker: "Broker", now: float) -> None:
+    """Look at every clock."""
+    stall = now - deadline(broker)
+    if stall > broker.settings.heartbeat_s:
+        forgive(broker, stall, now)
+    broker.ticked_at = now
+    if broker.window_ends_at is not None and now >= broker.window_ends_at:
+        recovery.end_window(broker)
+    if now >= broker.beat_at:
+        broker.beat_at = now + broker.settings.heartbeat_s
+        for session in broker.sessions.values():
+            broker.say(session, Beat())
+    for actor in list(broker.actors.values()):
+        judge_actor(broker, actor, now)
+    for host in list(broker.hosts.values()):
+        if now - host.heard_at >= broker.settings.lease_s:
+            lose_host(broker, host, now)
+    for client in list(broker.clients.values()):
+        gone_at = client.gone_at
+        if gone_at is not None and now - gone_at >= broker.settings.client_timeout_s:
+            if broker.window_ends_at is None:
+                broker.note("client_gone", client=client.name, tasks=len(client.tasks))
+                forget_client(broker, client)
+    if broker.unclaimed:
+        recovery.drop_unclaimed(broker, now)
+
+
+def forgive(broker: "Broker", stall: float, now: float) -> None:
+    """The broker was stopped for *stall* seconds: nobody else is to blame for them."""
+    broker.note("stalled", stall_s=round(stall, 3))
+    for session in broker.sessions.values():
+        session.heard_at = min(now, session.heard_at + stall)
+        session.mark_at = min(now, session.mark_at + stall)
+    for actor in broker.actors.values():
+        actor.heard_at = min(now, actor.heard_at + stall)
+    for host in broker.hosts.values():
+        host.heard_at = min(now, host.heard_at + stall)
+        host.grew = {number: min(now, at + stall) for number, at in host.grew.items()}
+    for client in broker.clients.values():
+        if client.gone_at is not None:
+            client.gone_at = min(now, client.gone_at + stall)
+    if broker.window_ends_at is not None:
+        broker.window_ends_at += stall
+    broker.unclaimed = {task: until + stall for task, until in broker.unclaimed.items()}
+
+
+def judge_actor(broker: "Broker", actor: Actor, now: float) -> None:
+    """Suspect an actor that is silent or deaf, and end the lease of one that stays silent."""
+    settings = broker.settings
+    silent_s = now - actor.heard_at
+    is_suspect = silent_s >= settings.suspect_s or is_deaf(actor, now, settings.suspect_s)
+    if is_suspect != actor.is_suspect:
+        actor.is_suspect = is_suspect
+        broker.note("actor_suspect" if is_suspect else "actor_trusted", actor=actor.name)
+        if not is_suspect and actor.credit.available:
+            broker.open_actors[actor] = None
+            broker.backlog.wake()
+    if silent_s < settings.lease_s:
+        return
+    host = broker.hosts.get(actor.host)
+    if host is not None and host.session is None:
+        host = None
+    if (
+        host is not None
+        and silent_s < settings.gil_grace_s
+        and host.vouches_for(actor.incarnation, now, fresh_s=settings.suspect_s)
+    ):
+        return
+    reason = f"actor {actor.name} was silent for {silent_s:.1f} s"
+    if host is not None:
+        seen = host.attested.get(actor.incarnation)
+        # A stopped process is somebody's decision; it is fenced, not killed.
+        if seen is not None and not seen.stopped:
+            broker.say(host.session, Kill(actor.incarnation, reason))
+    lose(broker, actor, reason, now, started=None)
+
+
+def is_deaf(actor: Actor, now: float, patience_s: float) -> bool:
+    """Tell whether frames stay unreceived while the actor's own keep coming."""
+    session = actor.session
+    if session is None:
+        return False
+    if session.acked >= session.mark_sent:
+        session.mark_sent = session.sent
+        session.mark_at = now
+        return False
+    return now - session.mark_at >= patience_s
+
+
+def lose(
+    broker: "Broker",
+    actor: Actor,
+    reason: str,
+    now: float,
+    *,
+    started: dict[Token, str] | None,
+    keep_session: bool = False,
+) -> None:
+    """Take an actor out and queue again what it had.
+
+    *started* says how each run stood that had started, as `Broker.requeue` calls it; None when nobody knows.
+    """
+    broker.note("actor_lost", actor=actor.name, reason=reason, tasks=len(actor.assigned))
+    if actor.session is not None and not keep_session:
+        broker.close(actor.session, now)
+    broker.actors.pop(actor.incarnation, None)
+    if broker.actors_by_name.get(actor.name) is actor:
+        del broker.actors_by_name[actor.name]
+    broker.open_actors.pop(actor, None)
+    broker.backlog.forget_actor(actor)
+    for token, task in list(actor.assigned.items()):
+        burns = "loss" if started is None else started.get(token)
+        broker.requeue(task, reason, burns=burns)
+
+
+def lose_host(broker: "Broker", host: Host, now: float) -> None:
+    """A silent host attests nobody any more; its actors are judged by their own silence."""
+    if host.session is not None:
+        broker.close(host.session, now)
+    broker.hosts.pop(host.incarnation, None)
+    broker.note("host_lost", host=host.name)
+
+
+def forget_client(broker: "Broker", client: Client) -> None:
+    """A client is gone: nobody wants its tasks."""
+    for task in list(client.tasks.values()):
+        broker.drop(task, reason="its client is gone")
+    client.unreceived.clear()
+    client.unreceived_bytes = 0
+    broker.clients.pop(client.incarnation, None)

@@ -1,0 +1,274 @@
+"""Who the broker talks to: clients, actors and hosts, which outlive their sessions, and the sessions.
+
+A session is one numbered conversation on one routing id; a HELLO makes a new one. A peer is a process, known by
+its incarnation. Nothing keeps a reference to a session longer than its peer does.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from broker.credit import CreditAccount
+from broker.task import FunctionBlob, State, Task, Template
+from wire.labels import Labels
+from wire.messages import ActorHello, Attested, ClientHello, HostHello, Role, Token
+from wire.tables import ReceiverTable, SenderTable
+
+if TYPE_CHECKING:
+    from broker.backlog import Lane, Shape
+
+# 1,024 commands with bodies of at most 4 KiB stay far below the limit of a control frame.
+COMMANDS_PER_FRAME: Final = 1_024
+
+
+class Session:
+    """The broker's end of one session: counters, and what is to be said next."""
+
+    __slots__ = (
+        "acked",
+        "commands",
+        "functions_known",
+        "functions_told",
+        "heard_at",
+        "is_closing",
+        "is_dirty",
+        "mark_at",
+        "mark_sent",
+        "number",
+        "outcome_acks",
+        "outcome_acks_stale",
+        "payloads",
+        "peer",
+        "received",
+        "rid",
+        "role",
+        "said_at",
+        "sealed",
+        "sent",
+        "templates_known",
+        "templates_told",
+    )
+
+    def __init__(self, rid: bytes, number: int, peer: "Client | Actor | Host", now: float) -> None:
+        """Begin with counters at 0 and empty tables."""
+        self.rid = rid
+        self.number = number
+        self.peer = peer
+        self.role: Role = peer.role
+        self.received = 0
+        self.sent = 0
+        # How many of our frames the peer has received, by its own word.
+        self.acked = 0
+        self.heard_at = now
+        self.said_at = now
+        # A number of ours, and since when we wait for the peer to receive it (a deaf peer never does).
+        self.mark_sent = 0
+        self.mark_at = now
+        self.commands: list[object] = []
+        self.payloads: list[bytes] = []
+        self.sealed: list[tuple[list[object], list[bytes]]] = []
+        self.is_dirty = False
+        self.is_closing = False
+        # An actor's: outcomes to acknowledge with the next frame.
+        self.outcome_acks: list[Token] = []
+        self.outcome_acks_stale: list[Token] = []
+        self.functions_known: ReceiverTable[FunctionBlob]
+        self.templates_known: ReceiverTable[Template]
+        self.functions_told: SenderTable[bytes]
+        self.templates_told: SenderTable[Template]
+
+    @property
+    def frame_next(self) -> int:
+        """Return the number of the frame in which a command said now will travel."""
+        return self.sent + len(self.sealed) + 1
+
+    def say(self, command: object, payloads: Sequence[bytes] = ()) -> None:
+        """Add *command* to the next frame. The caller sees to it that the session is flushed."""
+        commands = self.commands
+        if len(commands) >= COMMANDS_PER_FRAME:
+            self.sealed.append((commands, self.payloads))
+            self.commands = commands = []
+            self.payloads = []
+        commands.append(command)
+        if payloads:
+            self.payloads.extend(payloads)
+
+
+class Client:
+    """A process that submits."""
+
+    __slots__ = (
+        "gone_at",
+        "heard_at",
+        "incarnation",
+        "is_paused",
+        "name",
+        "parked",
+        "python",
+        "role",
+        "session",
+        "session_highest",
+        "task_bytes",
+        "tasks",
+        "unreceived",
+        "unreceived_bytes",
+    )
+
+    def __init__(self, incarnation: int, now: float) -> None:
+        """Begin as somebody of whom only the incarnation is known, as an inventory names it."""
+        self.role = Role.CLIENT
+        self.incarnation = incarnation
+        self.name = ""
+        self.python = ""
+        self.session: Session | None = None
+        self.session_highest = 0
+        self.heard_at = now
+        # Since when there is no connection; None while there is one.
+        self.gone_at: float | None = now
+        self.tasks: dict[int, Task] = {}
+        self.task_bytes = 0
+        # Results on their way: (frame, task, octets), oldest first.
+        self.unreceived: deque[tuple[int, Task, int]] = deque()
+        self.unreceived_bytes = 0
+        self.is_paused = False
+        self.parked: list[tuple[Shape, Lane]] = []
+
+    def greet(self, hello: ClientHello) -> None:
+        """Take over what HELLO says."""
+        self.name = hello.name
+        self.python = hello.python
+
+
+class Actor:
+    """A process that runs tasks."""
+
+    __slots__ = (
+        "assigned",
+        "credit",
+        "environments",
+        "heard_at",
+        "host",
+        "incarnation",
+        "is_kill_asked",
+        "is_suspect",
+        "labels",
+        "labels_stamp",
+        "labels_version",
+        "name",
+        "pid",
+        "prefetch",
+        "python",
+        "role",
+        "session",
+        "session_highest",
+        "slots",
+        "used_at",
+    )
+
+    def __init__(self, hello: ActorHello, now: float) -> None:
+        """Begin as HELLO says."""
+        self.role = Role.ACTOR
+        self.incarnation = hello.incarnation
+        self.session: Session | None = None
+        self.session_highest = 0
+        self.heard_at = now
+        self.is_suspect = False
+        self.is_kill_asked = False
+        self.credit = CreditAccount()
+        # Its current assignments, not ended.
+        self.assigned: dict[Token, Task] = {}
+        # Counts the changes of the labels as the broker saw them, for what is remembered of them.
+        self.labels_stamp = 0
+        self.environments: dict[str, str] = {}
+        # When it was last given a task, in assignments of the broker.
+        self.used_at = 0
+        self.greet(hello)
+
+    def greet(self, hello: ActorHello) -> None:
+        """Take over what HELLO says."""
+        self.name = hello.name
+        self.host = hello.host
+        self.pid = hello.pid
+        self.python = hello.python
+        self.slots = hello.slots
+        self.prefetch = hello.prefetch
+        self.labels_version = 0
+        self.offer(hello.labels_version, hello.labels)
+
+    def offer(self, version: int, labels: Labels) -> bool:
+        """Take over newer labels and tell whether they differ."""
+        if version <= self.labels_version:
+            return False
+        self.labels_version = version
+        if self.labels_stamp and labels == self.labels:
+            return False
+        self.labels: Labels = labels
+        self.labels_stamp += 1
+        return True
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether it may be given work, credit aside."""
+        return self.session is not None and not self.is_suspect
+
+
+class Host:
+    """A supervisor process."""
+
+    __slots__ = (
+        "attested",
+        "grew",
+        "heard_at",
+        "incarnation",
+        "limits",
+        "name",
+        "pid",
+        "role",
+        "session",
+        "session_highest",
+    )
+
+    def __init__(self, hello: HostHello, now: float) -> None:
+        """Begin as HELLO says."""
+        self.role = Role.HOST
+        self.incarnation = hello.incarnation
+        self.session: Session | None = None
+        self.session_highest = 0
+        self.heard_at = now
+        self.attested: dict[int, Attested] = {}
+        # Actor -> when its CPU time last grew.
+        self.grew: dict[int, float] = {}
+        self.greet(hello, now)
+
+    def greet(self, hello: HostHello, now: float) -> None:
+        """Take over what HELLO says."""
+        self.name = hello.name
+        self.pid = hello.pid
+        self.limits = hello.limits
+        self.attest(hello.actors, now)
+
+    def attest(self, actors: list[Attested], now: float) -> None:
+        """Take over what the host sees of its actors, and note whose CPU time grew."""
+        self.heard_at = now
+        former, self.attested = self.attested, {actor.incarnation: actor for actor in actors}
+        self.grew = {
+            number: now
+            if number not in former or former[number].cpu_s < actor.cpu_s
+            else self.grew.get(number, now)
+            for number, actor in self.attested.items()
+        }
+
+    def vouches_for(self, incarnation: int, now: float, *, fresh_s: float) -> bool:
+        """Tell whether the process of an actor was seen at work within *fresh_s*."""
+        seen = self.attested.get(incarnation)
+        return (
+            seen is not None
+            and not seen.stopped
+            and now - self.heard_at <= fresh_s
+            and now - self.grew[incarnation] <= fresh_s
+        )
+
+
+def is_owned(task: Task) -> bool:
+    """Tell whether an actor holds the current assignment of *task* and it has not ended."""
+    return task.state is State.ASSIGNED or task.state is State.UNCLAIMED_RUN

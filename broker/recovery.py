@@ -1,0 +1,189 @@
+"""Adoption: what actors hold and a broker did not expect (protocol.md section 8.4), and the invariants of it all.
+
+The rules in one sentence each: in the window an unknown run or outcome becomes a task without a client; a task that waits
+takes over the run that is offered for it; of two adopted runs the higher token wins, an outcome beats a run;
+what nobody can want is stopped.
+"""
+
+from typing import TYPE_CHECKING
+
+from broker.peers import Actor, Client, is_owned
+from broker.task import Event, State, Task
+from wire.errors import Code
+from wire.messages import ActorHello, Stop, Token
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+
+def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None:
+    """Settle what the broker believed against what the actor says that it holds."""
+    actor.greet(hello)
+    actor.is_suspect = False
+    actor.credit.void()
+    listed = {item.token for item in hello.holding} | {item.token for item in hello.kept}
+    for token, task in list(actor.assigned.items()):
+        task.frame = 0
+        if token not in listed:
+            # The ASSIGN belongs to a session that ended, and since HELLO the actor is deaf: it never starts.
+            broker.requeue(task, f"actor {actor.name} never had it", burns=None)
+    for kept in hello.kept:
+        offered(broker, actor, kept.client, kept.task, kept.token, now, is_finished=True)
+    for item in hello.holding:
+        offered(broker, actor, item.client, item.task, item.token, now, is_finished=False)
+        known = broker.tokens.get(item.token)
+        if known is not None and known.actor is actor:
+            known.is_released = item.held == "released"
+    broker.backlog.wake()
+
+
+def offered(
+    broker: "Broker",
+    actor: Actor,
+    client_number: int,
+    number: int,
+    token: Token,
+    now: float,
+    *,
+    is_finished: bool,
+) -> None:
+    """Take over, keep or stop one assignment of an inventory. *is_finished*: its outcome will follow."""
+    client = broker.clients.get(client_number)
+    task = client.tasks.get(number) if client else None
+    if task is None:
+        if broker.window_ends_at is None:
+            stop(broker, actor, token, is_finished=is_finished)
+            return
+        if client is None:
+            client = broker.clients[client_number] = Client(client_number, now)
+        task = client.tasks[number] = Task(client, number, State.UNCLAIMED_RUN, now)
+        broker.unclaimed[task] = now + broker.settings.client_timeout_s
+        adopt(broker, task, actor, token, is_finished=is_finished)
+        broker.note("adopted", task=task.name, actor=actor.name)
+        return
+    if task.token == token:
+        # Known here, by an earlier session of the same process.
+        task.actor = actor
+        if is_owned(task):
+            task.is_finished = is_finished
+            actor.assigned[token] = task
+        return
+    match task.state:
+        case State.QUEUED | State.HELD:
+            if task.state is State.QUEUED:
+                broker.backlog.remove(task)
+            broker.held.pop(task, None)
+            task.move(Event.ADOPT)
+            adopt(broker, task, actor, token, is_finished=is_finished)
+            broker.note("adopted", task=task.name, actor=actor.name)
+        case State.ASSIGNED | State.UNCLAIMED_RUN if beats(task, token, is_finished=is_finished):
+            assert task.actor
+            assert task.token
+            stop(broker, task.actor, task.token, is_finished=task.is_finished)
+            broker.detach(task)
+            task.move(Event.ADOPT)
+            adopt(broker, task, actor, token, is_finished=is_finished)
+        case _:
+            stop(broker, actor, token, is_finished=is_finished)
+
+
+def beats(task: Task, token: Token, *, is_finished: bool) -> bool:
+    """Tell whether an offered assignment goes before the one that *task* has."""
+    assert task.token
+    if is_finished != task.is_finished and task.state is State.UNCLAIMED_RUN:
+        return is_finished
+    return not task.is_finished and token > task.token
+
+
+def adopt(broker: "Broker", task: Task, actor: Actor, token: Token, *, is_finished: bool) -> None:
+    """Make *token* the current assignment of *task*."""
+    task.token, task.actor, task.frame, task.is_finished = token, actor, 0, is_finished
+    broker.tokens[token] = task
+    actor.assigned[token] = task
+
+
+def stop(broker: "Broker", actor: Actor, token: Token, *, is_finished: bool) -> None:
+    """Tell *actor* that nobody wants this run. A finished one is acknowledged as stale when its outcome comes."""
+    if not is_finished:
+        broker.say(
+            actor.session, Stop(token[0], token[1], reason="it belongs to another actor now")
+        )
+
+
+def end_window(broker: "Broker") -> None:
+    """Queue what was held: nobody offered a run of it."""
+    broker.window_ends_at = None
+    held, broker.held = broker.held, {}
+    broker.note(
+        "recovered", tasks=sum(len(c.tasks) for c in broker.clients.values()), held=len(held)
+    )
+    for task in held:
+        if task.call.at_most_once:
+            broker.end(
+                task, Code.OUTCOME_UNKNOWN, "it was sent before the broker was started again"
+            )
+        else:
+            task.move(Event.RELEASE_HOLD)
+            broker.backlog.push(task)
+
+
+def drop_unclaimed(broker: "Broker", now: float) -> None:
+    """Stop adopted tasks that no client wanted in time."""
+    if broker.window_ends_at is not None:
+        return
+    for task in [task for task, until in broker.unclaimed.items() if until <= now]:
+        broker.note("unclaimed", task=task.name)
+        broker.drop(task, reason="no client claims it")
+
+
+def check(broker: "Broker") -> None:
+    """Assert every invariant of the broker's state."""
+    broker.backlog.check()
+    for token, task in broker.tokens.items():
+        assert task.token == token
+        assert task.state is not State.QUEUED
+        assert task.state is not State.FORGOTTEN
+    for rid, session in broker.sessions.items():
+        assert session.rid == rid
+        assert session.peer.session is session
+        assert session.acked <= session.sent
+    for actor in broker.actors.values():
+        assert broker.actors_by_name[actor.name] is actor
+        assert actor.incarnation not in broker.dead
+        actor.credit.check()
+        if actor.session is None:
+            assert actor.credit.available == 0
+        for token, task in actor.assigned.items():
+            assert broker.tokens[token] is task
+            assert task.actor is actor
+            assert is_owned(task)
+    for client in broker.clients.values():
+        check_client(broker, client)
+
+
+def check_client(broker: "Broker", client: Client) -> None:
+    """Assert that each task of *client* is in exactly the one place that its state names."""
+    assert client.task_bytes == sum(task.size for task in client.tasks.values())
+    assert client.unreceived_bytes == sum(size for _, _, size in client.unreceived)
+    assert (client.session is None) == (client.gone_at is not None)
+    for number, task in client.tasks.items():
+        assert task.number == number
+        assert task.client is client
+        assert (task in broker.held) == (task.state is State.HELD)
+        is_unclaimed = task.state in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
+        assert (task in broker.unclaimed) == is_unclaimed
+        match task.state:
+            case State.QUEUED | State.HELD:
+                assert task.token is None
+                assert task.actor is None
+            case State.ASSIGNED | State.UNCLAIMED_RUN:
+                assert task.actor is not None
+                assert task.token is not None
+                assert task.actor.assigned[task.token] is task
+                assert broker.actors.get(task.actor.incarnation) is task.actor
+            case State.ENDED | State.UNCLAIMED_OUTCOME:
+                assert task.ending is not None
+                if task.actor is not None and task.token is not None:
+                    assert task.token not in task.actor.assigned
+            case _:
+                raise AssertionError(task.state)

@@ -1,0 +1,202 @@
+"""Opening sessions: what HELLO does (protocol.md section 8.1), the one path of connect, reconnect and restart."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from broker import liveness, recovery
+from broker.peers import Actor, Client, Host, Session
+from broker.task import State, Template
+from wire.errors import Code, RemoteProtocolError
+from wire.labels import validate_desire
+from wire.messages import (
+    ActorHello,
+    Call,
+    ClientHello,
+    Error,
+    Frame,
+    HostHello,
+    Role,
+    Span,
+    Welcome,
+)
+from wire.tables import ReceiverTable, SenderTable
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+NAME_LENGTH_MAX: Final = 256
+PRIORITY_MAX: Final = 10
+
+
+def open_session(
+    broker: "Broker", rid: bytes, former: Session | None, role: Role, frame: Frame[Any], now: float
+) -> None:
+    """Open the session that a HELLO asks for, or say why not."""
+    hello: ClientHello | ActorHello | HostHello = frame.commands[0]
+    try:
+        check_hello(hello, frame, former, role)
+    except RemoteProtocolError as error:
+        broker.bad(rid, error, now)
+        return
+    if frame.epoch > broker.epoch:
+        for session in list(broker.sessions.values()):
+            broker.close(session, now)
+        broker.raise_epoch(frame.epoch)
+    replaced = broker.dead.get(hello.incarnation)
+    if replaced is not None:
+        if replaced:
+            message = f"another process has taken the name {hello.name!r}"
+            broker.say_outside(rid, frame.session, Error(Code.NAME_TAKEN, message, fatal=True))
+        return
+    peer = find_peer(broker, hello, now)
+    if frame.session <= peer.session_highest:
+        return
+    for old in (former, peer.session):
+        if old is not None:
+            broker.close(old, now)
+    peer.session_highest = frame.session
+    session = Session(rid, frame.session, peer, now)
+    peer.session = broker.sessions[rid] = session
+    peer.heard_at = now
+    missing: list[Span] = []
+    # WELCOME leaves first whatever is said below: it stands outside the count.
+    match hello, peer:
+        case ClientHello(), Client():
+            missing = greet_client(broker, peer, hello, session, now)
+        case ActorHello(), Actor():
+            settings = broker.settings
+            session.functions_told = SenderTable(settings.functions_max)
+            session.templates_told = SenderTable(settings.templates_max)
+            recovery.greet_actor(broker, peer, hello, now)
+        case HostHello(), Host():
+            peer.greet(hello, now)
+        case _:
+            raise AssertionError(hello)
+    broker.say_outside(rid, frame.session, welcome(broker, missing, now))
+    broker.note("session_opened", role=role, name=hello.name, session=frame.session)
+
+
+def check_hello(
+    hello: ClientHello | ActorHello | HostHello,
+    frame: Frame[Any],
+    former: Session | None,
+    role: Role,
+) -> None:
+    """Raise for a HELLO that is not allowed here."""
+    if len(frame.commands) != 1 or frame.number != 0:
+        raise RemoteProtocolError(Code.BAD_FRAME, "HELLO is alone in its frame, with number 0")
+    if former is not None and former.role is not role:
+        raise RemoteProtocolError(
+            Code.NOT_ALLOWED, f"this connection belongs to a {former.role}, not to a {role}"
+        )
+    if not 0 < len(hello.name) <= NAME_LENGTH_MAX:
+        raise RemoteProtocolError(
+            Code.BAD_FRAME, f"a name of {len(hello.name)} characters", fatal=True
+        )
+
+
+def find_peer(
+    broker: "Broker", hello: ClientHello | ActorHello | HostHello, now: float
+) -> Client | Actor | Host:
+    """Return the peer that says HELLO; a new incarnation under a known name is the end of the former one."""
+    number = hello.incarnation
+    match hello:
+        case ClientHello():
+            client = broker.clients.get(number)
+            if client is None:
+                client = broker.clients[number] = Client(number, now)
+            return client
+        case ActorHello():
+            actor = broker.actors.get(number)
+            if actor is None:
+                former = broker.actors_by_name.get(hello.name)
+                if former is not None:
+                    broker.bury(former.incarnation, replaced=True)
+                    reason = f"actor {former.name} was replaced by a new process"
+                    liveness.lose(broker, former, reason, now, started=None)
+                actor = broker.actors[number] = Actor(hello, now)
+                broker.actors_by_name[hello.name] = actor
+            return actor
+        case _:
+            host = broker.hosts.get(number)
+            if host is None:
+                for known in list(broker.hosts.values()):
+                    if known.name == hello.name:
+                        broker.bury(known.incarnation, replaced=True)
+                        liveness.lose_host(broker, known, now)
+                host = broker.hosts[number] = Host(hello, now)
+            return host
+
+
+def greet_client(
+    broker: "Broker", client: Client, hello: ClientHello, session: Session, now: float
+) -> list[Span]:
+    """Release what the client does not list, say its outcomes again, and return what it must send again."""
+    settings = broker.settings
+    session.functions_known = ReceiverTable(settings.functions_max)
+    session.templates_known = ReceiverTable(settings.templates_max)
+    client.greet(hello)
+    client.gone_at = None
+    listed = {
+        n
+        for first, last in hello.unresolved
+        for n in range(first, min(last, first + settings.window_tasks) + 1)
+    }
+    if len(listed) > settings.window_tasks:
+        # Nobody may list more than may be unresolved; the rest is not known here anyway.
+        broker.note("client_lists_too_much", client=client.name, listed=len(listed))
+    for task in list(client.tasks.values()):
+        if task.number not in listed:
+            broker.drop(task, reason="its client wants it no more")
+        elif task.state is State.ENDED:
+            broker.deliver(task)
+    known = client.tasks
+    unclaimed = (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
+    # A client whose last task was released above is still a client.
+    broker.clients[client.incarnation] = client
+    return spans(n for n in sorted(listed) if n not in known or known[n].state in unclaimed)
+
+
+def spans(numbers: "Any") -> list[Span]:
+    """Join ascending numbers to runs."""
+    runs: list[Span] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs
+
+
+def welcome(broker: "Broker", missing: list[Span], now: float) -> Welcome:
+    """Make the answer to a HELLO."""
+    settings = broker.settings
+    ends_at = broker.window_ends_at
+    return Welcome(
+        heartbeat_s=settings.heartbeat_s,
+        suspect_s=settings.suspect_s,
+        lease_s=settings.lease_s,
+        recovering_s=0.0 if ends_at is None else max(0.0, ends_at - now),
+        missing=missing,
+        window_tasks=settings.window_tasks,
+        window_bytes=settings.window_bytes,
+        payload_bytes_max=settings.payload_bytes_max,
+        functions_max=settings.functions_max,
+        templates_max=settings.templates_max,
+    )
+
+
+def join_template(broker: "Broker", session: Session, call: Call) -> Template:
+    """Find the code that *call* names among what the session brought, and the shape of its tasks."""
+    if not -PRIORITY_MAX <= call.priority <= PRIORITY_MAX:
+        raise RemoteProtocolError(Code.BAD_FRAME, f"priority {call.priority} is not in -10..10")
+    try:
+        for desire in call.desires:
+            validate_desire(desire)
+    except ValueError as error:
+        raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
+    known = {blob.hash: blob for blob in session.functions_known.values()}
+    function = known.get(call.function)
+    blob = known.get(call.environment.blob) if call.environment else None
+    if (function is None and not call.method) or (call.environment is not None and blob is None):
+        raise RemoteProtocolError(Code.UNKNOWN_TEMPLATE, f"the code of {call.name!r} was not sent")
+    return Template(call, broker.backlog.shape_of(call), function=function, blob=blob)

@@ -1,0 +1,191 @@
+"""What the broker holds of a task, and how it moves from state to state.
+
+All state changes go through `move`; an illegal one is an absent key. A task has at most one current
+assignment, so its token, actor and frame stand in the task itself.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from msgspec import UNSET, UnsetType
+
+from wire.messages import Call, Status, Token
+
+if TYPE_CHECKING:
+    from broker.backlog import Shape
+    from broker.peers import Actor, Client
+
+
+class State(StrEnum):
+    """Where a task stands. HELD and the unclaimed ones exist only around a restart of the broker."""
+
+    QUEUED = "queued"
+    HELD = "held"
+    ASSIGNED = "assigned"
+    UNCLAIMED_RUN = "unclaimed-run"
+    UNCLAIMED_OUTCOME = "unclaimed-outcome"
+    ENDED = "ended"
+    FORGOTTEN = "forgotten"
+
+
+class Event(StrEnum):
+    """What can happen to a task."""
+
+    ASSIGN = "assign"
+    REQUEUE = "requeue"
+    RELEASE_HOLD = "release-hold"
+    ADOPT = "adopt"
+    CLAIM = "claim"
+    SETTLE = "settle"
+    FORGET = "forget"
+
+
+TRANSITIONS: Final = {
+    (State.QUEUED, Event.ASSIGN): State.ASSIGNED,
+    (State.QUEUED, Event.ADOPT): State.ASSIGNED,
+    (State.QUEUED, Event.SETTLE): State.ENDED,
+    (State.QUEUED, Event.FORGET): State.FORGOTTEN,
+    (State.HELD, Event.RELEASE_HOLD): State.QUEUED,
+    (State.HELD, Event.ADOPT): State.ASSIGNED,
+    (State.HELD, Event.SETTLE): State.ENDED,
+    (State.HELD, Event.FORGET): State.FORGOTTEN,
+    (State.ASSIGNED, Event.ADOPT): State.ASSIGNED,
+    (State.ASSIGNED, Event.REQUEUE): State.QUEUED,
+    (State.ASSIGNED, Event.SETTLE): State.ENDED,
+    (State.ASSIGNED, Event.FORGET): State.FORGOTTEN,
+    (State.UNCLAIMED_RUN, Event.ADOPT): State.UNCLAIMED_RUN,
+    (State.UNCLAIMED_RUN, Event.CLAIM): State.ASSIGNED,
+    (State.UNCLAIMED_RUN, Event.SETTLE): State.UNCLAIMED_OUTCOME,
+    (State.UNCLAIMED_RUN, Event.FORGET): State.FORGOTTEN,
+    (State.UNCLAIMED_OUTCOME, Event.CLAIM): State.ENDED,
+    (State.UNCLAIMED_OUTCOME, Event.FORGET): State.FORGOTTEN,
+    (State.ENDED, Event.FORGET): State.FORGOTTEN,
+}
+
+OWNED: Final = frozenset({State.ASSIGNED, State.UNCLAIMED_RUN})
+
+
+class FunctionBlob:
+    """The code of a function or environment, as opaque octets."""
+
+    __slots__ = ("body", "frames", "hash")
+
+    def __init__(self, digest: bytes, body: bytes, frames: Sequence[bytes]) -> None:
+        """Hold what FUNCTION brought."""
+        self.hash = digest
+        self.body = body
+        self.frames = frames
+
+
+class Template:
+    """A call with the code it needs, and the shape under which its tasks wait."""
+
+    __slots__ = ("blob", "call", "function", "shape")
+
+    def __init__(
+        self,
+        call: Call,
+        shape: "Shape",
+        *,
+        function: FunctionBlob | None,
+        blob: FunctionBlob | None,
+    ) -> None:
+        """Join what TEMPLATE names with what FUNCTION brought."""
+        self.call = call
+        self.shape = shape
+        self.function = function
+        self.blob = blob
+
+
+class Ending:
+    """The outcome of a task, kept until its client has it."""
+
+    __slots__ = ("actor", "attempt", "body", "frames", "size", "status")
+
+    def __init__(
+        self, status: Status, body: bytes, frames: Sequence[bytes], actor: str, attempt: int
+    ) -> None:
+        """Hold what OUTCOME brought, or what the broker decided."""
+        self.status = status
+        self.body = body
+        self.frames = frames
+        self.actor = actor
+        self.attempt = attempt
+        self.size = len(body) + sum(map(len, frames))
+
+
+class Task:
+    """One submitted call."""
+
+    __slots__ = (
+        "actor",
+        "barred",
+        "body",
+        "children",
+        "client",
+        "crashes",
+        "ending",
+        "frame",
+        "frames",
+        "history",
+        "is_finished",
+        "is_released",
+        "losses",
+        "number",
+        "queued_at",
+        "rank",
+        "size",
+        "state",
+        "template",
+        "token",
+        "tries",
+    )
+
+    def __init__(self, client: "Client", number: int, state: State, now: float) -> None:
+        """Begin in *state*; SUBMIT or an inventory fills in the rest."""
+        self.client = client
+        self.number = number
+        self.state = state
+        self.template: Template | UnsetType = UNSET
+        self.body = b""
+        self.frames: Sequence[bytes] = ()
+        self.size = 0
+        self.tries = 0
+        self.crashes = 0
+        self.losses = 0
+        self.history: list[str] | None = None
+        self.rank = 0.0
+        self.queued_at = now
+        # The current assignment: None, or its token, its actor, and the frame that carried it (0: adopted).
+        self.token: Token | None = None
+        self.actor: Actor | None = None
+        self.frame = 0
+        self.is_released = False
+        # An adopted assignment whose outcome the actor has, and will send.
+        self.is_finished = False
+        # (actor, its labels version, its session) that REJECTed: not there again while both stand.
+        self.barred: dict[Actor, tuple[int, int]] | None = None
+        self.children: list[Task] | None = None
+        self.ending: Ending | None = None
+
+    def move(self, event: Event) -> None:
+        """Take the transition for *event*; an illegal one is our bug."""
+        self.state = TRANSITIONS[self.state, event]
+
+    @property
+    def name(self) -> str:
+        """Name the task for people and logs."""
+        return f"{self.client.incarnation:016x}-{self.number}"
+
+    @property
+    def call(self) -> Call:
+        """Return the call; only a claimed task has one."""
+        assert self.template is not UNSET
+        return self.template.call
+
+    def remember(self, what: str) -> None:
+        """Note *what* went wrong, for the history of a poison task."""
+        if self.history is None:
+            self.history = []
+        self.history.append(what)

@@ -1,0 +1,370 @@
+"""Python objects to bytes and back: arguments, results, code, exceptions.
+
+The C pickler does what it can; cloudpickle does what refers to the user's own modules, which travel by
+value, so that a persistent actor never runs yesterday's helpers. Nothing here decides where bytes go. The
+rule that must not be broken: an empty body means that the first frame is the pickle, so a pickle is never
+empty and `load` needs no flag.
+"""
+
+import hashlib
+import os
+import pickle
+import sys
+import sysconfig
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType, TracebackType
+from typing import Final
+
+import cloudpickle
+from msgspec import Struct
+
+from wire.codec import BUFFER_BYTES_MIN, INLINE_BYTES_MAX
+from wire.errors import Code
+from wire.messages import Failure
+
+PICKLE_PROTOCOL: Final = 5
+# What is beyond stays in the pickle: a message must not have more frames than the protocol allows.
+BUFFERS_MAX: Final = 1_024
+HASH_BYTES: Final = 16
+PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+# These are on every peer, whatever way they were installed.
+OURS: Final = frozenset({"actor", "broker", "sdk", "wire"})
+# The opcode without which a pickle of this protocol refers to no global.
+STACK_GLOBAL: Final = b"\x93"
+# A by-value pickle builds functions and classes with these.
+BUILDERS: Final = b"cloudpickle.cloudpickle"
+PATH_DEPTH_MAX: Final = 4
+
+Buffer = bytes | bytearray | memoryview
+
+
+class PayloadError(Exception):
+    """A value cannot be pickled; the message names the part that cannot and why."""
+
+
+class Unpicklable(Exception):
+    """Raise from `__reduce__`: neither pickle nor cloudpickle is to try any further."""
+
+
+class RemoteTraceback(Exception):
+    """The traceback on the actor, as text: the cause of the exception that `result()` raises."""
+
+    def __init__(self, text: str) -> None:
+        """Keep the text."""
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        """Show it below Python's own 'direct cause' line."""
+        return f'\n"""\n{self.text.rstrip()}\n"""'
+
+
+class Dumped(Struct, frozen=True):
+    """A value as body and frames. *is_portable* is false when it holds code of this Python version."""
+
+    body: bytes
+    frames: list[Buffer]
+    is_portable: bool
+
+    @property
+    def size(self) -> int:
+        """Count the octets."""
+        return len(self.body) + sum(size_of(frame) for frame in self.frames)
+
+
+def size_of(frame: Buffer) -> int:
+    """Count the octets of one frame."""
+    return frame.nbytes if isinstance(frame, memoryview) else len(frame)
+
+
+def dump(value: object) -> tuple[bytes, list[Buffer]]:
+    """Pickle *value* into the body and the frames of a command; raise PayloadError when it cannot be."""
+    dumped = dump_value(value)
+    return dumped.body, dumped.frames
+
+
+def dump_value(value: object) -> Dumped:
+    """Pickle *value* like `dump`, and tell whether any Python version could read it."""
+    stream, buffers, is_portable = pickle_value(value, out_of_band=True)
+    if len(stream) > INLINE_BYTES_MAX:
+        return Dumped(b"", [stream, *buffers], is_portable)
+    return Dumped(stream, buffers, is_portable)
+
+
+def dump_code(value: object) -> tuple[bytes, bool]:
+    """Pickle a function or a class into one stream without frames, and tell whether it is portable."""
+    stream, _, is_portable = pickle_value(value, out_of_band=False)
+    return stream, is_portable
+
+
+def load(body: Buffer, frames: Sequence[Buffer]) -> object:
+    """Rebuild what `dump` made. Arrays share memory with *frames*."""
+    if len(body):
+        return pickle.loads(body, buffers=frames)  # noqa: S301
+    return pickle.loads(frames[0], buffers=frames[1:])  # noqa: S301
+
+
+def digest(stream: Buffer) -> bytes:
+    """Name a stream by its octets."""
+    return hashlib.blake2b(stream, digest_size=HASH_BYTES).digest()
+
+
+def pickle_value(value: object, *, out_of_band: bool) -> tuple[bytes, list[Buffer], bool]:
+    """Return stream, buffers and whether they are portable."""
+    buffers: list[Buffer] = []
+    keep = _collector(buffers) if out_of_band else None
+    try:
+        stream = pickle.dumps(value, PICKLE_PROTOCOL, buffer_callback=keep)
+        if STACK_GLOBAL not in stream or not _may_need_value(stream):
+            return stream, buffers, True
+    except Unpicklable as error:
+        raise PayloadError(str(error)) from None
+    except Exception:  # noqa: BLE001, S110 - user code runs in here; cloudpickle has the last word.
+        pass
+    buffers.clear()
+    try:
+        with by_value():
+            stream = cloudpickle.dumps(value, PICKLE_PROTOCOL, buffer_callback=keep)
+    except Unpicklable as error:
+        raise PayloadError(str(error)) from None
+    except Exception as error:  # noqa: BLE001 - whatever the user's classes raise.
+        raise PayloadError(f"{describe(value)} cannot be pickled: {told(error)}") from error
+    return stream, buffers, BUILDERS not in stream
+
+
+def _collector(buffers: list[Buffer]) -> Callable[[pickle.PickleBuffer], bool]:
+    """Return a callback that takes large contiguous buffers out of the pickle."""
+
+    def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            raw = buffer.raw()
+        except BufferError:
+            return True
+        if raw.nbytes < BUFFER_BYTES_MIN or len(buffers) >= BUFFERS_MAX:
+            return True
+        buffers.append(raw)
+        return False
+
+    return keep_in_band
+
+
+# --- whose modules
+
+
+class UserModules:
+    """Knows which of the imported modules are the user's own: not installed and not of Python.
+
+    Modules are judged once; only what was imported since is looked at again.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing judged."""
+        self._lock = threading.Lock()
+        self._seen = 0
+        self._last = ""
+        self._judged: dict[str, tuple[ModuleType, bool]] = {}
+        self.modules: tuple[ModuleType, ...] = ()
+        self.needles: tuple[bytes, ...] = (b"__main__",)
+
+    def refresh(self) -> None:
+        """Judge what was imported since the last call."""
+        last = next(reversed(sys.modules))
+        if len(sys.modules) == self._seen and last == self._last:
+            return
+        with self._lock:
+            users: dict[str, ModuleType] = {}
+            for name, module in sys.modules.copy().items():
+                if not isinstance(module, ModuleType):
+                    continue
+                judged = self._judged.get(name)
+                if judged is None or judged[0] is not module:
+                    judged = self._judged[name] = (module, is_user_module(name, module))
+                if judged[1]:
+                    users[name] = module
+            # A module that is known under its own name only can be registered by it.
+            self.modules = tuple(m for n, m in users.items() if sys.modules.get(m.__name__) is m)
+            names = {"__main__", *users, *(m.__name__ for m in users.values())}
+            self.needles = tuple(name.encode() for name in sorted(names))
+            self._seen, self._last = len(sys.modules), last
+
+
+def is_user_module(name: str, module: ModuleType) -> bool:
+    """Tell whether *module* is neither Python's, nor installed, nor ours."""
+    top = name.partition(".")[0]
+    if name in ("__main__", "__mp_main__"):
+        return True
+    if top in OURS or top in sys.builtin_module_names:
+        return False
+    for candidate in (module, sys.modules.get(top)):
+        path = getattr(candidate, "__file__", None)
+        if isinstance(path, str):
+            return not is_installed(path)
+        origin = getattr(getattr(candidate, "__spec__", None), "origin", None)
+        if origin in ("built-in", "frozen"):
+            return False
+        folders = list(getattr(candidate, "__path__", None) or ())
+        if folders:
+            return not all(is_installed(str(folder)) for folder in folders)
+    return True
+
+
+def _installed_roots() -> tuple[str, ...]:
+    """List the folders of Python's own library and of what is installed beside it."""
+    keys = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = {sysconfig.get_path(key) for key in keys} - {None}
+    folders |= {os.path.realpath(folder) for folder in folders}
+    return tuple(folder.rstrip(os.sep) + os.sep for folder in folders)
+
+
+INSTALLED_ROOTS: Final = _installed_roots()
+
+
+def is_installed(path: str) -> bool:
+    """Tell whether *path* belongs to Python or to an installed distribution."""
+    parts = path.replace("\\", "/").split("/")
+    if "site-packages" in parts or "dist-packages" in parts:
+        return True
+    return (path + os.sep).startswith(INSTALLED_ROOTS)
+
+
+user_modules = UserModules()
+# cloudpickle's registry is of the process: the user's other libraries must not find our entries in it.
+_registry = threading.RLock()
+
+
+@contextmanager
+def by_value() -> Iterator[None]:
+    """Let cloudpickle take the user's modules by value for the length of the block."""
+    with _registry:
+        user_modules.refresh()
+        known = cloudpickle.list_registry_pickle_by_value()
+        fresh = [m for m in user_modules.modules if m.__name__ not in known]
+        for module in fresh:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in fresh:
+                cloudpickle.unregister_pickle_by_value(module)
+
+
+def _may_need_value(stream: bytes) -> bool:
+    """Tell whether a fast pickle could refer to the user's modules; a text that looks so does no harm."""
+    user_modules.refresh()
+    return any(needle in stream for needle in user_modules.needles)
+
+
+# --- which part cannot be pickled
+
+
+def culprit(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
+    """Name the argument that cannot be pickled, and the place in it; empty when each alone can be."""
+    for name, value in [*((f"argument {n}", v) for n, v in enumerate(args)), *kwargs.items()]:
+        label = name if name.startswith("argument ") else f"argument {name!r}"
+        found = _culprit_in(value, label, 0)
+        if found:
+            return found
+    return ""
+
+
+def _culprit_in(value: object, path: str, depth: int) -> str:
+    """Descend into lists, tuples and dicts to the first item that cannot be pickled."""
+    try:
+        pickle_value(value, out_of_band=True)
+    except PayloadError as error:
+        items: list[tuple[object, object]] = []
+        if isinstance(value, list | tuple):
+            items = list(enumerate(value))
+        elif isinstance(value, dict):
+            items = list(value.items())
+        if depth < PATH_DEPTH_MAX:
+            for key, item in items:
+                found = _culprit_in(item, f"{path}[{key!r}]", depth + 1)
+                if found:
+                    return found
+        return f"{path}: {error}"
+    return ""
+
+
+def describe(value: object) -> str:
+    """Name a value by its type, and by its name where it has one."""
+    kind = type(value).__qualname__
+    name = getattr(value, "__qualname__", None)
+    return f"the {kind} {name!r}" if isinstance(name, str) else f"a value of type {kind}"
+
+
+def told(error: BaseException) -> str:
+    """Tell type and message of *error* in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+# --- exceptions
+
+
+def dump_exception(error: BaseException, code: Code = Code.TASK_FAILED) -> Failure:
+    """Make the body of a failed outcome: text for people, and the exception itself where it survives."""
+    text = format_remote(error)
+    pickled = b""
+    bare = error.__traceback__
+    try:
+        pickled, _, _ = pickle_value(error, out_of_band=False)
+        # An exception may pickle and yet not come back: then the text must do, on the actor already.
+        if type(pickle.loads(pickled)).__name__ != type(error).__name__:  # noqa: S301
+            pickled = b""
+    except Exception:  # noqa: BLE001 - a user's exception can raise anything here.
+        pickled = b""
+    finally:
+        error.__traceback__ = bare
+    return Failure(code, type_name(type(error)), _message(error), text, pickled)
+
+
+def load_exception(failure: Failure) -> BaseException | None:
+    """Rebuild the user's exception with the remote traceback as its cause, or return None."""
+    if not failure.exception:
+        return None
+    try:
+        error = pickle.loads(failure.exception)  # noqa: S301
+    except Exception:  # noqa: BLE001 - a module may be missing here; the caller has the text.
+        return None
+    if not isinstance(error, BaseException):
+        return None
+    if failure.traceback:
+        error.__cause__ = RemoteTraceback(failure.traceback)
+    return error
+
+
+def format_remote(error: BaseException) -> str:
+    """Format the traceback without the frames of the runtime above the user's code."""
+    frames = error.__traceback__
+    while frames is not None and _is_ours(frames):
+        frames = frames.tb_next
+    shown = frames if frames is not None else error.__traceback__
+    try:
+        return "".join(traceback.format_exception(type(error), error, shown))
+    except Exception as failed:  # noqa: BLE001 - the __str__ of a user's exception can raise.
+        return f"{type_name(type(error))}: <could not be formatted: {told(failed)}>"
+
+
+def _is_ours(frames: TracebackType) -> bool:
+    """Tell whether the outermost frame is the runtime's own."""
+    name = frames.tb_frame.f_globals.get("__name__", "")
+    return str(name).partition(".")[0] in OURS
+
+
+def type_name(kind: type) -> str:
+    """Name a type with its module, as a traceback does."""
+    if kind.__module__ in ("builtins", "__main__"):
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _message(error: BaseException) -> str:
+    """Return the text of *error*, whatever its `__str__` does."""
+    try:
+        return str(error)
+    except Exception as failed:  # noqa: BLE001 - as above.
+        return f"<no message: {told(failed)}>"
