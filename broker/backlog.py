@@ -1,10 +1,11 @@
 """The tasks that are submitted and not assigned: in which order they come out.
 
-Tasks that may go to the same actors wait under one *shape*. Under a shape each client has a lane for each
-priority, first in first out. Lanes of all shapes are ordered by one number, the rank: a flow (a client or
-fairness key, at one priority) takes the next rank from its own clock, which never lags behind the rank
-served last (start-time fair queueing). So a client with 100,000 tasks and one with a single task alternate, a
-higher priority is a head start of PRIORITY_STEP ranks, and since ranks only grow nobody starves.
+Tasks that may go to the same actors wait under one *shape*. Under a shape each client has a lane
+for each priority, first in first out. Lanes of all shapes are ordered by one number, the rank: a
+flow (a client or fairness key, at one priority) takes the next rank from its own clock, which never
+lags behind the rank served last (start-time fair queueing). So a client with 100,000 tasks and one
+with a single task alternate, a higher priority is a head start of PRIORITY_STEP ranks, and since
+ranks only grow nobody starves.
 """
 
 from collections import deque
@@ -49,7 +50,8 @@ class Lane:
         self.client = client
         self.key = key
         self.tasks: deque[Task] = deque()
-        # The rank under which the lane stands in the heap of its shape; entries with another one are void.
+        # The rank under which the lane stands in the heap of its shape; entries with another one
+        # are void.
         self.entry: float | None = None
 
 
@@ -77,7 +79,8 @@ class Shape:
         self.slots = call.slots
         self.environment = call.environment.id if call.environment else None
         self.has_affinity = any(not desire.required for desire in call.desires)
-        # A task that waits in a mailbox may be handed back, so what must never run twice does not go there.
+        # A task that waits in a mailbox may be handed back, so what must never run twice does not
+        # go there.
         self.may_wait_ahead = not (call.at_most_once or call.limits or call.slots)
         self.lanes: dict[tuple[int, int], Lane] = {}
         # How many tasks are queued here, also those set aside.
@@ -117,7 +120,7 @@ class Shape:
         return weight
 
     def push(self, task: Task, *, is_back: bool) -> None:
-        """Queue *task*, by its rank; *is_back* says that it comes back and goes ahead of its equals."""
+        """Queue *task* by its rank; one that *is_back* goes ahead of its equals."""
         assert task.state is State.QUEUED
         key = (id(task.client), task.call.priority)
         lane = self.lanes.get(key)
@@ -196,7 +199,7 @@ class Shape:
             self._enter(lane)
 
     def remove(self, task: Task) -> None:
-        """Take out a queued task that is not at the head; slow, for the rare case of a late adoption."""
+        """Take out a queued task wherever it stands; slow, for the rare late adoption."""
         assert task.state is State.QUEUED
         self.count -= 1
         if task in self.aside:

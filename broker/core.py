@@ -1,22 +1,26 @@
 """The broker as a state machine: frames and the time in, frames, notes and journal operations out.
 
-What must not be broken: an outcome is accepted only from the current assignment; an actor is never given more than it
-granted; every task that is not forgotten is queued, held, with an actor, or ended and kept for its client.
+What must not be broken: an outcome is accepted only from the current assignment; an actor is never
+given more than it granted; every task that is not forgotten is queued, held, with an actor, or
+ended and kept for its client.
 
-Control flow stands here. What it works on has files of its own: `task`, `peers`, `credit`, `backlog`; so have
-the three questions with an algebra of their own: `placement`, `recovery`, `liveness`.
+Control flow stands here. What it works on has files of its own: `task`, `peers`, `credit`,
+`backlog`; so have the three questions with an algebra of their own: `placement`, `recovery`,
+`liveness`.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from broker import explain, liveness, placement, recovery, sessions
+from broker import explain, lifecycle, liveness, placement, recovery, sessions
 from broker.backlog import Backlog
+from broker.outbox import Outbox, Send
 from broker.peers import Actor, Client, Host, Session, is_owned
 from broker.settings import Settings
-from broker.task import Ending, Event, FunctionBlob, State, Task, Template
+from broker.task import Ending, Event, FunctionBlob, State, Task
 from wire import codec
+from wire.codec import CARRIERS
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import (
     HELLOS,
@@ -31,36 +35,26 @@ from wire.messages import (
     Credit,
     Death,
     Error,
-    Failure,
     Frame,
     Function,
     HostBeat,
     LabelsChanged,
     Outcome,
-    OutcomeAck,
     Query,
     Reject,
     Release,
-    Requeued,
-    Result,
-    Status,
-    Stop,
     Submit,
-    Template as TemplateMessage,
     Token,
     Who,
 )
+from wire.messages import (
+    Template as TemplateMessage,
+)
 
-Send = tuple[bytes, Frame[Any], Sequence[Any]]
 Note = tuple[str, dict[str, Any]]
 
-# Acknowledgements to an actor wait for its next frame or heartbeat, unless so many have gathered.
-OUTCOME_ACKS_WAITING_MAX: Final = 256
-# Above this size an actor should not have to keep an outcome until the next heartbeat.
-OUTCOME_ACK_AT_ONCE_BYTES: Final = 2**20
 STRIKES_MAX: Final = 3
 STRIKES_KEPT: Final = 1_024
-DEAD_KEPT: Final = 4_096
 
 
 class Broker:
@@ -95,8 +89,8 @@ class Broker:
         self.sequence = 0
         self.committed_sequence = 0
         self.fence_sequence = 0
-        self._dirty: list[Session] = []
-        self._outside: list[Send] = []
+        self.outbox = Outbox()
+        self.say = self.outbox.say
         self._notes: list[Note] = []
         self._handlers: dict[type, Callable[[Session, Any, Sequence[Any], float], None]] = {
             Submit: self._submit,
@@ -138,11 +132,15 @@ class Broker:
             return
         session.received = frame.number
         session.acked = frame.received
-        session.heard_at = session.peer.heard_at = now  # type: ignore[union-attr]
+        session.heard_at = session.peer.heard_at = now
         try:
             self._act(session, frame, payloads, now)
         except RemoteProtocolError as error:
             self.bad(rid, error, now)
+            if self.sessions.get(rid) is session:
+                # What stood behind it in the frame is lost: both begin anew from what they hold.
+                self.close(session, now)
+                self.who(rid, session.number)
 
     def bad(self, rid: bytes, error: RemoteProtocolError, now: float) -> None:
         """Answer what could not be read or is not allowed; the third strike ends the session."""
@@ -157,21 +155,19 @@ class Broker:
         session = self.sessions.get(rid)
         fatal = error.fatal or strikes >= STRIKES_MAX
         number = session.number if session else 0
-        self._outside.append(
-            (rid, self.outside(number, Error(error.code, error.message, fatal)), ())
-        )
+        self.say_outside(rid, number, Error(error.code, error.message, fatal))
         if session and fatal:
             self.close(session, now)
 
     def unreachable(self, rid: bytes, now: float) -> None:
-        """A send found no connection for *rid*: the session on it is over, its peer may come back."""
+        """End the session on *rid*, to which a send found no connection; its peer may come back."""
         self.strikes.pop(rid, None)
         session = self.sessions.get(rid)
         if session is not None:
             self.close(session, now)
 
-    def committed(self, sequence: int, now: float) -> None:  # noqa: ARG002 - for the effects to come.
-        """The journal has written everything up to *sequence*."""
+    def committed(self, sequence: int, now: float) -> None:
+        """Let go what waited for the journal to write everything up to *sequence*."""
         self.committed_sequence = max(self.committed_sequence, sequence)
 
     def take_operations(self) -> tuple[int, list[tuple[Any, ...]]]:
@@ -199,28 +195,7 @@ class Broker:
         # Frames of a new epoch leave only when its number is on disk.
         if self.fence_sequence > self.committed_sequence:
             return []
-        sends, self._outside = self._outside, []
-        dirty, self._dirty = self._dirty, []
-        epoch = self.epoch
-        for session in dirty:
-            session.is_dirty = False
-            if self.sessions.get(session.rid) is not session:
-                continue
-            if session.outcome_acks or session.outcome_acks_stale:
-                session.say(OutcomeAck(session.outcome_acks, session.outcome_acks_stale))
-                session.outcome_acks, session.outcome_acks_stale = [], []
-            session.said_at = now
-            session.sealed.append((session.commands, session.payloads))
-            for commands, payloads in session.sealed:
-                session.sent += 1
-                frame = Frame(
-                    PROTOCOL, epoch, session.number, session.sent, session.received, commands
-                )
-                sends.append((session.rid, frame, payloads))
-            session.sealed, session.commands, session.payloads = [], [], []
-            if session.is_closing:
-                self.close(session, now)
-        return sends
+        return self.outbox.frames(self, now)
 
     def check(self) -> None:
         """Assert every invariant."""
@@ -228,22 +203,9 @@ class Broker:
 
     # ------------------------------------------------------------------ helpers of all parts
 
-    def say(self, session: Session | None, command: object, payloads: Sequence[Any] = ()) -> None:
-        """Say *command* to a peer that is there; to one that is not nothing is lost by silence."""
-        if session is None:
-            return
-        session.say(command, payloads)
-        if not session.is_dirty:
-            session.is_dirty = True
-            self._dirty.append(session)
-
-    def outside(self, session_number: int, command: object) -> Frame[Any]:
-        """Make a frame outside the count of a session."""
-        return Frame(PROTOCOL, self.epoch, session_number, 0, 0, [command])
-
     def say_outside(self, rid: bytes, session_number: int, command: object) -> None:
         """Say *command* outside the count of a session."""
-        self._outside.append((rid, self.outside(session_number, command), ()))
+        self.outbox.say_outside(rid, Frame(PROTOCOL, self.epoch, session_number, 0, 0, [command]))
 
     def who(self, rid: bytes, session_number: int) -> None:
         """Ask a sender without a session for a HELLO."""
@@ -270,7 +232,7 @@ class Broker:
             peer.credit.void()
 
     def raise_epoch(self, heard: int) -> None:
-        """Take an epoch above one that a peer heard: all sessions end, nothing is sent before it is stored."""
+        """Take an epoch above one that a peer heard. Nothing is sent before it is stored."""
         self.epoch = heard + 1
         self.assignments = 0
         self.sequence += 1
@@ -290,25 +252,28 @@ class Broker:
         self, session: Session, frame: Frame[Any], payloads: Sequence[Any], now: float
     ) -> None:
         role, at = session.role, 0
-        if payloads or frame.commands[0].__class__ in codec.CARRIERS:
-            codec.check_payloads(frame, payloads)
-        if role == "client" and session.peer.unreceived:  # type: ignore[union-attr]
+        may_say = MAY_SAY[role]
+        if session.peer.unreceived:
             self._received(session, frame.received)
         for command in frame.commands:
             kind = type(command)
-            if kind not in MAY_SAY[role]:
+            if kind not in may_say:
                 raise RemoteProtocolError(Code.NOT_ALLOWED, f"a {role} may not say {kind.__name__}")
             own: Sequence[Any] = ()
-            if payloads and kind in codec.CARRIERS:
-                own = payloads[at : at + command.frames]
-                at += command.frames
+            if kind in CARRIERS and command.frames:
+                end = at + command.frames
+                if not at < end <= len(payloads):
+                    raise RemoteProtocolError(Code.BAD_FRAME, f"{end} payload frames are missing")
+                own, at = payloads[at:end], end
             self._handlers[kind](session, command, own, now)
+        if at != len(payloads):
+            raise RemoteProtocolError(Code.BAD_FRAME, "more payload frames than commands speak of")
 
     def _nothing(self, session: Session, command: Beat, own: Sequence[Any], now: float) -> None:
         pass
 
     def _received(self, session: Session, received: int) -> None:
-        """The client has these results: forget them, and let their actors forget them."""
+        """Forget the results that the client has, and let their actors forget them."""
         client = session.peer
         assert isinstance(client, Client)
         unreceived = client.unreceived
@@ -316,7 +281,7 @@ class Broker:
             _, task, size = unreceived.popleft()
             client.unreceived_bytes -= size
             if task.state is State.ENDED:
-                self.forget(task)
+                lifecycle.forget(self, task)
         if client.is_paused and client.unreceived_bytes < self.settings.window_bytes:
             self.resume(client)
 
@@ -345,7 +310,7 @@ class Broker:
             if task.state is State.ENDED and all(
                 task is not sent for _, sent, _ in client.unreceived
             ):
-                self.deliver(task)
+                lifecycle.deliver(self, task)
             return
         if task is None:
             if len(client.tasks) >= self.settings.window_tasks:
@@ -367,19 +332,21 @@ class Broker:
             self.unclaimed.pop(task)
             task.move(Event.CLAIM)
             if task.state is State.ENDED:
-                self.deliver(task)
+                lifecycle.deliver(self, task)
 
     def _enter(self, task: Task, command: Submit, now: float) -> None:
         """Queue a new task, or say at once why not."""
         if task.size > self.settings.payload_bytes_max:
-            self.end(
+            lifecycle.end(
+                self,
                 task,
                 Code.PAYLOAD_TOO_LARGE,
                 f"the call has {task.size} octets, "
                 f"{self.settings.payload_bytes_max} are allowed here",
             )
         elif command.parent is not None and not self._adopt_child(task, command.parent):
-            self.end(
+            lifecycle.end(
+                self,
                 task,
                 Code.PARENT_GONE,
                 "the task that submitted this one was given to another actor",
@@ -388,7 +355,9 @@ class Broker:
             task.state = State.HELD
             self.held[task] = None
         elif command.again and task.call.at_most_once:
-            self.end(task, Code.OUTCOME_UNKNOWN, "it was sent before the broker was started again")
+            lifecycle.end(
+                self, task, Code.OUTCOME_UNKNOWN, "it was sent before the broker was started again"
+            )
         else:
             self.backlog.push(task)
 
@@ -408,7 +377,7 @@ class Broker:
         for number in command.tasks:
             task = client.tasks.get(number)
             if task is not None:
-                self.drop(task, force=command.force, reason="canceled")
+                lifecycle.drop(self, task, force=command.force, reason="canceled")
 
     def _query(self, session: Session, command: Query, own: Sequence[Any], now: float) -> None:
         assert isinstance(session.peer, Client)
@@ -457,16 +426,17 @@ class Broker:
         task = self.tokens.get(token)
         if task is None or task.actor is not actor:
             session.outcome_acks_stale.append(token)
-            self._hurry(session, 0)
+            lifecycle.hurry(self, session, 0)
             return
         if not is_owned(task):
             return  # The same outcome once more: it is acknowledged when the client has it.
         del actor.assigned[token]
         ending = Ending(command.status, command.body, own, actor.name, task.tries + 1)
         if ending.size > self.settings.payload_bytes_max:
-            message = f"the result has {ending.size} octets, {self.settings.payload_bytes_max} are allowed here"
-            ending = self._failure(task, Code.PAYLOAD_TOO_LARGE, message)
-        self._settle(task, ending)
+            allowed = self.settings.payload_bytes_max
+            message = f"the result has {ending.size} octets, {allowed} are allowed here"
+            ending = lifecycle.failure(task, Code.PAYLOAD_TOO_LARGE, message)
+        lifecycle.settle(self, task, ending)
 
     def _release(self, session: Session, command: Release, own: Sequence[Any], now: float) -> None:
         task = self.tokens.get((command.epoch, command.number))
@@ -482,7 +452,9 @@ class Broker:
         if task.barred is None:
             task.barred = {}
         task.barred[actor] = (actor.labels_version, session.number)
-        self.requeue(task, f"actor {actor.name} rejected it: {command.reason}", burns=None)
+        lifecycle.requeue(
+            self, task, f"actor {actor.name} rejected it: {command.reason}", burns=None
+        )
 
     def _host_beat(
         self, session: Session, command: HostBeat, own: Sequence[Any], now: float
@@ -493,7 +465,7 @@ class Broker:
 
     def _death(self, session: Session, command: Death, own: Sequence[Any], now: float) -> None:
         actor = self.actors.get(command.incarnation)
-        self.bury(command.incarnation)
+        lifecycle.bury(self, command.incarnation)
         if actor is None:
             return
         if command.signal is not None:
@@ -514,157 +486,10 @@ class Broker:
             liveness.forget_client(self, peer)
         elif isinstance(peer, Actor):
             self.note("actor_left", actor=peer.name, reason=command.reason)
-            self.bury(peer.incarnation)
+            lifecycle.bury(self, peer.incarnation)
             liveness.lose(self, peer, f"actor {peer.name} left", now, started={}, keep_session=True)
         else:
             self.hosts.pop(peer.incarnation, None)
             self.note("host_left", host=peer.name, reason=command.reason)
         self.say(session, ByeAck())
         session.is_closing = True
-
-    # ------------------------------------------------------------------ what happens to a task
-
-    def requeue(self, task: Task, reason: str, *, burns: str | None) -> None:
-        """The current assignment is gone.
-
-        *burns* says what is known of the run: None, it never started; "crash", its process died in it; "loss", it may
-        have started; "finished", it ended and the outcome was lost.
-        """
-        self.detach(task)
-        if task.state is State.UNCLAIMED_RUN:
-            self.unclaimed.pop(task)
-            self._erase(task)
-            return
-        self._cancel_children(task)
-        if burns is not None and task.call.at_most_once:
-            self.end(task, Code.OUTCOME_UNKNOWN, f"{reason}; it may have run")
-            return
-        if burns in ("crash", "loss"):
-            task.tries += 1
-            task.crashes += burns == "crash"
-            task.losses += burns == "loss"
-            task.remember(reason)
-            settings = self.settings
-            if task.crashes >= settings.crashes_max or task.losses >= settings.losses_max:
-                self.end(task, Code.POISON_TASK, f"given up after {task.tries} tries: {reason}")
-                return
-            self.say(task.client.session, Requeued(task.number, task.tries, reason))
-        task.move(Event.REQUEUE)
-        self.backlog.push(task, is_back=True)
-
-    def end(self, task: Task, code: Code, message: str) -> None:
-        """End *task* by the broker's own decision. It is in no queue and with no actor."""
-        ending = self._failure(task, code, message)
-        task.move(Event.SETTLE)
-        task.ending = ending
-        self.note("task_ended", task=task.name, code=code, message=message)
-        self._unload(task)
-        self.deliver(task)
-
-    def deliver(self, task: Task) -> None:
-        """Say the outcome to the client, if it is there; it stays until the client has it."""
-        client, ending = task.client, task.ending
-        session = client.session
-        if session is None:
-            return
-        assert ending is not None
-        result = Result(
-            task.number,
-            ending.status,
-            ending.body,
-            len(ending.frames),
-            ending.actor,
-            ending.attempt,
-        )
-        self.say(session, result, ending.frames)
-        # After say: a frame that was full is sealed by it.
-        client.unreceived.append((session.frame_next, task, ending.size))
-        client.unreceived_bytes += ending.size
-        if client.unreceived_bytes >= self.settings.window_bytes:
-            client.is_paused = True
-
-    def drop(self, task: Task, *, force: bool = False, reason: str) -> None:
-        """Nobody wants *task* any more: stop its run, let its actor forget its outcome."""
-        if is_owned(task):
-            assert task.actor
-            assert task.token
-            epoch, number = task.token
-            if not task.is_finished:
-                self.say(task.actor.session, Stop(epoch, number, force, reason))
-            self._cancel_children(task)
-        self.forget(task)
-
-    def forget(self, task: Task) -> None:
-        """Let go of *task*, acknowledging its outcome to the actor that keeps it."""
-        self.held.pop(task, None)
-        self.unclaimed.pop(task, None)
-        if task.state is State.QUEUED:
-            self.backlog.forget(task)
-        ended = task.state is State.ENDED or task.state is State.UNCLAIMED_OUTCOME
-        actor, token = task.actor, task.token
-        if ended and token is not None and actor is not None and actor.session is not None:
-            actor.session.outcome_acks.append(token)
-            self._hurry(actor.session, task.ending.size if task.ending else 0)
-        self.detach(task)
-        self._erase(task)
-
-    def detach(self, task: Task) -> None:
-        """Take the current assignment from *task*, if it has one."""
-        token, actor = task.token, task.actor
-        if token is not None:
-            del self.tokens[token]
-            if actor is not None:
-                actor.assigned.pop(token, None)
-        task.token = task.actor = None
-        task.is_released = task.is_finished = False
-
-    def bury(self, incarnation: int, *, replaced: bool = False) -> None:
-        """Remember a process that can never come back."""
-        self.dead[incarnation] = replaced
-        if len(self.dead) > DEAD_KEPT:
-            self.dead.popitem(last=False)
-
-    def _erase(self, task: Task) -> None:
-        task.move(Event.FORGET)
-        client = task.client
-        if client.tasks.pop(task.number, None) is not None:
-            self._unload(task)
-        task.ending = None
-        if client.session is None and not client.tasks:
-            self.clients.pop(client.incarnation, None)
-
-    def _settle(self, task: Task, ending: Ending) -> None:
-        """Take over an outcome from the current assignment; children of a task that ended go on."""
-        task.move(Event.SETTLE)
-        task.ending = ending
-        task.children = None
-        self._unload(task)
-        if task.state is State.ENDED:
-            self.deliver(task)
-
-    def _unload(self, task: Task) -> None:
-        """The call itself is not needed any more."""
-        task.client.task_bytes -= task.size
-        task.size = 0
-        task.body, task.frames = b"", ()
-
-    def _failure(self, task: Task, code: Code, message: str) -> Ending:
-        failure = Failure(code, "", message, history=task.history or [])
-        status = Status.CANCELED if code is Code.CANCELED else Status.LOST
-        name = task.actor.name if task.actor else ""
-        return Ending(status, codec.encode_failure(failure), (), name, task.tries + 1)
-
-    def _cancel_children(self, task: Task) -> None:
-        """A run that is lost will make its children again."""
-        children, task.children = task.children, None
-        for child in children or ():
-            if child.state is not State.FORGOTTEN and child.state is not State.ENDED:
-                self.drop(child, reason="its parent was lost")
-
-    def _hurry(self, session: Session, size: int) -> None:
-        """Acknowledge now what is large or has gathered; the rest rides on the next frame."""
-        waiting = len(session.outcome_acks) + len(session.outcome_acks_stale)
-        if size >= OUTCOME_ACK_AT_ONCE_BYTES or waiting >= OUTCOME_ACKS_WAITING_MAX:
-            if not session.is_dirty:
-                session.is_dirty = True
-                self._dirty.append(session)

@@ -1,7 +1,7 @@
 """What an actor granted and what of it is spent (protocol.md section 9).
 
-available = what was stated - assignments in frames numbered beyond those received when it was stated.
-Nothing here is counted up and down over time: each statement replaces all that was known.
+available = what was stated - assignments in frames numbered beyond those received when it was
+stated. Nothing here is counted up and down over time: each statement replaces all that was known.
 """
 
 from collections import deque
@@ -25,7 +25,8 @@ class CreditAccount:
         self.stated = NO_CREDIT
         # (frame, environment id or None), oldest first.
         self._in_flight: deque[tuple[int, str | None]] = deque()
-        # What of the assignments in flight takes a turn of which environment, and which enter a cold one.
+        # What of the assignments in flight takes a turn of which environment, and which enter a
+        # cold one.
         self._turns: dict[str, int] = {}
         self._cold = 0
 
@@ -45,7 +46,7 @@ class CreditAccount:
         return len(self._in_flight)
 
     def state(self, credit: Credit, received: int) -> None:
-        """Replace what is known by what the actor states; *received* is how many frames it had then."""
+        """Replace what is known by what the actor stated when it had *received* frames."""
         self.stated = credit
         in_flight = self._in_flight
         while in_flight and in_flight[0][0] <= received:

@@ -1,4 +1,4 @@
-"""What the broker can tell: live state, and why a task waits. Computes and returns, changes nothing."""
+"""What the broker can tell: live state, and why a task waits. Changes nothing."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -126,9 +126,7 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
     reply: dict[str, Any] = describe_task(task, now) | {"actors": {}}
     match task.state:
         case State.QUEUED:
-            reply["actors"] = {
-                a.name: missing(broker, task, a, now) for a in broker.actors.values()
-            }
+            reply["actors"] = {a.name: missing(task, a, now) for a in broker.actors.values()}
             reply["reason"] = reason_of(broker, task, reply["actors"])
         case State.HELD:
             reply["reason"] = "the broker was started again and waits for actors that may run it"
@@ -162,7 +160,7 @@ def reason_of(broker: "Broker", task: Task, actors: dict[str, str]) -> str:
     return f"every actor that satisfies it is busy ({len(able)} of {len(actors)})"
 
 
-def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
+def missing(task: Task, actor: Actor, now: float) -> str:
     """Say why *actor* does not get *task* now."""
     lacking = unmet(task, actor)
     if lacking:

@@ -1,18 +1,20 @@
-"""Time: heartbeats, suspicion, leases, the adopt window, clients that are gone (protocol.md section 10).
+"""Time: heartbeats, suspicion, leases, the adopt window, lost clients (protocol.md section 10).
 
-Nobody is judged before the broker has made sure that it was not itself asleep: a stall is added to every deadline first.
+Nobody is judged before the broker has made sure that it was not itself asleep: a stall is added to
+every deadline first.
 """
 
 from typing import TYPE_CHECKING
 
-from broker import recovery
+from broker import lifecycle, recovery
 from broker.peers import Actor, Client, Host
 from wire.messages import Beat, Kill, Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
 
-# How often a heartbeat interval is looked into; the judgement of a silence is late by at most this share.
+# How often a heartbeat interval is looked into; the judgement of a silence is late by at most this
+# share.
 LOOKS_PER_HEARTBEAT = 4
 
 
@@ -42,17 +44,17 @@ def tick(broker: "Broker", now: float) -> None:
         if now - host.heard_at >= broker.settings.lease_s:
             lose_host(broker, host, now)
     for client in list(broker.clients.values()):
-        gone_at = client.gone_at
-        if gone_at is not None and now - gone_at >= broker.settings.client_timeout_s:
-            if broker.window_ends_at is None:
-                broker.note("client_gone", client=client.name, tasks=len(client.tasks))
-                forget_client(broker, client)
+        if broker.window_ends_at is not None or client.gone_at is None:
+            continue
+        if now - client.gone_at >= broker.settings.client_timeout_s:
+            broker.note("client_gone", client=client.name, tasks=len(client.tasks))
+            forget_client(broker, client)
     if broker.unclaimed:
         recovery.drop_unclaimed(broker, now)
 
 
 def forgive(broker: "Broker", stall: float, now: float) -> None:
-    """The broker was stopped for *stall* seconds: nobody else is to blame for them."""
+    """Add to every deadline the *stall* seconds that the broker was stopped for."""
     broker.note("stalled", stall_s=round(stall, 3))
     for session in broker.sessions.values():
         session.heard_at = min(now, session.heard_at + stall)
@@ -124,7 +126,8 @@ def lose(
 ) -> None:
     """Take an actor out and queue again what it had.
 
-    *started* says how each run stood that had started, as `Broker.requeue` calls it; None when nobody knows.
+    *started* says how each run stood that had started, as `Broker.requeue` calls it; None when
+    nobody knows.
     """
     broker.note("actor_lost", actor=actor.name, reason=reason, tasks=len(actor.assigned))
     if actor.session is not None and not keep_session:
@@ -135,12 +138,14 @@ def lose(
     broker.open_actors.pop(actor, None)
     broker.backlog.forget_actor(actor)
     for token, task in list(actor.assigned.items()):
-        burns = "loss" if started is None else started.get(token)
-        broker.requeue(task, reason, burns=burns)
+        # A child of a task that was queued again is not there any more.
+        if task.token == token:
+            burns = "loss" if started is None else started.get(token)
+            lifecycle.requeue(broker, task, reason, burns=burns)
 
 
 def lose_host(broker: "Broker", host: Host, now: float) -> None:
-    """A silent host attests nobody any more; its actors are judged by their own silence."""
+    """Drop a silent host; its actors are judged by their own silence."""
     if host.session is not None:
         broker.close(host.session, now)
     broker.hosts.pop(host.incarnation, None)
@@ -148,9 +153,9 @@ def lose_host(broker: "Broker", host: Host, now: float) -> None:
 
 
 def forget_client(broker: "Broker", client: Client) -> None:
-    """A client is gone: nobody wants its tasks."""
+    """Drop a client that is gone, with all its tasks."""
     for task in list(client.tasks.values()):
-        broker.drop(task, reason="its client is gone")
+        lifecycle.drop(broker, task, reason="its client is gone")
     client.unreceived.clear()
     client.unreceived_bytes = 0
     broker.clients.pop(client.incarnation, None)

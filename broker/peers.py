@@ -1,7 +1,7 @@
-"""Who the broker talks to: clients, actors and hosts, which outlive their sessions, and the sessions.
+"""Who the broker talks to: clients, actors, hosts, and their sessions, which they outlive.
 
-A session is one numbered conversation on one routing id; a HELLO makes a new one. A peer is a process, known by
-its incarnation. Nothing keeps a reference to a session longer than its peer does.
+A session is one numbered conversation on one routing id; a HELLO makes a new one. A peer is a
+process, known by its incarnation. Nothing keeps a reference to a session longer than its peer does.
 """
 
 from collections import deque
@@ -61,7 +61,8 @@ class Session:
         self.acked = 0
         self.heard_at = now
         self.said_at = now
-        # A number of ours, and since when we wait for the peer to receive it (a deaf peer never does).
+        # A number of ours, and since when we wait for the peer to receive it (a deaf peer never
+        # does).
         self.mark_sent = 0
         self.mark_at = now
         self.commands: list[object] = []
@@ -162,12 +163,14 @@ class Actor:
         "session",
         "session_highest",
         "slots",
+        "unreceived",
         "used_at",
     )
 
     def __init__(self, hello: ActorHello, now: float) -> None:
         """Begin as HELLO says."""
         self.role = Role.ACTOR
+        self.unreceived = ()
         self.incarnation = hello.incarnation
         self.session: Session | None = None
         self.session_highest = 0
@@ -226,11 +229,13 @@ class Host:
         "role",
         "session",
         "session_highest",
+        "unreceived",
     )
 
     def __init__(self, hello: HostHello, now: float) -> None:
         """Begin as HELLO says."""
         self.role = Role.HOST
+        self.unreceived = ()
         self.incarnation = hello.incarnation
         self.session: Session | None = None
         self.session_highest = 0

@@ -1,8 +1,9 @@
 """Which actor gets which task.
 
-In the order of the backlog each task goes to the best of the actors that satisfy it and have credit for it: one where
-its environment is warm, then the highest sum of the weights of met affinities, then the most available
-credit, then the least recently used. A task that finds nobody waits, and lets those behind it pass.
+In the order of the backlog each task goes to the best of the actors that satisfy it and have credit
+for it: one where its environment is warm, then the highest sum of the weights of met affinities,
+then the most available credit, then the least recently used. A task that finds nobody waits, and
+lets those behind it pass.
 """
 
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 from broker.backlog import Shape
 from broker.peers import Actor
 from broker.task import Event, Task
-from wire.messages import Assign, Function, Template as TemplateMessage
+from wire.messages import Assign, Function
+from wire.messages import Template as TemplateMessage
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -64,7 +66,7 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
 
 
 def is_barred(task: Task, actor: Actor) -> bool:
-    """Tell whether *actor* rejected *task*, with the labels and in the session that it still has."""
+    """Tell whether *actor* rejected *task* with the labels and session that it has now."""
     if not task.barred or actor not in task.barred:
         return False
     assert actor.session

@@ -1,12 +1,13 @@
-"""Adoption: what actors hold and a broker did not expect (protocol.md section 8.4), and the invariants of it all.
+"""Adoption of what actors hold unexpectedly (protocol.md section 8.4), and all invariants.
 
-The rules in one sentence each: in the window an unknown run or outcome becomes a task without a client; a task that waits
-takes over the run that is offered for it; of two adopted runs the higher token wins, an outcome beats a run;
-what nobody can want is stopped.
+The rules in one sentence each: in the window an unknown run or outcome becomes a task without a
+client; a task that waits takes over the run that is offered for it; of two adopted runs the higher
+token wins, an outcome beats a run; what nobody can want is stopped.
 """
 
 from typing import TYPE_CHECKING
 
+from broker import lifecycle
 from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
 from wire.errors import Code
@@ -24,9 +25,10 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
     listed = {item.token for item in hello.holding} | {item.token for item in hello.kept}
     for token, task in list(actor.assigned.items()):
         task.frame = 0
-        if token not in listed:
-            # The ASSIGN belongs to a session that ended, and since HELLO the actor is deaf: it never starts.
-            broker.requeue(task, f"actor {actor.name} never had it", burns=None)
+        if token not in listed and task.token == token:
+            # The ASSIGN belongs to a session that ended, and since HELLO the actor is deaf: it
+            # never starts.
+            lifecycle.requeue(broker, task, f"actor {actor.name} never had it", burns=None)
     for kept in hello.kept:
         offered(broker, actor, kept.client, kept.task, kept.token, now, is_finished=True)
     for item in hello.holding:
@@ -37,7 +39,7 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
     broker.backlog.wake()
 
 
-def offered(
+def offered(  # noqa: PLR0917
     broker: "Broker",
     actor: Actor,
     client_number: int,
@@ -47,7 +49,7 @@ def offered(
     *,
     is_finished: bool,
 ) -> None:
-    """Take over, keep or stop one assignment of an inventory. *is_finished*: its outcome will follow."""
+    """Take over, keep or stop one assignment of an inventory; a finished one sends its outcome."""
     client = broker.clients.get(client_number)
     task = client.tasks.get(number) if client else None
     if task is None:
@@ -80,7 +82,7 @@ def offered(
             assert task.actor
             assert task.token
             stop(broker, task.actor, task.token, is_finished=task.is_finished)
-            broker.detach(task)
+            lifecycle.detach(broker, task)
             task.move(Event.ADOPT)
             adopt(broker, task, actor, token, is_finished=is_finished)
         case _:
@@ -103,7 +105,7 @@ def adopt(broker: "Broker", task: Task, actor: Actor, token: Token, *, is_finish
 
 
 def stop(broker: "Broker", actor: Actor, token: Token, *, is_finished: bool) -> None:
-    """Tell *actor* that nobody wants this run. A finished one is acknowledged as stale when its outcome comes."""
+    """Tell *actor* that nobody wants this run; the outcome of a finished one will be stale."""
     if not is_finished:
         broker.say(
             actor.session, Stop(token[0], token[1], reason="it belongs to another actor now")
@@ -119,8 +121,11 @@ def end_window(broker: "Broker") -> None:
     )
     for task in held:
         if task.call.at_most_once:
-            broker.end(
-                task, Code.OUTCOME_UNKNOWN, "it was sent before the broker was started again"
+            lifecycle.end(
+                broker,
+                task,
+                Code.OUTCOME_UNKNOWN,
+                "it was sent before the broker was started again",
             )
         else:
             task.move(Event.RELEASE_HOLD)
@@ -133,7 +138,7 @@ def drop_unclaimed(broker: "Broker", now: float) -> None:
         return
     for task in [task for task, until in broker.unclaimed.items() if until <= now]:
         broker.note("unclaimed", task=task.name)
-        broker.drop(task, reason="no client claims it")
+        lifecycle.drop(broker, task, reason="no client claims it")
 
 
 def check(broker: "Broker") -> None:

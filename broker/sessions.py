@@ -1,8 +1,8 @@
-"""Opening sessions: what HELLO does (protocol.md section 8.1), the one path of connect, reconnect and restart."""
+"""What HELLO does: the one path of connect, reconnect and restart (protocol.md section 8.1)."""
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import liveness, recovery
+from broker import lifecycle, liveness, recovery
 from broker.peers import Actor, Client, Host, Session
 from broker.task import State, Template
 from wire.errors import Code, RemoteProtocolError
@@ -27,7 +27,7 @@ NAME_LENGTH_MAX: Final = 256
 PRIORITY_MAX: Final = 10
 
 
-def open_session(
+def open_session(  # noqa: PLR0917
     broker: "Broker", rid: bytes, former: Session | None, role: Role, frame: Frame[Any], now: float
 ) -> None:
     """Open the session that a HELLO asks for, or say why not."""
@@ -61,7 +61,7 @@ def open_session(
     # WELCOME leaves first whatever is said below: it stands outside the count.
     match hello, peer:
         case ClientHello(), Client():
-            missing = greet_client(broker, peer, hello, session, now)
+            missing = greet_client(broker, peer, hello, session)
         case ActorHello(), Actor():
             settings = broker.settings
             session.functions_told = SenderTable(settings.functions_max)
@@ -97,7 +97,7 @@ def check_hello(
 def find_peer(
     broker: "Broker", hello: ClientHello | ActorHello | HostHello, now: float
 ) -> Client | Actor | Host:
-    """Return the peer that says HELLO; a new incarnation under a known name is the end of the former one."""
+    """Return the peer that says HELLO; a new process under a known name ends the former one."""
     number = hello.incarnation
     match hello:
         case ClientHello():
@@ -110,7 +110,7 @@ def find_peer(
             if actor is None:
                 former = broker.actors_by_name.get(hello.name)
                 if former is not None:
-                    broker.bury(former.incarnation, replaced=True)
+                    lifecycle.bury(broker, former.incarnation, replaced=True)
                     reason = f"actor {former.name} was replaced by a new process"
                     liveness.lose(broker, former, reason, now, started=None)
                 actor = broker.actors[number] = Actor(hello, now)
@@ -121,16 +121,16 @@ def find_peer(
             if host is None:
                 for known in list(broker.hosts.values()):
                     if known.name == hello.name:
-                        broker.bury(known.incarnation, replaced=True)
+                        lifecycle.bury(broker, known.incarnation, replaced=True)
                         liveness.lose_host(broker, known, now)
                 host = broker.hosts[number] = Host(hello, now)
             return host
 
 
 def greet_client(
-    broker: "Broker", client: Client, hello: ClientHello, session: Session, now: float
+    broker: "Broker", client: Client, hello: ClientHello, session: Session
 ) -> list[Span]:
-    """Release what the client does not list, say its outcomes again, and return what it must send again."""
+    """Release what is not listed, say outcomes again, and return what must be sent again."""
     settings = broker.settings
     session.functions_known = ReceiverTable(settings.functions_max)
     session.templates_known = ReceiverTable(settings.templates_max)
@@ -146,9 +146,9 @@ def greet_client(
         broker.note("client_lists_too_much", client=client.name, listed=len(listed))
     for task in list(client.tasks.values()):
         if task.number not in listed:
-            broker.drop(task, reason="its client wants it no more")
+            lifecycle.drop(broker, task, reason="its client wants it no more")
         elif task.state is State.ENDED:
-            broker.deliver(task)
+            lifecycle.deliver(broker, task)
     known = client.tasks
     unclaimed = (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
     # A client whose last task was released above is still a client.
@@ -186,7 +186,7 @@ def welcome(broker: "Broker", missing: list[Span], now: float) -> Welcome:
 
 
 def join_template(broker: "Broker", session: Session, call: Call) -> Template:
-    """Find the code that *call* names among what the session brought, and the shape of its tasks."""
+    """Find the code that *call* names among what the session brought, and its shape."""
     if not -PRIORITY_MAX <= call.priority <= PRIORITY_MAX:
         raise RemoteProtocolError(Code.BAD_FRAME, f"priority {call.priority} is not in -10..10")
     try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """Where a task stands. HELD and the unclaimed ones exist only around a restart of the broker."""
+    """Where a task stands. HELD and the unclaimed ones exist only around a broker restart."""
 
     QUEUED = "queued"
     HELD = "held"
@@ -157,7 +157,8 @@ class Task:
         self.history: list[str] | None = None
         self.rank = 0.0
         self.queued_at = now
-        # The current assignment: None, or its token, its actor, and the frame that carried it (0: adopted).
+        # The current assignment: None, or its token, its actor, and the frame that carried it (0:
+        # adopted).
         self.token: Token | None = None
         self.actor: Actor | None = None
         self.frame = 0

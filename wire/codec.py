@@ -1,12 +1,12 @@
 """Frames to bytes and back, and the limits that are checked before anything is touched.
 
-Decoding raises RemoteProtocolError and nothing else, whatever the bytes are. The codec never copies a
-payload: large parts travel as ZeroMQ frames of their own behind the control frame, and each command
-says how many of them are its own.
+Decoding raises RemoteProtocolError and nothing else, whatever the bytes are. The codec never copies
+a payload: large parts travel as ZeroMQ frames of their own behind the control frame, and each
+command says how many of them are its own.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -30,7 +30,8 @@ COMMANDS_MAX: Final = 65_536
 PAYLOAD_FRAMES_MAX: Final = 65_536
 # A body up to this size travels inside its command: copying it is cheaper than a frame of its own.
 INLINE_BYTES_MAX: Final = 4_096
-# A frame from Python below this size is copied by pyzmq anyway, so a buffer below it stays in the pickle.
+# A frame from Python below this size is copied by pyzmq anyway, so a buffer below it stays in the
+# pickle.
 BUFFER_BYTES_MIN: Final = 16_384
 
 CARRIERS: Final = frozenset({Submit, Assign, Outcome, Result, Function})
@@ -42,7 +43,7 @@ _decode_broker = msgspec.msgpack.Decoder(BrokerFrame).decode
 _decode_failure = msgspec.msgpack.Decoder(Failure).decode
 
 
-def decode_peer(control: bytes | memoryview) -> Frame:
+def decode_peer(control: bytes | memoryview) -> Frame[Any]:
     """Read what a client, an actor or a host says to the broker."""
     try:
         frame = _decode_peer(control)
@@ -53,7 +54,7 @@ def decode_peer(control: bytes | memoryview) -> Frame:
     return frame
 
 
-def decode_broker(control: bytes | memoryview) -> Frame:
+def decode_broker(control: bytes | memoryview) -> Frame[Any]:
     """Read what the broker says."""
     try:
         frame = _decode_broker(control)
@@ -64,7 +65,7 @@ def decode_broker(control: bytes | memoryview) -> Frame:
     return frame
 
 
-def check_payloads(frame: Frame, payloads: Sequence[object]) -> None:
+def check_payloads(frame: Frame[Any], payloads: Sequence[object]) -> None:
     """Raise unless the payload frames that came are those that the commands speak of."""
     told = 0
     for command in frame.commands:
@@ -105,7 +106,7 @@ def encode_failure(failure: Failure) -> bytes:
 
 
 def decode_failure(body: bytes | memoryview) -> Failure:
-    """Read the body of an outcome that is not a result; a body that cannot be read says so itself."""
+    """Read the body of an outcome that is not a result; an unreadable one says so itself."""
     try:
         return _decode_failure(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

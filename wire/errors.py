@@ -1,7 +1,7 @@
 """Error codes, and the exception that the receiving side of the wire raises.
 
-Codes are part of the protocol (section 12) and never change their meaning. The errors that a user sees
-are in `sdk.errors`, one class a code.
+Codes are part of the protocol (section 12) and never change their meaning. The errors that a user
+sees are in `sdk.errors`, one class a code.
 """
 
 from enum import StrEnum

@@ -1,13 +1,15 @@
 """Labels: what an actor offers, what a task desires, and when the one satisfies the other.
 
-The table of protocol.md section 11 is this file. Labels are compared, never consumed. A key may hold
-several values (command line, upserted, one of each warm environment): a negative comparator must then
-hold for all of them, any other for one.
+The table of protocol.md section 11 is this file. Labels are compared, never consumed. A key may
+hold several values (command line, upserted, one of each warm environment): a negative comparator
+must then hold for all of them, any other for one.
 """
 
 import math
+import operator
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -36,14 +38,12 @@ class Comparator(StrEnum):
 
 
 NEGATIVE = frozenset({Comparator.NOT_EQUAL, Comparator.NOT_IN})
-ORDER = frozenset(
-    {
-        Comparator.GREATER_THAN,
-        Comparator.GREATER_THAN_OR_EQUAL,
-        Comparator.LESS_THAN,
-        Comparator.LESS_THAN_OR_EQUAL,
-    },
-)
+ORDER: Final[dict[Comparator, Callable[[Any, Any], bool]]] = {
+    Comparator.GREATER_THAN: operator.gt,
+    Comparator.GREATER_THAN_OR_EQUAL: operator.ge,
+    Comparator.LESS_THAN: operator.lt,
+    Comparator.LESS_THAN_OR_EQUAL: operator.le,
+}
 SETS = frozenset({Comparator.IN, Comparator.NOT_IN})
 PRESENCE = frozenset({Comparator.EXISTS, Comparator.NOT_EXISTS})
 
@@ -66,10 +66,10 @@ def satisfies(labels: Labels, desire: Desire) -> bool:
         return comparator in NEGATIVE or comparator is Comparator.NOT_EXISTS
     if comparator in PRESENCE:
         return comparator is Comparator.EXISTS
-    values = offered if type(offered) is list else [offered]
+    values = offered if isinstance(offered, list) else [offered]
     if comparator in NEGATIVE:
-        return all(compare(value, comparator, desire.value) for value in values)  # type: ignore[arg-type]
-    return any(compare(value, comparator, desire.value) for value in values)  # type: ignore[arg-type]
+        return all(compare(value, comparator, desire.value) for value in values)
+    return any(compare(value, comparator, desire.value) for value in values)
 
 
 def satisfies_all(labels: Labels, desires: list[Desire]) -> bool:
@@ -88,28 +88,17 @@ def compare(
     desired: LabelValue | list[LabelValue] | None,
 ) -> bool:
     """Compare one offered value with the desired one."""
-    match comparator:
-        case Comparator.EQUAL:
-            return is_same(offered, desired)
-        case Comparator.NOT_EQUAL:
-            return not is_same(offered, desired)
-        case Comparator.IN:
-            return any(is_same(offered, value) for value in desired)  # type: ignore[union-attr]
-        case Comparator.NOT_IN:
-            return not any(is_same(offered, value) for value in desired)  # type: ignore[union-attr]
+    if isinstance(desired, list):
+        is_among = any(is_same(offered, value) for value in desired)
+        return is_among if comparator is Comparator.IN else not is_among
+    if comparator is Comparator.EQUAL:
+        return is_same(offered, desired)
+    if comparator is Comparator.NOT_EQUAL:
+        return not is_same(offered, desired)
     # Order is for numbers only; another type never meets it. NaN compares false with everything.
     if not is_number(offered) or not is_number(desired):
         return False
-    match comparator:
-        case Comparator.GREATER_THAN:
-            return offered > desired  # type: ignore[operator]
-        case Comparator.GREATER_THAN_OR_EQUAL:
-            return offered >= desired  # type: ignore[operator]
-        case Comparator.LESS_THAN:
-            return offered < desired  # type: ignore[operator]
-        case Comparator.LESS_THAN_OR_EQUAL:
-            return offered <= desired  # type: ignore[operator]
-    raise AssertionError(comparator)
+    return ORDER[comparator](offered, desired)
 
 
 def is_number(value: object) -> bool:
@@ -118,7 +107,7 @@ def is_number(value: object) -> bool:
 
 
 def is_same(offered: object, desired: object) -> bool:
-    """Tell whether two values are of one type and equal. int and float are one type, bool is its own."""
+    """Tell whether two values are of one type and equal. int and float are one, bool is its own."""
     if is_number(offered) and is_number(desired):
         return offered == desired
     return type(offered) is type(desired) and offered == desired

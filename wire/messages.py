@@ -1,8 +1,8 @@
 """Every message of the protocol, one Struct each, in the order of protocol.md section 7.
 
-A Struct here and its section there say the same: tests compare tag, field names and order. Fields are
-positional on the wire, so a field is only ever appended, with a default. No Struct checks more than
-types: limits are checked in `wire.codec`, and what a peer may say in `VALID` below.
+A Struct here and its section there say the same: tests compare tag, field names and order. Fields
+are positional on the wire, so a field is only ever appended, with a default. No Struct checks more
+than types: limits are checked in `wire.codec`, and what a peer may say in `VALID` below.
 """
 
 from enum import StrEnum
@@ -51,7 +51,7 @@ class Part(Struct, frozen=True, array_like=True):
 
 
 class Environment(Part, frozen=True):
-    """What must be resident before a call can run; *blob* is the hash of the FUNCTION that holds the class."""
+    """What must be resident before a call can run; *blob* is the hash of the class's FUNCTION."""
 
     id: str
     name: str
@@ -108,7 +108,7 @@ class Attested(Part, frozen=True):
 
 
 class Failure(Part, frozen=True):
-    """The body of an outcome that is not a result. *exception* is a pickle, empty where there is none."""
+    """The body of an outcome that is not a result. *exception* is a pickle, or empty."""
 
     code: str
     type: str
@@ -394,16 +394,17 @@ IS_TOLD = {
     ),
     Role.HOST: frozenset({Kill, Drain, Error, Beat, ByeAck}),
 }
-HELLOS = {ClientHello: Role.CLIENT, ActorHello: Role.ACTOR, HostHello: Role.HOST}
+HELLOS: dict[type, Role] = {ClientHello: Role.CLIENT, ActorHello: Role.ACTOR, HostHello: Role.HOST}
 
 C = TypeVar("C")
 
 
 class Frame(Struct, Generic[C], frozen=True, array_like=True):
-    """The control frame of one ZeroMQ message: where it stands in its session, and its commands in order.
+    """The control frame of one ZeroMQ message: its place in the session, and its commands.
 
-    *number* counts the frames of this direction in this session from 1, 0 is a frame outside the count
-    (HELLO, WELCOME, WHO, ERROR without a session). *received* is how many the sender has received.
+    *number* counts the frames of this direction in this session from 1, 0 is a frame outside the
+    count (HELLO, WELCOME, WHO, ERROR without a session). *received* is how many the sender has
+    received.
     """
 
     protocol: int

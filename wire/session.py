@@ -1,13 +1,14 @@
 """A peer's end of a session (protocol.md section 8), the same for clients, actors and hosts.
 
-Pure: the time comes in, frames go out. The owner asks `due` what the session needs now, builds its own HELLO
-or heartbeat, and lets every frame pass through `accept` before it touches a command. The rule that must
-not be broken: from a HELLO to the WELCOME that repeats its number, nothing else counts.
+Pure: the time comes in, frames go out. The owner asks `due` what the session needs now, builds its
+own HELLO or heartbeat, and lets every frame pass through `accept` before it touches a command. The
+rule that must not be broken: from a HELLO to the WELCOME that repeats its number, nothing else
+counts.
 """
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from wire.messages import PROTOCOL, BrokerCommand, Error, Frame, Welcome, Who
 
@@ -97,7 +98,7 @@ class PeerSession:
         return self.welcome.lease_s if self.welcome else LEASE_DEFAULT_S
 
     def due(self, now: float) -> Due:
-        """Return what must be sent now, closing the session first when the broker was silent for a lease."""
+        """Return what must be sent now; a broker silent for a lease closes the session first."""
         stalled_s = now - self.ticked_at
         self.ticked_at = now
         if self.state is State.OPEN:
@@ -135,7 +136,7 @@ class PeerSession:
         """End for good; nothing is due any more."""
         self.state = State.ENDED
 
-    def hello(self, command: BrokerCommand | object, now: float) -> Frame:
+    def hello(self, command: BrokerCommand | object, now: float) -> Frame[Any]:
         """Open a new session with *command*, whatever the old one was."""
         assert self.state is not State.ENDED
         self.state = State.OPENING
@@ -146,8 +147,8 @@ class PeerSession:
         self._repeat_s = min(self._repeat_s * 2, HELLO_REPEAT_MAX_S)
         return Frame(PROTOCOL, self.epoch_highest, self.number, 0, 0, [command])
 
-    def frame(self, commands: Sequence[object], now: float) -> Frame:
-        """Number a frame with *commands*. The session must be open."""
+    def frame(self, commands: Sequence[object], now: float) -> Frame[Any]:
+        """Return the next frame, with *commands*. The session must be open."""
         assert self.state is State.OPEN
         self.sent += 1
         self.said_at = now
@@ -160,7 +161,7 @@ class PeerSession:
             commands,  # type: ignore[arg-type]
         )
 
-    def accept(self, frame: Frame, now: float) -> Verdict:
+    def accept(self, frame: Frame[Any], now: float) -> Verdict:
         """Decide what counts of *frame*, and count it."""
         if self.state is State.ENDED or frame.session != self.number or not frame.commands:
             return Verdict.DROP
@@ -178,7 +179,7 @@ class PeerSession:
         self.heard_at = now
         return Verdict.COMMANDS
 
-    def _outside(self, frame: Frame, first: object, now: float) -> Verdict:
+    def _outside(self, frame: Frame[Any], first: object, now: float) -> Verdict:
         """WELCOME, WHO and ERROR stand outside the count."""
         match first:
             case Welcome() if self.state is State.OPENING:
@@ -204,6 +205,6 @@ class PeerSession:
                 return Verdict.DROP
 
     def _spread(self, interval_s: float) -> float:
-        """Lengthen *interval_s* by up to a half, differently each time, without a source of randomness."""
+        """Lengthen *interval_s* by up to a half, differently each time, from the seed."""
         self._jitter = (self._jitter * 1664525 + 1013904223) & 0xFFFF_FFFF
         return interval_s * (1.0 + 0.5 * self._jitter / 2**32)

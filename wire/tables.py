@@ -1,7 +1,7 @@
 """Numbered tables that both ends of a session share, so that what repeats is sent once.
 
-The sender decides what stands in which slot and may overwrite one at any time; the receiver stores what
-it is told. There is nothing to agree on but the size, which WELCOME states.
+The sender decides what stands in which slot and may overwrite one at any time; the receiver stores
+what it is told. There is nothing to agree on but the size, which WELCOME states.
 """
 
 from collections import OrderedDict
@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 
 class SenderTable(Generic[K]):
-    """The sender's end: which key stands in which slot. The least recently used one is overwritten."""
+    """The sender's end: which key stands in which slot. The least recently used one makes room."""
 
     __slots__ = ("_slots", "size")
 
@@ -26,7 +26,7 @@ class SenderTable(Generic[K]):
         self._slots: OrderedDict[K, int] = OrderedDict()
 
     def find(self, key: K) -> int | None:
-        """Return the slot of *key* and mark it as used, or None when the receiver does not have it."""
+        """Return the slot of *key* and mark it as used; None when the receiver lacks it."""
         slot = self._slots.get(key)
         if slot is not None:
             self._slots.move_to_end(key)

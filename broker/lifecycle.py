@@ -1,0 +1,178 @@
+"""What happens to a task: queued again, ended, delivered, dropped, forgotten.
+
+Each function leaves the task in exactly one place: the backlog, the held, an actor, or the
+outcomes of its client.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from broker.peers import Session, is_owned
+from broker.task import Ending, Event, State, Task
+from wire import codec
+from wire.errors import Code
+from wire.messages import Failure, Requeued, Result, Status, Stop
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+# Acknowledgements to an actor wait for its next frame or heartbeat, unless so many have gathered.
+OUTCOME_ACKS_WAITING_MAX: Final = 256
+# Above this size an actor should not have to keep an outcome until the next heartbeat.
+OUTCOME_ACK_AT_ONCE_BYTES: Final = 2**20
+DEAD_KEPT: Final = 4_096
+
+
+def requeue(broker: "Broker", task: Task, reason: str, *, burns: str | None) -> None:
+    """Queue *task* again, whose current assignment is gone.
+
+    *burns* says what is known of the run: None, it never started; "crash", its process died in
+    it; "loss", it may have started; "finished", it ended and the outcome was lost.
+    """
+    detach(broker, task)
+    if task.state is State.UNCLAIMED_RUN:
+        broker.unclaimed.pop(task)
+        erase(broker, task)
+        return
+    cancel_children(broker, task)
+    if burns is not None and task.call.at_most_once:
+        end(broker, task, Code.OUTCOME_UNKNOWN, f"{reason}; it may have run")
+        return
+    if burns in ("crash", "loss"):
+        task.tries += 1
+        task.crashes += burns == "crash"
+        task.losses += burns == "loss"
+        task.remember(reason)
+        settings = broker.settings
+        if task.crashes >= settings.crashes_max or task.losses >= settings.losses_max:
+            end(broker, task, Code.POISON_TASK, f"given up after {task.tries} tries: {reason}")
+            return
+        broker.say(task.client.session, Requeued(task.number, task.tries, reason))
+    task.move(Event.REQUEUE)
+    broker.backlog.push(task, is_back=True)
+
+
+def end(broker: "Broker", task: Task, code: Code, message: str) -> None:
+    """End *task* by the broker's own decision. It is in no queue and with no actor."""
+    ending = failure(task, code, message)
+    task.move(Event.SETTLE)
+    task.ending = ending
+    broker.note("task_ended", task=task.name, code=code, message=message)
+    unload(task)
+    deliver(broker, task)
+
+
+def deliver(broker: "Broker", task: Task) -> None:
+    """Say the outcome to the client, if it is there; it stays until the client has it."""
+    client, ending = task.client, task.ending
+    session = client.session
+    if session is None:
+        return
+    assert ending is not None
+    result = Result(
+        task.number,
+        ending.status,
+        ending.body,
+        len(ending.frames),
+        ending.actor,
+        ending.attempt,
+    )
+    broker.say(session, result, ending.frames)
+    # After say: a frame that was full is sealed by it.
+    client.unreceived.append((session.frame_next, task, ending.size))
+    client.unreceived_bytes += ending.size
+    if client.unreceived_bytes >= broker.settings.window_bytes:
+        client.is_paused = True
+
+
+def drop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> None:
+    """Nobody wants *task* any more: stop its run, let its actor forget its outcome."""
+    if is_owned(task):
+        assert task.actor
+        assert task.token
+        epoch, number = task.token
+        if not task.is_finished:
+            broker.say(task.actor.session, Stop(epoch, number, force, reason))
+        cancel_children(broker, task)
+    forget(broker, task)
+
+
+def forget(broker: "Broker", task: Task) -> None:
+    """Let go of *task*, acknowledging its outcome to the actor that keeps it."""
+    broker.held.pop(task, None)
+    broker.unclaimed.pop(task, None)
+    if task.state is State.QUEUED:
+        broker.backlog.forget(task)
+    ended = task.state is State.ENDED or task.state is State.UNCLAIMED_OUTCOME
+    actor, token = task.actor, task.token
+    if ended and token is not None and actor is not None and actor.session is not None:
+        actor.session.outcome_acks.append(token)
+        hurry(broker, actor.session, task.ending.size if task.ending else 0)
+    detach(broker, task)
+    erase(broker, task)
+
+
+def detach(broker: "Broker", task: Task) -> None:
+    """Take the current assignment from *task*, if it has one."""
+    token, actor = task.token, task.actor
+    if token is not None:
+        del broker.tokens[token]
+        if actor is not None:
+            actor.assigned.pop(token, None)
+    task.token = task.actor = None
+    task.is_released = task.is_finished = False
+
+
+def bury(broker: "Broker", incarnation: int, *, replaced: bool = False) -> None:
+    """Remember a process that can never come back."""
+    broker.dead[incarnation] = replaced
+    if len(broker.dead) > DEAD_KEPT:
+        broker.dead.popitem(last=False)
+
+
+def erase(broker: "Broker", task: Task) -> None:
+    task.move(Event.FORGET)
+    client = task.client
+    if client.tasks.pop(task.number, None) is not None:
+        unload(task)
+    task.ending = None
+    if client.session is None and not client.tasks:
+        broker.clients.pop(client.incarnation, None)
+
+
+def settle(broker: "Broker", task: Task, ending: Ending) -> None:
+    """Take over an outcome from the current assignment; children of a task that ended go on."""
+    task.move(Event.SETTLE)
+    task.ending = ending
+    task.children = None
+    unload(task)
+    if task.state is State.ENDED:
+        deliver(broker, task)
+
+
+def unload(task: Task) -> None:
+    """Let go of the call itself, which is not needed any more."""
+    task.client.task_bytes -= task.size
+    task.size = 0
+    task.body, task.frames = b"", ()
+
+
+def failure(task: Task, code: Code, message: str) -> Ending:
+    failure = Failure(code, "", message, history=task.history or [])
+    status = Status.CANCELED if code is Code.CANCELED else Status.LOST
+    name = task.actor.name if task.actor else ""
+    return Ending(status, codec.encode_failure(failure), (), name, task.tries + 1)
+
+
+def cancel_children(broker: "Broker", task: Task) -> None:
+    """Drop what a lost run submitted: the next run submits it again."""
+    children, task.children = task.children, None
+    for child in children or ():
+        if child.state is not State.FORGOTTEN and child.state is not State.ENDED:
+            drop(broker, child, reason="its parent was lost")
+
+
+def hurry(broker: "Broker", session: Session, size: int) -> None:
+    """Acknowledge now what is large or has gathered; the rest rides on the next frame."""
+    waiting = len(session.outcome_acks) + len(session.outcome_acks_stale)
+    if size >= OUTCOME_ACK_AT_ONCE_BYTES or waiting >= OUTCOME_ACKS_WAITING_MAX:
+        broker.outbox.hurry(session)

@@ -1,0 +1,71 @@
+"""What is to be sent: commands gather by session during a turn and leave as numbered frames."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from broker.peers import Session
+from wire.messages import PROTOCOL, Frame, OutcomeAck
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+Send = tuple[bytes, Frame[Any], Sequence[Any]]
+
+
+class Outbox:
+    """The sessions that have something to say, and frames outside the count of any."""
+
+    __slots__ = ("_dirty", "_outside")
+
+    def __init__(self) -> None:
+        """Begin with nothing to send."""
+        self._dirty: list[Session] = []
+        self._outside: list[Send] = []
+
+    def say(self, session: Session | None, command: object, payloads: Sequence[Any] = ()) -> None:
+        """Say *command* to a peer that is there; to one that is not, nothing is lost by silence."""
+        if session is None:
+            return
+        session.say(command, payloads)
+        if not session.is_dirty:
+            session.is_dirty = True
+            self._dirty.append(session)
+
+    def hurry(self, session: Session) -> None:
+        """Send what waits for the next frame of *session* in this turn."""
+        if not session.is_dirty:
+            session.is_dirty = True
+            self._dirty.append(session)
+
+    def say_outside(self, rid: bytes, frame: Frame[Any]) -> None:
+        """Say *frame* to whoever is there, before the frames of sessions."""
+        self._outside.append((rid, frame, ()))
+
+    def frames(self, broker: "Broker", now: float) -> list[Send]:
+        """Return what gathered as numbered frames; sessions that said their last word end."""
+        sends, self._outside = self._outside, []
+        dirty, self._dirty = self._dirty, []
+        for session in dirty:
+            session.is_dirty = False
+            if broker.sessions.get(session.rid) is not session:
+                continue
+            if session.outcome_acks or session.outcome_acks_stale:
+                session.say(OutcomeAck(session.outcome_acks, session.outcome_acks_stale))
+                session.outcome_acks, session.outcome_acks_stale = [], []
+            session.said_at = now
+            session.sealed.append((session.commands, session.payloads))
+            for commands, payloads in session.sealed:
+                session.sent += 1
+                frame: Frame[Any] = Frame(
+                    PROTOCOL,
+                    broker.epoch,
+                    session.number,
+                    session.sent,
+                    session.received,
+                    commands,
+                )
+                sends.append((session.rid, frame, payloads))
+            session.sealed, session.commands, session.payloads = [], [], []
+            if session.is_closing:
+                broker.close(session, now)
+        return sends
