@@ -1,9 +1,9 @@
 """Python objects to bytes and back: arguments, results, code, exceptions.
 
-The C pickler does what it can; cloudpickle does what refers to the user's own modules, which travel by
-value, so that a persistent actor never runs yesterday's helpers. Nothing here decides where bytes go. The
-rule that must not be broken: an empty body means that the first frame is the pickle, so a pickle is never
-empty and `load` needs no flag.
+The C pickler does what it can; cloudpickle does what refers to the user's own modules, which travel
+by value, so that a persistent actor never runs yesterday's helpers. Nothing here decides where
+bytes go. The rule that must not be broken: an empty body means that the first frame is the pickle,
+so a pickle is never empty and `load` needs no flag.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType, TracebackType
-from typing import Final
+from typing import Any, Final
 
 import cloudpickle
 from msgspec import Struct
@@ -63,7 +63,7 @@ class RemoteTraceback(Exception):
 
 
 class Dumped(Struct, frozen=True):
-    """A value as body and frames. *is_portable* is false when it holds code of this Python version."""
+    """A value as body and frames; not portable when it holds code of this Python version."""
 
     body: bytes
     frames: list[Buffer]
@@ -81,7 +81,7 @@ def size_of(frame: Buffer) -> int:
 
 
 def dump(value: object) -> tuple[bytes, list[Buffer]]:
-    """Pickle *value* into the body and the frames of a command; raise PayloadError when it cannot be."""
+    """Pickle *value* into body and frames of a command; raise PayloadError when it cannot be."""
     dumped = dump_value(value)
     return dumped.body, dumped.frames
 
@@ -95,7 +95,7 @@ def dump_value(value: object) -> Dumped:
 
 
 def dump_code(value: object) -> tuple[bytes, bool]:
-    """Pickle a function or a class into one stream without frames, and tell whether it is portable."""
+    """Pickle a function or class into one stream, and tell whether it is portable."""
     stream, _, is_portable = pickle_value(value, out_of_band=False)
     return stream, is_portable
 
@@ -105,6 +105,11 @@ def load(body: Buffer, frames: Sequence[Buffer]) -> object:
     if len(body):
         return pickle.loads(body, buffers=frames)  # noqa: S301
     return pickle.loads(frames[0], buffers=frames[1:])  # noqa: S301
+
+
+def load_function(stream: Buffer) -> Any:
+    """Rebuild what `dump_code` made: a function, or the `(class, parameters)` of an environment."""
+    return pickle.loads(stream)  # noqa: S301
 
 
 def digest(stream: Buffer) -> bytes:
@@ -130,7 +135,7 @@ def pickle_value(value: object, *, out_of_band: bool) -> tuple[bytes, list[Buffe
             stream = cloudpickle.dumps(value, PICKLE_PROTOCOL, buffer_callback=keep)
     except Unpicklable as error:
         raise PayloadError(str(error)) from None
-    except Exception as error:  # noqa: BLE001 - whatever the user's classes raise.
+    except Exception as error:
         raise PayloadError(f"{describe(value)} cannot be pickled: {told(error)}") from error
     return stream, buffers, BUILDERS not in stream
 
@@ -176,7 +181,8 @@ class UserModules:
             return
         with self._lock:
             users: dict[str, ModuleType] = {}
-            for name, module in sys.modules.copy().items():
+            imported: dict[str, object] = {**sys.modules}
+            for name, module in imported.items():
                 if not isinstance(module, ModuleType):
                     continue
                 judged = self._judged.get(name)
@@ -231,7 +237,8 @@ def is_installed(path: str) -> bool:
 
 
 user_modules = UserModules()
-# cloudpickle's registry is of the process: the user's other libraries must not find our entries in it.
+# cloudpickle's registry is of the process: the user's other libraries must not find our entries in
+# it.
 _registry = threading.RLock()
 
 
@@ -252,7 +259,7 @@ def by_value() -> Iterator[None]:
 
 
 def _may_need_value(stream: bytes) -> bool:
-    """Tell whether a fast pickle could refer to the user's modules; a text that looks so does no harm."""
+    """Tell whether a fast pickle could refer to the user's modules; yes does no harm."""
     user_modules.refresh()
     return any(needle in stream for needle in user_modules.needles)
 
@@ -261,7 +268,7 @@ def _may_need_value(stream: bytes) -> bool:
 
 
 def culprit(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
-    """Name the argument that cannot be pickled, and the place in it; empty when each alone can be."""
+    """Name the argument that cannot be pickled and the place in it; empty when each alone can."""
     for name, value in [*((f"argument {n}", v) for n, v in enumerate(args)), *kwargs.items()]:
         label = name if name.startswith("argument ") else f"argument {name!r}"
         found = _culprit_in(value, label, 0)
@@ -306,13 +313,13 @@ def told(error: BaseException) -> str:
 
 
 def dump_exception(error: BaseException, code: Code = Code.TASK_FAILED) -> Failure:
-    """Make the body of a failed outcome: text for people, and the exception itself where it survives."""
+    """Make the body of a failed outcome: text, and the exception itself where it survives."""
     text = format_remote(error)
     pickled = b""
     bare = error.__traceback__
     try:
         pickled, _, _ = pickle_value(error, out_of_band=False)
-        # An exception may pickle and yet not come back: then the text must do, on the actor already.
+        # An exception may pickle and yet not come back: then the text must do.
         if type(pickle.loads(pickled)).__name__ != type(error).__name__:  # noqa: S301
             pickled = b""
     except Exception:  # noqa: BLE001 - a user's exception can raise anything here.

@@ -1,0 +1,1 @@
+"""What a user imports: clients, futures, environments, the task's own side, errors."""

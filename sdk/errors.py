@@ -1,0 +1,200 @@
+"""What a user can catch: one tree below WarmslotError, one class for each code of the protocol.
+
+The wait's own timeout is the built-in TimeoutError, and no class here is one: whoever catches it
+knows that the task goes on.
+"""
+
+import concurrent.futures
+from typing import Final
+
+from wire.errors import Code
+from wire.messages import Failure
+from wire.payload import RemoteTraceback, load_exception
+
+__all__ = [
+    "ActorLost",
+    "BrokerUnreachable",
+    "ClientClosed",
+    "Conflict",
+    "Deadlock",
+    "EnvironmentFailed",
+    "Infeasible",
+    "LimitUnknown",
+    "NotAuthorized",
+    "NotInTask",
+    "OutcomeUnknown",
+    "ParentGone",
+    "PayloadTooLarge",
+    "PoisonTask",
+    "ProtocolMismatch",
+    "ReleasedLimit",
+    "RemoteTraceback",
+    "ScheduleTimeout",
+    "SerializationError",
+    "SlotReleased",
+    "TaskCanceled",
+    "TaskFailed",
+    "TaskTimeout",
+    "WarmslotError",
+    "error_of",
+]
+
+
+class WarmslotError(Exception):
+    """Anything that warmslot itself raises; your functions' own exceptions stay as they are."""
+
+
+class TaskFailed(WarmslotError):
+    """The function raised an exception that cannot be rebuilt here; the text is all there is.
+
+    *type* is its qualified name, *message* its text, *traceback* the remote traceback.
+    """
+
+    def __init__(self, message: str, *, type: str = "", traceback: str = "") -> None:  # noqa: A002
+        """Keep what is known of the original."""
+        super().__init__(message)
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        """Show the type that was raised."""
+        return f"{self.type}: {self.message}" if self.type else self.message
+
+
+class TaskTimeout(WarmslotError):
+    """The task ran for longer than its *timeout* and was ended."""
+
+
+class ScheduleTimeout(WarmslotError):
+    """The task found no actor within its *schedule_timeout*; the message says what was missing."""
+
+
+class TaskCanceled(WarmslotError, concurrent.futures.CancelledError):
+    """Nobody wants the task any more: it was canceled, or its client closed."""
+
+
+class Infeasible(WarmslotError):
+    """No actor that is connected could ever run the task."""
+
+
+class ActorLost(WarmslotError):
+    """The actor died or was lost while it ran the task; the message has exit code or signal."""
+
+
+class OutcomeUnknown(WarmslotError):
+    """An at_most_once task may have run; nobody can tell, and it is not run again."""
+
+
+class PoisonTask(WarmslotError):
+    """The task brought down too many actors; *history* has one line for each."""
+
+    def __init__(self, message: str, history: list[str] | None = None) -> None:
+        """Keep the history."""
+        super().__init__(message)
+        self.history = history or []
+
+    def __str__(self) -> str:
+        """Show the history below the message."""
+        return "\n  ".join([str(self.args[0]), *self.history])
+
+
+class EnvironmentFailed(WarmslotError):
+    """The environment's `enter` raised; the cause is the remote traceback."""
+
+
+class SlotReleased(WarmslotError):
+    """The task gave back its slot, and with it what it now asks for."""
+
+
+class ReleasedLimit(WarmslotError):
+    """Too many tasks of this actor have released their slots and still run."""
+
+
+class Deadlock(WarmslotError):
+    """Waiting here would wait for itself."""
+
+
+class LimitUnknown(WarmslotError):
+    """No limit has this name."""
+
+
+class Conflict(WarmslotError):
+    """Something else has this name or key already."""
+
+
+class ParentGone(WarmslotError):
+    """The call was made inside a task whose run does not count any more."""
+
+
+class PayloadTooLarge(WarmslotError, ValueError):
+    """Arguments, code or a result are over the broker's *payload_bytes_max*."""
+
+
+class SerializationError(WarmslotError, ValueError):
+    """Something cannot be pickled; the message names which argument and which place in it."""
+
+
+class NotAuthorized(WarmslotError):
+    """The broker does not allow this to whoever holds this key."""
+
+
+class ProtocolMismatch(WarmslotError):
+    """The broker speaks another version of the protocol."""
+
+
+class BrokerUnreachable(WarmslotError, ConnectionError):
+    """No broker answered within *connect_timeout*."""
+
+
+class ClientClosed(WarmslotError, RuntimeError):
+    """The client was closed, or belongs to the process that this one was forked from."""
+
+
+class NotInTask(WarmslotError, RuntimeError):
+    """There is no task here: `current_task` works inside a function that an actor runs."""
+
+
+CLASSES: Final[dict[str, type[WarmslotError]]] = {
+    Code.CANCELED: TaskCanceled,
+    Code.TASK_TIMEOUT: TaskTimeout,
+    Code.SCHEDULE_TIMEOUT: ScheduleTimeout,
+    Code.INFEASIBLE: Infeasible,
+    Code.ACTOR_LOST: ActorLost,
+    Code.OUTCOME_UNKNOWN: OutcomeUnknown,
+    Code.ENVIRONMENT_FAILED: EnvironmentFailed,
+    Code.PAYLOAD_TOO_LARGE: PayloadTooLarge,
+    Code.PARENT_GONE: ParentGone,
+    Code.LIMIT_UNKNOWN: LimitUnknown,
+    Code.CONFLICT: Conflict,
+    Code.DEADLOCK: Deadlock,
+    Code.SERIALIZATION: SerializationError,
+    Code.PROTOCOL_MISMATCH: ProtocolMismatch,
+    Code.NOT_AUTHORIZED: NotAuthorized,
+}
+
+
+def error_of(failure: Failure) -> BaseException:
+    """Return what `result()` raises for *failure*: the user's own exception, or one of the tree."""
+    if failure.code == Code.TASK_FAILED:
+        error = load_exception(failure)
+        # What would end the caller's own program, or its event loop, must not come from afar.
+        if isinstance(error, Exception):
+            return error
+        return with_cause(
+            TaskFailed(failure.message, type=failure.type, traceback=failure.traceback), failure
+        )
+    if failure.code == Code.POISON_TASK:
+        return with_cause(PoisonTask(failure.message, failure.history), failure)
+    message = "\n  ".join([failure.message, *failure.history])
+    kind = CLASSES.get(failure.code)
+    if kind is None:
+        return with_cause(WarmslotError(f"{failure.code}: {message}"), failure)
+    return with_cause(kind(message), failure)
+
+
+def with_cause(error: BaseException, failure: Failure) -> BaseException:
+    """Attach the remote traceback, when there is one."""
+    if failure.traceback:
+        error.__cause__ = RemoteTraceback(failure.traceback)
+    return error
