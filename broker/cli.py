@@ -1,0 +1,329 @@
+"""`python -m broker`: options and their environment variables, start, and a clean end.
+
+Whatever a user does wrong ends with one line on standard error that names the value, and status 2.
+"""
+
+import argparse
+import contextlib
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+import zmq
+
+from broker.core import Broker
+from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoint
+from broker.journal import Durability, Journal, JournalError, NullJournal, SqliteJournal
+from broker.log import LOG_FORMATS, NoteLog, open_log
+from broker.loop import Loop
+from broker.settings import Settings
+
+ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
+STATUS_BAD_OPTION: Final = 2
+STATUS_FAILED: Final = 70
+FILES_WANTED: Final = 65_536
+
+SIZE_UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+# Option, field of Settings, what it is.
+TIMES: Final = (
+    ("--heartbeat", "heartbeat_s", "how often each side says that it lives"),
+    ("--suspect", "suspect_s", "silence after which an actor gets no more tasks (2 heartbeats)"),
+    ("--lease", "lease_s", "silence after which an actor counts as lost (5 heartbeats)"),
+    ("--gil-grace", "gil_grace_s", "the same while its host sees it working"),
+    ("--adopt-window", "adopt_window_s", "how long a started broker takes over what runs"),
+    ("--client-timeout", "client_timeout_s", "how long the tasks of a lost client are kept"),
+)
+
+EPILOG = """\
+every option can be given as an environment variable: WARMSLOT_DATA_DIR for --data-dir, and
+WARMSLOT_BIND with commas between several endpoints. SIGTERM and SIGINT end the broker; actors go on
+with what they run and clients keep their calls until it is started again.
+"""
+
+
+class Usage(Exception):
+    """What the user must change; the message is the whole line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Usage(message)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a broker until a signal ends it, and return the exit status."""
+    try:
+        options = read_options(sys.argv[1:] if arguments is None else arguments, os.environ)
+        return run(options)
+    except (Usage, EndpointError, JournalError) as error:
+        print(f"broker: {error}", file=sys.stderr)
+        return STATUS_BAD_OPTION
+
+
+def run(options: argparse.Namespace) -> int:
+    """Start what *options* say and run it."""
+    log = open_log(options.log_format)
+    raise_file_limit()
+    # Nobody else may read the journal, or connect to the files of ipc endpoints.
+    os.umask(0o077)
+    loop = Loop(
+        zmq.Context(),
+        make_journal(options),
+        NoteLog(log),
+        payload_bytes_max=options.settings.payload_bytes_max,
+    )
+    with contextlib.closing(loop):
+        end_on_signals(loop)
+        for endpoint in options.bind:
+            check_free(endpoint)
+        # Stored before anybody can connect: two starts never share an epoch.
+        epoch = loop.start_journal()
+        bind_all(loop, options.bind)
+        core = Broker(options.settings, epoch=epoch, now=time.monotonic())
+        log.info(
+            "broker_ready",
+            endpoints=loop.endpoints,
+            epoch=epoch,
+            data_dir=None if options.no_journal else str(options.data_dir),
+            pid=os.getpid(),
+        )
+        try:
+            failure = loop.run(core)
+        except Exception:
+            # Our bug. What the core would decide from here on could be wrong.
+            log.critical("broker_failed", exc_info=True)
+            return STATUS_FAILED
+        if failure:
+            log.critical("journal_failed", reason=failure)
+            return STATUS_FAILED
+    log.info("broker_stopped")
+    return 0
+
+
+def bind_all(loop: Loop, endpoints: Sequence[str]) -> None:
+    """Bind *endpoints*. Raises EndpointError."""
+    for endpoint in endpoints:
+        try:
+            loop.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise explain_bind(endpoint, error) from None
+
+
+def make_journal(options: argparse.Namespace) -> Journal:
+    """Return the journal that *options* ask for."""
+    if options.no_journal:
+        return NullJournal()
+    return SqliteJournal(options.data_dir, durability=options.durability)
+
+
+def end_on_signals(loop: Loop) -> None:
+    """Let the first SIGTERM or SIGINT end *loop*, and a second one the process."""
+    is_ending = False
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal wants it.
+        nonlocal is_ending
+        if is_ending:
+            os._exit(128 + number)
+        is_ending = True
+        loop.stop()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+
+
+def raise_file_limit() -> None:
+    """Allow as many connections as the system lets us; each takes a file descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # Where the system says no, fewer connections are what there is.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
+    """Return the options with `settings` put together. Raises Usage or EndpointError."""
+    options = make_parser(environment).parse_args(arguments)
+    if options.data_dir and options.no_journal:
+        if "--no-journal" not in arguments:
+            options.no_journal = False
+        elif "--data-dir" in {argument.partition("=")[0] for argument in arguments}:
+            raise Usage("--data-dir and --no-journal exclude each other")
+    options.data_dir = Path(options.data_dir) if options.data_dir else state_folder(environment)
+    if options.keys is not None:
+        raise Usage("--keys is not available yet; bind 127.0.0.1 or ipc:// without it")
+    endpoints = options.bind or split(environment.get("WARMSLOT_BIND", "")) or [ENDPOINT_DEFAULT]
+    options.bind = [read_endpoint(text, has_keys=False) for text in endpoints]
+    options.settings = make_settings(options)
+    return options
+
+
+def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Return the parser; what an option's environment variable says is its default."""
+    parser = Parser(
+        prog="python -m broker",
+        description="Run the warmslot broker.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+    def add(name: str, default: Any = None, **more: Any) -> None:
+        variable = "WARMSLOT_" + name.removeprefix("--").replace("-", "_").upper()
+        parser.add_argument(name, default=environment.get(variable) or default, **more)
+
+    parser.add_argument(
+        "--bind",
+        action="append",
+        metavar="ENDPOINT",
+        help=f"tcp://HOST:PORT (* for any) or ipc://PATH; repeatable; default {ENDPOINT_DEFAULT}",
+    )
+    add(
+        "--data-dir",
+        metavar="DIR",
+        help="where the journal is kept; default the user's state folder",
+    )
+    parser.add_argument(
+        "--no-journal",
+        action="store_true",
+        default=read_flag(environment, "WARMSLOT_NO_JOURNAL"),
+        help="keep nothing on disk",
+    )
+    add(
+        "--durability",
+        Durability.POWER,
+        type=choice(Durability),
+        metavar="power|process",
+        help="what a commit survives: the loss of power, or the end of the process; default power",
+    )
+    add("--keys", metavar="DIR", help="not available yet")
+    add(
+        "--log-format",
+        "console",
+        type=choice(LOG_FORMATS),
+        metavar="console|json",
+        help="on standard error; default console",
+    )
+    for name, field, what in TIMES:
+        default = getattr(Settings(), field)
+        add(name, type=read_seconds, metavar="S", dest=field, help=f"{what}; default {default} s")
+    add_windows(add)
+    return parser
+
+
+def add_windows(add: Any) -> None:
+    """Add the options that bound what a client may have here."""
+    defaults = Settings()
+    add(
+        "--payload-bytes-max",
+        type=read_size,
+        metavar="N",
+        help=f"octets of one call or result; default {defaults.payload_bytes_max}, also as 256M",
+    )
+    add(
+        "--window-tasks",
+        type=read_count,
+        metavar="N",
+        help=f"tasks that one client may have here; default {defaults.window_tasks}",
+    )
+    add(
+        "--window-bytes",
+        type=read_size,
+        metavar="N",
+        help=f"octets of calls that one client may have here; default {defaults.window_bytes}",
+    )
+
+
+def make_settings(options: argparse.Namespace) -> Settings:
+    """Return the settings; what is not given follows the heartbeat. Raises Usage."""
+    defaults = Settings()
+    names = [field for _, field, _ in TIMES]
+    names += ["payload_bytes_max", "window_tasks", "window_bytes"]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if "heartbeat_s" in given:
+        factor = given["heartbeat_s"] / defaults.heartbeat_s
+        given.setdefault("suspect_s", defaults.suspect_s * factor)
+        given.setdefault("lease_s", defaults.lease_s * factor)
+    given.setdefault("gil_grace_s", max(defaults.gil_grace_s, given.get("lease_s", 0.0)))
+    settings = Settings(**given)
+    rising = [
+        ("--heartbeat", settings.heartbeat_s),
+        ("--suspect", settings.suspect_s),
+        ("--lease", settings.lease_s),
+        ("--gil-grace", settings.gil_grace_s),
+    ]
+    for (lower, low), (upper, high) in pairwise(rising):
+        if low >= high and not (upper == "--gil-grace" and low == high):
+            raise Usage(f"{upper} ({high:g} s) must be longer than {lower} ({low:g} s)")
+    return settings
+
+
+def state_folder(environment: Mapping[str, str]) -> Path:
+    """Return where the journal is kept when nobody says so."""
+    home = environment.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "warmslot"
+
+
+def split(text: str) -> list[str]:
+    """Return what stands between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def read_flag(environment: Mapping[str, str], variable: str) -> bool:
+    """Return the flag in *variable*. Raises Usage."""
+    text = environment.get(variable, "").lower()
+    if text not in ("", "0", "1", "false", "true", "no", "yes"):
+        raise Usage(f"{variable}={text!r} is not yes or no")
+    return text in ("1", "true", "yes")
+
+
+def choice(allowed: Any) -> Any:
+    """Return a reader for one of *allowed*."""
+
+    def read(text: str) -> Any:
+        for value in allowed:
+            if text == value:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {' or '.join(allowed)}")
+
+    return read
+
+
+def read_seconds(text: str) -> float:
+    """Read a time above 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def read_count(text: str) -> int:
+    """Read a number above 0."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
+def read_size(text: str) -> int:
+    """Read octets, with an optional K, M or G."""
+    number = text.lower().removesuffix("b").removesuffix("i")
+    unit = number[-1:] if number[-1:] in SIZE_UNITS else ""
+    try:
+        return read_count(number.removesuffix(unit) if unit else number) * SIZE_UNITS[unit]
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of octets, as in 256M"
+        ) from None

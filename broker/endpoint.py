@@ -1,0 +1,83 @@
+"""Where the broker may listen: endpoints as the user writes them, checked before they are bound.
+
+The rule that must not be broken: what another machine could reach is never bound without keys.
+"""
+
+import errno
+import ipaddress
+import socket
+from typing import Final
+
+import zmq
+
+TCP: Final = "tcp://"
+IPC: Final = "ipc://"
+INPROC: Final = "inproc://"
+PROBE_TIMEOUT_S: Final = 0.5
+
+
+class EndpointError(Exception):
+    """An endpoint cannot be used; the message says which one, why and what to do."""
+
+
+def read_endpoint(text: str, *, has_keys: bool) -> str:
+    """Return *text* in the form that ZeroMQ binds. Raises EndpointError."""
+    if text.startswith((IPC, INPROC)):
+        if text in (IPC, INPROC):
+            raise EndpointError(f"endpoint {text!r} has no name after the //")
+        return text
+    if not text.startswith(TCP):
+        raise EndpointError(
+            f"endpoint {text!r} is not tcp://HOST:PORT or ipc://PATH, as in tcp://127.0.0.1:5555"
+        )
+    host, separator, port = text.removeprefix(TCP).rpartition(":")
+    if not separator or not host:
+        raise EndpointError(f"endpoint {text!r} has no port; write tcp://HOST:PORT, * for any port")
+    if port != "*" and not (port.isascii() and port.isdigit() and int(port) <= 65_535):
+        raise EndpointError(f"endpoint {text!r}: {port!r} is not a port; 0 to 65535, or * for any")
+    # ZeroMQ binds addresses and interfaces, and asks no resolver.
+    if host == "localhost":
+        host = "127.0.0.1"
+    if not has_keys and not is_loopback(host):
+        raise EndpointError(
+            f"endpoint {text!r} could be reached from other machines, and whoever reaches a broker "
+            "runs code on its actors: bind 127.0.0.1 or ipc://, or give keys with --keys DIR"
+        )
+    return f"{TCP}{host}:{'*' if port == '0' else port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach *host*, an address or the name of an interface."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_free(endpoint: str) -> None:
+    """Raise EndpointError when somebody listens on an ipc endpoint: ZeroMQ would push him aside."""
+    if not endpoint.startswith(IPC) or endpoint == f"{IPC}*":
+        return
+    path = endpoint.removeprefix(IPC)
+    address = f"\0{path[1:]}" if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PROBE_TIMEOUT_S)
+        try:
+            probe.connect(address)
+        except BlockingIOError:
+            pass  # Somebody is there, too busy to answer.
+        except OSError:
+            return
+    raise EndpointError(f"endpoint {endpoint!r} is in use: a broker listens there already")
+
+
+def explain_bind(endpoint: str, error: zmq.ZMQError) -> EndpointError:
+    """Say why *endpoint* could not be bound."""
+    reason = {
+        zmq.EADDRINUSE: "is in use; stop who listens there, or bind another port (* takes any)",
+        zmq.EADDRNOTAVAIL: "is not an address of this machine",
+        errno.ENODEV: "names no address and no interface of this machine",
+    }.get(error.errno)
+    if reason is None:
+        reason = f"cannot be bound: {error.strerror.removesuffix('.')}"
+    return EndpointError(f"endpoint {endpoint!r} {reason}")

@@ -1,0 +1,362 @@
+"""The durable record: one SQLite file, one connection, one thread that owns it.
+
+The loop hands operations over and goes on; the thread writes everything that waits in one
+transaction and announces the highest sequence in it. The rule that must not be broken: a sequence
+is announced only after the commit that holds it and everything submitted before it.
+
+A second connection never exists, not even for reading: the file is locked exclusively. That also
+keeps clear of the corruption that SQLite 3.7.0 to 3.51.2 can cause when two connections checkpoint.
+"""
+
+import contextlib
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+import zmq
+from msgspec import Struct
+
+ANNOUNCE_ENDPOINT: Final = "inproc://inside-broker"
+
+SCHEMA: Final = 1
+SCHEMA_STATEMENTS: Final = (
+    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+)
+
+# What the core may write: the name of an operation and the statement for its fields. Each can be
+# repeated without harm. Whatever else is to be kept gets its own line here and its table above.
+OPERATIONS: Final[Mapping[str, str]] = {
+    "epoch": "UPDATE meta SET value = max(value, ?) WHERE key = 'epoch'",
+}
+
+# A transaction takes what waits, up to this: the first of a flood does not wait for the last.
+OPERATIONS_PER_COMMIT_MAX: Final = 4_096
+RETRY_S: Final = 1.0
+CLOSE_TIMEOUT_S: Final = 5.0
+
+# A write that found no room changed nothing and can be repeated. A failed fsync cannot: the kernel
+# may have dropped what it could not write, and only a start from the file shows what is there.
+CAN_REPEAT: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
+
+Operations = Sequence[tuple[Any, ...]]
+
+
+class Durability(StrEnum):
+    """What a commit survives."""
+
+    POWER = "power"  # the loss of power
+    PROCESS = "process"  # the end of the process, not of the machine
+
+
+class JournalState(StrEnum):
+    """What the journal's thread announces."""
+
+    COMMITTED = "committed"
+    STUCK = "stuck"  # no room: it keeps trying
+    RECOVERED = "recovered"
+    FAILED = "failed"  # for good
+
+
+class Announcement(Struct, frozen=True, array_like=True):
+    """What the journal's thread tells the loop."""
+
+    state: JournalState
+    sequence: int
+    reason: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_announcement = msgspec.msgpack.Decoder(Announcement).decode
+
+
+class JournalError(Exception):
+    """The journal cannot be used; the message says why and what to do."""
+
+
+class Journal(Protocol):
+    """What the loop needs of a journal."""
+
+    def start(self, announcer: "zmq.Socket[bytes]") -> int:
+        """Return the epoch of this start, stored. *announcer* is the journal's until `close`."""
+
+    def submit(self, sequence: int, operations: Operations) -> bool:
+        """Take *operations*; True when they count as written already and are not announced."""
+
+    def close(self) -> None:
+        """Write what was submitted, and end."""
+
+
+class NullJournal:
+    """Keeps nothing; everything counts as written at once. The epoch comes from the clock alone."""
+
+    def __init__(self, *, clock_ms: Callable[[], int] | None = None) -> None:
+        self._clock_ms = clock_ms or wall_clock_ms
+
+    def start(self, announcer: "zmq.Socket[bytes]") -> int:
+        """Return the milliseconds of the clock."""
+        return self._clock_ms()
+
+    def submit(self, sequence: int, operations: Operations) -> bool:
+        """Forget *operations*."""
+        return True
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class SqliteJournal:
+    """The journal in *folder*. One process at a time may have it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durability: Durability = Durability.POWER,
+        operations: Mapping[str, str] = OPERATIONS,
+        statements: Sequence[str] = SCHEMA_STATEMENTS,
+        clock_ms: Callable[[], int] | None = None,
+    ) -> None:
+        """Remember where; nothing is touched before `start`."""
+        self._folder = folder
+        self._durability = durability
+        self._operations = operations
+        self._statements = statements
+        self._clock_ms = clock_ms or wall_clock_ms
+        self._lock: int | None = None
+        self._queue: queue.SimpleQueue[tuple[int, Operations] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, announcer: "zmq.Socket[bytes]") -> int:
+        """Lock the folder, check the file, store and return the next epoch. Raises JournalError."""
+        self._lock = lock_folder(self._folder)
+        started: Future[int] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(announcer, started), name="journal", daemon=True
+        )
+        self._thread.start()
+        try:
+            return started.result()
+        except JournalError:
+            self.close()
+            raise
+
+    def submit(self, sequence: int, operations: Operations) -> bool:
+        """Hand *operations* to the thread. Sequences rise; they are announced when written."""
+        self._queue.put((sequence, operations))
+        return False
+
+    def close(self) -> None:
+        """Write what was submitted, as long as that is possible, and give the folder free."""
+        self._closing.set()
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join(CLOSE_TIMEOUT_S)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _run(self, announcer: "zmq.Socket[bytes]", started: Future[int]) -> None:
+        """Own the connection from its opening to its end."""
+        try:
+            connection = open_file(
+                self._folder / "journal.db",
+                durability=self._durability,
+                statements=self._statements,
+            )
+        except JournalError as error:
+            started.set_exception(error)
+            return
+        with contextlib.closing(connection):
+            try:
+                epoch = next_epoch(connection, self._clock_ms())
+            except sqlite3.Error as error:
+                started.set_exception(JournalError(f"journal in {self._folder}: {error}"))
+                return
+            started.set_result(epoch)
+            # Whatever ends this thread early ends the broker: nothing it decides could be kept.
+            failure = "the journal's thread ended with an exception"
+            try:
+                self._write_all(connection, announcer)
+                failure = ""
+            except sqlite3.Error as error:
+                failure = f"{error} ({getattr(error, 'sqlite_errorname', 'unknown')})"
+            finally:
+                if failure:
+                    announce(announcer, JournalState.FAILED, reason=failure)
+
+    def _write_all(self, connection: sqlite3.Connection, announcer: "zmq.Socket[bytes]") -> None:
+        """Write batch after batch until `close`."""
+        is_ending = False
+        while not is_ending:
+            sequence, operations, is_ending = self._next_batch()
+            if operations and self._write(connection, operations, announcer):
+                announce(announcer, JournalState.COMMITTED, sequence=sequence)
+
+    def _next_batch(self) -> tuple[int, list[tuple[Any, ...]], bool]:
+        """Return the highest sequence and the operations of all that waits, and whether to end."""
+        sequence = 0
+        operations: list[tuple[Any, ...]] = []
+        item = self._queue.get()
+        while item is not None:
+            sequence = item[0]
+            operations += item[1]
+            if len(operations) >= OPERATIONS_PER_COMMIT_MAX:
+                return sequence, operations, False
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return sequence, operations, False
+        return sequence, operations, True
+
+    def _write(
+        self,
+        connection: sqlite3.Connection,
+        operations: Operations,
+        announcer: "zmq.Socket[bytes]",
+    ) -> bool:
+        """Commit *operations*, again while there is no room; False when `close` came first."""
+        is_stuck = False
+        while True:
+            try:
+                commit(connection, self._operations, operations)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in CAN_REPEAT:
+                    raise
+                if not is_stuck:
+                    announce(announcer, JournalState.STUCK, reason=str(error))
+                is_stuck = True
+                if self._closing.wait(RETRY_S):
+                    return False
+            else:
+                if is_stuck:
+                    announce(announcer, JournalState.RECOVERED)
+                return True
+
+
+def announce(
+    announcer: "zmq.Socket[bytes]", state: JournalState, *, sequence: int = 0, reason: str = ""
+) -> None:
+    """Tell the loop."""
+    announcer.send(_encode(Announcement(state, sequence, reason)), zmq.NOBLOCK)
+
+
+def commit(
+    connection: sqlite3.Connection, statements: Mapping[str, str], operations: Operations
+) -> None:
+    """Write *operations* in their order, all or none."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for name, alike in groupby(operations, key=itemgetter(0)):
+            connection.executemany(statements[name], (operation[1:] for operation in alike))
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        # Some errors have already ended the transaction.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def next_epoch(connection: sqlite3.Connection, clock_ms: int) -> int:
+    """Store and return an epoch above every earlier one, near the clock where that is possible."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    epoch = max(int(row[0]) + 1 if row else 1, clock_ms)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+    connection.execute("COMMIT")
+    return epoch
+
+
+def wall_clock_ms() -> int:
+    """Return milliseconds since 1970, for what must be comparable between starts."""
+    return time.time_ns() // 1_000_000
+
+
+def lock_folder(folder: Path) -> int:
+    """Make *folder* if it is not there, and lock it for this process. Raises JournalError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JournalError(
+            f"data folder {folder}: {error.strerror}; name another one with --data-dir, "
+            "or keep nothing with --no-journal"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.pread(lock, 32, 0).decode(errors="replace").strip()
+        os.close(lock)
+        raise JournalError(
+            f"data folder {folder} is in use by the broker of process {owner or 'unknown'}; "
+            "stop that one, or name another folder with --data-dir"
+        ) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def open_file(
+    path: Path, *, durability: Durability, statements: Sequence[str]
+) -> sqlite3.Connection:
+    """Open and check the journal, making it if it is not there. Raises JournalError."""
+    try:
+        # Transactions begin and end where this file says so.
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0.0)
+    except sqlite3.Error as error:
+        raise JournalError(f"journal {path}: {error}") from None
+    try:
+        prepare(connection, path, durability=durability, statements=statements)
+    except sqlite3.Error as error:
+        connection.close()
+        raise JournalError(
+            f"journal {path} cannot be read: {error}; "
+            "restore it, or move it away to begin with an empty one"
+        ) from None
+    except JournalError:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(
+    connection: sqlite3.Connection, path: Path, *, durability: Durability, statements: Sequence[str]
+) -> None:
+    """Set the file up as this module needs it, and refuse one that is damaged or newer."""
+    # Before the first access, so that not even the memory shared between connections is made.
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("PRAGMA journal_mode = WAL")
+    level = "FULL" if durability is Durability.POWER else "NORMAL"
+    connection.execute(f"PRAGMA synchronous = {level}")
+    # Only macOS knows the difference: its fsync leaves the data in the drive.
+    if durability is Durability.POWER:
+        connection.execute("PRAGMA fullfsync = ON")
+        connection.execute("PRAGMA checkpoint_fullfsync = ON")
+    verdicts = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+    if verdicts != ["ok"]:
+        raise JournalError(
+            f"journal {path} is damaged ({'; '.join(verdicts)}); "
+            "restore it, or move it away to begin with an empty one"
+        )
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in statements:
+        connection.execute(statement)
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
+    (schema,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    connection.execute("COMMIT")
+    if schema != SCHEMA:
+        raise JournalError(
+            f"journal {path} has schema {schema}, this broker reads {SCHEMA}; "
+            "use the version of warmslot that wrote it"
+        )

@@ -1,0 +1,104 @@
+"""The broker's log: structlog on standard error, and a bound on what one event may write.
+
+The rule that must not be broken: a log line costs the broker nothing but the line. A reader of
+standard error that went away is no reason to stop, a peer that sends garbage all day none to fill
+a disk.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final, TextIO
+
+import msgspec
+import structlog
+
+LOG_FORMATS: Final = ("console", "json")
+
+# More lines of one event than this in one window are counted and not written.
+WINDOW_S: Final = 10.0
+LINES_MAX: Final = 200
+LINES_MAX_OF: Final = {"bad_message": 10, "send_refused": 10}
+
+WARNINGS: Final = frozenset({"bad_message", "send_refused", "journal_stuck"})
+
+Note = tuple[str, dict[str, Any]]
+
+
+class Stream:
+    """Standard error, or nothing once it is gone."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        """Write unless nobody can read it."""
+        with suppress(OSError, ValueError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        """Flush unless nobody can read it."""
+        with suppress(OSError, ValueError):
+            self._file.flush()
+
+
+def open_log(log_format: str, file: TextIO = sys.stderr) -> Any:
+    """Return a structlog logger that writes to *file*, one line an event."""
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=log_format == "json")
+    renderer: list[Any]
+    if log_format == "json":
+        renderer = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=to_json),
+        ]
+    else:
+        renderer = [structlog.dev.ConsoleRenderer(colors=file.isatty())]
+    return structlog.wrap_logger(
+        structlog.PrintLogger(Stream(file)),  # type: ignore[arg-type]
+        processors=[structlog.processors.add_log_level, stamp, *renderer],
+        wrapper_class=structlog.BoundLogger,
+    )
+
+
+def to_json(event: dict[str, Any], **_: Any) -> str:
+    """Format *event* as one line; what JSON does not know is written as its text."""
+    return msgspec.json.encode(event, enc_hook=str).decode()
+
+
+class NoteLog:
+    """Writes the notes of the core, each kind of event only so often."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._window_ends = 0.0
+        self._counts: dict[str, int] = {}
+
+    def write(self, notes: Sequence[Note], now: float) -> None:
+        """Log *notes*; what is over the bound is counted and told when the window ends."""
+        if now >= self._window_ends:
+            self.end_window()
+            self._window_ends = now + WINDOW_S
+        for event, fields in notes:
+            count = self._counts.get(event, 0) + 1
+            self._counts[event] = count
+            if count <= LINES_MAX_OF.get(event, LINES_MAX):
+                self._line(event, fields)
+
+    def end_window(self) -> None:
+        """Tell how much was left out since the window began."""
+        for event, count in self._counts.items():
+            left_out = count - LINES_MAX_OF.get(event, LINES_MAX)
+            if left_out > 0:
+                self._log.warning("notes_left_out", of=event, count=left_out)
+        self._counts.clear()
+
+    def _line(self, event: str, fields: dict[str, Any]) -> None:
+        """Write one note. Routing ids are bytes, and readable only in hexadecimal."""
+        shown = {
+            name: value.hex() if isinstance(value, bytes) else value
+            for name, value in fields.items()
+        }
+        if event in WARNINGS:
+            self._log.warning(event, **shown)
+        else:
+            self._log.info(event, **shown)

@@ -1,0 +1,322 @@
+"""The broker's only thread on a socket: frames in, the core's decisions out.
+
+One ROUTER is bound to every endpoint, and to an inproc one on which the journal announces its
+commits and a signal rings, so one blocking receive waits for everything. The rule that must not be
+broken: a message is received to its last frame, whatever it is, and a send never waits. What the
+core raises is our bug: it ends the process, the loop never goes on with a core that failed.
+"""
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn, Protocol
+
+import zmq
+from zmq.backend import Socket as BoundSocket
+
+from broker.journal import (
+    ANNOUNCE_ENDPOINT,
+    Announcement,
+    Journal,
+    JournalState,
+    decode_announcement,
+)
+from broker.log import NoteLog
+from wire.codec import CONTROL_BYTES_MAX, PAYLOAD_FRAMES_MAX, decode_peer, encode
+from wire.errors import Code, RemoteProtocolError
+from wire.messages import Frame
+
+# Plain ints: or-ing pyzmq's enums costs more than the call that they are for.
+NOBLOCK: Final = 1
+SNDMORE: Final = 2
+RCVTIMEO: Final = int(zmq.RCVTIMEO)
+
+# A turn ends after this much even when more is waiting, so that what was decided gets out.
+TURN_MESSAGES_MAX: Final = 256
+TURN_CONTROL_BYTES_MAX: Final = 2**20
+# Setting the socket's timer costs more than a receive. It may fire so much late; early is harmless.
+TIMER_SLACK_MS: Final = 5
+TIMER_EARLY_SHARE: Final = 0.75
+WAIT_MS_MAX: Final = 60_000
+
+# A peer that sends a frame slower than this counts as gone: to ZeroMQ only whole frames are life.
+TRANSFER_BYTES_PER_S_MIN: Final = 1_000_000
+
+
+class Core(Protocol):
+    """What the loop needs of `broker.core.Broker`."""
+
+    def receive(
+        self, rid: bytes, frame: Frame[Any], payloads: Sequence[Any], now: float
+    ) -> None: ...
+    def bad(self, rid: bytes, error: RemoteProtocolError, now: float) -> None: ...
+    def unreachable(self, rid: bytes, now: float) -> None: ...
+    def committed(self, sequence: int, now: float) -> None: ...
+    def tick(self, now: float) -> None: ...
+    def deadline(self) -> float: ...
+    def flush(self, now: float) -> Sequence[tuple[bytes, Frame[Any], Sequence[Any]]]: ...
+    def take_operations(self) -> tuple[int, Sequence[tuple[Any, ...]]]: ...
+    def take_notes(self) -> Sequence[tuple[str, dict[str, Any]]]: ...
+
+
+class Admission(Protocol):
+    """Says who may open which session; see `broker.keys`."""
+
+    def check(self, frame: Frame[Any], control: zmq.Frame) -> None:
+        """Raise RemoteProtocolError when the connection's key does not allow what *frame* opens."""
+
+
+class Loop:
+    """Owns the ROUTER: receives, lets the core decide, journals, sends, logs."""
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        journal: Journal,
+        notes: NoteLog,
+        *,
+        payload_bytes_max: int,
+        admission: Admission | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Open the socket, bound only to what is inside this process."""
+        self.endpoints: list[str] = []
+        self._journal = journal
+        self._notes = notes
+        self._admission = admission
+        self._clock = clock
+        self._payload_bytes_max = payload_bytes_max
+        self._router = open_router(context, payload_bytes_max=payload_bytes_max)
+        self._router.bind(ANNOUNCE_ENDPOINT)
+        # ZeroMQ makes the names of these two connections, so nobody outside can take them.
+        self._doorbell = context.socket(zmq.DEALER)
+        self._doorbell_rid = meet(self._router, self._doorbell)
+        self._doorbell_lock = threading.Lock()
+        self._announcer = context.socket(zmq.DEALER)
+        self._announcer_rid = meet(self._router, self._announcer)
+        self._inside = frozenset({self._doorbell_rid, self._announcer_rid})
+        self._is_stopping = False
+        self._failure = ""
+        self._timer_ms = -1
+        self._recv = BoundSocket.recv.__get__(self._router)
+        self._send = BoundSocket.send.__get__(self._router)
+        self._poll = zmq.Poller()
+        self._poll.register(self._router, zmq.POLLIN)
+
+    def start_journal(self) -> int:
+        """Start the journal and return the epoch of this broker. Raises JournalError."""
+        return self._journal.start(self._announcer)
+
+    def bind(self, endpoint: str) -> str:
+        """Bind one more endpoint and return it with the port that it has. Raises ZMQError."""
+        self._router.set(zmq.IPV6, "[" in endpoint)
+        self._router.bind(endpoint)
+        bound = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.endpoints.append(bound)
+        return bound
+
+    def stop(self) -> None:
+        """Ask the loop to end; from a signal handler or another thread. Does not wait."""
+        if self._doorbell_lock.acquire(blocking=False):  # Rings once; the socket is for one thread.
+            self._doorbell.send(b"", zmq.NOBLOCK)
+
+    def run(self, core: Core) -> str:
+        """Run until `stop`, or until the journal failed. Return why it failed, empty after `stop`.
+
+        What the core raises comes out of here; the process must not go on then.
+        """
+        settle_garbage()
+        clock = self._clock
+        while not self._is_stopping:
+            deadline = core.deadline()
+            rid = self._wait(deadline - clock())
+            now = clock()
+            if rid is not None:
+                self._drain(core, rid, now)
+            if now >= deadline:
+                core.tick(now)
+            self._act(core, now)
+        return self._failure
+
+    def close(self) -> None:
+        """Close the journal, which writes what it was given, and the sockets."""
+        self._journal.close()
+        self._announcer.close(0)
+        self._doorbell.close(0)
+        self._router.close(0)
+
+    def _wait(self, wait_s: float) -> bytes | None:
+        """Block until a message begins, and return who sent it; None when the time is over."""
+        wait_ms = int(min(wait_s * 1000.0, WAIT_MS_MAX)) + 1 if wait_s > 0.0 else 0
+        timer_ms = self._timer_ms
+        if wait_ms and not wait_ms * TIMER_EARLY_SHARE <= timer_ms <= wait_ms + TIMER_SLACK_MS:
+            self._router.set(RCVTIMEO, wait_ms)
+            self._timer_ms = wait_ms
+        try:
+            rid: bytes = self._recv(0 if wait_ms else NOBLOCK)
+        except zmq.Again:
+            return None
+        return rid
+
+    def _drain(self, core: Core, rid: bytes, now: float) -> None:
+        """Receive the message that *rid* began and those behind it, up to a turn's worth."""
+        recv = self._recv
+        control_bytes = self._receive(core, rid, now)
+        # A look is cheaper than a dry receive, one dry receive cheaper than a look a message.
+        if not self._poll.poll(0):
+            return
+        for _ in range(TURN_MESSAGES_MAX - 1):
+            if control_bytes > TURN_CONTROL_BYTES_MAX or self._is_stopping:
+                return
+            try:
+                rid = recv(NOBLOCK)
+            except zmq.Again:
+                return
+            control_bytes += self._receive(core, rid, now)
+
+    def _receive(self, core: Core, rid: bytes, now: float) -> int:
+        """Receive what follows *rid*, let the core act, and return the control frame's size."""
+        # As a Frame: it knows whether more follows. Asking the socket costs three times as much.
+        control = self._recv(0, False)
+        payloads: list[zmq.Frame] = []
+        frames = 0
+        if control.more:
+            payloads, frames = self._receive_payloads()
+        size = len(control)
+        if rid in self._inside:
+            self._hear_inside(core, rid, control.bytes, now)
+            return size
+        try:
+            if size > CONTROL_BYTES_MAX or frames > PAYLOAD_FRAMES_MAX:
+                refuse(size, frames)
+            frame = decode_peer(control)
+            if self._admission is not None:
+                self._admission.check(frame, control)
+        except RemoteProtocolError as error:
+            core.bad(rid, error, now)
+        else:
+            core.receive(rid, frame, payloads, now)
+        return size
+
+    def _receive_payloads(self) -> tuple[list[zmq.Frame], int]:
+        """Receive frames up to the last one and count them; what is over the limit is dropped."""
+        recv = self._recv
+        payloads = []
+        frames = 0
+        while True:
+            payload = recv(0, False)
+            frames += 1
+            if frames <= PAYLOAD_FRAMES_MAX:
+                payloads.append(payload)
+            if not payload.more:
+                return payloads, frames
+
+    def _act(self, core: Core, now: float) -> None:
+        """Send what the core wants sent, journal what it wants kept, log what it noted."""
+        is_settled = False
+        while not is_settled:
+            is_settled = self._send_all(core, core.flush(now), now)
+            sequence, operations = core.take_operations()
+            if operations and self._journal.submit(sequence, operations):
+                core.committed(sequence, now)
+                is_settled = False
+        notes = core.take_notes()
+        if notes:
+            self._notes.write(notes, now)
+
+    def _send_all(
+        self, core: Core, outgoing: Sequence[tuple[bytes, Frame[Any], Sequence[Any]]], now: float
+    ) -> bool:
+        """Send *outgoing*; False when a connection was gone, which the core then knows."""
+        send = self._send
+        is_settled = True
+        for rid, frame, payloads in outgoing:
+            try:
+                send(rid, NOBLOCK | SNDMORE)
+            except zmq.ZMQError as error:
+                if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                    raise
+                # With no high-water mark only a connection that is gone takes nothing.
+                if error.errno == zmq.EAGAIN:
+                    self._notes.write([("send_refused", {"rid": rid})], now)
+                core.unreachable(rid, now)
+                is_settled = False
+                continue
+            if payloads:
+                send(encode(frame), NOBLOCK | SNDMORE)
+                for payload in payloads[:-1]:
+                    send(payload, NOBLOCK | SNDMORE)
+                send(payloads[-1], NOBLOCK)
+            else:
+                send(encode(frame), NOBLOCK)
+        return is_settled
+
+    def _hear_inside(self, core: Core, rid: bytes, control: bytes, now: float) -> None:
+        """Act on what the journal or a signal says."""
+        if rid == self._doorbell_rid:
+            self._is_stopping = True
+            return
+        said: Announcement = decode_announcement(control)
+        match said.state:
+            case JournalState.COMMITTED:
+                core.committed(said.sequence, now)
+            case JournalState.FAILED:
+                self._failure = said.reason
+                self._is_stopping = True
+            case JournalState.STUCK | JournalState.RECOVERED:
+                self._notes.write([(f"journal_{said.state}", {"reason": said.reason})], now)
+
+
+def open_router(
+    context: "zmq.Context[zmq.Socket[bytes]]", *, payload_bytes_max: int
+) -> "zmq.Socket[bytes]":
+    """Return the ROUTER with every option that must stand before the first endpoint is bound."""
+    router = context.socket(zmq.ROUTER)
+    # An unknown routing id is an error to us; a taken one is never handed over to whoever names it.
+    router.set(zmq.ROUTER_MANDATORY, 1)
+    router.set(zmq.ROUTER_HANDOVER, 0)
+    # Memory is bounded by credit and the clients' windows. A mark here would drop or block.
+    router.set(zmq.SNDHWM, 0)
+    router.set(zmq.RCVHWM, 0)
+    router.set(zmq.LINGER, 0)
+    router.set(zmq.BACKLOG, 1024)
+    # Above the limit itself, so that an honest sender gets an ERROR and not a closed connection.
+    router.set(zmq.MAXMSGSIZE, payload_bytes_max + CONTROL_BYTES_MAX)
+    router.set(zmq.HANDSHAKE_IVL, 5_000)
+    # Half-open connections. TCP's acknowledgements are missed first. ZMTP's own answers come only
+    # between whole frames, so that timeout leaves the largest frame the time that it may need.
+    router.set(zmq.TCP_MAXRT, 30_000)
+    router.set(zmq.TCP_KEEPALIVE, 1)
+    router.set(zmq.TCP_KEEPALIVE_IDLE, 15)
+    router.set(zmq.TCP_KEEPALIVE_INTVL, 5)
+    router.set(zmq.TCP_KEEPALIVE_CNT, 4)
+    router.set(zmq.HEARTBEAT_IVL, 15_000)
+    transfer_s = (payload_bytes_max + CONTROL_BYTES_MAX) / TRANSFER_BYTES_PER_S_MIN
+    router.set(zmq.HEARTBEAT_TIMEOUT, int(max(60.0, transfer_s) * 1000))
+    return router
+
+
+def meet(router: "zmq.Socket[bytes]", dealer: "zmq.Socket[bytes]") -> bytes:
+    """Connect *dealer* to *router* inside this process and return its routing id there."""
+    dealer.set(zmq.LINGER, 0)
+    dealer.set(zmq.SNDHWM, 0)
+    dealer.connect(ANNOUNCE_ENDPOINT)
+    dealer.send(b"")
+    rid, _ = router.recv_multipart()
+    return rid
+
+
+def refuse(control_bytes: int, payload_frames: int) -> NoReturn:
+    """Say which limit a message breaks."""
+    message = f"a control frame of {control_bytes} octets is over {CONTROL_BYTES_MAX}"
+    if payload_frames > PAYLOAD_FRAMES_MAX:
+        message = f"{payload_frames} payload frames are more than {PAYLOAD_FRAMES_MAX}"
+    raise RemoteProtocolError(Code.BAD_FRAME, message)
+
+
+def settle_garbage() -> None:
+    """Leave what lives as long as the process out of every collection, and collect seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
