@@ -1,0 +1,194 @@
+"""The command line of the host: `python -m actor`.
+
+Each option is also an environment variable, WARMSLOT_ and its name. What is wrong is said in one line, with exit status 2.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from actor.builtin import builtin_labels
+from actor.host import Host
+from actor.logs import configure_logs
+from actor.names import NameTaken, hold_name
+from actor.settings import ENDPOINT_DEFAULT, HostSettings
+from wire.labels import Labels, parse_label
+
+EXIT_BAD_OPTION: Final = 2
+SCHEMES: Final = ("tcp://", "ipc://", "inproc://")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was wrong and end."""
+        sys.stderr.write(f"actor: {message} (see --help)\n")
+        sys.exit(EXIT_BAD_OPTION)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a host until it has left; return the exit status."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        labels = read_labels(options.label, split_environment("WARMSLOT_LABEL"))
+        name = hold_name(options.name, options.broker)
+    except (ValueError, NameTaken) as error:
+        parser.error(str(error))
+    known = builtin_labels(name.name)
+    for key in labels:
+        if key in known or key == "name":
+            parser.error(
+                f"label {key!r} is built in and says what the actor is: choose another key"
+            )
+    configure_logs(options.log_format)
+    settings = HostSettings(
+        name=name.name,
+        broker=options.broker,
+        labels={**known, **labels},
+        slots=options.slots,
+        replicas=options.replicas,
+        prefetch=options.prefetch,
+        environments_max=options.environments_max,
+        drain_timeout_s=options.drain_timeout,
+        log_format=options.log_format,
+    )
+    return Host(settings).run()
+
+
+def make_parser() -> Parser:
+    """Return the parser with every option and its default."""
+    parser = Parser(
+        prog="python -m actor",
+        description="Run actors on this machine: processes that keep models loaded and run tasks.",
+        epilog="Each option is also an environment variable: WARMSLOT_BROKER, WARMSLOT_SLOTS,"
+        " WARMSLOT_LABEL='memory=512 zone=eu', ... SIGTERM and Ctrl-C let the actors finish what"
+        " they run; a second one ends them at once.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--broker",
+        metavar="ENDPOINT",
+        type=endpoint,
+        default=read("BROKER", ENDPOINT_DEFAULT),
+        help="where the broker is (default: %(default)s)",
+    )
+    add(
+        "--name",
+        metavar="HOST",
+        default=read("NAME", None),
+        help="the name of this host; its actors are HOST/0, HOST/1, ... (default: the machine's)",
+    )
+    add(
+        "--slots",
+        metavar="N",
+        type=whole(1, 10_000),
+        default=read("SLOTS", 1),
+        help="tasks that run at once in one actor (default: %(default)s)",
+    )
+    add(
+        "--label",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="what the actors offer, to be desired by tasks; a value is read as bool, int, float,"
+        " then string, and KEY=str:512 forces a string; may be repeated",
+    )
+    add(
+        "--replicas",
+        metavar="N",
+        type=whole(1, 10_000),
+        default=read("REPLICAS", 1),
+        help="actor processes on this machine (default: %(default)s)",
+    )
+    add(
+        "--prefetch",
+        metavar="N",
+        type=whole(0, 100_000),
+        default=read("PREFETCH", 0),
+        help="tasks that wait in an actor beyond its slots (default: %(default)s)",
+    )
+    add(
+        "--environments-max",
+        metavar="N",
+        type=whole(1, 10_000),
+        default=read("ENVIRONMENTS_MAX", 1),
+        help="environments that stay loaded in one actor (default: %(default)s)",
+    )
+    add(
+        "--drain-timeout",
+        metavar="SECONDS",
+        type=seconds,
+        default=read("DRAIN_TIMEOUT", 30.0),
+        help="how long SIGTERM lets running tasks go on (default: %(default)s)",
+    )
+    add(
+        "--log-format",
+        choices=("console", "json"),
+        default=read("LOG_FORMAT", "console"),
+        help="how events are written to stderr (default: %(default)s)",
+    )
+    return parser
+
+
+def read(name: str, default: object) -> object:
+    """Return the environment variable of an option, or *default*. argparse checks a text like one that was typed."""
+    return os.environ.get(f"WARMSLOT_{name}") or default
+
+
+def split_environment(name: str) -> list[str]:
+    """Return the labels of an environment variable, set apart by blanks or commas."""
+    return os.environ.get(name, "").replace(",", " ").split()
+
+
+def read_labels(typed: Sequence[str], inherited: Sequence[str]) -> Labels:
+    """Return the labels of the command line over those of the environment. Raises ValueError for a bad one."""
+    return dict(parse_label(text) for text in (*inherited, *typed))
+
+
+def endpoint(text: str) -> str:
+    """Check an endpoint."""
+    if not text.startswith(SCHEMES[:2]) or text.endswith("://"):
+        raise argparse.ArgumentTypeError(
+            f"endpoint {text!r} does not begin with tcp:// or ipc://, as in {ENDPOINT_DEFAULT}"
+        )
+    return text
+
+
+def whole(lowest: int, highest: int) -> "Whole":
+    """Return a check for whole numbers from *lowest* to *highest*."""
+    return Whole(lowest, highest)
+
+
+class Whole:
+    """Reads a whole number within bounds."""
+
+    def __init__(self, lowest: int, highest: int) -> None:
+        """Remember the bounds."""
+        self.lowest = lowest
+        self.highest = highest
+
+    def __call__(self, text: str) -> int:
+        """Read *text*."""
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not self.lowest <= value <= self.highest:
+            raise argparse.ArgumentTypeError(f"{value} is not in {self.lowest} to {self.highest}")
+        return value
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0.0 <= value <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0 on")
+    return value

@@ -1,0 +1,24 @@
+"""The socket of a peer to its broker, with the options of protocol.md section 5."""
+
+from typing import Final
+
+import zmq
+
+RECONNECT_FIRST_MS: Final = 50
+RECONNECT_MAX_MS: Final = 500
+# How long what was sent last may take to leave.
+LINGER_MS: Final = 500
+
+
+def connect(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.Socket[bytes]":
+    """Return a DEALER to the broker at *endpoint*, which need not be there yet."""
+    socket = context.socket(zmq.DEALER)
+    # Nothing queues for a broker that is away: what was meant for it would reach the next one.
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.LINGER, LINGER_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_FIRST_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.connect(endpoint)
+    return socket

@@ -1,0 +1,31 @@
+"""The labels that an actor offers: built in, from the command line, upserted, and those of warm environments."""
+
+from collections.abc import Iterable
+
+from wire.labels import Labels, LabelValue, is_same
+
+ENVIRONMENT_PREFIX = "environment."
+
+
+def merge_labels(
+    base: Labels, upserted: Labels, environments: Iterable[tuple[str, Labels]]
+) -> Labels:
+    """Return what is offered: *upserted* override the *base*, each warm environment adds values to both."""
+    labels = {**base, **upserted}
+    for name, offered in environments:
+        for key, value in (*offered.items(), (ENVIRONMENT_PREFIX + name, "warm")):
+            labels[key] = add_value(labels.get(key), value)
+    return labels
+
+
+def add_value(
+    old: LabelValue | list[LabelValue] | None, new: LabelValue | list[LabelValue]
+) -> LabelValue | list[LabelValue]:
+    """Join two values of a key, each once."""
+    if old is None:
+        return new
+    values = list(old) if isinstance(old, list) else [old]
+    for value in new if isinstance(new, list) else [new]:
+        if not any(is_same(value, known) for known in values):
+            values.append(value)
+    return values if len(values) > 1 else values[0]

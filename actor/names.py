@@ -1,0 +1,71 @@
+"""The name of a host, held by a lock on a file, so that no two hosts of a machine have one name at a broker."""
+
+import fcntl
+import hashlib
+import os
+import re
+import socket
+import tempfile
+from pathlib import Path
+from typing import Final
+
+NAME_LENGTH_MAX: Final = 128
+TRIES_MAX: Final = 1_000
+NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class NameTaken(Exception):
+    """Another host of this machine has the name."""
+
+
+class HeldName:
+    """A name that is this process's until the end of the process, or `release`."""
+
+    def __init__(self, name: str, fd: int) -> None:
+        """Hold the lock that *fd* has."""
+        self.name = name
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let others have the name."""
+        os.close(self._fd)
+
+
+def hold_name(wanted: str | None, endpoint: str) -> HeldName:
+    """Hold *wanted*, or else the machine's name, with a number behind it when that is taken.
+
+    Raises NameTaken when *wanted* is taken, ValueError when it cannot be a name.
+    """
+    if wanted is not None:
+        if len(wanted) > NAME_LENGTH_MAX or not NAME.fullmatch(wanted):
+            raise ValueError(
+                f"name {wanted!r} is not 1 to {NAME_LENGTH_MAX} letters, digits, dots, hyphens"
+                " and underscores"
+            )
+        held = try_lock(wanted, endpoint)
+        if held is None:
+            raise NameTaken(
+                f"a host named {wanted!r} runs on this machine for {endpoint} already:"
+                " leave --name out to get a free one"
+            )
+        return held
+    base = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname().partition(".")[0]) or "host"
+    for number in range(1, TRIES_MAX):
+        held = try_lock(base if number == 1 else f"{base}-{number}", endpoint)
+        if held is not None:
+            return held
+    raise NameTaken(f"{TRIES_MAX} hosts run on this machine: end some")
+
+
+def try_lock(name: str, endpoint: str) -> HeldName | None:
+    """Lock *name* among the hosts of this user that know the broker at *endpoint*, or return None."""
+    folder = Path(tempfile.gettempdir()) / f"warmslot-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    where = hashlib.blake2b(endpoint.encode(), digest_size=8).hexdigest()
+    fd = os.open(folder / f"{where}-{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return HeldName(name, fd)

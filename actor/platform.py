@@ -1,0 +1,208 @@
+"""What only some systems have, each with its fallback: the one file that asks which system this is.
+
+Linux has eventfd, memfd, a signal at the death of the parent, and /proc. Elsewhere a pipe, an unlinked file, the end of
+a pipe and `ps` do the same, a little slower. Tests run both on Linux.
+"""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+IS_LINUX: Final = sys.platform == "linux"
+PR_SET_PDEATHSIG: Final = 1
+EXIT_PARENT_DIED: Final = 75
+
+
+class Waker(Protocol):
+    """Wakes the thread that polls `fd`, from any thread or signal handler."""
+
+    fd: int
+
+    def wake(self) -> None:
+        """Make `fd` readable."""
+
+    def clear(self) -> None:
+        """Make it unreadable until the next wake."""
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+
+
+class EventWaker:
+    """A waker on eventfd."""
+
+    def __init__(self) -> None:
+        """Begin unreadable."""
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def wake(self) -> None:
+        """Make `fd` readable."""
+        os.eventfd_write(self.fd, 1)
+
+    def clear(self) -> None:
+        """Make it unreadable until the next wake."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.fd)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self.fd)
+
+
+class PipeWaker:
+    """A waker on a pipe."""
+
+    def __init__(self) -> None:
+        """Begin unreadable."""
+        self.fd, self._end = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._end, False)
+
+    def wake(self) -> None:
+        """Make `fd` readable. A full pipe is readable as it is."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._end, b"\0")
+
+    def clear(self) -> None:
+        """Make it unreadable until the next wake."""
+        with contextlib.suppress(BlockingIOError):
+            while len(os.read(self.fd, 4096)) == 4096:
+                pass
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        os.close(self.fd)
+        os.close(self._end)
+
+
+def make_waker() -> Waker:
+    """Return the cheapest waker that this system has."""
+    return EventWaker() if hasattr(os, "eventfd") else PipeWaker()
+
+
+def open_shared(size: int) -> int:
+    """Return a descriptor of *size* zero octets that another process can map and that no name leads to."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("warmslot-board", os.MFD_CLOEXEC)
+    else:
+        fd = open_unlinked()
+    os.ftruncate(fd, size)
+    return fd
+
+
+def open_unlinked() -> int:
+    """Return a descriptor of an empty file without a name."""
+    fd, path = tempfile.mkstemp(prefix="warmslot-board-")
+    Path(path).unlink()
+    return fd
+
+
+def die_with_parent(parent: int, lifeline: int, *, use_signal: bool = IS_LINUX) -> None:
+    """End this process as soon as the process *parent* ends, which holds the other end of *lifeline*.
+
+    The signal reaches a process whose interpreter is held by a task; the pipe works everywhere.
+    """
+    if use_signal:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # The parent may have died before the call above.
+    if os.getppid() != parent:
+        os._exit(EXIT_PARENT_DIED)
+    threading.Thread(target=_watch, args=(lifeline,), name="lifeline", daemon=True).start()
+
+
+def _watch(lifeline: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(lifeline, 1):
+            pass
+    os._exit(EXIT_PARENT_DIED)
+
+
+class Reading(NamedTuple):
+    """What a process looks like from outside."""
+
+    cpu_s: float
+    is_stopped: bool
+
+
+def read_processes(pids: Iterable[int], *, use_proc: bool = IS_LINUX) -> dict[int, Reading]:
+    """Return CPU seconds and state of each of *pids* that lives."""
+    return read_proc(pids) if use_proc else read_ps(pids)
+
+
+def read_proc(pids: Iterable[int]) -> dict[int, Reading]:
+    """Read /proc."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            # The name before the parenthesis may hold blanks, and parentheses of its own.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            found[pid] = Reading((int(fields[11]) + int(fields[12])) / ticks, fields[0] in "Tt")
+    return found
+
+
+def read_ps(pids: Iterable[int]) -> dict[int, Reading]:
+    """Ask `ps`."""
+    listed = ",".join(map(str, pids))
+    if not listed:
+        return {}
+    command = ["ps", "-o", "pid=,stat=,time=", "-p", listed]
+    try:
+        text = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=5
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    found = {}
+    for line in text.splitlines():
+        pid, state, time_used = line.split()
+        found[int(pid)] = Reading(parse_ps_time(time_used), state[0] in "Tt")
+    return found
+
+
+def parse_ps_time(text: str) -> float:
+    """Read `[days-][hours:]minutes:seconds[.hundredths]`."""
+    days, _, clock = text.rpartition("-")
+    total = 0.0
+    for part in clock.split(":"):
+        total = total * 60 + float(part)
+    return total + 86_400 * int(days or 0)
+
+
+def count_cpus() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def measure_memory_mb() -> int:
+    """Return the memory of the machine, or 0 when it cannot be told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (ValueError, OSError):
+        return 0
+
+
+def name_system() -> str:
+    """Return "linux", "macos" or what Python calls it."""
+    return {"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)
+
+
+def list_gpus(root: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """Return the model of each GPU that the driver tells of; asking its tools would take seconds."""
+    found = []
+    for path in sorted(root.glob("*/information")):
+        with contextlib.suppress(OSError):
+            match = re.search(r"^Model:\s*(.+?)\s*$", path.read_text(), re.MULTILINE)
+            found.append(match[1] if match else "unknown")
+    return found

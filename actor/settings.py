@@ -1,0 +1,56 @@
+"""What a host and its actors can be told. Seconds and octets."""
+
+from msgspec import Struct, field
+
+from wire.labels import Labels
+
+SLOT = "slot"
+ENDPOINT_DEFAULT = "tcp://127.0.0.1:5555"
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What the core of an actor decides by."""
+
+    name: str
+    host: int = 0
+    pid: int = 0
+    python: str = ""
+    labels: Labels = {}
+    slots: dict[str, int] = field(default_factory=lambda: {SLOT: 1})
+    prefetch: int = 0
+    environments_max: int = 1
+    # Over this the actor asks for no more work until the clients have taken what is there.
+    kept_bytes_max: int = 256 * 2**20
+    # A run that must end with its process gets this long to return by itself.
+    force_grace_s: float = 5.0
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """What a host tells an actor process when it starts it."""
+
+    core: Settings
+    broker: str
+    incarnation: int
+    host_name: str
+    host_pid: int
+    drain_timeout_s: float = 30.0
+    log_format: str = "console"
+
+
+class HostSettings(Struct, frozen=True, kw_only=True):
+    """What `python -m actor` was told."""
+
+    name: str
+    broker: str = ENDPOINT_DEFAULT
+    labels: Labels = {}
+    slots: int = 1
+    replicas: int = 1
+    prefetch: int = 0
+    environments_max: int = 1
+    drain_timeout_s: float = 30.0
+    log_format: str = "console"
+    # An actor that died is started again after this, then each time twice as long.
+    restart_first_s: float = 0.1
+    restart_max_s: float = 10.0
+    # An actor that ran for so long begins again with the first.
+    ran_well_s: float = 10.0

@@ -1,0 +1,305 @@
+"""Where tasks run: the one place that calls code of a user.
+
+A run always ends in an outcome, whatever the code raises; only what ends the process does not, and that the host reports. A
+sync function runs in a thread of its own, an async one on the event loop; both see their run as `current_task()`.
+"""
+
+import asyncio
+import contextvars
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from actor.board import Board
+from actor.code import CodeCache, is_async
+from actor.context import Identity, Run
+from actor.core import StopOrder
+from actor.environment import Environments, Resident
+from actor.mailbox import Assignment, Buffer, Warmth
+from actor.settings import Launch
+from actor.threads import EventLoopThread, ThreadPool
+from sdk.errors import CLASSES, TaskCanceled, WarmslotError
+from sdk.task import running
+from wire import payload
+from wire.codec import encode_failure
+from wire.errors import Code
+from wire.messages import Failure, Status, Token
+
+if TYPE_CHECKING:
+    from actor.loop import Loop
+    from sdk.client import Client
+
+# Made beforehand: when memory is out, nothing new can be.
+OUT_OF_MEMORY: Final = encode_failure(
+    Failure(Code.TASK_FAILED, "MemoryError", "the actor ran out of memory")
+)
+CODES: Final = {kind: code for code, kind in CLASSES.items()}
+
+Ending = tuple[Status, Buffer, Sequence[Buffer]]
+
+
+class EnvironmentFailure(Exception):
+    """The environment could not be entered; the cause says why."""
+
+
+class Slots:
+    """Starts and stops runs for the I/O thread."""
+
+    def __init__(self, loop: "Loop", launch: Launch, board: Board) -> None:
+        """Begin without threads."""
+        self.launch = launch
+        self.identity = Identity(launch, loop)
+        self._loop = loop
+        self._board = board
+        self._code = CodeCache()
+        self._pool = ThreadPool("slot")
+        self._events = EventLoopThread("slot-async")
+        self.environments = Environments(self._events)
+        self._runs: dict[Token, Run] = {}
+        # Runs that began on the event loop and never had a thread.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threaded: set[Token] = set()
+
+    # --- the I/O thread's side
+
+    def start(self, assignment: Assignment) -> None:
+        """Start a run in a thread, or on the event loop when that is known to be its place."""
+        run = Run(assignment, self._board.reserve(assignment.token), self)
+        self._runs[assignment.token] = run
+        call = assignment.recipe.call
+        if not assignment.loads and not call.method:
+            loaded = self._code.peek(call.function)
+            if loaded is not None and loaded.is_async:
+                self._events.call(self._begin_async, run)
+                return
+        self._threaded.add(assignment.token)
+        self._pool.start(self._run_sync, run)
+
+    def stop(self, order: StopOrder) -> None:
+        """Tell a run that nobody wants it."""
+        run = self._runs.get(order.assignment.token)
+        if run is not None:
+            run.is_canceled_flag = True
+            cancel = run.stop_task
+            if cancel is not None:
+                self._events.call(cancel)
+
+    def ended(self, assignment: Assignment) -> None:
+        """Forget a run that has handed back its outcome."""
+        self._runs.pop(assignment.token, None)
+        if assignment.token in self._threaded:
+            self._threaded.discard(assignment.token)
+            self._pool.ended()
+
+    def close(self) -> None:
+        """Leave the environments. What still runs is left to the end of the process."""
+        self.environments.close()
+
+    # --- a run's side
+
+    def release(self, run: Run, typed: dict[str, int] | None) -> None:
+        """Give back the slot of *run*, and its turn once the environment is as it was."""
+        resident = run.resident
+        if resident is None or resident.resets is None:
+            self._loop.post(self._loop.release, run.assignment, typed)
+        elif self._events.is_current:
+            self._keep(self._reset_then_release(run, resident))
+        else:
+            self._reset(run, resident)
+            self._loop.post(self._loop.release, run.assignment, typed)
+
+    def nested_client(self, run: Run) -> "Client":
+        """Return a client whose calls carry the token of *run*."""
+        from sdk.client import Client  # noqa: PLC0415 - most runs need none.
+
+        return Client(self.launch.broker, parent=run.token)
+
+    def _run_sync(self, run: Run) -> None:
+        """Run in a thread of the pool, to the end or to the point where a coroutine goes on elsewhere."""
+        began = time.monotonic()
+        try:
+            self._board.start(run.place, run.assignment.token)
+            ending = contextvars.copy_context().run(self._call, run)
+        except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
+            ending = describe(error)
+        if ending is None:
+            return
+        self._end(run, ending, began, had_slot=self._finish_turn(run))
+
+    def _call(self, run: Run) -> Ending | None:
+        """Call the function of *run*; None when it is a coroutine, which the event loop runs."""
+        assignment = run.assignment
+        running.set(run)
+        call = assignment.recipe.call
+        if call.environment is not None:
+            run.resident = self._resident(assignment)
+        if call.function:
+            function = self._function(assignment)
+        else:
+            assert run.resident is not None
+            function = getattr(run.resident.instance, call.method)
+        if is_async(function):
+            self._events.call(self._begin_async, run)
+            return None
+        if run.is_canceled_flag:
+            raise TaskCanceled(f"task {run.id} was canceled")
+        args, kwargs = self._arguments(assignment)
+        value = function(*args, **kwargs)
+        del args, kwargs
+        if inspect.isawaitable(value):
+            value = self._events.wait(value)
+        return pack(value)
+
+    def _begin_async(self, run: Run) -> None:
+        """Start the coroutine of *run*; on the event loop."""
+        self._keep(self._run_async(run))
+
+    async def _run_async(self, run: Run) -> None:
+        began = time.monotonic()
+        running.set(run)
+        try:
+            self._board.start(run.place, run.assignment.token)
+            ending = await self._await(run)
+        except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
+            ending = describe(error)
+        run.stop_task = None
+        had_slot = run.close()
+        resident = run.resident
+        if had_slot and resident is not None and resident.resets is not None:
+            await asyncio.to_thread(self._reset, run, resident)
+        self._end(run, ending, began, had_slot=had_slot)
+
+    async def _await(self, run: Run) -> Ending:
+        assignment = run.assignment
+        call = assignment.recipe.call
+        current = asyncio.current_task()
+        assert current is not None
+        run.stop_task = current.cancel
+        if run.is_canceled_flag:
+            raise TaskCanceled(f"task {run.id} was canceled")
+        if call.environment is not None and run.resident is None:
+            run.resident = self.environments.find(call.environment.id)
+        if call.function:
+            function = self._function(assignment)
+        else:
+            assert run.resident is not None
+            function = getattr(run.resident.instance, call.method)
+        args, kwargs = self._arguments(assignment)
+        return pack(await function(*args, **kwargs))
+
+    def _function(self, assignment: Assignment) -> Callable[..., Any]:
+        """Return the function of *assignment*, unpickling it the first time."""
+        recipe = assignment.recipe
+        assert recipe.code is not None
+        try:
+            return self._code.load(recipe.call.function, recipe.code).call
+        except ImportError as error:
+            raise self._not_here(error) from error
+
+    def _arguments(self, assignment: Assignment) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Unpickle the arguments of *assignment*."""
+        try:
+            loaded = payload.load(assignment.body, assignment.payloads)
+        except ImportError as error:
+            raise self._not_here(error) from error
+        # The client pickles the pair; whatever else it were, the call below would say so.
+        pair: tuple[tuple[Any, ...], dict[str, Any]] = loaded  # type: ignore[assignment]
+        return pair
+
+    def _not_here(self, error: ImportError) -> ImportError:
+        """Say which module is missing, and where."""
+        return type(error)(
+            f"{error} on actor {self.identity.name}: install the module there, or submit from a"
+            " module that is not installed, whose code then travels with the task",
+            name=error.name,
+        )
+
+    def _resident(self, assignment: Assignment) -> Resident:
+        """Return the environment of *assignment*, entering it when the core said so."""
+        environment = assignment.recipe.call.environment
+        assert environment is not None
+        if assignment.loads:
+            self.environments.evict(assignment.evicts)
+            assert assignment.recipe.blob is not None
+            try:
+                resident = self.environments.load(environment, assignment.recipe.blob)
+            except BaseException as error:
+                self._changed(environment.id, Warmth.COLD)
+                raise EnvironmentFailure(environment.name) from error
+            self._changed(environment.id, Warmth.WARM)
+            return resident
+        found = self.environments.find(environment.id)
+        assert found is not None
+        return found
+
+    def _finish_turn(self, run: Run) -> bool:
+        """Bring the environment back to what it was, unless that was done at the release."""
+        had_slot = run.close()
+        resident = run.resident
+        if had_slot and resident is not None and resident.resets is not None:
+            self._reset(run, resident)
+        return had_slot
+
+    def _reset(self, run: Run, resident: Resident) -> None:
+        """Call the environment's `reset`; one that fails makes the environment unusable."""
+        assert resident.resets is not None
+        try:
+            self.environments.call(resident.resets)
+        except BaseException as error:  # noqa: BLE001 - code of a user runs in here.
+            run.log.warning("environment_reset_failed", reason=payload.told(error))
+            self.environments.evict([resident.id])
+            self._changed(resident.id, Warmth.COLD)
+
+    async def _reset_then_release(self, run: Run, resident: Resident) -> None:
+        await asyncio.to_thread(self._reset, run, resident)
+        self._loop.post(self._loop.release, run.assignment, None)
+
+    def _changed(self, identity: str, warmth: Warmth) -> None:
+        self._loop.post(self._loop.core.environment_changed, identity, warmth)
+
+    def _end(self, run: Run, ending: Ending, began: float, *, had_slot: bool) -> None:
+        status, body, frames = ending
+        run_s = time.monotonic() - began
+        self._loop.post(self._loop.finish, run.assignment, status, body, frames, run_s)
+
+    def _keep(self, coroutine: Any) -> None:
+        """Start *coroutine* on the event loop, which is the caller's thread, and hold it until it ends."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def pack(value: object) -> Ending:
+    """Make the outcome of a function that returned *value*."""
+    try:
+        body, frames = payload.dump(value)
+    except payload.PayloadError as error:
+        failure = Failure(
+            Code.SERIALIZATION, "SerializationError", f"the result cannot be sent back: {error}"
+        )
+        return Status.FAILURE, encode_failure(failure), ()
+    return Status.RESULT, body, frames
+
+
+def describe(error: BaseException) -> Ending:
+    """Make the outcome of a run that raised *error*."""
+    try:
+        if isinstance(error, asyncio.CancelledError):
+            error = TaskCanceled("the coroutine was canceled from inside")
+        if isinstance(error, EnvironmentFailure):
+            cause = error.__cause__
+            assert cause is not None
+            failure = payload.dump_exception(cause, Code.ENVIRONMENT_FAILED)
+            failure = Failure(
+                failure.code,
+                failure.type,
+                f"environment {error} could not be entered: {payload.told(cause)}",
+                failure.traceback,
+            )
+        else:
+            code = CODES.get(type(error)) if isinstance(error, WarmslotError) else None
+            failure = payload.dump_exception(error, Code(code) if code else Code.TASK_FAILED)
+        return Status.FAILURE, encode_failure(failure), ()
+    except BaseException:  # noqa: BLE001 - memory may be out, or the exception is beyond help.
+        return Status.FAILURE, OUT_OF_MEMORY, ()

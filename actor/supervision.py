@@ -1,0 +1,316 @@
+"""The host without its socket and its processes: whom to start, when again, what to report.
+
+A death is kept until the broker has received it. The rule that must not be broken: what is reported comes from the
+process's end and the board, never from a guess.
+"""
+
+from collections import deque
+from enum import StrEnum
+from math import inf
+from typing import Any
+
+from actor.settings import HostSettings
+from wire.messages import (
+    Attested,
+    Beat,
+    Bye,
+    ByeAck,
+    Death,
+    Drain,
+    Error,
+    Frame,
+    HostBeat,
+    HostHello,
+    Kill,
+    Token,
+)
+from wire.session import Due, PeerSession, State, Verdict
+
+Note = tuple[str, dict[str, Any]]
+
+
+class Phase(StrEnum):
+    """Where one of the host's actors stands."""
+
+    DUE = "due"  # to be started at `start_at`
+    RUNNING = "running"
+    GONE = "gone"  # left for good
+
+
+class Ward:
+    """One actor under the host's care: its place, and the process that fills it now."""
+
+    __slots__ = (
+        "backoff_s",
+        "cpu_s",
+        "incarnation",
+        "index",
+        "is_stopped",
+        "name",
+        "phase",
+        "pid",
+        "start_at",
+        "started_at",
+    )
+
+    def __init__(self, index: int, name: str, now: float, backoff_s: float) -> None:
+        """Begin with a start that is due."""
+        self.index = index
+        self.name = name
+        self.phase = Phase.DUE
+        self.start_at = now
+        self.started_at = now
+        self.backoff_s = backoff_s
+        self.incarnation = 0
+        self.pid = 0
+        self.cpu_s = 0.0
+        self.is_stopped = False
+
+
+class HostCore:
+    """Decides everything that a host says and does."""
+
+    def __init__(self, settings: HostSettings, *, incarnation: int, pid: int, now: float) -> None:
+        """Begin with every actor due."""
+        self.settings = settings
+        self.incarnation = incarnation
+        self.pid = pid
+        self.session = PeerSession(now, seed=incarnation)
+        self.wards = [
+            Ward(index, f"{settings.name}/{index}", now, settings.restart_first_s)
+            for index in range(settings.replicas)
+        ]
+        self.is_draining = False
+        self._now = now
+        self._beat_at = inf
+        self._drain_at = inf
+        # Deaths that the broker has not received, with the number of the frame that carries each, 0 for none.
+        self._deaths: deque[tuple[int, Death]] = deque()
+        self._kills: list[Ward] = []
+        self._drains: list[Ward] = []
+        self._bye_session = 0
+        self._notes: list[Note] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing is left to watch and nobody to tell."""
+        if self.failure is not None:
+            return True
+        if any(ward.phase is not Phase.GONE for ward in self.wards):
+            return False
+        return not self.session.is_open or self._now >= self._drain_at
+
+    @property
+    def failure(self) -> Error | None:
+        """Return why the broker will not talk to this host, if so."""
+        error = self.session.error
+        return error if self.session.state is State.ENDED and error and error.fatal else None
+
+    @property
+    def wants_readings(self) -> bool:
+        """Tell whether the next flush says what the processes look like."""
+        return self._now >= min(self._beat_at, self.session.hello_at)
+
+    def deadline(self) -> float:
+        """Return when the host next wants a tick."""
+        due = min((ward.start_at for ward in self.wards if ward.phase is Phase.DUE), default=inf)
+        return min(self.session.deadline(), self._beat_at, self._drain_at, due)
+
+    def running(self) -> list[Ward]:
+        """Return the actors that have a process."""
+        return [ward for ward in self.wards if ward.phase is Phase.RUNNING]
+
+    def take_spawns(self) -> list[Ward]:
+        """Return whose process is to be started now; each is answered with `spawned` or `failed`."""
+        return [w for w in self.wards if w.phase is Phase.DUE and w.start_at <= self._now]
+
+    def take_kills(self) -> list[Ward]:
+        """Return whose process is to be ended at once."""
+        kills, self._kills = self._kills, []
+        return [ward for ward in kills if ward.phase is Phase.RUNNING]
+
+    def take_drains(self) -> list[Ward]:
+        """Return who is to be asked to leave."""
+        drains, self._drains = self._drains, []
+        return [ward for ward in drains if ward.phase is Phase.RUNNING]
+
+    def take_notes(self) -> list[Note]:
+        """Return what happened, for the log and the tests."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def tick(self, now: float) -> None:
+        """Note the time."""
+        self._now = now
+        if now >= self._drain_at and self.running():
+            self._drain_at = inf
+            self._kills += self.running()
+            self._note("drain_timed_out", actors=[ward.name for ward in self.running()])
+
+    def spawned(self, ward: Ward, *, incarnation: int, pid: int, now: float) -> None:
+        """Note the process that fills *ward* now."""
+        ward.phase = Phase.RUNNING
+        ward.incarnation = incarnation
+        ward.pid = pid
+        ward.started_at = now
+        ward.cpu_s = 0.0
+        ward.is_stopped = False
+        self._note("actor_started", actor=ward.name, pid=pid)
+
+    def failed(self, ward: Ward, reason: str, now: float) -> None:
+        """Note that no process could be started for *ward*."""
+        self._again_later(ward, now)
+        self._note("actor_not_started", actor=ward.name, reason=reason, again_s=ward.start_at - now)
+
+    def observed(self, ward: Ward, *, cpu_s: float, is_stopped: bool) -> None:
+        """Note what the process of *ward* looks like."""
+        ward.cpu_s = cpu_s
+        ward.is_stopped = is_stopped
+
+    def died(
+        self,
+        ward: Ward,
+        *,
+        exit_code: int | None,
+        signal: int | None,
+        started: list[Token],
+        overflow: int,
+        has_left: bool,
+        now: float,
+    ) -> None:
+        """Note that the process of *ward* has ended: report it, and start another unless it left by order."""
+        self._now = now
+        reason = f"{overflow} more had started than could be noted" if overflow else ""
+        self._deaths.append((0, Death(ward.incarnation, exit_code, signal, started, reason)))
+        self._note(
+            "actor_left" if has_left else "actor_died",
+            actor=ward.name,
+            exit_code=exit_code,
+            signal=signal,
+            started=len(started),
+        )
+        if has_left or self.is_draining:
+            ward.phase = Phase.GONE
+            return
+        if now - ward.started_at >= self.settings.ran_well_s:
+            ward.backoff_s = self.settings.restart_first_s
+        self._again_later(ward, now)
+
+    def drain(self, now: float, deadline_s: float | None = None) -> None:
+        """Ask every actor to leave, start none again, and leave when they have; they are ended after *deadline_s*."""
+        self._now = now
+        if deadline_s is not None:
+            self._drain_at = min(self._drain_at, now + deadline_s)
+        if self.is_draining:
+            return
+        self.is_draining = True
+        self._drains += self.running()
+        for ward in self.wards:
+            if ward.phase is Phase.DUE:
+                ward.phase = Phase.GONE
+        self._note("draining", actors=len(self._drains))
+
+    def receive(self, frame: Frame[Any], now: float) -> None:
+        """Act on a frame of the broker. Never raises."""
+        self._now = now
+        match self.session.accept(frame, now):
+            case Verdict.COMMANDS:
+                while self._deaths and 0 < self._deaths[0][0] <= frame.received:
+                    self._deaths.popleft()
+                for command in frame.commands:
+                    self._act(command)
+            case Verdict.WELCOME:
+                self._deaths = deque((0, death) for _, death in self._deaths)
+                self._beat_at = now + self.session.heartbeat_s
+                self._note("connected", epoch=self.session.epoch)
+            case Verdict.CLOSED:
+                self._note(
+                    "session_closed", reason="the broker does not know it, or a frame is missing"
+                )
+            case Verdict.FATAL:
+                assert self.session.error is not None
+                self._note("refused", reason=self.session.error.message)
+            case Verdict.DROP:
+                pass
+
+    def bad(self, code: str, message: str, now: float) -> None:
+        """Note what the broker said wrong, and begin again."""
+        self._note("bad_frame", code=code, reason=message)
+        self.session.close(now)
+
+    def broken(self, now: float) -> None:
+        """Note that a frame could not be sent: there is no connection."""
+        self.session.close(now, wait_s=0.25)
+
+    def flush(self, now: float) -> list[Frame[Any]]:
+        """Return what is to be sent now, in order."""
+        self._now = now
+        session = self.session
+        due = session.due(now)
+        if due is Due.HELLO:
+            self._beat_at = inf
+            return [session.hello(self._hello(), now)]
+        if not session.is_open:
+            return []
+        commands: list[Any] = []
+        for place, (number, death) in enumerate(self._deaths):
+            if number == 0:
+                commands.append(death)
+                self._deaths[place] = (session.sent + 1, death)
+        if due is Due.BEAT or now >= self._beat_at:
+            self._beat_at = now + session.heartbeat_s
+            commands.append(HostBeat(self._attest()))
+        if self._may_leave():
+            self._bye_session = session.number
+            commands.append(Bye("drained"))
+        return [session.frame(commands, now)] if commands else []
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        numbers = [number for number, _ in self._deaths if number]
+        assert numbers == sorted(numbers)
+        assert len({w.incarnation for w in self.running()}) == len(self.running())
+        for ward in self.wards:
+            assert ward.backoff_s <= self.settings.restart_max_s
+            assert not (self.is_draining and ward.phase is Phase.DUE)
+
+    def _act(self, command: object) -> None:
+        match command:
+            case Kill():
+                victims = [w for w in self.running() if w.incarnation == command.incarnation]
+                self._kills += victims
+                for ward in victims:
+                    self._note("kill_ordered", actor=ward.name, reason=command.reason)
+            case Drain():
+                self.drain(self._now, command.deadline_s)
+            case ByeAck():
+                if self._bye_session == self.session.number:
+                    self.session.end()
+            case Error():
+                self._note("told_of_error", code=command.code, reason=command.message)
+            case Beat():
+                pass
+            case _:
+                self._note("not_for_a_host", command=type(command).__name__)
+
+    def _hello(self) -> HostHello:
+        return HostHello(self.incarnation, self.settings.name, self.pid, {}, self._attest())
+
+    def _attest(self) -> list[Attested]:
+        return [
+            Attested(w.incarnation, w.name, w.pid, w.cpu_s, w.is_stopped) for w in self.running()
+        ]
+
+    def _may_leave(self) -> bool:
+        return (
+            all(ward.phase is Phase.GONE for ward in self.wards)
+            and self._bye_session != self.session.number
+        )
+
+    def _again_later(self, ward: Ward, now: float) -> None:
+        ward.phase = Phase.DUE
+        ward.start_at = now + ward.backoff_s
+        ward.backoff_s = min(ward.backoff_s * 2, self.settings.restart_max_s)
+
+    def _note(self, event: str, **fields: object) -> None:
+        self._notes.append((event, fields))

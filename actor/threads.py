@@ -1,0 +1,118 @@
+"""Threads for sync functions and one event loop for async ones.
+
+A run keeps its thread until it returns, also without its slot, so the next run gets another one: the pool grows to the
+most that ever ran at once, and its threads are used again.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ThreadPool:
+    """As many daemon threads as there are runs at once."""
+
+    def __init__(self, name: str) -> None:
+        """Begin without a thread."""
+        self._name = name
+        self._queue: SimpleQueue[tuple[Callable[[Any], None], Any]] = SimpleQueue()
+        self._busy = 0
+        self._threads = 0
+
+    def start(self, target: Callable[[Any], None], argument: object) -> None:
+        """Call *target*, which must not raise, in a thread of its own. Only the I/O thread calls this."""
+        self._busy += 1
+        self._queue.put((target, argument))
+        if self._busy > self._threads:
+            self._threads += 1
+            threading.Thread(
+                target=self._work, name=f"{self._name}-{self._threads}", daemon=True
+            ).start()
+
+    def ended(self) -> None:
+        """Note that a run has handed back its outcome. Only the I/O thread calls this."""
+        self._busy -= 1
+
+    @property
+    def threads(self) -> int:
+        """Return how many there are."""
+        return self._threads
+
+    def _work(self) -> None:
+        get = self._queue.get
+        while True:
+            target, argument = get()
+            target(argument)
+            # What the run left must not live until the next one.
+            del target, argument
+
+
+class EventLoopThread:
+    """One event loop for all async functions of the actor; its thread starts with the first."""
+
+    def __init__(self, name: str) -> None:
+        """Begin without a thread."""
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop, running."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._work, args=(self._loop,), name=self._name, daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    @property
+    def is_current(self) -> bool:
+        """Tell whether the caller is on the event loop."""
+        return self._thread is threading.current_thread()
+
+    def call(self, function: Callable[..., Any], *arguments: object) -> None:
+        """Call *function* on the event loop soon."""
+        self.loop.call_soon_threadsafe(function, *arguments)
+
+    def submit(self, awaitable: Awaitable[T]) -> "Future[T]":
+        """Run *awaitable* on the event loop."""
+        return asyncio.run_coroutine_threadsafe(_await(awaitable), self.loop)
+
+    def wait(self, awaitable: Awaitable[T], timeout_s: float | None = None) -> T:
+        """Run *awaitable* on the event loop and wait for what it returns; never called on the loop itself."""
+        assert not self.is_current
+        return self.submit(awaitable).result(timeout_s)
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        while True:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                # A task that a user's task left behind wanted to exit; the others go on.
+                continue
+
+
+async def _await(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def start_coroutine(
+    coroutine: Coroutine[Any, Any, None],
+    loop: asyncio.AbstractEventLoop,
+    tasks: set["asyncio.Task[None]"],
+) -> "asyncio.Task[None]":
+    """Start *coroutine* on the running *loop*, held in *tasks* until it ends."""
+    task = loop.create_task(coroutine)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
