@@ -22,7 +22,7 @@ from broker.core import Broker
 from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoint
 from broker.journal import Durability, Journal, JournalError, NullJournal, SqliteJournal
 from broker.log import LOG_FORMATS, NoteLog, open_log
-from broker.loop import Loop
+from broker.loop import Loop, settle_garbage
 from broker.settings import Settings
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
@@ -97,6 +97,7 @@ def run(options: argparse.Namespace) -> int:
             data_dir=None if options.no_journal else str(options.data_dir),
             pid=os.getpid(),
         )
+        settle_garbage()
         try:
             failure = loop.run(core)
         except Exception:

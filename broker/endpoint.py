@@ -77,7 +77,8 @@ def explain_bind(endpoint: str, error: zmq.ZMQError) -> EndpointError:
         zmq.EADDRINUSE: "is in use; stop who listens there, or bind another port (* takes any)",
         zmq.EADDRNOTAVAIL: "is not an address of this machine",
         errno.ENODEV: "names no address and no interface of this machine",
-    }.get(error.errno)
+    }.get(error.errno or 0)
     if reason is None:
-        reason = f"cannot be bound: {error.strerror.removesuffix('.')}"
+        # What pyzmq adds in parentheses is the endpoint once more.
+        reason = f"cannot be bound: {str(error.strerror).partition(' (')[0]}"
     return EndpointError(f"endpoint {endpoint!r} {reason}")

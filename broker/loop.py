@@ -126,7 +126,6 @@ class Loop:
 
         What the core raises comes out of here; the process must not go on then.
         """
-        settle_garbage()
         clock = self._clock
         while not self._is_stopping:
             deadline = core.deadline()
