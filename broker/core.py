@@ -18,7 +18,7 @@ from broker.backlog import Backlog
 from broker.outbox import Outbox, Send
 from broker.peers import Actor, Client, Host, Session, is_owned
 from broker.settings import Settings
-from broker.task import Ending, Event, FunctionBlob, State, Task
+from broker.task import TRIES_MAX, Ending, Event, FunctionBlob, State, Task
 from wire import codec
 from wire.codec import CARRIERS
 from wire.errors import Code, RemoteProtocolError
@@ -217,6 +217,7 @@ class Broker:
 
     def close(self, session: Session, now: float) -> None:
         """End *session*; its peer stays until its lease or timeout is over."""
+        session.is_closing = True
         if self.sessions.get(session.rid) is session:
             del self.sessions[session.rid]
         peer = session.peer
@@ -255,8 +256,12 @@ class Broker:
         may_say = MAY_SAY[role]
         if session.peer.unreceived:
             self._received(session, frame.received)
+        if not frame.commands:
+            raise RemoteProtocolError(Code.BAD_FRAME, "a frame without commands")
         for command in frame.commands:
             kind = type(command)
+            if session.is_closing:
+                return  # What stands behind the end of a session counts no more.
             if kind not in may_say:
                 raise RemoteProtocolError(Code.NOT_ALLOWED, f"a {role} may not say {kind.__name__}")
             own: Sequence[Any] = ()
@@ -320,7 +325,7 @@ class Broker:
                     fatal=True,
                 )
             task = client.tasks[command.task] = Task(client, command.task, State.QUEUED, now)
-            task.tries = command.tries
+        task.tries = max(task.tries, min(command.tries, TRIES_MAX))
         task.template = template
         task.body = command.body
         task.frames = own

@@ -87,13 +87,18 @@ def deliver(broker: "Broker", task: Task) -> None:
 def drop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> None:
     """Nobody wants *task* any more: stop its run, let its actor forget its outcome."""
     if is_owned(task):
-        assert task.actor
-        assert task.token
-        epoch, number = task.token
-        if not task.is_finished:
-            broker.say(task.actor.session, Stop(epoch, number, force, reason))
+        stop(broker, task, force=force, reason=reason)
         cancel_children(broker, task)
     forget(broker, task)
+
+
+def stop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> None:
+    """Tell the actor of *task* that nobody wants its run any more."""
+    assert task.actor
+    assert task.token
+    epoch, number = task.token
+    if not task.is_finished:
+        broker.say(task.actor.session, Stop(epoch, number, force, reason))
 
 
 def forget(broker: "Broker", task: Task) -> None:
@@ -164,11 +169,21 @@ def failure(task: Task, code: Code, message: str) -> Ending:
 
 
 def cancel_children(broker: "Broker", task: Task) -> None:
-    """Drop what a lost run submitted: the next run submits it again."""
+    """End what a lost run submitted: the next run submits it again."""
     children, task.children = task.children, None
     for child in children or ():
-        if child.state is not State.FORGOTTEN and child.state is not State.ENDED:
-            drop(broker, child, reason="its parent was lost")
+        match child.state:
+            case State.QUEUED:
+                broker.backlog.remove(child)
+            case State.HELD:
+                del broker.held[child]
+            case State.ASSIGNED:
+                stop(broker, child, reason="its parent was lost")
+                cancel_children(broker, child)
+                detach(broker, child)
+            case _:
+                continue
+        end(broker, child, Code.PARENT_GONE, "the run that submitted it was lost")
 
 
 def hurry(broker: "Broker", session: Session, size: int) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NAME_LENGTH_MAX: Final = 256
 PRIORITY_MAX: Final = 10
+EPOCH_MAX: Final = 2**63 - 1
 
 
 def open_session(  # noqa: PLR0917
@@ -54,6 +55,7 @@ def open_session(  # noqa: PLR0917
         if old is not None:
             broker.close(old, now)
     peer.session_highest = frame.session
+    broker.strikes.pop(rid, None)
     session = Session(rid, frame.session, peer, now)
     peer.session = broker.sessions[rid] = session
     peer.heard_at = now
@@ -84,6 +86,8 @@ def check_hello(
     """Raise for a HELLO that is not allowed here."""
     if len(frame.commands) != 1 or frame.number != 0:
         raise RemoteProtocolError(Code.BAD_FRAME, "HELLO is alone in its frame, with number 0")
+    if frame.epoch >= EPOCH_MAX:
+        raise RemoteProtocolError(Code.BAD_FRAME, f"no epoch can be above {frame.epoch}")
     if former is not None and former.role is not role:
         raise RemoteProtocolError(
             Code.NOT_ALLOWED, f"this connection belongs to a {former.role}, not to a {role}"
@@ -136,14 +140,13 @@ def greet_client(
     session.templates_known = ReceiverTable(settings.templates_max)
     client.greet(hello)
     client.gone_at = None
-    listed = {
-        n
-        for first, last in hello.unresolved
-        for n in range(first, min(last, first + settings.window_tasks) + 1)
-    }
-    if len(listed) > settings.window_tasks:
-        # Nobody may list more than may be unresolved; the rest is not known here anyway.
-        broker.note("client_lists_too_much", client=client.name, listed=len(listed))
+    listed: set[int] = set()
+    for first, last in hello.unresolved:
+        listed.update(range(first, min(last, first + settings.window_tasks) + 1))
+        if len(listed) > settings.window_tasks:
+            # Nobody may list more than may be unresolved; the rest is not known here anyway.
+            broker.note("client_lists_too_much", client=client.name, listed=len(listed))
+            break
     for task in list(client.tasks.values()):
         if task.number not in listed:
             lifecycle.drop(broker, task, reason="its client wants it no more")

@@ -63,6 +63,9 @@ TRANSITIONS: Final = {
     (State.ENDED, Event.FORGET): State.FORGOTTEN,
 }
 
+# What a client can say that it knows of; far above every limit of tries.
+TRIES_MAX: Final = 2**31
+
 OWNED: Final = frozenset({State.ASSIGNED, State.UNCLAIMED_RUN})
 
 
