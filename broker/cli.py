@@ -76,13 +76,14 @@ def run(options: argparse.Namespace) -> int:
     raise_file_limit()
     # Nobody else may read the journal, or connect to the files of ipc endpoints.
     os.umask(0o077)
+    context = zmq.Context()
     loop = Loop(
-        zmq.Context(),
+        context,
         make_journal(options),
         NoteLog(log),
         payload_bytes_max=options.settings.payload_bytes_max,
     )
-    with contextlib.closing(loop):
+    with context, contextlib.closing(loop):
         end_on_signals(loop)
         for endpoint in options.bind:
             check_free(endpoint)

@@ -10,6 +10,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
 import zmq
@@ -141,6 +142,10 @@ class Loop:
     def close(self) -> None:
         """Close the journal, which writes what it was given, and the sockets."""
         self._journal.close()
+        # ZeroMQ leaves the files. As long as we listen nobody else has bound them.
+        for endpoint in self.endpoints:
+            if endpoint.startswith("ipc:///"):
+                Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
         self._announcer.close(0)
         self._doorbell.close(0)
         self._router.close(0)

@@ -1,0 +1,382 @@
+"""The broker's command line: a mistake is one line and status 2, a start says where it is."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import zmq
+
+from broker.cli import Usage, read_options, read_size, state_folder
+from broker.endpoint import EndpointError, check_free, is_loopback, read_endpoint
+from broker.settings import Settings
+from wire.codec import decode_broker, encode
+from wire.messages import PROTOCOL, Beat, Frame, Who
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 10.0
+
+
+def options(*arguments, **environment):
+    return read_options(arguments, environment)
+
+
+# --- options and environment
+
+
+def test_defaults_are_those_of_the_protocol():
+    read = options()
+
+    assert read.bind == ["tcp://127.0.0.1:5555"]
+    assert read.settings == Settings()
+    assert (read.durability, read.log_format, read.no_journal) == ("power", "console", False)
+
+
+def test_every_option_of_time_and_size_reaches_the_settings():
+    read = options(
+        *("--heartbeat", "0.1", "--suspect", "0.3", "--lease", "0.7", "--gil-grace", "9"),
+        *("--adopt-window", "0.5", "--client-timeout", "3", "--payload-bytes-max", "64K"),
+        *("--window-tasks", "7", "--window-bytes", "1M"),
+    )
+
+    assert read.settings == Settings(
+        heartbeat_s=0.1,
+        suspect_s=0.3,
+        lease_s=0.7,
+        gil_grace_s=9.0,
+        adopt_window_s=0.5,
+        client_timeout_s=3.0,
+        payload_bytes_max=65_536,
+        window_tasks=7,
+        window_bytes=2**20,
+    )
+
+
+def test_what_is_not_said_follows_the_heartbeat():
+    settings = options("--heartbeat", "20").settings
+
+    assert (settings.suspect_s, settings.lease_s, settings.gil_grace_s) == (40.0, 100.0, 100.0)
+
+
+def test_the_environment_speaks_when_the_command_line_does_not():
+    said = {
+        "WARMSLOT_BIND": "tcp://127.0.0.1:1, ipc://x",
+        "WARMSLOT_HEARTBEAT": "0.5",
+        "WARMSLOT_DATA_DIR": "there",
+        "WARMSLOT_LOG_FORMAT": "json",
+        "WARMSLOT_WINDOW_TASKS": "3",
+    }
+
+    by_environment = options(**said)
+    by_line = options("--bind", "ipc://y", "--heartbeat", "0.6", "--data-dir", "here", **said)
+
+    assert by_environment.bind == ["tcp://127.0.0.1:1", "ipc://x"]
+    assert by_environment.settings.heartbeat_s == 0.5
+    assert by_environment.data_dir == Path("there")
+    assert by_environment.log_format == "json"
+    assert by_environment.settings.window_tasks == 3
+    assert by_line.bind == ["ipc://y"]
+    assert by_line.settings.heartbeat_s == 0.6
+    assert by_line.data_dir == Path("here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "no_journal"),
+    [
+        ((), {"WARMSLOT_NO_JOURNAL": "1"}, True),
+        ((), {"WARMSLOT_NO_JOURNAL": "no"}, False),
+        (("--data-dir", "x"), {"WARMSLOT_NO_JOURNAL": "1"}, False),
+        (("--no-journal",), {"WARMSLOT_DATA_DIR": "x"}, True),
+    ],
+)
+def test_the_command_line_decides_over_the_environment(arguments, environment, no_journal):
+    assert options(*arguments, **environment).no_journal is no_journal
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [({"XDG_STATE_HOME": "/state"}, "/state/warmslot"), ({}, "~/.local/state/warmslot")],
+)
+def test_the_journal_is_kept_in_the_users_state_folder(environment, folder):
+    assert state_folder(environment) == Path(folder).expanduser()
+
+
+MISTAKES = [
+    (["--frob"], {}, "--frob"),
+    (["--bin", "ipc://x"], {}, "--bin"),
+    (["extra"], {}, "extra"),
+    (["--heartbeat", "soon"], {}, "'soon'"),
+    (["--heartbeat", "0"], {}, "'0'"),
+    (["--heartbeat", "nan"], {}, "'nan'"),
+    (["--lease", "inf"], {}, "'inf'"),
+    (["--lease", "1"], {}, "--lease (1 s)"),
+    (["--gil-grace", "1"], {}, "--gil-grace (1 s)"),
+    (["--window-tasks", "-1"], {}, "'-1'"),
+    (["--payload-bytes-max", "12Q"], {}, "'12Q'"),
+    (["--durability", "none"], {}, "'none' is not power or process"),
+    (["--log-format", "xml"], {}, "'xml' is not console or json"),
+    (["--data-dir", "x", "--no-journal"], {}, "exclude each other"),
+    ([], {"WARMSLOT_LEASE": "long"}, "'long'"),
+    ([], {"WARMSLOT_NO_JOURNAL": "perhaps"}, "'perhaps'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "environment", "named"), MISTAKES)
+def test_a_mistake_is_named(arguments, environment, named):
+    with pytest.raises(Usage) as raised:
+        options(*arguments, **environment)
+
+    assert named in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"),
+    [("1", 1), ("2k", 2048), ("3M", 3 * 2**20), ("1GiB", 2**30), ("1gb", 2**30), ("5B", 5)],
+)
+def test_sizes_are_octets_or_have_a_unit(text, octets):
+    assert read_size(text) == octets
+
+
+# --- endpoints
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("tcp://127.0.0.1:5555", "tcp://127.0.0.1:5555"),
+        ("tcp://127.9.9.9:1", "tcp://127.9.9.9:1"),
+        ("tcp://localhost:5555", "tcp://127.0.0.1:5555"),
+        ("tcp://[::1]:*", "tcp://[::1]:*"),
+        ("tcp://127.0.0.1:0", "tcp://127.0.0.1:*"),
+        ("ipc:///run/x", "ipc:///run/x"),
+        ("inproc://x", "inproc://x"),
+    ],
+)
+def test_an_endpoint_that_only_this_machine_reaches_is_taken(text, bound):
+    assert read_endpoint(text, has_keys=False) == bound
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tcp://*:5555", "tcp://0.0.0.0:1", "tcp://10.0.0.1:1", "tcp://[::]:1", "tcp://eth0:1"],
+)
+def test_an_endpoint_that_others_could_reach_needs_keys(text):
+    with pytest.raises(EndpointError, match="--keys"):
+        read_endpoint(text, has_keys=False)
+
+    assert read_endpoint(text, has_keys=True) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "5555",
+        "http://x:1",
+        "udp://127.0.0.1:1",
+        "ipc://",
+        "tcp://",
+        "tcp://127.0.0.1",
+        "tcp://:5",
+        "tcp://127.0.0.1:x",
+        "tcp://127.0.0.1:70000",
+        "tcp://127.0.0.1:-1",
+    ],
+)
+def test_a_bad_endpoint_is_named(text):
+    with pytest.raises(EndpointError) as raised:
+        read_endpoint(text, has_keys=True)
+
+    assert repr(text) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_private"),
+    [
+        ("127.0.0.1", True),
+        ("[::1]", True),
+        ("::1", True),
+        ("lo", False),
+        ("localhost.x.org", False),
+    ],
+)
+def test_only_addresses_of_loopback_are_loopback(host, is_private):
+    assert is_loopback(host) is is_private
+
+
+def test_a_dead_file_of_an_ipc_endpoint_is_free_and_a_live_one_is_not(tmp_path):
+    path = tmp_path / "b"
+    endpoint = f"ipc://{path}"
+    check_free(endpoint)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        with pytest.raises(EndpointError, match="in use"):
+            check_free(endpoint)
+
+    check_free(endpoint)
+
+
+# --- processes
+
+
+@contextlib.contextmanager
+def broker(*arguments, **environment):
+    """Start one with a log that can be read, and kill it at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "broker", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"WARMSLOT_LOG_FORMAT": "json"} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ready(process):
+    line = process.stderr.readline()
+    said = json.loads(line) if line.startswith("{") else {}
+    assert said.get("event") == "broker_ready", line
+    return said
+
+
+def refused(*arguments, **environment):
+    """Return the only line that a broker says which does not start."""
+    with broker(*arguments, **environment) as process:
+        said = process.stderr.read()
+        assert process.wait(PATIENCE_S) == 2
+    assert said.count("\n") == 1, said
+    assert said.startswith("broker: ")
+    return said
+
+
+def who(endpoint):
+    """Ask for the epoch of whoever listens at *endpoint*."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 0
+        dealer.connect(endpoint)
+        dealer.send(encode(Frame(PROTOCOL, 1, 1, 1, 0, [Beat()])))
+        assert dealer.poll(PATIENCE_S * 1000)
+        frame = decode_broker(dealer.recv())
+        assert frame.commands == [Who()]
+        return frame.epoch
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_broker_says_where_it_is_and_answers_there(tmp_path):
+    ipc = f"ipc://{tmp_path / 'b'}"
+
+    with broker(
+        "--bind", "tcp://127.0.0.1:*", "--bind", ipc, "--data-dir", str(tmp_path)
+    ) as process:
+        said = ready(process)
+
+        assert said["endpoints"][1] == ipc
+        assert said["endpoints"][0].rpartition(":")[2] not in ("0", "*")
+        assert [who(endpoint) for endpoint in said["endpoints"]] == [said["epoch"]] * 2
+        assert (tmp_path / "b").stat().st_mode & 0o077 == 0
+        assert (tmp_path / "journal.db").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(tmp_path, number):
+    with broker("--bind", f"ipc://{tmp_path / 'b'}", "--data-dir", str(tmp_path)) as process:
+        ready(process)
+        started = time.monotonic()
+        process.send_signal(number)
+        said = process.stderr.read()
+        assert process.wait(PATIENCE_S) == 0
+
+    assert time.monotonic() - started < 2.0
+    assert json.loads(said.splitlines()[-1])["event"] == "broker_stopped"
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_epoch_rises_with_each_start_also_after_a_kill(tmp_path):
+    epochs = []
+    for _ in range(3):
+        with broker("--bind", "tcp://127.0.0.1:*", "--data-dir", str(tmp_path)) as process:
+            epochs.append(ready(process)["epoch"])
+            process.kill()
+
+    assert epochs == sorted(set(epochs))
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_second_broker_is_refused(tmp_path):
+    with broker("--bind", "tcp://127.0.0.1:*", "--data-dir", str(tmp_path)) as first:
+        tcp = ready(first)["endpoints"][0]
+
+        said = refused("--bind", "tcp://127.0.0.1:*", "--data-dir", str(tmp_path))
+        assert f"in use by the broker of process {first.pid}" in said
+        assert f"{tcp!r} is in use" in refused("--bind", tcp, "--no-journal")
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_broker_on_the_same_ipc_endpoint_is_refused(tmp_path):
+    ipc = f"ipc://{tmp_path / 'b'}"
+    with broker("--bind", ipc, "--no-journal") as first:
+        epoch = ready(first)["epoch"]
+
+        assert "is in use" in refused("--bind", ipc, "--no-journal")
+        assert who(ipc) == epoch
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--frob"], "--frob"),
+        (["--bind", "tcp://0.0.0.0:5555"], "--keys"),
+        (["--bind", "ipc:///no/such/folder/b", "--no-journal"], "No such file"),
+        (["--bind", "tcp://127.0.0.1:*", "--data-dir", "/proc/nowhere/x"], "--data-dir"),
+    ],
+)
+def test_a_broker_that_cannot_start_says_so_in_one_line(arguments, named):
+    assert named in refused(*arguments)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_bug_of_the_core_ends_the_broker_with_its_traceback(tmp_path):
+    code = (
+        "import sys; from broker import cli\n"
+        "def receive(*arguments): raise KeyError('planted')\n"
+        "cli.Broker.receive = receive\n"
+        "sys.exit(cli.main())"
+    )
+    command = [sys.executable, "-c", code, "--bind", f"ipc://{tmp_path / 'b'}", "--no-journal"]
+    with subprocess.Popen(
+        [*command, "--log-format", "json"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        endpoint = ready(process)["endpoints"][0]
+        with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+            dealer.connect(endpoint)
+            dealer.send(encode(Frame(PROTOCOL, 1, 1, 1, 0, [Beat()])))
+            said = process.stderr.read()
+            dealer.linger = 0
+        assert process.wait(PATIENCE_S) == 70
+
+    failed = json.loads(said.splitlines()[-1])
+    assert failed["event"] == "broker_failed"
+    assert "KeyError: 'planted'" in failed["exception"]

@@ -1,0 +1,430 @@
+"""The journal on a real disk: what a commit promises, what a start refuses, what a crash leaves."""
+
+import contextlib
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import zmq
+
+from broker.journal import (
+    ANNOUNCE_ENDPOINT,
+    OPERATIONS_PER_COMMIT_MAX,
+    SCHEMA_STATEMENTS,
+    Durability,
+    JournalError,
+    JournalState,
+    NullJournal,
+    SqliteJournal,
+    commit,
+    decode_announcement,
+    open_file,
+)
+
+pytestmark = pytest.mark.process
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_MS = 10_000
+
+# A table of the tests, so that they can see order and atomicity.
+STATEMENTS = (*SCHEMA_STATEMENTS, "CREATE TABLE IF NOT EXISTS row (n INTEGER PRIMARY KEY, filler)")
+OPERATIONS = {
+    "epoch": "UPDATE meta SET value = max(value, ?) WHERE key = 'epoch'",
+    "row": "INSERT INTO row VALUES (?, ?)",
+}
+
+
+class Ear:
+    """The loop's end of the announcements."""
+
+    def __init__(self):
+        self.context = zmq.Context()
+        self.router = self.context.socket(zmq.ROUTER)
+        self.router.bind(ANNOUNCE_ENDPOINT)
+        self.announcer = self.context.socket(zmq.DEALER)
+        self.announcer.connect(ANNOUNCE_ENDPOINT)
+
+    def hear(self):
+        assert self.router.poll(PATIENCE_MS), "no announcement"
+        return decode_announcement(self.router.recv_multipart()[1])
+
+    def hear_until(self, sequence):
+        heard = [self.hear()]
+        while heard[-1].sequence < sequence:
+            heard.append(self.hear())
+        return heard
+
+    def close(self):
+        self.announcer.close(0)
+        self.router.close(0)
+        self.context.term()
+
+
+@pytest.fixture
+def ear():
+    with contextlib.closing(Ear()) as ear:
+        yield ear
+
+
+@pytest.fixture
+def journal_in(ear):
+    """Start journals that are closed before their announcer is."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(folder, **options):
+            options = {"operations": OPERATIONS, "statements": STATEMENTS} | options
+            journal = SqliteJournal(folder, **options)
+            stack.callback(journal.close)
+            return journal, journal.start(ear.announcer)
+
+        yield begin
+
+
+def rows(folder):
+    with contextlib.closing(sqlite3.connect(folder / "journal.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return [n for (n,) in connection.execute("SELECT n FROM row ORDER BY n")]
+
+
+# --- epochs
+
+
+def test_an_epoch_is_the_clock_when_that_is_ahead(journal_in, tmp_path):
+    _, epoch = journal_in(tmp_path, clock_ms=lambda: 5_000)
+
+    assert epoch == 5_000
+
+
+def test_an_epoch_rises_when_the_clock_went_back(journal_in, tmp_path):
+    first, _ = journal_in(tmp_path, clock_ms=lambda: 5_000)
+    first.close()
+
+    _, epoch = journal_in(tmp_path, clock_ms=lambda: 3_000)
+
+    assert epoch == 5_001
+
+
+def test_a_raised_epoch_counts_at_the_next_start(journal_in, ear, tmp_path):
+    first, _ = journal_in(tmp_path, clock_ms=lambda: 5_000)
+    first.submit(1, [("epoch", 9_000), ("epoch", 8_000)])
+    assert ear.hear().sequence == 1
+    first.close()
+
+    _, epoch = journal_in(tmp_path, clock_ms=lambda: 5_000)
+
+    assert epoch == 9_001
+
+
+def test_without_a_journal_the_epoch_is_the_clock_and_everything_counts_as_written():
+    journal = NullJournal(clock_ms=lambda: 7)
+
+    assert journal.start(None) == 7
+    assert journal.submit(1, [("epoch", 8)]) is True
+    journal.close()
+
+
+# --- commits
+
+
+def test_what_is_announced_is_on_disk(journal_in, ear, tmp_path):
+    journal, _ = journal_in(tmp_path)
+
+    journal.submit(1, [("row", 1, ""), ("row", 2, "")])
+    journal.submit(2, [("row", 3, "")])
+    heard = ear.hear_until(2)
+    journal.close()
+
+    assert {announcement.state for announcement in heard} == {JournalState.COMMITTED}
+    assert rows(tmp_path) == [1, 2, 3]
+
+
+def test_what_waits_is_one_commit(journal_in, ear, tmp_path):
+    journal, _ = journal_in(tmp_path)
+
+    for n in range(1, 2_001):
+        journal.submit(n, [("row", n, "")])
+    heard = ear.hear_until(2_000)
+
+    sequences = [announcement.sequence for announcement in heard]
+    assert sequences == sorted(set(sequences))
+    assert len(sequences) < 1_000
+
+
+def test_a_flood_is_committed_in_parts(journal_in, ear, tmp_path):
+    journal, _ = journal_in(tmp_path)
+    many = OPERATIONS_PER_COMMIT_MAX * 2
+
+    for n in range(1, many + 1):
+        journal.submit(n, [("row", n, "")])
+    heard = ear.hear_until(many)
+    journal.close()
+
+    assert len(heard) >= 2
+    assert rows(tmp_path) == list(range(1, many + 1))
+
+
+def test_close_writes_what_was_submitted(journal_in, tmp_path):
+    journal, _ = journal_in(tmp_path)
+
+    for n in range(1, 501):
+        journal.submit(n, [("row", n, "")])
+    journal.close()
+
+    assert rows(tmp_path) == list(range(1, 501))
+
+
+@pytest.mark.parametrize(("durability", "level"), [("power", 2), ("process", 1)])
+def test_durability_is_how_hard_a_commit_is_synchronized(tmp_path, durability, level):
+    path = tmp_path / "journal.db"
+    connection = open_file(path, durability=Durability(durability), statements=STATEMENTS)
+
+    with contextlib.closing(connection):
+        assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_operations_keep_their_order_and_all_or_none_are_written():
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("CREATE TABLE row (n INTEGER PRIMARY KEY)")
+    statements = {
+        "add": "INSERT INTO row VALUES (?)",
+        "shift": "UPDATE row SET n = n + ?",
+    }
+
+    commit(connection, statements, [("add", 1), ("shift", 10), ("add", 2), ("add", 3)])
+    with pytest.raises(sqlite3.IntegrityError):
+        commit(connection, statements, [("add", 4), ("add", 4)])
+
+    assert connection.execute("SELECT n FROM row").fetchall() == [(2,), (3,), (11,)]
+    assert not connection.in_transaction
+    connection.close()
+
+
+def test_an_operation_that_cannot_be_written_ends_the_journal_for_good(journal_in, ear, tmp_path):
+    journal, _ = journal_in(tmp_path)
+
+    journal.submit(1, [("row", 1, "")])
+    journal.submit(2, [("row", 1, "")])
+
+    heard = ear.hear()
+    if heard.state is JournalState.COMMITTED:
+        heard = ear.hear()
+    assert heard.state is JournalState.FAILED
+    assert "UNIQUE" in heard.reason
+
+
+# --- one owner
+
+
+def test_a_second_broker_is_refused_at_once_and_told_who_has_it(journal_in, ear, tmp_path):
+    journal_in(tmp_path)
+    second = SqliteJournal(tmp_path)
+
+    started = time.monotonic()
+    with pytest.raises(JournalError, match=rf"in use by the broker of process {os.getpid()}"):
+        second.start(ear.announcer)
+
+    assert time.monotonic() - started < 1.0
+
+
+def test_nobody_else_can_open_the_file_while_a_broker_has_it(journal_in, tmp_path):
+    journal_in(tmp_path)
+
+    other = sqlite3.connect(tmp_path / "journal.db", timeout=0)
+    with contextlib.closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("SELECT * FROM meta")
+
+    assert not (tmp_path / "journal.db-shm").exists()
+
+
+def test_a_closed_journal_gives_its_folder_free(journal_in, tmp_path):
+    first, epoch = journal_in(tmp_path)
+    first.close()
+
+    _, later = journal_in(tmp_path)
+
+    assert later > epoch
+
+
+# --- what a start refuses
+
+
+def test_a_file_that_is_no_journal_is_refused(journal_in, tmp_path):
+    (tmp_path / "journal.db").write_bytes(b"not a database, but long enough to be looked at" * 100)
+
+    with pytest.raises(JournalError, match="cannot be read: file is not a database"):
+        journal_in(tmp_path)
+
+
+def test_a_damaged_file_is_refused_and_not_repaired(journal_in, ear, tmp_path):
+    journal, _ = journal_in(tmp_path)
+    for n in range(1, 2_001):
+        journal.submit(n, [("row", n, "x" * 100)])
+    ear.hear_until(2_000)
+    journal.close()
+    file = tmp_path / "journal.db"
+    content = bytearray(file.read_bytes())
+    content[20_000:28_000] = os.urandom(8_000)
+    file.write_bytes(content)
+
+    with pytest.raises(JournalError, match=r"damaged|cannot be read"):
+        journal_in(tmp_path)
+
+    assert file.read_bytes() == content
+
+
+def test_a_newer_schema_is_refused(journal_in, tmp_path):
+    journal, _ = journal_in(tmp_path)
+    journal.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+        connection.execute("UPDATE meta SET value = 99 WHERE key = 'schema'")
+        connection.commit()
+
+    with pytest.raises(JournalError, match="has schema 99"):
+        journal_in(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(journal_in, tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(JournalError, match="--data-dir"):
+        journal_in(tmp_path / "file" / "data")
+
+
+def test_a_refused_start_leaves_no_thread_and_no_lock(journal_in, tmp_path):
+    (tmp_path / "journal.db").write_bytes(b"x" * 5_000)
+    with pytest.raises(JournalError):
+        journal_in(tmp_path)
+    (tmp_path / "journal.db").unlink()
+
+    journal_in(tmp_path)
+
+    assert sum(thread.name == "journal" for thread in threading.enumerate()) == 1
+
+
+# --- crashes and full disks, in processes of their own
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from broker.journal import SqliteJournal
+from tests.broker import test_journal as here
+
+ear = here.Ear()
+journal = SqliteJournal(
+    Path(sys.argv[1]), operations=here.OPERATIONS, statements=here.STATEMENTS
+)
+print("epoch", journal.start(ear.announcer), flush=True)
+sequence = submitted = announced = 0
+while True:
+    while submitted - announced < 300:
+        sequence += 1
+        journal.submit(sequence, [("row", 2 * sequence, "x" * 200), ("row", 2 * sequence + 1, "")])
+        submitted = sequence
+    announced = ear.hear().sequence
+    print(announced, flush=True)
+"""
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from broker.journal import SqliteJournal
+from tests.broker import test_journal as here
+
+ear = here.Ear()
+journal = SqliteJournal(
+    Path(sys.argv[1]), operations=here.OPERATIONS, statements=here.STATEMENTS
+)
+journal.start(ear.announcer)
+journal.submit(1, [("row", 1, "x")])
+ear.hear()
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+journal.submit(2, [("row", n, "x" * 1000) for n in range(2, 1_002)])
+print(ear.hear().state, flush=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+print(ear.hear().state, flush=True)
+print(ear.hear().sequence, flush=True)
+journal.submit(3, [("row", 5_000, "x")])
+print(ear.hear().sequence, flush=True)
+journal.close()
+ear.close()
+"""
+
+
+def run_child(code, folder):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [1, 2, 7, 30])
+def test_a_killed_process_loses_nothing_that_was_announced(journal_in, tmp_path, lines):
+    with run_child(WRITER, tmp_path) as child:
+        epoch = int(child.stdout.readline().split()[1])
+        for _ in range(lines):
+            announced = int(child.stdout.readline())
+        child.send_signal(signal.SIGKILL)
+        # What it said before the end came counts as well.
+        said = [line for line in child.stdout.read().split("\n") if line.strip()]
+    announced = int(said[-1]) if said else announced
+
+    journal, later = journal_in(tmp_path, clock_ms=lambda: 0)
+    journal.close()
+
+    kept = rows(tmp_path)
+    assert kept == list(range(2, len(kept) + 2))
+    assert len(kept) % 2 == 0
+    assert len(kept) // 2 >= announced
+    assert later == epoch + 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    resource.getrlimit(resource.RLIMIT_FSIZE)[1] != resource.RLIM_INFINITY,
+    reason="files are limited here already",
+)
+def test_a_disk_without_room_is_told_and_used_again_when_there_is_some(journal_in, tmp_path):
+    with run_child(FULL, tmp_path) as child:
+        said = child.stdout.read().split("\n")
+
+    assert said[:4] == ["stuck", "recovered", "2", "3"]
+    assert child.returncode == 0
+    journal, _ = journal_in(tmp_path)
+    journal.close()
+    assert rows(tmp_path) == [*range(1, 1_002), 5_000]
+
+
+def test_close_does_not_wait_for_room(ear, tmp_path, monkeypatch):
+    class Full(sqlite3.Connection):
+        def executemany(self, *arguments):
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+    def connect(path, **options):
+        return original(path, factory=Full, **options)
+
+    original = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    journal = SqliteJournal(tmp_path)
+    journal.start(ear.announcer)
+    journal.submit(1, [("epoch", 1)])
+    assert ear.hear().state is JournalState.STUCK
+
+    started = time.monotonic()
+    journal.close()
+
+    assert time.monotonic() - started < 1.0
