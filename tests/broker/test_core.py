@@ -577,7 +577,7 @@ def test_a_child_whose_parent_is_lost_ends_for_its_client(talk, where):
     actor = talk.actor(free=1)
     talk.client(1).submits(7)
     (parent,) = assigned(actor)
-    other = talk.actor(12, name="host/1", free=where == "assigned")
+    other = talk.actor(12, name="host/1", free=int(where == "assigned"))
     nested = talk.client(2).submits(1, parent=parent)
     assert talk.state(nested, 1) == where
 
