@@ -1,7 +1,8 @@
 """What a task sees of its run, and of the actor that runs it."""
 
+import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -91,6 +92,7 @@ class Run(TaskContext):
         "assignment",
         "is_canceled_flag",
         "place",
+        "resetting",
         "resident",
         "stop_task",
     )
@@ -102,7 +104,9 @@ class Run(TaskContext):
         self.resident: Resident | None = None
         self.is_canceled_flag = False
         # How to tell a coroutine that nobody wants it; set while it runs.
-        self.stop_task: Any = None
+        self.stop_task: Callable[[], object] | None = None
+        # The environment's return to what it was, where the event loop does that.
+        self.resetting: asyncio.Task[None] | None = None
         self._runtime = runtime
         self._is_released = False
         self._lock = threading.Lock()

@@ -1,23 +1,23 @@
 """The actor without its sockets and threads: events and the time in, frames and starts out.
 
-What the broker is told is computed from what the mailbox holds, and said only where it differs from what the broker
-must already think. An outcome is kept until it is acknowledged, whatever becomes of sessions meanwhile.
+The order in which things happen stands here; what is held, granted and kept stands in `mailbox`,
+`grant` and `outcomes`. The rule that must not be broken: each assignment that was received ends in an
+outcome, a REJECT, or a STOP, and until then stands in every inventory.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from math import inf
-from typing import Any, Final
+from typing import Any
 
+from actor.grant import Statement, check_credit, compute_credit
+from actor.inventory import make_beat, make_hello
 from actor.labels import merge_labels
-from actor.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, Warmth
-from actor.settings import SLOT, Settings
-from wire.codec import INLINE_BYTES_MAX
+from actor.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, StopOrder, Warmth
+from actor.outcomes import Outcomes, failure_timeout, failure_too_large
+from actor.settings import Settings
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import Labels, satisfies_all
 from wire.messages import (
-    ActorBeat,
-    ActorHello,
     Assign,
     Beat,
     Bye,
@@ -28,10 +28,7 @@ from wire.messages import (
     Frame,
     Function,
     Held,
-    Holding,
-    Kept,
     LabelsChanged,
-    Outcome,
     OutcomeAck,
     Reject,
     Release,
@@ -40,44 +37,15 @@ from wire.messages import (
     Template,
     Token,
 )
+from wire.payload import size_of
 from wire.session import Due, PeerSession, State, Verdict
 from wire.tables import ReceiverTable
 
-# A frame of outcomes that are said again stays far below the limits of a control frame.
-COMMANDS_A_FRAME_MAX: Final = 512
-PAYLOADS_A_FRAME_MAX: Final = 16_384
-# What keeping an outcome costs beside its octets.
-KEPT_OVERHEAD_BYTES: Final = 256
+# After a send that found no connection; ZeroMQ reconnects by itself, about as often.
+RETRY_S = 0.25
 
 Note = tuple[str, dict[str, Any]]
 Outgoing = tuple[Frame[Any], Sequence[Buffer]]
-
-
-class KeptOutcome:
-    """An outcome that the broker has not acknowledged."""
-
-    __slots__ = ("client", "command", "payloads", "size", "task", "token")
-
-    def __init__(self, assignment: Assignment, command: Outcome, payloads: Payloads) -> None:
-        """Keep *command* with its payload frames for *assignment*."""
-        self.token = assignment.token
-        self.client = assignment.client
-        self.task = assignment.task
-        self.command = command
-        self.payloads = payloads
-        self.size = KEPT_OVERHEAD_BYTES + len(command.body) + sum(map(len, payloads))
-
-
-class StopOrder:
-    """Whom to tell that nobody wants it any more."""
-
-    __slots__ = ("assignment", "force", "reason")
-
-    def __init__(self, assignment: Assignment, *, force: bool, reason: str) -> None:
-        """Name the run and why."""
-        self.assignment = assignment
-        self.force = force
-        self.reason = reason
 
 
 class ActorCore:
@@ -89,32 +57,30 @@ class ActorCore:
         self.incarnation = incarnation
         self.session = PeerSession(now, seed=incarnation)
         self.mailbox = Mailbox(settings.slots, settings.environments_max)
+        self.outcomes = Outcomes()
         self.labels: Labels = dict(settings.labels)
         self.labels_version = 1
         self.is_draining = False
-        # Why the process has to end although something runs, or nothing.
+        # Why the process has to end although something runs.
         self.exit_reason = ""
-        self.kept: dict[Token, KeptOutcome] = {}
-        self._kept_bytes = 0
         self._upserted: Labels = {}
         self._now = now
-        # What the broker knows: of this session's tables, labels and credit.
+        # What the broker has of this session: tables, labels, credit.
         self._functions: ReceiverTable[tuple[bytes, Buffer]] = ReceiverTable(0)
         self._recipes: ReceiverTable[Recipe] = ReceiverTable(0)
         self._labels_said = 0
-        self._said: list[Any] | None = None
-        # What it is to be told: since HELLO, outcomes apart, which are said again in any case.
+        self._said = Statement()
+        # What it is to be told since the last HELLO.
         self._commands: list[Reject | Release] = []
-        self._fresh: list[KeptOutcome] = []
-        # Outcomes on their way: the frame that carries them, oldest first.
-        self._in_flight: deque[tuple[int, list[Token]]] = deque()
-        self._settled: list[Token] = []
         self._stops: list[StopOrder] = []
         self._starts: list[Assignment] = []
         self._notes: list[Note] = []
         self._beat_at = inf
         self._drain_at = inf
+        # When the process ends, for runs that must end and have not returned.
         self._force_at = inf
+        # When each run has had its time; only those that have a limit.
+        self._timeouts: dict[Token, float] = {}
         self._bye_session = 0
         # The highest token that ever came: numbers only grow, so what is not above it came before.
         self._highest: Token = (0, 0)
@@ -130,7 +96,7 @@ class ActorCore:
             return False
         if self.session.state is State.ENDED or self._now >= self._drain_at:
             return True
-        return not self.mailbox.held and not self.kept and not self.session.is_open
+        return not (self.mailbox.held or self.outcomes.kept or self.session.is_open)
 
     @property
     def failure(self) -> Error | None:
@@ -140,11 +106,14 @@ class ActorCore:
 
     def deadline(self) -> float:
         """Return when the core next wants a tick."""
-        return min(self.session.deadline(), self._beat_at, self._drain_at, self._force_at)
+        timeout_at = min(self._timeouts.values()) if self._timeouts else inf
+        now = self._now if self._is_stale or self._starts or self._stops else inf
+        own = min(now, self._beat_at, self._drain_at, self._force_at, timeout_at)
+        return min(own, self.session.deadline())
 
     def take_starts(self) -> list[Assignment]:
         """Return what is to be started now, in order; each has its slots and its turn."""
-        if self._is_stale:
+        while self._is_stale:
             self._pump()
         starts, self._starts = self._starts, []
         return starts
@@ -155,8 +124,8 @@ class ActorCore:
         return stops
 
     def take_settled(self) -> list[Token]:
-        """Return the runs that can be forgotten: their outcome is at the broker, or nobody wants it."""
-        settled, self._settled = self._settled, []
+        """Return the runs that the board can forget."""
+        settled, self.outcomes.settled = self.outcomes.settled, []
         return settled
 
     def take_notes(self) -> list[Note]:
@@ -171,9 +140,7 @@ class ActorCore:
         self._now = now
         match self.session.accept(frame, now):
             case Verdict.COMMANDS:
-                in_flight = self._in_flight
-                while in_flight and in_flight[0][0] <= frame.received:
-                    self._settled += in_flight.popleft()[1]
+                self.outcomes.received(frame.received)
                 try:
                     self._act(frame, payloads)
                 except RemoteProtocolError as error:
@@ -181,9 +148,7 @@ class ActorCore:
             case Verdict.WELCOME:
                 self._open(now)
             case Verdict.CLOSED:
-                self._note(
-                    "session_closed", reason="the broker does not know it, or a frame is missing"
-                )
+                self._note("session_closed", reason="WHO, or a frame is missing")
             case Verdict.FATAL:
                 assert self.session.error is not None
                 self._note("refused", reason=self.session.error.message)
@@ -196,16 +161,19 @@ class ActorCore:
         self.session.close(now)
 
     def broken(self, now: float) -> None:
-        """Note that a frame could not be sent: there is no connection, so what was said is lost."""
-        self.session.close(now, wait_s=min(0.25, self.session.heartbeat_s))
+        """Note that a frame could not be sent: no connection, so what was said is lost."""
+        self.session.close(now, wait_s=RETRY_S)
 
     def tick(self, now: float) -> None:
-        """Note the time."""
+        """Note the time, and end what has had its own."""
         self._now = now
+        if self._timeouts:
+            for token in [token for token, at in self._timeouts.items() if now >= at]:
+                self._time_out(token)
         if now >= self._force_at:
             self._end_by_force()
 
-    def finished(
+    def finished(  # noqa: PLR0917 - on the path of each task.
         self,
         token: Token,
         status: Status,
@@ -214,7 +182,7 @@ class ActorCore:
         run_s: float,
         now: float,
     ) -> None:
-        """Take the outcome of a run, and its slot and turn back. An unknown one is ignored."""
+        """Take the outcome of a run, and its slots and turn back. An unknown one is ignored."""
         self._now = now
         assignment = self.mailbox.held.get(token)
         if assignment is None or assignment.held is Held.WAITING:
@@ -222,18 +190,22 @@ class ActorCore:
         self.mailbox.end(assignment)
         if self.mailbox.waiting:
             self._is_stale = True
+        if self._timeouts:
+            self._timeouts.pop(token, None)
+        if self._force_at != inf and not self._has_unwanted():
+            self._force_at = inf
         if assignment.is_stopped:
-            self._settled.append(token)
+            self.outcomes.settled.append(token)
             return
-        if len(body) > INLINE_BYTES_MAX:
-            frames, body = (body, *frames), b""
-        command = Outcome(token[0], token[1], status, bytes(body), len(frames), run_s)
-        kept = self.kept[token] = KeptOutcome(assignment, command, frames)
-        self._kept_bytes += kept.size
-        self._fresh.append(kept)
+        welcome = self.session.welcome
+        octets = len(body) + (sum(map(size_of, frames)) if frames else 0)
+        if welcome is not None and octets > welcome.payload_bytes_max:
+            status, frames = Status.FAILURE, ()
+            body = failure_too_large(assignment, octets, welcome.payload_bytes_max)
+        self.outcomes.keep(assignment, status, body, frames, run_s)
 
     def release(self, token: Token, typed: dict[str, int] | None, now: float) -> bool:
-        """Take back the slots and the turn of a running one; tell whether it had any of that left."""
+        """Take back the slots and the turn of a running one; tell whether it had any of that."""
         self._now = now
         assignment = self.mailbox.held.get(token)
         if assignment is None or not self.mailbox.release(assignment, typed):
@@ -244,7 +216,7 @@ class ActorCore:
         return True
 
     def change_labels(self, labels: Labels, now: float, *, deleted: Sequence[str] = ()) -> None:
-        """Offer *labels* from now on in place of what stood under their keys, and take back those *deleted*."""
+        """Offer *labels* in place of what stood under their keys, and take back those *deleted*."""
         self._now = now
         self._upserted = {**self._upserted, **labels}
         for key in deleted:
@@ -259,13 +231,13 @@ class ActorCore:
             self._is_stale = True
 
     def drain(self, now: float, deadline_s: float | None = None) -> None:
-        """Ask for no more, hand back what waits, and leave when the rest is done or *deadline_s* has passed."""
+        """Ask for no more, hand back what waits, leave when the rest is done or after *deadline_s*."""
         self._now = now
         if deadline_s is not None:
             self._drain_at = min(self._drain_at, now + deadline_s)
         if not self.is_draining:
             self.is_draining = True
-            self._note("draining", holding=len(self.mailbox.held), kept=len(self.kept))
+            self._note("draining", holding=len(self.mailbox.held), kept=len(self.outcomes.kept))
         self._hand_back("draining")
 
     def flush(self, now: float) -> list[Outgoing]:
@@ -277,56 +249,52 @@ class ActorCore:
             return [(self._hello(now), ())]
         if not session.is_open:
             return []
-        if self._is_stale:
-            self._pump()
         commands: list[Any] = []
         if self._labels_said != self.labels_version:
             self._labels_said = self.labels_version
             commands.append(LabelsChanged(self.labels_version, self.labels))
         credit = self._credit()
-        if due is Due.BEAT or now >= self._beat_at:
+        if now >= self._beat_at or due is Due.BEAT:
             self._beat_at = now + session.heartbeat_s
-            commands.append(self._beat(credit))
-            self._say(credit)
-        elif self._said != [credit.free, credit.ahead, credit.room, credit.turns, credit.typed]:
+            commands.append(make_beat(credit, self.labels_version, self.labels, self.mailbox))
+            self._said.say(credit)
+        elif self._said.differs(credit):
             commands.append(credit)
-            self._say(credit)
+            self._said.say(credit)
         if self._commands:
             commands += self._commands
             self._commands = []
         sent: list[Outgoing] = []
         payloads: list[Buffer] = []
-        if self._fresh:
-            commands, payloads = self._add_outcomes(commands, sent, now)
+        if self.outcomes.has_fresh:
+            for outcomes, payloads, tokens in self.outcomes.take_fresh():
+                # Slots and labels stand before the first outcome, whichever frame that is in.
+                frame = session.frame([*commands, *outcomes], now)
+                sent.append((frame, payloads))
+                self.outcomes.sent(frame.number, tokens)
+                commands = []
         if self._may_leave():
             self._bye_session = session.number
             commands.append(Bye("drained"))
         if commands:
-            sent.append((session.frame(commands, now), payloads))
+            sent.append((session.frame(commands, now), ()))
         return sent
 
     def check(self) -> None:
         """Assert every invariant."""
         self.mailbox.check()
-        assert not self.kept.keys() & self.mailbox.held.keys()
-        assert self._kept_bytes == sum(kept.size for kept in self.kept.values())
-        assert all(kept.token in self.kept for kept in self._fresh)
-        assert all(token <= self._highest for token in self.mailbox.held)
+        self.outcomes.check()
+        held = self.mailbox.held
+        # A run that has had its time has its outcome before it returns.
+        assert all(held[token].is_stopped for token in self.outcomes.kept.keys() & held.keys())
+        assert all(token <= self._highest for token in held)
+        assert self._timeouts.keys() <= held.keys()
         credit = self._credit()
-        held = len(self.mailbox.waiting) + len(self.mailbox.holders)
-        slots = self.settings.slots.get(SLOT, 0)
-        assert 0 <= credit.free <= slots
-        assert 0 <= credit.ahead <= self.settings.prefetch
-        # Whatever was assigned, what is granted on top never exceeds slots and mailbox.
-        if all(len(a.slots) == 1 for a in self.mailbox.held.values()):
-            assert credit.free + credit.ahead <= max(0, slots + self.settings.prefetch - held) or (
-                any(a.slots.get(SLOT) != 1 for a in self.mailbox.held.values())
-            )
+        check_credit(credit, self.mailbox, self.settings.prefetch)
         if self.is_draining:
             assert credit.free == credit.ahead == credit.room == 0
             assert not self.mailbox.waiting
-        for order in self._stops:
-            assert order.assignment.is_stopped
+        assert all(order.assignment.is_stopped for order in self._stops)
         assert self._labels_said <= self.labels_version
 
     # --- what the broker says
@@ -342,7 +310,7 @@ class ActorCore:
                 case Beat():
                     pass
                 case OutcomeAck():
-                    self._acknowledge(command)
+                    self.outcomes.acknowledge((*command.accepted, *command.stale))
                 case Function():
                     mine = payloads[at : at + command.frames]
                     at += command.frames
@@ -365,13 +333,10 @@ class ActorCore:
                     self._note("not_for_an_actor", command=type(command).__name__)
 
     def _recipe(self, command: Template) -> Recipe:
-        code = {digest: code for digest, code in self._functions.values()}
+        code = dict(self._functions.values())
         call = command.call
-        return Recipe(
-            call,
-            code=code.get(call.function),
-            blob=code.get(call.environment.blob) if call.environment else None,
-        )
+        blob = code.get(call.environment.blob) if call.environment else None
+        return Recipe(call, code=code.get(call.function), blob=blob)
 
     def _assign(self, epoch: int, command: Assign, payloads: Payloads) -> None:
         token = (epoch, command.number)
@@ -379,11 +344,11 @@ class ActorCore:
             self._note("assigned_twice", token=token)
             return
         self._highest = token
-        self._spend(command)
+        recipe = self._recipes.get(command.template)
+        self._said.spend(recipe)
         if self._bye_session == self.session.number:
             # BYE hands back whatever the broker believes to be here.
             return
-        recipe = self._recipes.get(command.template)
         if recipe is None:
             self._reject(token, f"template {command.template} did not come")
         elif recipe.missing:
@@ -391,7 +356,7 @@ class ActorCore:
         elif not self.mailbox.fits(recipe.slots):
             self._reject(token, f"needs {recipe.slots}, this actor has {self.settings.slots}")
         elif self.is_draining or self._force_at != inf:
-            self._reject(token, "draining")
+            self._reject(token, "draining" if self.is_draining else "the process is about to end")
         else:
             assignment = Assignment(
                 token,
@@ -413,47 +378,33 @@ class ActorCore:
             self.mailbox.drop(assignment)
             self._is_stale = True
             return
+        self._order_stop(assignment, force=command.force, reason=command.reason)
+
+    def _order_stop(self, assignment: Assignment, *, force: bool, reason: str) -> None:
+        """Tell a running one that nobody wants it; with *force* the process ends unless it returns."""
         assignment.is_stopped = True
-        self._stops.append(StopOrder(assignment, force=command.force, reason=command.reason))
-        if command.force:
+        self._timeouts.pop(assignment.token, None)
+        self._stops.append(StopOrder(assignment, force=force, reason=reason))
+        if force:
+            assignment.must_end = True
             self._force_at = min(self._force_at, self._now + self.settings.force_grace_s)
             self._hand_back("the process is about to end")
-
-    def _acknowledge(self, command: OutcomeAck) -> None:
-        for token in (*command.accepted, *command.stale):
-            kept = self.kept.pop(token, None)
-            if kept is not None:
-                self._kept_bytes -= kept.size
-                self._settled.append(token)
-                if self._fresh:
-                    self._fresh = [fresh for fresh in self._fresh if fresh is not kept]
 
     # --- sessions
 
     def _hello(self, now: float) -> Frame[Any]:
-        """Open a session with all that is held. What happened until now stands in it, what happens from now on does not."""
-        settings = self.settings
+        """Open a session. What happened until now stands in HELLO, what happens after is said."""
         self._commands = []
-        self._fresh = []
-        self._in_flight.clear()
+        self.outcomes.begin_session()
         self._beat_at = inf
         self._labels_said = self.labels_version
-        hello = ActorHello(
-            self.incarnation,
-            settings.name,
-            settings.host,
-            settings.pid,
-            settings.python,
-            self.labels_version,
-            self.labels,
-            settings.slots,
-            settings.prefetch,
-            [
-                Holding(held.client, held.task, held.token, held.held)
-                for held in self.mailbox.held.values()
-                if not held.is_stopped
-            ],
-            [Kept(kept.client, kept.task, kept.token) for kept in self.kept.values()],
+        hello = make_hello(
+            self.settings,
+            incarnation=self.incarnation,
+            labels_version=self.labels_version,
+            labels=self.labels,
+            held=self.mailbox.held.values(),
+            kept=self.outcomes.inventory(),
         )
         return self.session.hello(hello, now)
 
@@ -462,8 +413,8 @@ class ActorCore:
         assert welcome is not None
         self._functions = ReceiverTable(welcome.functions_max)
         self._recipes = ReceiverTable(welcome.templates_max)
-        self._said = None
-        self._fresh = list(self.kept.values())
+        self._said.void()
+        self.outcomes.say_all()
         self._beat_at = now + welcome.heartbeat_s
         self._note("welcome", epoch=self.session.epoch, holding=len(self.mailbox.held))
 
@@ -471,89 +422,16 @@ class ActorCore:
         return (
             self.is_draining
             and not self.mailbox.held
-            and not self.kept
+            and not self.outcomes.kept
             and self._bye_session != self.session.number
         )
 
-    def _beat(self, credit: Credit) -> ActorBeat:
-        return ActorBeat(
-            credit,
-            self.labels_version,
-            self.labels,
-            [held.token for held in self.mailbox.held.values() if not held.is_stopped],
-            {
-                identity: replica.warmth.value
-                for identity, replica in self.mailbox.residents.by_id.items()
-            },
-        )
-
-    def _add_outcomes(
-        self, commands: list[Any], sent: list[Outgoing], now: float
-    ) -> tuple[list[Any], list[Buffer]]:
-        """Append the fresh outcomes to *commands*; what does not fit into one frame goes into more, before it."""
-        payloads: list[Buffer] = []
-        tokens: list[Token] = []
-        for kept in self._fresh:
-            count = len(payloads) + len(kept.payloads)
-            if len(commands) >= COMMANDS_A_FRAME_MAX or (payloads and count > PAYLOADS_A_FRAME_MAX):
-                frame = self.session.frame(commands, now)
-                sent.append((frame, payloads))
-                self._in_flight.append((frame.number, tokens))
-                commands, payloads, tokens = [], [], []
-            commands.append(kept.command)
-            payloads += kept.payloads
-            tokens.append(kept.token)
-        self._in_flight.append((self.session.sent + 1, tokens))
-        self._fresh = []
-        return commands, payloads
-
-    # --- credit
-
     def _credit(self) -> Credit:
-        """Compute what the actor grants from what it holds."""
-        settings, mailbox = self.settings, self.mailbox
-        residents = mailbox.residents
-        may_grant = not (
-            self.is_draining or self._force_at != inf or self._kept_bytes > settings.kept_bytes_max
-        )
-        unclaimed = mailbox.slots_unclaimed()
-        free = unclaimed.pop(SLOT, 0)
-        if not may_grant:
-            return Credit(0, 0, 0, dict.fromkeys(residents.by_id, 0), {})
-        ahead = min(settings.prefetch, settings.prefetch + free)
-        awaited = mailbox.awaited() if mailbox.waiting else {}
-        return Credit(
-            max(0, free),
-            max(0, ahead),
-            residents.room(awaited),
-            residents.turns(awaited) if residents.by_id else {},
-            {kind: max(0, amount) for kind, amount in unclaimed.items()} if unclaimed else {},
-        )
+        is_full = self.outcomes.octets > self.settings.kept_bytes_max
+        may_grant = not (self.is_draining or is_full or self._force_at != inf)
+        return compute_credit(self.mailbox, self.settings.prefetch, may_grant=may_grant)
 
-    def _say(self, credit: Credit) -> None:
-        self._said = [credit.free, credit.ahead, credit.room, dict(credit.turns), credit.typed]
-
-    def _spend(self, command: Assign) -> None:
-        """Follow what the broker computes: one assignment takes one of what was stated."""
-        said = self._said
-        if said is None:
-            return
-        if said[0] > 0:
-            said[0] -= 1
-        else:
-            said[1] = max(0, said[1] - 1)
-        recipe = self._recipes.get(command.template)
-        if recipe is None or recipe.slots != {SLOT: 1}:
-            # Only the plain case is followed; after any other the whole is stated again.
-            self._said = None
-        elif recipe.call.environment is not None:
-            identity, turns = recipe.call.environment.id, said[3]
-            if identity in turns:
-                turns[identity] = max(0, turns[identity] - 1)
-            else:
-                said[2] = max(0, said[2] - 1)
-
-    # --- starting
+    # --- starting and ending
 
     def _pump(self) -> None:
         """Start whatever can start, rejecting what the labels satisfy no more."""
@@ -572,6 +450,8 @@ class ActorCore:
                 recipe.satisfied_version = self.labels_version
             mailbox.start(assignment)
             self._starts.append(assignment)
+            if recipe.call.timeout_s is not None:
+                self._timeouts[assignment.token] = self._now + recipe.call.timeout_s
             if assignment.evicts:
                 self._relabel()
 
@@ -592,13 +472,24 @@ class ActorCore:
             self.labels_version += 1
             self._is_stale = True
 
+    def _time_out(self, token: Token) -> None:
+        """End a run that has had its time: its outcome is said now, whenever it returns."""
+        assignment = self.mailbox.held[token]
+        timeout_s = assignment.recipe.call.timeout_s
+        assert timeout_s is not None
+        body = failure_timeout(assignment)
+        self.outcomes.keep(assignment, Status.FAILURE, body, (), timeout_s)
+        self._note("timed_out", token=token, after_s=timeout_s)
+        self._order_stop(assignment, force=True, reason="its timeout is over")
+
+    def _has_unwanted(self) -> bool:
+        return any(held.must_end for held in self.mailbox.held.values())
+
     def _end_by_force(self) -> None:
-        """End the process for runs that must end and did not return, unless they have meanwhile."""
+        """End the process for runs that must end and did not return."""
+        assert self._has_unwanted()
         self._force_at = inf
-        if any(held.is_stopped for held in self.mailbox.held.values()):
-            self.exit_reason = "a run that was to be ended did not return"
-        else:
-            self._is_stale = True
+        self.exit_reason = "a run that was to be ended did not return"
 
     def _note(self, event: str, **fields: object) -> None:
         self._notes.append((event, fields))

@@ -62,7 +62,6 @@ class Loop:
     def post(self, method: Callable[..., Any], *arguments: object) -> None:
         """Have the I/O thread call *method* with *arguments* and the time; from any thread."""
         self._inbox.append((method, arguments))
-        # The flag falls before the inbox is emptied, so what is appended while it stands is not missed.
         if not self._is_awake:
             self._is_awake = 1
             self._waker.wake()
@@ -72,6 +71,7 @@ class Loop:
         if self._must_drain:
             os._exit(EXIT_FORCED)
         self._must_drain = 1
+        self._is_awake = 1
         self._waker.wake()
 
     def change_labels(self, labels: Labels, deleted: Sequence[str]) -> None:
@@ -118,14 +118,13 @@ class Loop:
         if can_receive:
             self._receive(now)
         if self._is_awake or self._inbox:
-            self._is_awake = 0
+            # In this order: what is posted after the flag has fallen wakes again, the rest is seen.
             self._waker.clear()
+            self._is_awake = 0
             inbox = self._inbox
             while inbox:
                 method, arguments = inbox.popleft()
                 method(*arguments, now)
-        elif self._must_drain:
-            self._waker.clear()
         for assignment in core.take_starts():
             self.slots.start(assignment)
         for order in core.take_stops():

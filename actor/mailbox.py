@@ -16,19 +16,31 @@ from wire.messages import Call, Environment, Held, Token
 Buffer = bytes | bytearray | memoryview
 Payloads = Sequence[Buffer]
 NO_SLOTS: Final[dict[str, int]] = {}
+ONE_SLOT: Final[dict[str, int]] = {SLOT: 1}
 
 
 class Recipe:
     """What a TEMPLATE says, with the code that it names; what the calls of one function share."""
 
-    __slots__ = ("blob", "call", "code", "missing", "satisfied_version", "slots")
+    __slots__ = (
+        "blob",
+        "call",
+        "code",
+        "is_plain",
+        "missing",
+        "satisfied_version",
+        "slots",
+        "takes_one_slot",
+    )
 
     def __init__(self, call: Call, *, code: Buffer | None, blob: Buffer | None) -> None:
-        """Remember the code, also when the broker's table forgets it; *missing* says what did not come."""
+        """Remember the code, also when the table forgets it; *missing* says what did not come."""
         self.call = call
         self.code = code
         self.blob = blob
-        self.slots = call.slots or {SLOT: 1}
+        self.slots = call.slots or ONE_SLOT
+        self.takes_one_slot = self.slots == ONE_SLOT
+        self.is_plain = self.takes_one_slot and call.environment is None
         # The version of the labels that were last found to satisfy it.
         self.satisfied_version = 0
         self.missing = ""
@@ -52,6 +64,7 @@ class Assignment:
         "is_inside",
         "is_stopped",
         "loads",
+        "must_end",
         "payloads",
         "recipe",
         "slots",
@@ -81,10 +94,24 @@ class Assignment:
         self.held = Held.WAITING
         self.slots = recipe.slots
         self.is_stopped = False
+        # Whether the process is to end unless this run returns.
+        self.must_end = False
         # Whether it has a turn in its environment; whether it must load it, after which others are gone.
         self.is_inside = False
         self.loads = False
         self.evicts: tuple[str, ...] = ()
+
+
+class StopOrder:
+    """Whom to tell that nobody wants it any more."""
+
+    __slots__ = ("assignment", "force", "reason")
+
+    def __init__(self, assignment: Assignment, *, force: bool, reason: str) -> None:
+        """Name the run and why."""
+        self.assignment = assignment
+        self.force = force
+        self.reason = reason
 
 
 class Warmth(StrEnum):
@@ -205,26 +232,35 @@ class Residents:
 class Mailbox:
     """Every assignment that the actor holds, each in exactly one place: waiting, holding slots, or released."""
 
-    __slots__ = ("capacity", "has_types", "held", "holders", "residents", "waiting")
+    __slots__ = ("capacity", "has_types", "held", "holders", "residents", "unusual", "waiting")
 
     def __init__(self, capacity: dict[str, int], environments_max: int) -> None:
         """Begin empty."""
-        self.capacity = capacity
+        self.capacity = {SLOT: 0, **capacity}
         self.has_types = any(kind != SLOT for kind in capacity)
         self.held: dict[Token, Assignment] = {}
         self.waiting: deque[Assignment] = deque()
         self.holders: dict[Token, Assignment] = {}
         self.residents = Residents(environments_max)
+        # Those held that need more than one plain slot, or an environment.
+        self.unusual: set[Token] = set()
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether there are only plain slots here, and only tasks of one."""
+        return not (self.unusual or self.residents.by_id or self.has_types)
 
     def put(self, assignment: Assignment) -> None:
         """Let *assignment* wait behind the others."""
         self.held[assignment.token] = assignment
         self.waiting.append(assignment)
+        if not assignment.recipe.is_plain:
+            self.unusual.add(assignment.token)
 
     def drop(self, assignment: Assignment) -> None:
         """Forget one that waits."""
         self.waiting.remove(assignment)
-        del self.held[assignment.token]
+        self._forget(assignment)
 
     def fits(self, slots: dict[str, int]) -> bool:
         """Tell whether so much could ever be free here."""
@@ -236,6 +272,9 @@ class Mailbox:
         One whose environment has no turn is passed over. One whose slots are not free is not: what it needs is kept
         for it, so that small ones never starve a large one.
         """
+        if self.is_plain:
+            has_slot = self.waiting and len(self.holders) < self.capacity[SLOT]
+            return self.waiting[0] if has_slot else None
         free = self.slots_free()
         for assignment in self.waiting:
             environment = assignment.recipe.call.environment
@@ -271,6 +310,8 @@ class Mailbox:
             }
             if left == assignment.slots:
                 return False
+            # From here on its slots are not those of its recipe.
+            self.unusual.add(assignment.token)
             assignment.slots = left
             return True
         del self.holders[assignment.token]
@@ -283,7 +324,7 @@ class Mailbox:
     def end(self, assignment: Assignment) -> None:
         """Forget one that returned."""
         self.release(assignment, None)
-        del self.held[assignment.token]
+        self._forget(assignment)
 
     def slots_free(self) -> dict[str, int]:
         """Return what nobody holds, of each type."""
@@ -310,8 +351,15 @@ class Mailbox:
                 counts[environment.id] = counts.get(environment.id, 0) + 1
         return counts
 
+    def _forget(self, assignment: Assignment) -> None:
+        del self.held[assignment.token]
+        if self.unusual:
+            self.unusual.discard(assignment.token)
+
     def check(self) -> None:
         """Assert that each assignment is in one place and nothing is given twice."""
+        assert self.unusual <= self.held.keys()
+        assert {t for t, a in self.held.items() if not a.recipe.is_plain} <= self.unusual
         waiting = {assignment.token for assignment in self.waiting}
         assert len(waiting) == len(self.waiting)
         assert not waiting & self.holders.keys()

@@ -8,15 +8,14 @@ import asyncio
 import contextvars
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from actor.board import Board
 from actor.code import CodeCache, is_async
 from actor.context import Identity, Run
-from actor.core import StopOrder
 from actor.environment import Environments, Resident
-from actor.mailbox import Assignment, Buffer, Warmth
+from actor.mailbox import Assignment, Buffer, StopOrder, Warmth
 from actor.settings import Launch
 from actor.threads import EventLoopThread, ThreadPool
 from sdk.errors import CLASSES, TaskCanceled, WarmslotError
@@ -104,7 +103,7 @@ class Slots:
         if resident is None or resident.resets is None:
             self._loop.post(self._loop.release, run.assignment, typed)
         elif self._events.is_current:
-            self._keep(self._reset_then_release(run, resident))
+            run.resetting = self._keep(self._reset_then_release(run, resident))
         else:
             self._reset(run, resident)
             self._loop.post(self._loop.release, run.assignment, typed)
@@ -125,7 +124,8 @@ class Slots:
             ending = describe(error)
         if ending is None:
             return
-        self._end(run, ending, began, had_slot=self._finish_turn(run))
+        self._finish_turn(run)
+        self._end(run, ending, began)
 
     def _call(self, run: Run) -> Ending | None:
         """Call the function of *run*; None when it is a coroutine, which the event loop runs."""
@@ -156,37 +156,42 @@ class Slots:
         self._keep(self._run_async(run))
 
     async def _run_async(self, run: Run) -> None:
+        """Run the coroutine of *run* in a task of its own, which alone is canceled."""
         began = time.monotonic()
         running.set(run)
+        self._board.start(run.place, run.assignment.token)
+        inner = asyncio.get_running_loop().create_task(self._await(run))
+        run.stop_task = inner.cancel
+        if run.is_canceled_flag:
+            inner.cancel()
         try:
-            self._board.start(run.place, run.assignment.token)
-            ending = await self._await(run)
-        except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
+            ending = await inner
+        except BaseException as error:  # noqa: BLE001 - canceled before its first step.
             ending = describe(error)
         run.stop_task = None
         had_slot = run.close()
+        if run.resetting is not None:
+            await run.resetting
         resident = run.resident
         if had_slot and resident is not None and resident.resets is not None:
             await asyncio.to_thread(self._reset, run, resident)
-        self._end(run, ending, began, had_slot=had_slot)
+        self._end(run, ending, began)
 
     async def _await(self, run: Run) -> Ending:
         assignment = run.assignment
         call = assignment.recipe.call
-        current = asyncio.current_task()
-        assert current is not None
-        run.stop_task = current.cancel
-        if run.is_canceled_flag:
-            raise TaskCanceled(f"task {run.id} was canceled")
-        if call.environment is not None and run.resident is None:
-            run.resident = self.environments.find(call.environment.id)
-        if call.function:
-            function = self._function(assignment)
-        else:
-            assert run.resident is not None
-            function = getattr(run.resident.instance, call.method)
-        args, kwargs = self._arguments(assignment)
-        return pack(await function(*args, **kwargs))
+        try:
+            if call.environment is not None and run.resident is None:
+                run.resident = self.environments.find(call.environment.id)
+            if call.function:
+                function = self._function(assignment)
+            else:
+                assert run.resident is not None
+                function = getattr(run.resident.instance, call.method)
+            args, kwargs = self._arguments(assignment)
+            return pack(await function(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
+            return describe(error)
 
     def _function(self, assignment: Assignment) -> Callable[..., Any]:
         """Return the function of *assignment*, unpickling it the first time."""
@@ -233,13 +238,12 @@ class Slots:
         assert found is not None
         return found
 
-    def _finish_turn(self, run: Run) -> bool:
+    def _finish_turn(self, run: Run) -> None:
         """Bring the environment back to what it was, unless that was done at the release."""
         had_slot = run.close()
         resident = run.resident
         if had_slot and resident is not None and resident.resets is not None:
             self._reset(run, resident)
-        return had_slot
 
     def _reset(self, run: Run, resident: Resident) -> None:
         """Call the environment's `reset`; one that fails makes the environment unusable."""
@@ -258,16 +262,17 @@ class Slots:
     def _changed(self, identity: str, warmth: Warmth) -> None:
         self._loop.post(self._loop.core.environment_changed, identity, warmth)
 
-    def _end(self, run: Run, ending: Ending, began: float, *, had_slot: bool) -> None:
+    def _end(self, run: Run, ending: Ending, began: float) -> None:
         status, body, frames = ending
         run_s = time.monotonic() - began
         self._loop.post(self._loop.finish, run.assignment, status, body, frames, run_s)
 
-    def _keep(self, coroutine: Any) -> None:
-        """Start *coroutine* on the event loop, which is the caller's thread, and hold it until it ends."""
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Start *coroutine* on the event loop, the caller's thread, and hold it until it ends."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def pack(value: object) -> Ending:

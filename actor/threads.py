@@ -6,7 +6,7 @@ most that ever ran at once, and its threads are used again.
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -104,15 +104,3 @@ class EventLoopThread:
 
 async def _await(awaitable: Awaitable[T]) -> T:
     return await awaitable
-
-
-def start_coroutine(
-    coroutine: Coroutine[Any, Any, None],
-    loop: asyncio.AbstractEventLoop,
-    tasks: set["asyncio.Task[None]"],
-) -> "asyncio.Task[None]":
-    """Start *coroutine* on the running *loop*, held in *tasks* until it ends."""
-    task = loop.create_task(coroutine)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    return task

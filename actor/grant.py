@@ -1,0 +1,105 @@
+"""What the actor grants, and what the broker must think of it (protocol.md section 9).
+
+The grant is computed from what the mailbox holds, each time. It is stated only where it differs from
+what the broker computes by itself: the last statement less one for each assignment since.
+"""
+
+from actor.mailbox import Mailbox, Recipe
+from actor.settings import SLOT
+from wire.messages import Credit
+
+
+def compute_credit(mailbox: Mailbox, prefetch: int, *, may_grant: bool) -> Credit:
+    """Compute what the actor grants now."""
+    residents = mailbox.residents
+    if mailbox.is_plain:
+        free = mailbox.capacity[SLOT] - len(mailbox.holders) - len(mailbox.waiting)
+        if not may_grant:
+            return Credit(0)
+        if free >= 0:
+            return Credit(free, prefetch, residents.maximum)
+        return Credit(0, max(0, prefetch + free), residents.maximum)
+    if not may_grant:
+        return Credit(0, 0, 0, dict.fromkeys(residents.by_id, 0))
+    unclaimed = mailbox.slots_unclaimed()
+    free = unclaimed.pop(SLOT, 0)
+    awaited = mailbox.awaited()
+    return Credit(
+        max(0, free),
+        max(0, min(prefetch, prefetch + free)),
+        residents.room(awaited),
+        residents.turns(awaited),
+        {kind: max(0, amount) for kind, amount in unclaimed.items()},
+    )
+
+
+class Statement:
+    """The credit that the broker counts with."""
+
+    __slots__ = ("ahead", "free", "is_void", "room", "turns", "typed")
+
+    def __init__(self) -> None:
+        """Begin without one."""
+        self.is_void = True
+        self.free = 0
+        self.ahead = 0
+        self.room = 0
+        self.turns: dict[str, int] = {}
+        self.typed: dict[str, int] = {}
+
+    def void(self) -> None:
+        """Forget it: credit dies with its session."""
+        self.is_void = True
+
+    def say(self, credit: Credit) -> None:
+        """Note what is stated now."""
+        self.is_void = False
+        self.free = credit.free
+        self.ahead = credit.ahead
+        self.room = credit.room
+        self.turns = dict(credit.turns) if credit.turns else credit.turns
+        self.typed = credit.typed
+
+    def differs(self, credit: Credit) -> bool:
+        """Tell whether *credit* has to be stated."""
+        return (
+            self.is_void
+            or self.free != credit.free
+            or self.ahead != credit.ahead
+            or self.room != credit.room
+            or self.turns != credit.turns
+            or self.typed != credit.typed
+        )
+
+    def spend(self, recipe: Recipe | None) -> None:
+        """Follow the broker: an assignment takes one of what is free, or else of what is ahead."""
+        if self.free > 0:
+            self.free -= 1
+        else:
+            self.ahead = max(0, self.ahead - 1)
+        if recipe is None or recipe.is_plain:
+            return
+        if recipe.takes_one_slot and recipe.call.environment is not None:
+            identity = recipe.call.environment.id
+            if identity in self.turns:
+                self.turns[identity] = max(0, self.turns[identity] - 1)
+            else:
+                self.room = max(0, self.room - 1)
+        else:
+            # Only what takes one plain slot is followed; after any other the whole is stated again.
+            self.is_void = True
+
+
+def check_credit(credit: Credit, mailbox: Mailbox, prefetch: int) -> None:
+    """Assert that what is granted and what is there never exceed slots and mailbox together."""
+    slots = mailbox.capacity[SLOT]
+    there = (*mailbox.waiting, *mailbox.holders.values())
+    taken = sum(assignment.slots.get(SLOT, 0) for assignment in there)
+    granted = credit.free + credit.ahead
+    assert 0 <= credit.free <= max(0, slots - taken)
+    assert 0 <= credit.ahead <= prefetch
+    assert not granted or granted + taken <= slots + prefetch
+    assert 0 <= credit.room <= mailbox.residents.maximum
+    for identity, turns in credit.turns.items():
+        replica = mailbox.residents.by_id[identity]
+        assert 0 <= turns <= replica.environment.concurrency - len(replica.inside)

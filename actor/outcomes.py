@@ -1,0 +1,149 @@
+"""The outcomes that the broker has not acknowledged, and which of them are on their way.
+
+The rule that must not be broken: an outcome stays here until it is acknowledged, whatever becomes
+of sessions meanwhile.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from actor.mailbox import Assignment, Buffer, Payloads
+from wire.codec import INLINE_BYTES_MAX, encode_failure
+from wire.errors import Code
+from wire.messages import Failure, Kept, Outcome, Status, Token
+from wire.payload import size_of
+
+# A frame of outcomes that are said again stays far below the limits of a control frame.
+COMMANDS_A_FRAME_MAX: Final = 512
+PAYLOADS_A_FRAME_MAX: Final = 16_384
+# What keeping an outcome costs beside its octets.
+OVERHEAD_BYTES: Final = 256
+
+Batch = tuple[list[Outcome], list[Buffer], list[Token]]
+
+
+class KeptOutcome:
+    """An outcome with what names its task."""
+
+    __slots__ = ("client", "command", "payloads", "size", "task", "token")
+
+    def __init__(self, assignment: Assignment, command: Outcome, payloads: Payloads) -> None:
+        """Keep *command* with its payload frames for *assignment*."""
+        self.token = assignment.token
+        self.client = assignment.client
+        self.task = assignment.task
+        self.command = command
+        self.payloads = payloads
+        self.size = OVERHEAD_BYTES + len(command.body) + sum(map(size_of, payloads))
+
+
+class Outcomes:
+    """All outcomes that are kept."""
+
+    __slots__ = ("_fresh", "_in_flight", "kept", "octets", "settled")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.kept: dict[Token, KeptOutcome] = {}
+        self.octets = 0
+        # Runs that the board can forget: the outcome is at the broker, or nobody wants it.
+        self.settled: list[Token] = []
+        self._fresh: list[KeptOutcome] = []
+        # The frame that carries which, oldest first.
+        self._in_flight: deque[tuple[int, list[Token]]] = deque()
+
+    @property
+    def has_fresh(self) -> bool:
+        """Tell whether some are to be said."""
+        return bool(self._fresh)
+
+    def keep(
+        self, assignment: Assignment, status: Status, body: Buffer, frames: Payloads, run_s: float
+    ) -> None:
+        """Keep the outcome of *assignment*, to be said now."""
+        if len(body) > INLINE_BYTES_MAX:
+            frames, body = (body, *frames), b""
+        epoch, number = assignment.token
+        command = Outcome(epoch, number, status, bytes(body), len(frames), run_s)
+        kept = self.kept[assignment.token] = KeptOutcome(assignment, command, frames)
+        self.octets += kept.size
+        self._fresh.append(kept)
+
+    def acknowledge(self, tokens: Sequence[Token]) -> None:
+        """Forget the outcomes of *tokens*."""
+        for token in tokens:
+            kept = self.kept.pop(token, None)
+            if kept is not None:
+                self.octets -= kept.size
+                self.settled.append(token)
+                if self._fresh:
+                    self._fresh = [fresh for fresh in self._fresh if fresh is not kept]
+
+    def received(self, number: int) -> None:
+        """Note that the broker has the frames up to *number*."""
+        in_flight = self._in_flight
+        while in_flight and in_flight[0][0] <= number:
+            self.settled += in_flight.popleft()[1]
+
+    def begin_session(self) -> None:
+        """Note that nothing is on its way any more."""
+        self._fresh = []
+        self._in_flight.clear()
+
+    def say_all(self) -> None:
+        """Have all said again."""
+        self._fresh = list(self.kept.values())
+
+    def take_fresh(self) -> list[Batch]:
+        """Return what is to be said, a batch for each frame."""
+        batches: list[Batch] = []
+        commands: list[Outcome] = []
+        payloads: list[Buffer] = []
+        tokens: list[Token] = []
+        for kept in self._fresh:
+            if len(commands) >= COMMANDS_A_FRAME_MAX or (
+                payloads and len(payloads) + len(kept.payloads) > PAYLOADS_A_FRAME_MAX
+            ):
+                batches.append((commands, payloads, tokens))
+                commands, payloads, tokens = [], [], []
+            commands.append(kept.command)
+            payloads += kept.payloads
+            tokens.append(kept.token)
+        self._fresh = []
+        batches.append((commands, payloads, tokens))
+        return batches
+
+    def sent(self, number: int, tokens: list[Token]) -> None:
+        """Note that the frame *number* carries the outcomes of *tokens*."""
+        self._in_flight.append((number, tokens))
+
+    def inventory(self) -> list[Kept]:
+        """Return what HELLO lists."""
+        return [Kept(kept.client, kept.task, kept.token) for kept in self.kept.values()]
+
+    def check(self) -> None:
+        """Assert that the octets are those of what is kept, and that only what is kept is said."""
+        assert self.octets == sum(kept.size for kept in self.kept.values())
+        assert all(self.kept.get(fresh.token) is fresh for fresh in self._fresh)
+        numbers = [number for number, _ in self._in_flight]
+        assert numbers == sorted(numbers)
+
+
+def failure_too_large(assignment: Assignment, octets: int, limit: int) -> bytes:
+    """Make the body of the outcome of a run whose result the broker would not take."""
+    return encode_failure(
+        Failure(
+            Code.PAYLOAD_TOO_LARGE,
+            "PayloadTooLarge",
+            f"the result of {assignment.recipe.call.name!r} takes {octets} octets, the broker"
+            f" allows {limit} (--payload-bytes-max); return a path or a key instead",
+        )
+    )
+
+
+def failure_timeout(assignment: Assignment) -> bytes:
+    """Make the body of the outcome of a run that has had its time."""
+    call = assignment.recipe.call
+    message = f"task {call.name!r} ran for longer than its timeout of {call.timeout_s} s"
+    return encode_failure(Failure(Code.TASK_TIMEOUT, "TaskTimeout", message))

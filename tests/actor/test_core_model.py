@@ -1,0 +1,185 @@
+"""The actor's core against a broker that obeys the protocol, over a connection that loses and cuts."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.actor.broker_end import BrokerEnd, environment, make_core
+from wire.labels import Comparator, Desire
+from wire.messages import Held, Status
+
+SLOTS = 2
+PREFETCH = 2
+
+
+class ActorModel(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.core = make_core(slots=SLOTS, prefetch=PREFETCH, environments_max=2)
+        self.end = BrokerEnd(self.core)
+        self.is_obedient = True
+        self.stopped = set()
+
+    # --- what the broker does
+
+    @rule(kind=st.sampled_from(["plain", "a", "b", "c", "wide", "picky"]))
+    def assign_what_was_granted(self, kind):
+        if self.end.is_open and self.end.available > 0:
+            self.end.assign(self.template(kind))
+
+    @precondition(lambda self: self.end.is_open)
+    @rule(kind=st.sampled_from(["plain", "a", "wide"]))
+    def assign_what_was_not_granted(self, kind):
+        if len(self.end.assigned) < 8:
+            self.is_obedient = False
+            self.end.assign(self.template(kind))
+
+    def template(self, kind):
+        known = {call.name: slot for slot, call in self.end.templates.items()}
+        if kind in known:
+            return known[kind]
+        options = {
+            "plain": {},
+            "wide": {"slots": {"slot": 2}},
+            "picky": {"desires": [Desire("zone", Comparator.NOT_EQUAL, "us")]},
+        }.get(kind, {"environment": environment(kind)})
+        if kind == "wide":
+            self.is_obedient = False
+        from tests.actor.broker_end import HASH
+        from wire.messages import Call
+
+        return self.end.template(Call(kind, HASH, **options))
+
+    @precondition(lambda self: self.end.is_open and self.end.assigned)
+    @rule(data=st.data(), force=st.booleans())
+    def stop(self, data, force):
+        token = data.draw(st.sampled_from(sorted(self.end.assigned)))
+        self.stopped.add(token)
+        self.end.stop(token, force=force)
+
+    @precondition(lambda self: self.end.is_open)
+    @rule()
+    def acknowledge(self):
+        self.end.acknowledge()
+
+    @rule()
+    def restart_the_broker(self):
+        self.end.restart()
+        self.stopped.clear()
+
+    # --- what the connection does
+
+    @precondition(lambda self: self.end.to_actor)
+    @rule()
+    def bring_to_actor(self):
+        self.end.tell()
+
+    @precondition(lambda self: self.end.to_broker)
+    @rule()
+    def bring_to_broker(self):
+        self.end.hear()
+
+    @rule()
+    def cut(self):
+        self.end.cut()
+
+    @rule()
+    def notice_the_cut(self):
+        self.end.cut()
+        self.core.broken(self.end.now)
+
+    @precondition(lambda self: self.end.to_actor)
+    @rule()
+    def repeat_to_actor(self):
+        self.end.to_actor.append(self.end.to_actor[0])
+
+    # --- what the actor does
+
+    @rule()
+    def turn(self):
+        self.end.turn()
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 1.1, 6.0]))
+    def pass_time(self, seconds):
+        self.end.pass_time(seconds)
+        if self.core._force_at > self.end.now:
+            self.end.turn()
+
+    @precondition(lambda self: self.end.started)
+    @rule(data=st.data(), works=st.booleans())
+    def finish(self, data, works):
+        token = data.draw(st.sampled_from(sorted(self.end.started)))
+        self.load(token, works=works)
+        self.end.finish(token, Status.RESULT if works else Status.FAILURE)
+
+    @precondition(lambda self: self.end.started)
+    @rule(data=st.data())
+    def release(self, data):
+        token = data.draw(st.sampled_from(sorted(self.end.started)))
+        self.load(token, works=True)
+        was = self.end.started[token].held
+        assert self.core.release(token, None, self.end.now) == (was is Held.RUNNING)
+
+    def load(self, token, *, works):
+        assignment = self.end.started[token]
+        if assignment.loads:
+            assignment.loads = False
+            identity = assignment.recipe.call.environment.id
+            self.core.environment_changed(identity, "warm" if works else "cold", self.end.now)
+
+    @rule(zone=st.sampled_from(["eu", "us"]))
+    def change_labels(self, zone):
+        self.core.change_labels({"zone": zone}, self.end.now)
+
+    # --- what must hold
+
+    @invariant()
+    def the_core_is_sound(self):
+        self.core.check()
+
+    @invariant()
+    def nobody_counts_on_more_than_there_is(self):
+        """What the broker may still assign, what travels and what is here fit into slots and mailbox."""
+        if not self.end.is_open or not self.is_obedient:
+            return
+        here = sum(a.held is not Held.RELEASED for a in self.core.mailbox.held.values())
+        travelling = sum(
+            type(command).__name__ == "Assign"
+            and (self.end.epoch, command.number) > self.core._highest
+            for frame, _ in self.end.to_actor
+            if frame.session == self.end.session and frame.number > self.core.session.received
+            for command in frame.commands
+        )
+        if self.core.session.number == self.end.session and self.core.session.is_open:
+            assert self.end.available + travelling + here <= SLOTS + PREFETCH
+
+    @invariant()
+    def slots_are_never_given_twice(self):
+        running = [a for a in self.end.started.values() if a.held is Held.RUNNING]
+        assert sum(a.slots.get("slot", 0) for a in running) <= SLOTS
+
+    def teardown(self):
+        """In the end, with a connection that holds, everything is answered and all credit is back."""
+        end = self.end
+        end.cut()
+        for _ in range(40):
+            end.pass_time(1.0)
+            end.carry()
+            for token in list(end.started):
+                self.load(token, works=True)
+                end.finish(token)
+            if end.is_open:
+                end.acknowledge()
+            end.carry()
+        assert end.is_open
+        assert not end.assigned, end.assigned
+        assert not self.core.mailbox.held
+        assert not self.core.outcomes.kept
+        if not self.core.exit_reason:
+            assert end.available == SLOTS + PREFETCH
+
+
+ActorModel.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=60, deadline=None, derandomize=True
+)
+test_actor_model = ActorModel.TestCase
