@@ -144,7 +144,7 @@ class Loop:
         self._journal.close()
         # ZeroMQ leaves the files. As long as we listen nobody else has bound them.
         for endpoint in self.endpoints:
-            if endpoint.startswith("ipc:///"):
+            if endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@"):
                 Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
         self._announcer.close(0)
         self._doorbell.close(0)

@@ -26,7 +26,6 @@ from wire.messages import (
 )
 
 CONTROL_BYTES_MAX: Final = 16 * 2**20
-COMMANDS_MAX: Final = 65_536
 PAYLOAD_FRAMES_MAX: Final = 65_536
 # A body up to this size travels inside its command: copying it is cheaper than a frame of its own.
 INLINE_BYTES_MAX: Final = 4_096

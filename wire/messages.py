@@ -1,20 +1,22 @@
 """Every message of the protocol, one Struct each, in the order of protocol.md section 7.
 
 A Struct here and its section there say the same: tests compare tag, field names and order. Fields
-are positional on the wire, so a field is only ever appended, with a default. No Struct checks more
-than types: limits are checked in `wire.codec`, and what a peer may say in `VALID` below.
+are positional on the wire, so a field is only ever appended, with a default. No message checks more
+than types: limits are checked in `wire.codec`, and what a peer may say stands in `MAY_SAY` below.
 """
 
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from wire.labels import Desire, Labels
 
 # ZeroMQ reconnects without telling anybody, so every frame carries the version.
 PROTOCOL = 1
 PROTOCOL_OLDEST = 1
+
+COMMANDS_MAX = 65_536
 
 # The number of an assignment: epoch of the broker that made it, then a count within that epoch.
 Token = tuple[int, int]
@@ -412,7 +414,7 @@ class Frame(Struct, Generic[C], frozen=True, array_like=True):
     session: int
     number: int
     received: int
-    commands: list[C]
+    commands: Annotated[list[C], Meta(min_length=1, max_length=COMMANDS_MAX)]
 
 
 PeerFrame = Frame[PeerCommand]
