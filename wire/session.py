@@ -163,9 +163,13 @@ class PeerSession:
 
     def accept(self, frame: Frame[Any], now: float) -> Verdict:
         """Decide what counts of *frame*, and count it."""
-        if self.state is State.ENDED or frame.session != self.number or not frame.commands:
+        if self.state is State.ENDED or not frame.commands:
             return Verdict.DROP
         first = frame.commands[0]
+        # Whoever could not read our frame cannot repeat its session either.
+        is_unread = frame.session == 0 and frame.number == 0 and isinstance(first, Error)
+        if frame.session != self.number and not is_unread:
+            return Verdict.DROP
         if frame.number == 0:
             return self._outside(frame, first, now)
         if self.state is not State.OPEN or frame.epoch != self.epoch:
