@@ -101,7 +101,7 @@ PEER = [
     LabelsChanged(2, {"load": 0.5}),
     ActorBeat(Credit(1), 2, {"gpu": True}, [TOKEN], {"id": "warm"}),
     HostBeat([Attested(9, "gpu1/0", 4711, 1.25, stopped=True)]),
-    Death(9, None, 11, [TOKEN], "out of memory"),
+    Death(9, None, 11, [TOKEN], "out of memory", [TOKEN]),
     Beat(),
     Bye("done"),
 ]
