@@ -1,10 +1,14 @@
 """The labels that an actor offers: built in, from the command line, upserted, and those of warm environments."""
 
+import re
 from collections.abc import Iterable
+from typing import Final
 
-from wire.labels import Labels, LabelValue, is_same
+from wire.labels import KEY_LENGTH_MAX, Labels, LabelValue, is_same
 
-ENVIRONMENT_PREFIX = "environment."
+ENVIRONMENT_PREFIX: Final = "environment."
+PREFIX_LENGTH: Final = len(ENVIRONMENT_PREFIX)
+NAME: Final = re.compile(r"[^\s=()]+")
 
 
 def merge_labels(
@@ -13,9 +17,16 @@ def merge_labels(
     """Return what is offered: *upserted* override the *base*, each warm environment adds values to both."""
     labels = {**base, **upserted}
     for name, offered in environments:
-        for key, value in (*offered.items(), (ENVIRONMENT_PREFIX + name, "warm")):
+        for key, value in (*offered.items(), (environment_key(name), "warm")):
             labels[key] = add_value(labels.get(key), value)
     return labels
+
+
+def environment_key(name: str) -> str:
+    """Return the label of a warm environment: its name without parameters, which no key could hold."""
+    match = NAME.match(name)
+    short = match[0] if match else "unnamed"
+    return ENVIRONMENT_PREFIX + short.removesuffix(".using")[: KEY_LENGTH_MAX - PREFIX_LENGTH]
 
 
 def add_value(

@@ -4,9 +4,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.actor.broker_end import BrokerEnd, environment, make_core
+from tests.actor.broker_end import HASH, connected, environment, make_core
 from wire.labels import Comparator, Desire
-from wire.messages import Held, Status
+from wire.messages import Assign, Call, Held, Status
 
 SLOTS = 2
 PREFETCH = 2
@@ -16,23 +16,24 @@ class ActorModel(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.core = make_core(slots=SLOTS, prefetch=PREFETCH, environments_max=2)
-        self.end = BrokerEnd(self.core)
+        self.end = connected(self.core)
+        # Whether the broker has only assigned what the actor had granted.
         self.is_obedient = True
-        self.stopped = set()
 
     # --- what the broker does
 
-    @rule(kind=st.sampled_from(["plain", "a", "b", "c", "wide", "picky"]))
-    def assign_what_was_granted(self, kind):
-        if self.end.is_open and self.end.available > 0:
+    @precondition(lambda self: self.end.is_open and self.end.available)
+    @rule(kind=st.sampled_from(["plain", "a", "b", "c", "picky"]), full=st.booleans())
+    def assign_what_was_granted(self, kind, full):
+        for _ in range(self.end.available if full else 1):
             self.end.assign(self.template(kind))
 
-    @precondition(lambda self: self.end.is_open)
+    @precondition(lambda self: self.end.is_open and len(self.end.assigned) < 8)
     @rule(kind=st.sampled_from(["plain", "a", "wide"]))
     def assign_what_was_not_granted(self, kind):
-        if len(self.end.assigned) < 8:
+        if self.end.available < 1:
             self.is_obedient = False
-            self.end.assign(self.template(kind))
+        self.end.assign(self.template(kind))
 
     def template(self, kind):
         known = {call.name: slot for slot, call in self.end.templates.items()}
@@ -45,27 +46,18 @@ class ActorModel(RuleBasedStateMachine):
         }.get(kind, {"environment": environment(kind)})
         if kind == "wide":
             self.is_obedient = False
-        from tests.actor.broker_end import HASH
-        from wire.messages import Call
-
         return self.end.template(Call(kind, HASH, **options))
 
     @precondition(lambda self: self.end.is_open and self.end.assigned)
     @rule(data=st.data(), force=st.booleans())
     def stop(self, data, force):
         token = data.draw(st.sampled_from(sorted(self.end.assigned)))
-        self.stopped.add(token)
         self.end.stop(token, force=force)
 
     @precondition(lambda self: self.end.is_open)
     @rule()
     def acknowledge(self):
         self.end.acknowledge()
-
-    @rule()
-    def restart_the_broker(self):
-        self.end.restart()
-        self.stopped.clear()
 
     # --- what the connection does
 
@@ -80,18 +72,20 @@ class ActorModel(RuleBasedStateMachine):
         self.end.hear()
 
     @rule()
-    def cut(self):
-        self.end.cut()
+    def bring_everything(self):
+        self.end.carry()
 
-    @rule()
-    def notice_the_cut(self):
-        self.end.cut()
-        self.core.broken(self.end.now)
-
-    @precondition(lambda self: self.end.to_actor)
-    @rule()
-    def repeat_to_actor(self):
-        self.end.to_actor.append(self.end.to_actor[0])
+    @rule(what=st.sampled_from(["cut", "broken", "repeat", "restart"]))
+    def disturb(self, what):
+        if what == "repeat" and self.end.to_actor:
+            self.end.to_actor.append(self.end.to_actor[0])
+        elif what == "restart":
+            self.end.restart()
+            self.is_obedient = True
+        elif what != "repeat":
+            self.end.cut()
+            if what == "broken":
+                self.core.broken(self.end.now)
 
     # --- what the actor does
 
@@ -143,15 +137,16 @@ class ActorModel(RuleBasedStateMachine):
         if not self.end.is_open or not self.is_obedient:
             return
         here = sum(a.held is not Held.RELEASED for a in self.core.mailbox.held.values())
-        travelling = sum(
-            type(command).__name__ == "Assign"
-            and (self.end.epoch, command.number) > self.core._highest
+        travelling = {
+            command.number
             for frame, _ in self.end.to_actor
             if frame.session == self.end.session and frame.number > self.core.session.received
             for command in frame.commands
-        )
+            if isinstance(command, Assign)
+            and (self.end.epoch, command.number) > self.core._highest
+        }
         if self.core.session.number == self.end.session and self.core.session.is_open:
-            assert self.end.available + travelling + here <= SLOTS + PREFETCH
+            assert self.end.available + len(travelling) + here <= SLOTS + PREFETCH
 
     @invariant()
     def slots_are_never_given_twice(self):

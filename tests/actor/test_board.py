@@ -1,0 +1,122 @@
+import mmap
+import os
+
+import pytest
+
+from actor import platform
+from actor.board import Board
+
+ONE, TWO, THREE = (1, 1), (1, 2), (2**62, 3)
+
+
+@pytest.fixture
+def boards():
+    """The actor's end and the host's, of one region with two records."""
+    host, fd = Board.create(records=2)
+    actor = Board(fd, records=2)
+    yield actor, host
+    actor.close()
+    host.close()
+    os.close(fd)
+
+
+def start(board, token):
+    place = board.reserve(token)
+    board.start(place, token)
+
+
+def test_nothing_has_started_at_first(boards):
+    _, host = boards
+
+    assert host.started() == []
+    assert not host.has_left
+    assert host.overflow == 0
+
+
+def test_a_run_counts_from_its_start_and_not_from_its_place(boards):
+    actor, host = boards
+    place = actor.reserve(ONE)
+    assert host.started() == []
+
+    actor.start(place, ONE)
+
+    assert host.started() == [ONE]
+
+
+@pytest.mark.parametrize("change", ["release", "finish"])
+def test_a_run_counts_until_it_is_settled(boards, change):
+    actor, host = boards
+    start(actor, ONE)
+    getattr(actor, change)(ONE)
+    assert host.started() == [ONE]
+
+    actor.settle(ONE)
+
+    assert host.started() == []
+
+
+def test_records_are_used_again(boards):
+    actor, host = boards
+    for number in range(100):
+        start(actor, (1, number))
+        actor.finish((1, number))
+        actor.settle((1, number))
+    start(actor, THREE)
+
+    assert host.started() == [THREE]
+
+
+def test_a_full_board_forgets_what_has_finished_first(boards):
+    actor, host = boards
+    start(actor, ONE)
+    start(actor, TWO)
+    actor.finish(TWO)
+
+    start(actor, THREE)
+
+    assert host.started() == [ONE, THREE]
+    assert host.overflow == 0
+    actor.settle(TWO)
+    assert host.started() == [ONE, THREE]
+
+
+def test_what_finds_no_record_is_counted(boards):
+    actor, host = boards
+    for token in (ONE, TWO, THREE):
+        start(actor, token)
+
+    assert host.started() == [ONE, TWO]
+    assert host.overflow == 1
+    for token in (ONE, TWO, THREE):
+        actor.finish(token)
+        actor.settle(token)
+    assert host.started() == []
+
+
+def test_unknown_tokens_change_nothing(boards):
+    actor, host = boards
+
+    actor.release(ONE)
+    actor.finish(ONE)
+    actor.settle(ONE)
+
+    assert host.started() == []
+
+
+def test_an_actor_that_was_told_to_leave_says_so(boards):
+    actor, host = boards
+
+    actor.leave()
+
+    assert host.has_left
+
+
+def test_a_file_without_a_name_does_where_there_is_no_memfd(monkeypatch):
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+
+    fd = platform.open_shared(mmap.PAGESIZE)
+
+    with mmap.mmap(fd, mmap.PAGESIZE) as region:
+        region[:3] = b"abc"
+    assert os.pread(fd, 3, 0) == b"abc"
+    os.close(fd)

@@ -1,0 +1,144 @@
+import os
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from actor import platform
+
+WAKERS = [platform.PipeWaker]
+if hasattr(os, "eventfd"):
+    WAKERS.append(platform.EventWaker)
+
+
+def is_readable(waker):
+    return bool(select.select([waker.fd], [], [], 0)[0])
+
+
+@pytest.mark.parametrize("kind", WAKERS)
+def test_a_waker_is_readable_from_a_wake_to_the_next_clear(kind):
+    waker = kind()
+    assert not is_readable(waker)
+
+    waker.wake()
+    waker.wake()
+    assert is_readable(waker)
+
+    waker.clear()
+    assert not is_readable(waker)
+    waker.clear()
+    waker.close()
+
+
+def test_a_full_pipe_wakes_and_is_cleared():
+    waker = platform.PipeWaker()
+    for _ in range(100_000):
+        waker.wake()
+
+    waker.clear()
+
+    assert not is_readable(waker)
+    waker.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0:00.50", 0.5), ("01:02", 62.0), ("1:02:03", 3723.0), ("2-01:00:00", 176_400.0)],
+)
+def test_the_times_of_ps_are_read(text, seconds):
+    assert platform.parse_ps_time(text) == seconds
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("use_proc", [True, False])
+def test_a_stopped_process_is_told_from_one_that_runs(use_proc):
+    if use_proc and not platform.IS_LINUX:
+        pytest.skip("no /proc")
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    before = platform.read_processes([process.pid], use_proc=use_proc)
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    after = platform.read_processes([process.pid], use_proc=use_proc)
+    process.kill()
+    process.communicate()
+    if not before:
+        pytest.skip("no ps")
+
+    assert not before[process.pid].is_stopped
+    assert before[process.pid].cpu_s >= 0
+    assert after[process.pid].is_stopped
+
+
+@pytest.mark.parametrize("use_proc", [True, False])
+def test_a_process_that_is_gone_is_left_out(use_proc):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+
+    assert platform.read_processes([process.pid], use_proc=use_proc) == {}
+
+
+def test_no_process_needs_no_ps():
+    assert platform.read_ps([]) == {}
+
+
+CHILD = """
+import os, sys
+from actor.platform import die_with_parent
+die_with_parent(int(sys.argv[1]), int(sys.argv[2]), use_signal=sys.argv[3] == "True")
+print("ready", flush=True)
+while True:
+    os.read(0, 1) or os.kill(os.getpid(), 19)
+"""
+
+
+@pytest.mark.process
+def test_the_end_of_the_lifeline_ends_the_process():
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(os.getpid()), str(reading), "False"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=[reading],
+        cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
+    )
+    os.close(reading)
+    assert process.stdout.readline() == b"ready\n"
+
+    os.close(writing)
+
+    assert process.wait(10) == platform.EXIT_PARENT_DIED
+    process.communicate()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("use_signal", [True, False])
+def test_a_process_whose_parent_died_before_it_looked_ends(use_signal):
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, "1", str(reading), str(use_signal and platform.IS_LINUX)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[reading],
+        cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
+    )
+
+    assert process.wait(10) == platform.EXIT_PARENT_DIED
+    os.close(reading)
+    os.close(writing)
+
+
+def test_gpus_are_read_from_the_driver(tmp_path):
+    for number, text in enumerate(["Model: \t NVIDIA A100  \nIRQ: 3\n", "IRQ: 4\n"]):
+        folder = tmp_path / f"0000:0{number}:00.0"
+        folder.mkdir()
+        (folder / "information").write_text(text)
+
+    assert platform.list_gpus(tmp_path) == ["NVIDIA A100", "unknown"]
+    assert platform.list_gpus(tmp_path / "none") == []
+
+
+def test_this_machine_has_processors_and_memory():
+    assert platform.count_cpus() >= 1
+    assert platform.measure_memory_mb() > 0
+    assert platform.name_system()

@@ -1,0 +1,590 @@
+"""Slots with real threads and a real event loop, below a loop that only collects."""
+
+import asyncio
+import os
+import queue
+import sys
+import threading
+
+import cloudpickle
+import numpy
+import pytest
+
+from actor.board import Board
+from actor.mailbox import Assignment, Recipe, StopOrder
+from actor.settings import Launch, Settings
+from actor.slot import Slots
+from sdk.errors import NotInTask, SlotReleased, TaskCanceled, error_of
+from sdk.task import current_task
+from wire import payload
+from wire.codec import decode_failure
+from wire.errors import Code
+from wire.messages import Call, Environment, Status
+
+LAUNCH = Launch(
+    core=Settings(name="h/0"), broker="tcp://127.0.0.1:1", incarnation=99, host_name="h", host_pid=1
+)
+DEADLINE_S = 10.0
+
+
+class Shell:
+    """What the loop is to the slots."""
+
+    def __init__(self, fd):
+        self.board = Board(fd, records=64)
+        self.core = self
+        self.labels = {"memory": 512}
+        self.posts = queue.Queue()
+        self.environments = []
+        self.released = []
+        self.number = 0
+        self.slots = Slots(self, LAUNCH, self.board)
+
+    def post(self, method, *arguments):
+        self.posts.put((method, arguments))
+
+    def environment_changed(self, identity, warmth, now=None):
+        self.environments.append((identity, str(warmth)))
+
+    def release(self, assignment, typed, now=None):
+        self.released.append(assignment.token)
+
+    def change_labels(self, labels, deleted):
+        self.labels = {**self.labels, **labels}
+        for key in deleted:
+            self.labels.pop(key, None)
+
+    def finish(self, assignment, status, body, frames, run_s, now=None):
+        self.slots.ended(assignment)
+        self.ended[assignment.token] = (status, body, frames)
+
+    ended = {}
+
+    def begin(self, function, *args, environment=None, method="", loads=False, evicts=(), **kwargs):
+        self.number += 1
+        code = cloudpickle.dumps(function) if function else None
+        described = None
+        blob = None
+        if environment is not None:
+            identity, kind, parameters = environment
+            blob = cloudpickle.dumps((kind, parameters))
+            described = Environment(identity, identity, b"b")
+        digest = payload.digest(code) if code else b""
+        call = Call("f", digest, method, described, metadata={"k": 1})
+        body, frames = payload.dump((args, kwargs))
+        assignment = Assignment(
+            (5, self.number),
+            client=255,
+            task=self.number,
+            attempt=2,
+            recipe=Recipe(call, code=code, blob=blob),
+            body=body,
+            payloads=frames,
+        )
+        assignment.loads = loads
+        assignment.evicts = evicts
+        self.slots.start(assignment)
+        return assignment
+
+    def step(self):
+        method, arguments = self.posts.get(timeout=DEADLINE_S)
+        method(*arguments, now=0.0)
+
+    def end(self, assignment):
+        while assignment.token not in self.ended:
+            self.step()
+        return self.ended.pop(assignment.token)
+
+    def value(self, assignment):
+        status, body, frames = self.end(assignment)
+        assert status is Status.RESULT, decode_failure(body)
+        return payload.load(body, frames)
+
+    def failure(self, assignment):
+        status, body, frames = self.end(assignment)
+        assert status is Status.FAILURE
+        return decode_failure(body)
+
+
+@pytest.fixture
+def shell():
+    board, fd = Board.create(records=64)
+    shell = Shell(fd)
+    yield shell
+    shell.slots.close()
+    shell.board.close()
+    board.close()
+    os.close(fd)
+
+
+# --- sync and async
+
+
+def test_a_sync_function_returns_its_value(shell):
+    assert shell.value(shell.begin(lambda a, b: a + b, 1, b=2)) == 3
+
+
+def test_an_async_function_returns_its_value(shell):
+    async def double(value):
+        await asyncio.sleep(0)
+        return value * 2
+
+    assert shell.value(shell.begin(double, 4)) == 8
+    # The second time it is known where it runs, and no thread is needed.
+    assert shell.value(shell.begin(double, 5)) == 10
+
+
+def test_a_sync_function_may_return_an_awaitable(shell):
+    async def inner():
+        return threading.current_thread().name
+
+    assert shell.value(shell.begin(lambda: inner())) == "slot-async"
+
+
+def test_arrays_travel_outside_the_pickle(shell):
+    array = numpy.arange(10_000)
+
+    status, body, frames = shell.end(shell.begin(lambda a: a * 2, array))
+
+    assert len(frames) >= 1
+    assert (payload.load(body, frames) == array * 2).all()
+
+
+def test_sync_runs_go_on_side_by_side_in_reused_threads(shell):
+    import actor.threads
+
+    barrier = threading.Barrier(3)
+    gates.append(barrier)
+
+    def meet():
+        from tests.actor import test_slot
+
+        test_slot.gates[-1].wait(10)
+        return threading.current_thread().name
+
+    for _ in range(3):
+        runs = [shell.begin(meet) for _ in range(3)]
+        names = {shell.value(run) for run in runs}
+        assert len(names) == 3
+    assert isinstance(shell.slots._pool, actor.threads.ThreadPool)
+    assert shell.slots._pool.threads == 3
+
+
+gates = []
+
+
+def test_coroutines_go_on_side_by_side(shell):
+    async def meet(number):
+        from tests.actor import test_slot
+
+        events = test_slot.events
+        events.setdefault(number, asyncio.Event()).set()
+        await asyncio.wait_for(events.setdefault(1 - number, asyncio.Event()).wait(), 10)
+        return number
+
+    events.clear()
+    first, second = shell.begin(meet, 0), shell.begin(meet, 1)
+
+    assert {shell.value(first), shell.value(second)} == {0, 1}
+
+
+events = {}
+
+
+# --- what the code of a user can do
+
+
+def test_an_exception_comes_back_with_its_traceback(shell):
+    def fail():
+        raise KeyError("missing")
+
+    failure = shell.failure(shell.begin(fail))
+
+    assert (failure.code, failure.type) == (Code.TASK_FAILED, "KeyError")
+    assert "in fail" in failure.traceback
+    assert "actor/slot.py" not in failure.traceback
+    assert isinstance(error_of(failure), KeyError)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError])
+def test_what_would_end_a_process_ends_the_task(shell, kind, is_async):
+    def fail():
+        raise kind("no")
+
+    async def fail_async():
+        raise kind("no")
+
+    failure = shell.failure(shell.begin(fail_async if is_async else fail))
+
+    assert failure.type == kind.__name__
+    assert shell.value(shell.begin(lambda: 1)) == 1
+
+
+def test_a_task_that_a_coroutine_left_behind_cannot_end_the_event_loop(shell):
+    async def leave():
+        async def exit_later():
+            sys.exit(3)
+
+        later = asyncio.get_running_loop().create_task(exit_later())
+        await asyncio.wait([later])
+        return "here"
+
+    assert shell.value(shell.begin(leave)) == "here"
+    assert shell.value(shell.begin(leave)) == "here"
+
+
+def test_a_result_that_cannot_be_pickled_says_so(shell):
+    failure = shell.failure(shell.begin(threading.Lock))
+
+    assert failure.code == Code.SERIALIZATION
+    assert "lock" in failure.message
+
+
+def test_an_exception_that_cannot_be_pickled_comes_back_as_text(shell):
+    def fail():
+        class Odd(Exception):
+            def __reduce__(self):
+                raise TypeError("never")
+
+        raise Odd("strange")
+
+    failure = shell.failure(shell.begin(fail))
+
+    assert "strange" in failure.message
+    assert failure.exception == b""
+
+
+def test_a_module_that_is_missing_is_named_with_the_actor(shell):
+    class Missing:
+        def __reduce__(self):
+            return (__import__, ("no_such_module_anywhere",))
+
+    failure = shell.failure(shell.begin(lambda value: value, Missing()))
+
+    assert failure.type == "ModuleNotFoundError"
+    assert "no_such_module_anywhere" in failure.message
+    assert "h/0" in failure.message
+
+
+def test_code_that_is_no_function_says_so(shell):
+    assert "a value of type int" in shell.failure(shell.begin(42)).message
+
+
+def test_a_wrong_number_of_arguments_is_the_users_error(shell):
+    assert shell.failure(shell.begin(lambda: 1, 2)).type == "TypeError"
+
+
+def test_a_coroutine_that_cancels_itself_is_canceled(shell):
+    async def cancel():
+        asyncio.current_task().cancel()
+        await asyncio.sleep(1)
+
+    assert shell.failure(shell.begin(cancel)).code == Code.CANCELED
+
+
+# --- the task's own side
+
+
+def describe():
+    task = current_task()
+    return (
+        task.id,
+        task.attempt,
+        task.token,
+        task.name,
+        dict(task.metadata),
+        task.actor.id,
+        task.actor.name,
+        task.actor.host,
+        task.actor.labels,
+    )
+
+
+async def describe_async():
+    return describe()
+
+
+@pytest.mark.parametrize("function", [describe, describe_async])
+def test_a_task_knows_itself_and_its_actor(shell, function):
+    value = shell.value(shell.begin(function))
+
+    assert value == (
+        "00000000000000ff-1", 2, (5, 1), "f", {"k": 1}, 99, "h/0", "h", {"memory": 512},
+    )  # fmt: skip
+
+
+def test_outside_of_a_task_there_is_none(shell):
+    def ask_in_thread():
+        found = []
+
+        def ask():
+            try:
+                found.append(current_task())
+            except NotInTask as error:
+                found.append(type(error).__name__)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+        return found
+
+    assert shell.value(shell.begin(ask_in_thread)) == ["NotInTask"]
+    with pytest.raises(NotInTask):
+        current_task()
+
+
+def test_context_variables_do_not_leak_into_the_next_run(shell):
+    def remember():
+        import contextvars
+        import decimal
+
+        before = decimal.getcontext().prec
+        decimal.setcontext(decimal.Context(prec=7))
+        return before, contextvars.copy_context() is not None
+
+    first = shell.value(shell.begin(remember))
+    second = shell.value(shell.begin(remember))
+
+    assert first == second
+
+
+def test_a_release_takes_effect_once(shell):
+    def release():
+        task = current_task()
+        return task.release_slot(), task.release_slot()
+
+    run = shell.begin(release)
+
+    assert shell.value(run) == (True, False)
+    assert shell.released == [run.token]
+
+
+def test_labels_are_changed_from_within(shell):
+    def change():
+        actor = current_task().actor
+        actor.upsert_labels({"model": "v2", "zones": ["a", "b"]})
+        actor.delete_labels("memory")
+        return actor.labels
+
+    assert shell.value(shell.begin(change)) == {"model": "v2", "zones": ["a", "b"]}
+
+
+def test_a_bad_label_is_refused_where_it_is_made(shell):
+    failure = shell.failure(shell.begin(lambda: current_task().actor.upsert_labels({"a b": 1})))
+
+    assert failure.type == "ValueError"
+
+
+def test_a_sync_run_sees_that_nobody_wants_it(shell):
+    gates.append(threading.Event())
+
+    def wait():
+        from tests.actor import test_slot
+
+        test_slot.gates[-1].wait(10)
+        current_task().raise_if_canceled()
+
+    run = shell.begin(wait)
+    shell.slots.stop(StopOrder(run, force=False, reason="canceled"))
+    gates[-1].set()
+
+    assert isinstance(error_of(shell.failure(run)), TaskCanceled)
+
+
+def test_a_coroutine_is_canceled(shell):
+    started = threading.Event()
+    gates.append(started)
+
+    async def wait():
+        from tests.actor import test_slot
+
+        test_slot.gates[-1].set()
+        await asyncio.sleep(1000)
+
+    run = shell.begin(wait)
+    assert started.wait(10)
+    shell.slots.stop(StopOrder(run, force=False, reason="canceled"))
+
+    assert shell.failure(run).code == Code.CANCELED
+
+
+# --- environments
+
+
+class Model:
+    def enter(self, name="v1"):
+        self.name = name
+        self.calls = 0
+
+    def reset(self):
+        self.calls += 1
+
+    def exit(self):
+        log.append(f"exit {self.name}")
+
+    def count(self):
+        return self.name, self.calls
+
+    def fail(self):
+        raise ValueError("inside")
+
+
+class AsyncModel:
+    async def enter(self, name="v1"):
+        await asyncio.sleep(0)
+        self.name = name
+
+    async def exit(self):
+        log.append(f"exit {self.name}")
+
+    async def ask(self):
+        await asyncio.sleep(0)
+        return self.name, threading.current_thread().name
+
+
+class Broken:
+    def enter(self):
+        raise OSError("no such weights")
+
+    def exit(self):
+        log.append("exit broken")
+
+
+log = []
+MODEL = ("m", Model, {"name": "v2"})
+
+
+def test_an_environment_is_entered_once_and_reset_after_each_task(shell):
+    first = shell.begin(None, environment=MODEL, method="count", loads=True)
+    assert shell.value(first) == ("v2", 0)
+
+    second = shell.begin(None, environment=MODEL, method="count")
+
+    assert shell.value(second) == ("v2", 1)
+    assert shell.environments == [("m", "warm")]
+
+
+def test_a_function_finds_the_environment_in_its_task(shell):
+    run = shell.begin(lambda: current_task().environment.count(), environment=MODEL, loads=True)
+
+    assert shell.value(run) == ("v2", 0)
+
+
+def test_without_an_environment_there_is_none(shell):
+    assert shell.value(shell.begin(lambda: current_task().environment)) is None
+
+
+def test_an_async_environment_is_entered_on_the_event_loop(shell):
+    environment = ("a", AsyncModel, {})
+    run = shell.begin(None, environment=environment, method="ask", loads=True)
+    assert shell.value(run) == ("v1", "slot-async")
+    log.clear()
+
+    shell.slots.close()
+
+    assert log == ["exit v1"]
+
+
+def test_what_is_evicted_is_left_before_the_next_one_enters(shell):
+    shell.value(shell.begin(None, environment=MODEL, method="count", loads=True))
+    log.clear()
+
+    run = shell.begin(
+        lambda: list(log_of_the_actor()), environment=("n", Model, {}), loads=True, evicts=("m",)
+    )
+
+    assert shell.value(run) == ["exit v2"]
+
+
+def log_of_the_actor():
+    from tests.actor import test_slot
+
+    return test_slot.log
+
+
+def test_a_failed_enter_is_told_with_its_traceback(shell):
+    log.clear()
+    run = shell.begin(lambda: 1, environment=("b", Broken, {}), loads=True)
+
+    failure = shell.failure(run)
+
+    assert failure.code == Code.ENVIRONMENT_FAILED
+    assert "no such weights" in failure.message
+    assert "in enter" in failure.traceback
+    assert shell.environments == [("b", "cold")]
+    assert log == ["exit broken"]
+
+
+def test_an_exception_in_a_method_leaves_the_environment_warm(shell):
+    run = shell.begin(None, environment=MODEL, method="fail", loads=True)
+
+    assert shell.failure(run).type == "ValueError"
+    assert shell.value(shell.begin(None, environment=MODEL, method="count")) == ("v2", 1)
+
+
+def test_after_release_the_environment_is_gone(shell):
+    def ask():
+        task = current_task()
+        task.environment.count()
+        task.release_slot()
+        try:
+            return task.environment
+        except SlotReleased as error:
+            return str(error)
+
+    run = shell.begin(ask, environment=MODEL, loads=True)
+
+    assert "release_slot" in shell.value(run)
+    assert shell.value(shell.begin(None, environment=MODEL, method="count")) == ("v2", 1)
+
+
+def test_a_coroutine_resets_the_environment_before_its_turn_is_free(shell):
+    async def ask():
+        task = current_task()
+        task.release_slot()
+        return "done"
+
+    run = shell.begin(ask, environment=MODEL, loads=True)
+
+    assert shell.value(run) == "done"
+    assert shell.released == [run.token]
+    assert shell.value(shell.begin(None, environment=MODEL, method="count")) == ("v2", 1)
+
+
+class Forgetful(Model):
+    def reset(self):
+        raise RuntimeError("cannot")
+
+
+def test_an_environment_that_cannot_be_reset_is_given_up(shell):
+    log.clear()
+    run = shell.begin(None, environment=("f", Forgetful, {}), method="count", loads=True)
+
+    assert shell.value(run) == ("v1", 0)
+    assert shell.environments == [("f", "warm"), ("f", "cold")]
+    assert log == ["exit v1"]
+
+
+# --- the board
+
+
+def test_the_board_knows_what_runs(shell):
+    gates.append(threading.Event())
+
+    def wait():
+        from tests.actor import test_slot
+
+        test_slot.gates[-2].set()
+        test_slot.gates[-1].wait(10)
+
+    gates.append(threading.Event())
+    run = shell.begin(wait)
+    assert gates[-2].wait(10)
+    assert shell.board.started() == [run.token]
+    gates[-1].set()
+    shell.value(run)
+
+    shell.board.settle(run.token)
+
+    assert shell.board.started() == []
