@@ -133,7 +133,8 @@ def lose(
     if actor.session is not None and not keep_session:
         broker.close(actor.session, now)
     broker.actors.pop(actor.incarnation, None)
-    if broker.actors_by_name.get(actor.name) is actor:
+    # One that is not known to be dead may come back, unless another has its name by then.
+    if actor.incarnation in broker.dead and broker.actors_by_name.get(actor.name) is actor:
         del broker.actors_by_name[actor.name]
     broker.open_actors.pop(actor, None)
     broker.backlog.forget_actor(actor)

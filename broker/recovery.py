@@ -52,6 +52,11 @@ def offered(  # noqa: PLR0917
     """Take over, keep or stop one assignment of an inventory; a finished one sends its outcome."""
     client = broker.clients.get(client_number)
     task = client.tasks.get(number) if client else None
+    holder = broker.tokens.get(token)
+    if holder is not None and (holder is not task or not is_of(holder, actor)):
+        # A token names one giving of one task to one process.
+        stop(broker, actor, token, is_finished=is_finished)
+        return
     if task is None:
         if broker.window_ends_at is None:
             stop(broker, actor, token, is_finished=is_finished)
@@ -87,6 +92,11 @@ def offered(  # noqa: PLR0917
             adopt(broker, task, actor, token, is_finished=is_finished)
         case _:
             stop(broker, actor, token, is_finished=is_finished)
+
+
+def is_of(task: Task, actor: Actor) -> bool:
+    """Tell whether the current assignment of *task* went to this process."""
+    return task.actor is not None and task.actor.incarnation == actor.incarnation
 
 
 def beats(task: Task, token: Token, *, is_finished: bool) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import lifecycle, liveness, recovery
+from broker import lifecycle, liveness, recovery, spans
 from broker.peers import Actor, Client, Host, Session
 from broker.task import State, Template
 from wire.errors import Code, RemoteProtocolError
@@ -113,10 +113,11 @@ def find_peer(
             actor = broker.actors.get(number)
             if actor is None:
                 former = broker.actors_by_name.get(hello.name)
-                if former is not None:
+                if former is not None and former.incarnation != number:
                     lifecycle.bury(broker, former.incarnation, replaced=True)
-                    reason = f"actor {former.name} was replaced by a new process"
-                    liveness.lose(broker, former, reason, now, started=None)
+                    if former.incarnation in broker.actors:
+                        reason = f"actor {former.name} was replaced by a new process"
+                        liveness.lose(broker, former, reason, now, started=None)
                 actor = broker.actors[number] = Actor(hello, now)
                 broker.actors_by_name[hello.name] = actor
             return actor
@@ -140,34 +141,17 @@ def greet_client(
     session.templates_known = ReceiverTable(settings.templates_max)
     client.greet(hello)
     client.gone_at = None
-    listed: set[int] = set()
-    for first, last in hello.unresolved:
-        listed.update(range(first, min(last, first + settings.window_tasks) + 1))
-        if len(listed) > settings.window_tasks:
-            # Nobody may list more than may be unresolved; the rest is not known here anyway.
-            broker.note("client_lists_too_much", client=client.name, listed=len(listed))
-            break
+    listed = spans.merge(hello.unresolved)
     for task in list(client.tasks.values()):
-        if task.number not in listed:
+        if not spans.holds(listed, task.number):
             lifecycle.drop(broker, task, reason="its client wants it no more")
         elif task.state is State.ENDED:
             lifecycle.deliver(broker, task)
-    known = client.tasks
     unclaimed = (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
     # A client whose last task was released above is still a client.
     broker.clients[client.incarnation] = client
-    return spans(n for n in sorted(listed) if n not in known or known[n].state in unclaimed)
-
-
-def spans(numbers: "Any") -> list[Span]:
-    """Join ascending numbers to runs."""
-    runs: list[Span] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    return runs
+    known = (task.number for task in client.tasks.values() if task.state not in unclaimed)
+    return spans.without(listed, known)
 
 
 def welcome(broker: "Broker", missing: list[Span], now: float) -> Welcome:

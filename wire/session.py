@@ -105,9 +105,10 @@ class PeerSession:
             # Somebody who was stopped himself hears first what came meanwhile, then judges.
             if stalled_s > self.heartbeat_s:
                 self.heard_at = max(self.heard_at, now - self.lease_s + self.heartbeat_s)
-            if now - self.heard_at >= self.lease_s:
+            # Compared as `deadline` adds, or a rounding error would make the owner spin.
+            if now >= self.heard_at + self.lease_s:
                 self.close(now)
-            elif now - self.said_at >= self.heartbeat_s:
+            elif now >= self.said_at + self.heartbeat_s:
                 return Due.BEAT
         if self.state in (State.CLOSED, State.OPENING) and now >= self.hello_at:
             return Due.HELLO
