@@ -291,15 +291,14 @@ class Backlog:
 
     def next_ready(self) -> tuple[Shape, Task] | None:
         """Return the lowest ranked task that was not looked at, with its shape."""
+        ready = self.ready
         best: tuple[Shape, Task] | None = None
-        for shape in list(self.ready) if len(self.ready) > 1 else self.ready:
-            task = shape.peek()
+        for shape in tuple(ready):
+            task = shape.peek() if shape.count else None
             if task is None:
-                del self.ready[shape]
+                del ready[shape]
                 if shape.aside:
                     self.waiting[shape] = None
-                if not self.ready:
-                    break
             elif best is None or task.rank < best[1].rank:
                 best = (shape, task)
         return best

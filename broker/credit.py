@@ -18,22 +18,19 @@ NO_CREDIT = Credit(0)
 class CreditAccount:
     """The credit of one session."""
 
-    __slots__ = ("_cold", "_in_flight", "_turns", "stated")
+    __slots__ = ("_cold", "_in_flight", "_turns", "available", "stated")
 
     def __init__(self) -> None:
         """Begin without credit."""
         self.stated = NO_CREDIT
+        # How many more tasks may be assigned, those for the mailbox included.
+        self.available = 0
         # (frame, environment id or None), oldest first.
         self._in_flight: deque[tuple[int, str | None]] = deque()
         # What of the assignments in flight takes a turn of which environment, and which enter a
         # cold one.
         self._turns: dict[str, int] = {}
         self._cold = 0
-
-    @property
-    def available(self) -> int:
-        """How many more tasks may be assigned, those for the mailbox included."""
-        return max(0, self.stated.free + self.stated.ahead - len(self._in_flight))
 
     @property
     def slots_available(self) -> int:
@@ -51,6 +48,8 @@ class CreditAccount:
         in_flight = self._in_flight
         while in_flight and in_flight[0][0] <= received:
             in_flight.popleft()
+        left = credit.free + credit.ahead - len(in_flight)
+        self.available = left if left > 0 else 0  # noqa: FURB136 - a call of max costs more.
         if self._turns:
             self._recount()
 
@@ -84,6 +83,7 @@ class CreditAccount:
         """Count an assignment of *shape* that travels in *frame*."""
         environment = shape.environment
         self._in_flight.append((frame, environment))
+        self.available -= 1
         if environment is not None:
             self._turns[environment] = self._turns.get(environment, 0) + 1
             if environment not in self.stated.turns:
@@ -92,12 +92,15 @@ class CreditAccount:
     def void(self) -> None:
         """Forget everything: credit dies with its session."""
         self.stated = NO_CREDIT
+        self.available = 0
         self._in_flight.clear()
         self._turns.clear()
         self._cold = 0
 
     def check(self) -> None:
         """Assert that the derived counts are those of the assignments in flight."""
+        left = self.stated.free + self.stated.ahead - len(self._in_flight)
+        assert self.available == max(0, left)
         turns: dict[str, int] = {}
         for _, environment in self._in_flight:
             if environment is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def place(broker: "Broker", now: float) -> None:  # noqa: ARG001 - deadlines will want it.
     """Assign until no task finds an actor."""
     backlog, actors = broker.backlog, broker.open_actors
-    while (found := backlog.next_ready()) is not None:
+    while backlog.ready and (found := backlog.next_ready()) is not None:
         shape, task = found
         if not actors:
             backlog.block(shape)
@@ -29,6 +29,8 @@ def place(broker: "Broker", now: float) -> None:  # noqa: ARG001 - deadlines wil
         actor = choose(broker, shape, task)
         if actor is not None:
             shape.pop(task)
+            if not shape.count:
+                del backlog.ready[shape]
             backlog.serve(task)
             assign(broker, task, actor)
             if not actor.credit.available:
@@ -46,11 +48,13 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     environment = shape.environment
     gone: list[Actor] = []
     for actor in broker.open_actors:
-        if not actor.is_open or not actor.credit.available:
+        if actor.session is None or actor.is_suspect or not actor.credit.available:
             gone.append(actor)
             continue
         weight = shape.fit(actor)
-        if weight is None or not actor.credit.covers(shape) or is_barred(task, actor):
+        if weight is None or not actor.credit.covers(shape):
+            continue
+        if task.barred and is_barred(task, actor):
             continue
         key = (
             environment is not None and actor.credit.is_warm(environment),
@@ -111,5 +115,5 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
         task.frames,
     )
     # After say: a frame that was full is sealed by it.
-    task.frame = session.frame_next
+    task.frame = session.sent + len(session.sealed) + 1
     actor.credit.spend(task.frame, template.shape)
