@@ -1,1 +1,73 @@
 """What a user imports: clients, futures, environments, the task's own side, errors."""
+
+from sdk.client import AsyncClient, Client
+from sdk.environment import Environment, ReusePolicy
+from sdk.errors import (
+    ActorLost,
+    BrokerUnreachable,
+    ClientClosed,
+    Conflict,
+    Deadlock,
+    EnvironmentFailed,
+    Infeasible,
+    LimitUnknown,
+    NotAuthorized,
+    NotInTask,
+    OutcomeUnknown,
+    ParentGone,
+    PayloadTooLarge,
+    PoisonTask,
+    ProtocolMismatch,
+    ReleasedLimit,
+    RemoteTraceback,
+    ScheduleTimeout,
+    SerializationError,
+    SlotReleased,
+    TaskCanceled,
+    TaskFailed,
+    TaskTimeout,
+    WarmslotError,
+)
+from sdk.future import TaskFuture, as_completed, gather, wait
+from sdk.options import Desired
+from sdk.task import current_task, task
+from wire.labels import Comparator
+
+__all__ = [
+    "ActorLost",
+    "AsyncClient",
+    "BrokerUnreachable",
+    "Client",
+    "ClientClosed",
+    "Comparator",
+    "Conflict",
+    "Deadlock",
+    "Desired",
+    "Environment",
+    "EnvironmentFailed",
+    "Infeasible",
+    "LimitUnknown",
+    "NotAuthorized",
+    "NotInTask",
+    "OutcomeUnknown",
+    "ParentGone",
+    "PayloadTooLarge",
+    "PoisonTask",
+    "ProtocolMismatch",
+    "ReleasedLimit",
+    "RemoteTraceback",
+    "ReusePolicy",
+    "ScheduleTimeout",
+    "SerializationError",
+    "SlotReleased",
+    "TaskCanceled",
+    "TaskFailed",
+    "TaskFuture",
+    "TaskTimeout",
+    "WarmslotError",
+    "as_completed",
+    "current_task",
+    "gather",
+    "task",
+    "wait",
+]

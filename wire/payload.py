@@ -126,7 +126,7 @@ def pickle_value(value: object, *, out_of_band: bool) -> tuple[bytes, list[Buffe
         if STACK_GLOBAL not in stream or not _may_need_value(stream):
             return stream, buffers, True
     except Unpicklable as error:
-        raise PayloadError(str(error)) from None
+        raise PayloadError(str(error)) from error
     except Exception:  # noqa: BLE001, S110 - user code runs in here; cloudpickle has the last word.
         pass
     buffers.clear()
@@ -134,7 +134,7 @@ def pickle_value(value: object, *, out_of_band: bool) -> tuple[bytes, list[Buffe
         with by_value():
             stream = cloudpickle.dumps(value, PICKLE_PROTOCOL, buffer_callback=keep)
     except Unpicklable as error:
-        raise PayloadError(str(error)) from None
+        raise PayloadError(str(error)) from error
     except Exception as error:
         raise PayloadError(f"{describe(value)} cannot be pickled: {told(error)}") from error
     return stream, buffers, BUILDERS not in stream

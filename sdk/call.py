@@ -1,0 +1,138 @@
+"""Calls and what they share: plans, their code, and what the broker of this session has of both.
+
+Plain data for the core. A plan is made once for a function with its options; calls refer to it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from wire.codec import INLINE_BYTES_MAX, encode
+from wire.errors import Code as ErrorCode
+from wire.messages import Call, Failure, Function, Span, Template, Token, Welcome
+from wire.payload import Buffer, size_of
+from wire.tables import SenderTable
+
+Payloads = Sequence[Buffer]
+
+
+class Code(Struct, frozen=True):
+    """The pickle of a function, or of an environment's class with its parameters, and its hash."""
+
+    hash: bytes
+    stream: bytes
+
+
+class Plan:
+    """What all calls of one function with the same options share: a template and its code."""
+
+    __slots__ = ("call", "codes", "key", "size")
+
+    def __init__(self, call: Call, codes: Iterable[Code] = ()) -> None:
+        """Name the plan by what it says, so that equal ones share a template."""
+        self.call = call
+        self.codes = tuple(codes)
+        self.key: bytes = encode(call)
+        self.size = sum(len(code.stream) for code in self.codes)
+
+
+class Owned:
+    """A call that has no outcome yet."""
+
+    __slots__ = (
+        "body",
+        "epoch",
+        "frames",
+        "is_there",
+        "number",
+        "parent",
+        "plan",
+        "sent",
+        "size",
+        "tries",
+    )
+
+    def __init__(
+        self, number: int, plan: Plan, body: bytes, frames: Payloads, parent: Token | None
+    ) -> None:
+        """Take over *frames*: they must not change until the outcome is there."""
+        self.number = number
+        self.plan = plan
+        self.body = body
+        self.frames = frames
+        self.size = len(body) + sum(map(size_of, frames))
+        self.parent = parent
+        self.tries = 0
+        # The epoch it was first sent to, and in which (session, frame); 0 is never.
+        self.epoch = 0
+        self.sent = (0, 0)
+        # The broker of this session has it.
+        self.is_there = False
+
+
+class Introduced:
+    """What the broker of this session was told: which code and which templates."""
+
+    __slots__ = ("_functions", "_templates")
+
+    def __init__(self, welcome: Welcome | None = None) -> None:
+        """Begin empty, as every session does."""
+        self._functions: SenderTable[bytes] = SenderTable(welcome.functions_max if welcome else 1)
+        self._templates: SenderTable[bytes] = SenderTable(welcome.templates_max if welcome else 1)
+
+    def find(self, plan: Plan) -> int | None:
+        """Return the template's slot, or None unless the broker has it and all of its code."""
+        find = self._functions.find
+        for code in plan.codes:
+            if find(code.hash) is None:
+                return None
+        return self._templates.find(plan.key)
+
+    def add(self, plan: Plan, commands: list[Any], payloads: list[Buffer]) -> int:
+        """Send code and template ahead of the call; return the template's slot."""
+        for code in plan.codes:
+            if self._functions.find(code.hash) is None:
+                slot = self._functions.add(code.hash)
+                if len(code.stream) > INLINE_BYTES_MAX:
+                    commands.append(Function(slot, code.hash, b"", 1))
+                    payloads.append(code.stream)
+                else:
+                    commands.append(Function(slot, code.hash, code.stream))
+        template = self._templates.find(plan.key)
+        if template is None:
+            template = self._templates.add(plan.key)
+        commands.append(Template(template, plan.call))
+        return template
+
+
+def too_large(owned: Owned, limit: int) -> Failure:
+    """Say which part of a call is over the broker's limit."""
+    what, size = ("arguments", owned.size)
+    if owned.plan.size > limit:
+        what, size = ("code", owned.plan.size)
+    return Failure(
+        ErrorCode.PAYLOAD_TOO_LARGE,
+        "",
+        f"the {what} of {owned.plan.call.name!r} take {size} octets, the broker allows {limit} "
+        "(--payload-bytes-max); send a path or a key instead",
+    )
+
+
+def spans_of(numbers: Iterable[int]) -> list[Span]:
+    """Join ascending numbers to runs."""
+    return list(_runs(numbers))
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[Span]:
+    first = last = None
+    for number in numbers:
+        if first is None or last is None:
+            first = last = number
+        elif number == last + 1:
+            last = number
+        else:
+            yield (first, last)
+            first = last = number
+    if first is not None and last is not None:
+        yield (first, last)

@@ -1,0 +1,361 @@
+"""The client: submit functions, get futures.
+
+with Client() as client:
+    future = client.submit(fn, 1, desired_labels={"memory": Desired(256,
+    Comparator.GREATER_THAN)}) future.result()
+"""
+
+import asyncio
+import concurrent.futures
+import os
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from types import TracebackType
+from typing import Any, Final, Self
+
+from sdk.arguments import dump_arguments, futures_in, with_results
+from sdk.call import Plan
+from sdk.connection import (
+    ENDPOINT_DEFAULT,
+    ENDPOINT_VARIABLE,
+    Connection,
+    process_name,
+    shared_connection,
+)
+from sdk.future import TaskFuture
+from sdk.options import NO_OPTIONS, Desired, Options
+from sdk.plan import Planned, plan_for, split_keywords
+from wire.messages import Token
+from wire.payload import Dumped
+
+BATCH_DEFAULT: Final = 1_000
+OPTIONS_CACHED_MAX: Final = 256
+QUERY_TIMEOUT_S: Final = 10.0
+
+
+class Submitter:
+    """Submits with one set of options; what `Client.options` returns."""
+
+    def __init__(self, connection: Connection, options: Options, parent: Token | None) -> None:
+        """Share *connection*."""
+        self._connection = connection
+        self._options = options
+        self._parent = parent
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
+        """Submit `fn(*args, **kwargs)` and return its future at once; every keyword goes to *fn*.
+
+        Raises SerializationError, which names the argument. An array of 16 KiB or more is not
+        copied: do not change it before the future is done.
+        """
+        planned = plan_for(fn, self._options)
+        future = TaskFuture(self._connection, planned.name)
+        dumped = dump_arguments(planned.name, args, kwargs)
+        if dumped is None:
+            self._defer(planned, args, kwargs, future)
+            return future
+        plan = planned.plan(is_portable=dumped.is_portable)
+        return self._connection.submit(plan, dumped, self._parent, future)
+
+    def map(
+        self, fn: Callable[..., Any], /, *iterables: Iterable[Any], batch: int = BATCH_DEFAULT
+    ) -> list[TaskFuture]:
+        """Submit one call for each item of *iterables*, in messages of *batch*."""
+        if not iterables:
+            raise TypeError("map() needs at least one iterable")
+        if type(batch) is not int or batch < 1:
+            raise ValueError(f"batch={batch!r} must be an int of at least 1")
+        planned = plan_for(fn, self._options)
+        futures: list[TaskFuture] = []
+        items = zip(*iterables, strict=False)
+        while chunk := list(islice(items, batch)):
+            calls: list[tuple[Plan, Dumped, TaskFuture]] = []
+            for args in chunk:
+                future = TaskFuture(self._connection, planned.name)
+                futures.append(future)
+                dumped = dump_arguments(planned.name, args, {})
+                if dumped is None:
+                    self._defer(planned, args, {}, future)
+                else:
+                    calls.append((planned.plan(is_portable=dumped.is_portable), dumped, future))
+            self._connection.submit_many(calls, self._parent)
+        return futures
+
+    def _defer(
+        self,
+        planned: Planned,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        future: TaskFuture,
+    ) -> None:
+        """Submit when the futures among the arguments are done."""
+
+        def begin() -> None:
+            ready_args, ready_kwargs = with_results(args), with_results(dict(kwargs))
+            dumped = dump_arguments(planned.name, ready_args, ready_kwargs)
+            assert dumped is not None, "a result was a future"
+            plan = planned.plan(is_portable=dumped.is_portable)
+            _ = self._connection.submit(plan, dumped, self._parent, future)
+
+        self._connection.defer(futures_in((args, kwargs)), future, begin)
+
+
+class Client:
+    """A connection to the broker at *endpoint*, default $WARMSLOT_BROKER or tcp://127.0.0.1:5555.
+
+    Returns at once and waits for a broker in the background, with one line on stderr after 3 s.
+    With *connect_timeout* (seconds) it raises BrokerUnreachable instead. *name* is for people.
+    *parent* is the token of the task that calls are made for: users take `current_task().client`.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        connect_timeout: float | None = None,
+        name: str | None = None,
+        parent: Token | None = None,
+    ) -> None:
+        """Connect."""
+        chosen = endpoint or os.environ.get(ENDPOINT_VARIABLE) or ENDPOINT_DEFAULT
+        self._parent = parent
+        if parent is None:
+            self._connection = Connection(chosen, name or process_name())
+        else:
+            self._connection = shared_connection(chosen)
+        self._plain = Submitter(self._connection, NO_OPTIONS, parent)
+        self._cached: dict[Any, Submitter] = {}
+        if connect_timeout is not None:
+            try:
+                self._connection.wait_open(connect_timeout)
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def endpoint(self) -> str:
+        """Return the broker's endpoint."""
+        return self._connection.endpoint
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **given: Any) -> TaskFuture:
+        """Submit `fn(*args)` and return its future at once.
+
+        Keywords are options (`desired_labels`, `environment`, `priority`, ...) or go to *fn*. One
+        that is an option and could be a parameter of *fn* raises TypeError: then say
+        `client.options()`. Raises SerializationError, which names the argument that cannot be
+        pickled. An array of 16 KiB or more is not copied: do not change it before the future is
+        done.
+        """
+        if not given:
+            return self._plain.submit(fn, *args)
+        options, kwargs = split_keywords(fn, given)
+        return (self._with(options) if options else self._plain).submit(fn, *args, **kwargs)
+
+    def options(self, **options: Any) -> Submitter:
+        """Return a submitter with these options, whose keywords all go to the function.
+
+        Raises TypeError for what is no option and ValueError for a value that cannot be.
+        """
+        return self._with(options)
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        batch: int = BATCH_DEFAULT,
+        **options: Any,
+    ) -> list[TaskFuture]:
+        """Submit one call for each item of *iterables*, as `map` pairs them; return their futures.
+
+        *batch* is how many calls go into one message. The other keywords are options.
+        """
+        submitter = self._with(options) if options else self._plain
+        return submitter.map(fn, *iterables, batch=batch)
+
+    def executor(self, **options: Any) -> "TaskExecutor":
+        """Return a `concurrent.futures.Executor` that submits with these options."""
+        return TaskExecutor(self._with(options))
+
+    def actors(self, timeout: float | None = QUERY_TIMEOUT_S) -> list[dict[str, Any]]:
+        """Return what the broker knows of each actor: name, labels, slots, free, state."""
+        actors: list[dict[str, Any]] = self._connection.query("actors", "", timeout)["actors"]
+        return actors
+
+    def explain(
+        self, future: TaskFuture, timeout: float | None = QUERY_TIMEOUT_S
+    ) -> dict[str, Any]:
+        """Return why a task waits: its state, the reason in one line, what each actor lacks."""
+        if future.done():
+            return {"state": "ended", "reason": "its outcome is here", "actors": {}}
+        if not future.number:
+            return {"state": "waiting", "reason": "waits for results that it needs", "actors": {}}
+        return self._connection.explain(future.number, timeout)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until the broker has every call that was submitted; False when the time is over."""
+        return self._connection.flush(timeout)
+
+    def close(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - reads well by name.
+        """Leave. What has no outcome is canceled, with one line in the log; *wait* awaits it."""
+        if self._parent is None:
+            self._connection.close(wait=wait)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        frames: TracebackType | None,
+    ) -> None:
+        """Leave, without waiting."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show the endpoint."""
+        return f"Client({self.endpoint!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Refuse: a connection belongs to its process."""
+        raise TypeError(
+            "a Client cannot be sent to an actor; inside a task use current_task().client"
+        )
+
+    def _with(self, options: Mapping[str, Any]) -> Submitter:
+        """Return a submitter with *options*, the same one for the same options."""
+        try:
+            key = freeze(options)
+            known = self._cached.get(key)
+        except TypeError:
+            return Submitter(self._connection, Options.of(options), self._parent)
+        if known is None:
+            known = Submitter(self._connection, Options.of(options), self._parent)
+            if len(self._cached) >= OPTIONS_CACHED_MAX:
+                self._cached.clear()
+            self._cached[key] = known
+        return known
+
+
+def freeze(value: Any) -> Any:
+    """Make a key of options; True, 1 and 1.0 are different values. Raises TypeError."""
+    if isinstance(value, Mapping):
+        return tuple((name, freeze(part)) for name, part in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return (type(value), tuple(freeze(part) for part in value))
+    if type(value) is Desired:
+        return (
+            Desired,
+            freeze(value.value),
+            value.comparator,
+            value.required,
+            freeze(value.weight),
+        )
+    hash(value)
+    return (type(value), value)
+
+
+class TaskExecutor(concurrent.futures.Executor):
+    """The standard library's interface; `shutdown` leaves the client open."""
+
+    def __init__(self, submitter: Submitter) -> None:
+        """Submit with *submitter*."""
+        self._submitter = submitter
+        self._futures: set[TaskFuture] = set()
+        self._is_shut_down = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
+        """Submit a call; every keyword goes to *fn*."""
+        if self._is_shut_down:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future = self._submitter.submit(fn, *args, **kwargs)
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+        return future
+
+    def shutdown(
+        self,
+        wait: bool = True,  # noqa: FBT001, FBT002 - as the base class has it.
+        *,
+        cancel_futures: bool = False,
+    ) -> None:
+        """Take no more calls; wait for those that were submitted, or cancel them."""
+        self._is_shut_down = True
+        futures = list(self._futures)
+        if cancel_futures:
+            for future in futures:
+                future.cancel()
+        if wait:
+            for future in futures:
+                if not future.done():
+                    concurrent.futures.wait([future])
+
+
+class AsyncClient:
+    """A Client for asyncio: `async with AsyncClient() as client: await client.submit(fn, 1)`.
+
+    `submit`, `map` and `options` are those of Client and return at once; futures are awaitable.
+    """
+
+    def __init__(self, endpoint: str | None = None, **arguments: Any) -> None:
+        """Take what `Client` takes; connects when it is entered."""
+        self._make = lambda: Client(endpoint, **arguments)
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """Return the client below; raises RuntimeError before `async with`."""
+        if self._client is None:
+            raise RuntimeError("use `async with AsyncClient(...) as client:`")
+        return self._client
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        self._client = await asyncio.to_thread(self._make)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        frames: TracebackType | None,
+    ) -> None:
+        """Leave."""
+        await self.close()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **given: Any) -> TaskFuture:
+        """Submit as `Client.submit` does."""
+        return self.client.submit(fn, *args, **given)
+
+    def options(self, **options: Any) -> Submitter:
+        """Return a submitter as `Client.options` does."""
+        return self.client.options(**options)
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        batch: int = BATCH_DEFAULT,
+        **options: Any,
+    ) -> list[TaskFuture]:
+        """Submit many calls as `Client.map` does."""
+        return self.client.map(fn, *iterables, batch=batch, **options)
+
+    async def actors(self) -> list[dict[str, Any]]:
+        """Return what the broker knows of each actor."""
+        return await asyncio.to_thread(self.client.actors)
+
+    async def explain(self, future: TaskFuture) -> dict[str, Any]:
+        """Return why a task waits."""
+        return await asyncio.to_thread(self.client.explain, future)
+
+    async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109
+        """Wait until the broker has every call."""
+        return await asyncio.to_thread(self.client.flush, timeout)
+
+    async def close(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - as Client has it.
+        """Leave."""
+        await asyncio.to_thread(self.client.close, wait)

@@ -1,0 +1,329 @@
+"""Functions and classes as code to be sent: pickled once, and again only when they changed.
+
+A pickle by value holds everything that a function reaches: its closure, the globals that it names,
+the modules of the user's that stand there, with their contents. The rule: such a pickle is kept
+only while all of that is the very same objects, and only if each of them is of a kind that cannot
+change inside; what reaches anything else (an instance, an array) is pickled again at every submit.
+A function of an installed module travels by name and is kept for good.
+"""
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import functools
+import hashlib
+import logging
+import pathlib
+import re
+import sys
+import types
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from operator import is_
+from typing import Any, Final
+
+import msgspec
+
+from sdk.call import Code
+from sdk.errors import SerializationError
+from wire.payload import (
+    OURS,
+    PayloadError,
+    digest,
+    dump_code,
+    is_user_module,
+)
+
+REACHED_MAX: Final = 500
+MISSING: Final = object()
+
+CONSTANT: Final = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    range,
+    types.EllipsisType,
+    types.NotImplementedType,
+    types.GenericAlias,
+    types.UnionType,
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    dt.tzinfo,
+    decimal.Decimal,
+    enum.Enum,
+    logging.Logger,  # It travels by its name.
+    pathlib.PurePath,
+    re.Pattern,
+    uuid.UUID,
+)
+
+View = Callable[[Any], tuple[Any, ...]]
+
+
+class Captured:
+    """The code of one object, and what it reached when it was pickled."""
+
+    __slots__ = ("code", "is_portable", "watched")
+
+    def __init__(
+        self,
+        code: Code,
+        watched: list[tuple[View, Any, tuple[Any, ...]]] | None,
+        *,
+        is_portable: bool,
+    ) -> None:
+        """*watched* is None for what must be pickled again each time."""
+        self.code = code
+        self.is_portable = is_portable
+        self.watched = watched
+
+    @property
+    def is_current(self) -> bool:
+        """Tell whether pickling again would give the same."""
+        if self.watched is None:
+            return False
+        for view, holder, seen in self.watched:
+            now = view(holder)
+            if len(now) != len(seen) or not all(map(is_, now, seen)):
+                return False
+        return True
+
+
+_captured: dict[int, tuple[weakref.ref[Any], Captured]] = {}
+
+
+def capture(target: Any, what: str = "the function") -> Captured:
+    """Return the code of *target*; raise SerializationError when it cannot be pickled."""
+    entry = _captured.get(id(target))
+    if entry is not None and entry[0]() is target and entry[1].is_current:
+        return entry[1]
+    # Looked at before it is pickled: what changes in between is noticed at the next submit.
+    watched = watch(target)
+    try:
+        stream, is_portable = dump_code(target)
+    except PayloadError as error:
+        raise SerializationError(f"{what} cannot be sent: {error}") from error
+    if is_portable and isinstance(target, types.FunctionType | type):
+        watched = []
+    captured = Captured(Code(digest(stream), stream), watched, is_portable=is_portable)
+    if watched is not None:
+        key = id(target)
+        try:
+            reference = weakref.ref(target, lambda _: _captured.pop(key, None))
+        except TypeError:
+            return captured
+        _captured[key] = (reference, captured)
+    return captured
+
+
+# --- what a function reaches
+
+
+def watch(target: Any) -> list[tuple[View, Any, tuple[Any, ...]]] | None:
+    """List what *target* reaches and could change, with what is there now; None when unknown."""
+    watched: list[tuple[View, Any, tuple[Any, ...]]] = []
+    seen: set[int] = set()
+    todo: list[Any] = [target]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, CONSTANT) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if len(seen) > REACHED_MAX:
+            return None
+        inner = contents(value)
+        if inner is None:
+            return None
+        view, holder = inner
+        if view is not None:
+            now = view(holder)
+            watched.append((view, holder, now))
+            todo += now
+    return watched
+
+
+def contents(value: Any) -> tuple[View | None, Any] | None:
+    """Tell how to look into *value*: nothing to see, or a view; None when it cannot be known."""
+    if is_installed_object(value):
+        return None, value
+    kind = type(value)
+    view = VIEWS.get(kind)
+    if view is not None:
+        return view, value
+    if isinstance(value, type):
+        return view_of_class, value
+    if isinstance(value, types.ModuleType):
+        return view_of_module, value
+    if isinstance(value, msgspec.Struct) and kind.__struct_config__.frozen:
+        return view_of_struct, value
+    parameters = getattr(kind, "__dataclass_params__", None)
+    if parameters is not None and parameters.frozen:
+        return view_of_dataclass, value
+    if kind.__module__ == "typing":
+        return None, value
+    return None
+
+
+def is_installed_object(value: Any) -> bool:
+    """Tell whether a function, a class or a module travels by name."""
+    if isinstance(value, types.ModuleType):
+        return not is_user_module(value.__name__, value)
+    if not isinstance(value, types.FunctionType | type):
+        return False
+    module = sys.modules.get(value.__module__)
+    if module is None or is_user_module(value.__module__, module):
+        return False
+    return "<locals>" not in value.__qualname__
+
+
+def view_of_function(function: types.FunctionType) -> tuple[Any, ...]:
+    """See code, defaults, closure, attributes, and the globals that it names."""
+    found = function.__globals__
+    return (
+        function.__code__,
+        function.__defaults__,
+        *(function.__kwdefaults__ or {}).values(),
+        *(cell_of(cell) for cell in function.__closure__ or ()),
+        *(found.get(name, MISSING) for name in names_in(function.__code__)),
+        *function.__dict__.values(),
+    )
+
+
+def cell_of(cell: types.CellType) -> Any:
+    """Return what a closure holds; a variable that is not set yet is a value of its own."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
+
+
+@functools.lru_cache(4096)
+def names_in(code: types.CodeType) -> tuple[str, ...]:
+    """List the names that *code* and the code inside it could look up in the globals."""
+    names = dict.fromkeys(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= dict.fromkeys(names_in(constant))
+    return tuple(names)
+
+
+def view_of_class(kind: type) -> tuple[Any, ...]:
+    """See bases and attributes, without what Python keeps there for itself."""
+    return (*kind.__bases__, *(v for k, v in kind.__dict__.items() if k not in HIDDEN))
+
+
+def view_of_module(module: types.ModuleType) -> tuple[Any, ...]:
+    """See what the module defines."""
+    return tuple(v for k, v in vars(module).items() if not k.startswith("__"))
+
+
+def view_of_struct(value: msgspec.Struct) -> tuple[Any, ...]:
+    """See the fields."""
+    return tuple(getattr(value, name) for name in value.__struct_fields__)
+
+
+def view_of_dataclass(value: Any) -> tuple[Any, ...]:
+    """See the fields."""
+    return tuple(getattr(value, field.name) for field in dataclasses.fields(value))
+
+
+HIDDEN: Final = frozenset(
+    {"__dict__", "__weakref__", "__doc__", "__abstractmethods__", "_abc_impl", "__module__"}
+)
+VIEWS: Final[dict[type, View | None]] = {
+    types.FunctionType: view_of_function,
+    types.MethodType: lambda m: (m.__self__, m.__func__),
+    types.CodeType: lambda _: (),
+    property: lambda p: (p.fget, p.fset, p.fdel),
+    staticmethod: lambda s: (s.__func__,),
+    classmethod: lambda c: (c.__func__,),
+    functools.partial: lambda p: (p.func, *p.args, *p.keywords.values()),
+    tuple: tuple,
+    frozenset: tuple,
+    list: tuple,
+    set: tuple,
+    dict: lambda d: (*d, *d.values()),
+    types.MappingProxyType: lambda d: (*d, *d.values()),
+    object: lambda _: (),
+}
+
+
+# --- the version of a class
+
+
+def version_of(kind: type) -> str:
+    """Digest the code of *kind* and what it calls; the same in each run of a script."""
+    feed = hashlib.blake2b(digest_size=6)
+    seen: set[int] = set()
+    for text in words_of(kind, seen):
+        feed.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return feed.hexdigest()
+
+
+def words_of(value: Any, seen: set[int]) -> Iterator[str]:
+    """Write *value* as words that do not depend on addresses, hashes or where the file lies."""
+    kind = type(value)
+    if isinstance(value, str | bytes | int | float | complex | types.NoneType):
+        yield f"{kind.__name__} {value!r}"
+        return
+    if isinstance(value, types.CodeType):
+        yield from words_of_code(value, seen)
+        return
+    yield kind.__name__
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if is_installed_object(value):
+        yield f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', '')}"
+        return
+    match value:
+        case types.FunctionType():
+            yield value.__qualname__
+            for part in view_of_function(value):
+                yield from words_of(part, seen)
+        case type():
+            yield value.__qualname__
+            for base in value.__bases__:
+                yield from words_of(base, seen)
+            for name, part in list(value.__dict__.items()):
+                if name not in HIDDEN:
+                    yield name
+                    yield from words_of(part, seen)
+        case types.ModuleType():
+            yield value.__name__
+        case dict():
+            for key, part in value.items():
+                yield from words_of(key, seen)
+                yield from words_of(part, seen)
+        case set() | frozenset():
+            yield from sorted(" ".join(words_of(part, seen)) for part in value)
+        case _:
+            inner = contents(value)
+            if inner is not None and inner[0] is not None:
+                for part in inner[0](value):
+                    yield from words_of(part, seen)
+
+
+def words_of_code(code: types.CodeType, seen: set[int]) -> Iterable[str]:
+    """Write what *code* does, without where it stands."""
+    yield f"code {code.co_name} {code.co_flags} {code.co_code.hex()}"
+    yield " ".join((*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars))
+    for constant in code.co_consts:
+        yield from words_of(constant, seen)
+
+
+def is_ours(kind: type) -> bool:
+    """Tell whether a class belongs to this distribution."""
+    return kind.__module__.partition(".")[0] in OURS

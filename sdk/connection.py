@@ -1,0 +1,390 @@
+"""A client's connection: which future belongs to which call, and what its user is told unasked.
+
+Clients that are made inside tasks share one connection of their process. The rule: a future is
+settled by whoever takes it out of `futures`, which is done once.
+"""
+
+import atexit
+import secrets
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+import msgspec
+
+from sdk.arguments import Deferred
+from sdk.call import Plan
+from sdk.core import ClientCore, Settings
+from sdk.errors import (
+    BrokerUnreachable,
+    ClientClosed,
+    SerializationError,
+    TaskCanceled,
+    WarmslotError,
+    error_of,
+)
+from sdk.future import TaskFuture
+from sdk.log import logger
+from sdk.loop import Handlers, Loop
+from wire.codec import decode_failure
+from wire.errors import Code
+from wire.messages import Result, Status, Token
+from wire.payload import PYTHON, Dumped, load, told
+
+ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
+ENDPOINT_VARIABLE: Final = "WARMSLOT_BROKER"
+# After so long without an actor, or without a broker, the user hears why.
+PATIENCE_S: Final = 3.0
+# What `submit` lets wait in this process before it blocks.
+PENDING_BYTES_MAX: Final = 256 * 2**20
+EXPLAINED_MAX: Final = 1_000
+NAME_LENGTH_MAX: Final = 256
+
+
+class Connection(Handlers):
+    """Futures on one side, the loop on the other."""
+
+    def __init__(self, endpoint: str, name: str) -> None:
+        """Connect; returns at once, whether there is a broker or not."""
+        self.endpoint = endpoint
+        self.futures: dict[int, TaskFuture] = {}
+        self.failures = 0
+        now = monotonic()
+        self._deferred: dict[TaskFuture, None] = {}
+        self._lock = threading.Lock()
+        self._queries: dict[int, Callable[[bytes], None]] = {}
+        self._reasons: set[str] = set()
+        self._asked: dict[bytes, float] = {}
+        self._open_at = now
+        self._has_said_unreachable = False
+        self.core = ClientCore(
+            Settings(name=name, python=PYTHON), incarnation=secrets.randbits(63), now=now
+        )
+        self._prefix = f"{self.core.incarnation:016x}"
+        self.loop = Loop(endpoint, self.core, self)
+        CONNECTIONS.add(self)
+
+    def id_of(self, number: int) -> str:
+        """Return the id of a task."""
+        return f"{self._prefix}-{number}"
+
+    def wait_open(self, timeout: float) -> None:
+        """Wait for the first session; raise BrokerUnreachable after *timeout* seconds."""
+        session = self.core.session
+        self.loop.wait(lambda: session.is_open or self.core.has_left, timeout)
+        if session.error is not None:
+            raise WarmslotError(f"{self.endpoint}: {session.error.message}")
+        if not session.is_open:
+            raise BrokerUnreachable(
+                f"no broker answered at {self.endpoint} within {timeout} s; start one with "
+                f"`python -m broker --bind {self.endpoint}`, or set {ENDPOINT_VARIABLE}"
+            )
+
+    # --- calls
+
+    def submit(
+        self, plan: Plan, dumped: Dumped, parent: Token | None, future: TaskFuture
+    ) -> TaskFuture:
+        """Own a call; blocks while too much waits here for the broker."""
+        core, loop = self.core, self.loop
+        if core.queued_bytes > PENDING_BYTES_MAX:
+            loop.wait(lambda: core.queued_bytes <= PENDING_BYTES_MAX, None)
+        now = monotonic()
+        with loop.lock:
+            loop.check_usable()
+            number = core.submit(plan, dumped.body, dumped.frames, now, parent)
+            future.number, future.since = number, now
+            self.futures[number] = future
+            loop.flush(now)
+        if loop.has_unsettled:
+            loop.settle()
+        return future
+
+    def submit_many(
+        self,
+        calls: Sequence[tuple[Plan, Dumped, TaskFuture]],
+        parent: Token | None,
+    ) -> None:
+        """Own many calls and send them in as few messages as there can be."""
+        core, loop = self.core, self.loop
+        if core.queued_bytes > PENDING_BYTES_MAX:
+            loop.wait(lambda: core.queued_bytes <= PENDING_BYTES_MAX, None)
+        now = monotonic()
+        with loop.lock:
+            loop.check_usable()
+            for plan, dumped, future in calls:
+                number = core.submit(plan, dumped.body, dumped.frames, now, parent)
+                future.number, future.since = number, now
+                self.futures[number] = future
+            loop.flush(now)
+        if loop.has_unsettled:
+            loop.settle()
+
+    def defer(
+        self,
+        arguments: Sequence[TaskFuture],
+        future: TaskFuture,
+        submit: Callable[[], None],
+    ) -> None:
+        """Call *submit* when *arguments* are done; *future* fails when one of them does."""
+
+        def fail(error: BaseException) -> None:
+            if self._take_deferred(future):
+                if isinstance(error, TaskCanceled):
+                    future.settle_canceled(f"an argument of it was canceled: {error}")
+                else:
+                    future.set_exception(error)
+                self.failures += 1
+                self.loop.count(1)
+
+        def begin() -> None:
+            if self._take_deferred(future):
+                try:
+                    submit()
+                except BaseException as error:  # noqa: BLE001 - the future is who hears of it.
+                    future.set_exception(error)
+                    self.failures += 1
+                    self.loop.count(1)
+
+        with self._lock:
+            self._deferred[future] = None
+        future.abandon = lambda: self._take_deferred(future)
+        Deferred(arguments, begin).start(fail)
+
+    def _take_deferred(self, future: TaskFuture) -> bool:
+        """Tell whether *future* still waited for its arguments, and is now the caller's."""
+        with self._lock:
+            return self._deferred.pop(future, self) is None
+
+    def give_up(self, future: TaskFuture, *, force: bool) -> bool:
+        """Cancel a call; False when its outcome is there already."""
+        if future.abandon is not None and future.abandon():
+            return True
+        loop = self.loop
+        with loop.lock:
+            number = future.number
+            if self.futures.pop(number, None) is None:
+                return False
+            now = monotonic()
+            self.core.cancel(number, force, now)
+            if not loop.refusal:
+                loop.flush(now)
+        if loop.has_unsettled:
+            loop.settle()
+        return True
+
+    def accepted(self, future: TaskFuture, timeout: float | None) -> bool:
+        """Wait until the broker has confirmed a call."""
+        deadline = None if timeout is None else monotonic() + timeout
+
+        def is_accepted() -> bool:
+            if future.done():
+                return True
+            return bool(future.number) and self.core.is_accepted(future.number)
+
+        def is_sent() -> bool:
+            return future.done() or (bool(future.number) and self.core.is_sent(future.number))
+
+        if not self.loop.wait(is_sent, timeout):
+            return False
+        if not is_accepted():
+            # Its answer brings the confirmation at once.
+            self.ask("status", "", lambda _: None)
+        rest = None if deadline is None else max(0.0, deadline - monotonic())
+        return self.loop.wait(is_accepted, rest)
+
+    def flush(self, timeout: float | None) -> bool:
+        """Wait until the broker has every call; False when the time is over before."""
+        deadline = None if timeout is None else monotonic() + timeout
+        if not self.loop.wait(lambda: self.core.is_flushed and not self._deferred, timeout):
+            return False
+        rest = None if deadline is None else max(0.0, deadline - monotonic())
+        try:
+            self.query("status", "", rest)
+        except TimeoutError:
+            return False
+        return True
+
+    # --- questions
+
+    def ask(self, what: str, argument: str, answered: Callable[[bytes], None]) -> int:
+        """Send a query; *answered* gets the body, on the thread that reads."""
+        with self.loop.lock:
+            self.loop.check_usable()
+            now = monotonic()
+            request = self.core.query(what, argument, now)
+            self._queries[request] = answered
+            self.loop.flush(now)
+        return request
+
+    def query(self, what: str, argument: str, timeout: float | None) -> dict[str, Any]:
+        """Ask the broker; raise TimeoutError, and WarmslotError for what it cannot answer."""
+        answers: list[bytes] = []
+        request = self.ask(what, argument, answers.append)
+        if not self.loop.wait(lambda: bool(answers), timeout):
+            self._queries.pop(request, None)
+            with self.loop.lock:
+                self.core.forget_query(request)
+            raise TimeoutError(f"the broker at {self.endpoint} did not answer within {timeout} s")
+        answer: dict[str, Any] = msgspec.msgpack.decode(answers[0])
+        if "error" in answer:
+            raise WarmslotError(f"{what} {argument}".strip() + f": {answer['error']}")
+        return answer
+
+    def explain(self, number: int, timeout: float | None) -> dict[str, Any]:
+        """Ask why a task is where it is."""
+        return self.query("explain", str(number), timeout)
+
+    # --- what the loop tells
+
+    def settle(self, task: int, result: Result, payloads: Any) -> None:
+        """Give a future its outcome."""
+        future = self.futures.pop(task, None)
+        if future is None:
+            return
+        future.actor, future.attempt = result.actor, result.attempt
+        if result.status is Status.RESULT:
+            try:
+                value = load(result.body, payloads)
+            except Exception as error:  # noqa: BLE001 - the user's classes run in here.
+                self.failures += 1
+                failed = SerializationError(
+                    f"the result of task {future.name!r} {future.task_id} cannot be read here: "
+                    f"{told(error)}"
+                )
+                failed.__cause__ = error
+                future.set_exception(failed)
+                return
+            future.set_result(value)
+            return
+        self.failures += 1
+        failure = decode_failure(result.body)
+        if result.status is Status.CANCELED or failure.code == Code.CANCELED:
+            future.settle_canceled(failure.message)
+        else:
+            future.set_exception(error_of(failure))
+
+    def answer(self, request: int, body: bytes) -> None:
+        """Give a query its answer."""
+        answered = self._queries.pop(request, None)
+        if answered is not None:
+            answered(body)
+
+    def note(self, event: str, fields: dict[str, Any]) -> None:
+        """Log what a user should know of; the rest is for tests."""
+        match event:
+            case "session_opened":
+                if self._has_said_unreachable:
+                    logger().info("broker_reached", endpoint=self.endpoint)
+                self._has_said_unreachable = False
+            case "refused":
+                logger().error("refused_by_broker", endpoint=self.endpoint, **fields)
+            case "bad_frame" | "told_of_error":
+                logger().warning(event, endpoint=self.endpoint, **fields)
+            case _:
+                pass
+
+    def look(self, now: float) -> None:
+        """Say why nothing happens, once per reason."""
+        if self.core.session.is_open:
+            self._open_at = now
+            self._ask_why(now)
+        elif (
+            now - self._open_at >= PATIENCE_S
+            and not self._has_said_unreachable
+            and not self.core.has_left
+        ):
+            self._has_said_unreachable = True
+            logger().warning(
+                "broker_unreachable",
+                endpoint=self.endpoint,
+                waiting_tasks=len(self.futures),
+                hint="the client goes on trying",
+            )
+
+    def _ask_why(self, now: float) -> None:
+        """Ask for the oldest task of each kind that has waited for too long."""
+        for number, future in list(islice(self.futures.items(), EXPLAINED_MAX)):
+            if now - future.since < PATIENCE_S:
+                break
+            owned = self.core.calls.get(number)
+            if owned is None or now - self._asked.get(owned.plan.key, 0.0) < 2 * PATIENCE_S:
+                continue
+            if len(self._asked) >= EXPLAINED_MAX:
+                self._asked.clear()
+            self._asked[owned.plan.key] = now
+            try:
+                self.ask("explain", str(number), partial(self._told_why, future))
+            except ClientClosed:
+                return
+
+    def _told_why(self, future: TaskFuture, body: bytes) -> None:
+        """Log a reason that is new."""
+        answer = msgspec.msgpack.decode(body)
+        reason = str(answer.get("reason", ""))
+        if answer.get("state") in ("queued", "held") and reason and reason not in self._reasons:
+            self._reasons.add(reason)
+            logger().warning("task_waits", task=future.name, task_id=future.task_id, reason=reason)
+
+    # --- the end
+
+    def close(self, *, wait: bool = False) -> None:
+        """Leave the broker. What has no outcome is canceled, unless *wait*."""
+        if self.loop.refusal:
+            return
+        if wait:
+            self.loop.wait(lambda: not self.futures and not self._deferred, None)
+        self.drop("the client was closed")
+        self.loop.close()
+        CONNECTIONS.discard(self)
+
+    def drop(self, reason: str) -> None:
+        """Cancel every future, with one line in the log."""
+        with self._lock:
+            dropped = list(self._deferred)
+            self._deferred.clear()
+        while self.futures:
+            try:
+                _, future = self.futures.popitem()
+            except KeyError:
+                break
+            dropped.append(future)
+        for future in dropped:
+            future.settle_canceled(f"task {future.name!r} {future.task_id}: {reason}")
+        if dropped:
+            self.failures += 1
+            self.loop.count(len(dropped))
+            logger().warning("tasks_canceled", count=len(dropped), reason=reason)
+
+
+CONNECTIONS: weakref.WeakSet[Connection] = weakref.WeakSet()
+_shared: dict[str, Connection] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_connection(endpoint: str) -> Connection:
+    """Return the one connection for nested calls of this process; it stays to its end."""
+    with _shared_lock:
+        connection = _shared.get(endpoint)
+        if connection is None or connection.loop.refusal:
+            connection = _shared[endpoint] = Connection(endpoint, f"task of {process_name()}")
+        return connection
+
+
+def process_name() -> str:
+    """Name this process for people."""
+    script = Path(sys.argv[0]).name if sys.argv else ""
+    return (script or "python")[: NAME_LENGTH_MAX - 16]
+
+
+@atexit.register
+def _leave_all() -> None:
+    """Say BYE where nobody has; a forked child has nothing to say."""
+    for connection in list(CONNECTIONS):
+        connection.close()

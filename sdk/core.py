@@ -1,0 +1,500 @@
+"""The client as a state machine: calls, frames and the time in; frames, outcomes and notes out.
+
+What must not be broken: the client owns a call from `submit` until its outcome; a broker that does
+not have it gets it again, and the first outcome is the only one. Nothing here reads a clock.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+from msgspec import Struct
+
+from sdk.call import Introduced, Owned, Payloads, Plan, spans_of, too_large
+from wire.codec import encode_failure
+from wire.errors import Code
+from wire.messages import (
+    Answer,
+    Beat,
+    Bye,
+    ByeAck,
+    Cancel,
+    ClientHello,
+    Error,
+    Failure,
+    Frame,
+    Query,
+    Requeued,
+    Result,
+    Status,
+    Submit,
+    Token,
+)
+from wire.payload import Buffer, size_of
+from wire.session import Due, PeerSession, State, Verdict
+
+# A frame is cut here, so that one message neither fills the broker's hands nor delays the next.
+COMMANDS_A_FRAME_MAX: Final = 1_024
+BYTES_A_FRAME_MAX: Final = 2**20
+PAYLOADS_A_FRAME_MAX: Final = 1_024
+# Results beyond this are acknowledged at once: their actors and the broker keep them until then.
+UNACKNOWLEDGED_BYTES_MAX: Final = 2**20
+UNACKNOWLEDGED_TASKS_MAX: Final = 256
+# ZeroMQ reconnects after 50 to 500 ms; `connected` makes the HELLO earlier.
+RETRY_S: Final = 0.1
+
+Outgoing = tuple[Frame[Any], Payloads]
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What a client can be told."""
+
+    name: str = "client"
+    python: str = ""
+
+
+class ClientCore:
+    """Owns the calls of one client, and speaks for them."""
+
+    def __init__(self, settings: Settings, *, incarnation: int, now: float) -> None:
+        """Begin without a session; HELLO is due at once."""
+        self.settings = settings
+        self.incarnation = incarnation
+        self.session = PeerSession(now, seed=incarnation)
+        self.calls: dict[int, Owned] = {}
+        # Octets of calls that wait for the window, or for a session.
+        self.queued_bytes = 0
+        self.is_leaving = False
+        self._number = 0
+        self._listed = 0
+        self._queue: deque[Owned] = deque()
+        self._there = 0
+        self._there_bytes = 0
+        self._introduced = Introduced()
+        self._cancels: dict[int, bool] = {}
+        self._cancels_sent: deque[tuple[int, list[int]]] = deque()
+        self._queries: dict[int, Query] = {}
+        self._request = 0
+        self._commands: list[Any] = []
+        self._outgoing: list[Outgoing] = []
+        self._is_beat_due = False
+        self._confirmed = 0
+        self._unacknowledged = 0
+        self._unacknowledged_bytes = 0
+        self._outcomes: list[tuple[int, Result, Payloads]] = []
+        self._answers: list[tuple[int, bytes]] = []
+        self._notes: list[tuple[str, dict[str, Any]]] = []
+
+    # --- what the user wants
+
+    def submit(
+        self,
+        plan: Plan,
+        body: bytes,
+        frames: Payloads,
+        now: float,
+        parent: Token | None = None,
+    ) -> int:
+        """Own a call and return its number; its outcome comes once, through `take_outcomes`."""
+        self._number += 1
+        owned = Owned(self._number, plan, body, frames, parent)
+        self.calls[owned.number] = owned
+        if self.session.state is State.ENDED:
+            self._refuse(owned)
+        else:
+            self._queue.append(owned)
+            self.queued_bytes += owned.size
+        return owned.number
+
+    def cancel(self, task: int, force: bool, now: float) -> None:  # noqa: FBT001
+        """Give up a call: no outcome comes any more. *force* may end the process that runs it."""
+        owned = self._drop(task)
+        if owned is not None and owned.epoch:
+            self._cancels[task] = force
+            if self.session.is_open:
+                self._commands.append(Cancel([task], force))
+
+    def query(self, what: str, argument: str, now: float) -> int:
+        """Ask the broker, again in each session until the answer is there."""
+        self._request += 1
+        query = self._queries[self._request] = Query(self._request, what, argument)
+        if self.session.is_open:
+            self._commands.append(query)
+        return self._request
+
+    def forget_query(self, request: int) -> None:
+        """Ask no more."""
+        self._queries.pop(request, None)
+
+    def leave(self, now: float) -> None:
+        """Give up every call and say BYE; `has_left` tells when the broker knows."""
+        self.is_leaving = True
+        self._clear()
+        if self.session.is_open:
+            self._commands = [Bye("closed")]
+        else:
+            self.session.end()
+
+    @property
+    def has_left(self) -> bool:
+        """Tell whether nothing more will be said or heard."""
+        return self.session.state is State.ENDED
+
+    @property
+    def has_news(self) -> bool:
+        """Tell whether there are outcomes, answers or notes to be taken."""
+        return bool(self._outcomes or self._answers or self._notes)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Tell whether every call is at the broker."""
+        return not self._queue
+
+    @property
+    def window_tasks(self) -> int:
+        """Return how many calls the broker takes at a time; 0 before the first WELCOME."""
+        return self.session.welcome.window_tasks if self.session.welcome else 0
+
+    def is_sent(self, task: int) -> bool:
+        """Tell whether the call is at the broker, or has its outcome already."""
+        owned = self.calls.get(task)
+        return owned is None or owned.is_there
+
+    def is_accepted(self, task: int) -> bool:
+        """Tell whether the broker has confirmed the frame that brought the call."""
+        owned = self.calls.get(task)
+        if owned is None:
+            return True
+        return owned.is_there and (
+            owned.sent[0] != self.session.number or owned.sent[1] <= self._confirmed
+        )
+
+    # --- what the loop brings
+
+    def receive(self, frame: Frame[Any], payloads: Payloads, now: float) -> None:
+        """Take a frame of the broker."""
+        match self.session.accept(frame, now):
+            case Verdict.COMMANDS:
+                if frame.number:
+                    self._confirm(frame.received)
+                at = 0
+                for command in frame.commands:
+                    at = self._act(command, payloads, at, now)
+            case Verdict.WELCOME:
+                self._open(now)
+            case Verdict.FATAL:
+                assert self.session.error is not None
+                self.refuse(self.session.error.code, self.session.error.message)
+            case Verdict.CLOSED:
+                self._note("session_closed", epoch=self.session.epoch)
+            case Verdict.DROP:
+                pass
+
+    def refuse(self, code: str, message: str) -> None:
+        """End for good: this broker and this client cannot talk to each other."""
+        self.session.error = Error(code, message, fatal=True)
+        self.session.end()
+        self._note("refused", code=code, reason=message)
+        for owned in list(self.calls.values()):
+            self._refuse(owned)
+
+    def broken(self, now: float, unsent: Iterable[Frame[Any]] = ()) -> None:
+        """Take notice of a lost connection; *unsent* frames of the last `flush` did not leave."""
+        for frame in unsent:
+            for command in frame.commands:
+                if type(command) is Submit:
+                    owned = self.calls.get(command.task)
+                    if owned is not None and owned.sent == (frame.session, frame.number):
+                        owned.epoch, owned.sent = 0, (0, 0)
+        if self.session.is_open:
+            self._note("connection_lost", epoch=self.session.epoch)
+        self.session.close(now, wait_s=RETRY_S)
+
+    def connected(self, now: float) -> None:
+        """There is a connection again: HELLO need not wait."""
+        if self.session.state is State.CLOSED:
+            self.session.hello_at = min(self.session.hello_at, now)
+
+    def deadline(self) -> float:
+        """Return when `tick` is next wanted."""
+        return self.session.deadline()
+
+    def tick(self, now: float) -> None:
+        """Let time pass: HELLO, heartbeats."""
+        match self.session.due(now):
+            case Due.HELLO:
+                self._outgoing = [(self._hello(now), ())]
+            case Due.BEAT:
+                self._is_beat_due = True
+            case Due.NOTHING:
+                pass
+
+    def flush(self, now: float) -> list[Outgoing]:
+        """Return what is to be sent now, in order."""
+        outgoing, self._outgoing = self._outgoing, []
+        if not self.session.is_open:
+            return outgoing
+        commands, self._commands = self._commands, []
+        if self._cancels and any(type(command) is Cancel for command in commands):
+            commands = self._join_cancels(commands)
+        if self._queue:
+            commands, payloads = self._add_calls(commands, outgoing, now)
+        else:
+            payloads = []
+        if not commands and not outgoing and (self._is_beat_due or self._must_acknowledge()):
+            commands = [Beat()]
+        if commands:
+            self._emit(commands, payloads, outgoing, now)
+        return outgoing
+
+    def take_outcomes(self) -> list[tuple[int, Result, Payloads]]:
+        """Return the outcomes since the last time; each call has one."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def take_answers(self) -> list[tuple[int, bytes]]:
+        """Return the answers since the last time, each as msgpack."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    def take_notes(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return what happened since the last time, for the log."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        there = [owned for owned in self.calls.values() if owned.is_there]
+        assert len(there) == self._there
+        assert sum(owned.size for owned in there) == self._there_bytes
+        waiting = [owned for owned in self._queue if owned.number in self.calls]
+        assert not any(owned.is_there for owned in waiting)
+        assert sum(owned.size for owned in waiting) == self.queued_bytes
+        if self.session.state is not State.ENDED:
+            assert len(waiting) + len(there) == len(self.calls)
+        assert len({owned.number for owned in waiting}) == len(waiting)
+        assert list(self.calls) == sorted(self.calls)
+        assert not self._cancels.keys() & self.calls.keys()
+        welcome = self.session.welcome
+        if welcome is not None and self.session.is_open and self._there > 1:
+            assert self._there <= max(welcome.window_tasks, self._listed)
+
+    # --- sessions
+
+    def _hello(self, now: float) -> Frame[Any]:
+        """Open a session with every number whose outcome is wanted."""
+        # A forced cancel is more than not being listed, so it is listed and said after WELCOME.
+        wanted = sorted({*self.calls, *(task for task, force in self._cancels.items() if force)})
+        self._cancels = {task: force for task, force in self._cancels.items() if force}
+        self._cancels_sent.clear()
+        self._commands = []
+        self._is_beat_due = False
+        self._listed = self._number
+        hello = ClientHello(
+            self.incarnation, self.settings.name, self.settings.python, spans_of(wanted)
+        )
+        return self.session.hello(hello, now)
+
+    def _open(self, now: float) -> None:
+        """Send again exactly what the broker misses, and what is new."""
+        welcome = self.session.welcome
+        assert welcome is not None
+        self._introduced = Introduced(welcome)
+        self._there = self._there_bytes = self.queued_bytes = 0
+        self._unacknowledged = self._unacknowledged_bytes = self._confirmed = 0
+        self._queue.clear()
+        missing = iter(welcome.missing)
+        span = next(missing, None)
+        for number, owned in self.calls.items():
+            while span is not None and span[1] < number:
+                span = next(missing, None)
+            is_missing = span is not None and span[0] <= number
+            owned.is_there = number <= self._listed and not is_missing
+            if owned.is_there:
+                self._there += 1
+                self._there_bytes += owned.size
+            else:
+                self._queue.append(owned)
+                self.queued_bytes += owned.size
+        # What changed since HELLO is said again.
+        self._commands = [Cancel([task], force) for task, force in self._cancels.items()]
+        self._commands += self._queries.values()
+        self._note(
+            "session_opened",
+            epoch=self.session.epoch,
+            calls=len(self.calls),
+            missing=len(self._queue),
+        )
+        if self.is_leaving:
+            self._commands.append(Bye("closed"))
+
+    def _confirm(self, received: int) -> None:
+        """Note that the broker has our frames up to *received*."""
+        self._confirmed = received
+        while self._cancels_sent and self._cancels_sent[0][0] <= received:
+            for task in self._cancels_sent.popleft()[1]:
+                self._cancels.pop(task, None)
+
+    # --- what the broker says
+
+    def _act(self, command: Any, payloads: Payloads, at: int, now: float) -> int:
+        """Act on one command and return where the payload frames of the next begin."""
+        match command:
+            case Result():
+                end = at + command.frames
+                own = payloads[at:end]
+                self._unacknowledged += 1
+                self._unacknowledged_bytes += len(command.body) + sum(map(size_of, own))
+                # A second outcome of the same call finds nobody.
+                if self._drop(command.task) is not None:
+                    self._outcomes.append((command.task, command, own))
+                return end
+            case Requeued():
+                owned = self.calls.get(command.task)
+                if owned is not None:
+                    owned.tries = max(owned.tries, command.tries)
+                    self._note("requeued", task=command.task, reason=command.reason)
+            case Answer():
+                if self._queries.pop(command.request, None) is not None:
+                    self._answers.append((command.request, command.body))
+            case ByeAck():
+                if self.is_leaving:
+                    self.session.end()
+            case Error():
+                self._note("told_of_error", code=command.code, reason=command.message)
+                if command.code == Code.UNKNOWN_TEMPLATE:
+                    self.session.close(now)
+            case _:
+                pass
+        return at
+
+    def _drop(self, task: int) -> Owned | None:
+        """Own the call no more."""
+        owned = self.calls.pop(task, None)
+        if owned is None:
+            return None
+        if owned.is_there:
+            owned.is_there = False
+            self._there -= 1
+            self._there_bytes -= owned.size
+        else:
+            # It stays in the queue, where nobody finds it in `calls`.
+            self.queued_bytes -= owned.size
+        return owned
+
+    def _refuse(self, owned: Owned) -> None:
+        """End a call that this broker will never take."""
+        error = self.session.error
+        code = error.code if error else Code.CANCELED
+        message = error.message if error else "the client is closed"
+        self._fail(owned, Failure(code, "", message))
+
+    def _fail(self, owned: Owned, failure: Failure) -> None:
+        """Make the outcome of a call that ends here."""
+        if self._drop(owned.number) is not None:
+            result = Result(owned.number, Status.FAILURE, encode_failure(failure))
+            self._outcomes.append((owned.number, result, ()))
+
+    def _clear(self) -> None:
+        """Own nothing more."""
+        self.calls.clear()
+        self._queue.clear()
+        self._cancels.clear()
+        self._cancels_sent.clear()
+        self._queries.clear()
+        self._there = self._there_bytes = self.queued_bytes = 0
+
+    # --- what is sent
+
+    def _add_calls(
+        self, commands: list[Any], outgoing: list[Outgoing], now: float
+    ) -> tuple[list[Any], list[Buffer]]:
+        """Append what the window allows; what does not fit into one frame goes before it."""
+        welcome = self.session.welcome
+        assert welcome is not None
+        payloads: list[Buffer] = []
+        size = 0
+        queue, calls, epoch = self._queue, self.calls, self.session.epoch
+        while queue:
+            owned = queue[0]
+            if owned.number not in calls:
+                queue.popleft()
+                continue
+            if max(owned.size, owned.plan.size) > welcome.payload_bytes_max:
+                queue.popleft()
+                self._fail(owned, too_large(owned, welcome.payload_bytes_max))
+                continue
+            if self._there >= welcome.window_tasks or (
+                self._there and self._there_bytes + owned.size > welcome.window_bytes
+            ):
+                break
+            if size and (
+                size + owned.size > BYTES_A_FRAME_MAX
+                or len(commands) >= COMMANDS_A_FRAME_MAX
+                or len(payloads) + len(owned.frames) > PAYLOADS_A_FRAME_MAX
+            ):
+                self._emit(commands, payloads, outgoing, now)
+                commands, payloads, size = [], [], 0
+            queue.popleft()
+            template = self._introduced.find(owned.plan)
+            if template is None:
+                template = self._introduced.add(owned.plan, commands, payloads)
+                size += owned.plan.size
+            is_again = owned.epoch != 0 and (owned.plan.call.at_most_once or owned.epoch != epoch)
+            if owned.epoch == 0:
+                owned.epoch = epoch
+            owned.sent = (self.session.number, self.session.sent + 1)
+            commands.append(
+                Submit(
+                    owned.number,
+                    template,
+                    owned.body,
+                    len(owned.frames),
+                    is_again,
+                    owned.tries,
+                    owned.parent,
+                )
+            )
+            payloads += owned.frames
+            size += owned.size + 1
+            owned.is_there = True
+            self._there += 1
+            self._there_bytes += owned.size
+            self.queued_bytes -= owned.size
+        return commands, payloads
+
+    def _emit(
+        self,
+        commands: list[Any],
+        payloads: list[Buffer],
+        outgoing: list[Outgoing],
+        now: float,
+    ) -> None:
+        """Close one frame; it acknowledges whatever was received."""
+        outgoing.append((self.session.frame(commands, now), payloads))
+        self._is_beat_due = False
+        self._unacknowledged = self._unacknowledged_bytes = 0
+
+    def _join_cancels(self, commands: list[Any]) -> list[Any]:
+        """Say the cancels in two commands at most, and remember in which frame."""
+        chosen: dict[bool, list[int]] = {False: [], True: []}
+        others = []
+        for command in commands:
+            if type(command) is Cancel:
+                chosen[command.force] += command.tasks
+            else:
+                others.append(command)
+        joined = [Cancel(tasks, force) for force, tasks in chosen.items() if tasks]
+        self._cancels_sent.append((self.session.sent + 1, chosen[False] + chosen[True]))
+        return [*joined, *others]
+
+    def _must_acknowledge(self) -> bool:
+        """Tell whether the broker and the actors keep so much for us that it cannot wait."""
+        welcome = self.session.welcome
+        assert welcome is not None
+        return self._unacknowledged_bytes > min(
+            UNACKNOWLEDGED_BYTES_MAX, welcome.window_bytes // 4
+        ) or self._unacknowledged > min(UNACKNOWLEDGED_TASKS_MAX, welcome.window_tasks // 4)
+
+    def _note(self, event: str, **fields: Any) -> None:
+        self._notes.append((event, fields))

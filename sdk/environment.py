@@ -1,0 +1,318 @@
+"""Environments: a class that is loaded once and used by many tasks.
+
+`Vision.detect`, taken from the class, is a reference that can be submitted; taken from an instance
+it is the method that it always was. An environment is the same one when its qualified name, its
+parameters and its version are the same, so a second run of a script finds it warm.
+"""
+
+import functools
+import hashlib
+import inspect
+import math
+import types
+from abc import ABCMeta
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, ClassVar, Final
+from weakref import WeakKeyDictionary
+
+import msgspec
+from msgspec import Struct
+
+from sdk.code import Captured, capture, version_of
+from sdk.options import read_desires
+from wire.labels import Desire, Labels, validate_key, validate_value
+from wire.messages import Environment as EnvironmentMessage
+from wire.payload import dump_code
+
+# What belongs to the environment itself; everything else that is a function is a task.
+HOOKS: Final = frozenset({"enter", "exit", "reset", "using"})
+
+
+class ReusePolicy(Struct, frozen=True, kw_only=True):
+    """How many copies of an environment are kept, and for how long.
+
+    *replicas* is (minimum, maximum), an int n means (n, n); *idle_ttl* ends the idle environment
+    and *scaledown_ttl* one idle replica above the minimum, in seconds or as a timedelta, any
+    positive value; *concurrency* is how many calls of async methods may be inside one replica at a
+    time.
+    """
+
+    replicas: int | tuple[int, int] = 2
+    idle_ttl: float | timedelta = 30.0
+    concurrency: int = 1
+    scaledown_ttl: float | timedelta = 30.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers that mean nothing."""
+        low, high = self.replicas_range
+        if type(low) is not int or type(high) is not int or low < 0 or high < 1:
+            raise ValueError(f"replicas={self.replicas!r} must be at least 1, or (at least 0, ...)")
+        if low > high:
+            raise ValueError(f"replicas={self.replicas!r}: the minimum is above the maximum")
+        if type(self.concurrency) is not int or self.concurrency < 1:
+            raise ValueError(f"concurrency={self.concurrency!r} must be an int of at least 1")
+        for name in ("idle_ttl", "scaledown_ttl"):
+            value = seconds(getattr(self, name))
+            if not value > 0 or math.isnan(value):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be a time above 0")
+
+    @property
+    def replicas_range(self) -> tuple[int, int]:
+        """Return minimum and maximum."""
+        if isinstance(self.replicas, tuple):
+            if len(self.replicas) != 2:
+                raise ValueError(f"replicas={self.replicas!r} must be an int or (minimum, maximum)")
+            return self.replicas
+        return (self.replicas, self.replicas)
+
+    @property
+    def idle_ttl_s(self) -> float:
+        """Return *idle_ttl* in seconds."""
+        return seconds(self.idle_ttl)
+
+    @property
+    def scaledown_ttl_s(self) -> float:
+        """Return *scaledown_ttl* in seconds."""
+        return seconds(self.scaledown_ttl)
+
+
+def seconds(time: float | timedelta) -> float:
+    """Return a time in seconds; raise ValueError when it is none."""
+    if isinstance(time, timedelta):
+        return time.total_seconds()
+    if isinstance(time, bool) or not isinstance(time, int | float):
+        raise ValueError(f"{time!r} is neither seconds nor a timedelta")  # noqa: TRY004
+    return float(time)
+
+
+class EnvironmentType(ABCMeta):
+    """The type of environment classes: a method taken from the class is a reference to submit."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        """Bind a method to the class that it is taken from, which may inherit it."""
+        value = super().__getattribute__(name)
+        if (
+            type(value) is types.FunctionType
+            and name not in HOOKS
+            and not name.startswith("__")
+            and Environment in type.__getattribute__(cls, "__mro__")[1:]
+        ):
+            return MethodReference(Specification(cls, {}), name, value)  # type: ignore[arg-type]
+        return value
+
+
+class Environment(metaclass=EnvironmentType):
+    """Something expensive that stays loaded in an actor. Subclass it and write `enter`.
+
+    `enter(**parameters)` runs once for each copy, `reset()` after each task, `exit()` when the copy
+    is given up, always. Each may be `async def`. Methods are tasks: `client.submit(Vision.detect,
+    image)`.
+    """
+
+    reuse: ClassVar[ReusePolicy] = ReusePolicy()
+    # What an actor offers while it has a copy.
+    labels: ClassVar[Mapping[str, Any]] = {}
+    # What an actor must offer to get one.
+    desired_labels: ClassVar[Mapping[str, Any]] = {}
+    # By default a digest of the code; say a string to decide yourself when the old copies are
+    # stale.
+    version: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Raise ValueError here, where the class is written, for what could never work."""
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__
+        if "reuse" in own and not isinstance(own["reuse"], ReusePolicy):
+            raise TypeError(f"{cls.__qualname__}.reuse must be a ReusePolicy, got {own['reuse']!r}")
+        if "reuse" in own and own["reuse"].concurrency > 1 and not has_async_method(cls):
+            raise ValueError(
+                f"{cls.__qualname__}: concurrency={own['reuse'].concurrency} needs an async "
+                "method; a sync method holds its copy alone"
+            )
+        if "labels" in own:
+            read_labels(cls)
+        if "desired_labels" in own:
+            read_desires(own["desired_labels"])
+
+    def enter(self) -> Any:
+        """Load; may take parameters, and may be async."""
+
+    def reset(self) -> Any:
+        """Bring the copy back to where the next task may begin; may be async."""
+
+    def exit(self) -> Any:
+        """Give back what `enter` took; may be async."""
+
+    @classmethod
+    def using(cls, **parameters: Any) -> "Specification":
+        """Return this environment with parameters for `enter`: another environment of the class."""
+        try:
+            inspect.signature(cls.enter).bind(None, **parameters)
+        except TypeError as error:
+            raise TypeError(f"{cls.__qualname__}.enter(): {error}") from None
+        return Specification(cls, parameters)
+
+
+def has_async_method(cls: type) -> bool:
+    """Tell whether a method that can be submitted is a coroutine function."""
+    return any(
+        inspect.iscoroutinefunction(value) and name not in HOOKS
+        for kind in cls.__mro__
+        for name, value in kind.__dict__.items()
+    )
+
+
+def read_labels(cls: type) -> Labels:
+    """Read the labels that an actor offers while it has a copy; raise ValueError for a bad one."""
+    labels: Labels = {}
+    for key, value in dict(type.__getattribute__(cls, "labels")).items():
+        validate_key(key)
+        for one in value if isinstance(value, list) else [value]:
+            validate_value(key, one)
+        labels[key] = list(value) if isinstance(value, list) else value
+    return labels
+
+
+class Specification:
+    """An environment class with parameters. Its methods can be submitted."""
+
+    __slots__ = ("__weakref__", "_cls", "_parameters")
+
+    def __init__(self, cls: type[Environment], parameters: Mapping[str, Any]) -> None:
+        """Name it; nothing is loaded here."""
+        self._cls = cls
+        self._parameters = dict(parameters)
+
+    def __getattr__(self, name: str) -> "MethodReference":
+        """Return a method as a reference to submit."""
+        if not name.startswith("_"):
+            value = type.__getattribute__(self._cls, name)
+            if type(value) is types.FunctionType and name not in HOOKS:
+                return MethodReference(self, name, value)
+        raise AttributeError(f"{self!r} has no method {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether it is the same class with the same parameters."""
+        return (
+            isinstance(other, Specification)
+            and self._cls is other._cls
+            and digest_of(self._parameters) == digest_of(other._parameters)
+        )
+
+    def __hash__(self) -> int:
+        """Agree with `==`."""
+        return hash((self._cls, digest_of(self._parameters)))
+
+    def __repr__(self) -> str:
+        """Show how it was made."""
+        given = ", ".join(f"{key}={value!r}" for key, value in self._parameters.items())
+        return f"{self._cls.__qualname__}.using({given})" if given else self._cls.__qualname__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel with the class."""
+        return Specification, (self._cls, self._parameters)
+
+    @property
+    def identity(self) -> str:
+        """Return qualified name, parameters and version: what makes it the same environment."""
+        cls = self._cls
+        version = type.__getattribute__(cls, "version")
+        shown = version_of(cls) if version is None else str(version)
+        return f"{cls.__module__}.{cls.__qualname__}:{digest_of(self._parameters)}:{shown}"
+
+    @property
+    def desires(self) -> dict[str, Desire]:
+        """Return what an actor must offer, by label."""
+        return read_desires(type.__getattribute__(self._cls, "desired_labels"))
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Return class and parameters as a key of this process."""
+        return id(self._cls), digest_of(self._parameters)
+
+    @property
+    def cls(self) -> type[Environment]:
+        """Return the class."""
+        return self._cls
+
+    def captured(self) -> Captured:
+        """Return the code that makes it: a pickle of `(class, parameters)`."""
+        of_class = _captured.setdefault(self._cls, {})
+        parameters = digest_of(self._parameters)
+        captured = of_class.get(parameters)
+        if captured is None or not captured.is_current:
+            what = f"the environment {self!r}"
+            captured = of_class[parameters] = capture((self._cls, self._parameters), what)
+        return captured
+
+    def message(self, captured: Captured) -> EnvironmentMessage:
+        """Return what the broker is told."""
+        cls = self._cls
+        policy: ReusePolicy = type.__getattribute__(cls, "reuse")
+        return EnvironmentMessage(
+            self.identity, repr(self), captured.code.hash, read_labels(cls), policy.concurrency
+        )
+
+
+_captured: WeakKeyDictionary[type, dict[str, Captured]] = WeakKeyDictionary()
+
+
+class MethodReference:
+    """A method of an environment, as it is taken from the class: to be submitted, or called."""
+
+    def __init__(
+        self, specification: Specification, name: str, function: types.FunctionType
+    ) -> None:
+        """Bind *function* to the environment, and look like it."""
+        functools.update_wrapper(self, function)
+        self.specification = specification
+        self.name = name
+        self.function = function
+        self.__qualname__ = f"{specification.cls.__qualname__}.{name}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function, as `Class.method(instance, ...)` does."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        """Show environment and method."""
+        return f"<method {self.name!r} of {self.specification!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether it is the same method of the same environment."""
+        return (
+            isinstance(other, MethodReference)
+            and self.name == other.name
+            and self.specification == other.specification
+        )
+
+    def __hash__(self) -> int:
+        """Agree with `==`."""
+        return hash((self.name, self.specification))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as class and name."""
+        return getattr, (self.specification, self.name)
+
+
+def specification_of(environment: Any) -> Specification:
+    """Read what the option *environment* takes: a class, or the result of `using`."""
+    if isinstance(environment, Specification):
+        return environment
+    if isinstance(environment, EnvironmentType) and environment is not Environment:
+        return Specification(environment, {})  # type: ignore[arg-type]
+    raise TypeError(
+        f"environment must be a subclass of Environment, or Class.using(...), got {environment!r}"
+    )
+
+
+def digest_of(parameters: Mapping[str, Any]) -> str:
+    """Name parameters by what they hold; empty for none."""
+    if not parameters:
+        return ""
+    try:
+        octets = msgspec.msgpack.encode(dict(parameters), order="deterministic")
+    except (TypeError, OverflowError):
+        octets, _ = dump_code(dict(sorted(parameters.items())))
+    return hashlib.blake2b(octets, digest_size=4).hexdigest()

@@ -1,0 +1,363 @@
+# ruff: noqa: SLF001 - `_state` and `_exception` of the standard library, read without its lock.
+"""TaskFuture, and how to wait for many of them.
+
+A TaskFuture is a `concurrent.futures.Future`: `concurrent.futures.wait`, `asyncio.wrap_future` and
+callbacks work. It stays pending until its outcome: that a task runs already is the broker's to
+know. Whoever waits here reads the socket himself, so the common call costs no change of thread.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from sdk.errors import TaskCanceled
+from wire.payload import Unpicklable
+
+if TYPE_CHECKING:
+    from sdk.connection import Connection
+
+FINISHED: Final = "FINISHED"
+DONE: Final = frozenset({FINISHED, "CANCELLED", "CANCELLED_AND_NOTIFIED"})
+
+
+class FutureInside(Unpicklable):
+    """The pickler has met a future: its result must be put in its place first."""
+
+
+class TaskFuture(Future[Any]):
+    """The outcome of a task, which is there now or later."""
+
+    def __init__(self, connection: "Connection", name: str) -> None:
+        """Belong to *connection*; users get theirs from `submit`."""
+        super().__init__()
+        # Which actor ran the task, HOST/INDEX; empty as long as that is not known.
+        self.actor = ""
+        self.attempt = 0
+        self.connection = connection
+        self.name = name
+        self.number = 0
+        self.since = 0.0
+        self._reason = ""
+        # Gives up a task that still waits for its arguments; tells whether it was in time.
+        self.abandon: Callable[[], bool] | None = None
+
+    @property
+    def task_id(self) -> str:
+        """Return the task's id; empty while the task waits for results that are its arguments."""
+        return self.connection.id_of(self.number) if self.number else ""
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the result, or raise the exception of the task.
+
+        *timeout* in seconds; when it is over, the built-in TimeoutError is raised and the task goes
+        on.
+        """
+        if self._state not in DONE:
+            self._wait(timeout)
+        if self._state != FINISHED:
+            raise TaskCanceled(self._reason or f"task {self.name!r} {self.task_id} was canceled")
+        if self._exception is not None:
+            try:
+                raise self._exception
+            finally:
+                # The traceback refers to this frame: without it the future is not a cycle.
+                del self
+        return self._result
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the exception of the task, None for a result; raises TaskCanceled."""
+        if self._state not in DONE:
+            self._wait(timeout)
+        if self._state != FINISHED:
+            raise TaskCanceled(self._reason or f"task {self.name!r} {self.task_id} was canceled")
+        error: BaseException | None = self._exception
+        return error
+
+    def cancel(self, force: bool = False) -> bool:  # noqa: FBT001, FBT002
+        """Give up the task, also when it runs: the future is settled at once; False when it was.
+
+        A running task is told (a flag, asyncio's cancel) and holds its slot until it returns;
+        *force* ends its process when it does not.
+        """
+        if self._state in DONE:
+            return self._state != FINISHED
+        if not self.connection.give_up(self, force=force):
+            # The outcome is just being settled by another thread.
+            self._wait(None)
+            return self._state != FINISHED
+        self.settle_canceled("")
+        self.connection.loop.count(1)
+        return True
+
+    def status(self, timeout: float | None = None) -> str:
+        """Ask where the task is: waiting, queued, held, assigned, ended, or unknown.
+
+        *waiting* is for the results of other tasks that are its arguments, *held* for the end of a
+        broker's recovery.
+        """
+        if self._state in DONE:
+            return "ended"
+        if not self.number:
+            return "waiting"
+        return str(self.connection.explain(self.number, timeout).get("state", "unknown"))
+
+    def accepted(self, timeout: float | None = None) -> bool:
+        """Wait until the broker has the task; False when the time is over before."""
+        return self.connection.accepted(self, timeout)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait on an event loop; canceling the wait cancels the task, `asyncio.shield` keeps it."""
+        if self._state not in DONE:
+            loop = asyncio.get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
+
+            def wake(_: Future[Any]) -> None:
+                # When the event loop is closed, nobody waits on it.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(set_done, waiter)
+
+            self.add_done_callback(wake)
+            try:
+                yield from waiter
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        return self.result()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Refuse: `submit` replaces a future among the arguments by its result."""
+        raise FutureInside(
+            "a TaskFuture can be an argument, or lie in a list, tuple or dict of the arguments, "
+            "where its result takes its place; elsewhere it cannot be sent"
+        )
+
+    # --- for the connection
+
+    def _is_done(self) -> bool:
+        return self._state in DONE
+
+    def _wait(self, timeout: float | None) -> None:
+        if not self.connection.loop.wait(
+            self._is_done, timeout, task=self.number or -1, sleep=self._sleep
+        ):
+            raise TimeoutError(
+                f"task {self.name!r} {self.task_id} has no outcome after {timeout} s; it goes on"
+            )
+
+    def _sleep(self, timeout: float) -> None:
+        with self._condition:
+            if self._state not in DONE:
+                self._condition.wait(timeout)
+
+    def settle_canceled(self, reason: str) -> None:
+        """Settle as canceled; the caller has taken the future out of the connection."""
+        self._reason = reason
+        super().cancel()
+        # Only this tells those who wait with `concurrent.futures.wait`.
+        self.set_running_or_notify_cancel()
+
+
+def set_done(waiter: "asyncio.Future[None]") -> None:
+    """Wake a coroutine, unless it is gone."""
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def wait(
+    futures: Iterable[TaskFuture], num_returns: int = 1, timeout: float | None = None
+) -> tuple[list[TaskFuture], list[TaskFuture]]:
+    """Wait until *num_returns* are done; return these and all others, both in the order given.
+
+    After *timeout* seconds fewer are returned; nothing is raised for a task that failed.
+    """
+    given = list(futures)
+    if not 0 < num_returns <= max(1, len(given)):
+        raise ValueError(f"num_returns={num_returns!r} must be from 1 to {len(given)}")
+    if not given:
+        return [], []
+    _wait_for(given, num_returns, timeout)
+    ready: list[TaskFuture] = []
+    pending: list[TaskFuture] = []
+    begin = 0
+    for index, future in enumerate(given):
+        if future._state in DONE:
+            ready.append(future)
+            pending += given[begin:index]
+            begin = index + 1
+            if len(ready) == num_returns:
+                break
+    pending += given[begin:]
+    return ready, pending
+
+
+def _wait_for(futures: Sequence[TaskFuture], wanted: int, timeout: float | None) -> bool:
+    """Wait until *wanted* of *futures* are done, looking at them no more often than needed."""
+    loops = {future.connection.loop for future in futures}
+    if len(loops) > 1:
+        return _wait_for_mixed(futures, wanted, timeout)
+    loop = loops.pop()
+    look_at = -1
+
+    def is_enough() -> bool:
+        nonlocal look_at
+        settled = loop.settled
+        if settled < look_at:
+            return False
+        found = 0
+        for future in futures:
+            if future._state in DONE:
+                found += 1
+                if found == wanted:
+                    return True
+        # Before so many more are settled there is nothing to look at.
+        look_at = settled + wanted - found
+        return False
+
+    if loop.wait(is_enough, timeout):
+        return True
+    look_at = -1
+    return is_enough()
+
+
+def _wait_for_mixed(futures: Sequence[TaskFuture], wanted: int, timeout: float | None) -> bool:
+    """Wait for futures of several clients, each of which reads by itself."""
+    ready = threading.Semaphore(0)
+    deadline = None if timeout is None else monotonic() + timeout
+    for future in futures:
+        future.add_done_callback(lambda _: ready.release())
+    for _ in range(wanted):
+        rest = None if deadline is None else max(0.0, deadline - monotonic())
+        if not ready.acquire(timeout=rest):
+            return False
+    return True
+
+
+class as_completed:  # noqa: N801 - used as a function.
+    """Iterate over futures in the order in which they are done; `add` takes more while iterating.
+
+    A list that is given may also be appended to. After *timeout* seconds the built-in TimeoutError
+    is raised; it counts from the beginning.
+    """
+
+    def __init__(self, futures: Iterable[TaskFuture] = (), timeout: float | None = None) -> None:
+        """Begin to watch *futures*."""
+        self._timeout = timeout
+        self._deadline = None if timeout is None else monotonic() + timeout
+        self._source = futures if isinstance(futures, list) else None
+        self._taken = 0
+        self._ready: deque[TaskFuture] = deque()
+        self._seen: set[TaskFuture] = set()
+        self._pending: set[TaskFuture] = set()
+        if self._source is None:
+            for future in futures:
+                self.add(future)
+        else:
+            self._take()
+
+    def add(self, future: TaskFuture) -> None:
+        """Iterate over *future* as well; one that is known already is not doubled."""
+        if future not in self._seen:
+            self._seen.add(future)
+            self._pending.add(future)
+            future.add_done_callback(self._ready.append)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[TaskFuture]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> TaskFuture:
+        """Wait for the next that is done."""
+        self._take()
+        if not self._ready:
+            if not self._pending:
+                raise StopIteration
+            self._wait()
+        future = self._ready.popleft()
+        self._pending.discard(future)
+        return future
+
+    def _take(self) -> None:
+        """Take what was appended to the list."""
+        while self._source is not None and self._taken < len(self._source):
+            self._taken += 1
+            self.add(self._source[self._taken - 1])
+
+    def _wait(self) -> None:
+        rest = None if self._deadline is None else max(0.0, self._deadline - monotonic())
+        loops = {future.connection.loop for future in self._pending}
+        if len(loops) == 1:
+            loops.pop().wait(lambda: bool(self._ready), rest)
+        else:
+            _wait_for_mixed(list(self._pending), 1, rest)
+        if not self._ready:
+            raise TimeoutError(
+                f"{len(self._pending)} tasks have no outcome after {self._timeout} s"
+            )
+
+
+def gather(
+    futures: Iterable[TaskFuture],
+    *,
+    return_exceptions: bool = False,
+    timeout: float | None = None,
+) -> list[Any]:
+    """Return the results in the order given; the first exception is raised as soon as it is there.
+
+    With *return_exceptions* an exception stands in the place of its result. The other tasks go on.
+    """
+    given = list(futures)
+    if not given:
+        return []
+    loops = {future.connection.loop for future in given}
+    if len(loops) > 1:
+        deadline = None if timeout is None else monotonic() + timeout
+        for future in given:
+            rest = None if deadline is None else max(0.0, deadline - monotonic())
+            concurrent.futures.wait([future], rest)
+    else:
+        _wait_for_all(given, timeout, is_patient=return_exceptions)
+    if not return_exceptions:
+        for future in given:
+            if future._state in DONE and has_failed(future):
+                future.result()
+    return [outcome_of(future) if return_exceptions else future.result(0) for future in given]
+
+
+def _wait_for_all(
+    futures: Sequence[TaskFuture], timeout: float | None, *, is_patient: bool
+) -> None:
+    """Wait until all are done, or one has failed unless *is_patient*."""
+    connection = futures[0].connection
+    position, failures = 0, -1
+
+    def is_over() -> bool:
+        nonlocal position, failures
+        if not is_patient and connection.failures != failures:
+            failures = connection.failures
+            if any(future._state in DONE and has_failed(future) for future in futures):
+                return True
+        while position < len(futures) and futures[position]._state in DONE:
+            position += 1
+        return position == len(futures)
+
+    connection.loop.wait(is_over, timeout)
+
+
+def has_failed(future: TaskFuture) -> bool:
+    """Tell whether a future that is done has no result."""
+    return future._state != FINISHED or future._exception is not None
+
+
+def outcome_of(future: TaskFuture) -> Any:
+    """Return the result or the exception."""
+    try:
+        error = future.exception(0)
+    except TaskCanceled as canceled:
+        return canceled
+    return future.result(0) if error is None else error

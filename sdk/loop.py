@@ -1,0 +1,469 @@
+"""The client's socket and its clock: whoever waits reads, and a daemon thread when nobody waits.
+
+Sends happen on the caller's thread. Every call into ZeroMQ or the core is made under `lock`;
+nothing of the user's runs under it. ZeroMQ's descriptor tells of a change once: after each call
+under the lock the socket is drained, or its sleeper is woken, before anybody sleeps on the
+descriptor again.
+"""
+
+import os
+import select
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from math import ceil
+from time import monotonic
+from typing import Any, Final
+
+import zmq
+from zmq.backend import Socket as RawSocket
+
+from sdk.call import Payloads
+from sdk.core import ClientCore
+from sdk.errors import ClientClosed
+from sdk.wakeup import Wakeup
+from wire.codec import check_payloads, decode_broker, encode
+from wire.errors import RemoteProtocolError
+from wire.messages import Result
+from wire.payload import Buffer, size_of
+
+NOBLOCK: Final = 1
+SNDMORE: Final = 2
+# Below this pyzmq copies anyway, and its own bookkeeping costs more than the copy.
+COPY_BYTES_MAX: Final = 65_536
+# How long the daemon leaves the socket alone after a caller has read it.
+NAP_S: Final = 0.005
+NAP_MAX_S: Final = 1.0
+# How long a caller that may not read sleeps before it asks again whether it may.
+SLEEP_S: Final = 0.25
+LOOK_S: Final = 0.5
+LEAVE_S: Final = 0.5
+LINGER_MS: Final = 100
+MESSAGES_A_TURN_MAX: Final = 256
+
+Outcome = tuple[int, Result, Any]
+
+
+class Handlers:
+    """Who hears of what the loop reads; called without the lock, on the thread that reads."""
+
+    def settle(self, task: int, result: Result, payloads: Any) -> None:
+        """Give a future its outcome."""
+        raise NotImplementedError
+
+    def answer(self, request: int, body: bytes) -> None:
+        """Give a query its answer."""
+        raise NotImplementedError
+
+    def note(self, event: str, fields: dict[str, Any]) -> None:
+        """Log what the core noted."""
+        raise NotImplementedError
+
+    def look(self, now: float) -> None:
+        """Look for what takes too long; called about every half second."""
+        raise NotImplementedError
+
+
+class Loop:
+    """Owns the DEALER of one client."""
+
+    def __init__(self, endpoint: str, core: ClientCore, handlers: Handlers) -> None:
+        """Connect and start the daemon thread. Raises ValueError for a bad endpoint."""
+        self.endpoint = endpoint
+        self.core = core
+        self.lock = threading.Lock()
+        # Why nothing works any more; empty while it does.
+        self.refusal = ""
+        # How many calls were settled, and who waits for more.
+        self.settled = 0
+        self.changed = threading.Condition(threading.Lock())
+        self._sleepers = 0
+        self._handlers = handlers
+        self._context = zmq.Context()
+        self._socket = open_dealer(self._context, endpoint)
+        self._send = RawSocket.send.__get__(self._socket)
+        self._recv = RawSocket.recv.__get__(self._socket)
+        self._get = RawSocket.get.__get__(self._socket)
+        self._unsettled: deque[Outcome] = deque()
+        self._rest: deque[Callable[[], None]] = deque()
+        # The right to read, and who has it; the same thread may take it again in a callback.
+        self._reading = threading.Lock()
+        self._reader = 0
+        self._borrows = 0
+        self._waiters = 0
+        self._is_settling = False
+        # Somebody may sleep on the descriptor: a send that eats its edge must wake him.
+        self._is_watched = False
+        self._is_napping_long = False
+        self._is_stopped = False
+        self._look_at = monotonic() + LOOK_S
+        descriptor: Any = self._socket.getsockopt(zmq.FD)
+        self._daemon_sleep = Sleep(descriptor)
+        self._reader_sleep = Sleep(descriptor)
+        LOOPS.add(self)
+        self._daemon = threading.Thread(target=self._run, name="warmslot-client", daemon=True)
+        self._daemon.start()
+
+    # --- for callers
+
+    def check_usable(self) -> None:
+        """Raise ClientClosed after `close`, and in a forked child."""
+        if self.refusal:
+            raise ClientClosed(self.refusal)
+
+    def flush(self, now: float) -> None:
+        """Send what the core has to say. The lock must be held; call `settle` without it."""
+        if self._flush(now) and self._is_watched and self._get(zmq.EVENTS) & zmq.POLLIN:
+            self._wake()
+        if self.core.has_news:
+            self._take()
+
+    @property
+    def has_unsettled(self) -> bool:
+        """Tell whether somebody should call `settle`."""
+        return bool(self._unsettled or self._rest)
+
+    def settle(self) -> None:
+        """Give out what was read. Any thread may, and none holds the lock."""
+        count = 0
+        self._is_settling = True
+        while self._unsettled:
+            try:
+                outcome = self._unsettled.popleft()
+            except IndexError:  # Another thread was faster.
+                break
+            count += 1
+            self._handlers.settle(*outcome)
+        while self._rest:
+            try:
+                self._rest.popleft()()
+            except IndexError:
+                break
+        self._is_settling = False
+        if count:
+            self.count(count)
+
+    def count(self, settled: int) -> None:
+        """Say that so many more futures are done."""
+        with self.changed:
+            self.settled += settled
+            if self._sleepers:
+                self.changed.notify_all()
+
+    def wait(
+        self,
+        is_done: Callable[[], bool],
+        timeout: float | None,
+        *,
+        task: int = -1,
+        sleep: Callable[[float], object] | None = None,
+    ) -> bool:
+        """Read until *is_done*, or sleep while somebody else reads; False when the time is over.
+
+        *task* is the only one that *is_done* asks for, and *sleep* what its outcome interrupts.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        with self.changed:
+            self._waiters += 1
+        try:
+            while not is_done():
+                self.check_usable()
+                if self._reader == threading.get_ident():
+                    self._read(is_done, deadline, task)
+                elif self._reading.acquire(blocking=False):
+                    self._borrow(is_done, deadline, task)
+                else:
+                    self._sleep(is_done, deadline, sleep)
+                if deadline is not None and monotonic() >= deadline:
+                    return is_done()
+            return True
+        finally:
+            with self.changed:
+                self._waiters -= 1
+
+    def close(self) -> None:
+        """Say BYE and wait shortly for the answer; nothing works afterwards."""
+        with self.lock:
+            if self.refusal:
+                return
+            self.core.leave(monotonic())
+            self.flush(monotonic())
+        if not self.core.has_left:
+            self.wait(lambda: self.core.has_left, LEAVE_S)
+        self.refusal = "the client is closed"
+        self._is_stopped = True
+        self._wake()
+        self.count(0)
+        if threading.current_thread() is not self._daemon:
+            self._daemon.join(LEAVE_S)
+        with self.lock:
+            self._socket.close(linger=LINGER_MS)
+        self._context.term()
+        LOOPS.discard(self)
+
+    # --- who reads
+
+    def _borrow(self, is_done: Callable[[], bool], deadline: float | None, task: int) -> None:
+        """Read in the place of the daemon."""
+        self._reader = threading.get_ident()
+        self._borrows += 1
+        try:
+            self._read(is_done, deadline, task)
+        finally:
+            self._reader = 0
+            self._reading.release()
+            # Who sleeps meanwhile must not wait until the daemon wakes up by itself.
+            if self._is_napping_long or self._waiters > 1:
+                self._daemon_sleep.wake()
+
+    def _sleep(
+        self,
+        is_done: Callable[[], bool],
+        deadline: float | None,
+        sleep: Callable[[float], object] | None,
+    ) -> None:
+        """Sleep until the reader settles something, and help when it is busy with callbacks."""
+        timeout = SLEEP_S if deadline is None else min(SLEEP_S, max(0.0, deadline - monotonic()))
+        if sleep is not None:
+            sleep(timeout)
+        else:
+            with self.changed:
+                if not is_done():
+                    self._sleepers += 1
+                    self.changed.wait(timeout)
+                    self._sleepers -= 1
+        if not is_done():
+            self.settle()
+
+    def _run(self) -> None:
+        """Read whenever nobody else does."""
+        try:
+            while not self._is_stopped:
+                self._read_alone()
+                self._nap()
+        except BaseException as error:
+            # Our bug: whoever waits must hear of it instead of waiting for ever.
+            if not self._is_stopped:
+                self.refusal = f"the client's thread ended with {error!r}"
+                raise
+
+    def _is_borrowed(self) -> bool:
+        """Tell whether a caller reads, and is not held up in a callback."""
+        return self._reading.locked() and not self._is_settling
+
+    def _read_alone(self) -> None:
+        """Be the reader until somebody borrows the socket."""
+        woken = False
+        while not self._is_stopped and not self._is_borrowed():
+            is_dry = self._turn(-1, woken=woken)
+            self.settle()
+            woken = False
+            if is_dry and not self._is_borrowed() and not self._is_stopped:
+                woken = self._daemon_sleep.until(min(self.core.deadline(), self._look_at))
+
+    def _nap(self) -> None:
+        """Leave the socket alone until no caller has borrowed it for a while."""
+        nap_s, seen = NAP_S, self._borrows
+        while not self._is_stopped:
+            self._is_napping_long = nap_s > NAP_S
+            is_woken = self._daemon_sleep.nap(nap_s)
+            if self._is_borrowed():
+                nap_s = min(nap_s * 2, NAP_MAX_S) if self._borrows == seen else NAP_S
+            elif self._borrows == seen or is_woken:
+                break
+            else:
+                nap_s = NAP_S
+            seen = self._borrows
+        self._is_napping_long = False
+
+    # --- reading
+
+    def _read(self, is_done: Callable[[], bool], deadline: float | None, task: int) -> None:
+        """Receive and settle until *is_done* or *deadline*."""
+        woken = False
+        while True:
+            is_dry = self._turn(task, woken=woken)
+            self.settle()
+            woken = False
+            if is_done() or self._is_stopped:
+                return
+            if deadline is not None and monotonic() >= deadline:
+                return
+            if is_dry:
+                until = min(self.core.deadline(), self._look_at)
+                woken = self._reader_sleep.until(
+                    until if deadline is None else min(until, deadline)
+                )
+
+    def _turn(self, task: int, *, woken: bool) -> bool:
+        """Receive what is there, up to the outcome of *task*; tell whether nothing is left."""
+        with self.lock:
+            if self._is_stopped:
+                return True
+            core, recv, now = self.core, self._recv, monotonic()
+            self._is_watched = is_dry = False
+            for count in range(MESSAGES_A_TURN_MAX):
+                try:
+                    control = recv(NOBLOCK)
+                except zmq.Again:
+                    if woken and not count and self._look_at_connection(now):
+                        continue
+                    is_dry = True
+                    break
+                self._receive(control, now)
+                if task >= 0 and task not in core.calls:
+                    break
+            if now >= core.deadline():
+                core.tick(now)
+            if self._flush(now) and is_dry and self._get(zmq.EVENTS) & zmq.POLLIN:
+                is_dry = False
+            self._take()
+            if now >= self._look_at:
+                self._look_at = now + LOOK_S
+                self._rest.append(partial(self._handlers.look, now))
+            self._is_watched = is_dry
+        return is_dry
+
+    def _receive(self, control: bytes, now: float) -> None:
+        """Hand one message to the core."""
+        payloads: list[Buffer] = []
+        try:
+            frame = decode_broker(control)
+            if any(type(command) is Result and command.frames for command in frame.commands):
+                while self._get(zmq.RCVMORE):
+                    payloads.append(self._recv(NOBLOCK, copy=False).buffer)
+                check_payloads(frame, payloads)
+        except RemoteProtocolError as error:
+            while self._get(zmq.RCVMORE):
+                self._recv(NOBLOCK)
+            if error.fatal:
+                self.core.refuse(error.code, error.message)
+            else:
+                self._rest.append(
+                    partial(self._handlers.note, "bad_frame", {"reason": error.message})
+                )
+            return
+        self.core.receive(frame, payloads, now)
+
+    def _look_at_connection(self, now: float) -> bool:
+        """Something woke us and no message came: tell the core, and whether one came since."""
+        events = self._get(zmq.EVENTS)
+        if events & zmq.POLLOUT:
+            self.core.connected(now)
+        elif self.core.session.is_open:
+            self.core.broken(now)
+        return bool(events & zmq.POLLIN)
+
+    def _take(self) -> None:
+        """Take from the core what is to be given out."""
+        core = self.core
+        if core.has_news:
+            self._unsettled.extend(core.take_outcomes())
+            for request, body in core.take_answers():
+                self._rest.append(partial(self._handlers.answer, request, body))
+            for event, fields in core.take_notes():
+                self._rest.append(partial(self._handlers.note, event, fields))
+
+    # --- sending
+
+    def _flush(self, now: float) -> bool:
+        """Send; tell whether ZeroMQ was called."""
+        outgoing = self.core.flush(now)
+        for index, (frame, payloads) in enumerate(outgoing):
+            try:
+                self._send_message(encode(frame), payloads)
+            except zmq.Again:
+                self.core.broken(now, [unsent for unsent, _ in outgoing[index:]])
+                # Its sleep is too long now.
+                self._wake()
+                break
+        return bool(outgoing)
+
+    def _send_message(self, control: bytes, payloads: Payloads) -> None:
+        """Send one message, large payloads without copying."""
+        if not payloads:
+            self._send(control, NOBLOCK)
+            return
+        self._send(control, NOBLOCK | SNDMORE)
+        last = len(payloads) - 1
+        for index, payload in enumerate(payloads):
+            flags = NOBLOCK if index == last else NOBLOCK | SNDMORE
+            self._send(payload, flags, copy=size_of(payload) < COPY_BYTES_MAX)
+
+    def _wake(self) -> None:
+        """Wake whoever sleeps on the descriptor."""
+        self._daemon_sleep.wake()
+        if self._reader:
+            self._reader_sleep.wake()
+
+
+class Sleep:
+    """One thread's way of sleeping on the socket's descriptor, or on nothing but `wake`."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Watch *descriptor* for reading."""
+        self._descriptor = descriptor
+        self._wakeup = Wakeup()
+        self._both = select.poll()
+        self._both.register(descriptor, select.POLLIN)
+        self._both.register(self._wakeup.fd, select.POLLIN)
+        self._alone = select.poll()
+        self._alone.register(self._wakeup.fd, select.POLLIN)
+
+    def until(self, deadline: float) -> bool:
+        """Sleep; tell whether the descriptor woke us."""
+        timeout_s = min(max(0.0, deadline - monotonic()), NAP_MAX_S)
+        is_woken = False
+        # Rounded up: a sleep that ends too early would find nothing due and spin.
+        for descriptor, _ in self._both.poll(ceil(timeout_s * 1000.0)):
+            if descriptor == self._descriptor:
+                is_woken = True
+            else:
+                self._wakeup.clear()
+        return is_woken
+
+    def nap(self, duration_s: float) -> bool:
+        """Sleep without looking at the socket; tell whether `wake` ended it."""
+        if self._alone.poll(ceil(duration_s * 1000.0)):
+            self._wakeup.clear()
+            return True
+        return False
+
+    def wake(self) -> None:
+        """End the sleep, or the next one."""
+        self._wakeup.set()
+
+
+def open_dealer(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
+    """Connect a DEALER as protocol.md section 5 wants it; raise ValueError for a bad endpoint."""
+    dealer: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    dealer.setsockopt(zmq.SNDHWM, 0)
+    dealer.setsockopt(zmq.RCVHWM, 0)
+    dealer.setsockopt(zmq.LINGER, LINGER_MS)
+    dealer.setsockopt(zmq.IMMEDIATE, 1)
+    dealer.setsockopt(zmq.RECONNECT_IVL, 50)
+    dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+    try:
+        dealer.connect(endpoint)
+    except zmq.ZMQError as error:
+        dealer.close(linger=0)
+        context.term()
+        raise ValueError(f"endpoint {endpoint!r}: {error}") from None
+    return dealer
+
+
+LOOPS: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+
+def _refuse_in_child() -> None:
+    """Tell a forked child that it has none of the threads and must not touch the sockets."""
+    for loop in list(LOOPS):
+        loop.refusal = (
+            "this client belongs to the process that this one was forked from; "
+            "make a Client of your own after the fork"
+        )
+
+
+os.register_at_fork(after_in_child=_refuse_in_child)

@@ -1,0 +1,248 @@
+"""The options of a call: read, checked and merged before anything is sent.
+
+An Options is immutable. What a function has by `@task`, what a client was given by `options`, and
+what stands in the call itself are laid over one another, key by key, the later over the earlier.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec import Struct
+
+from wire.labels import (
+    PRESENCE,
+    WEIGHT_DEFAULT,
+    Comparator,
+    Desire,
+    LabelValue,
+    validate_desire,
+)
+
+PRIORITY_MAX: Final = 10
+NAME_LENGTH_MAX: Final = 256
+
+# What the broker and the actors of this version do; each has a reader below.
+SUPPORTED: Final = (
+    "desired_labels",
+    "environment",
+    "slots",
+    "priority",
+    "fairness_key",
+    "timeout",
+    "at_most_once",
+    "name",
+    "metadata",
+)
+NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
+    "limits": (None, {}),
+    "sticky": (None,),
+    "retries": (None, 0),
+    "retry_backoff": (None,),
+    "schedule_timeout": (None,),
+    "affinity_wait": (None,),
+    "durable": (None, False),
+    "idempotency_key": (None,),
+    "allow_inplace": (None, False),
+    "reuse": (None, True),
+    "fail_infeasible": (None, False),
+    "retry_on": (None, ()),
+    "after": (None, (), []),
+    "result_codec": (None,),
+}
+NAMES: Final = frozenset({*SUPPORTED, *NOT_YET})
+# These two are options wherever they stand: nobody calls a parameter so.
+ALWAYS: Final = frozenset({"desired_labels", "environment"})
+
+UNSAID: Final = object()
+
+
+class Desired(Struct, frozen=True):
+    """What a label of the actor must be, or, with required=False, had better be.
+
+    A weight counts for a wish only; more weight pulls harder. EXISTS and NOT_EXISTS take no value,
+    IN and NOT_IN take a list. Numbers compare with numbers, another type is another value.
+    """
+
+    value: LabelValue | list[LabelValue] | None = None
+    comparator: Comparator = Comparator.EQUAL
+    required: bool | None = None
+    weight: float | None = None
+
+    def desire(self, key: str) -> Desire:
+        """Return what the broker is told; raise ValueError when it makes no sense."""
+        required = self.required is not False
+        if self.weight is not None and self.required is None:
+            warnings.warn(
+                f"label {key!r}: the weight {self.weight!r} of a required label is ignored; "
+                "say required=False for a wish",
+                stacklevel=5,
+            )
+        value: Any = self.value
+        if isinstance(value, tuple | set | frozenset):
+            value = list(value)
+        weight = WEIGHT_DEFAULT if self.weight is None else self.weight
+        desire = Desire(key, Comparator(self.comparator), value, required, float(weight))
+        validate_desire(desire)
+        return desire
+
+
+DESIRED_KEYS: Final = frozenset({"value", "comparator", "required", "weight"})
+
+
+def read_desires(labels: Any) -> dict[str, Desire]:
+    """Read the option *desired_labels*: a mapping to values, `Desired` or their mapping form."""
+    if labels is None:
+        return {}
+    if not isinstance(labels, Mapping):
+        raise TypeError(f"desired_labels must be a mapping from label to value, got {labels!r}")
+    desires = {}
+    for key, wish in labels.items():
+        if not isinstance(key, str):
+            raise TypeError(f"desired_labels: the label {key!r} is not a string")
+        desires[key] = read_desired(key, wish).desire(key)
+    return desires
+
+
+def read_desired(key: str, wish: Any) -> Desired:
+    """Read one entry: a `Desired`, its mapping form, a Desire of the wire, or a plain value."""
+    if isinstance(wish, Desired):
+        return wish
+    if isinstance(wish, Desire):
+        weight = None if wish.required else wish.weight
+        return Desired(wish.value, wish.comparator, wish.required, weight)
+    if not isinstance(wish, Mapping):
+        return Desired(wish)
+    unknown = set(wish) - DESIRED_KEYS
+    if unknown:
+        raise ValueError(
+            f"label {key!r}: {sorted(map(str, unknown))} is not known, "
+            f"a desire has {sorted(DESIRED_KEYS)}"
+        )
+    comparator = Comparator(wish.get("comparator", Comparator.EQUAL))
+    if "value" not in wish and comparator not in PRESENCE:
+        raise ValueError(f"label {key!r}: {dict(wish)!r} has no value")
+    return Desired(wish.get("value"), comparator, wish.get("required"), wish.get("weight"))
+
+
+def read_slots(slots: Any) -> dict[str, int]:
+    """Read the option *slots*: an amount of plain slots, or a mapping from type to amount."""
+    amounts = {"slot": slots} if isinstance(slots, int) else slots
+    if not isinstance(amounts, Mapping) or not amounts:
+        raise TypeError(f"slots must be an int or a mapping from slot type to int, got {slots!r}")
+    for kind, amount in amounts.items():
+        if not isinstance(kind, str) or type(amount) is not int or not 0 < amount < 2**31:
+            raise ValueError(f"slots: {kind!r}: {amount!r} is not an amount of at least 1")
+    return {} if amounts == {"slot": 1} else dict(amounts)
+
+
+def read_metadata(metadata: Any) -> dict[str, str | int | float | bool | None]:
+    """Read the option *metadata*: a mapping from string to plain values."""
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a mapping, got {metadata!r}")
+    for key, value in metadata.items():
+        plain = value is None or isinstance(value, str | int | float | bool)
+        if not isinstance(key, str) or not plain:
+            raise ValueError(f"metadata: {key!r}: {value!r} is not a string to a plain value")
+    return dict(metadata)
+
+
+def read_environment(environment: Any) -> Any:
+    """Read the option *environment*: an Environment class, or one with parameters."""
+    from sdk.environment import specification_of  # noqa: PLC0415 - it imports this module.
+
+    return specification_of(environment)
+
+
+def read_priority(priority: Any) -> int:
+    """Read the option *priority*."""
+    if type(priority) is not int or not -PRIORITY_MAX <= priority <= PRIORITY_MAX:
+        raise ValueError(f"priority {priority!r} is not an int from -10 to 10")
+    return priority
+
+
+def read_timeout(timeout: Any) -> float:
+    """Read the option *timeout*, in seconds of execution."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise ValueError(f"timeout {timeout!r} is not a number of seconds above 0")
+    return float(timeout)
+
+
+def read_name(name: Any) -> str:
+    """Read the options *name* and *fairness_key*."""
+    if not isinstance(name, str) or len(name) > NAME_LENGTH_MAX:
+        raise ValueError(f"{name!r} is not a string of at most {NAME_LENGTH_MAX} characters")
+    return name
+
+
+def read_flag(flag: Any) -> bool:
+    """Read the option *at_most_once*."""
+    if not isinstance(flag, bool):
+        raise TypeError(f"at_most_once must be True or False, got {flag!r}")
+    return flag
+
+
+READERS: Final = {
+    "desired_labels": read_desires,
+    "environment": read_environment,
+    "slots": read_slots,
+    "priority": read_priority,
+    "fairness_key": read_name,
+    "timeout": read_timeout,
+    "at_most_once": read_flag,
+    "name": read_name,
+    "metadata": read_metadata,
+}
+
+
+class Options:
+    """Options that were checked. `chosen` has only what was given."""
+
+    __slots__ = ("chosen", "plans")
+
+    def __init__(self, chosen: dict[str, Any]) -> None:
+        """Take what was checked already; users call `of`."""
+        self.chosen = chosen
+        # Plans made with these options, by the id of the function: see `sdk.plan`.
+        self.plans: dict[int, Any] = {}
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Options":
+        """Check *given*; raise TypeError for an unknown option, ValueError for a bad value."""
+        chosen: dict[str, Any] = {}
+        for name, value in given.items():
+            reader = READERS.get(name)
+            if reader is not None:
+                if value is not None:
+                    chosen[name] = reader(value)
+            elif name not in NOT_YET:
+                raise TypeError(f"{name!r} is no option; options are {', '.join(sorted(NAMES))}")
+            elif not any(value is plain or value == plain for plain in NOT_YET[name]):
+                raise ValueError(f"the option {name}={value!r} is not supported yet")
+        return cls(chosen)
+
+    def over(self, base: "Options") -> "Options":
+        """Lay these options over *base*; desired labels are laid over one another key by key."""
+        if not base.chosen:
+            return self
+        chosen = base.chosen | self.chosen
+        if "desired_labels" in base.chosen and "desired_labels" in self.chosen:
+            chosen["desired_labels"] = base.chosen["desired_labels"] | self.chosen["desired_labels"]
+        return Options(chosen)
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the same was chosen."""
+        return isinstance(other, Options) and self.chosen == other.chosen
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Show what was chosen."""
+        return f"Options({self.chosen!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel with a function that has options by `@task`, without the plans of this client."""
+        return Options, (self.chosen,)
+
+
+NO_OPTIONS: Final = Options({})

@@ -1,0 +1,181 @@
+"""From a function and its options to a plan: what the broker and the actor are told once.
+
+Plans are kept with the Options object, by the identity of the function, and made anew when the code
+changed. A plan that holds code by value is pinned to this minor version of Python by a required
+label.
+"""
+
+import inspect
+import weakref
+from functools import lru_cache
+from typing import Any, Final
+
+from sdk.call import Plan
+from sdk.code import Captured, capture
+from sdk.environment import MethodReference, Specification
+from sdk.options import ALWAYS, NAME_LENGTH_MAX, NAMES, NO_OPTIONS, Options
+from sdk.task import OPTIONS_ATTRIBUTE
+from wire.labels import Comparator, Desire
+from wire.messages import Call
+from wire.payload import PYTHON
+
+PLANS_MAX: Final = 4_096
+PYTHON_DESIRE: Final = Desire("python", Comparator.EQUAL, PYTHON)
+
+
+class Planned:
+    """The plans of one function with one set of options."""
+
+    __slots__ = ("_captured", "_environment", "_pinned", "_portable", "name", "reference")
+
+    def __init__(
+        self, captured: Captured | None, environment: Captured | None, call: Call, anchor: Any
+    ) -> None:
+        """Make both plans: for arguments that any Python version reads, and pinned."""
+        self.reference = weak(anchor)
+        self.name = call.name
+        self._captured = captured
+        self._environment = environment
+        parts = [part for part in (captured, environment) if part is not None]
+        codes = [part.code for part in parts]
+        self._pinned = Plan(pinned(call), codes)
+        is_portable = all(part.is_portable for part in parts)
+        self._portable = Plan(call, codes) if is_portable else self._pinned
+
+    def plan(self, *, is_portable: bool) -> Plan:
+        """Return the plan for arguments that are portable or not."""
+        return self._portable if is_portable else self._pinned
+
+    @property
+    def is_current(self) -> bool:
+        """Tell whether the code is still the same."""
+        captured, environment = self._captured, self._environment
+        return (captured is None or captured.is_current) and (
+            environment is None or environment.is_current
+        )
+
+
+def plan_for(target: Any, options: Options) -> Planned:
+    """Return the plans for calling *target* with *options*. Raises SerializationError."""
+    key: Any = id(target)
+    anchor = target
+    if type(target) is MethodReference:
+        key, anchor = (*target.specification.key, target.name), target.specification.cls
+    entry: Planned | None = options.plans.get(key)
+    if entry is not None and entry.reference() is anchor and entry.is_current:
+        return entry
+    merged = options.over(getattr(target, OPTIONS_ATTRIBUTE, NO_OPTIONS))
+    planned = make(target, merged, anchor)
+    if len(options.plans) >= PLANS_MAX:
+        options.plans.clear()
+    options.plans[key] = planned
+    return planned
+
+
+def make(target: Any, options: Options, anchor: Any) -> Planned:
+    """Make the plans for *target*: a function, or a method of an environment."""
+    chosen = options.chosen
+    specification: Specification | None = chosen.get("environment")
+    method, captured = "", None
+    if isinstance(target, MethodReference):
+        if specification is not None and specification != target.specification:
+            raise ValueError(
+                f"{target!r} runs in {target.specification!r}; environment={specification!r} is "
+                "another one"
+            )
+        specification, method = target.specification, target.name
+        options = options.over(getattr(target.function, OPTIONS_ATTRIBUTE, NO_OPTIONS))
+        chosen = options.chosen
+    elif not callable(target):
+        raise TypeError(f"{target!r} is not callable")
+    else:
+        captured = capture(target, f"the function {name_of(target)!r}")
+    environment = specification.captured() if specification is not None else None
+    desires = {} if specification is None else dict(specification.desires)
+    desires |= chosen.get("desired_labels", {})
+    call = Call(
+        name=chosen.get("name") or name_of(target)[:NAME_LENGTH_MAX],
+        function=captured.code.hash if captured is not None else b"",
+        method=method,
+        environment=specification.message(environment) if specification and environment else None,
+        desires=list(desires.values()),
+        slots=chosen.get("slots", {}),
+        priority=chosen.get("priority", 0),
+        fairness_key=chosen.get("fairness_key", ""),
+        timeout_s=chosen.get("timeout"),
+        at_most_once=chosen.get("at_most_once", False),
+        metadata=chosen.get("metadata", {}),
+    )
+    return Planned(captured, environment, call, anchor)
+
+
+def pinned(call: Call) -> Call:
+    """Return *call* with the wish for this Python version, unless the user has said otherwise."""
+    if any(desire.key == "python" for desire in call.desires):
+        return call
+    fields = {name: getattr(call, name) for name in call.__struct_fields__}
+    fields["desires"] = [*call.desires, PYTHON_DESIRE]
+    return Call(**fields)
+
+
+def name_of(target: Any) -> str:
+    """Name a function for people."""
+    name = getattr(target, "__qualname__", None) or getattr(
+        getattr(target, "func", None), "__qualname__", None
+    )
+    return name if isinstance(name, str) else type(target).__qualname__
+
+
+def weak(target: Any) -> Any:
+    """Return a weak reference, or a strong one to what has none."""
+    try:
+        return weakref.ref(target)
+    except TypeError:
+        return lambda: target
+
+
+def split_keywords(target: Any, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell options from keyword arguments of *target*.
+
+    Raises TypeError, naming `client.options()`, for a keyword that could be both.
+    """
+    options: dict[str, Any] = {}
+    kwargs: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in ALWAYS:
+            options[name] = value
+        elif name not in NAMES:
+            kwargs[name] = value
+        elif could_be_parameter(target, name):
+            raise TypeError(
+                f"{name!r} is an option of submit() and could be a parameter of "
+                f"{name_of(target)}(): say client.options({name}=...).submit(...) for the option, "
+                f"or client.options().submit(..., {name}=...) for the parameter"
+            )
+        else:
+            options[name] = value
+    return options, kwargs
+
+
+def could_be_parameter(target: Any, name: str) -> bool:
+    """Tell whether *target* may take *name* as a keyword."""
+    function = target.function if isinstance(target, MethodReference) else target
+    try:
+        names, is_open = keywords_of(function)
+    except TypeError:  # Not hashable: look each time.
+        names, is_open = keywords_of.__wrapped__(function)
+    return is_open or name in names
+
+
+@lru_cache(1024)
+def keywords_of(function: Any) -> tuple[frozenset[str], bool]:
+    """Return the keywords that *function* takes, and whether it takes any."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return frozenset(), True
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return (
+        frozenset(p.name for p in parameters if p.kind in named),
+        any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters),
+    )
