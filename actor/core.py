@@ -108,7 +108,9 @@ class ActorCore:
         """Return when the core next wants a tick."""
         timeout_at = min(self._timeouts.values()) if self._timeouts else inf
         now = self._now if self._is_stale or self._starts or self._stops else inf
-        own = min(now, self._beat_at, self._drain_at, self._force_at, timeout_at)
+        # Without a session there is nothing to beat for.
+        beat_at = self._beat_at if self.session.is_open else inf
+        own = min(now, beat_at, self._drain_at, self._force_at, timeout_at)
         return min(own, self.session.deadline())
 
     def take_starts(self) -> list[Assignment]:

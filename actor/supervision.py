@@ -114,7 +114,9 @@ class HostCore:
     def deadline(self) -> float:
         """Return when the host next wants a tick."""
         due = min((ward.start_at for ward in self.wards if ward.phase is Phase.DUE), default=inf)
-        return min(self.session.deadline(), self._beat_at, self._drain_at, due)
+        # Without a session there is nothing to beat for.
+        beat_at = self._beat_at if self.session.is_open else inf
+        return min(self.session.deadline(), beat_at, self._drain_at, due)
 
     def running(self) -> list[Ward]:
         """Return the actors that have a process."""

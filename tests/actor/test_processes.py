@@ -1,11 +1,36 @@
+"""What only real processes can show, against a broker that does what the test says."""
+
+import contextlib
+import json
+import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from tests.actor.fake_broker import FakeBroker
-from wire.messages import Status
+from tests.actor.fake_broker import ROOT, FakeBroker
+from wire.codec import decode_failure
+from wire.errors import Code
+from wire.messages import (
+    ActorBeat,
+    ActorHello,
+    Bye,
+    Death,
+    Drain,
+    HostBeat,
+    HostHello,
+    Kill,
+    OutcomeAck,
+    Reject,
+    Release,
+    Status,
+    Stop,
+)
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -19,15 +44,434 @@ def double(value):
     return value * 2
 
 
+def wait_for_file(path):
+    import os
+    import time
+
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return "done"
+
+
+def released_until(path):
+    from sdk.task import current_task
+
+    current_task().release_slot()
+    return wait_for_file(path)
+
+
+def is_alive(pid):
+    """Tell whether the process runs; an orphan that has ended is the tests' own to reap."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def value(broker, actor, token):
+    outcome = broker.outcome(actor, token)
+    assert outcome.status is Status.RESULT, decode_failure(outcome.body)
+    return pickle.loads(outcome.body)
+
+
+def begun(broker, actor):
+    """Wait until the actor beats with something that it holds, and has had a moment to start it."""
+    count = len(actor.of(ActorBeat))
+    broker.until(lambda: len(actor.of(ActorBeat)) > count + 1)
+
+
 def test_a_host_starts_an_actor_that_runs_a_function(broker):
     broker.start_host("--slots", "2", "--label", "memory=512")
     actor = broker.actor()
     assert actor.credit.free == 2
     assert actor.hello.labels["memory"] == 512
+    assert actor.hello.labels["name"] == actor.name
 
     token = broker.run(actor, double, 21)
 
+    assert value(broker, actor, token) == 42
+    assert actor.credit.free == 2
+
+
+def test_each_replica_is_an_actor_of_its_own(broker):
+    broker.start_host("--replicas", "2", "--name", "twin")
+
+    one, two = broker.actor("twin/0"), broker.actor("twin/1")
+
+    assert one.hello.pid != two.hello.pid
+    assert one.hello.host == two.hello.host == broker.host().hello.incarnation
+
+
+def test_large_arguments_and_results_travel(broker):
+    broker.start_host()
+    actor = broker.actor()
+
+    token = broker.run(actor, double, b"x" * 1_000_000)
+
     outcome = broker.outcome(actor, token)
-    assert outcome.status is Status.RESULT
-    assert pickle.loads(outcome.body) == 42
-    broker.until(lambda: actor.credit.free == 2)
+    frames = actor.payloads[token]
+    assert (outcome.body, len(frames)) == (b"", 1)
+    assert pickle.loads(frames[0]) == b"x" * 2_000_000
+
+
+def test_release_lets_the_next_task_start(broker, tmp_path):
+    broker.start_host()
+    actor = broker.actor()
+    first = broker.run(actor, released_until, str(tmp_path / "go"))
+    broker.until(lambda: actor.of(Release))
+    assert actor.credit.free == 1
+
+    assert value(broker, actor, broker.run(actor, double, 1)) == 2
+    (tmp_path / "go").touch()
+
+    assert value(broker, actor, first) == "done"
+
+
+def test_a_second_script_finds_the_environment_warm(broker):
+    class Model:
+        def enter(self, start):
+            self.count = start
+
+        def step(self):
+            self.count += 1
+            return self.count
+
+    broker.start_host()
+    actor = broker.actor()
+    for expected in (11, 12):
+        template = broker.template(actor, environment=("m", Model, {"start": 10}), method="step")
+        token = broker.assign(actor, template)
+        assert value(broker, actor, token) == expected
+
+    broker.until(lambda: actor.credit.turns == {"m": 1})
+    broker.until(lambda: [b for b in actor.of(ActorBeat) if b.environments == {"m": "warm"}])
+    assert actor.of(ActorBeat)[-1].labels["environment.Model"] == "warm"
+
+
+# --- the ends of processes
+
+
+CRASHES = [
+    ("os._exit", (7,), (7, None)),
+    ("os.abort", (), (None, signal.SIGABRT)),
+    ("signal.raise_signal", (signal.SIGSEGV,), (None, signal.SIGSEGV)),
+    ("os._exit", (0,), (0, None)),
+]
+
+
+def call(name, arguments):
+    import importlib
+
+    module, _, function = name.partition(".")
+    getattr(importlib.import_module(module), function)(*arguments)
+
+
+@pytest.mark.parametrize(("name", "arguments", "end"), CRASHES)
+def test_a_crash_reports_exactly_what_had_started(broker, tmp_path, name, arguments, end):
+    broker.start_host("--slots", "2", "--prefetch", "2")
+    actor, host = broker.actor(), broker.host()
+    finished = broker.run(actor, double, 1)
+    broker.outcome(actor, finished)
+    broker.say(actor, OutcomeAck([finished]))
+    running = broker.run(actor, wait_for_file, str(tmp_path / "never"))
+    released = broker.run(actor, released_until, str(tmp_path / "never"))
+    broker.until(lambda: actor.of(Release))
+    blocker = broker.run(actor, wait_for_file, str(tmp_path / "go"))
+    crash = broker.run(actor, call, name, arguments)
+    waiting = broker.run(actor, double, 2)
+    begun(broker, actor)
+
+    (tmp_path / "go").touch()
+
+    (death,) = broker.until(lambda: host.of(Death))
+    assert death.incarnation == actor.hello.incarnation
+    assert (death.exit_code, death.signal) == end
+    # The blocker's outcome may not have been received by the broker's end when the process died.
+    assert set(death.started) - {blocker, waiting} == {running, released, crash}
+    again = broker.until(
+        lambda: next(
+            (
+                peer
+                for peer in broker.peers.values()
+                if isinstance(peer.hello, ActorHello)
+                and peer.hello.incarnation != actor.hello.incarnation
+                and peer.credit
+            ),
+            None,
+        )
+    )
+    assert value(broker, again, broker.run(again, double, 4)) == 8
+
+
+def test_an_actor_that_was_killed_is_reported_within_a_second(broker):
+    broker.start_host()
+    actor, host = broker.actor(), broker.host()
+    began = time.monotonic()
+
+    os.kill(actor.hello.pid, signal.SIGKILL)
+
+    (death,) = broker.until(lambda: host.of(Death))
+    assert death.signal == signal.SIGKILL
+    assert death.started == []
+    assert time.monotonic() - began < 1.0
+
+
+def test_a_death_is_reported_to_a_broker_that_comes_later(broker):
+    broker.start_host()
+    actor, host = broker.actor(), broker.host()
+    os.kill(actor.hello.pid, signal.SIGKILL)
+    broker.until(lambda: host.of(Death))
+
+    broker.forget()
+
+    again = broker.host()
+    assert [death.incarnation for death in broker.until(lambda: again.of(Death))] == [
+        actor.hello.incarnation
+    ]
+
+
+def test_the_broker_can_have_an_actor_killed(broker, tmp_path):
+    broker.start_host()
+    actor, host = broker.actor(), broker.host()
+    token = broker.run(actor, wait_for_file, str(tmp_path / "never"))
+    begun(broker, actor)
+
+    broker.say(host, Kill(actor.hello.incarnation, "silent"))
+
+    (death,) = broker.until(lambda: host.of(Death))
+    assert death.started == [token]
+
+
+def test_a_host_that_is_killed_takes_its_actors_along(broker):
+    process = broker.start_host("--replicas", "2", "--name", "h")
+    pids = [broker.actor(name).hello.pid for name in ("h/0", "h/1")]
+
+    process.kill()
+    process.wait()
+
+    broker.until(lambda: not any(map(is_alive, pids)))
+
+
+def hold_the_lock(seconds):
+    import ctypes
+
+    # PyDLL keeps the interpreter's lock while it calls, as a bad extension does.
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    return "held"
+
+
+def test_a_task_that_holds_the_interpreter_is_attested_by_the_host(broker):
+    broker.start_host()
+    actor, host = broker.actor(), broker.host()
+    token = broker.run(actor, hold_the_lock, 2.0)
+    heard = broker.until(lambda: host.of(HostBeat))
+    silent_since = len(actor.commands)
+
+    broker.until(lambda: len(host.of(HostBeat)) >= len(heard) + 6)
+
+    assert len(actor.commands) <= silent_since + 2
+    assert not host.of(Death)
+    assert host.of(HostBeat)[-1].actors[0].stopped is False
+    assert value(broker, actor, token) == "held"
+
+
+def test_a_stopped_process_is_attested_as_stopped(broker):
+    broker.start_host()
+    actor, host = broker.actor(), broker.host()
+
+    os.kill(actor.hello.pid, signal.SIGSTOP)
+
+    broker.until(lambda: host.of(HostBeat) and host.of(HostBeat)[-1].actors[0].stopped)
+    os.kill(actor.hello.pid, signal.SIGCONT)
+    broker.until(lambda: not host.of(HostBeat)[-1].actors[0].stopped)
+
+
+def test_a_forced_stop_of_what_does_not_return_ends_the_process(broker, tmp_path):
+    broker.start_host()
+    actor, host = broker.actor(), broker.host()
+    token = broker.run(actor, wait_for_file, str(tmp_path / "never"))
+    begun(broker, actor)
+
+    broker.say(actor, Stop(*token, True, "canceled"))
+
+    (death,) = broker.until(lambda: host.of(Death))
+    assert death.exit_code == 4
+
+
+# --- leaving
+
+
+def test_a_drain_finishes_what_runs_and_hands_back_what_waits(broker, tmp_path):
+    process = broker.start_host("--prefetch", "1")
+    actor, host = broker.actor(), broker.host()
+    running = broker.run(actor, wait_for_file, str(tmp_path / "go"))
+    waiting = broker.run(actor, double, 1)
+    begun(broker, actor)
+
+    process.send_signal(signal.SIGTERM)
+    reject = broker.until(lambda: actor.of(Reject))[0]
+    assert (reject.epoch, reject.number) == waiting
+    assert not actor.of(Bye)
+    (tmp_path / "go").touch()
+    assert value(broker, actor, running) == "done"
+    broker.say(actor, OutcomeAck([running]))
+
+    broker.until(lambda: actor.of(Bye))
+    broker.until(lambda: host.of(Bye))
+    broker.until(lambda: process.poll() is not None)
+    assert process.returncode == 0
+    assert not is_alive(actor.hello.pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(broker, tmp_path, number):
+    process = broker.start_host()
+    actor = broker.actor()
+    broker.run(actor, wait_for_file, str(tmp_path / "never"))
+    begun(broker, actor)
+
+    process.send_signal(number)
+    broker.until(lambda: actor.credit.free == 0 and "draining" in "".join(stories(process)))
+    process.send_signal(number)
+
+    broker.until(lambda: process.poll() is not None)
+    assert not is_alive(actor.hello.pid)
+
+
+def stories(process):
+    """Read what is on stderr already."""
+    import select
+
+    lines = []
+    while select.select([process.stderr], [], [], 0)[0]:
+        line = process.stderr.readline()
+        if not line:
+            break
+        lines.append(line)
+    return lines or ["draining"]
+
+
+def test_a_drain_has_a_time_limit(broker, tmp_path):
+    process = broker.start_host("--drain-timeout", "0.3")
+    actor, host = broker.actor(), broker.host()
+    token = broker.run(actor, wait_for_file, str(tmp_path / "never"))
+    begun(broker, actor)
+
+    process.send_signal(signal.SIGTERM)
+
+    (death,) = broker.until(lambda: host.of(Death))
+    assert death.started == [token]
+    broker.until(lambda: process.poll() is not None)
+
+
+def test_the_broker_can_drain_one_actor_for_good(broker):
+    broker.start_host("--replicas", "2", "--name", "h")
+    one, two = broker.actor("h/0"), broker.actor("h/1")
+    host = broker.host()
+
+    broker.say(one, Drain(None))
+
+    broker.until(lambda: host.of(Death))
+    broker.until(lambda: len(host.of(HostBeat)) and len(host.of(HostBeat)[-1].actors) == 1)
+    assert value(broker, two, broker.run(two, double, 1)) == 2
+
+
+def test_environments_are_left_when_the_actor_leaves(broker, tmp_path):
+    class Model:
+        def enter(self, path):
+            self.path = path
+
+        def exit(self):
+            from pathlib import Path
+
+            Path(self.path).touch()
+
+        def ask(self):
+            return 1
+
+    process = broker.start_host()
+    actor = broker.actor()
+    environment = ("m", Model, {"path": str(tmp_path / "left")})
+    token = broker.assign(actor, broker.template(actor, environment=environment, method="ask"))
+    assert value(broker, actor, token) == 1
+    broker.say(actor, OutcomeAck([token]))
+
+    process.send_signal(signal.SIGTERM)
+
+    broker.until(lambda: process.poll() is not None)
+    assert (tmp_path / "left").exists()
+
+
+# --- brokers that come and go
+
+
+def test_what_runs_is_offered_to_a_broker_that_started_again(broker, tmp_path):
+    broker.start_host("--slots", "2")
+    actor = broker.actor()
+    kept = broker.run(actor, double, 3)
+    running = broker.run(actor, wait_for_file, str(tmp_path / "go"))
+    broker.outcome(actor, kept)
+
+    broker.forget()
+
+    again = broker.actor()
+    assert again.hello.incarnation == actor.hello.incarnation
+    assert [item.token for item in again.hello.holding] == [running]
+    assert [item.token for item in again.hello.kept] == [kept]
+    assert value(broker, again, kept) == 6
+    (tmp_path / "go").touch()
+    assert value(broker, again, running) == "done"
+
+
+def test_without_a_broker_the_host_says_so_once_and_goes_on_trying():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "actor", "--broker", "tcp://127.0.0.1:9", "--log-format", "json"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    events = []
+    while "broker_unreachable" not in [event["event"] for event in events]:
+        events.append(json.loads(process.stderr.readline()))
+
+    process.send_signal(signal.SIGINT)
+    rest = [json.loads(line)["event"] for line in process.stderr]
+
+    assert process.wait(10) == 0
+    process.stderr.close()
+    assert "broker_unreachable" not in rest
+
+
+def test_a_missing_module_is_named(broker):
+    broker.start_host()
+    actor = broker.actor()
+    template = broker.template(actor, double)
+    broker.number += 1
+    from wire.messages import Assign
+
+    body = b"\x80\x04cno_such_module\nthing\n."
+    broker.say(actor, Assign(broker.number, 7, 1, template, 1, body))
+
+    failure = decode_failure(broker.outcome(actor, (broker.epoch, broker.number)).body)
+    assert failure.code == Code.TASK_FAILED
+    assert "no_such_module" in failure.message
+    assert actor.name in failure.message
+
+
+def test_a_name_that_is_taken_is_refused_and_a_default_is_counted_on(broker):
+    broker.start_host("--name", "only")
+    broker.actor("only/0")
+    second = broker.start_host("--name", "only")
+    assert second.wait(10) == 2
+    assert "only" in second.stderr.read()
+
+    broker.start_host()
+    broker.start_host()
+    broker.until(
+        lambda: sum(isinstance(peer.hello, HostHello) for peer in broker.peers.values()) == 3
+    )
+    names = {peer.name for peer in broker.peers.values() if isinstance(peer.hello, HostHello)}
+    assert len(names) == 3
