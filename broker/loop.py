@@ -40,6 +40,8 @@ TURN_CONTROL_BYTES_MAX: Final = 2**20
 TIMER_SLACK_MS: Final = 5
 TIMER_EARLY_SHARE: Final = 0.75
 WAIT_MS_MAX: Final = 60_000
+# A receive that took less did not wait: the message was queued, and others may be behind it.
+QUEUED_S: Final = 15e-6
 
 # A peer that sends a frame slower than this counts as gone: to ZeroMQ only whole frames are life.
 TRANSFER_BYTES_PER_S_MIN: Final = 1_000_000
@@ -102,8 +104,6 @@ class Loop:
         self._timer_ms = -1
         self._recv = BoundSocket.recv.__get__(self._router)
         self._send = BoundSocket.send.__get__(self._router)
-        self._poll = zmq.Poller()
-        self._poll.register(self._router, zmq.POLLIN)
 
     def start_journal(self) -> int:
         """Start the journal and return the epoch of this broker. Raises JournalError."""
@@ -130,10 +130,14 @@ class Loop:
         clock = self._clock
         while not self._is_stopping:
             deadline = core.deadline()
-            rid = self._wait(deadline - clock())
+            before = clock()
+            rid = self._wait(deadline - before)
             now = clock()
             if rid is not None:
-                self._drain(core, rid, now)
+                control_bytes = self._receive(core, rid, now)
+                # Looking for more costs as much as a message, so only where more is likely.
+                if now - before < QUEUED_S:
+                    self._drain(core, now, control_bytes)
             if now >= deadline:
                 core.tick(now)
             self._act(core, now)
@@ -163,13 +167,9 @@ class Loop:
             return None
         return rid
 
-    def _drain(self, core: Core, rid: bytes, now: float) -> None:
-        """Receive the message that *rid* began and those behind it, up to a turn's worth."""
+    def _drain(self, core: Core, now: float, control_bytes: int) -> None:
+        """Receive what waits, up to a turn's worth of which *control_bytes* are used."""
         recv = self._recv
-        control_bytes = self._receive(core, rid, now)
-        # A look is cheaper than a dry receive, one dry receive cheaper than a look a message.
-        if not self._poll.poll(0):
-            return
         for _ in range(TURN_MESSAGES_MAX - 1):
             if control_bytes > TURN_CONTROL_BYTES_MAX or self._is_stopping:
                 return
