@@ -124,7 +124,7 @@ class Broker:
             self.who(rid, frame.session)
             return
         if frame.session < session.number or frame.number <= session.received:
-            return  # An older session, or a repetition.
+            return  # Older, or a repetition.
         if frame.number != session.received + 1 or frame.received > session.sent:
             self.note("session_gap", role=session.role, number=frame.number)
             self.close(session, now)
@@ -274,8 +274,7 @@ class Broker:
         if at != len(payloads):
             raise RemoteProtocolError(Code.BAD_FRAME, "more payload frames than commands speak of")
 
-    def _nothing(self, session: Session, command: Beat, own: Sequence[Any], now: float) -> None:
-        pass
+    def _nothing(self, session: Session, command: Beat, own: Sequence[Any], now: float) -> None: ...
 
     def _received(self, session: Session, received: int) -> None:
         """Forget the results that the client has, and let their actors forget them."""
@@ -318,7 +317,8 @@ class Broker:
                 lifecycle.deliver(self, task)
             return
         if task is None:
-            if len(client.tasks) >= self.settings.window_tasks:
+            # What actors offer, and perhaps nobody wants, does not count.
+            if len(client.tasks) - len(self.unclaimed) >= self.settings.window_tasks:
                 raise RemoteProtocolError(
                     Code.WINDOW_EXCEEDED,
                     f"more than {self.settings.window_tasks} tasks without an outcome",

@@ -1,0 +1,147 @@
+"""What must hold whatever happens, seen from outside the cores."""
+
+from typing import TYPE_CHECKING, Any
+
+from wire.codec import decode_failure
+from wire.errors import Code
+from wire.labels import satisfies_all
+from wire.messages import Assign, Result, Status, Token
+
+if TYPE_CHECKING:
+    from actor.mailbox import Assignment
+    from tests.sim.processes import ActorProcess, ClientProcess
+    from tests.sim.world import World
+
+
+class TaskRecord:
+    """What the user knows of one call, and what became of it."""
+
+    __slots__ = (
+        "call",
+        "client",
+        "has_parent",
+        "is_canceled",
+        "name",
+        "number",
+        "produced",
+        "resolution",
+        "starts",
+    )
+
+    def __init__(self, client: "ClientProcess", number: int, call: Any, has_parent: bool) -> None:
+        """Begin unresolved."""
+        self.client = client
+        self.number = number
+        self.name = f"{client.name}-{number}"
+        self.call = call
+        self.has_parent = has_parent
+        self.is_canceled = False
+        self.resolution: tuple[Any, ...] | None = None
+        self.starts: list[Token] = []
+        self.produced: set[tuple[Status, bytes]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether somebody waits for it."""
+        return self.resolution is None and not self.is_canceled and self.client.is_alive
+
+
+class Oracle:
+    """Follows every task, assignment and run."""
+
+    def __init__(self, world: "World") -> None:
+        """Begin with nothing submitted."""
+        self.world = world
+        self.tasks: dict[tuple[int, int], TaskRecord] = {}
+        self.assigned: dict[Token, tuple[int, int, int]] = {}
+        self.started_tokens: set[Token] = set()
+        self.highest: dict[int, Token] = {}
+        self.epoch_highest = 0
+        self.ended_by_death = 0
+        self.executions = 0
+
+    def submitted(
+        self, client: "ClientProcess", number: int, call: Any, *, has_parent: bool
+    ) -> TaskRecord:
+        """Follow a call."""
+        record = TaskRecord(client, number, call, has_parent)
+        self.tasks[client.incarnation, number] = record
+        return record
+
+    def told_assign(self, actor: "ActorProcess", epoch: int, command: Assign) -> None:
+        """Check a token at the moment that the broker gives it."""
+        token = (epoch, command.number)
+        assert token not in self.assigned, f"token {token} is used twice"
+        # Within a turn the frames of several actors leave in any order, within one they grow.
+        highest = self.highest.get(actor.incarnation, (0, 0))
+        assert token > highest, f"token {token} after {highest}"
+        self.highest[actor.incarnation] = token
+        if not self.world.profile.clock_jumps:
+            assert epoch >= self.epoch_highest, f"epoch {epoch} after {self.epoch_highest}"
+            self.epoch_highest = epoch
+        self.assigned[token] = (command.client, command.task, actor.incarnation)
+
+    def started(self, actor: "ActorProcess", assignment: "Assignment") -> TaskRecord:
+        """Check a run at the moment that it begins."""
+        token = assignment.token
+        record = self.tasks[assignment.client, assignment.task]
+        owner = (assignment.client, assignment.task, actor.incarnation)
+        assert self.assigned.get(token) == owner, f"{token} was not assigned to {actor.name}"
+        assert token not in self.started_tokens, f"{token} is started twice"
+        self.started_tokens.add(token)
+        assert satisfies_all(actor.core.labels, record.call.desires), "labels do not hold at start"
+        record.starts.append(token)
+        self.executions += 1
+        if record.call.at_most_once:
+            assert len(record.starts) == 1, f"{record.name} is at_most_once and starts again"
+        if self.world.profile.is_gentle:
+            assert len(record.starts) == 1, f"{record.name} runs again although its actor stayed"
+        return record
+
+    def finished(
+        self, record: TaskRecord, token: Token, status: Status
+    ) -> tuple[bytes, tuple[bytes, ...]]:
+        """Make the value of a run, told apart from that of every other run."""
+        body = b"%s by %d.%d" % (record.name.encode(), *token)
+        record.produced.add((status, body))
+        if len(body) % 3:
+            return body, ()
+        return body[:5], (body[5:],)
+
+    def died(self, actor: "ActorProcess") -> None:
+        """Count what a process took along: runs, and outcomes that were not acknowledged."""
+        self.ended_by_death += len(actor.board.keys() | actor.core.outcomes.kept.keys())
+
+    def resolved(self, client: "ClientProcess", number: int, result: Result, payloads: Any) -> None:
+        """Check an outcome at the moment that a future gets it."""
+        record = self.tasks[client.incarnation, number]
+        body = bytes(result.body) + b"".join(map(bytes, payloads))
+        self.world.note("RESOLVES", client, record.name, result.status, body[:60])
+        assert record.resolution is None, f"{record.name} has a second outcome"
+        assert not record.is_canceled, f"{record.name} was canceled and has an outcome"
+        record.resolution = (result.status, body)
+        if result.actor and result.status in (Status.RESULT, Status.FAILURE, Status.CANCELED):
+            assert (result.status, body) in record.produced, (
+                f"no run of {record.name} made {body!r}"
+            )
+            return
+        code = decode_failure(body).code
+        match code:
+            case Code.OUTCOME_UNKNOWN:
+                assert record.call.at_most_once, record.name
+            case Code.PARENT_GONE:
+                assert record.has_parent, record.name
+            case Code.POISON_TASK:
+                assert len(record.starts) >= 3 or not self.world.profile.is_deadly, record.name
+            case _:
+                raise AssertionError((record.name, result.status, code))
+
+    def open_tasks(self) -> list[TaskRecord]:
+        """Return what is still waited for."""
+        return [record for record in self.tasks.values() if record.is_open]
+
+    def check_end(self) -> None:
+        """Check what can only be said when all is over."""
+        if self.world.profile.is_deadly:
+            limit = len(self.tasks) + self.ended_by_death
+            assert self.executions <= limit, f"{self.executions} executions, {limit} explained"

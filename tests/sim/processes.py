@@ -1,0 +1,543 @@
+"""Processes around the real cores: what their loops do, with a virtual clock and a simulated socket.
+
+Each takes turns as its loop does: hear what arrived, let the core decide, send. A frozen one hears nothing and later
+everything at once.
+"""
+
+import inspect
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from actor.core import ActorCore
+from actor.mailbox import Assignment
+from actor.settings import HostSettings, Settings as ActorSettings
+from actor.supervision import HostCore, Phase, Ward
+from broker.core import Broker
+from broker.settings import Settings as BrokerSettings
+from sdk.core import ClientCore, Settings as ClientSettings
+from tests.sim.network import Message, Wire, packed
+from wire.codec import check_payloads, decode_broker, decode_peer, encode
+from wire.errors import RemoteProtocolError
+from wire.messages import Assign, Held, Status, Token
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+TELLS_FINISHED = "finished" in inspect.signature(HostCore.died).parameters
+
+
+class Process:
+    """What all have: an inbox, a connection, a next turn."""
+
+    kind = "process"
+
+    def __init__(self, world: "World", name: str) -> None:
+        """Begin alive, with a turn at once."""
+        self.world = world
+        self.name = name
+        self.is_alive = True
+        self.frozen_until = 0.0
+        self.inbox: deque[tuple[Wire, Message]] = deque()
+        self.wire: Wire | None = None
+        self.partitioned_until = 0.0
+        self.up_floor = self.down_floor = 0.0
+        self.kept_up: list[Message] = []
+        self._turn_at = inf
+        self._wakes: set[float] = set()
+
+    @property
+    def is_frozen(self) -> bool:
+        """Tell whether the process is stopped now."""
+        return self.frozen_until > self.world.now
+
+    def hear(self, wire: Wire, message: Message) -> None:
+        """Take a message from the socket's end."""
+        if self.is_alive:
+            self.inbox.append((wire, message))
+            self.wake_at(self.world.now)
+
+    def wake_at(self, when: float) -> None:
+        """Take a turn at *when*, or earlier."""
+        when = max(when, self.world.now)
+        if when < self._turn_at:
+            self._turn_at = when
+            self.world.at(when, self._wake)
+
+    def _wake(self) -> None:
+        now = self.world.now
+        if not self.is_alive or self._turn_at > now:
+            return
+        if self.is_frozen:
+            self._turn_at = self.frozen_until
+            self.world.at(self.frozen_until, self._wake)
+            return
+        self._turn_at = inf
+        self.world.steps += 1
+        self.turn(now)
+        if self.is_alive:
+            self.check()
+            if self.inbox:
+                self.wake_at(now)
+            else:
+                self.wake_at(self.deadline())
+
+    def batch(self) -> list[tuple[Wire, Message]]:
+        """Take some of what can be heard: all, or one message, as the seed likes it."""
+        inbox = self.inbox
+        if not inbox:
+            return []
+        if len(inbox) == 1 or self.world.rng.random() >= self.world.profile.batch:
+            return [inbox.popleft()]
+        taken = list(inbox)
+        inbox.clear()
+        return taken
+
+    def connected(self) -> None:
+        """There is a connection."""
+
+    def turn(self, now: float) -> None:
+        """Do what the loop does once."""
+        raise NotImplementedError
+
+    def deadline(self) -> float:
+        """Return when the core wants its next turn."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Assert every invariant of the core."""
+        raise NotImplementedError
+
+    def send(self, frame: Any, payloads: Any) -> bool:
+        """Send to the broker; False without a connection."""
+        control = encode(frame)
+        self.world.heard(self, control, frame)
+        return self.world.network.send_up(self, packed(control, payloads))
+
+    def end(self) -> None:
+        """End the process: the connection goes with it."""
+        self.is_alive = False
+        self.inbox.clear()
+        self.kept_up.clear()
+        if self.wire is not None:
+            keeps = self.world.rng.random() >= self.world.profile.lost
+            self.world.network.cut(self.wire, keeps_up=keeps, keeps_down=False)
+            self.wire = None
+
+
+class BrokerProcess(Process):
+    """The broker."""
+
+    kind = "broker"
+
+    def __init__(self, world: "World", epoch: int) -> None:
+        """Start with nothing remembered but *epoch*."""
+        super().__init__(world, "broker")
+        profile = world.profile
+        settings = BrokerSettings(
+            window_tasks=profile.window_tasks, window_bytes=profile.window_bytes
+        )
+        self.core = Broker(settings, epoch=epoch, now=world.now)
+
+    def turn(self, now: float) -> None:
+        """As broker.loop: receive, tick when it is time, send until nobody is unreachable."""
+        core = self.core
+        deadline = core.deadline()
+        for wire, (control, payloads) in self.batch():
+            try:
+                frame = decode_peer(control)
+            except RemoteProtocolError as error:
+                core.bad(wire.rid, error, now)
+            else:
+                core.receive(wire.rid, frame, list(payloads), now)
+        if now >= deadline:
+            core.tick(now)
+        is_settled = False
+        while not is_settled:
+            is_settled = True
+            for rid, frame, payloads in core.flush(now):
+                control = encode(frame)
+                wire_down = self.world.network.send_down(rid, packed(control, payloads))
+                if wire_down is None:
+                    core.unreachable(rid, now)
+                    is_settled = False
+                    continue
+                self.world.told(wire_down.peer, control, frame)
+            sequence, operations = core.take_operations()
+            if operations:
+                self.world.stored_epoch = max(self.world.stored_epoch, core.epoch)
+                self.world.after(self.world.rng.choice((0.0, 0.02)), lambda: self._commit(sequence))
+        for event, fields in core.take_notes():
+            self.world.broker_noted(event, fields)
+
+    def _commit(self, sequence: int) -> None:
+        if self.is_alive:
+            self.core.committed(sequence, self.world.now)
+            self.wake_at(self.world.now)
+
+    def deadline(self) -> float:
+        return self.core.deadline()
+
+    def check(self) -> None:
+        self.core.check()
+
+    def end(self) -> None:
+        self.is_alive = False
+        unread = list(self.inbox)
+        self.inbox.clear()
+        self.world.network.broker_dies(unread)
+
+
+class Run:
+    """A task that runs in an actor process."""
+
+    __slots__ = ("assignment", "is_released", "is_told_to_stop", "must_wait_until", "task")
+
+    def __init__(self, assignment: Assignment, task: Any) -> None:
+        """Begin holding a slot."""
+        self.assignment = assignment
+        self.task = task
+        self.is_released = False
+        self.is_told_to_stop = False
+
+
+class ActorProcess(Process):
+    """An actor with simulated user code, and the board that its host reads."""
+
+    kind = "actor"
+
+    def __init__(self, world: "World", ward: Ward, host: "HostProcess", incarnation: int) -> None:
+        """Start under *host*."""
+        super().__init__(world, ward.name)
+        profile = world.profile
+        self.host = host
+        self.ward = ward
+        self.incarnation = incarnation
+        self.labels_version = 1
+        settings = ActorSettings(
+            name=ward.name,
+            host=host.incarnation,
+            pid=ward.pid,
+            python="3.11",
+            labels=world.labels_of(ward.name),
+            slots={"slot": profile.slots},
+            prefetch=profile.prefetch,
+            environments_max=profile.environments_max,
+            kept_bytes_max=10_000,
+        )
+        self.core = ActorCore(settings, incarnation=incarnation, now=world.now)
+        self.runs: dict[Token, Run] = {}
+        # What the host reads: token -> whether it has finished; gone when settled.
+        self.board: dict[Token, bool] = {}
+        self.cpu_s = 0.0
+        self.is_busy_while_frozen = False
+
+    def turn(self, now: float) -> None:
+        """As actor.loop: tick, receive, start, stop, send, settle."""
+        core, world = self.core, self.world
+        core.tick(now)
+        for _, (control, payloads) in self.batch():
+            frame = decode_broker(control)
+            check_payloads(frame, payloads)
+            core.receive(frame, payloads, now)
+        for assignment in core.take_starts():
+            self._start(assignment)
+        if not self.is_alive:
+            return
+        for order in core.take_stops():
+            self._stop(order.assignment.token)
+        for frame, payloads in core.flush(now):
+            if not self.send(frame, payloads):
+                core.broken(now)
+                break
+        for token in core.take_settled():
+            self.board.pop(token, None)
+        for event, fields in core.take_notes():
+            world.note(event, self, *fields.values())
+        if core.exit_reason:
+            world.note("EXITS", self, core.exit_reason)
+            self.die(exit_code=4)
+        elif core.is_drained:
+            self.die(exit_code=0, has_left=True)
+        assert core.failure is None, (self.name, core.failure)
+
+    def deadline(self) -> float:
+        return self.core.deadline()
+
+    def check(self) -> None:
+        self.core.check()
+        mailbox = self.core.mailbox
+        profile = self.world.profile
+        if not self.core.is_draining:
+            held = len(mailbox.waiting) + len(mailbox.holders)
+            assert held <= profile.slots + profile.prefetch, "more was assigned than granted"
+        holding = [run for run in self.runs.values() if not run.is_released]
+        assert len(holding) <= profile.slots, "unreleased runs overlap on one slot"
+        for token, run in self.runs.items():
+            held_as = mailbox.held[token].held
+            assert held_as is (Held.RELEASED if run.is_released else Held.RUNNING)
+
+    def is_idle(self) -> bool:
+        """Tell whether nothing runs, waits or is kept here, and all slots are granted."""
+        credit = self.world.broker_credit(self.incarnation)
+        return (
+            not self.runs
+            and not self.core.mailbox.held
+            and not self.core.outcomes.kept
+            and credit == self.world.profile.slots + self.world.profile.prefetch
+        )
+
+    def later(self, delay: float, act: Any) -> None:
+        """Call *act* after *delay* of this process's own time."""
+
+        def call() -> None:
+            if not self.is_alive:
+                return
+            if self.is_frozen:
+                self.world.at(self.frozen_until, call)
+                return
+            act()
+            if self.is_alive:
+                self.wake_at(self.world.now)
+
+        self.world.after(delay, call)
+
+    # --- user code
+
+    def _start(self, assignment: Assignment) -> None:
+        world, token = self.world, assignment.token
+        task = world.oracle.started(self, assignment)
+        run = self.runs[token] = Run(assignment, task)
+        self.board[token] = False
+        world.note("STARTS", self, task.name, token)
+        environment = assignment.recipe.call.environment
+        rng = world.rng
+        if environment is not None and assignment.loads:
+            state = "cold" if rng.random() < 0.1 else "warm"
+            delay = rng.uniform(0.0, world.profile.run_s)
+            self.later(delay, lambda: self._loaded(run, environment.id, state))
+        else:
+            self._works(run)
+
+    def _loaded(self, run: Run, identity: str, state: str) -> None:
+        self.core.environment_changed(identity, state, self.world.now)
+        if self.runs.get(run.assignment.token) is not run:
+            return
+        if state == "cold":
+            self._finish(run, Status.FAILURE)
+        else:
+            self._works(run)
+
+    def _works(self, run: Run) -> None:
+        world, profile, rng = self.world, self.world.profile, self.world.rng
+        length = rng.uniform(0.0, profile.run_s)
+        if rng.random() < profile.hang:
+            length *= 8
+        if world.is_healing:
+            length = min(length, 1.0)
+        chance = rng.random
+        if not world.is_healing and chance() < profile.crash:
+            self.later(length, lambda: self.die(signal=11) if self._is_running(run) else None)
+            return
+        if chance() < profile.release:
+            self.later(length * rng.random(), lambda: self._release(run))
+        if not world.is_healing and chance() < profile.child:
+            self.later(length * rng.random(), lambda: self._submit_child(run))
+        status = Status.FAILURE if chance() < profile.fail else Status.RESULT
+        self.later(length, lambda: self._finish(run, status))
+
+    def _is_running(self, run: Run) -> bool:
+        return self.runs.get(run.assignment.token) is run
+
+    def _release(self, run: Run) -> None:
+        if self._is_running(run) and not run.is_released:
+            token = run.assignment.token
+            assert self.core.release(token, None, self.world.now)
+            run.is_released = True
+            self.world.note("releases", self, token)
+
+    def _submit_child(self, run: Run) -> None:
+        if self._is_running(run):
+            self.world.submit_child(run.assignment.token)
+
+    def _finish(self, run: Run, status: Status) -> None:
+        token = run.assignment.token
+        if not self._is_running(run):
+            return
+        del self.runs[token]
+        self.board[token] = True
+        body, frames = self.world.oracle.finished(run.task, token, status)
+        self.world.note("ENDS", self, run.task.name, token, status.value)
+        self.core.finished(token, status, body, frames, 0.01, self.world.now)
+
+    def _stop(self, token: Token) -> None:
+        run = self.runs.get(token)
+        if run is None or run.is_told_to_stop:
+            return
+        run.is_told_to_stop = True
+        if self.world.rng.random() < 0.6:
+            delay = self.world.rng.uniform(0.0, 0.2)
+            self.later(delay, lambda: self._finish(run, Status.CANCELED))
+
+    # --- its end
+
+    def die(
+        self, *, exit_code: int | None = None, signal: int | None = None, has_left: bool = False
+    ) -> None:
+        """End the process; its host reaps it after a moment."""
+        if not self.is_alive:
+            return
+        self.world.note("DIES", self, exit_code, signal)
+        if not has_left:
+            self.world.oracle.died(self)
+        self.end()
+        self.world.after(
+            self.world.rng.uniform(0.0, 0.05),
+            lambda: self.host.reap(self, exit_code, signal, has_left),
+        )
+
+
+class HostProcess(Process):
+    """A host and its machine: spawns, watches and reaps actor processes."""
+
+    kind = "host"
+
+    def __init__(self, world: "World", name: str) -> None:
+        """Start on a machine where nothing of an earlier host is left."""
+        super().__init__(world, name)
+        self.incarnation = world.rng.getrandbits(62)
+        settings = HostSettings(
+            name=name, replicas=world.profile.replicas, slots=world.profile.slots
+        )
+        self.core = HostCore(settings, incarnation=self.incarnation, pid=1, now=world.now)
+        self.actors: dict[int, ActorProcess] = {}
+
+    def turn(self, now: float) -> None:
+        """As actor.host: tick, receive, spawn, kill, watch, send."""
+        core, world = self.core, self.world
+        core.tick(now)
+        for _, (control, _payloads) in self.batch():
+            core.receive(decode_broker(control), now)
+        for ward in core.take_spawns():
+            incarnation = world.rng.getrandbits(62)
+            core.spawned(ward, incarnation=incarnation, pid=world.next_pid(), now=now)
+            actor = self.actors[incarnation] = ActorProcess(world, ward, self, incarnation)
+            world.add(actor)
+        for ward in core.take_kills():
+            self.actors[ward.incarnation].die(signal=9)
+        for ward in core.take_drains():
+            self.actors[ward.incarnation].core.drain(now, 3.0)
+            self.actors[ward.incarnation].wake_at(now)
+        for ward in core.running():
+            actor = self.actors[ward.incarnation]
+            if not actor.is_frozen or actor.is_busy_while_frozen:
+                actor.cpu_s += 0.1
+            core.observed(
+                ward,
+                cpu_s=actor.cpu_s,
+                is_stopped=actor.is_frozen and not actor.is_busy_while_frozen,
+            )
+        for frame in core.flush(now):
+            if not self.send(frame, ()):
+                core.broken(now)
+                break
+        for event, fields in core.take_notes():
+            world.note(event, self, *fields.values())
+        if core.is_over:
+            world.note("LEAVES", self)
+            self.end()
+
+    def deadline(self) -> float:
+        return self.core.deadline()
+
+    def check(self) -> None:
+        self.core.check()
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether no actor runs here or ever will."""
+        return all(ward.phase is Phase.GONE for ward in self.core.wards)
+
+    def reap(
+        self, actor: ActorProcess, exit_code: int | None, signal: int | None, has_left: bool
+    ) -> None:
+        """Learn that *actor* has ended; a host that is stopped learns it later."""
+        if not self.is_alive:
+            return
+        if self.is_frozen:
+            self.world.at(self.frozen_until, lambda: self.reap(actor, exit_code, signal, has_left))
+            return
+        del self.actors[actor.incarnation]
+        started = sorted(token for token, done in actor.board.items() if not done)
+        finished = sorted(token for token, done in actor.board.items() if done)
+        fields: dict[str, Any] = {"started": started, "finished": finished}
+        if not TELLS_FINISHED:
+            fields = {"started": sorted(started + finished)}
+        self.core.died(
+            actor.ward,
+            exit_code=exit_code,
+            signal=signal,
+            overflow=0,
+            has_left=has_left,
+            now=self.world.now,
+            **fields,
+        )
+        self.wake_at(self.world.now)
+
+    def end(self) -> None:
+        """End the host and, by their parents' death, its actors."""
+        for actor in list(self.actors.values()):
+            if actor.is_alive:
+                self.world.oracle.died(actor)
+                actor.end()
+        super().end()
+
+
+class ClientProcess(Process):
+    """A program that submits."""
+
+    kind = "client"
+
+    def __init__(self, world: "World", name: str) -> None:
+        """Start with nothing submitted."""
+        super().__init__(world, name)
+        self.incarnation = world.rng.getrandbits(62)
+        settings = ClientSettings(name=name, python="3.11")
+        self.core = ClientCore(settings, incarnation=self.incarnation, now=world.now)
+
+    def connected(self) -> None:
+        self.core.connected(self.world.now)
+        self.wake_at(self.world.now)
+
+    def turn(self, now: float) -> None:
+        """As sdk.loop: receive, tick, send, settle."""
+        core = self.core
+        for _, (control, payloads) in self.batch():
+            frame = decode_broker(control)
+            check_payloads(frame, payloads)
+            core.receive(frame, payloads, now)
+        if now >= core.deadline():
+            core.tick(now)
+        outgoing = core.flush(now)
+        for at, (frame, payloads) in enumerate(outgoing):
+            if not self.send(frame, payloads):
+                core.broken(now, [unsent for unsent, _ in outgoing[at:]])
+                break
+        for number, result, payloads in core.take_outcomes():
+            self.world.oracle.resolved(self, number, result, payloads)
+        for event, fields in core.take_notes():
+            self.world.note(event, self, *fields.values())
+        if core.has_left:
+            assert core.is_leaving, core.session.error
+            self.end()
+
+    def deadline(self) -> float:
+        return self.core.deadline()
+
+    def check(self) -> None:
+        self.core.check()
+
+
+def assigns(frame: Any) -> list[Assign]:
+    """Return the assignments in a frame."""
+    return [command for command in frame.commands if type(command) is Assign]

@@ -1,0 +1,139 @@
+"""What one seed is like: sizes, delays, and how likely each fault is, each drawn for itself.
+
+Many faults at once hide one another, so every seed leaves most of them out (swarm testing).
+"""
+
+from dataclasses import dataclass, field, replace
+from random import Random
+
+FAULTS = (
+    "broker_kill",
+    "actor_kill",
+    "machine_kill",
+    "client_kill",
+    "cut",
+    "partition",
+    "freeze_broker",
+    "freeze_actor",
+    "hold_gil",
+    "freeze_client",
+    "freeze_host",
+    "repeat",
+    "relabel",
+    "drain_machine",
+    "client_leave",
+)
+# What ends no run: after these alone nothing that ran on may run again.
+GENTLE = frozenset({"broker_kill"})
+# What ends a run only with its process.
+DEADLY = frozenset({"broker_kill", "actor_kill"})
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The swarm of one seed."""
+
+    machines: int = 1
+    replicas: int = 2
+    slots: int = 1
+    prefetch: int = 0
+    environments_max: int = 1
+    clients: int = 2
+    tasks: int = 30
+    # Seconds between two submits, and that a run takes.
+    pause_s: float = 0.3
+    run_s: float = 1.0
+    # Of a frame, typically and at worst.
+    delay_s: float = 0.001
+    delay_max_s: float = 0.01
+    # How likely a step is followed by a fault, and which.
+    fault: float = 0.02
+    faults: dict[str, float] = field(default_factory=dict)
+    down_s: float = 1.0
+    # What stood in a dead connection is lost, otherwise still read.
+    lost: float = 0.5
+    # A dead connection's frames come before those of the new one; otherwise they mix.
+    ordered: bool = True
+    # How often a death leaves no report, since its host dies too.
+    clock_jumps: bool = False
+    batch: float = 0.5
+    # Of a task.
+    at_most_once: float = 0.2
+    release: float = 0.3
+    fail: float = 0.1
+    crash: float = 0.0
+    hang: float = 0.1
+    cancel: float = 0.1
+    force: float = 0.2
+    label: float = 0.2
+    environment: float = 0.2
+    child: float = 0.05
+    payload: float = 0.1
+    window_tasks: int = 100_000
+    window_bytes: int = 2**28
+
+    @property
+    def is_gentle(self) -> bool:
+        """Tell whether nothing that ran on may be run again."""
+        return GENTLE.issuperset(self.faults) and not self.crash and not self.is_slow
+
+    @property
+    def is_deadly(self) -> bool:
+        """Tell whether runs end only with their processes, so that executions can be counted."""
+        return DEADLY.issuperset(self.faults) and not self.is_slow
+
+    @property
+    def is_slow(self) -> bool:
+        """Tell whether the network alone can cost a lease or the adopt window."""
+        return self.delay_max_s > 0.1 or self.clock_jumps
+
+    def but(self, **changes: object) -> "Profile":
+        """Return the same with *changes*."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def draw(rng: Random) -> Profile:
+    """Draw the profile of a seed."""
+    style = rng.random()
+    if style < 0.15:
+        faults = {"broker_kill": 1.0}
+    elif style < 0.25:
+        faults = {"broker_kill": 1.0, "actor_kill": 1.0}
+    else:
+        faults = {name: rng.choice((0.3, 1.0, 3.0)) for name in FAULTS if rng.random() < 0.3}
+    may_be_slow = style >= 0.25
+    delay_s = rng.choice((0.0005, 0.005, 0.03))
+    return Profile(
+        machines=rng.choice((1, 1, 2)),
+        replicas=rng.choice((1, 2)),
+        slots=rng.choice((1, 1, 2, 3)),
+        prefetch=rng.choice((0, 0, 1, 3)),
+        environments_max=rng.choice((1, 2)),
+        clients=rng.choice((1, 2, 2)),
+        tasks=rng.choice((10, 30, 60)),
+        pause_s=rng.choice((0.02, 0.2, 0.5)),
+        run_s=rng.choice((0.05, 0.5, 2.0)),
+        delay_s=delay_s,
+        delay_max_s=delay_s * 3
+        if not may_be_slow or rng.random() < 0.6
+        else rng.choice((0.5, 2.0)),
+        fault=rng.choice((0.005, 0.02, 0.05)),
+        faults=faults,
+        down_s=rng.choice((0.1, 1.0, 8.0)),
+        lost=rng.choice((0.0, 0.5, 1.0)),
+        ordered=rng.random() < 0.8,
+        clock_jumps=may_be_slow and rng.random() < 0.15,
+        batch=rng.choice((0.0, 0.5, 1.0)),
+        at_most_once=rng.choice((0.0, 0.3)),
+        release=rng.choice((0.0, 0.4)),
+        fail=0.1,
+        crash=rng.choice((0.0, 0.0, 0.1)) if may_be_slow else 0.0,
+        hang=rng.choice((0.0, 0.2)),
+        cancel=rng.choice((0.0, 0.05, 0.3)),
+        force=rng.choice((0.0, 0.3)) if style >= 0.25 else 0.0,
+        label=rng.choice((0.0, 0.4)),
+        environment=rng.choice((0.0, 0.4)),
+        child=rng.choice((0.0, 0.1)) if style >= 0.25 else 0.0,
+        window_tasks=rng.choice((4, 100_000, 100_000)),
+        window_bytes=rng.choice((64, 2**28, 2**28)),
+    )

@@ -1,0 +1,472 @@
+"""A whole cluster in one thread: real cores, a virtual clock, and one source of randomness.
+
+The same seed gives the same history, on any machine. Steps are turns of processes; after each the core that took it
+is checked, and the oracle checks each start, token and outcome as it happens.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Any
+from zlib import crc32
+
+from sdk.call import Code, Plan
+from tests.sim.network import Network
+from tests.sim.oracle import Oracle, TaskRecord
+from tests.sim.processes import (
+    ActorProcess,
+    BrokerProcess,
+    ClientProcess,
+    HostProcess,
+    Process,
+    assigns,
+)
+from tests.sim.profile import Profile, draw
+from wire.labels import Comparator, Desire
+from wire.messages import Call, Environment, Token
+
+EPOCH_MS = 1_790_000_000_000
+HISTORY_LENGTH = 400
+AT_ONCE_MAX = 1_000
+HEAL_S_MAX = 200.0
+HEAL_LOOK_S = 0.5
+CODE = Code(b"f" * 16, b"function")
+BLOB = Code(b"e" * 16, b"environment")
+
+
+class World:
+    """Everything of one seed."""
+
+    def __init__(self, seed: int, profile: Profile | None = None) -> None:
+        """Build the cluster; nothing has happened yet."""
+        self.rng = Random(seed)
+        self.profile = profile or draw(self.rng)
+        self.now = 0.0
+        self.steps = 0
+        self.digest = 0
+        self.is_healing = False
+        self.history: deque[tuple[Any, ...]] = deque(maxlen=HISTORY_LENGTH)
+        self.stored_epoch = 0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._serial = 0
+        self._at_once = 0
+        self._pid = 100
+        self.network = Network(self)
+        self.oracle = Oracle(self)
+        self.broker: BrokerProcess | None = None
+        self.hosts: dict[str, HostProcess] = {}
+        self.clients: dict[str, ClientProcess] = {}
+        self.actors: list[ActorProcess] = []
+        self.plans = self._plans()
+        self.submits_left = self.profile.tasks
+        self.faults: dict[str, int] = {}
+        self._start_broker()
+        for number in range(self.profile.machines):
+            self._start_machine(f"machine{number}")
+        for number in range(self.profile.clients):
+            self._start_client(f"client{number}")
+        self._work()
+
+    # --- time
+
+    def at(self, when: float, act: Callable[[], None]) -> None:
+        """Call *act* at *when*."""
+        self._serial += 1
+        heapq.heappush(self._events, (max(when, self.now), self._serial, act))
+
+    def after(self, delay: float, act: Callable[[], None]) -> None:
+        """Call *act* after *delay*."""
+        self.at(self.now + delay, act)
+
+    def run(self, steps: int) -> None:
+        """Let *steps* turns happen, with faults between them; then heal and demand the end."""
+        rng, profile = self.rng, self.profile
+        kinds = sorted(profile.faults)
+        weights = [profile.faults[kind] for kind in kinds]
+        while self.steps < steps:
+            before = self.steps
+            self._next()
+            if kinds and self.steps != before and rng.random() < profile.fault:
+                (kind,) = rng.choices(kinds, weights)
+                self.strike(kind)
+        self.heal()
+
+    def _next(self) -> None:
+        when, _, act = heapq.heappop(self._events)
+        self._at_once = self._at_once + 1 if when == self.now else 0
+        assert self._at_once < AT_ONCE_MAX, "somebody spins: time stands still"
+        self.now = when
+        act()
+
+    # --- what others ask and tell
+
+    def add(self, process: Process) -> None:
+        """Let *process* begin."""
+        if isinstance(process, ActorProcess):
+            self.actors = [actor for actor in self.actors if actor.is_alive]
+            self.actors.append(process)
+        self.network.connect(process)
+        process.wake_at(self.now)
+
+    def next_pid(self) -> int:
+        """Return a number that no process had."""
+        self._pid += 1
+        return self._pid
+
+    def labels_of(self, name: str) -> dict[str, Any]:
+        """Return what an actor offers when it starts."""
+        return {"memory": 512} if name.endswith("0") else {"memory": 64}
+
+    def broker_credit(self, incarnation: int) -> int:
+        """Return what the broker may assign to an actor; -1 for one that it does not know."""
+        actor = self.broker.core.actors.get(incarnation) if self.broker else None
+        return actor.credit.available if actor is not None else -1
+
+    def heard(self, peer: Process, control: bytes, frame: Any) -> None:
+        """Note what a peer says."""
+        self.digest = crc32(control, self.digest)
+        self.history.append((self.now, peer.name, "says", frame))
+
+    def told(self, peer: Process, control: bytes, frame: Any) -> None:
+        """Note what a peer is told, and check each new token."""
+        self.digest = crc32(control, self.digest)
+        self.history.append((self.now, peer.name, "is told", frame))
+        if isinstance(peer, ActorProcess) and frame.number:
+            for command in assigns(frame):
+                self.oracle.told_assign(peer, frame.epoch, command)
+
+    def broker_noted(self, event: str, fields: dict[str, Any]) -> None:
+        """Note what the broker notes."""
+        self.history.append((self.now, "broker", event, fields))
+
+    def note(self, event: str, process: Process, *details: Any) -> None:
+        """Note what happens to a process."""
+        self.history.append((self.now, process.name, event, *details))
+
+    def story(self, last: int = 120) -> str:
+        """Return the last events, one a line."""
+        return "\n".join(tell(*entry) for entry in list(self.history)[-last:])
+
+    # --- the load
+
+    def _plans(self) -> list[tuple[str, Plan]]:
+        large = Desire("memory", Comparator.GREATER_THAN, 256)
+        liked = Desire("memory", Comparator.GREATER_THAN, 256, False, 10.0)
+        plans = [("plain", Plan(Call("plain", CODE.hash), [CODE]))]
+        plans.append(("plain", Plan(Call("urgent", CODE.hash, priority=5), [CODE])))
+        plans.append(("once", Plan(Call("once", CODE.hash, at_most_once=True), [CODE])))
+        plans.append(("label", Plan(Call("large", CODE.hash, desires=[large]), [CODE])))
+        plans.append(("label", Plan(Call("liked", CODE.hash, desires=[liked]), [CODE])))
+        for number, concurrency in ((0, 1), (1, 2)):
+            environment = Environment(f"id{number}", f"Env{number}", BLOB.hash, {}, concurrency)
+            call = Call(f"method{number}", b"", "predict", environment)
+            plans.append(("environment", Plan(call, [BLOB])))
+        return plans
+
+    def _choose_plan(self) -> Plan:
+        profile, chance = self.profile, self.rng.random
+        kind = "plain"
+        if chance() < profile.at_most_once:
+            kind = "once"
+        elif chance() < profile.label:
+            kind = "label"
+        elif chance() < profile.environment:
+            kind = "environment"
+        return self.rng.choice([plan for name, plan in self.plans if name == kind])
+
+    def _work(self) -> None:
+        """Submit, or cancel, and come back after a pause."""
+        if self.is_healing:
+            return
+        living = [client for client in self.clients.values() if can_work(client)]
+        if living:
+            client = self.rng.choice(living)
+            if self.rng.random() < self.profile.cancel:
+                self._cancel(client)
+            elif self.submits_left:
+                self.submits_left -= 1
+                for _ in range(self.rng.choice((1, 1, 4))):
+                    self.submit(client)
+        self.after(self.rng.uniform(0.0, self.profile.pause_s * 2), self._work)
+
+    def submit(self, client: ClientProcess, parent: Token | None = None) -> TaskRecord:
+        """Let *client* submit one call."""
+        plan = self._choose_plan()
+        chance = self.rng.random()
+        frames = (b"part one", b"two") if chance < self.profile.payload else ()
+        number = client.core.submit(plan, b"arguments", frames, self.now, parent)
+        record = self.oracle.submitted(client, number, plan.call, has_parent=parent is not None)
+        self.note("SUBMITS", client, record.name, plan.call.name, parent)
+        client.wake_at(self.now)
+        return record
+
+    def submit_child(self, parent: Token) -> None:
+        """Let some client submit a call from inside a run."""
+        living = [client for client in self.clients.values() if can_work(client)]
+        if living:
+            self.submit(self.rng.choice(living), parent)
+
+    def _cancel(self, client: ClientProcess) -> None:
+        mine = [record for record in self.oracle.open_tasks() if record.client is client]
+        if mine:
+            record = self.rng.choice(mine)
+            force = self.rng.random() < self.profile.force
+            self.note("CANCELS", client, record.name, force)
+            record.is_canceled = True
+            client.core.cancel(record.number, force, self.now)
+            client.wake_at(self.now)
+
+    # --- starts
+
+    def _start_broker(self) -> None:
+        if self.broker is not None and self.broker.is_alive:
+            return
+        clock = EPOCH_MS + int(self.now * 1000)
+        if self.profile.clock_jumps:
+            clock -= self.rng.choice((0, 10_000, 10_000_000))
+        epoch = max(self.stored_epoch + 1, clock)
+        if not self.profile.clock_jumps:
+            self.stored_epoch = epoch
+        self.broker = BrokerProcess(self, self.next_epoch(epoch))
+        self.note("STARTS", self.broker, f"epoch {epoch}")
+        self.broker.wake_at(self.now)
+
+    def next_epoch(self, epoch: int) -> int:
+        """Return the epoch of a broker that starts now; planted bugs change this."""
+        return epoch
+
+    def _start_machine(self, name: str) -> None:
+        host = self.hosts.get(name)
+        if host is None or not host.is_alive:
+            self.hosts[name] = HostProcess(self, name)
+            self.add(self.hosts[name])
+
+    def _start_client(self, name: str) -> None:
+        client = self.clients.get(name)
+        if client is None or not client.is_alive:
+            self.clients[name] = ClientProcess(self, name)
+            self.add(self.clients[name])
+
+    # --- faults
+
+    def strike(self, kind: str) -> None:
+        """Let one fault of *kind* happen, if there is somebody to hit."""
+        self.faults[kind] = self.faults.get(kind, 0) + 1
+        getattr(self, "_" + kind)()
+
+    def _down_s(self) -> float:
+        return self.rng.uniform(0.0, self.profile.down_s)
+
+    def _some(self, processes: Any) -> Any:
+        living = [process for process in processes if process.is_alive]
+        return self.rng.choice(living) if living else None
+
+    def _peer(self) -> Any:
+        return self._some([*self.actors, *self.hosts.values(), *self.clients.values()])
+
+    def _broker_kill(self) -> None:
+        if self.broker is not None and self.broker.is_alive:
+            self.note("KILLED", self.broker)
+            self.broker.end()
+            down_s = self._down_s()
+            if self.profile.is_gentle or self.profile.is_deadly:
+                down_s = min(down_s, 3.0)
+            self.after(down_s, self._start_broker)
+
+    def _actor_kill(self) -> None:
+        actor = self._some(self.actors)
+        if actor is not None:
+            actor.die(signal=9)
+
+    def _machine_kill(self) -> None:
+        host = self._some(self.hosts.values())
+        if host is not None:
+            self.note("KILLED", host)
+            host.end()
+            self.after(self._down_s(), lambda: self._start_machine(host.name))
+
+    def _drain_machine(self) -> None:
+        host = self._some(self.hosts.values())
+        if host is not None:
+            self.note("DRAINS", host)
+            host.core.drain(self.now, 5.0)
+            host.wake_at(self.now)
+            self.after(8.0, lambda: self._start_machine(host.name))
+
+    def _client_kill(self) -> None:
+        client = self._some(self.clients.values())
+        if client is not None:
+            self.note("KILLED", client)
+            client.end()
+            self.after(self._down_s(), lambda: self._start_client(client.name))
+
+    def _client_leave(self) -> None:
+        client = self._some(self.clients.values())
+        if client is not None and not client.core.is_leaving:
+            self.note("LEAVES", client)
+            client.core.leave(self.now)
+            for record in self.oracle.open_tasks():
+                if record.client is client:
+                    record.is_canceled = True
+            client.wake_at(self.now)
+            self.after(3.0, lambda: self._start_client(client.name))
+
+    def _cut(self) -> None:
+        peer = self._peer()
+        if peer is not None and peer.wire is not None:
+            keeps = [self.rng.random() >= self.profile.lost for _ in range(2)]
+            self.network.cut(peer.wire, keeps_up=keeps[0], keeps_down=keeps[1])
+
+    def _partition(self) -> None:
+        peer = self._peer()
+        if peer is None or peer.wire is None:
+            return
+        wire, until = peer.wire, self.now + self._down_s()
+        self.note("PARTITIONED", peer, f"until {until:.3f}")
+        sides = self.rng.choice(((wire.up,), (wire.down,), (wire.up, wire.down)))
+        for pipe in sides:
+            pipe.stalled_until = max(pipe.stalled_until, until)
+            pipe.last = max(pipe.last, until)
+        if self.rng.random() < 0.3:
+            peer.partitioned_until = until
+            self.network.cut(wire, keeps_up=False, keeps_down=False)
+
+    def _freeze(self, process: Any, *, is_busy: bool = False) -> None:
+        if process is not None:
+            process.frozen_until = max(process.frozen_until, self.now + self._down_s())
+            if isinstance(process, ActorProcess):
+                process.is_busy_while_frozen = is_busy
+            self.note("FREEZES", process, f"until {process.frozen_until:.3f}", is_busy)
+
+    def _freeze_broker(self) -> None:
+        if self.broker is not None and self.broker.is_alive:
+            self._freeze(self.broker)
+
+    def _freeze_actor(self) -> None:
+        self._freeze(self._some(self.actors))
+
+    def _hold_gil(self) -> None:
+        self._freeze(self._some(self.actors), is_busy=True)
+
+    def _freeze_client(self) -> None:
+        self._freeze(self._some(self.clients.values()))
+
+    def _freeze_host(self) -> None:
+        self._freeze(self._some(self.hosts.values()))
+
+    def _repeat(self) -> None:
+        """Let a frame that is on its way arrive once more, now or later."""
+        peer = self._peer()
+        if peer is None or peer.wire is None:
+            return
+        pipe = self.rng.choice((peer.wire.up, peer.wire.down))
+        if pipe.messages:
+            _, message = self.rng.choice(pipe.messages)
+            self.note("REPEATED", peer)
+            if self.rng.random() < 0.5:
+                pipe.send(message)
+            else:
+                self.after(self._down_s(), lambda: pipe.is_dead or pipe.send(message))
+
+    def _relabel(self) -> None:
+        actor = self._some(self.actors)
+        if actor is not None and not actor.is_frozen:
+            memory = self.rng.choice((64, 512))
+            self.note("RELABELS", actor, memory)
+            actor.core.change_labels({"memory": memory}, self.now)
+            actor.wake_at(self.now)
+
+    # --- the end
+
+    def heal(self) -> None:
+        """Stop all faults and all new load, and demand that everything comes to rest."""
+        self.is_healing = True
+        self.history.append((self.now, "world", "HEALS"))
+        self._start_broker()
+        everybody = [self.broker, *self.actors, *self.hosts.values(), *self.clients.values()]
+        for process in everybody:
+            if process is not None and process.is_alive:
+                process.frozen_until = min(process.frozen_until, self.now)
+                process.partitioned_until = 0.0
+                process._turn_at = float("inf")
+                process.wake_at(self.now)
+        for wire in list(self.network.wires.values()):
+            for pipe in (wire.up, wire.down):
+                pipe.stalled_until = 0.0
+        end = self.now + HEAL_S_MAX
+        look_at = self.now
+        while not (self.now >= look_at and self._is_at_rest()):
+            if self.now >= look_at:
+                look_at = self.now + HEAL_LOOK_S
+                self._tend()
+            assert self.now < end, "does not come to rest: " + "; ".join(self.unrest())
+            self._next()
+        self.oracle.check_end()
+
+    def _tend(self) -> None:
+        """Keep what a cluster has: its machines, and labels that let every task run."""
+        for name, host in list(self.hosts.items()):
+            if not host.is_alive or (host.is_empty and not host.actors):
+                if host.is_alive:
+                    host.end()
+                self._start_machine(name)
+        for actor in self.actors:
+            if actor.is_alive and actor.core.labels.get("memory") != 512:
+                actor.core.change_labels({"memory": 512}, self.now)
+                actor.wake_at(self.now)
+
+    def _is_at_rest(self) -> bool:
+        return not self.unrest()
+
+    def unrest(self) -> list[str]:
+        """Return what is not yet as it must be in the end."""
+        found = [f"{record.name} is open" for record in self.oracle.open_tasks()]
+        if found:
+            return found
+        broker = self.broker
+        if broker is None or not broker.is_alive:
+            return ["the broker is away"]
+        core = broker.core
+        for name in ("tokens", "unclaimed", "held"):
+            if getattr(core, name):
+                found.append(f"broker.{name}: {len(getattr(core, name))}")
+        if core.backlog.count or any(client.tasks for client in core.clients.values()):
+            found.append("the broker has tasks")
+        living = {actor.incarnation for actor in self.actors if actor.is_alive}
+        if (
+            set(core.actors) != living
+            or len(living) != self.profile.machines * self.profile.replicas
+        ):
+            found.append("the broker does not have exactly the actors that live")
+        found += [
+            f"{actor.name} is not idle"
+            for actor in self.actors
+            if actor.is_alive and not actor.is_idle()
+        ]
+        found += [
+            f"{client.name} has calls"
+            for client in self.clients.values()
+            if client.is_alive and client.core.calls
+        ]
+        return found
+
+
+def can_work(client: ClientProcess) -> bool:
+    """Tell whether the program goes on submitting."""
+    return client.is_alive and not client.is_frozen and not client.core.is_leaving
+
+
+def tell(when: float, name: str, event: str, *details: Any) -> str:
+    """Format an event; a frame as what it carries."""
+    shown = []
+    for detail in details:
+        if hasattr(detail, "commands"):
+            frame = detail
+            shown.append(
+                f"e{frame.epoch % 10**7} s{frame.session} #{frame.number} r{frame.received} "
+                + " ".join(str(command)[:160] for command in frame.commands)
+            )
+        else:
+            shown.append(str(detail))
+    return f"{when:9.3f} {name:12} {event:10} {' '.join(shown)}"
