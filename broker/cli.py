@@ -163,7 +163,7 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> ar
             raise Usage("--data-dir and --no-journal exclude each other")
     options.data_dir = Path(options.data_dir) if options.data_dir else state_folder(environment)
     if options.keys is not None:
-        raise Usage("--keys is not available yet; bind 127.0.0.1 or ipc:// without it")
+        raise Usage("--keys is not available yet: leave it out, and bind 127.0.0.1 or ipc://")
     endpoints = options.bind or split(environment.get("WARMSLOT_BIND", "")) or [ENDPOINT_DEFAULT]
     options.bind = [read_endpoint(text, has_keys=False) for text in endpoints]
     options.settings = make_settings(options)

@@ -52,7 +52,9 @@ def open_log(log_format: str, file: TextIO = sys.stderr) -> Any:
             structlog.processors.JSONRenderer(serializer=to_json),
         ]
     else:
-        renderer = [structlog.dev.ConsoleRenderer(colors=file.isatty())]
+        # Without rich, which would print every local variable of the core.
+        plain = structlog.dev.plain_traceback
+        renderer = [structlog.dev.ConsoleRenderer(colors=file.isatty(), exception_formatter=plain)]
     return structlog.wrap_logger(
         structlog.PrintLogger(Stream(file)),  # type: ignore[arg-type]
         processors=[structlog.processors.add_log_level, stamp, *renderer],

@@ -1,0 +1,80 @@
+"""The log: one line an event, bounded, and never a reason to stop."""
+
+import io
+import json
+
+from broker.log import LINES_MAX, LINES_MAX_OF, WINDOW_S, NoteLog, open_log
+
+
+class Gone(io.StringIO):
+    """A standard error whose reader went away."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+    def flush(self):
+        raise BrokenPipeError
+
+
+def lines(file):
+    return [json.loads(line) for line in file.getvalue().splitlines()]
+
+
+def test_a_line_of_json_is_an_event_with_its_fields():
+    file = io.StringIO()
+
+    open_log("json", file).info("broker_ready", endpoints=["ipc://x"], epoch=7)
+
+    (line,) = lines(file)
+    assert (line["event"], line["endpoints"], line["epoch"]) == ("broker_ready", ["ipc://x"], 7)
+    assert line["level"] == "info"
+    assert line["timestamp"].endswith("Z")
+
+
+def test_what_json_does_not_know_is_written_as_text():
+    file = io.StringIO()
+
+    open_log("json", file).info("odd", value={1, 2}, error=ValueError("x"))
+
+    assert lines(file)[0]["error"] == "x"
+
+
+def test_an_exception_is_logged_with_its_traceback():
+    for log_format in ("json", "console"):
+        file = io.StringIO()
+        try:
+            {}["planted"]
+        except KeyError:
+            open_log(log_format, file).critical("broker_failed", exc_info=True)
+
+        assert "KeyError: 'planted'" in file.getvalue()
+        assert "Traceback" in file.getvalue()
+
+
+def test_a_reader_that_is_gone_is_no_reason_to_stop():
+    for log_format in ("json", "console"):
+        open_log(log_format, Gone()).info("broker_ready")
+
+
+def test_a_routing_id_is_written_in_hexadecimal():
+    file = io.StringIO()
+
+    NoteLog(open_log("json", file)).write([("send_refused", {"rid": b"\x00\xff"})], 0.0)
+
+    assert lines(file)[0]["rid"] == "00ff"
+    assert lines(file)[0]["level"] == "warning"
+
+
+def test_of_one_event_only_so_many_are_written_and_the_rest_is_counted():
+    file = io.StringIO()
+    notes = NoteLog(open_log("json", file))
+
+    notes.write([("bad_message", {})] * 50 + [("session_opened", {})] * (LINES_MAX + 3), 0.0)
+    notes.write([("bad_message", {})] * 50, WINDOW_S - 1)
+    notes.write([("bad_message", {})], WINDOW_S + 1)
+
+    written = [line["event"] for line in lines(file)]
+    left_out = {line["of"]: line["count"] for line in lines(file) if "of" in line}
+    assert written.count("bad_message") == LINES_MAX_OF["bad_message"] + 1
+    assert written.count("session_opened") == LINES_MAX
+    assert left_out == {"bad_message": 100 - LINES_MAX_OF["bad_message"], "session_opened": 3}
