@@ -1,6 +1,7 @@
 """What a user imports: clients, futures, environments, the task's own side, errors."""
 
 from sdk.client import AsyncClient, Client
+from sdk.cluster import LocalCluster
 from sdk.environment import Environment, ReusePolicy
 from sdk.errors import (
     ActorLost,
@@ -47,6 +48,7 @@ __all__ = [
     "EnvironmentFailed",
     "Infeasible",
     "LimitUnknown",
+    "LocalCluster",
     "NotAuthorized",
     "NotInTask",
     "OutcomeUnknown",

@@ -196,6 +196,10 @@ class Client:
         """Wait until the broker has every call that was submitted; False when the time is over."""
         return self._connection.flush(timeout)
 
+    def pause(self, duration: float) -> None:
+        """Let *duration* seconds pass, and hear meanwhile what the broker says."""
+        self._connection.loop.wait(lambda: False, duration)
+
     def close(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - reads well by name.
         """Leave. What has no outcome is canceled, with one line in the log; *wait* awaits it."""
         if self._parent is None:

@@ -1,0 +1,263 @@
+"""LocalCluster: a broker and actors as child processes, for tests, laptops and examples.
+
+Nothing is left behind: not after an exception or Ctrl-C, and not when this process is killed, since
+each child watches a pipe that only this process holds open.
+"""
+
+import atexit
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final, Self
+
+from sdk.client import Client
+from sdk.errors import WarmslotError
+from wire.labels import Labels, validate_key, validate_value
+
+START_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 2.0
+LOOK_INTERVAL_S: Final = 0.02
+DRAIN_TIMEOUT_S: Final = 1.0
+ERROR_LINES_MAX: Final = 20
+# What an actor can be told here, and the option of `python -m actor` that says it.
+SPECIFICATION: Final = ("slots", "labels", "prefetch", "replicas", "name")
+# sun_path has 108 octets on Linux and 104 on macOS.
+IPC_PATH_MAX: Final = 100
+
+
+class ClusterFailed(WarmslotError, RuntimeError):
+    """The processes of a LocalCluster did not come up; the message has what they wrote."""
+
+
+class LocalCluster:
+    """A broker with *actors* actors of *slots* slots each, which offer *labels*.
+
+    `LocalCluster(actors=[dict(slots=2, labels={"memory": 512}), dict(slots=1)])` makes unlike ones;
+    a dict may have slots, labels, prefetch, replicas and name. Returns when all are ready, within
+    *timeout* seconds; raises ClusterFailed with what the processes wrote when they are not.
+    """
+
+    def __init__(
+        self,
+        actors: int | Iterable[Mapping[str, Any]] = 2,
+        slots: int = 1,
+        labels: Mapping[str, Any] | None = None,
+        *,
+        prefetch: int = 0,
+        timeout: float = START_TIMEOUT_S,
+    ) -> None:
+        """Start everything and wait until it is ready."""
+        self._hosts = read_actors(actors, slots=slots, labels=labels, prefetch=prefetch)
+        self._pid = os.getpid()
+        self._clients: list[Client] = []
+        self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._folder = Path(tempfile.mkdtemp(prefix="warmslot-"))
+        socket = self._folder / "broker"
+        if len(os.fsencode(socket)) > IPC_PATH_MAX:
+            shutil.rmtree(self._folder)
+            self._folder = Path(tempfile.mkdtemp(prefix="warmslot-", dir="/tmp"))
+            socket = self._folder / "broker"
+        self._endpoint = f"ipc://{socket}"
+        atexit.register(self.close)
+        try:
+            self._start(timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def endpoint(self) -> str:
+        """Return the broker's endpoint."""
+        return self._endpoint
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """Return the process ids of the broker and the hosts, by name."""
+        return {name: child.pid for name, child in self._children}
+
+    def client(self, **arguments: Any) -> Client:
+        """Return a new client of this broker, which is closed with the cluster at the latest."""
+        client = Client(self._endpoint, **arguments)
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        """End everything: running tasks are given a second. Closing twice does no harm."""
+        if self._pid != os.getpid():
+            return
+        atexit.unregister(self.close)
+        while self._clients:
+            self._clients.pop().close()
+        # Hosts first, so that their actors can take leave of the broker.
+        hosts = [child for name, child in self._children if name != "broker"]
+        stop(hosts)
+        stop([child for _, child in self._children])
+        self._children.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        frames: TracebackType | None,
+    ) -> None:
+        """End everything."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show the endpoint."""
+        return f"LocalCluster({self._endpoint!r})"
+
+    # --- starting
+
+    def _start(self, timeout: float) -> None:
+        deadline = monotonic() + timeout
+        self._spawn("broker", "broker", "--bind", self._endpoint, "--no-journal")
+        expected: set[str] = set()
+        for host in self._hosts:
+            name = str(host["name"])
+            expected |= {f"{name}/{index}" for index in range(host["replicas"])}
+            self._spawn(name, "actor", "--broker", self._endpoint, *options_of(host))
+        client = self.client(name="cluster")
+        while True:
+            ready = self._ready(client, deadline)
+            if expected <= ready:
+                break
+            if monotonic() >= deadline:
+                missing = ", ".join(sorted(expected - ready))
+                raise ClusterFailed(f"not ready after {timeout} s: {missing}{self._errors()}")
+        self._clients.remove(client)
+        client.close()
+
+    def _ready(self, client: Client, deadline: float) -> set[str]:
+        """Return the names of the actors that the broker would give a task, after a short wait."""
+        for name, child in self._children:
+            if child.poll() is not None:
+                raise ClusterFailed(f"{name} ended with {child.returncode}{self._errors()}")
+        with contextlib.suppress(TimeoutError):
+            actors = client.actors(timeout=min(0.5, max(0.0, deadline - monotonic())))
+            ready = {actor["name"] for actor in actors if actor["state"] == "open"}
+            if len(ready) == sum(host["replicas"] for host in self._hosts):
+                return ready
+        client.pause(LOOK_INTERVAL_S)
+        return set()
+
+    def _spawn(self, name: str, module: str, *arguments: str) -> None:
+        """Start a module as a child that ends with this process."""
+        folder = str(self._folder) if name == "broker" else ""
+        launch = Path(__file__).with_name("launch.py").read_text(encoding="utf-8")
+        with (self._folder / f"{name}.log").open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-c", launch, folder, module, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=environment_of_children(),
+                # Ctrl-C is for this process, which ends them in the right order.
+                start_new_session=True,
+            )
+        self._children.append((name, child))
+
+    def _errors(self) -> str:
+        """Return the end of what each process wrote."""
+        parts = [""]
+        for name, _ in self._children:
+            with contextlib.suppress(OSError):
+                text = (self._folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+                lines = text.splitlines()[-ERROR_LINES_MAX:]
+                parts += [f"--- {name}", *lines]
+        return "\n".join(parts)
+
+
+def stop(children: list[subprocess.Popen[bytes]]) -> None:
+    """End processes: politely, urgently, at last without asking; and whatever they started."""
+    for signal_number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+        waiting = [child for child in children if child.poll() is None]
+        for child in waiting:
+            child.send_signal(signal_number)
+        deadline = monotonic() + STOP_TIMEOUT_S
+        for child in waiting:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.0, deadline - monotonic()))
+    for child in children:
+        # The group outlives its leader when that was killed before it could end its own.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        if child.stdin is not None:
+            child.stdin.close()
+
+
+def read_actors(
+    actors: int | Iterable[Mapping[str, Any]],
+    *,
+    slots: int,
+    labels: Mapping[str, Any] | None,
+    prefetch: int,
+) -> list[dict[str, Any]]:
+    """Read which hosts to start: one for like actors, one for each of unlike ones."""
+    alike = {"slots": slots, "labels": labels or {}, "prefetch": prefetch, "replicas": 1}
+    if isinstance(actors, int):
+        if isinstance(actors, bool) or actors < 1:
+            raise ValueError(f"actors={actors!r} must be at least 1")
+        hosts: list[dict[str, Any]] = [alike | {"replicas": actors, "name": "local"}]
+    else:
+        hosts = []
+        for index, given in enumerate(actors):
+            unknown = set(given) - set(SPECIFICATION)
+            if unknown:
+                raise ValueError(
+                    f"actors[{index}]: {sorted(unknown)} is not known; an actor has "
+                    f"{', '.join(SPECIFICATION)}"
+                )
+            hosts.append(alike | {"name": f"local{index}"} | dict(given))
+        if not hosts:
+            raise ValueError("actors must not be empty")
+    for host in hosts:
+        for key in ("slots", "replicas", "prefetch"):
+            low = 0 if key == "prefetch" else 1
+            if type(host[key]) is not int or host[key] < low:
+                raise ValueError(f"{key}={host[key]!r} must be an int of at least {low}")
+        for key, value in host["labels"].items():
+            validate_key(key)
+            for one in value if isinstance(value, list) else [value]:
+                validate_value(key, one)
+    if len({host["name"] for host in hosts}) < len(hosts):
+        raise ValueError("two actors have the same name")
+    return hosts
+
+
+def options_of(host: Mapping[str, Any]) -> list[str]:
+    """Say a host's part on the command line of `python -m actor`."""
+    options = ["--drain-timeout", str(DRAIN_TIMEOUT_S)]
+    for key in ("name", "slots", "replicas", "prefetch"):
+        options += [f"--{key}", str(host[key])]
+    labels: Labels = host["labels"]
+    for key, value in labels.items():
+        for one in value if isinstance(value, list) else [value]:
+            # A text that looks like a number stays a text.
+            options += ["--label", f"{key}={'str:' if isinstance(one, str) else ''}{one}"]
+    return options
+
+
+def environment_of_children() -> dict[str, str]:
+    """Return our environment, in which the packages are found from any folder."""
+    environment = {key: value for key, value in os.environ.items() if key[:9] != "WARMSLOT_"}
+    root = str(Path(__file__).resolve().parents[1])
+    own = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths = [root, *(path or os.getcwd() for path in sys.path)]  # noqa: PTH109 - a text.
+    kept = [path for path in dict.fromkeys(paths) if path not in own or path == root]
+    environment["PYTHONPATH"] = os.pathsep.join(kept)
+    return environment
