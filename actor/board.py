@@ -1,8 +1,9 @@
-"""Which runs have started and are not settled, in memory that the host can read after the actor's death.
+"""Which runs have started and are not settled, in memory that outlives the actor's process.
 
-The actor writes a record before it touches anything that came from a user, and frees it when the outcome is at the broker
-or nobody wants it. So what stands here when the process dies is exactly what may have run and whose outcome may be lost.
-There are no locks: a record is written by the thread that owns it, and its state last.
+The actor writes a record before it touches anything that came from a user, and frees it when the
+outcome is at the broker or nobody wants it. So what stands here when the process dies is exactly
+what may have run and whose outcome may be lost. There are no locks: a record is written by the
+thread that owns it, and its state last.
 """
 
 import mmap
@@ -57,10 +58,10 @@ class Board:
     # --- the actor's end
 
     def reserve(self, token: Token) -> int:
-        """Return the place for *token*. The I/O thread calls this before it hands the run to a thread.
+        """Return the place for *token*; the I/O thread calls this before it starts the run.
 
-        A full board gives away the record of the oldest run that has finished: that one has the better chance
-        that its outcome arrives.
+        A full board gives away the record of the run that finished first: its outcome has had the
+        most time to arrive.
         """
         if self._free:
             place = self._free.pop()

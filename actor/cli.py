@@ -1,6 +1,7 @@
 """The command line of the host: `python -m actor`.
 
-Each option is also an environment variable, WARMSLOT_ and its name. What is wrong is said in one line, with exit status 2.
+Each option is also an environment variable, WARMSLOT_ and its name. What is wrong is said in one
+line, with exit status 2.
 """
 
 import argparse
@@ -136,7 +137,7 @@ def make_parser() -> Parser:
 
 
 def read(name: str, default: object) -> object:
-    """Return the environment variable of an option, or *default*. argparse checks a text like one that was typed."""
+    """Return the environment variable of an option, or *default*; argparse checks either."""
     return os.environ.get(f"WARMSLOT_{name}") or default
 
 
@@ -146,7 +147,7 @@ def split_environment(name: str) -> list[str]:
 
 
 def read_labels(typed: Sequence[str], inherited: Sequence[str]) -> Labels:
-    """Return the labels of the command line over those of the environment. Raises ValueError for a bad one."""
+    """Return the labels typed, over those inherited; raise ValueError for a bad one."""
     return dict(parse_label(text) for text in (*inherited, *typed))
 
 

@@ -1,4 +1,4 @@
-"""The functions and environments that the templates name, unpickled once and kept while they are used.
+"""The functions that the templates name, unpickled once and kept while they are used.
 
 Unpickling runs code of a user, so it happens in the thread of the run and never in the I/O thread.
 """
@@ -40,7 +40,7 @@ class CodeCache:
         return self._loaded.get(digest)
 
     def load(self, digest: bytes, code: Buffer) -> Loaded:
-        """Return the function of *digest*, unpickling *code* when it is not there. Raises what unpickling raises."""
+        """Return the function of *digest*; raise what unpickling *code* raises."""
         with self._lock:
             loaded = self._loaded.get(digest)
             if loaded is not None:

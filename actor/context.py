@@ -190,11 +190,8 @@ class Run(TaskContext):
         return True
 
     def close(self) -> bool:
-        """Note the end of the run: nothing can be given back any more. Tell whether it still had its slot."""
+        """Note the end of the run: nothing can be given back now. Tell if it had its slot."""
         with self._lock:
             had_slot = not self._is_released
             self._is_released = True
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
         return had_slot

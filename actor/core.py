@@ -1,8 +1,8 @@
 """The actor without its sockets and threads: events and the time in, frames and starts out.
 
 The order in which things happen stands here; what is held, granted and kept stands in `mailbox`,
-`grant` and `outcomes`. The rule that must not be broken: each assignment that was received ends in an
-outcome, a REJECT, or a STOP, and until then stands in every inventory.
+`grant` and `outcomes`. The rule that must not be broken: each assignment that was received ends in
+an outcome, a REJECT, or a STOP, and until then stands in every inventory.
 """
 
 from collections.abc import Sequence
@@ -233,7 +233,7 @@ class ActorCore:
             self._is_stale = True
 
     def drain(self, now: float, deadline_s: float | None = None) -> None:
-        """Ask for no more, hand back what waits, leave when the rest is done or after *deadline_s*."""
+        """Hand back what waits, finish what runs, and leave, after *deadline_s* in any case."""
         self._now = now
         if deadline_s is not None:
             self._drain_at = min(self._drain_at, now + deadline_s)
@@ -383,7 +383,7 @@ class ActorCore:
         self._order_stop(assignment, force=command.force, reason=command.reason)
 
     def _order_stop(self, assignment: Assignment, *, force: bool, reason: str) -> None:
-        """Tell a running one that nobody wants it; with *force* the process ends unless it returns."""
+        """Tell a run that nobody wants it; with *force* the process ends unless it returns."""
         assignment.is_stopped = True
         self._timeouts.pop(assignment.token, None)
         self._stops.append(StopOrder(assignment, force=force, reason=reason))

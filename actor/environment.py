@@ -1,7 +1,8 @@
-"""The environments that are loaded in this process: entered once, used by many runs, left in the end.
+"""The environments that are loaded here: entered once, used by many runs, left in the end.
 
-Which one is entered, used or evicted is the core's decision; here it is done, in the thread of the run that needs it. The rule
-that must not be broken: what was entered is left, by eviction or at the end, once.
+Which one is entered, used or evicted is the core's decision; here it is done, in the thread of the
+run that needs it. The rule that must not be broken: what was entered is left, by eviction or at the
+end, once.
 """
 
 import inspect
@@ -52,7 +53,7 @@ class Environments:
         return self._residents.get(identity)
 
     def load(self, environment: Environment, blob: Buffer) -> Resident:
-        """Unpickle and enter an environment; raises whatever the user's code raises, and then holds nothing of it."""
+        """Unpickle and enter an environment; raise what the user's code raises, keeping nothing."""
         pair: tuple[Callable[[], Any], dict[str, Any]] = payload.load(blob, ())  # type: ignore[assignment]
         kind, parameters = pair
         instance = kind()

@@ -1,7 +1,7 @@
 """What the actor grants, and what the broker must think of it (protocol.md section 9).
 
-The grant is computed from what the mailbox holds, each time. It is stated only where it differs from
-what the broker computes by itself: the last statement less one for each assignment since.
+The grant is computed from what the mailbox holds, each time. It is stated only where it differs
+from what the broker computes by itself: the last statement less one for each assignment since.
 """
 
 from actor.mailbox import Mailbox, Recipe

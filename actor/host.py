@@ -1,7 +1,8 @@
 """The host: starts actor processes, notices their ends, and speaks for them to the broker.
 
-It never runs code of a user, so nothing of theirs can hold it up. Processes are spawned and never forked from the
-interpreter, and end with the host: by a signal of the system, and by the end of a pipe where there is none.
+It never runs code of a user, so nothing of theirs can hold it up. Processes are spawned and never
+forked from the interpreter, and end with the host: by a signal of the system, and by the end of a
+pipe where there is none.
 """
 
 import contextlib
@@ -172,7 +173,7 @@ class Host:
         self.core.spawned(ward, incarnation=incarnation, pid=process.process.pid, now=now)
 
     def _reap(self, now: float) -> None:
-        """Take the ends of processes. The board is read after the end, so nothing is added any more."""
+        """Take the ends of processes; a board is read after the end, so nothing is added to it."""
         for ward, process in list(self._processes.items()):
             status = process.process.poll()
             if status is None:

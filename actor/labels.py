@@ -1,4 +1,4 @@
-"""The labels that an actor offers: built in, from the command line, upserted, and those of warm environments."""
+"""The labels that an actor offers, merged from all their sources."""
 
 import re
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ NAME: Final = re.compile(r"[^\s=()]+")
 def merge_labels(
     base: Labels, upserted: Labels, environments: Iterable[tuple[str, Labels]]
 ) -> Labels:
-    """Return what is offered: *upserted* override the *base*, each warm environment adds values to both."""
+    """Return what is offered: *upserted* override the *base*, warm environments add values."""
     labels = {**base, **upserted}
     for name, offered in environments:
         for key, value in (*offered.items(), (environment_key(name), "warm")):
@@ -23,7 +23,7 @@ def merge_labels(
 
 
 def environment_key(name: str) -> str:
-    """Return the label of a warm environment: its name without parameters, which no key could hold."""
+    """Return the label of a warm environment: its name, without what no key could hold."""
     match = NAME.match(name)
     short = match[0] if match else "unnamed"
     return ENVIRONMENT_PREFIX + short.removesuffix(".using")[: KEY_LENGTH_MAX - PREFIX_LENGTH]

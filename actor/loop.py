@@ -1,8 +1,9 @@
 """The I/O thread of an actor process: the one place with its socket and its clock.
 
-It receives until the socket is dry, takes what the slots handed back, starts what the core says, and sends. It decides
-nothing. One thread owns it at a time, today always the main one; `turn` keeps no state of a thread, so that the thread
-that received a task may run it later and a standby thread take over.
+It receives until the socket is dry, takes what the slots handed back, starts what the core says,
+and sends. It decides nothing. One thread owns it at a time, today always the main one; `turn` keeps
+no state of a thread, so that the thread that received a task may run it later and a standby thread
+take over.
 """
 
 import os
@@ -78,7 +79,7 @@ class Loop:
         """Have the core offer *labels* and take *deleted* ones back; from any thread."""
         self.post(partial(self.core.change_labels, deleted=deleted), labels)
 
-    def finish(
+    def finish(  # noqa: PLR0917 - on the path of each task.
         self,
         assignment: Assignment,
         status: Status,

@@ -1,7 +1,8 @@
 """What an actor holds: the mailbox of what waits, who has a slot, which environments are resident.
 
-Everything that is stated to the broker is computed from what stands here, never counted up and down. The rule
-that must not be broken: whoever holds a slot is in `holders`, and their slots never exceed the capacity.
+Everything that is stated to the broker is computed from what stands here, never counted up and
+down. The rule that must not be broken: whoever holds a slot is in `holders`, and their slots never
+exceed the capacity.
 """
 
 from collections import deque
@@ -96,7 +97,8 @@ class Assignment:
         self.is_stopped = False
         # Whether the process is to end unless this run returns.
         self.must_end = False
-        # Whether it has a turn in its environment; whether it must load it, after which others are gone.
+        # Whether it has a turn in its environment; whether it must load it, after which others are
+        # gone.
         self.is_inside = False
         self.loads = False
         self.evicts: tuple[str, ...] = ()
@@ -137,7 +139,7 @@ class Replica:
 
 
 class Residents:
-    """The environments of an actor: at most *maximum*, the least recently used idle one leaves first."""
+    """At most *maximum* environments; the least recently used idle one leaves first."""
 
     __slots__ = ("_uses", "by_id", "maximum")
 
@@ -195,7 +197,7 @@ class Residents:
         return True
 
     def room(self, awaited: dict[str, int]) -> int:
-        """Return how many environments could be entered that are cold here, beside those *awaited*."""
+        """Return how many cold environments could be entered, beside those *awaited*."""
         busy = {
             identity
             for identity, replica in self.by_id.items()
@@ -230,7 +232,7 @@ class Residents:
 
 
 class Mailbox:
-    """Every assignment that the actor holds, each in exactly one place: waiting, holding slots, or released."""
+    """Every assignment that the actor holds: waiting, holding slots, or released."""
 
     __slots__ = ("capacity", "has_types", "held", "holders", "residents", "unusual", "waiting")
 
@@ -269,8 +271,8 @@ class Mailbox:
     def next_start(self) -> Assignment | None:
         """Return the first that can start now, or None.
 
-        One whose environment has no turn is passed over. One whose slots are not free is not: what it needs is kept
-        for it, so that small ones never starve a large one.
+        One whose environment has no turn is passed over. For one whose slots are not free what it
+        needs is kept, so that small ones never starve a large one.
         """
         if self.is_plain:
             has_slot = self.waiting and len(self.holders) < self.capacity[SLOT]
@@ -335,7 +337,7 @@ class Mailbox:
         return free
 
     def slots_unclaimed(self) -> dict[str, int]:
-        """Return what nobody holds or waits for, of each type; below 0 where more waits than fits."""
+        """Return what nobody holds or waits for, of each type; below 0 where more waits."""
         free = self.slots_free()
         for assignment in self.waiting:
             for kind, amount in assignment.slots.items():

@@ -1,4 +1,4 @@
-"""The name of a host, held by a lock on a file, so that no two hosts of a machine have one name at a broker."""
+"""The name of a host, held by a lock on a file: no two hosts of a machine share one."""
 
 import fcntl
 import hashlib
@@ -58,7 +58,7 @@ def hold_name(wanted: str | None, endpoint: str) -> HeldName:
 
 
 def try_lock(name: str, endpoint: str) -> HeldName | None:
-    """Lock *name* among the hosts of this user that know the broker at *endpoint*, or return None."""
+    """Lock *name* among this user's hosts of the broker at *endpoint*, or return None."""
     folder = Path(tempfile.gettempdir()) / f"warmslot-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     where = hashlib.blake2b(endpoint.encode(), digest_size=8).hexdigest()

@@ -1,7 +1,7 @@
 """What only some systems have, each with its fallback: the one file that asks which system this is.
 
-Linux has eventfd, memfd, a signal at the death of the parent, and /proc. Elsewhere a pipe, an unlinked file, the end of
-a pipe and `ps` do the same, a little slower. Tests run both on Linux.
+Linux has eventfd, memfd, a signal at the death of the parent, and /proc. Elsewhere a pipe, an
+unlinked file, the end of a pipe and `ps` do the same, a little slower. Tests run both on Linux.
 """
 
 import contextlib
@@ -90,7 +90,7 @@ def make_waker() -> Waker:
 
 
 def open_shared(size: int) -> int:
-    """Return a descriptor of *size* zero octets that another process can map and that no name leads to."""
+    """Return a descriptor of *size* zero octets to map, to which no name leads."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("warmslot-board", os.MFD_CLOEXEC)
     else:
@@ -107,7 +107,7 @@ def open_unlinked() -> int:
 
 
 def die_with_parent(parent: int, lifeline: int, *, use_signal: bool = IS_LINUX) -> None:
-    """End this process as soon as the process *parent* ends, which holds the other end of *lifeline*.
+    """End this process as soon as *parent* ends, which holds the other end of *lifeline*.
 
     The signal reaches a process whose interpreter is held by a task; the pipe works everywhere.
     """
@@ -199,7 +199,7 @@ def name_system() -> str:
 
 
 def list_gpus(root: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
-    """Return the model of each GPU that the driver tells of; asking its tools would take seconds."""
+    """Return the model of each GPU that the driver tells of; its tools would take seconds."""
     found = []
     for path in sorted(root.glob("*/information")):
         with contextlib.suppress(OSError):

@@ -1,7 +1,8 @@
 """Where tasks run: the one place that calls code of a user.
 
-A run always ends in an outcome, whatever the code raises; only what ends the process does not, and that the host reports. A
-sync function runs in a thread of its own, an async one on the event loop; both see their run as `current_task()`.
+A run always ends in an outcome, whatever the code raises; only what ends the process does not, and
+that the host reports. A sync function runs in a thread of its own, an async one on the event loop;
+both see their run as `current_task()`.
 """
 
 import asyncio
@@ -115,7 +116,7 @@ class Slots:
         return Client(self.launch.broker, parent=run.token)
 
     def _run_sync(self, run: Run) -> None:
-        """Run in a thread of the pool, to the end or to the point where a coroutine goes on elsewhere."""
+        """Run in a thread of the pool, unless it turns out to be a coroutine's call."""
         began = time.monotonic()
         try:
             self._board.start(run.place, run.assignment.token)
@@ -153,7 +154,7 @@ class Slots:
 
     def _begin_async(self, run: Run) -> None:
         """Start the coroutine of *run*; on the event loop."""
-        self._keep(self._run_async(run))
+        _ = self._keep(self._run_async(run))
 
     async def _run_async(self, run: Run) -> None:
         """Run the coroutine of *run* in a task of its own, which alone is canceled."""

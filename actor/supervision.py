@@ -1,7 +1,7 @@
 """The host without its socket and its processes: whom to start, when again, what to report.
 
-A death is kept until the broker has received it. The rule that must not be broken: what is reported comes from the
-process's end and the board, never from a guess.
+A death is kept until the broker has received it. The rule that must not be broken: what is reported
+comes from the process's end and the board, never from a guess.
 """
 
 from collections import deque
@@ -84,7 +84,8 @@ class HostCore:
         self._now = now
         self._beat_at = inf
         self._drain_at = inf
-        # Deaths that the broker has not received, with the number of the frame that carries each, 0 for none.
+        # Deaths that the broker has not received, with the number of the frame that carries each, 0
+        # for none.
         self._deaths: deque[tuple[int, Death]] = deque()
         self._kills: list[Ward] = []
         self._drains: list[Ward] = []
@@ -109,7 +110,8 @@ class HostCore:
     @property
     def wants_readings(self) -> bool:
         """Tell whether the next flush says what the processes look like."""
-        return self._now >= min(self._beat_at, self.session.hello_at)
+        is_open = self.session.is_open
+        return self._now >= (self._beat_at if is_open else self.session.hello_at)
 
     def deadline(self) -> float:
         """Return when the host next wants a tick."""
@@ -123,7 +125,7 @@ class HostCore:
         return [ward for ward in self.wards if ward.phase is Phase.RUNNING]
 
     def take_spawns(self) -> list[Ward]:
-        """Return whose process is to be started now; each is answered with `spawned` or `failed`."""
+        """Return whose process is to be started; each is answered by `spawned` or `failed`."""
         return [w for w in self.wards if w.phase is Phase.DUE and w.start_at <= self._now]
 
     def take_kills(self) -> list[Ward]:
@@ -180,7 +182,7 @@ class HostCore:
         has_left: bool,
         now: float,
     ) -> None:
-        """Note that the process of *ward* has ended: report it, and start another unless it left by order."""
+        """Report that a process has ended, and start another unless it left by order."""
         self._now = now
         reason = f"{overflow} more had started than could be noted" if overflow else ""
         self._deaths.append((0, Death(ward.incarnation, exit_code, signal, started, reason)))
@@ -199,7 +201,7 @@ class HostCore:
         self._again_later(ward, now)
 
     def drain(self, now: float, deadline_s: float | None = None) -> None:
-        """Ask every actor to leave, start none again, and leave when they have; they are ended after *deadline_s*."""
+        """Ask every actor to leave, and leave with them; after *deadline_s* they are ended."""
         self._now = now
         if deadline_s is not None:
             self._drain_at = min(self._drain_at, now + deadline_s)

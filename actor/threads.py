@@ -1,7 +1,7 @@
 """Threads for sync functions and one event loop for async ones.
 
-A run keeps its thread until it returns, also without its slot, so the next run gets another one: the pool grows to the
-most that ever ran at once, and its threads are used again.
+A run keeps its thread until it returns, also without its slot, so the next run gets another one:
+the pool grows to the most that ever ran at once, and its threads are used again.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class ThreadPool:
         self._threads = 0
 
     def start(self, target: Callable[[Any], None], argument: object) -> None:
-        """Call *target*, which must not raise, in a thread of its own. Only the I/O thread calls this."""
+        """Call *target*, which must not raise, in a thread of its own; for the I/O thread only."""
         self._busy += 1
         self._queue.put((target, argument))
         if self._busy > self._threads:
@@ -88,7 +88,7 @@ class EventLoopThread:
         return asyncio.run_coroutine_threadsafe(_await(awaitable), self.loop)
 
     def wait(self, awaitable: Awaitable[T], timeout_s: float | None = None) -> T:
-        """Run *awaitable* on the event loop and wait for what it returns; never called on the loop itself."""
+        """Run *awaitable* on the event loop and wait for its value; never on the loop itself."""
         assert not self.is_current
         return self.submit(awaitable).result(timeout_s)
 

@@ -1,4 +1,4 @@
-"""The broker's end of one actor's session, for tests without sockets: it obeys protocol.md and loses what it is told to."""
+"""The broker's end of one actor's session, without sockets, losing what it is told to."""
 
 from collections import deque
 

@@ -1,4 +1,4 @@
-"""The broker's end for tests: a real ROUTER on the wire codec that does what the test says and nothing else."""
+"""The broker's end for tests: a real ROUTER that does what the test says and nothing else."""
 
 import hashlib
 import subprocess

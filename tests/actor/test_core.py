@@ -19,7 +19,6 @@ from wire.messages import (
     LabelsChanged,
     Outcome,
     OutcomeAck,
-    Reject,
     Release,
     Result,
     Status,

@@ -1,4 +1,4 @@
-"""The actor's core against a broker that obeys the protocol, over a connection that loses and cuts."""
+"""The actor's core against a broker that obeys, over a connection that loses and cuts."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -133,7 +133,7 @@ class ActorModel(RuleBasedStateMachine):
 
     @invariant()
     def nobody_counts_on_more_than_there_is(self):
-        """What the broker may still assign, what travels and what is here fit into slots and mailbox."""
+        """What may still be assigned, what travels and what is here fit into slots and mailbox."""
         if not self.end.is_open or not self.is_obedient:
             return
         here = sum(a.held is not Held.RELEASED for a in self.core.mailbox.held.values())
@@ -142,8 +142,7 @@ class ActorModel(RuleBasedStateMachine):
             for frame, _ in self.end.to_actor
             if frame.session == self.end.session and frame.number > self.core.session.received
             for command in frame.commands
-            if isinstance(command, Assign)
-            and (self.end.epoch, command.number) > self.core._highest
+            if isinstance(command, Assign) and (self.end.epoch, command.number) > self.core._highest
         }
         if self.core.session.number == self.end.session and self.core.session.is_open:
             assert self.end.available + len(travelling) + here <= SLOTS + PREFETCH
@@ -154,7 +153,7 @@ class ActorModel(RuleBasedStateMachine):
         assert sum(a.slots.get("slot", 0) for a in running) <= SLOTS
 
     def teardown(self):
-        """In the end, with a connection that holds, everything is answered and all credit is back."""
+        """In the end everything is answered and all credit is back."""
         end = self.end
         end.cut()
         for _ in range(40):

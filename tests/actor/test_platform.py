@@ -3,11 +3,13 @@ import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from actor import platform
 
+ROOT = Path(__file__).resolve().parents[2]
 WAKERS = [platform.PipeWaker]
 if hasattr(os, "eventfd"):
     WAKERS.append(platform.EventWaker)
@@ -101,7 +103,7 @@ def test_the_end_of_the_lifeline_ends_the_process():
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=[reading],
-        cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
+        cwd=ROOT,
     )
     os.close(reading)
     assert process.stdout.readline() == b"ready\n"
@@ -120,7 +122,7 @@ def test_a_process_whose_parent_died_before_it_looked_ends(use_signal):
         [sys.executable, "-c", CHILD, "1", str(reading), str(use_signal and platform.IS_LINUX)],
         stdin=subprocess.DEVNULL,
         pass_fds=[reading],
-        cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
+        cwd=ROOT,
     )
 
     assert process.wait(10) == platform.EXIT_PARENT_DIED

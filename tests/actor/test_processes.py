@@ -45,11 +45,11 @@ def double(value):
 
 
 def wait_for_file(path):
-    import os
-    import time
+    from pathlib import Path
+    from threading import Event
 
-    while not os.path.exists(path):
-        time.sleep(0.005)
+    while not Path(path).exists():
+        Event().wait(0.005)
     return "done"
 
 

@@ -7,7 +7,7 @@ import sys
 import threading
 
 import cloudpickle
-import numpy
+import numpy as np
 import pytest
 
 from actor.board import Board
@@ -37,6 +37,7 @@ class Shell:
         self.posts = queue.Queue()
         self.environments = []
         self.released = []
+        self.ended = {}
         self.number = 0
         self.slots = Slots(self, LAUNCH, self.board)
 
@@ -54,11 +55,9 @@ class Shell:
         for key in deleted:
             self.labels.pop(key, None)
 
-    def finish(self, assignment, status, body, frames, run_s, now=None):
+    def finish(self, assignment, status, body, frames, run_s, now=None):  # noqa: PLR0917
         self.slots.ended(assignment)
         self.ended[assignment.token] = (status, body, frames)
-
-    ended = {}
 
     def begin(self, function, *args, environment=None, method="", loads=False, evicts=(), **kwargs):
         self.number += 1
@@ -101,7 +100,7 @@ class Shell:
         return payload.load(body, frames)
 
     def failure(self, assignment):
-        status, body, frames = self.end(assignment)
+        status, body, _ = self.end(assignment)
         assert status is Status.FAILURE
         return decode_failure(body)
 
@@ -138,13 +137,15 @@ def test_a_sync_function_may_return_an_awaitable(shell):
     async def inner():
         return threading.current_thread().name
 
-    assert shell.value(shell.begin(lambda: inner())) == "slot-async"
+    run = shell.begin(lambda: inner())  # noqa: PLW0108 - a plain function.
+
+    assert shell.value(run) == "slot-async"
 
 
 def test_arrays_travel_outside_the_pickle(shell):
-    array = numpy.arange(10_000)
+    array = np.arange(10_000)
 
-    status, body, frames = shell.end(shell.begin(lambda a: a * 2, array))
+    _, body, frames = shell.end(shell.begin(lambda a: a * 2, array))
 
     assert len(frames) >= 1
     assert (payload.load(body, frames) == array * 2).all()
@@ -490,17 +491,15 @@ def test_what_is_evicted_is_left_before_the_next_one_enters(shell):
     shell.value(shell.begin(None, environment=MODEL, method="count", loads=True))
     log.clear()
 
-    run = shell.begin(
-        lambda: list(log_of_the_actor()), environment=("n", Model, {}), loads=True, evicts=("m",)
-    )
+    run = shell.begin(log_copy, environment=("n", Model, {}), loads=True, evicts=("m",))
 
     assert shell.value(run) == ["exit v2"]
 
 
-def log_of_the_actor():
+def log_copy():
     from tests.actor import test_slot
 
-    return test_slot.log
+    return list(test_slot.log)
 
 
 def test_a_failed_enter_is_told_with_its_traceback(shell):

@@ -1,0 +1,162 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from actor import cli
+from actor.names import NameTaken, hold_name
+from actor.settings import HostSettings
+
+HERE = str(Path(__file__).resolve().parents[2])
+
+BAD = [
+    (["--slots", "0"], "--slots: 0 is not in 1 to"),
+    (["--slots", "two"], "'two' is not a whole number"),
+    (["--slots", "1.5"], "'1.5' is not a whole number"),
+    (["--prefetch", "-1"], "--prefetch: -1 is not in 0 to"),
+    (["--replicas", "0"], "--replicas"),
+    (["--environments-max", "0"], "--environments-max"),
+    (["--label", "memory"], "label 'memory' has no '='"),
+    (["--label", "a b=1"], "a b"),
+    (["--label", "x=nan"], "NaN"),
+    (["--label", "host=me"], "label 'host' is built in"),
+    (["--label", "name=me"], "label 'name' is built in"),
+    (["--broker", "localhost:5555"], "tcp://"),
+    (["--broker", "tcp://"], "tcp://"),
+    (["--name", "a/b"], "'a/b'"),
+    (["--name", ""], "''"),
+    (["--drain-timeout", "soon"], "'soon' is not a number of seconds"),
+    (["--drain-timeout", "-1"], "-1 is not a number of seconds"),
+    (["--drain-timeout", "nan"], "nan is not a number of seconds"),
+    (["--log-format", "xml"], "xml"),
+    (["--slot", "2"], "--slot"),
+    (["--unheard-of"], "--unheard-of"),
+    (["extra"], "extra"),
+]
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Take the settings that a host would be started with."""
+    found = []
+
+    class FakeHost:
+        def __init__(self, settings):
+            found.append(settings)
+
+        def run(self):
+            return 0
+
+    monkeypatch.setattr(cli, "Host", FakeHost)
+    monkeypatch.setattr(cli, "configure_logs", lambda style: None)
+    return found
+
+
+@pytest.mark.parametrize(("arguments", "complaint"), BAD)
+def test_what_is_wrong_is_said_in_one_line(started, capsys, arguments, complaint):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert complaint in said
+    assert said.count("\n") == 1
+    assert not started
+
+
+def test_options_reach_the_host(started):
+    cli.main(
+        [
+            *("--broker", "ipc:///tmp/b", "--name", "gpu1", "--slots", "2", "--replicas", "3"),
+            *("--label", "memory=512", "--label", "zone=str:7", "--prefetch", "4"),
+            *("--environments-max", "5", "--drain-timeout", "6.5", "--log-format", "json"),
+        ]
+    )
+
+    (settings,) = started
+    assert isinstance(settings, HostSettings)
+    assert (settings.broker, settings.name) == ("ipc:///tmp/b", "gpu1")
+    assert (settings.slots, settings.replicas, settings.prefetch) == (2, 3, 4)
+    assert (settings.environments_max, settings.drain_timeout_s) == (5, 6.5)
+    assert settings.log_format == "json"
+    assert settings.labels["memory"] == 512
+    assert settings.labels["zone"] == "7"
+    assert settings.labels["host"] == "gpu1"
+
+
+def test_each_option_is_an_environment_variable_that_the_command_line_overrides(
+    started, monkeypatch
+):
+    for name, value in {
+        "BROKER": "tcp://10.0.0.1:7",
+        "NAME": "env",
+        "SLOTS": "3",
+        "REPLICAS": "2",
+        "PREFETCH": "9",
+        "ENVIRONMENTS_MAX": "4",
+        "DRAIN_TIMEOUT": "1",
+        "LOG_FORMAT": "json",
+        "LABEL": "memory=512, zone=eu",
+    }.items():
+        monkeypatch.setenv(f"WARMSLOT_{name}", value)
+
+    cli.main(["--slots", "5", "--label", "zone=us"])
+
+    (settings,) = started
+    assert (settings.broker, settings.name, settings.slots) == ("tcp://10.0.0.1:7", "env", 5)
+    assert (settings.replicas, settings.prefetch, settings.environments_max) == (2, 9, 4)
+    assert (settings.drain_timeout_s, settings.log_format) == (1.0, "json")
+    assert (settings.labels["memory"], settings.labels["zone"]) == (512, "us")
+
+
+def test_a_bad_environment_variable_is_named_by_its_option(started, monkeypatch, capsys):
+    monkeypatch.setenv("WARMSLOT_SLOTS", "many")
+
+    with pytest.raises(SystemExit):
+        cli.main([])
+
+    assert "--slots" in capsys.readouterr().err
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+
+    said = capsys.readouterr().out
+    assert end.value.code == 0
+    for option in ("broker", "name", "slots", "label", "replicas", "prefetch", "drain-timeout"):
+        assert f"--{option}" in said
+
+
+def test_a_default_name_is_counted_on_and_an_explicit_one_is_refused():
+    one = hold_name(None, "tcp://127.0.0.1:1")
+    two = hold_name(None, "tcp://127.0.0.1:1")
+    elsewhere = hold_name(None, "tcp://127.0.0.1:2")
+
+    assert two.name == f"{one.name}-2"
+    assert elsewhere.name == one.name
+    with pytest.raises(NameTaken, match=one.name):
+        hold_name(one.name, "tcp://127.0.0.1:1")
+    for held in (one, two, elsewhere):
+        held.release()
+    again = hold_name(one.name, "tcp://127.0.0.1:1")
+    again.release()
+
+
+@pytest.mark.process
+def test_the_command_runs_from_any_folder(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": HERE}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "actor", "--slots", "none"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr == "actor: argument --slots: 'none' is not a whole number (see --help)\n"
