@@ -339,14 +339,15 @@ def read_or_refuse(decode, control):
     assert frame.protocol == PROTOCOL
 
 
-@settings(max_examples=600, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
 @given(control=mutated())
 def test_a_mutated_frame_is_read_or_refused(control):
     read_or_refuse(decode_peer, control)
     read_or_refuse(decode_broker, control)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(control=st.binary(max_size=200))
 def test_any_octets_are_refused(control):
     read_or_refuse(decode_peer, control)
@@ -363,14 +364,15 @@ STRANGE = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
     ),
-    max_leaves=12,
+    max_leaves=6,
 )
 TAGS = st.sampled_from([type(command).__struct_config__.tag for command in PEER + BROKER])
 
 
-@settings(max_examples=400, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
 @given(
-    header=st.lists(STRANGE, min_size=4, max_size=4), tag=TAGS, fields=st.lists(STRANGE, max_size=8)
+    header=st.lists(STRANGE, min_size=4, max_size=4), tag=TAGS, fields=st.lists(STRANGE, max_size=5)
 )
 def test_any_fields_behind_a_good_tag_are_read_or_refused(header, tag, fields):
     for head in (header, [1, 1, 0, 0]):
