@@ -70,28 +70,40 @@ def make_parser() -> Parser:
         " they run; a second one ends them at once.",
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add(
+    add_place(parser)
+    add_capacity(parser)
+    parser.add_argument(
+        "--drain-timeout",
+        metavar="SECONDS",
+        type=seconds,
+        default=read("DRAIN_TIMEOUT", 30.0),
+        help="how long SIGTERM lets running tasks go on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("console", "json"),
+        default=read("LOG_FORMAT", "console"),
+        help="how events are written to stderr (default: %(default)s)",
+    )
+    return parser
+
+
+def add_place(parser: Parser) -> None:
+    """Add what says where the actors are and what they offer."""
+    parser.add_argument(
         "--broker",
         metavar="ENDPOINT",
         type=endpoint,
         default=read("BROKER", ENDPOINT_DEFAULT),
         help="where the broker is (default: %(default)s)",
     )
-    add(
+    parser.add_argument(
         "--name",
         metavar="HOST",
         default=read("NAME", None),
         help="the name of this host; its actors are HOST/0, HOST/1, ... (default: the machine's)",
     )
-    add(
-        "--slots",
-        metavar="N",
-        type=whole(1, 10_000),
-        default=read("SLOTS", 1),
-        help="tasks that run at once in one actor (default: %(default)s)",
-    )
-    add(
+    parser.add_argument(
         "--label",
         metavar="KEY=VALUE",
         action="append",
@@ -99,41 +111,23 @@ def make_parser() -> Parser:
         help="what the actors offer, to be desired by tasks; a value is read as bool, int, float,"
         " then string, and KEY=str:512 forces a string; may be repeated",
     )
-    add(
-        "--replicas",
-        metavar="N",
-        type=whole(1, 10_000),
-        default=read("REPLICAS", 1),
-        help="actor processes on this machine (default: %(default)s)",
-    )
-    add(
-        "--prefetch",
-        metavar="N",
-        type=whole(0, 100_000),
-        default=read("PREFETCH", 0),
-        help="tasks that wait in an actor beyond its slots (default: %(default)s)",
-    )
-    add(
-        "--environments-max",
-        metavar="N",
-        type=whole(1, 10_000),
-        default=read("ENVIRONMENTS_MAX", 1),
-        help="environments that stay loaded in one actor (default: %(default)s)",
-    )
-    add(
-        "--drain-timeout",
-        metavar="SECONDS",
-        type=seconds,
-        default=read("DRAIN_TIMEOUT", 30.0),
-        help="how long SIGTERM lets running tasks go on (default: %(default)s)",
-    )
-    add(
-        "--log-format",
-        choices=("console", "json"),
-        default=read("LOG_FORMAT", "console"),
-        help="how events are written to stderr (default: %(default)s)",
-    )
-    return parser
+
+
+def add_capacity(parser: Parser) -> None:
+    """Add what says how much runs at once."""
+    for name, what, lowest, default in (
+        ("slots", "tasks that run at once in one actor", 1, 1),
+        ("replicas", "actor processes on this machine", 1, 1),
+        ("prefetch", "tasks that wait in an actor beyond its slots", 0, 0),
+        ("environments-max", "environments that stay loaded in one actor", 1, 1),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            metavar="N",
+            type=Whole(lowest, 10_000),
+            default=read(name.replace("-", "_").upper(), default),
+            help=f"{what} (default: %(default)s)",
+        )
 
 
 def read(name: str, default: object) -> object:
@@ -158,11 +152,6 @@ def endpoint(text: str) -> str:
             f"endpoint {text!r} does not begin with tcp:// or ipc://, as in {ENDPOINT_DEFAULT}"
         )
     return text
-
-
-def whole(lowest: int, highest: int) -> "Whole":
-    """Return a check for whole numbers from *lowest* to *highest*."""
-    return Whole(lowest, highest)
 
 
 class Whole:

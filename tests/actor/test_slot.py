@@ -467,7 +467,10 @@ def test_an_environment_is_entered_once_and_reset_after_each_task(shell):
 
 
 def test_a_function_finds_the_environment_in_its_task(shell):
-    run = shell.begin(lambda: current_task().environment.count(), environment=MODEL, loads=True)
+    def count():
+        return current_task().environment.count()
+
+    run = shell.begin(count, environment=MODEL, loads=True)
 
     assert shell.value(run) == ("v2", 0)
 
