@@ -179,7 +179,7 @@ class Client:
 
     def actors(self, timeout: float | None = QUERY_TIMEOUT_S) -> list[dict[str, Any]]:
         """Return what the broker knows of each actor: name, labels, slots, free, state."""
-        actors: list[dict[str, Any]] = self._connection.query("actors", "", timeout)["actors"]
+        actors: list[dict[str, Any]] = self.query("actors", timeout=timeout)["actors"]
         return actors
 
     def explain(
@@ -191,6 +191,15 @@ class Client:
         if not future.number:
             return {"state": "waiting", "reason": "waits for results that it needs", "actors": {}}
         return self._connection.explain(future.number, timeout)
+
+    def query(
+        self, what: str, argument: str = "", timeout: float | None = QUERY_TIMEOUT_S
+    ) -> dict[str, Any]:
+        """Ask the broker: actors, clients, explain, status or tasks (protocol.md section 7.8).
+
+        Raises TimeoutError, and WarmslotError for what it cannot answer.
+        """
+        return self._connection.query(what, argument, timeout)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until the broker has every call that was submitted; False when the time is over."""

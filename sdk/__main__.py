@@ -1,0 +1,233 @@
+"""`python -m sdk` and the console script `warmslot`: look at a broker from a terminal.
+
+`warmslot broker ...` and `warmslot actor ...` start those programs with everything that follows.
+Whatever a user does wrong ends with one line on standard error and status 2; a broker that does not
+answer with 1.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, NoReturn
+
+from sdk.client import Client
+from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
+from sdk.errors import WarmslotError
+
+STATUS_FAILED: Final = 1
+STATUS_BAD_OPTION: Final = 2
+TIMEOUT_DEFAULT_S: Final = 5.0
+# Started in the place of this process, so that the layers need not know one another.
+PROGRAMS: Final = ("broker", "actor")
+
+EPILOG: Final = """\
+`warmslot broker ...` starts a broker and `warmslot actor ...` actors; each has its own --help.
+WARMSLOT_BROKER says where the broker is when --broker does not, WARMSLOT_TIMEOUT how long to wait.
+"""
+
+
+class Usage(Exception):
+    """What the user must change; the message is the whole line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave the exit to `main`."""
+        raise Usage(message)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in PROGRAMS:
+        os.execv(sys.executable, [sys.executable, "-m", *given])  # noqa: S606
+    try:
+        return run(parser().parse_args(given))
+    except (Usage, ValueError) as error:
+        print(f"warmslot: {' '.join(str(error).split())}", file=sys.stderr)
+        return STATUS_BAD_OPTION
+    except (WarmslotError, TimeoutError) as error:
+        print(f"warmslot: {error}", file=sys.stderr)
+        return STATUS_FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> Parser:
+    """Describe the commands."""
+    top = Parser(
+        prog="warmslot",
+        description="Look at a warmslot broker, its actors and its tasks.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"warmslot {release()}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (_, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        add_common(command)
+        if name in ("explain", "cancel"):
+            command.add_argument("task", metavar="TASK", help="a task's id, as `tasks` shows it")
+        if name == "cancel":
+            command.add_argument(
+                "--force", action="store_true", help="end its process when it does not return"
+            )
+    return top
+
+
+def add_common(command: argparse.ArgumentParser) -> None:
+    """Add what every command takes."""
+    command.add_argument(
+        "--broker",
+        metavar="ENDPOINT",
+        default=os.environ.get(ENDPOINT_VARIABLE) or ENDPOINT_DEFAULT,
+        help="where the broker is (default: $WARMSLOT_BROKER, else tcp://127.0.0.1:5555)",
+    )
+    command.add_argument(
+        "--timeout",
+        metavar="S",
+        type=float,
+        default=os.environ.get("WARMSLOT_TIMEOUT") or TIMEOUT_DEFAULT_S,
+        help="how long to wait for the broker, in seconds (default: 5)",
+    )
+    command.add_argument("--json", action="store_true", help="print the broker's answer as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask the broker and print its answer."""
+    if not 0 < options.timeout < float("inf"):
+        raise Usage(f"--timeout {options.timeout} is not a number of seconds above 0")
+    show, _ = COMMANDS[options.command]
+    with Client(options.broker, connect_timeout=options.timeout, name="warmslot") as client:
+        return show(client, options)
+
+
+def show_status(client: Client, options: argparse.Namespace) -> int:
+    """Print one fact a line."""
+    answer = client.query("status", timeout=options.timeout)
+    if print_json(answer, options):
+        return 0
+    width = max(map(len, answer), default=0)
+    for key, value in answer.items():
+        print(f"{key:{width}}  {value}")
+    return 0
+
+
+def show_actors(client: Client, options: argparse.Namespace) -> int:
+    """Print one actor a line."""
+    answer = client.query("actors", timeout=options.timeout)
+    if not print_json(answer, options):
+        print_rows(
+            ["ACTOR", "STATE", "FREE", "SLOTS", "HOLDS", "ENVIRONMENTS", "LABELS"],
+            [
+                [
+                    actor.get("name", ""),
+                    actor.get("state", ""),
+                    str(actor.get("free", "")),
+                    pairs(actor.get("slots", {})),
+                    str(len(actor.get("holding", []))),
+                    pairs(actor.get("environments", {})) or "-",
+                    pairs(actor.get("labels", {})) or "-",
+                ]
+                for actor in answer["actors"]
+            ],
+        )
+    return 0
+
+
+def show_tasks(client: Client, options: argparse.Namespace) -> int:
+    """Print the broker's tasks, one a line."""
+    return show_table(client, options, "tasks")
+
+
+def show_clients(client: Client, options: argparse.Namespace) -> int:
+    """Print the broker's clients, one a line."""
+    return show_table(client, options, "clients")
+
+
+def show_table(client: Client, options: argparse.Namespace, what: str) -> int:
+    """Print a list of maps as a table with the columns of the first."""
+    answer = client.query(what, timeout=options.timeout)
+    rows = answer.get(what, [])
+    if not print_json(answer, options) and rows:
+        columns = list(rows[0])
+        print_rows(
+            [column.upper() for column in columns],
+            [[cell(row.get(column, "")) for column in columns] for row in rows],
+        )
+    return 0
+
+
+def show_explain(client: Client, options: argparse.Namespace) -> int:
+    """Print where a task is, why, and what each actor lacks."""
+    answer = client.query("explain", options.task, timeout=options.timeout)
+    if print_json(answer, options):
+        return 0
+    print(f"{answer.get('state', 'unknown')}: {answer.get('reason', '')}".rstrip(": "))
+    for name, missing in answer.get("actors", {}).items():
+        print(f"  {name}: {missing}")
+    return 0 if answer.get("state") != "unknown" else STATUS_FAILED
+
+
+def show_cancel(_: Client, options: argparse.Namespace) -> int:
+    """Say that a task of another client cannot be reached yet."""
+    raise Usage(
+        f"cancel {options.task} is not supported yet: a task belongs to its client, "
+        "use future.cancel() there"
+    )
+
+
+COMMANDS: Final[dict[str, tuple[Callable[[Client, argparse.Namespace], int], str]]] = {
+    "status": (show_status, "the broker in numbers"),
+    "actors": (show_actors, "the actors, what they offer and what they hold"),
+    "tasks": (show_tasks, "the tasks that the broker holds"),
+    "clients": (show_clients, "the clients that the broker knows"),
+    "explain": (show_explain, "why a task is where it is"),
+    "cancel": (show_cancel, "give up a task (not supported yet)"),
+}
+
+
+def print_json(answer: dict[str, Any], options: argparse.Namespace) -> bool:
+    """Print *answer* as it came when that was asked for, and tell whether it was."""
+    if options.json:
+        print(json.dumps(answer, indent=2, default=str))
+    return bool(options.json)
+
+
+def print_rows(titles: list[str], rows: list[list[str]]) -> None:
+    """Print a table with columns as wide as they must be."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in [titles, *rows]:
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        print(line.rstrip())
+
+
+def pairs(mapping: dict[str, Any]) -> str:
+    """Write a mapping as key=value pairs."""
+    return " ".join(f"{key}={cell(value)}" for key, value in mapping.items())
+
+
+def cell(value: Any) -> str:
+    """Write one value for a table."""
+    if isinstance(value, dict):
+        return pairs(value)
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def release() -> str:
+    """Return the installed version."""
+    try:
+        return version("warmslot")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
