@@ -43,6 +43,7 @@ class Owned:
     __slots__ = (
         "body",
         "epoch",
+        "first_sent",
         "frames",
         "is_there",
         "number",
@@ -64,9 +65,9 @@ class Owned:
         self.size = len(body) + sum(map(size_of, frames))
         self.parent = parent
         self.tries = 0
-        # The epoch it was first sent to, and in which (session, frame); 0 is never.
+        # The epoch it was first sent to; in which (session, frame) first and last; 0 is never.
         self.epoch = 0
-        self.sent = (0, 0)
+        self.first_sent = self.sent = (0, 0)
         # The broker of this session has it.
         self.is_there = False
 

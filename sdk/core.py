@@ -204,8 +204,8 @@ class ClientCore:
             for command in frame.commands:
                 if type(command) is Submit:
                     owned = self.calls.get(command.task)
-                    if owned is not None and owned.sent == (frame.session, frame.number):
-                        owned.epoch, owned.sent = 0, (0, 0)
+                    if owned is not None and owned.first_sent == (frame.session, frame.number):
+                        owned.epoch, owned.first_sent = 0, (0, 0)
         if self.session.is_open:
             self._note("connection_lost", epoch=self.session.epoch)
         self.session.close(now, wait_s=RETRY_S)
@@ -441,9 +441,9 @@ class ClientCore:
                 template = self._introduced.add(owned.plan, commands, payloads)
                 size += owned.plan.size
             is_again = owned.epoch != 0 and (owned.plan.call.at_most_once or owned.epoch != epoch)
-            if owned.epoch == 0:
-                owned.epoch = epoch
             owned.sent = (self.session.number, self.session.sent + 1)
+            if owned.epoch == 0:
+                owned.epoch, owned.first_sent = epoch, owned.sent
             commands.append(
                 Submit(
                     owned.number,

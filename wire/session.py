@@ -13,7 +13,8 @@ from typing import Any, Final
 from wire.messages import PROTOCOL, BrokerCommand, Error, Frame, Welcome, Who
 
 HELLO_REPEAT_FIRST_S: Final = 0.25
-HELLO_REPEAT_MAX_S: Final = 2.0
+# With its jitter below the adopt window, so that a broker that starts hears of a run in time.
+HELLO_REPEAT_MAX_S: Final = 1.0
 HEARTBEAT_DEFAULT_S: Final = 1.0
 LEASE_DEFAULT_S: Final = 5.0
 
@@ -128,8 +129,7 @@ class PeerSession:
         """End the session: a HELLO is due after *wait_s*."""
         if self.state is State.ENDED:
             return
-        if self.state is State.OPEN:
-            self._repeat_s = HELLO_REPEAT_FIRST_S
+        self._repeat_s = HELLO_REPEAT_FIRST_S
         self.state = State.CLOSED
         self.hello_at = now + wait_s
 

@@ -81,6 +81,15 @@ class Oracle:
             self.epoch_highest = epoch
         self.assigned[token] = (command.client, command.task, actor.incarnation)
 
+    def told_results(self, client: "ClientProcess", frame: Any) -> None:
+        """Check that what the broker tells of a task is the outcome of its current assignment."""
+        known = self.world.broker.core.clients.get(client.incarnation)
+        for command in frame.commands:
+            task = known.tasks.get(command.task) if known and type(command) is Result else None
+            if task is not None and task.ending is not None and task.token is not None:
+                body = task.ending.body + b"".join(task.ending.frames)
+                assert body.endswith(b" by %d.%d" % task.token), (task.name, body, task.token)
+
     def started(self, actor: "ActorProcess", assignment: "Assignment") -> TaskRecord:
         """Check a run at the moment that it begins."""
         token = assignment.token

@@ -24,9 +24,9 @@ FAULTS = (
     "client_leave",
 )
 # What ends no run: after these alone nothing that ran on may run again.
-GENTLE = frozenset({"broker_kill"})
+GENTLE = frozenset({"broker_kill", "freeze_broker", "repeat"})
 # What ends a run only with its process.
-DEADLY = frozenset({"broker_kill", "actor_kill"})
+DEADLY = GENTLE | {"actor_kill"}
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def draw(rng: Random) -> Profile:
     """Draw the profile of a seed."""
     style = rng.random()
     if style < 0.15:
-        faults = {"broker_kill": 1.0}
+        faults = {name: 1.0 for name in sorted(GENTLE) if rng.random() < 0.7}
     elif style < 0.25:
-        faults = {"broker_kill": 1.0, "actor_kill": 1.0}
+        faults = {name: 1.0 for name in sorted(DEADLY) if rng.random() < 0.7}
     else:
         faults = {name: rng.choice((0.3, 1.0, 3.0)) for name in FAULTS if rng.random() < 0.3}
     may_be_slow = style >= 0.25

@@ -60,6 +60,7 @@ class World:
         self.actors: list[ActorProcess] = []
         self.plans = self._plans()
         self.submits_left = self.profile.tasks
+        self.has_journal = self.rng.random() < 0.5
         self.faults: dict[str, int] = {}
         self._start_broker()
         for number in range(self.profile.machines):
@@ -132,6 +133,8 @@ class World:
         """Note what a peer is told, and check each new token."""
         self.digest = crc32(control, self.digest)
         self.history.append((self.now, peer.name, "is told", frame))
+        if isinstance(peer, ClientProcess) and frame.number:
+            self.oracle.told_results(peer, frame)
         if isinstance(peer, ActorProcess) and frame.number:
             for command in assigns(frame):
                 self.oracle.told_assign(peer, frame.epoch, command)
@@ -225,9 +228,9 @@ class World:
         clock = EPOCH_MS + int(self.now * 1000)
         if self.profile.clock_jumps:
             clock -= self.rng.choice((0, 10_000, 10_000_000))
-        epoch = max(self.stored_epoch + 1, clock)
-        if not self.profile.clock_jumps:
-            self.stored_epoch = epoch
+        stored = self.stored_epoch if self.has_journal else 0
+        epoch = max(stored + 1, clock)
+        self.stored_epoch = epoch
         self.broker = BrokerProcess(self, self.next_epoch(epoch))
         self.note("STARTS", self.broker, f"epoch {epoch}")
         self.broker.wake_at(self.now)

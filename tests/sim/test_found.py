@@ -1,0 +1,77 @@
+"""What seeds found, each as a test of its own that says what went wrong."""
+
+from sdk.call import Code, Plan
+from sdk.core import ClientCore, Settings as ClientSettings
+from wire.messages import PROTOCOL, Beat, Call, Frame, Submit, Welcome
+from wire.session import HELLO_REPEAT_FIRST_S, HELLO_REPEAT_MAX_S, Due, PeerSession
+
+WELCOME = Welcome(1.0, 2.0, 5.0, 0.0, [], 100, 2**20, 2**20, 8, 8)
+JITTER = 1.5
+ADOPT_WINDOW_S = 2.0
+
+
+def opened(core, now, *, epoch, missing=()):
+    """Let *core* say HELLO and be welcome."""
+    core.tick(now)
+    core.flush(now)
+    welcome = Welcome(1.0, 2.0, 5.0, 0.0, list(missing), 100, 2**20, 2**20, 8, 8)
+    number = core.session.number
+    core.receive(Frame(PROTOCOL, epoch, number, 0, 0, [welcome]), [], now)
+
+
+def submits(outgoing):
+    return [c for frame, _ in outgoing for c in frame.commands if type(c) is Submit]
+
+
+def test_a_call_that_once_left_stays_sent_when_a_later_frame_does_not_leave():
+    core = ClientCore(ClientSettings(), incarnation=1, now=0.0)
+    core.submit(Plan(Call("work", b"h" * 16), [Code(b"h" * 16, b"code")]), b"", (), 0.0)
+    opened(core, 0.0, epoch=1, missing=[(1, 1)])
+    core.flush(0.0)
+    core.broken(1.0)
+    opened(core, 2.0, epoch=2, missing=[(1, 1)])
+    unsent = core.flush(2.0)
+
+    core.broken(2.0, [frame for frame, _ in unsent])
+    opened(core, 3.0, epoch=3, missing=[(1, 1)])
+
+    assert [submit.again for submit in submits(core.flush(3.0))] == [True]
+
+
+def test_a_call_that_never_left_is_not_sent_again():
+    core = ClientCore(ClientSettings(), incarnation=1, now=0.0)
+    core.submit(Plan(Call("work", b"h" * 16), [Code(b"h" * 16, b"code")]), b"", (), 0.0)
+    opened(core, 0.0, epoch=1, missing=[(1, 1)])
+    unsent = core.flush(0.0)
+
+    core.broken(0.0, [frame for frame, _ in unsent])
+    opened(core, 1.0, epoch=2, missing=[(1, 1)])
+
+    assert [submit.again for submit in submits(core.flush(1.0))] == [False]
+
+
+def test_a_hello_that_found_no_connection_does_not_delay_the_next():
+    session = PeerSession(0.0, seed=1)
+    now = 0.0
+    for _ in range(10):
+        session.hello(Beat(), now)
+        session.close(now, wait_s=0.1)
+        now = session.hello_at
+
+    session.hello(Beat(), now)
+
+    assert session.hello_at - now <= HELLO_REPEAT_FIRST_S * JITTER
+
+
+def test_a_lost_hello_is_repeated_within_the_adopt_window():
+    assert HELLO_REPEAT_MAX_S * JITTER < ADOPT_WINDOW_S
+
+
+def test_a_session_is_due_at_its_own_deadline():
+    session = PeerSession(0.0, seed=1)
+    for tenths in range(1, 200):
+        now = tenths / 10 + 0.933252278387613
+        session.hello(Beat(), now)
+        session.accept(Frame(PROTOCOL, 1, session.number, 0, 0, [WELCOME]), now)
+
+        assert session.due(session.deadline()) is Due.BEAT
