@@ -33,7 +33,9 @@ from wire.payload import (
     PayloadError,
     digest,
     dump_code,
+    is_basic,
     is_user_module,
+    names_in,
 )
 
 REACHED_MAX: Final = 500
@@ -133,6 +135,17 @@ def capture(target: Any, what: str = "the function") -> Captured:
 
 def watch(target: Any) -> list[tuple[View, Any, tuple[Any, ...]]] | None:
     """List what *target* reaches and could change, with what is there now; None when unknown."""
+    names: set[str] = set()
+    while True:
+        known = len(names)
+        watched = walk(target, names)
+        # Code that was met late may name what lies in a module that was met early.
+        if watched is None or len(names) == known:
+            return watched
+
+
+def walk(target: Any, names: set[str]) -> list[tuple[View, Any, tuple[Any, ...]]] | None:
+    """Look into everything once; of modules into what travels with code that knows *names*."""
     watched: list[tuple[View, Any, tuple[Any, ...]]] = []
     seen: set[int] = set()
     todo: list[Any] = [target]
@@ -146,7 +159,12 @@ def watch(target: Any) -> list[tuple[View, Any, tuple[Any, ...]]] | None:
         inner = contents(value)
         if inner is None:
             return None
+        view: Any
         view, holder = inner
+        if type(value) is types.FunctionType:
+            names |= names_in(value.__code__)
+        elif view is view_of_module:
+            view = functools.partial(view_of_module, names=names)
         if view is not None:
             now = view(holder)
             watched.append((view, holder, now))
@@ -196,7 +214,7 @@ def view_of_function(function: types.FunctionType) -> tuple[Any, ...]:
         function.__defaults__,
         *(function.__kwdefaults__ or {}).values(),
         *(cell_of(cell) for cell in function.__closure__ or ()),
-        *(found.get(name, MISSING) for name in names_in(function.__code__)),
+        *(found.get(name, MISSING) for name in sorted_names(function.__code__)),
         *function.__dict__.values(),
     )
 
@@ -210,13 +228,9 @@ def cell_of(cell: types.CellType) -> Any:
 
 
 @functools.lru_cache(4096)
-def names_in(code: types.CodeType) -> tuple[str, ...]:
+def sorted_names(code: types.CodeType) -> tuple[str, ...]:
     """List the names that *code* and the code inside it could look up in the globals."""
-    names = dict.fromkeys(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= dict.fromkeys(names_in(constant))
-    return tuple(names)
+    return tuple(sorted(names_in(code)))
 
 
 def view_of_class(kind: type) -> tuple[Any, ...]:
@@ -224,9 +238,13 @@ def view_of_class(kind: type) -> tuple[Any, ...]:
     return (*kind.__bases__, *(v for k, v in kind.__dict__.items() if k not in HIDDEN))
 
 
-def view_of_module(module: types.ModuleType) -> tuple[Any, ...]:
-    """See what the module defines."""
-    return tuple(v for k, v in vars(module).items() if not k.startswith("__"))
+def view_of_module(module: types.ModuleType, names: Iterable[str] = ()) -> tuple[Any, ...]:
+    """See what of the module travels with code that knows *names*."""
+    return tuple(
+        value
+        for name, value in vars(module).items()
+        if not name.startswith("__") and (name in names or is_basic(value))
+    )
 
 
 def view_of_struct(value: msgspec.Struct) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ so a pickle is never empty and `load` needs no flag.
 """
 
 import hashlib
+import io
 import os
 import pickle
 import sys
@@ -15,7 +16,8 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import ModuleType, TracebackType
+from functools import lru_cache
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, TracebackType
 from typing import Any, Final
 
 import cloudpickle
@@ -37,6 +39,20 @@ STACK_GLOBAL: Final = b"\x93"
 # A by-value pickle builds functions and classes with these.
 BUILDERS: Final = b"cloudpickle.cloudpickle"
 PATH_DEPTH_MAX: Final = 4
+
+BASIC: Final = (
+    FunctionType,
+    BuiltinFunctionType,
+    type,
+    ModuleType,
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+)
 
 Buffer = bytes | bytearray | memoryview
 
@@ -131,8 +147,7 @@ def pickle_value(value: object, *, out_of_band: bool) -> tuple[bytes, list[Buffe
         pass
     buffers.clear()
     try:
-        with by_value():
-            stream = cloudpickle.dumps(value, PICKLE_PROTOCOL, buffer_callback=keep)
+        stream = _pickle_by_value(value, keep, buffers)
     except Unpicklable as error:
         raise PayloadError(str(error)) from error
     except Exception as error:
@@ -171,8 +186,13 @@ class UserModules:
         self._seen = 0
         self._last = ""
         self._judged: dict[str, tuple[ModuleType, bool]] = {}
+        self._users: set[int] = set()
         self.modules: tuple[ModuleType, ...] = ()
         self.needles: tuple[bytes, ...] = (b"__main__",)
+
+    def has(self, module: ModuleType) -> bool:
+        """Tell whether *module* is one of them."""
+        return id(module) in self._users
 
     def refresh(self) -> None:
         """Judge what was imported since the last call."""
@@ -193,6 +213,7 @@ class UserModules:
             # A module that is known under its own name only can be registered by it.
             self.modules = tuple(m for n, m in users.items() if sys.modules.get(m.__name__) is m)
             names = {"__main__", *users, *(m.__name__ for m in users.values())}
+            self._users = {id(module) for module in self.modules}
             self.needles = tuple(name.encode() for name in sorted(names))
             self._seen, self._last = len(sys.modules), last
 
@@ -256,6 +277,91 @@ def by_value() -> Iterator[None]:
         finally:
             for module in fresh:
                 cloudpickle.unregister_pickle_by_value(module)
+
+
+class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Takes of a user's module what its code could name, and nothing that only happens to be there.
+
+    Functions, classes, modules and plain constants are taken all, since code may look them up by a
+    name that it makes; other objects (a connection, an array) only when some code that travels
+    along has their name. With *is_strict* that goes for all.
+    """
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        keep: Callable[[pickle.PickleBuffer], bool] | None,
+        names: set[str],
+        *,
+        is_strict: bool,
+    ) -> None:
+        """Begin with the *names* that an earlier attempt has met."""
+        super().__init__(file, PICKLE_PROTOCOL, buffer_callback=keep)
+        self.names = set(names)
+        self.left_out: set[str] = set()
+        self._is_strict = is_strict
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Take modules our way, and note what functions name."""
+        if type(obj) is FunctionType:
+            self.names |= names_in(obj.__code__)
+        elif type(obj) is ModuleType and user_modules.has(obj):
+            state = {
+                name: part
+                for name, part in vars(obj).items()
+                if not name.startswith("__")
+                and (name in self.names or (not self._is_strict and is_basic(part)))
+            }
+            self.left_out |= vars(obj).keys() - state.keys()
+            # The module is known before its contents, which may refer to it.
+            return ModuleType, (obj.__name__,), state, None, None, fill_module
+        return super().reducer_override(obj)
+
+
+def fill_module(module: ModuleType, state: dict[str, Any]) -> None:
+    """Put what has travelled into a module; called by the unpickler."""
+    vars(module).update(state)
+
+
+@lru_cache(4096)
+def names_in(code: CodeType) -> frozenset[str]:
+    """Return the names that *code* and the code inside it look up in globals and objects."""
+    inner = (names_in(part) for part in code.co_consts if isinstance(part, CodeType))
+    return frozenset(code.co_names).union(*inner)
+
+
+def is_basic(value: object) -> bool:
+    """Tell whether an attribute of a module is code or a plain constant."""
+    return isinstance(value, BASIC) and not (
+        isinstance(value, str | bytes) and len(value) > INLINE_BYTES_MAX
+    )
+
+
+def _pickle_by_value(
+    value: object, keep: Callable[[pickle.PickleBuffer], bool] | None, buffers: list[Buffer]
+) -> bytes:
+    """Pickle with the user's modules by value; raises whatever the value's classes raise."""
+    names: set[str] = set()
+    is_strict = False
+    with by_value():
+        while True:
+            file = io.BytesIO()
+            buffers.clear()
+            pickler = ByValuePickler(file, keep, names, is_strict=is_strict)
+            try:
+                pickler.dump(value)
+            except Unpicklable:
+                raise
+            except Exception:
+                # Something may be in the way that only code asks for which nobody calls.
+                if is_strict or not pickler.left_out | pickler.names:
+                    raise
+                is_strict, names = True, set()
+                continue
+            # Code that was met late may name what was left out early.
+            if not pickler.left_out & (pickler.names - names):
+                return file.getvalue()
+            names = pickler.names
 
 
 def _may_need_value(stream: bytes) -> bool:

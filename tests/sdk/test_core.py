@@ -673,7 +673,7 @@ def test_every_call_has_one_outcome_whatever_happens(steps):
         talk.turn()
     take()
 
-    submitted = {n for n in range(1, talk.core._number + 1)}
+    submitted = set(range(1, talk.core._number + 1))
     assert set(outcomes) | (settled.keys() & submitted) == submitted
     assert not talk.core.calls
 
