@@ -7,11 +7,12 @@ change inside; what reaches anything else (an instance, an array) is pickled aga
 A function of an installed module travels by name and is kept for good.
 """
 
+import contextlib
+import copyreg
 import dataclasses
 import datetime as dt
 import decimal
 import enum
-import functools
 import hashlib
 import logging
 import pathlib
@@ -21,6 +22,7 @@ import types
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
 from operator import is_
 from typing import Any, Final
 
@@ -28,8 +30,8 @@ import msgspec
 
 from sdk.call import Code
 from sdk.errors import SerializationError
+from sdk.options import Options
 from wire.payload import (
-    OURS,
     PayloadError,
     digest,
     dump_code,
@@ -39,7 +41,11 @@ from wire.payload import (
 )
 
 REACHED_MAX: Final = 500
+CAPTURED_MAX: Final = 4_096
 MISSING: Final = object()
+# Py_TPFLAGS_HEAPTYPE: made by a class statement.
+HEAP_TYPE: Final = 1 << 9
+NEW_ARGUMENTS: Final = ("__getnewargs__", "__getnewargs_ex__")
 
 CONSTANT: Final = (
     type(None),
@@ -72,43 +78,50 @@ CONSTANT: Final = (
 )
 
 View = Callable[[Any], tuple[Any, ...]]
+Watched = list[tuple[View, Any, tuple[Any, ...]]]
 
 
 class Captured:
     """The code of one object, and what it reached when it was pickled."""
 
-    __slots__ = ("code", "is_portable", "watched")
+    __slots__ = ("_target", "_watched", "code", "is_portable")
 
     def __init__(
-        self,
-        code: Code,
-        watched: list[tuple[View, Any, tuple[Any, ...]]] | None,
-        *,
-        is_portable: bool,
+        self, target: Any, code: Code, watched: Watched | None, *, is_portable: bool
     ) -> None:
         """*watched* is None for what must be pickled again each time."""
         self.code = code
         self.is_portable = is_portable
-        self.watched = watched
+        # What is watched must not keep its own root alive.
+        self._target = weak(target)
+        self._watched = watched
+        if watched and watched[0][1] is target:
+            watched[0] = (watched[0][0], None, watched[0][2])
+
+    @property
+    def is_kept(self) -> bool:
+        """Tell whether it can be used more than once."""
+        return self._watched is not None
 
     @property
     def is_current(self) -> bool:
         """Tell whether pickling again would give the same."""
-        if self.watched is None:
+        if self._watched is None:
             return False
-        for view, holder, seen in self.watched:
-            now = view(holder)
+        for view, holder, seen in self._watched:
+            now = view(self._target() if holder is None else holder)
             if len(now) != len(seen) or not all(map(is_, now, seen)):
                 return False
         return True
 
 
-_captured: dict[int, tuple[weakref.ref[Any], Captured]] = {}
+_captured: dict[int, tuple[Any, Captured]] = {}
 
 
 def capture(target: Any, what: str = "the function") -> Captured:
     """Return the code of *target*; raise SerializationError when it cannot be pickled."""
-    entry = _captured.get(id(target))
+    key = id(target)
+    entry = _captured.get(key)
     if entry is not None and entry[0]() is target and entry[1].is_current:
         return entry[1]
     # Looked at before it is pickled: what changes in between is noticed at the next submit.
@@ -119,21 +132,29 @@ def capture(target: Any, what: str = "the function") -> Captured:
         raise SerializationError(f"{what} cannot be sent: {error}") from error
     if is_portable and isinstance(target, types.FunctionType | type):
         watched = []
-    captured = Captured(Code(digest(stream), stream), watched, is_portable=is_portable)
-    if watched is not None:
-        key = id(target)
-        try:
-            reference = weakref.ref(target, lambda _: _captured.pop(key, None))
-        except TypeError:
-            return captured
-        _captured[key] = (reference, captured)
+    captured = Captured(target, Code(digest(stream), stream), watched, is_portable=is_portable)
+    if captured.is_kept:
+        if len(_captured) >= CAPTURED_MAX:
+            _captured.clear()
+        forget = partial(_captured.pop, key, None)
+        # Without a weak reference nobody would tell when the id is another's.
+        with contextlib.suppress(TypeError):
+            _captured[key] = (weakref.ref(target, lambda _: forget()), captured)
     return captured
+
+
+def weak(target: Any) -> Any:
+    """Return a weak reference, or a strong one to what has none."""
+    try:
+        return weakref.ref(target)
+    except TypeError:
+        return lambda: target
 
 
 # --- what a function reaches
 
 
-def watch(target: Any) -> list[tuple[View, Any, tuple[Any, ...]]] | None:
+def watch(target: Any) -> Watched | None:
     """List what *target* reaches and could change, with what is there now; None when unknown."""
     names: set[str] = set()
     while True:
@@ -144,9 +165,9 @@ def watch(target: Any) -> list[tuple[View, Any, tuple[Any, ...]]] | None:
             return watched
 
 
-def walk(target: Any, names: set[str]) -> list[tuple[View, Any, tuple[Any, ...]]] | None:
+def walk(target: Any, names: set[str]) -> Watched | None:
     """Look into everything once; of modules into what travels with code that knows *names*."""
-    watched: list[tuple[View, Any, tuple[Any, ...]]] = []
+    watched: Watched = []
     seen: set[int] = set()
     todo: list[Any] = [target]
     while todo:
@@ -164,7 +185,7 @@ def walk(target: Any, names: set[str]) -> list[tuple[View, Any, tuple[Any, ...]]
         if type(value) is types.FunctionType:
             names |= names_in(value.__code__)
         elif view is view_of_module:
-            view = functools.partial(view_of_module, names=names)
+            view = partial(view_of_module, names=names)
         if view is not None:
             now = view(holder)
             watched.append((view, holder, now))
@@ -191,7 +212,19 @@ def contents(value: Any) -> tuple[View | None, Any] | None:
         return view_of_dataclass, value
     if kind.__module__ == "typing":
         return None, value
-    return None
+    return (view_of_instance, value) if is_plain(kind) else None
+
+
+def is_plain(kind: type) -> bool:
+    """Tell whether an instance is pickled as its attributes, of which Python keeps all."""
+    return (
+        all(base.__flags__ & HEAP_TYPE for base in kind.__mro__[:-1])
+        and all(
+            getattr(kind, name, None) is getattr(object, name, None)
+            for name in ("__reduce_ex__", "__reduce__", "__getstate__", *NEW_ARGUMENTS)
+        )
+        and kind not in copyreg.dispatch_table
+    )
 
 
 def is_installed_object(value: Any) -> bool:
@@ -227,7 +260,7 @@ def cell_of(cell: types.CellType) -> Any:
         return MISSING
 
 
-@functools.lru_cache(4096)
+@lru_cache(4096)
 def sorted_names(code: types.CodeType) -> tuple[str, ...]:
     """List the names that *code* and the code inside it could look up in the globals."""
     return tuple(sorted(names_in(code)))
@@ -248,17 +281,39 @@ def view_of_module(module: types.ModuleType, names: Iterable[str] = ()) -> tuple
 
 
 def view_of_struct(value: msgspec.Struct) -> tuple[Any, ...]:
-    """See the fields."""
-    return tuple(getattr(value, name) for name in value.__struct_fields__)
+    """See class and fields."""
+    return (type(value), *(getattr(value, name) for name in value.__struct_fields__))
 
 
 def view_of_dataclass(value: Any) -> tuple[Any, ...]:
-    """See the fields."""
-    return tuple(getattr(value, field.name) for field in dataclasses.fields(value))
+    """See class and fields."""
+    fields = dataclasses.fields(value)
+    return (type(value), *(getattr(value, field.name) for field in fields))
+
+
+def view_of_instance(value: Any) -> tuple[Any, ...]:
+    """See class and attributes, also those in slots."""
+    found = getattr(value, "__dict__", {})
+    slots = [
+        name
+        for base in type(value).__mro__
+        for name in copyreg._slotnames(base)  # type: ignore[attr-defined]  # noqa: SLF001
+    ]
+    return (type(value), *found, *found.values(), *(getattr(value, n, MISSING) for n in slots))
 
 
 HIDDEN: Final = frozenset(
-    {"__dict__", "__weakref__", "__doc__", "__abstractmethods__", "_abc_impl", "__module__"}
+    {
+        "__abstractmethods__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__dict__",
+        "__doc__",
+        "__module__",
+        "__slotnames__",
+        "__weakref__",
+        "_abc_impl",
+    }
 )
 VIEWS: Final[dict[type, View | None]] = {
     types.FunctionType: view_of_function,
@@ -267,7 +322,7 @@ VIEWS: Final[dict[type, View | None]] = {
     property: lambda p: (p.fget, p.fset, p.fdel),
     staticmethod: lambda s: (s.__func__,),
     classmethod: lambda c: (c.__func__,),
-    functools.partial: lambda p: (p.func, *p.args, *p.keywords.values()),
+    partial: lambda p: (p.func, *p.args, *p.keywords.values()),
     tuple: tuple,
     frozenset: tuple,
     list: tuple,
@@ -275,6 +330,7 @@ VIEWS: Final[dict[type, View | None]] = {
     dict: lambda d: (*d, *d.values()),
     types.MappingProxyType: lambda d: (*d, *d.values()),
     object: lambda _: (),
+    Options: lambda o: tuple(o.chosen.values()),
 }
 
 
@@ -340,8 +396,3 @@ def words_of_code(code: types.CodeType, seen: set[int]) -> Iterable[str]:
     yield " ".join((*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars))
     for constant in code.co_consts:
         yield from words_of(constant, seen)
-
-
-def is_ours(kind: type) -> bool:
-    """Tell whether a class belongs to this distribution."""
-    return kind.__module__.partition(".")[0] in OURS

@@ -6,12 +6,11 @@ label.
 """
 
 import inspect
-import weakref
 from functools import lru_cache
 from typing import Any, Final
 
 from sdk.call import Plan
-from sdk.code import Captured, capture
+from sdk.code import Captured, capture, weak
 from sdk.environment import MethodReference, Specification
 from sdk.options import ALWAYS, NAME_LENGTH_MAX, NAMES, NO_OPTIONS, Options
 from sdk.task import OPTIONS_ATTRIBUTE
@@ -124,14 +123,6 @@ def name_of(target: Any) -> str:
         getattr(target, "func", None), "__qualname__", None
     )
     return name if isinstance(name, str) else type(target).__qualname__
-
-
-def weak(target: Any) -> Any:
-    """Return a weak reference, or a strong one to what has none."""
-    try:
-        return weakref.ref(target)
-    except TypeError:
-        return lambda: target
 
 
 def split_keywords(target: Any, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

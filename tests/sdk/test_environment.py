@@ -1,0 +1,307 @@
+"""An environment is its name, parameters and version; a method knows the class it is from."""
+
+import pickle
+from datetime import timedelta
+
+import cloudpickle
+import pytest
+
+from sdk.environment import Environment, MethodReference, ReusePolicy, digest_of, specification_of
+from sdk.options import NO_OPTIONS, Options
+from sdk.plan import PYTHON_DESIRE, could_be_parameter, plan_for, split_keywords
+from sdk.task import task
+from wire.payload import load_function
+
+
+class Vision(Environment):
+    labels = {"model": "vision"}  # noqa: RUF012 - as users write it.
+    desired_labels = {"memory": 512}  # noqa: RUF012
+
+    def enter(self, name="v1"):
+        self.name = name
+
+    def detect(self, image):
+        return f"{type(self).__name__} {self.name} {image}"
+
+    @task(priority=4, desired_labels={"zone": "eu"})
+    def special(self):
+        return 1
+
+    @staticmethod
+    def plain(x):
+        return x
+
+    async def stream(self):
+        return 1
+
+
+class Small(Vision):
+    def enter(self, name="small"):
+        self.name = name
+
+
+def identity(thing):
+    return specification_of(thing).identity
+
+
+def call_of(target, **options):
+    return plan_for(target, Options.of(options)).plan(is_portable=True).call
+
+
+def test_a_method_is_bound_to_the_class_that_it_is_taken_from():
+    assert Vision.detect.specification.cls is Vision
+    assert Small.detect.specification.cls is Small
+    assert Small.detect.function is Vision.detect.function
+    assert Vision.detect == Vision.detect != Small.detect
+
+
+def test_a_method_can_still_be_called():
+    small = Small()
+    small.enter()
+
+    assert small.detect("cat") == "Small small cat"
+    assert Vision.detect(small, "cat") == "Small small cat"
+    assert Vision.plain(3) == 3
+
+
+def test_hooks_are_not_tasks():
+    assert not isinstance(Vision.enter, MethodReference)
+    assert not isinstance(Vision.using, MethodReference)
+    with pytest.raises(AttributeError, match="enter"):
+        _ = Vision.using().enter
+
+
+def test_a_method_becomes_a_call_of_its_environment():
+    call = call_of(Vision.detect)
+
+    assert (call.method, call.function, call.name) == ("detect", b"", "Vision.detect")
+    assert call.environment.labels == {"model": "vision"}
+    assert call.environment.concurrency == 1
+    assert {d.key for d in call.desires} == {"memory", "python"}
+
+
+def test_the_blob_is_class_and_parameters():
+    plan = plan_for(Small.using(name="x").detect, NO_OPTIONS).plan(is_portable=True)
+
+    [code] = plan.codes
+    kind, parameters = load_function(code.stream)
+
+    assert code.hash == plan.call.environment.blob
+    assert (kind.__name__, parameters) == ("Small", {"name": "x"})
+    assert kind().reuse.concurrency == 1
+
+
+def test_a_function_may_want_an_environment():
+    def work():
+        return 1
+
+    plan = plan_for(work, Options.of({"environment": Vision})).plan(is_portable=True)
+
+    assert len(plan.codes) == 2
+    assert {plan.call.function, plan.call.environment.blob} == {c.hash for c in plan.codes}
+    assert plan.call.method == ""
+
+
+def test_another_environment_for_a_method_is_refused():
+    with pytest.raises(ValueError, match="Small"):
+        call_of(Vision.detect, environment=Small)
+    assert call_of(Vision.detect, environment=Vision).method == "detect"
+
+
+def test_the_same_parameters_are_the_same_environment():
+    identities = {
+        identity(Vision),
+        identity(Vision.using()),
+        identity(Vision.using(name="v2")),
+        identity(Vision.using(name="v2")),
+        identity(Small),
+    }
+
+    assert len(identities) == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1}, {"a": True}),
+        ({"a": 1}, {"a": "1"}),
+        ({"a": 1}, {"a": 1.0}),
+        ({"a": 1}, {"b": 1}),
+        ({"a": object}, {"a": int}),
+    ],
+)
+def test_different_parameters_are_different(one, other):
+    assert digest_of(one) != digest_of(other)
+
+
+def test_the_order_of_parameters_does_not_count():
+    assert digest_of({"a": 1, "b": {2, 1}}) == digest_of({"b": {1, 2}, "a": 1})
+
+
+def test_a_version_of_ones_own_takes_the_place_of_the_digest():
+    class Fixed(Environment):
+        version = "2024-06"
+
+    assert identity(Fixed).endswith("::2024-06")
+
+
+def test_the_identity_changes_with_the_code():
+    def make(body):
+        scope = {"Environment": Environment, "__name__": "made"}
+        exec(f"class Made(Environment):\n    def work(self): return {body}", scope)
+        return scope["Made"]
+
+    assert identity(make(1)) == identity(make(1)) != identity(make(2))
+
+
+def test_unknown_parameters_are_refused_where_they_are_written():
+    with pytest.raises(TypeError, match=r"Vision\.enter\(\).*nam"):
+        Vision.using(nam="v2")
+
+
+def test_options_of_a_method_hold_and_the_calls_own_lie_over_them():
+    assert call_of(Vision.special).priority == 4
+    assert call_of(Vision.special, priority=1).priority == 1
+    desires = {
+        d.key: d.value for d in call_of(Vision.special, desired_labels={"memory": 9}).desires
+    }
+    assert desires == {"memory": 9, "zone": "eu", "python": PYTHON_DESIRE.value}
+
+
+def test_references_travel():
+    back = pickle.loads(cloudpickle.dumps(Vision.using(name="x").detect))
+
+    assert back.name == "detect"
+    assert back.specification.identity == Vision.using(name="x").identity
+
+
+def test_a_plan_is_made_once():
+    options = Options.of({"priority": 1})
+
+    assert plan_for(Vision.detect, options) is plan_for(Vision.detect, options)
+    assert plan_for(len, options) is plan_for(len, options)
+    assert plan_for(Vision.detect, options) is not plan_for(Small.detect, options)
+
+
+def test_a_method_that_is_replaced_is_sent_anew():
+    class Patched(Environment):
+        def work(self):
+            return 1
+
+    before = plan_for(Patched.work, NO_OPTIONS).plan(is_portable=True)
+    Patched.work = lambda self: 2
+
+    after = plan_for(Patched.work, NO_OPTIONS).plan(is_portable=True)
+
+    assert before.call.environment.id != after.call.environment.id
+    assert before.codes != after.codes
+
+
+def test_portable_code_is_pinned_only_when_the_arguments_are_not_portable():
+    planned = plan_for(len, NO_OPTIONS)
+
+    assert planned.plan(is_portable=True).call.desires == []
+    assert planned.plan(is_portable=False).call.desires == [PYTHON_DESIRE]
+
+
+def test_code_by_value_is_always_pinned_unless_the_user_says_otherwise():
+    assert plan_for(lambda: 1, NO_OPTIONS).plan(is_portable=True).call.desires == [PYTHON_DESIRE]
+    assert call_of(lambda: 1, desired_labels={"python": "3.12"}).desires[0].value == "3.12"
+
+
+# --- where the class is written
+
+
+def test_concurrency_needs_an_async_method():
+    with pytest.raises(ValueError, match="concurrency=2 needs an async"):
+
+        class Sync(Environment):
+            reuse = ReusePolicy(concurrency=2)
+
+            def work(self):
+                return 1
+
+    class Async(Environment):
+        reuse = ReusePolicy(concurrency=2)
+
+        async def work(self):
+            return 1
+
+    assert call_of(Async.work).environment.concurrency == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "text"),
+    [
+        ({"replicas": 0}, "replicas=0"),
+        ({"replicas": (3, 2)}, r"\(3, 2\)"),
+        ({"replicas": (1, 2, 3)}, r"\(1, 2, 3\)"),
+        ({"replicas": "2"}, "'2'"),
+        ({"concurrency": 0}, "concurrency=0"),
+        ({"idle_ttl": 0}, "idle_ttl=0"),
+        ({"idle_ttl": timedelta(seconds=-1)}, "idle_ttl"),
+        ({"scaledown_ttl": float("nan")}, "scaledown_ttl"),
+        ({"scaledown_ttl": "1m"}, "'1m'"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(policy, text):
+    with pytest.raises(ValueError, match=text):
+        ReusePolicy(**policy)
+
+
+def test_a_policy_is_read():
+    policy = ReusePolicy(replicas=(2, 5), idle_ttl=timedelta(minutes=5), scaledown_ttl=0.5)
+
+    assert (policy.replicas_range, policy.idle_ttl_s, policy.scaledown_ttl_s) == ((2, 5), 300, 0.5)
+    assert ReusePolicy(replicas=3).replicas_range == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"labels": {"a b": 1}}, ValueError),
+        ({"labels": {"a": object()}}, ValueError),
+        ({"desired_labels": {"m": {"wrong": 1}}}, ValueError),
+        ({"reuse": 5}, TypeError),
+    ],
+)
+def test_a_class_that_makes_no_sense_is_refused(body, error):
+    with pytest.raises(error):
+        type(Environment)("Bad", (Environment,), body)
+
+
+def test_the_base_class_is_no_environment():
+    with pytest.raises(TypeError, match="subclass"):
+        specification_of(Environment)
+
+
+# --- options or parameters
+
+
+def plain(x, priority=None):
+    return x
+
+
+def open_ended(**kwargs):
+    return kwargs
+
+
+@pytest.mark.parametrize(
+    ("function", "keyword"),
+    [(plain, "priority"), (open_ended, "name"), (print, "timeout"), (Vision.detect, "name")],
+)
+def test_a_keyword_that_could_be_both_is_refused(function, keyword):
+    if could_be_parameter(function, keyword):
+        with pytest.raises(TypeError, match=rf"'{keyword}'.*client\.options\({keyword}="):
+            split_keywords(function, {keyword: 1})
+    else:
+        assert split_keywords(function, {keyword: 1}) == ({keyword: 1}, {})
+
+
+def test_keywords_are_told_apart():
+    options, kwargs = split_keywords(
+        plain, {"x": 1, "timeout": 2, "desired_labels": {}, "environment": None, "other": 3}
+    )
+
+    assert options == {"timeout": 2, "desired_labels": {}, "environment": None}
+    assert kwargs == {"x": 1, "other": 3}

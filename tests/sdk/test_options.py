@@ -1,0 +1,137 @@
+"""Options are checked where they are written, and every error names the value."""
+
+import pickle
+import warnings
+
+import pytest
+
+from sdk.options import NAMES, NOT_YET, Desired, Options, read_desires
+from wire.labels import Comparator, Desire
+
+
+@pytest.mark.parametrize(
+    ("given", "desire"),
+    [
+        ("eu", Desire("k", Comparator.EQUAL, "eu")),
+        (True, Desire("k", Comparator.EQUAL, True)),
+        (Desired(5), Desire("k", Comparator.EQUAL, 5)),
+        (Desired(256, Comparator.GREATER_THAN), Desire("k", Comparator.GREATER_THAN, 256)),
+        (
+            Desired("v2", required=False, weight=10),
+            Desire("k", Comparator.EQUAL, "v2", required=False, weight=10),
+        ),
+        (Desired("v2", required=False), Desire("k", Comparator.EQUAL, "v2", required=False)),
+        (Desired(comparator=Comparator.EXISTS), Desire("k", Comparator.EXISTS, None)),
+        (Desired(("a", "b"), Comparator.IN), Desire("k", Comparator.IN, ["a", "b"])),
+        (
+            {"value": "v2", "comparator": Comparator.NOT_EQUAL, "required": False, "weight": 3},
+            Desire("k", Comparator.NOT_EQUAL, "v2", required=False, weight=3),
+        ),
+        ({"value": 1}, Desire("k", Comparator.EQUAL, 1)),
+        ({"comparator": "exists"}, Desire("k", Comparator.EXISTS, None)),
+        (Desire("k", Comparator.LESS_THAN, 4), Desire("k", Comparator.LESS_THAN, 4)),
+    ],
+    ids=repr,
+)
+def test_each_form_of_a_desire_is_read(given, desire):
+    assert read_desires({"k": given}) == {"k": desire}
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "text"),
+    [
+        ({"k": Desired("x", Comparator.GREATER_THAN)}, ValueError, "numbers only.*'x'"),
+        ({"k": Desired()}, ValueError, "takes one value, got None"),
+        ({"k": Desired(1, Comparator.EXISTS)}, ValueError, "takes no value, got 1"),
+        ({"k": Desired(1, Comparator.IN)}, ValueError, "takes a list"),
+        ({"k": Desired(float("nan"))}, ValueError, "NaN"),
+        ({"k=": 1}, ValueError, "'k='"),
+        ({"": 1}, ValueError, "''"),
+        ({"k": {"value": 1, "wheight": 2}}, ValueError, "wheight"),
+        ({"k": {"comparator": "eq"}}, ValueError, "has no value"),
+        ({"k": {"value": 1, "comparator": "near"}}, ValueError, "near"),
+        ({"k": object()}, ValueError, "object"),
+        ({1: 1}, TypeError, "label 1"),
+        ("gpu", TypeError, "'gpu'"),
+        ({"k": Desired(1, required=False, weight=float("inf"))}, ValueError, "inf"),
+    ],
+)
+def test_a_desire_that_makes_no_sense_is_refused(labels, error, text):
+    with pytest.raises(error, match=text):
+        read_desires(labels)
+
+
+def test_the_weight_of_a_required_desire_warns_unless_required_is_said():
+    with pytest.warns(UserWarning, match="weight 5 of a required label"):
+        read_desires({"k": Desired(1, weight=5)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_desires({"k": Desired(1, required=True, weight=5)})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"wibble": 1}, TypeError, "'wibble' is no option"),
+        ({"priority": 11}, ValueError, "11"),
+        ({"priority": True}, ValueError, "True"),
+        ({"priority": "high"}, ValueError, "'high'"),
+        ({"timeout": 0}, ValueError, "0"),
+        ({"timeout": float("nan")}, ValueError, "nan"),
+        ({"slots": 0}, ValueError, "0"),
+        ({"slots": {"gpu": 1.5}}, ValueError, r"1\.5"),
+        ({"slots": {}}, TypeError, "slots"),
+        ({"slots": "two"}, TypeError, "'two'"),
+        ({"name": 5}, ValueError, "5"),
+        ({"name": "x" * 257}, ValueError, "256"),
+        ({"metadata": {"k": []}}, ValueError, r"\[\]"),
+        ({"metadata": 3}, TypeError, "3"),
+        ({"at_most_once": 1}, TypeError, "1"),
+        ({"environment": 7}, TypeError, "subclass of Environment"),
+        ({"retries": 3}, ValueError, "retries=3 is not supported yet"),
+        ({"durable": True}, ValueError, "not supported yet"),
+        ({"sticky": "k"}, ValueError, "not supported yet"),
+        ({"limits": {"db": 1}}, ValueError, "not supported yet"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(options, error, text):
+    with pytest.raises(error, match=text):
+        Options.of(options)
+
+
+@pytest.mark.parametrize("name", sorted(NOT_YET))
+def test_what_is_not_supported_yet_may_be_left_as_it_is(name):
+    assert Options.of({name: NOT_YET[name][0]}).chosen == {}
+    with pytest.raises(ValueError, match="not supported yet"):
+        Options.of({name: object()})
+
+
+def test_every_option_of_the_surface_is_known():
+    assert {"desired_labels", "slots", "limits", "sticky", "reuse", "after", "metadata"} <= NAMES
+
+
+@pytest.mark.parametrize(
+    ("slots", "read"), [(1, {}), (2, {"slot": 2}), ({"gpu": 1}, {"gpu": 1}), ({"slot": 1}, {})]
+)
+def test_slots_are_read(slots, read):
+    assert Options.of({"slots": slots}).chosen["slots"] == read
+
+
+def test_later_options_lie_over_earlier_ones_key_by_key():
+    base = Options.of({"priority": 1, "name": "base", "desired_labels": {"a": 1, "b": 1}})
+    over = Options.of({"priority": 2, "desired_labels": {"b": 2}})
+
+    merged = over.over(base).chosen
+
+    assert (merged["priority"], merged["name"]) == (2, "base")
+    assert {k: d.value for k, d in merged["desired_labels"].items()} == {"a": 1, "b": 2}
+
+
+def test_options_travel_without_their_plans():
+    options = Options.of({"priority": 3})
+    options.plans[1] = "something of this process"
+
+    back = pickle.loads(pickle.dumps(options))
+
+    assert back == options
+    assert back.plans == {}
