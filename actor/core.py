@@ -14,7 +14,7 @@ from actor.inventory import make_beat, make_hello
 from actor.labels import merge_labels
 from actor.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, StopOrder, Warmth
 from actor.outcomes import Outcomes, failure_timeout, failure_too_large
-from actor.settings import Settings
+from actor.settings import SLOT, Settings
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import Labels, satisfies_all
 from wire.messages import (
@@ -97,6 +97,16 @@ class ActorCore:
         if self.session.state is State.ENDED or self._now >= self._drain_at:
             return True
         return not (self.mailbox.held or self.outcomes.kept or self.session.is_open)
+
+    @property
+    def may_be_over(self) -> bool:
+        """Tell cheaply whether it is worth asking how the actor ends."""
+        return self.is_draining or bool(self.exit_reason) or self.session.error is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether every plain slot is held."""
+        return len(self.mailbox.holders) >= self.mailbox.capacity[SLOT]
 
     @property
     def failure(self) -> Error | None:
@@ -196,6 +206,8 @@ class ActorCore:
             self._timeouts.pop(token, None)
         if self._force_at != inf and not self._has_unwanted():
             self._force_at = inf
+            # What was handed back may come again: a REJECT holds until the labels are said anew.
+            self.labels_version += 1
         if assignment.is_stopped:
             self.outcomes.settled.append(token)
             return
@@ -251,7 +263,8 @@ class ActorCore:
             return [(self._hello(now), ())]
         if not session.is_open:
             return []
-        commands: list[Any] = []
+        # A REJECT goes before the labels that lift it.
+        commands: list[Any] = [c for c in self._commands if type(c) is Reject]
         if self._labels_said != self.labels_version:
             self._labels_said = self.labels_version
             commands.append(LabelsChanged(self.labels_version, self.labels))
@@ -264,7 +277,7 @@ class ActorCore:
             commands.append(credit)
             self._said.say(credit)
         if self._commands:
-            commands += self._commands
+            commands += [c for c in self._commands if type(c) is not Reject]
             self._commands = []
         sent: list[Outgoing] = []
         payloads: list[Buffer] = []

@@ -1,24 +1,32 @@
-"""The I/O thread of an actor process: the one place with its socket and its clock.
+"""The thread that leads an actor process: the one with its socket, its core and its clock.
 
 It receives until the socket is dry, takes what the slots handed back, starts what the core says,
-and sends. It decides nothing. One thread owns it at a time, today always the main one; `turn` keeps
-no state of a thread, so that the thread that received a task may run it later and a standby thread
-take over.
+and sends. It decides nothing. Who leads may change: where the last free slot is taken, nothing but
+the run itself is to be done, so the leader runs the task itself and saves two changes of threads.
+Meanwhile the lead is free. A guard takes it when the run lasts, or at once when somebody posts; the
+former leader is the guard then. The rule that must not be broken: whoever touches the socket or the
+core holds `_leading`.
 """
 
+import contextlib
 import os
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 import structlog
 import zmq
+from zmq.backend import Socket as RawSocket
+from zmq.backend import zmq_poll
 
 from actor.board import Board
 from actor.connection import LINGER_MS, connect
+from actor.context import Run
 from actor.core import ActorCore, Note, Outgoing
 from actor.mailbox import Assignment, Buffer, Payloads
 from actor.platform import Waker
@@ -33,6 +41,17 @@ from wire.messages import Status
 COPY_BYTES_MAX: Final = 65_536
 EXIT_REFUSED: Final = 3
 EXIT_FORCED: Final = 4
+# After so long a guard takes the lead from a leader that runs a task.
+GUARD_S: Final = 0.004
+# After so many looks at nothing a guard sleeps until it is called.
+GUARD_LOOKS: Final = 50
+# Outcomes wait for one more run of a function that took less than this lately, and so long at most.
+BRIEF_S: Final = 0.000_1
+GATHER_S: Final = 0.000_3
+# How much of its usual time a function takes over from each run.
+RUN_S_SHARE: Final = 0.2
+NOBLOCK: Final = 1
+POLLIN: Final = 1
 # Heartbeats and leases are whole seconds, so nobody sleeps longer than this for nothing.
 POLL_MAX_S: Final = 60.0
 QUIET: Final = frozenset({"welcome", "rejected"})
@@ -56,16 +75,32 @@ class Loop:
         self.slots = Slots(self, launch, board)
         self._context = zmq.Context()
         self._socket = connect(self._context, launch.broker)
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(waker.fd, zmq.POLLIN)
+        self._recv = RawSocket.recv.__get__(self._socket)
+        self._send_part = RawSocket.send.__get__(self._socket)
+        self._watched: list[tuple[Any, int]] = [(self._socket, POLLIN), (waker.fd, POLLIN)]
+        self._socket_only: list[tuple[Any, int]] = [(self._socket, POLLIN)]
+        self._flush_by = 0.0
+        # Who holds it leads.
+        self._leading = threading.Lock()
+        # Since when the leader runs a task itself, so that the lead is free; 0 when it does not.
+        self._here_since = 0.0
+        # The guard: is it there, does it look by itself, was it called; its bell is a lock.
+        self._has_guard = False
+        self._is_guarding = False
+        self._is_called = False
+        self._bell = threading.Lock()
+        self._bell.acquire()
 
     def post(self, method: Callable[..., Any], *arguments: object) -> None:
-        """Have the I/O thread call *method* with *arguments* and the time; from any thread."""
+        """Have the leader call *method* with *arguments* and the time; from any thread."""
         self._inbox.append((method, arguments))
-        if not self._is_awake:
-            self._is_awake = 1
-            self._waker.wake()
+        self._wake()
+        if self._here_since:
+            self._call_guard()
+
+    def post_here(self, method: Callable[..., Any], *arguments: object) -> None:
+        """Do as `post`, from a run in the leader's own thread that is about to return to it."""
+        self._inbox.append((method, arguments))
 
     def ask_to_drain(self) -> None:
         """Begin to drain, or end at once when asked again; from a signal handler."""
@@ -91,6 +126,9 @@ class Loop:
         """Take the outcome of a run from its thread."""
         self.slots.ended(assignment)
         self.board.finish(assignment.token)
+        recipe = assignment.recipe
+        usual_s = recipe.run_s
+        recipe.run_s = run_s if usual_s == inf else usual_s + (run_s - usual_s) * RUN_S_SHARE
         self.core.finished(assignment.token, status, body, frames, run_s, now)
 
     def release(self, assignment: Assignment, typed: dict[str, int] | None, now: float) -> None:
@@ -100,17 +138,101 @@ class Loop:
 
     def run(self) -> int:
         """Work until the actor has left; return the exit status."""
-        core = self.core
+        threading.Thread(target=self._guard_for_ever, name="guard", daemon=True).start()
+        self._leading.acquire()
+        while True:
+            status = self._lead()
+            if status is not None:
+                return status
+            self._guard()
+
+    # --- who leads
+
+    def _lead(self) -> int | None:
+        """Lead until the actor has left, or another thread has taken the lead: None."""
+        core, watched = self.core, self._watched
         clock = time.monotonic
         while True:
-            wait_s = min(core.deadline() - clock(), POLL_MAX_S)
-            ready = dict(self._poller.poll(max(0, int(wait_s * 1000) + 1)))
-            self.turn(can_receive=self._socket in ready)
-            if core.is_drained or core.failure or core.exit_reason:
+            wait_s = 0.0 if self._inbox else min(core.deadline() - clock(), POLL_MAX_S)
+            ready = zmq_poll(watched, int(wait_s * 1000.0) + 1 if wait_s > 0.0 else 0)
+            can_receive = bool(ready) and any(which is self._socket for which, _ in ready)
+            run = self.turn(can_receive=can_receive)
+            if core.may_be_over and (core.is_drained or core.failure or core.exit_reason):
                 return self._end()
+            if run is not None and not self._run_here(run):
+                return None
 
-    def turn(self, *, can_receive: bool) -> None:
-        """Take all that is there, start all that can start, send all that is to be said."""
+    def _run_here(self, run: Run) -> bool:
+        """Run a task in this thread; tell whether the lead is still here."""
+        self._here_since = time.monotonic()
+        self._leading.release()
+        if not self._is_guarding:
+            self._is_guarding = True
+            self._ring()
+        self.slots.run_here(run)
+        self._here_since = 0.0
+        if self._leading.acquire(blocking=False):
+            return True
+        # What the run handed back is for somebody else now.
+        self._wake()
+        return False
+
+    def _guard_for_ever(self) -> None:
+        """Be the second of the two threads that lead in turn."""
+        while True:
+            self._guard()
+            status = self._lead()
+            if status is not None:
+                # The main thread runs somebody's code, or waits: it has nothing more to do.
+                os._exit(status)
+
+    def _guard(self) -> None:
+        """Wait until the lead has to be taken, and take it."""
+        self._has_guard = True
+        looks = 0
+        while True:
+            timeout_s = GUARD_S if self._is_guarding else -1
+            self._bell.acquire(timeout=timeout_s)
+            since = self._here_since
+            if since:
+                looks = 0
+                if self._is_called or time.monotonic() - since >= GUARD_S:
+                    self._is_called = False
+                    if self._leading.acquire(blocking=False):
+                        self._has_guard = False
+                        return
+                continue
+            self._is_called = False
+            looks += 1
+            if looks > GUARD_LOOKS:
+                looks = 0
+                # In this order: a leader that begins to run after the flag has fallen rings.
+                self._is_guarding = False
+                if self._here_since:
+                    self._is_guarding = True
+
+    def _call_guard(self) -> None:
+        """Have the guard take the lead now."""
+        self._is_called = True
+        self._is_guarding = True
+        self._ring()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # It rings already.
+            self._bell.release()
+
+    def _wake(self) -> None:
+        if not self._is_awake:
+            self._is_awake = 1
+            self._waker.wake()
+
+    # --- a turn
+
+    def turn(self, *, can_receive: bool) -> Run | None:
+        """Take all that is there, start all that can start, send all that is to be said.
+
+        Return the run that is left for this thread, if the last free slot was taken.
+        """
         core = self.core
         now = time.monotonic()
         core.tick(now)
@@ -118,18 +240,20 @@ class Loop:
             core.drain(now, self.launch.drain_timeout_s)
         if can_receive:
             self._receive(now)
-        if self._is_awake or self._inbox:
+        if self._is_awake:
             # In this order: what is posted after the flag has fallen wakes again, the rest is seen.
             self._waker.clear()
             self._is_awake = 0
-            inbox = self._inbox
-            while inbox:
-                method, arguments = inbox.popleft()
-                method(*arguments, now)
-        for assignment in core.take_starts():
-            self.slots.start(assignment)
+        inbox = self._inbox
+        while inbox:
+            method, arguments = inbox.popleft()
+            method(*arguments, now)
+        here = self._start(core.take_starts())
         for order in core.take_stops():
             self.slots.stop(order)
+        if here is not None and now < self._flush_by and here.assignment.recipe.run_s < BRIEF_S:
+            return here
+        self._flush_by = now + GATHER_S
         outgoing = core.flush(now)
         if outgoing:
             self._send(outgoing)
@@ -138,35 +262,51 @@ class Loop:
         notes = core.take_notes()
         if notes:
             self._log(notes)
+        return here
+
+    def _start(self, starts: list[Assignment]) -> Run | None:
+        """Start what the core says, the last in this thread where no slot is left after it."""
+        if not starts:
+            return None
+        here = starts.pop() if self._has_guard and self.core.is_full else None
+        for assignment in starts:
+            self.slots.start(assignment)
+        return self.slots.prepare(here) if here is not None else None
 
     def _receive(self, now: float) -> None:
-        socket, core = self._socket, self.core
-        receive, option, more = socket.recv, socket.getsockopt, zmq.RCVMORE
+        recv, core = self._recv, self.core
+        is_first = True
         while True:
             try:
-                control = receive(zmq.NOBLOCK)
+                control = recv(NOBLOCK, False)
             except zmq.Again:
                 return
             payloads: list[Buffer] = []
-            while option(more):
-                part = receive(zmq.NOBLOCK, copy=False)
+            part = control
+            while part.more:
+                part = recv(NOBLOCK, False)
                 payloads.append(part.bytes if len(part) <= COPY_BYTES_MAX else part.buffer)
             try:
                 frame = decode_broker(control)
-                check_payloads(frame, payloads)
+                if payloads:
+                    check_payloads(frame, payloads)
             except RemoteProtocolError as error:
                 core.bad(error, now)
                 continue
             core.receive(frame, payloads, now)
+            # A dry receive costs more than a look, many looks more than a dry receive.
+            if is_first and not zmq_poll(self._socket_only, 0):
+                return
+            is_first = False
 
     def _send(self, outgoing: list[Outgoing]) -> None:
-        socket = self._socket
         for frame, payloads in outgoing:
             try:
                 if payloads:
-                    socket.send_multipart([encode(frame), *payloads], zmq.NOBLOCK, copy=False)
+                    parts = [encode(frame), *payloads]
+                    self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
                 else:
-                    socket.send(encode(frame), zmq.NOBLOCK)
+                    self._send_part(encode(frame), NOBLOCK)
             except zmq.Again:
                 self.core.broken(time.monotonic())
                 return

@@ -8,6 +8,7 @@ exceed the capacity.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from math import inf
 from typing import Final
 
 from actor.settings import SLOT
@@ -29,6 +30,7 @@ class Recipe:
         "code",
         "is_plain",
         "missing",
+        "run_s",
         "satisfied_version",
         "slots",
         "takes_one_slot",
@@ -42,6 +44,8 @@ class Recipe:
         self.slots = call.slots or ONE_SLOT
         self.takes_one_slot = self.slots == ONE_SLOT
         self.is_plain = self.takes_one_slot and call.environment is None
+        # How long it usually runs; unknown at first.
+        self.run_s = inf
         # The version of the labels that were last found to satisfy it.
         self.satisfied_version = 0
         self.missing = ""

@@ -65,6 +65,13 @@ class Slots:
 
     def start(self, assignment: Assignment) -> None:
         """Start a run in a thread, or on the event loop when that is known to be its place."""
+        run = self.prepare(assignment)
+        if run is not None:
+            self._threaded.add(assignment.token)
+            self._pool.start(self._run_in_thread, run)
+
+    def prepare(self, assignment: Assignment) -> Run | None:
+        """Return a run that the caller gives a thread, None when it started on the event loop."""
         run = Run(assignment, self._board.reserve(assignment.token), self)
         self._runs[assignment.token] = run
         call = assignment.recipe.call
@@ -72,9 +79,12 @@ class Slots:
             loaded = self._code.peek(call.function)
             if loaded is not None and loaded.is_async:
                 self._events.call(self._begin_async, run)
-                return
-        self._threaded.add(assignment.token)
-        self._pool.start(self._run_sync, run)
+                return None
+        return run
+
+    def run_here(self, run: Run) -> None:
+        """Run in the leader's own thread, which looks at what was posted when this returns."""
+        self._run_sync(run, self._loop.post_here)
 
     def stop(self, order: StopOrder) -> None:
         """Tell a run that nobody wants it."""
@@ -115,8 +125,11 @@ class Slots:
 
         return Client(self.launch.broker, parent=run.token)
 
-    def _run_sync(self, run: Run) -> None:
-        """Run in a thread of the pool, unless it turns out to be a coroutine's call."""
+    def _run_in_thread(self, run: Run) -> None:
+        self._run_sync(run, self._loop.post)
+
+    def _run_sync(self, run: Run, post: Callable[..., None]) -> None:
+        """Run in this thread, unless it turns out to be a coroutine's call."""
         began = time.monotonic()
         try:
             self._board.start(run.place, run.assignment.token)
@@ -126,7 +139,7 @@ class Slots:
         if ending is None:
             return
         self._finish_turn(run)
-        self._end(run, ending, began)
+        self._end(run, ending, began, post)
 
     def _call(self, run: Run) -> Ending | None:
         """Call the function of *run*; None when it is a coroutine, which the event loop runs."""
@@ -176,7 +189,7 @@ class Slots:
         resident = run.resident
         if had_slot and resident is not None and resident.resets is not None:
             await asyncio.to_thread(self._reset, run, resident)
-        self._end(run, ending, began)
+        self._end(run, ending, began, self._loop.post)
 
     async def _await(self, run: Run) -> Ending:
         assignment = run.assignment
@@ -263,10 +276,10 @@ class Slots:
     def _changed(self, identity: str, warmth: Warmth) -> None:
         self._loop.post(self._loop.core.environment_changed, identity, warmth)
 
-    def _end(self, run: Run, ending: Ending, began: float) -> None:
+    def _end(self, run: Run, ending: Ending, began: float, post: Callable[..., None]) -> None:
         status, body, frames = ending
         run_s = time.monotonic() - began
-        self._loop.post(self._loop.finish, run.assignment, status, body, frames, run_s)
+        post(self._loop.finish, run.assignment, status, body, frames, run_s)
 
     def _keep(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Start *coroutine* on the event loop, the caller's thread, and hold it until it ends."""
