@@ -253,22 +253,23 @@ class Connection(Handlers):
             try:
                 value = load(result.body, payloads)
             except Exception as error:  # noqa: BLE001 - the user's classes run in here.
-                self.failures += 1
                 failed = SerializationError(
                     f"the result of task {future.name!r} {future.task_id} cannot be read here: "
                     f"{told(error)}"
                 )
                 failed.__cause__ = error
                 future.set_exception(failed)
+                self.failures += 1
                 return
             future.set_result(value)
             return
-        self.failures += 1
         failure = decode_failure(result.body)
         if result.status is Status.CANCELED or failure.code == Code.CANCELED:
             future.settle_canceled(failure.message)
         else:
             future.set_exception(error_of(failure))
+        # Counted when it is settled: who sees the number finds the future.
+        self.failures += 1
 
     def answer(self, request: int, body: bytes) -> None:
         """Give a query its answer."""

@@ -202,10 +202,12 @@ def _wait_for(futures: Sequence[TaskFuture], wanted: int, timeout: float | None)
     if len(loops) > 1:
         return _wait_for_mixed(futures, wanted, timeout)
     loop = loops.pop()
-    look_at = -1
+    look_at, is_reached = -1, False
 
     def is_enough() -> bool:
-        nonlocal look_at
+        nonlocal look_at, is_reached
+        if is_reached:
+            return True
         settled = loop.settled
         if settled < look_at:
             return False
@@ -214,6 +216,7 @@ def _wait_for(futures: Sequence[TaskFuture], wanted: int, timeout: float | None)
             if future._state in DONE:
                 found += 1
                 if found == wanted:
+                    is_reached = True
                     return True
         # Before so many more are settled there is nothing to look at.
         look_at = settled + wanted - found
@@ -334,14 +337,15 @@ def _wait_for_all(
 ) -> None:
     """Wait until all are done, or one has failed unless *is_patient*."""
     connection = futures[0].connection
-    position, failures = 0, -1
+    position, failures, is_hopeless = 0, -1, False
 
     def is_over() -> bool:
-        nonlocal position, failures
+        nonlocal position, failures, is_hopeless
         if not is_patient and connection.failures != failures:
             failures = connection.failures
-            if any(future._state in DONE and has_failed(future) for future in futures):
-                return True
+            is_hopeless = any(f._state in DONE and has_failed(f) for f in futures)
+        if is_hopeless:
+            return True
         while position < len(futures) and futures[position]._state in DONE:
             position += 1
         return position == len(futures)

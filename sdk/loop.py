@@ -308,7 +308,9 @@ class Loop:
                 try:
                     control = recv(NOBLOCK)
                 except zmq.Again:
-                    if woken and not count and self._look_at_connection(now):
+                    # A change of the connection wakes only once, and any call may eat it.
+                    is_suspect = (woken and not count) or not core.session.is_open
+                    if is_suspect and self._look_at_connection(now):
                         continue
                     is_dry = True
                     break
@@ -348,7 +350,7 @@ class Loop:
         self.core.receive(frame, payloads, now)
 
     def _look_at_connection(self, now: float) -> bool:
-        """Something woke us and no message came: tell the core, and whether one came since."""
+        """Tell the core whether there is a connection, and the caller whether a message came."""
         events = self._get(zmq.EVENTS)
         if events & zmq.POLLOUT:
             self.core.connected(now)

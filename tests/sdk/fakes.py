@@ -1,5 +1,6 @@
 """A broker's end without sockets, and one on a socket: what tests of the client talk to."""
 
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from wire.messages import (
     Submit,
     Template,
     Welcome,
+    Who,
 )
 from wire.payload import digest, dump, load
 from wire.tables import ReceiverTable
@@ -66,6 +68,7 @@ class BrokerEnd:
         self.cancels: list[Cancel] = []
         self.hellos: list[ClientHello] = []
         self.is_deaf = False
+        self.answers: dict[str, Any] = {}
         self.session = self.sent = self.received = 0
 
     def hear(self, frame: Frame, payloads: Sequence[Any]) -> list[Frame]:
@@ -76,6 +79,8 @@ class BrokerEnd:
         first = frame.commands[0]
         if isinstance(first, ClientHello):
             return [self.welcome(frame, first)]
+        if not self.hellos:
+            return [Frame(1, self.epoch, frame.session, 0, 0, [Who()])]
         assert frame.session == self.session
         assert frame.epoch == self.epoch
         assert frame.number == self.received + 1
@@ -107,7 +112,8 @@ class BrokerEnd:
                     for task in command.tasks:
                         self.tasks.pop(task, None)
                 case Query():
-                    replies.append(Answer(command.request, encode({"what": command.what})))
+                    answer = self.answers.get(command.what, {"what": command.what})
+                    replies.append(Answer(command.request, encode(answer)))
                 case Bye():
                     replies.append(ByeAck())
                 case Beat():
@@ -187,13 +193,18 @@ def result_of(task, body=b"done", **fields):
 
 
 class ScriptedBroker:
-    """A ROUTER in a thread. *answer* gets each call and returns its Result, or None for later."""
+    """A ROUTER in a thread. *answer* gets each call and returns `(value,)`, a Result, or None.
 
-    def __init__(self, answer: Callable[..., Any] | None = None, endpoint="tcp://127.0.0.1:*"):
+    What was answered with None waits in `left` for `give`.
+    """
+
+    def __init__(
+        self, answer: Callable[..., Any] | None = None, endpoint="tcp://127.0.0.1:*", epoch=EPOCH
+    ):
         self.answer = answer or echo
         self.ends: dict[bytes, BrokerEnd] = {}
-        self.threads: set[str] = set()
-        self.epoch = EPOCH
+        self.answers: dict[str, Any] = {}
+        self.epoch = epoch
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.LINGER, 0)
@@ -203,7 +214,7 @@ class ScriptedBroker:
         self._control.bind("inproc://control")
         self._inner = self._context.socket(zmq.PAIR)
         self._inner.connect("inproc://control")
-        self.is_ready = threading.Event()
+        self.left: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -211,7 +222,6 @@ class ScriptedBroker:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._inner, zmq.POLLIN)
-        self.is_ready.set()
         while True:
             ready = dict(poller.poll())
             if self._inner in ready:
@@ -222,8 +232,11 @@ class ScriptedBroker:
                 self._give(rid or next(iter(self.ends)), task, value)
                 continue
             rid, control, *payloads = self._router.recv_multipart()
+            # A broker's memory can be written to, as that of a frame can.
+            payloads = [bytearray(payload) for payload in payloads]
             frame = decode_peer(control)
             end = self.ends.setdefault(rid, BrokerEnd(self.epoch))
+            end.answers = self.answers
             before = len(end.submits)
             for reply in end.hear(frame, payloads):
                 self._router.send_multipart([rid, encode(reply)])
@@ -232,6 +245,8 @@ class ScriptedBroker:
                 outcome = self.answer(end.calls[submit.task], args, kwargs)
                 if outcome is not None:
                     self._give(rid, submit.task, outcome)
+                else:
+                    self.left.put(submit.task)
 
     def _give(self, rid, task, outcome):
         end = self.ends[rid]
@@ -244,8 +259,9 @@ class ScriptedBroker:
             result = Result(task, Status.RESULT, body, len(frames), "fake/0", 1)
         self._router.send_multipart([rid, encode(end.frame(result)), *frames])
 
-    def give(self, task, value, rid=None):
-        """Give the outcome of a call that was left for later."""
+    def give(self, value, task=None, rid=None):
+        """Give the outcome of a call that was left for later, by default of the oldest."""
+        task = self.left.get(timeout=10.0) if task is None else task
         self._control.send_pyobj((rid, task, (value,)))
 
     def close(self):
