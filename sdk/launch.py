@@ -15,11 +15,14 @@ import time
 
 GRACE_S = 1.0
 
+is_orphan = threading.Event()
+
 
 def watch(pipe: int, folder: str) -> None:
     """Wait for the end of the pipe; then end politely, urgently, at last without asking."""
     while os.read(pipe, 4096):
         pass
+    is_orphan.set()
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE_S)
@@ -41,7 +44,7 @@ def main() -> None:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         # An orderly end comes here before the last resort above.
-        if folder and os.getppid() == 1:
+        if folder and is_orphan.is_set():
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,0 +1,209 @@
+"""A LocalCluster runs real processes, and leaves none behind, however it ends."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import suppress
+from itertools import pairwise
+from time import monotonic
+
+import pytest
+
+import sdk
+from sdk import Comparator, Desired, Environment, LocalCluster, TaskCanceled, current_task, gather
+from sdk.cluster import ClusterFailed, options_of, read_actors
+
+TIMEOUT_S = 15.0
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(pathlib.Path(sdk.__file__).parents[1])}
+
+
+class Counter(Environment):
+    def enter(self, start=0):
+        self.count = start
+
+    def add(self, amount):
+        self.count += amount
+        return self.count
+
+
+class Offset(Counter):
+    def enter(self, start=100):
+        self.count = start
+
+
+def where():
+    return current_task().actor.name
+
+
+def is_running(pid):
+    with suppress(OSError):
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state not in "ZX"
+    return False
+
+
+def wait_until_gone(pids):
+    deadline = monotonic() + TIMEOUT_S
+    while any(map(is_running, pids)) and monotonic() < deadline:
+        threading.Event().wait(0.02)
+    return [pid for pid in pids if is_running(pid)]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster([{"slots": 2, "labels": {"memory": 512, "zone": "7"}}, {}]) as cluster:
+        yield cluster
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+class TestRealProcesses:
+    def test_labels_choose_the_actor(self, cluster):
+        with cluster.client() as client:
+            large = {"memory": Desired(256, Comparator.GREATER_THAN), "zone": "7"}
+            futures = [client.submit(where, desired_labels=large) for _ in range(4)]
+            other = client.submit(
+                where, desired_labels={"memory": Desired(1, Comparator.NOT_EQUAL)}
+            )
+
+            assert set(gather(futures, timeout=TIMEOUT_S)) == {"local0/0"}
+            assert other.result(TIMEOUT_S) in {"local0/0", "local1/0"}
+            assert futures[0].actor == "local0/0"
+
+    def test_an_environment_stays_and_a_subclass_is_another(self, cluster):
+        with cluster.client() as client:
+            where_it_is = {"zone": "7"}
+            submitter = client.options(desired_labels=where_it_is)
+
+            counts = [submitter.submit(Counter.add, 2).result(TIMEOUT_S) for _ in range(3)]
+            other = submitter.submit(Offset.add, 1).result(TIMEOUT_S)
+
+            assert counts == [2, 4, 6]
+            assert other == 101
+
+    def test_nested_calls_and_release(self, cluster):
+        def outer(count):
+            task = current_task()
+            task.release_slot()
+            return sum(gather([task.client.submit(abs, -n) for n in range(count)]))
+
+        with cluster.client() as client:
+            assert client.submit(outer, 4).result(TIMEOUT_S) == 6
+
+    def test_an_exception_of_the_scripts_own_is_caught_by_its_class(self, cluster):
+        class Mine(Exception):
+            pass
+
+        def fail():
+            raise Mine("here")
+
+        with cluster.client() as client, pytest.raises(Mine, match="here") as caught:
+            client.submit(fail).result(TIMEOUT_S)
+        assert "in fail" in str(caught.value.__cause__)
+
+    def test_a_task_that_fits_nowhere_can_be_explained_and_canceled(self, cluster):
+        with cluster.client() as client:
+            future = client.submit(where, desired_labels={"zone": "nowhere"})
+            assert future.accepted(TIMEOUT_S)
+
+            told = client.explain(future)
+
+            assert told["state"] == "queued"
+            assert set(told["actors"]) == {"local0/0", "local1/0"}
+            assert future.cancel()
+            with pytest.raises(TaskCanceled):
+                future.result(0)
+
+    def test_nothing_is_left_after_an_exception(self):
+        pids = []
+
+        def fail():
+            with LocalCluster(1) as cluster:
+                pids.extend(cluster.processes.values())
+                folder = pathlib.Path(cluster.endpoint.removeprefix("ipc://")).parent
+                assert folder.stat().st_mode & 0o777 == 0o700
+                pids.append(folder)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fail()
+
+        *processes, folder = pids
+        assert wait_until_gone(processes) == []
+        assert not folder.exists()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_nothing_is_left_when_this_process_is_killed(self, tmp_path):
+        script = """
+            import pathlib, sys
+            from sdk import LocalCluster
+            cluster = LocalCluster(1)
+            with cluster.client() as client:
+                pids = [*cluster.processes.values(), client.actors()[0]["pid"]]
+            print(cluster.endpoint, *pids, flush=True)
+            sys.stdin.read()
+        """
+        child = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+            # From here a module of the user's named like ours must not be found first.
+            cwd=tmp_path,
+        )
+        with child:
+            endpoint, *pids = child.stdout.readline().split()
+            child.send_signal(signal.SIGKILL)
+
+        assert wait_until_gone([int(pid) for pid in pids]) == []
+        folder = pathlib.Path(endpoint.removeprefix("ipc://")).parent
+        deadline = monotonic() + TIMEOUT_S
+        while folder.exists() and monotonic() < deadline:
+            threading.Event().wait(0.02)
+        assert not folder.exists()
+
+    def test_a_cluster_that_does_not_come_up_says_why(self, monkeypatch):
+        monkeypatch.setattr("sdk.cluster.options_of", lambda host: ["--wibble"])
+
+        with pytest.raises(ClusterFailed, match=r"local ended with 2[\s\S]*wibble"):
+            LocalCluster(1)
+
+
+@pytest.mark.parametrize(
+    ("actors", "options", "error"),
+    [
+        (0, {}, "actors=0"),
+        (True, {}, "actors=True"),
+        ([], {}, "empty"),
+        ([{"slot": 1}], {}, "'slot'"),
+        ([{"slots": 0}], {}, "slots=0"),
+        (1, {"slots": 1.5}, r"slots=1\.5"),
+        (1, {"prefetch": -1}, "prefetch=-1"),
+        (1, {"labels": {"a b": 1}}, "'a b'"),
+        ([{"labels": {"a": [object()]}}], {}, "object"),
+        ([{"name": "x"}, {"name": "x"}], {}, "same name"),
+    ],
+)
+def test_a_cluster_that_makes_no_sense_is_refused(actors, options, error):
+    given = {"slots": 1, "labels": None, "prefetch": 0} | options
+
+    with pytest.raises(ValueError, match=error):
+        read_actors(actors, **given)
+
+
+def test_labels_keep_their_types_on_the_command_line():
+    labels = {"a": 1, "b": "1", "c": True, "d": 0.5, "e": ["x", 2]}
+    [host] = read_actors(1, slots=2, labels=labels, prefetch=3)
+
+    options = options_of(host)
+
+    said = [value for option, value in pairwise(options) if option == "--label"]
+    assert said == ["a=1", "b=str:1", "c=True", "d=0.5", "e=str:x", "e=2"]
+    assert options[options.index("--slots") + 1] == "2"
+    assert options[options.index("--prefetch") + 1] == "3"

@@ -1,0 +1,48 @@
+"""Every code has its class, and no task error can be taken for the end of a wait."""
+
+import concurrent.futures
+
+import pytest
+
+from sdk import errors
+from wire.errors import Code
+from wire.messages import Failure
+
+IN_FAILURES = [
+    code for code in Code if list(Code).index(code) >= list(Code).index(Code.TASK_FAILED)
+]
+
+
+@pytest.mark.parametrize("code", IN_FAILURES)
+def test_a_failure_becomes_an_error_of_the_tree(code):
+    error = errors.error_of(Failure(code, "Some", "the message", "the traceback", b"", ["one"]))
+
+    assert isinstance(error, errors.WarmslotError)
+    assert "the message" in str(error)
+    assert "the traceback" in str(error.__cause__)
+
+
+def test_no_task_error_is_the_end_of_a_wait():
+    tree = [getattr(errors, name) for name in errors.__all__]
+    classes = [c for c in tree if isinstance(c, type) and issubclass(c, errors.WarmslotError)]
+
+    assert len(classes) > 20
+    assert not any(issubclass(c, TimeoutError) for c in classes)
+    assert issubclass(errors.TaskCanceled, concurrent.futures.CancelledError)
+
+
+def test_a_history_is_shown():
+    error = errors.error_of(
+        Failure(Code.POISON_TASK, "", "gave up", "", b"", ["died", "died again"])
+    )
+
+    assert error.history == ["died", "died again"]
+    assert "died again" in str(error)
+
+
+def test_what_cannot_be_rebuilt_is_a_failed_task_with_its_text():
+    error = errors.error_of(Failure(Code.TASK_FAILED, "pkg.Odd", "text", "Traceback: here", b""))
+
+    assert isinstance(error, errors.TaskFailed)
+    assert str(error) == "pkg.Odd: text"
+    assert (error.type, error.message, error.traceback) == ("pkg.Odd", "text", "Traceback: here")

@@ -1,0 +1,123 @@
+"""The command line answers in plain lines; what a user does wrong is one line and status 2."""
+
+import json
+
+import pytest
+
+from sdk import __main__ as program
+from tests.sdk.fakes import ScriptedBroker
+
+ANSWERS = {
+    "status": {"epoch": 5, "queued": 2},
+    "actors": {
+        "actors": [
+            {
+                "name": "h/0",
+                "state": "open",
+                "free": 1,
+                "slots": {"slot": 2},
+                "holding": [{"task": "a-1"}],
+                "environments": {},
+                "labels": {"memory": 512, "model": ["a", "b"]},
+            }
+        ]
+    },
+    "tasks": {"tasks": [{"task": "a-1", "waits_s": 1.25}]},
+    "clients": {"clients": []},
+    "explain": {"state": "queued", "reason": "every actor is busy", "actors": {"h/0": "busy"}},
+}
+
+
+@pytest.fixture
+def endpoint():
+    with ScriptedBroker() as broker:
+        broker.answers.update(ANSWERS)
+        yield broker.endpoint
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["status"], ["epoch   5", "queued  2"]),
+        (
+            ["actors"],
+            [
+                "ACTOR  STATE  FREE  SLOTS   HOLDS  ENVIRONMENTS  LABELS",
+                "h/0    open   1     slot=2  1      -             memory=512 model=a,b",
+            ],
+        ),
+        (["tasks"], ["TASK  WAITS_S", "a-1   1.2"]),
+        (["clients"], []),
+        (["explain", "a-1"], ["queued: every actor is busy", "  h/0: busy"]),
+    ],
+)
+def test_an_answer_is_printed(endpoint, capsys, arguments, lines):
+    status = program.main([*arguments, "--broker", endpoint])
+
+    assert status == 0
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.process
+def test_an_answer_can_be_json(endpoint, capsys):
+    assert program.main(["actors", "--json", "--broker", endpoint]) == 0
+
+    assert json.loads(capsys.readouterr().out) == ANSWERS["actors"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "required: COMMAND"),
+        (["wibble"], "'wibble'"),
+        (["status", "--wibble"], "--wibble"),
+        (["status", "--timeout", "soon"], "'soon'"),
+        (["status", "--timeout", "-1"], "-1.0"),
+        (["explain"], "TASK"),
+        (["status", "--broker", "nonsense"], "'nonsense'"),
+    ],
+)
+def test_a_bad_option_is_one_line_and_status_2(capsys, arguments, text):
+    status = program.main(arguments)
+
+    error = capsys.readouterr().err
+    assert status == 2
+    assert text in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.process
+def test_cancel_says_that_it_cannot_yet(endpoint, capsys):
+    assert program.main(["cancel", "a-1", "--broker", endpoint]) == 2
+    assert "a-1 is not supported yet" in capsys.readouterr().err
+
+
+@pytest.mark.process
+def test_a_broker_that_does_not_answer_is_status_1(capsys, tmp_path):
+    status = program.main(["status", "--broker", f"ipc://{tmp_path}/none", "--timeout", "0.05"])
+
+    assert status == 1
+    assert "no broker answered" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in program.COMMANDS)])
+def test_help_is_there(capsys, command):
+    with pytest.raises(SystemExit) as ended:
+        program.main([*command, "--help"])
+
+    assert ended.value.code == 0
+    assert "usage: warmslot" in capsys.readouterr().out
+
+
+def test_the_other_programs_are_started_in_its_place(monkeypatch):
+    class Replaced(BaseException):
+        pass
+
+    def replace(path, arguments):
+        raise Replaced(arguments[1:])
+
+    monkeypatch.setattr("os.execv", replace)
+
+    with pytest.raises(Replaced, match="'-m', 'broker', '--bind', 'x'"):
+        program.main(["broker", "--bind", "x"])
