@@ -49,7 +49,7 @@ FOLDERS_SKIPPED = {"site-packages", "__pycache__"}
 
 BATCH_FILES = 16
 BATCHES_AHEAD = 64
-BATCHES_MEASURED = 12
+BATCHES_MEASURED = 8
 EMPTY_TASKS = 300
 EDGE_BYTES = 16 * 1024  # The model looks at the first and the last 4 KiB of a file.
 
@@ -86,9 +86,19 @@ class FileTypes(Environment):
 
     def enter(self) -> None:
         started = time.perf_counter()
-        from magika import Magika  # noqa: PLC0415 - only who loads the model pays for the import
+        # Only who loads the model pays for the imports.
+        import onnxruntime  # noqa: PLC0415
+        from magika import Magika  # noqa: PLC0415
 
-        self.model = Magika()
+        class OneThread(Magika):
+            """One slot, one core: threads that wait by spinning would take it from the others."""
+
+            def _init_onnx_session(self) -> onnxruntime.InferenceSession:
+                options = onnxruntime.SessionOptions()
+                options.intra_op_num_threads = 1
+                return onnxruntime.InferenceSession(self._model_path, options)
+
+        self.model = OneThread()
         self.load_s: float | None = time.perf_counter() - started
 
     def identify(self, contents: dict[str, bytes]) -> Batch:
@@ -193,12 +203,12 @@ def measure(client: Client, paths: list[str], runs: int, report: str) -> dict[st
 
     # In turn, so that a busy moment of the machine meets both.
     walls_s: dict[str, list[float]] = {"released": [], "held": []}
-    for _ in range(3):
+    for _ in range(2):
         for slot, function in (("released", identify), ("held", identify_and_hold)):
             started = time.perf_counter()
             gather(warm.map(function, few, [report] * len(few)))
             walls_s[slot].append(time.perf_counter() - started)
-    released_s, held_s = (statistics.median(each) for each in walls_s.values())
+    released_s, held_s = map(min, walls_s.values())
 
     empty_ms = []
     for _ in range(EMPTY_TASKS):
