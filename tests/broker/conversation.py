@@ -113,6 +113,7 @@ class Talker:
         self.incarnation = hello.incarnation
         self.name = hello.name
         self.session = 0
+        self.is_deaf = False
         self.connects()
         self.greets()
 
@@ -152,6 +153,8 @@ class Talker:
         return self
 
     def hears(self, frame, payloads):
+        if self.is_deaf:
+            return
         for command in frame.commands:
             if isinstance(command, Welcome):
                 self.epoch = frame.epoch

@@ -1,8 +1,11 @@
 """What seeds found, each as a test of its own that says what went wrong."""
 
+from actor.core import ActorCore
+from actor.settings import Settings as ActorSettings
 from sdk.call import Code, Plan
 from sdk.core import ClientCore, Settings as ClientSettings
-from wire.messages import PROTOCOL, Beat, Call, Frame, Submit, Welcome
+from tests.broker.conversation import Conversation
+from wire.messages import PROTOCOL, Beat, Call, Cancel, Frame, Status, Submit, Welcome
 from wire.session import HELLO_REPEAT_FIRST_S, HELLO_REPEAT_MAX_S, Due, PeerSession
 
 WELCOME = Welcome(1.0, 2.0, 5.0, 0.0, [], 100, 2**20, 2**20, 8, 8)
@@ -75,3 +78,42 @@ def test_a_session_is_due_at_its_own_deadline():
         session.accept(Frame(PROTOCOL, 1, session.number, 0, 0, [WELCOME]), now)
 
         assert session.due(session.deadline()) is Due.BEAT
+
+
+def test_what_was_handed_back_for_an_end_that_did_not_come_is_taken_again():
+    talk = Conversation()
+    core = ActorCore(
+        ActorSettings(name="host/0", host=90, prefetch=3), incarnation=11, now=talk.now
+    )
+    actor = Carried(talk, core)
+    client = talk.client().submits(1, 2)
+    actor.turn()
+    (started,) = core.take_starts()
+
+    client.says(Cancel([1], force=True))
+    actor.turn()
+    assert talk.state(client, 2) == "queued"
+    core.finished(started.token, Status.RESULT, b"", (), 0.1, talk.now)
+    actor.turn()
+
+    assert [assignment.task for assignment in core.take_starts()] == [2]
+
+
+class Carried:
+    """An actor's core that talks to the broker of a conversation."""
+
+    def __init__(self, talk, core):
+        self.talk, self.core, self.rid = talk, core, b"carried"
+        talk.peers[self.rid] = self
+        self.turn()
+
+    def hears(self, frame, payloads):
+        self.core.receive(frame, payloads, self.talk.now)
+
+    def turn(self):
+        """Let both speak until nobody has anything to say."""
+        while outgoing := self.core.flush(self.talk.now):
+            for frame, payloads in outgoing:
+                self.talk.broker.receive(self.rid, frame, list(payloads), self.talk.now)
+            self.talk.flush()
+            self.core.check()

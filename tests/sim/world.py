@@ -242,8 +242,12 @@ class World:
     def _start_machine(self, name: str) -> None:
         host = self.hosts.get(name)
         if host is None or not host.is_alive:
-            self.hosts[name] = HostProcess(self, name)
-            self.add(self.hosts[name])
+            host = self.hosts[name] = HostProcess(self, name)
+            self.add(host)
+
+    def _start_again(self, name: str) -> None:
+        if name in self.hosts:
+            self._start_machine(name)
 
     def _start_client(self, name: str) -> None:
         client = self.clients.get(name)
@@ -287,7 +291,23 @@ class World:
         if host is not None:
             self.note("KILLED", host)
             host.end()
-            self.after(self._down_s(), lambda: self._start_machine(host.name))
+            self.after(self._down_s(), lambda: self._start_again(host.name))
+
+    def _machine_lost(self) -> None:
+        """Let a machine end for good, its last frames lost; one stays."""
+        if len(self.hosts) > 1:
+            name = self.rng.choice(sorted(self.hosts))
+            self.note("LOST", self.hosts[name])
+            self.hosts.pop(name).end()
+
+    def _lose(self) -> None:
+        """Lose one frame in the middle of a connection."""
+        peer = self._peer()
+        if peer is not None and peer.wire is not None:
+            pipe = self.rng.choice((peer.wire.up, peer.wire.down))
+            if pipe.messages:
+                self.note("LOST", peer, "a frame")
+                del pipe.messages[self.rng.randrange(len(pipe.messages))]
 
     def _drain_machine(self) -> None:
         host = self._some(self.hosts.values())
@@ -295,7 +315,7 @@ class World:
             self.note("DRAINS", host)
             host.core.drain(self.now, 5.0)
             host.wake_at(self.now)
-            self.after(8.0, lambda: self._start_machine(host.name))
+            self.after(8.0, lambda: self._start_again(host.name))
 
     def _client_kill(self) -> None:
         client = self._some(self.clients.values())
@@ -437,10 +457,7 @@ class World:
         if core.backlog.count or any(client.tasks for client in core.clients.values()):
             found.append("the broker has tasks")
         living = {actor.incarnation for actor in self.actors if actor.is_alive}
-        if (
-            set(core.actors) != living
-            or len(living) != self.profile.machines * self.profile.replicas
-        ):
+        if set(core.actors) != living or len(living) != len(self.hosts) * self.profile.replicas:
             found.append("the broker does not have exactly the actors that live")
         found += [
             f"{actor.name} is not idle"

@@ -1,0 +1,91 @@
+"""Why a task waits, in words."""
+
+import msgspec
+import pytest
+
+from tests.broker.conversation import CODE, Conversation
+from wire.labels import Comparator, Desire
+from wire.messages import Answer, Assign, Call, Query, Reject
+
+LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
+
+
+@pytest.fixture
+def talk():
+    return Conversation()
+
+
+def ask(client, what, argument=""):
+    client.says(Query(1, what, argument))
+    (answer,) = client.takes(Answer)
+    return msgspec.msgpack.decode(answer.body)
+
+
+def test_without_actors(talk):
+    assert ask(talk.client().submits(7), "explain", "7")["reason"] == "no actor is connected"
+
+
+def test_a_label_that_nobody_offers(talk):
+    talk.actor(labels={"memory": 64}, free=1)
+    client = talk.client().submits(7, call=Call("work", CODE, desires=[LARGE]))
+
+    reason = ask(client, "explain", "7")["reason"]
+
+    assert reason == ("no connected actor satisfies it (host/0: needs memory gt 256, offers 64)")
+
+
+def test_actors_that_are_busy(talk):
+    talk.actor(free=1)
+    client = talk.client().submits(7, 8)
+
+    assert ask(client, "explain", "8")["reason"] == "every actor that satisfies it is busy (1 of 1)"
+    assert ask(client, "explain", "7")["reason"] == "it is with actor host/0"
+
+
+def test_a_slot_type_that_nobody_has(talk):
+    talk.actor(free=1)
+    client = talk.client().submits(7, call=Call("work", CODE, slots={"gpu": 1}))
+
+    assert "needs 1 of slot gpu, has 0" in ask(client, "explain", "7")["reason"]
+
+
+def test_an_actor_that_rejected(talk):
+    actor = talk.actor(free=1)
+    client = talk.client().submits(7)
+    (assign,) = actor.takes(Assign)
+    actor.says(Reject(actor.epoch, assign.number, "paused"))
+
+    assert ask(client, "explain", "7")["actors"] == {"host/0": "rejected it"}
+
+
+def test_a_broker_that_recovers():
+    talk = Conversation(recovered=False)
+    client = talk.client().submits(7, again=True)
+
+    assert "started again" in ask(client, "explain", "7")["reason"]
+
+
+@pytest.mark.parametrize("argument", ["99", "", "x", "1-2-3", "zz-1", "9" * 5000, "-", "1-"])
+def test_a_task_that_nobody_knows(talk, argument):
+    assert ask(talk.client(), "explain", argument)["state"] == "unknown"
+
+
+@pytest.mark.parametrize("what", ["status", "actors", "clients", "tasks"])
+def test_every_query_is_answered_and_changes_nothing(talk, what):
+    talk.actor(free=1)
+    client = talk.client().submits(7, 8)
+    before = talk.broker.backlog.count
+
+    assert "error" not in ask(client, what)
+    assert talk.broker.backlog.count == before
+
+
+def test_a_query_that_makes_no_sense(talk):
+    assert "unknown query" in ask(talk.client(), "weather")["error"]
+
+
+def test_a_task_can_be_named_in_full(talk):
+    client = talk.client().submits(7)
+    name = talk.task(client, 7).name
+
+    assert ask(talk.client(2), "explain", name)["task"] == name

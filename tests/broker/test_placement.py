@@ -1,0 +1,129 @@
+"""Which actor gets a task: against a slow and simple choice, and rule by rule."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.broker.conversation import CODE, Conversation
+from wire.labels import Comparator, Desire, affinity, satisfies_all
+from wire.messages import Assign, Call, Credit, Environment, Function, Submit, Template
+
+LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
+
+
+def liked(key, value, weight):
+    return Desire(key, Comparator.EQUAL, value, False, weight)
+
+
+def got(actor):
+    return [assign.task for assign in actor.takes(Assign)]
+
+
+MEMORY = st.sampled_from([None, 64, 512, "512"])
+ACTORS = st.lists(st.tuples(MEMORY, st.sampled_from(["eu", "us"]), st.integers(0, 2)), max_size=4)
+DESIRES = st.lists(
+    st.sampled_from(
+        [LARGE, liked("zone", "eu", 5.0), liked("zone", "us", 3.0), liked("memory", 64, 1.0)]
+    ),
+    max_size=3,
+)
+
+
+@given(ACTORS, DESIRES)
+def test_the_choice_is_the_best_of_those_that_satisfy_and_have_credit(offers, desires):
+    talk = Conversation()
+    actors = []
+    for number, (memory, zone, free) in enumerate(offers):
+        labels = {"zone": zone} | ({} if memory is None else {"memory": memory})
+        actor = talk.actor(20 + number, name=f"host/{number}", labels=labels, free=free)
+        actors.append((actor, labels, free))
+
+    talk.client().submits(1, call=Call("work", CODE, desires=desires))
+
+    able = [entry for entry in actors if entry[2] and satisfies_all(entry[1], desires)]
+    chosen = [entry for entry in actors if got(entry[0])]
+    assert len(chosen) == bool(able)
+    if able:
+        best = max((affinity(labels, desires), free) for _, labels, free in able)
+        assert (affinity(chosen[0][1], desires), chosen[0][2]) == best
+
+
+def test_a_required_label_waits_for_its_actor():
+    talk = Conversation()
+    small = talk.actor(11, labels={"memory": 64}, free=1)
+    talk.client().submits(1, call=Call("work", CODE, desires=[LARGE]))
+    assert got(small) == []
+
+    large = talk.actor(12, name="host/1", labels={"memory": 512}, free=1)
+
+    assert got(large) == [1]
+
+
+def test_what_nobody_can_take_lets_others_pass():
+    talk = Conversation()
+    small = talk.actor(11, labels={"memory": 64}, free=1)
+    client = talk.client().submits(1, call=Call("large", CODE, desires=[LARGE]))
+
+    client.submits(2, call=Call("plain", CODE), slot=1)
+
+    assert got(small) == [2]
+
+
+def test_tasks_spread_over_actors():
+    talk = Conversation()
+    actors = [talk.actor(11 + n, name=f"host/{n}", free=2) for n in range(2)]
+
+    talk.client().submits(1, 2)
+
+    assert [len(got(actor)) for actor in actors] == [1, 1]
+
+
+def test_nobody_gets_more_than_it_granted():
+    talk = Conversation()
+    actor = talk.actor(free=2)
+
+    talk.client().submits(*range(1, 6))
+
+    assert got(actor) == [1, 2]
+
+
+def test_code_travels_once_for_each_session():
+    talk = Conversation()
+    actor = talk.actor(free=2)
+    client = talk.client().submits(1, 2)
+    assert len(actor.takes(Function)) == len(actor.takes(Template)) == 1
+
+    actor.greets()
+    actor.says(Credit(1))
+    client.submits(3)
+
+    assert len(actor.takes(Function)) == 1
+
+
+def test_a_warm_actor_goes_before_one_with_more_credit():
+    talk = Conversation()
+    cold = talk.actor(11, free=0)
+    cold.says(Credit(2, 0, 1))
+    warm = talk.actor(12, name="host/1")
+    warm.says(Credit(1, 0, 0, {"env": 1}))
+    call = Call("m", b"", "m", Environment("env", "Env", CODE))
+
+    client = talk.client()
+    client.says(Function(0, CODE, b"code"), Template(0, call), Submit(1, 0, b""))
+
+    assert got(warm) == [1]
+    assert got(cold) == []
+
+
+def test_the_least_recently_used_of_equals_is_chosen():
+    talk = Conversation()
+    actors = [talk.actor(11 + n, name=f"host/{n}", free=1) for n in range(3)]
+    client = talk.client()
+    order = []
+    for number in range(1, 7):
+        client.submits(number)
+        for at, actor in enumerate(actors):
+            for assign in actor.takes(Assign):
+                order.append(at)
+                actor.ends((actor.epoch, assign.number), free=1)
+
+    assert order == [0, 1, 2, 0, 1, 2]

@@ -1,0 +1,304 @@
+"""Adoption: a broker that starts without memory, and what actors and clients bring it."""
+
+from itertools import permutations
+
+import pytest
+
+from tests.broker.conversation import CODE, Conversation
+from wire import codec
+from wire.errors import Code
+from wire.messages import (
+    Assign,
+    Beat,
+    Call,
+    Cancel,
+    Credit,
+    Outcome,
+    OutcomeAck,
+    Requeued,
+    Result,
+    Status,
+    Stop,
+    Welcome,
+)
+
+OLD = (500, 3)
+OLDER = (500, 2)
+WINDOW_S = 2.0
+ONCE = Call("work", CODE, at_most_once=True)
+
+
+@pytest.fixture
+def talk():
+    return Conversation(recovered=False)
+
+
+def stops(actor):
+    return [(stop.epoch, stop.number) for stop in actor.takes(Stop)]
+
+
+def codes(client):
+    return [codec.decode_failure(result.body).code for result in client.takes(Result)]
+
+
+def test_an_unknown_run_is_adopted_and_claimed(talk):
+    actor = talk.actor(holding=[(1, 7, OLD, "running")])
+    client = talk.client(unresolved=[(7, 7)])
+    assert client.takes(Welcome)[0].missing == [(7, 7)]
+
+    client.submits(7, again=True)
+    talk.wait(WINDOW_S, beating=[])
+    actor.ends(OLD, b"answer")
+
+    assert [result.body for result in client.takes(Result)] == [b"answer"]
+    assert actor.takes(Assign) == []
+
+
+def test_an_unknown_outcome_is_adopted_and_claimed(talk):
+    actor = talk.actor(kept=[(1, 7, OLD)])
+    actor.says(Outcome(*OLD, Status.RESULT, b"answer"))
+
+    client = talk.client(unresolved=[(7, 7)]).submits(7, again=True)
+
+    assert [result.body for result in client.takes(Result)] == [b"answer"]
+
+
+@pytest.mark.parametrize("order", list(permutations(["hello", "submit", "inventory", "outcome"])))
+def test_the_order_in_which_peers_come_back_does_not_matter(order):
+    """Whoever is first, the run that goes on is the one whose outcome the client gets."""
+    talk = Conversation(recovered=False)
+    client = actor = None
+    ended = submitted = False
+    for event in order:
+        match event:
+            case "hello":
+                client = client or talk.client(unresolved=[(7, 7)])
+            case "submit":
+                client = client or talk.client(unresolved=[(7, 7)])
+                client.submits(7, again=True)
+                submitted = True
+            case "inventory":
+                actor = actor or talk.actor(holding=[(1, 7, OLD, "running")])
+            case "outcome":
+                actor = actor or talk.actor(holding=[(1, 7, OLD, "running")])
+                actor.ends(OLD, b"answer")
+                ended = True
+    assert submitted
+    assert ended
+
+    talk.wait(WINDOW_S)
+
+    assert [result.body for result in client.takes(Result)] == [b"answer"]
+    assert actor.takes(Assign) == []
+
+
+def test_a_submit_that_was_sent_before_waits_out_the_window(talk):
+    actor = talk.actor(free=2)
+    client = talk.client().submits(7, again=True)
+    assert talk.state(client, 7) == "held"
+    assert actor.takes(Assign) == []
+
+    talk.wait(WINDOW_S, beating=[actor])
+
+    assert len(actor.takes(Assign)) == 0
+    actor.says(Credit(2))
+    assert len(actor.takes(Assign)) == 1
+
+
+def test_a_new_submit_is_queued_at_once(talk):
+    actor = talk.actor(free=1)
+
+    talk.client().submits(7)
+
+    assert len(actor.takes(Assign)) == 1
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_at_most_once_sent_before_ends_in_doubt(talk, again):
+    actor = talk.actor(free=1)
+    client = talk.client().submits(7, call=ONCE, again=again)
+
+    talk.wait(WINDOW_S)
+
+    assert codes(client) == ([Code.OUTCOME_UNKNOWN] if again else [])
+    assert len(actor.takes(Assign)) == (0 if again else 1)
+
+
+def test_at_most_once_sent_again_after_the_window_ends_in_doubt():
+    talk = Conversation()
+
+    client = talk.client().submits(7, call=ONCE, again=True)
+
+    assert codes(client) == [Code.OUTCOME_UNKNOWN]
+
+
+@pytest.mark.parametrize("first", [OLD, OLDER])
+def test_of_two_adopted_runs_the_higher_token_wins(talk, first):
+    second = OLDER if first == OLD else OLD
+    actors = {
+        first: talk.actor(11, holding=[(1, 7, first, "running")]),
+        second: talk.actor(12, name="host/1", holding=[(1, 7, second, "running")]),
+    }
+
+    assert stops(actors[OLDER]) == [OLDER]
+    assert stops(actors[OLD]) == []
+
+
+@pytest.mark.parametrize("finished_first", [True, False])
+def test_an_outcome_beats_a_run(talk, finished_first):
+    def finished():
+        return talk.actor(11, kept=[(1, 7, OLDER)])
+
+    def running():
+        return talk.actor(12, name="host/1", holding=[(1, 7, OLD, "running")])
+
+    if finished_first:
+        finished()
+        runs = running()
+    else:
+        runs = running()
+        finished()
+
+    assert stops(runs) == [OLD]
+
+
+def test_a_run_offered_after_the_window_is_adopted_while_its_task_waits():
+    talk = Conversation()
+    client = talk.client().submits(7)
+
+    actor = talk.actor(holding=[(1, 7, OLD, "running")])
+    actor.ends(OLD, b"answer", free=1)
+
+    assert [result.body for result in client.takes(Result)] == [b"answer"]
+    assert actor.takes(Assign) == []
+    assert talk.broker.backlog.count == 0
+
+
+def test_a_run_without_a_task_is_stopped_after_the_window():
+    talk = Conversation()
+
+    actor = talk.actor(holding=[(1, 7, OLD, "running")])
+
+    assert stops(actor) == [OLD]
+
+
+def test_an_outcome_without_a_task_is_stale_after_the_window():
+    talk = Conversation()
+    actor = talk.actor(kept=[(1, 7, OLD)])
+
+    actor.ends(OLD)
+    talk.wait(1.0, beating=[actor])
+
+    assert actor.takes(OutcomeAck) == [OutcomeAck([], [OLD])]
+
+
+def test_an_adopted_run_that_nobody_claims_is_stopped(talk):
+    actor = talk.actor(holding=[(1, 7, OLD, "running")])
+
+    talk.wait(12.5, beating=[])
+    beating = [actor]
+    for _ in range(12):
+        actor.beats(holding=[OLD])
+        talk.wait(1.0)
+
+    assert beating
+    assert talk.broker.tokens == {}
+    assert talk.broker.clients == {}
+
+
+def test_an_unclaimed_outcome_is_forgotten_and_acknowledged(talk):
+    client = talk.client()
+    actor = talk.actor(kept=[(1, 7, OLD)])
+    actor.ends(OLD)
+
+    talk.wait(13.0, beating=[actor, client])
+
+    assert actor.takes(OutcomeAck) == [OutcomeAck([OLD])]
+    assert talk.broker.unclaimed == {}
+
+
+def test_what_a_client_cancels_before_it_claims_is_stopped(talk):
+    actor = talk.actor(holding=[(1, 7, OLD, "running")])
+    client = talk.client(unresolved=[(7, 7)])
+
+    client.says(Cancel([7]))
+
+    assert stops(actor) == [OLD]
+
+
+def test_a_client_that_does_not_list_an_adopted_run_has_it_stopped(talk):
+    actor = talk.actor(holding=[(1, 7, OLD, "running")])
+
+    talk.client()
+
+    assert stops(actor) == [OLD]
+
+
+def test_an_unclaimed_run_whose_actor_dies_is_forgotten(talk):
+    host = talk.host()
+    talk.actor(holding=[(1, 7, OLD, "running")])
+    from wire.messages import Death
+
+    host.says(Death(11, None, 9, [OLD]))
+
+    assert talk.broker.clients == {}
+    assert talk.broker.unclaimed == {}
+
+
+def test_a_claimed_task_keeps_the_tries_that_its_client_knows_of(talk):
+    from wire.messages import Death
+
+    host = talk.host()
+    talk.actor(holding=[(1, 7, OLD, "running")])
+    client = talk.client(unresolved=[(7, 7)]).submits(7, again=True, tries=4)
+
+    host.says(Death(11, None, 9, [OLD]))
+
+    assert [requeued.tries for requeued in client.takes(Requeued)] == [5]
+
+
+def test_a_released_run_is_adopted_as_released(talk):
+    talk.actor(holding=[(1, 7, OLD, "released")])
+    client = talk.client(unresolved=[(7, 7)]).submits(7, again=True)
+
+    assert talk.task(client, 7).is_released
+
+
+def test_what_nobody_wants_does_not_fill_the_window_of_a_client():
+    talk = Conversation(recovered=False, window_tasks=2)
+    client = talk.client()
+    talk.actor(kept=[(1, n, (500, n)) for n in (1, 2, 3)])
+
+    client.submits(4, 5)
+
+    assert [talk.state(client, n) for n in (4, 5)] == ["queued", "queued"]
+
+
+def test_a_stall_of_the_broker_lengthens_its_window(talk):
+    talk.wait(1.0)
+    talk.sleep(60.0)
+    talk.wake()
+
+    actor = talk.actor(holding=[(1, 7, OLD, "running")])
+
+    assert stops(actor) == []
+    assert talk.broker.window_ends_at is not None
+
+
+def test_the_window_does_not_end_early(talk):
+    talk.wait(WINDOW_S - 0.1)
+    assert talk.broker.window_ends_at is not None
+
+    talk.wait(0.2)
+
+    assert talk.broker.window_ends_at is None
+    assert talk.noted("recovered")
+
+
+def test_beats_of_an_unclaimed_client_do_no_harm(talk):
+    talk.actor(holding=[(1, 7, OLD, "running")])
+    client = talk.client(unresolved=[(7, 7)])
+
+    client.says(Beat())
+
+    assert talk.state(client, 7) == "unclaimed-run"

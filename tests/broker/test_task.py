@@ -1,0 +1,47 @@
+"""The life of a task as a table: what is not in it cannot happen."""
+
+from itertools import product
+
+import pytest
+
+from broker.peers import Client
+from broker.task import OWNED, TRANSITIONS, Event, State, Task
+
+ALL = list(product(State, Event))
+
+
+@pytest.mark.parametrize(("state", "event"), ALL, ids=lambda value: str(value))
+def test_a_task_moves_as_the_table_says_and_never_else(state, event):
+    task = Task(Client(1, 0.0), 1, state, 0.0)
+    if (state, event) in TRANSITIONS:
+        task.move(event)
+
+        assert task.state is TRANSITIONS[state, event]
+    else:
+        with pytest.raises(KeyError):
+            task.move(event)
+
+
+def test_nothing_leads_out_of_forgotten_and_everything_leads_into_it():
+    assert not any(state is State.FORGOTTEN for state, _ in TRANSITIONS)
+    assert {s for (s, e) in TRANSITIONS if e is Event.FORGET} == set(State) - {State.FORGOTTEN}
+
+
+def test_an_outcome_is_never_taken_back():
+    after = {to for (state, _), to in TRANSITIONS.items() if state is State.ENDED}
+
+    assert after == {State.FORGOTTEN}
+
+
+def test_every_state_can_be_reached():
+    begins = {State.QUEUED, State.HELD, State.UNCLAIMED_RUN}
+
+    assert begins | set(TRANSITIONS.values()) == set(State)
+
+
+def test_only_what_an_actor_holds_is_owned():
+    assert OWNED == {State.ASSIGNED, State.UNCLAIMED_RUN}
+
+
+def test_a_name_tells_client_and_number():
+    assert Task(Client(255, 0.0), 7, State.QUEUED, 0.0).name == "00000000000000ff-7"

@@ -1,0 +1,20 @@
+"""The simulator finds each planted bug within a few fixed seeds, and nothing where there is none."""
+
+import pytest
+
+from tests.sim.mutants import MUTANTS, caught
+
+SEEDS = range(40)
+CLEAN_SEEDS = range(8)
+STEPS = 300
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_bug_is_caught(mutant):
+    seed, how = caught(mutant, mutant.profile, SEEDS, STEPS)
+
+    assert seed >= 0, f"{mutant.plant.__doc__} Nobody notices."
+    clean = range(max(seed + 1, CLEAN_SEEDS.stop))
+    assert caught(None, mutant.profile, clean, STEPS) == (-1, ""), how

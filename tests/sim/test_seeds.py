@@ -1,0 +1,57 @@
+"""Fixed seeds: each a cluster of the real cores with faults, checked after every step, healed in the end."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sim.profile import FAULTS
+from tests.sim.run import digest_of, run_seed
+from tests.sim.world import World
+
+STEPS = 500
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_future_resolves_and_everything_comes_to_rest(batch):
+    for seed in batch:
+        story = run_seed(seed, STEPS)
+
+        assert not story, story
+
+
+def test_every_fault_happens_in_the_fixed_seeds():
+    struck = set()
+    for seed in range(60):
+        world = World(seed)
+        world.run(STEPS)
+        struck |= world.faults.keys()
+
+    assert struck == set(FAULTS)
+
+
+def test_a_seed_has_one_history():
+    assert digest_of(7, STEPS) == digest_of(7, STEPS)
+
+
+@pytest.mark.process
+def test_a_history_does_not_depend_on_the_hash_of_strings():
+    program = "from tests.sim.run import digest_of; print([digest_of(s, 300) for s in range(5)])"
+    found = set()
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        ran = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.add(ran.stdout)
+
+    assert len(found) == 1
