@@ -79,9 +79,10 @@ class BrokerEnd:
         first = frame.commands[0]
         if isinstance(first, ClientHello):
             return [self.welcome(frame, first)]
-        if not self.hellos:
+        if frame.session != self.session or frame.number > self.received + 1:
+            # No session, or one with a gap.
+            self.session = -1
             return [Frame(1, self.epoch, frame.session, 0, 0, [Who()])]
-        assert frame.session == self.session
         assert frame.epoch == self.epoch
         assert frame.number == self.received + 1
         self.received = frame.number
