@@ -4,13 +4,16 @@
 host; *BOARD* is the descriptor of the shared memory.
 """
 
+import atexit
+import contextlib
 import faulthandler
 import os
 import signal
 import sys
 import threading
 import time
-from typing import Final
+import traceback
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -41,12 +44,24 @@ def main(arguments: list[str]) -> int:
     )
     loop = Loop(launch, core, Board(region), make_waker())
     signal.signal(signal.SIGTERM, lambda *_: loop.ask_to_drain())
-    status = loop.run()
-    # A thread that a task left behind must not keep the process from ending.
-    end_by = threading.Timer(EXIT_GRACE_S, os._exit, (status,))
-    end_by.daemon = True
-    end_by.start()
-    return status
+    return loop.run()
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, whatever threads the tasks have left behind.
+
+    The interpreter's own way out waits for some of them, and hangs where others hold a lock.
+    """
+    if status == 0:
+        end_by = threading.Timer(EXIT_GRACE_S, os._exit, (status,))
+        end_by.daemon = True
+        end_by.start()
+        # Libraries of the user's may have something to say at the end.
+        atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def read_line(fd: int) -> bytes:
@@ -58,4 +73,9 @@ def read_line(fd: int) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        end = main(sys.argv[1:])
+    except BaseException:  # noqa: BLE001 - a bug of ours: the host reports the death.
+        traceback.print_exc()
+        end = 1
+    leave(end)

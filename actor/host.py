@@ -31,6 +31,8 @@ POLL_MAX_S: Final = 60.0
 # How long the user is left to wonder before the host says that nobody answers.
 SILENCE_S: Final = 3.0
 EXIT_REFUSED: Final = 3
+# The first SIGTERM or SIGINT lets the actors finish, this one does not.
+END_AT_ONCE: Final = 2
 
 log = structlog.get_logger("host")
 
@@ -105,7 +107,7 @@ class Host:
         signal.signal(signal.SIGCHLD, lambda *_: self._waker.wake())
         core = self.core
         try:
-            while not core.is_over:
+            while not core.is_over and self._orders < END_AT_ONCE:
                 self._turn()
                 wait_s = min(core.deadline(), self._warn_at()) - time.monotonic()
                 self._poller.poll(int(max(0.0, min(wait_s, POLL_MAX_S)) * 1000) + 1)
@@ -123,9 +125,6 @@ class Host:
         core.tick(now)
         if self._orders and not core.is_draining:
             core.drain(now, self.settings.drain_timeout_s)
-        if self._orders > 1:
-            for process in self._processes.values():
-                process.send(signal.SIGKILL)
         self._receive(now)
         self._reap(now)
         for ward in core.take_spawns():
@@ -216,7 +215,10 @@ class Host:
             process.send(signal.SIGKILL)
         for process in self._processes.values():
             process.process.wait()
-            process.close()
+        # The broker need not wait for a lease to know what was lost.
+        now = time.monotonic()
+        self._reap(now)
+        self._send(now)
         self._socket.close()
         self._context.term()
 
