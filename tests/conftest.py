@@ -7,6 +7,11 @@ import pytest
 from tests.support import leftovers
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", type=int, default=200, help="seeds for the simulator")
+    parser.addoption("--rewrite", action="store_true", help="write the transcripts' answers anew")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_process_outlives_the_session() -> Iterator[None]:
     leftovers.adopt_orphans()

@@ -1,4 +1,4 @@
-"""Talk to a broker's core in few lines: peers that count their frames, a clock, the real codec both ways."""
+"""Talk to a broker's core in few lines: peers that count frames, a clock, the real codec."""
 
 from broker.core import Broker
 from broker.settings import Settings
@@ -103,7 +103,7 @@ class Conversation:
 
 
 class Talker:
-    """A peer as the wire sees it: it says what the test tells it to, and remembers what it hears."""
+    """A peer as the wire sees it: it says what it is told to, and remembers what it hears."""
 
     serial = 0
 

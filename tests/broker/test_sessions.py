@@ -1,7 +1,10 @@
 """Opening sessions: what HELLO keeps, releases and asks for."""
 
+from itertools import pairwise
+
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker import spans
 from tests.broker.conversation import Conversation
@@ -31,7 +34,7 @@ def test_merged_spans_hold_the_same_numbers_in_order(listed):
     merged = spans.merge(listed)
 
     assert numbers_in(merged) == numbers_in(listed)
-    assert all(a[1] + 1 < b[0] for a, b in zip(merged, merged[1:], strict=False))
+    assert all(a[1] + 1 < b[0] for a, b in pairwise(merged))
     assert all(spans.holds(merged, n) == (n in numbers_in(listed)) for n in range(-5, 33))
 
 

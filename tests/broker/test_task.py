@@ -10,7 +10,7 @@ from broker.task import OWNED, TRANSITIONS, Event, State, Task
 ALL = list(product(State, Event))
 
 
-@pytest.mark.parametrize(("state", "event"), ALL, ids=lambda value: str(value))
+@pytest.mark.parametrize(("state", "event"), ALL, ids=str)
 def test_a_task_moves_as_the_table_says_and_never_else(state, event):
     task = Task(Client(1, 0.0), 1, state, 0.0)
     if (state, event) in TRANSITIONS:
@@ -40,7 +40,7 @@ def test_every_state_can_be_reached():
 
 
 def test_only_what_an_actor_holds_is_owned():
-    assert OWNED == {State.ASSIGNED, State.UNCLAIMED_RUN}
+    assert {State.ASSIGNED, State.UNCLAIMED_RUN} == OWNED
 
 
 def test_a_name_tells_client_and_number():

@@ -1,6 +1,6 @@
 """Planted bugs: rules of the protocol, each taken out of the real cores by a patch at run time.
 
-A simulator that does not find these finds nothing. Each comes with the swarm in which it shows quickly.
+A simulator that does not find these finds nothing. Each has the swarm in which it shows quickly.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,6 +28,7 @@ from wire.session import PeerSession, State, Verdict
 # Fast runs, short pauses: much happens in few steps.
 BUSY = Profile(tasks=60, pause_s=0.05, run_s=0.4, fault=0.05, hang=0.0, environment=0.0, label=0.0)
 IDLE = BUSY.but(pause_s=0.7)
+ROOMY = BUSY.but(slots=4, pause_s=0.5, run_s=4.0)
 RESTARTS = BUSY.but(faults={"broker_kill": 1.0}, down_s=0.5, run_s=2.0)
 LINKS = BUSY.but(faults={"cut": 1.0, "partition": 1.0}, lost=0.5, down_s=2.0)
 SLOW = LINKS.but(delay_s=0.3, delay_max_s=1.0, batch=0.0)
@@ -117,8 +118,9 @@ def no_deaf_rule() -> Any:
 
     def make(original: Any) -> Any:
         def mutated(self: Any, frame: Any, now: float) -> Verdict:
-            former = frame.session == self.number - 1 and frame.number
-            if former and self.state is State.OPENING and frame.epoch == self.epoch:
+            former = frame.session < self.number and frame.number
+            is_deaf = self.state in (State.CLOSED, State.OPENING)
+            if former and is_deaf and frame.epoch == self.epoch:
                 return Verdict.COMMANDS
             return original(self, frame, now)
 
@@ -348,10 +350,15 @@ def both(*patches: Any) -> Iterator[None]:
             one.stop()
 
 
+DEAF = ROOMY.but(
+    faults={"cut": 1.0, "freeze_actor": 1.0}, lost=0.0, delay_s=0.8, run_s=1.0, at_most_once=0.7
+)
 WITH_ONCE = {"at_most_once": 0.5}
 MUTANTS = [
     Mutant(f.__name__, profile, f)
     for f, profile in (
+        (any_outcome_counts, ROOMY.but(faults={"freeze_actor": 1.0}, down_s=9.0)),
+        (no_deaf_rule, DEAF),
         (credit_ignores_what_flies, BUSY),
         (credit_is_a_difference, BUSY),
         (credit_outlives_its_session, IDLE.but(faults={"cut": 1.0})),

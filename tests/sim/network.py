@@ -1,7 +1,8 @@
-"""Connections between peers and the broker: first in first out, slow, cut, their frames lost or kept.
+"""Connections between peers and the broker: first in first out, slow, cut, frames lost or kept.
 
-A cut makes a new connection with a new routing id, as a TCP reconnect does. Either end may notice late, and
-what it sends until then goes nowhere. Kept frames are still read, by default before anything of the new connection.
+A cut makes a new connection with a new routing id, as a TCP reconnect does. Either end may notice
+late, and what it sends until then goes nowhere. Kept frames are still read, by default before
+anything of the new connection.
 """
 
 from collections import deque

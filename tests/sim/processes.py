@@ -1,7 +1,7 @@
-"""Processes around the real cores: what their loops do, with a virtual clock and a simulated socket.
+"""Processes around the real cores: what their loops do, with a virtual clock and no socket.
 
-Each takes turns as its loop does: hear what arrived, let the core decide, send. A frozen one hears nothing and later
-everything at once.
+Each takes turns as its loop does: hear what arrived, let the core decide, send. A frozen one hears
+nothing and later everything at once.
 """
 
 import inspect
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from actor.core import ActorCore
 from actor.mailbox import Assignment
-from actor.settings import HostSettings, Settings as ActorSettings
+from actor.settings import HostSettings
+from actor.settings import Settings as ActorSettings
 from actor.supervision import HostCore, Phase, Ward
 from broker.core import Broker
 from broker.settings import Settings as BrokerSettings
-from sdk.core import ClientCore, Settings as ClientSettings
+from sdk.core import ClientCore
+from sdk.core import Settings as ClientSettings
 from tests.sim.network import Message, Wire, packed
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.errors import Code, RemoteProtocolError
@@ -166,7 +168,10 @@ class BrokerProcess(Process):
             sequence, operations = core.take_operations()
             if operations:
                 self.world.stored_epoch = max(self.world.stored_epoch, core.epoch)
-                self.world.after(self.world.rng.choice((0.0, 0.02)), lambda: self._commit(sequence))
+                self.world.after(
+                    self.world.rng.choice((0.0, 0.02)),
+                    lambda sequence=sequence: self._commit(sequence),
+                )
         for event, fields in core.take_notes():
             self.world.broker_noted(event, fields)
 

@@ -79,7 +79,9 @@ def stories(seeds: range, steps: int, jobs: int):
             yield seed, run_seed(seed, steps)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from zip(seeds, pool.map(run_seed, seeds, [steps] * len(seeds), chunksize=8))
+        yield from zip(
+            seeds, pool.map(run_seed, seeds, [steps] * len(seeds), chunksize=8), strict=True
+        )
 
 
 if __name__ == "__main__":

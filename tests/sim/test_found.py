@@ -3,7 +3,8 @@
 from actor.core import ActorCore
 from actor.settings import Settings as ActorSettings
 from sdk.call import Code, Plan
-from sdk.core import ClientCore, Settings as ClientSettings
+from sdk.core import ClientCore
+from sdk.core import Settings as ClientSettings
 from tests.broker.conversation import Conversation
 from wire.messages import PROTOCOL, Beat, Call, Cancel, Frame, Status, Submit, Welcome
 from wire.session import HELLO_REPEAT_FIRST_S, HELLO_REPEAT_MAX_S, Due, PeerSession

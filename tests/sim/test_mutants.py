@@ -1,11 +1,11 @@
-"""The simulator finds each planted bug within a few fixed seeds, and nothing where there is none."""
+"""The simulator finds each planted bug in a few fixed seeds, and nothing where there is none."""
 
 import pytest
 
 from tests.sim.mutants import MUTANTS, caught
 
 SEEDS = range(40)
-CLEAN_SEEDS = range(8)
+CLEAN_SEEDS = range(3)
 STEPS = 300
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Fixed seeds: each a cluster of the real cores with faults, checked after every step, healed in the end."""
+"""Fixed seeds: each a cluster of real cores with faults, checked at every step, then healed."""
 
 import os
 import subprocess

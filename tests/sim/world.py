@@ -1,7 +1,7 @@
 """A whole cluster in one thread: real cores, a virtual clock, and one source of randomness.
 
-The same seed gives the same history, on any machine. Steps are turns of processes; after each the core that took it
-is checked, and the oracle checks each start, token and outcome as it happens.
+The same seed gives the same history, on any machine. Steps are turns of processes; after each the
+core that took it is checked, and the oracle checks each start, token and outcome as it happens.
 """
 
 import heapq
@@ -451,9 +451,8 @@ class World:
         if broker is None or not broker.is_alive:
             return ["the broker is away"]
         core = broker.core
-        for name in ("tokens", "unclaimed", "held"):
-            if getattr(core, name):
-                found.append(f"broker.{name}: {len(getattr(core, name))}")
+        kept = {name: len(getattr(core, name)) for name in ("tokens", "unclaimed", "held")}
+        found += [f"broker.{name}: {count}" for name, count in kept.items() if count]
         if core.backlog.count or any(client.tasks for client in core.clients.values()):
             found.append("the broker has tasks")
         living = {actor.incarnation for actor in self.actors if actor.is_alive}
