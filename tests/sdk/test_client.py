@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import pickle
@@ -545,12 +546,13 @@ def test_without_a_broker_one_line_says_so_and_the_task_waits(monkeypatch, capfd
     monkeypatch.setattr(sdk.connection, "PATIENCE_S", 0.1)
     monkeypatch.setattr(sdk.loop, "LOOK_S", 0.02)
     endpoint = f"ipc://{tmp_path}/late"
-    with Client(endpoint) as client:
+    # The broker outlives the client, which otherwise might miss it again.
+    with contextlib.ExitStack() as brokers, Client(endpoint) as client:
         future = client.submit(identity, 4)
         with pytest.raises(TimeoutError):
             future.result(0.7)
-        with ScriptedBroker(endpoint=endpoint):
-            assert future.result(TIMEOUT_S) == 4
+        brokers.enter_context(ScriptedBroker(endpoint=endpoint))
+        assert future.result(TIMEOUT_S) == 4
 
     lines = capfd.readouterr().err.splitlines()
     assert sum("broker_unreachable" in line for line in lines) == 1
