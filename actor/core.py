@@ -162,8 +162,7 @@ class ActorCore:
             case Verdict.CLOSED:
                 self._note("session_closed", reason="WHO, or a frame is missing")
             case Verdict.FATAL:
-                assert self.session.error is not None
-                self._note("refused", reason=self.session.error.message)
+                self._note("refused", reason=str(self.session.error))
             case Verdict.DROP:
                 pass
 
@@ -183,7 +182,9 @@ class ActorCore:
             for token in [token for token, at in self._timeouts.items() if now >= at]:
                 self._time_out(token)
         if now >= self._force_at:
-            self._end_by_force()
+            assert self._has_unwanted()
+            self._force_at = inf
+            self.exit_reason = "a run that was to be ended did not return"
 
     def finished(  # noqa: PLR0917 - on the path of each task.
         self,
@@ -332,7 +333,8 @@ class ActorCore:
                     code = mine[0] if mine and not command.body else command.body
                     self._functions.put(command.slot, (command.hash, code))
                 case Template():
-                    self._recipes.put(command.slot, self._recipe(command))
+                    code_by_hash = dict(self._functions.values())
+                    self._recipes.put(command.slot, Recipe.of(command.call, code_by_hash))
                 case Stop():
                     self._stop(command)
                 case Drain():
@@ -346,12 +348,6 @@ class ActorCore:
                         self.session.close(self._now)
                 case _:
                     self._note("not_for_an_actor", command=type(command).__name__)
-
-    def _recipe(self, command: Template) -> Recipe:
-        code = dict(self._functions.values())
-        call = command.call
-        blob = code.get(call.environment.blob) if call.environment else None
-        return Recipe(call, code=code.get(call.function), blob=blob)
 
     def _assign(self, epoch: int, command: Assign, payloads: Payloads) -> None:
         token = (epoch, command.number)
@@ -490,8 +486,7 @@ class ActorCore:
     def _time_out(self, token: Token) -> None:
         """End a run that has had its time: its outcome is said now, whenever it returns."""
         assignment = self.mailbox.held[token]
-        timeout_s = assignment.recipe.call.timeout_s
-        assert timeout_s is not None
+        timeout_s = assignment.recipe.call.timeout_s or 0.0
         body = failure_timeout(assignment)
         self.outcomes.keep(assignment, Status.FAILURE, body, (), timeout_s)
         self._note("timed_out", token=token, after_s=timeout_s)
@@ -499,12 +494,6 @@ class ActorCore:
 
     def _has_unwanted(self) -> bool:
         return any(held.must_end for held in self.mailbox.held.values())
-
-    def _end_by_force(self) -> None:
-        """End the process for runs that must end and did not return."""
-        assert self._has_unwanted()
-        self._force_at = inf
-        self.exit_reason = "a run that was to be ended did not return"
 
     def _note(self, event: str, **fields: object) -> None:
         self._notes.append((event, fields))

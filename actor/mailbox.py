@@ -56,6 +56,13 @@ class Recipe:
         elif not call.function and not (call.method and call.environment):
             self.missing = f"template {call.name!r} names nothing to run"
 
+    @classmethod
+    def of(cls, call: Call, code: dict[bytes, Buffer]) -> "Recipe":
+        """Join *call* with what the receiver has of the *code* that it names."""
+        environment = call.environment
+        blob = code.get(environment.blob) if environment is not None else None
+        return cls(call, code=code.get(call.function), blob=blob)
+
 
 class Assignment:
     """One giving of a task to this actor."""
