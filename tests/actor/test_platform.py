@@ -1,3 +1,4 @@
+import itertools
 import os
 import select
 import signal
@@ -71,6 +72,23 @@ def test_a_stopped_process_is_told_from_one_that_runs(use_proc):
     assert not before[process.pid].is_stopped
     assert before[process.pid].cpu_s >= 0
     assert after[process.pid].is_stopped
+
+
+@pytest.mark.skipif(not platform.IS_LINUX, reason="no /proc")
+def test_a_process_that_hardly_moves_is_seen_to_move():
+    child = "import sys\nfor line in sys.stdin: print(flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        seen = []
+        for _ in range(4):
+            # Far less work than a hundredth of a second.
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"\n"
+            seen.append(platform.read_processes([process.pid])[process.pid].cpu_s)
+
+    assert all(before < after for before, after in itertools.pairwise(seen))
 
 
 @pytest.mark.parametrize("use_proc", [True, False])
