@@ -35,6 +35,7 @@ def open_session(  # noqa: PLR0917
     hello: ClientHello | ActorHello | HostHello = frame.commands[0]
     try:
         check_hello(hello, frame, former, role)
+        check_name(broker, hello)
     except RemoteProtocolError as error:
         broker.bad(rid, error, now)
         return
@@ -95,6 +96,15 @@ def check_hello(
     if not 0 < len(hello.name) <= NAME_LENGTH_MAX:
         raise RemoteProtocolError(
             Code.BAD_FRAME, f"a name of {len(hello.name)} characters", fatal=True
+        )
+
+
+def check_name(broker: "Broker", hello: ClientHello | ActorHello | HostHello) -> None:
+    """Raise for an actor that changes its name: it would stand under both."""
+    known = broker.actors.get(hello.incarnation) if isinstance(hello, ActorHello) else None
+    if known is not None and known.name != hello.name:
+        raise RemoteProtocolError(
+            Code.NOT_ALLOWED, f"actor {known.name} now says that it is {hello.name}"
         )
 
 

@@ -1,9 +1,9 @@
-"""Golden transcripts: what peers say, and what the broker must answer, in the notation of protocol.md.
+"""Golden transcripts: what peers say, and what the broker must answer, as protocol.md writes it.
 
-A line `A1: [...] [...]` is one frame of actor 1 (C a client, H a host); `<text>` in a string is octets.
-Indented lines are the broker's answer, without its heartbeats. `wait 2.5` lets time pass,
-`cut A1` gives a peer a new connection, `restart` replaces the broker by one without memory. After
-a change that is meant, `pytest tests/test_transcripts.py --rewrite` writes the answers anew: read the
+A line `A1: [...] [...]` is one frame of actor 1 (C a client, H a host); `<text>` stands for octets.
+Indented lines are the broker's answer, without its heartbeats. `wait 2.5` lets time pass, `cut A1`
+gives a peer a new connection, `restart` replaces the broker by one without memory. After a change
+that is meant, `pytest tests/test_transcripts.py --rewrite` writes the answers anew: read the
 difference.
 """
 

@@ -219,7 +219,17 @@ def test_a_lost_process_that_comes_back_does_not_take_its_name_back():
     assert talk.broker.actors_by_name["host/0"].incarnation == heir.incarnation
 
 
+def test_an_actor_does_not_change_its_name():
+    talk = Conversation()
+    actor = talk.actor(11)
+
+    actor.greets(replaced(actor.hello, name="host/9"))
+
+    assert [error.code for error in actor.takes(Error)] == [Code.NOT_ALLOWED]
+    assert set(talk.broker.actors_by_name) == {"host/0"}
+
+
 def replaced(hello, **fields):
     from tests.broker.conversation import actor_hello
 
-    return actor_hello(hello.incarnation, name=hello.name, **fields)
+    return actor_hello(hello.incarnation, **{"name": hello.name, **fields})
