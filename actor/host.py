@@ -107,8 +107,11 @@ class Host:
         signal.signal(signal.SIGCHLD, lambda *_: self._waker.wake())
         core = self.core
         try:
-            while not core.is_over and self._orders < END_AT_ONCE:
+            while self._orders < END_AT_ONCE:
                 self._turn()
+                # Looked at before it sleeps: nobody will wake a host that has left.
+                if core.is_over:
+                    break
                 wait_s = min(core.deadline(), self._warn_at()) - time.monotonic()
                 self._poller.poll(int(max(0.0, min(wait_s, POLL_MAX_S)) * 1000) + 1)
                 self._waker.clear()
