@@ -22,6 +22,7 @@ from sdk.arguments import Deferred
 from sdk.call import Plan
 from sdk.core import ClientCore, Settings
 from sdk.errors import (
+    CLASSES,
     BrokerUnreachable,
     ClientClosed,
     SerializationError,
@@ -79,7 +80,8 @@ class Connection(Handlers):
         session = self.core.session
         self.loop.wait(lambda: session.is_open or self.core.has_left, timeout)
         if session.error is not None:
-            raise WarmslotError(f"{self.endpoint}: {session.error.message}")
+            kind = CLASSES.get(session.error.code, WarmslotError)
+            raise kind(f"{self.endpoint}: {session.error.message}")
         if not session.is_open:
             raise BrokerUnreachable(
                 f"no broker answered at {self.endpoint} within {timeout} s; start one with "
