@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from wire.codec import INLINE_BYTES_MAX, encode
 from wire.errors import Code as ErrorCode
-from wire.messages import Call, Failure, Function, Span, Template, Token, Welcome
+from wire.messages import Call, Cancel, Failure, Function, Span, Template, Token, Welcome
 from wire.payload import Buffer, size_of
 from wire.tables import SenderTable
 
@@ -105,6 +105,19 @@ class Introduced:
             template = self._templates.add(plan.key)
         commands.append(Template(template, plan.call))
         return template
+
+
+def join_cancels(commands: Iterable[Any]) -> tuple[list[Any], list[int]]:
+    """Say the cancels among *commands* in two at most, first; return also whom they cancel."""
+    chosen: dict[bool, list[int]] = {False: [], True: []}
+    others = []
+    for command in commands:
+        if type(command) is Cancel:
+            chosen[command.force] += command.tasks
+        else:
+            others.append(command)
+    joined: list[Any] = [Cancel(tasks, force) for force, tasks in chosen.items() if tasks]
+    return joined + others, chosen[False] + chosen[True]
 
 
 def too_large(owned: Owned, limit: int) -> Failure:

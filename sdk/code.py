@@ -23,6 +23,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
+from itertools import repeat
 from operator import is_
 from typing import Any, Final
 
@@ -241,15 +242,16 @@ def is_installed_object(value: Any) -> bool:
 
 def view_of_function(function: types.FunctionType) -> tuple[Any, ...]:
     """See code, defaults, closure, attributes, and the globals that it names."""
-    found = function.__globals__
-    return (
-        function.__code__,
-        function.__defaults__,
-        *(function.__kwdefaults__ or {}).values(),
-        *(cell_of(cell) for cell in function.__closure__ or ()),
-        *(found.get(name, MISSING) for name in sorted_names(function.__code__)),
-        *function.__dict__.values(),
-    )
+    code = function.__code__
+    find = function.__globals__.get
+    seen = (code, function.__defaults__, *map(find, sorted_names(code), repeat(MISSING)))
+    if function.__kwdefaults__:
+        seen += tuple(function.__kwdefaults__.values())
+    if function.__closure__:
+        seen += tuple(map(cell_of, function.__closure__))
+    if function.__dict__:
+        seen += tuple(function.__dict__.values())
+    return seen
 
 
 def cell_of(cell: types.CellType) -> Any:

@@ -56,6 +56,8 @@ class Connection(Handlers):
         self.endpoint = endpoint
         self.futures: dict[int, TaskFuture] = {}
         self.failures = 0
+        # Of all futures: each has it only for the shortest time.
+        self.condition = threading.Condition()
         now = monotonic()
         self._deferred: dict[TaskFuture, None] = {}
         self._lock = threading.Lock()

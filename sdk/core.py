@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from sdk.call import Introduced, Owned, Payloads, Plan, spans_of, too_large
+from sdk.call import Introduced, Owned, Payloads, Plan, join_cancels, spans_of, too_large
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.messages import (
@@ -81,6 +81,8 @@ class ClientCore:
         self._confirmed = 0
         self._unacknowledged = 0
         self._unacknowledged_bytes = 0
+        self._unacknowledged_max = UNACKNOWLEDGED_TASKS_MAX
+        self._unacknowledged_bytes_max = UNACKNOWLEDGED_BYTES_MAX
         self._outcomes: list[tuple[int, Result, Payloads]] = []
         self._answers: list[tuple[int, bytes]] = []
         self._notes: list[tuple[str, dict[str, Any]]] = []
@@ -231,17 +233,26 @@ class ClientCore:
 
     def flush(self, now: float) -> list[Outgoing]:
         """Return what is to be sent now, in order."""
+        # So much may be kept for us by the broker and by actors that it cannot wait.
+        is_beat_due = (
+            self._is_beat_due
+            or self._unacknowledged > self._unacknowledged_max
+            or self._unacknowledged_bytes > self._unacknowledged_bytes_max
+        )
+        if not (is_beat_due or self._queue or self._commands or self._outgoing):
+            return []
         outgoing, self._outgoing = self._outgoing, []
         if not self.session.is_open:
             return outgoing
         commands, self._commands = self._commands, []
         if self._cancels and any(type(command) is Cancel for command in commands):
-            commands = self._join_cancels(commands)
+            commands, canceled = join_cancels(commands)
+            self._cancels_sent.append((self.session.sent + 1, canceled))
         if self._queue:
             commands, payloads = self._add_calls(commands, outgoing, now)
         else:
             payloads = []
-        if not commands and not outgoing and (self._is_beat_due or self._must_acknowledge()):
+        if is_beat_due and not commands and not outgoing:
             commands = [Beat()]
         if commands:
             self._emit(commands, payloads, outgoing, now)
@@ -302,6 +313,8 @@ class ClientCore:
         self._introduced = Introduced(welcome)
         self._there = self._there_bytes = self.queued_bytes = 0
         self._unacknowledged = self._unacknowledged_bytes = self._confirmed = 0
+        self._unacknowledged_max = min(UNACKNOWLEDGED_TASKS_MAX, welcome.window_tasks // 4)
+        self._unacknowledged_bytes_max = min(UNACKNOWLEDGED_BYTES_MAX, welcome.window_bytes // 4)
         self._queue.clear()
         missing = iter(welcome.missing)
         span = next(missing, None)
@@ -474,27 +487,6 @@ class ClientCore:
         outgoing.append((self.session.frame(commands, now), payloads))
         self._is_beat_due = False
         self._unacknowledged = self._unacknowledged_bytes = 0
-
-    def _join_cancels(self, commands: list[Any]) -> list[Any]:
-        """Say the cancels in two commands at most, and remember in which frame."""
-        chosen: dict[bool, list[int]] = {False: [], True: []}
-        others = []
-        for command in commands:
-            if type(command) is Cancel:
-                chosen[command.force] += command.tasks
-            else:
-                others.append(command)
-        joined = [Cancel(tasks, force) for force, tasks in chosen.items() if tasks]
-        self._cancels_sent.append((self.session.sent + 1, chosen[False] + chosen[True]))
-        return [*joined, *others]
-
-    def _must_acknowledge(self) -> bool:
-        """Tell whether the broker and the actors keep so much for us that it cannot wait."""
-        welcome = self.session.welcome
-        assert welcome is not None
-        return self._unacknowledged_bytes > min(
-            UNACKNOWLEDGED_BYTES_MAX, welcome.window_bytes // 4
-        ) or self._unacknowledged > min(UNACKNOWLEDGED_TASKS_MAX, welcome.window_tasks // 4)
 
     def _note(self, event: str, **fields: Any) -> None:
         self._notes.append((event, fields))

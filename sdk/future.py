@@ -34,8 +34,17 @@ class TaskFuture(Future[Any]):
     """The outcome of a task, which is there now or later."""
 
     def __init__(self, connection: "Connection", name: str) -> None:
-        """Belong to *connection*; users get theirs from `submit`."""
-        super().__init__()
+        """Belong to *connection*; users get theirs from `submit`.
+
+        The base class makes a condition and two lists for each future, and collecting them is most
+        of what a submit costs: here a connection has one condition, and lists come when asked for.
+        """
+        self._condition = connection.condition
+        self._state = "PENDING"
+        self._result = None
+        self._exception = None
+        self._waiters_made: list[Any] | None = None
+        self._callbacks_made: list[Callable[[Future[Any]], object]] | None = None
         # Which actor ran the task, HOST/INDEX; empty as long as that is not known.
         self.actor = ""
         self.attempt = 0
@@ -136,6 +145,34 @@ class TaskFuture(Future[Any]):
             "a TaskFuture can be an argument, or lie in a list, tuple or dict of the arguments, "
             "where its result takes its place; elsewhere it cannot be sent"
         )
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        """Return who waits with `concurrent.futures.wait`; the base class appends to it."""
+        if self._waiters_made is None:
+            self._waiters_made = []
+        return self._waiters_made
+
+    @property
+    def _done_callbacks(self) -> list[Callable[[Future[Any]], object]]:
+        """Return the callbacks; the base class appends to it under the condition."""
+        if self._callbacks_made is None:
+            self._callbacks_made = []
+        return self._callbacks_made
+
+    def set_result(self, result: Any) -> None:
+        """Settle, as the base class does, at the price of what there is to tell."""
+        condition = self._condition
+        with condition:
+            if self._state in DONE:
+                raise concurrent.futures.InvalidStateError(f"{self._state}: {self!r}")
+            self._result = result
+            self._state = FINISHED
+            for waiter in self._waiters_made or ():
+                waiter.add_result(self)
+            condition.notify_all()
+        if self._callbacks_made is not None:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
 
     # --- for the connection
 

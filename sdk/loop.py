@@ -7,13 +7,12 @@ descriptor again.
 """
 
 import os
-import select
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from math import ceil
+from threading import get_ident
 from time import monotonic
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from zmq.backend import Socket as RawSocket
 from sdk.call import Payloads
 from sdk.core import ClientCore
 from sdk.errors import ClientClosed
-from sdk.wakeup import Wakeup
+from sdk.wakeup import NAP_MAX_S, Sleep
 from wire.codec import check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.messages import Result
@@ -31,11 +30,15 @@ from wire.payload import Buffer, size_of
 
 NOBLOCK: Final = 1
 SNDMORE: Final = 2
+# Plain numbers: every operation of pyzmq's enums costs more than the call that it is for.
+POLLIN: Final = int(zmq.POLLIN)
+POLLOUT: Final = int(zmq.POLLOUT)
+EVENTS: Final = int(zmq.EVENTS)
+RCVMORE: Final = int(zmq.RCVMORE)
 # Below this pyzmq copies anyway, and its own bookkeeping costs more than the copy.
 COPY_BYTES_MAX: Final = 65_536
 # How long the daemon leaves the socket alone after a caller has read it.
 NAP_S: Final = 0.005
-NAP_MAX_S: Final = 1.0
 # How long a caller that may not read sleeps before it asks again whether it may.
 SLEEP_S: Final = 0.25
 LOOK_S: Final = 0.5
@@ -78,7 +81,8 @@ class Loop:
         self.refusal = ""
         # How many calls were settled, and who waits for more.
         self.settled = 0
-        self.changed = threading.Condition(threading.Lock())
+        self._changing = threading.Lock()
+        self._changed = threading.Condition(self._changing)
         self._sleepers = 0
         self._handlers = handlers
         self._context = zmq.Context()
@@ -94,8 +98,9 @@ class Loop:
         self._borrows = 0
         self._waiters = 0
         self._is_settling = False
-        # Somebody may sleep on the descriptor: a send that eats its edge must wake him.
-        self._is_watched = False
+        # Who may sleep on the descriptor: a call that eats its edge must wake him.
+        self._reader_watches = False
+        self._daemon_watches = False
         self._is_napping_long = False
         self._is_stopped = False
         self._look_at = monotonic() + LOOK_S
@@ -115,7 +120,8 @@ class Loop:
 
     def flush(self, now: float) -> None:
         """Send what the core has to say. The lock must be held; call `settle` without it."""
-        if self._flush(now) and self._is_watched and self._get(zmq.EVENTS) & zmq.POLLIN:
+        is_watched = self._reader_watches or self._daemon_watches
+        if self._flush(now) and is_watched and self._get(EVENTS) & POLLIN:
             self._wake()
         if self.core.has_news:
             self._take()
@@ -147,10 +153,13 @@ class Loop:
 
     def count(self, settled: int) -> None:
         """Say that so many more futures are done."""
-        with self.changed:
+        with self._changing:
             self.settled += settled
             if self._sleepers:
-                self.changed.notify_all()
+                self._changed.notify_all()
+        if self._reader and self._reader != get_ident():
+            # He sleeps on the socket, and what he waits for came another way.
+            self._reader_sleep.wake()
 
     def wait(
         self,
@@ -164,23 +173,27 @@ class Loop:
 
         *task* is the only one that *is_done* asks for, and *sleep* what its outcome interrupts.
         """
+        if is_done():
+            return True
+        self.check_usable()
         deadline = None if timeout is None else monotonic() + timeout
-        with self.changed:
+        with self._changing:
             self._waiters += 1
         try:
-            while not is_done():
-                self.check_usable()
-                if self._reader == threading.get_ident():
+            while True:
+                if self._reader == get_ident():
                     self._read(is_done, deadline, task)
                 elif self._reading.acquire(blocking=False):
                     self._borrow(is_done, deadline, task)
                 else:
                     self._sleep(is_done, deadline, sleep)
+                if is_done():
+                    return True
                 if deadline is not None and monotonic() >= deadline:
-                    return is_done()
-            return True
+                    return False
+                self.check_usable()
         finally:
-            with self.changed:
+            with self._changing:
                 self._waiters -= 1
 
     def close(self) -> None:
@@ -207,15 +220,16 @@ class Loop:
 
     def _borrow(self, is_done: Callable[[], bool], deadline: float | None, task: int) -> None:
         """Read in the place of the daemon."""
-        self._reader = threading.get_ident()
+        self._reader = get_ident()
         self._borrows += 1
         try:
             self._read(is_done, deadline, task)
         finally:
             self._reader = 0
             self._reading.release()
-            # Who sleeps meanwhile must not wait until the daemon wakes up by itself.
-            if self._is_napping_long or self._waiters > 1:
+            # Who sleeps meanwhile must not wait until the daemon wakes up by itself, and the
+            # daemon must not sleep on a descriptor whose edge was eaten here.
+            if self._is_napping_long or self._waiters > 1 or self._daemon_watches:
                 self._daemon_sleep.wake()
 
     def _sleep(
@@ -229,10 +243,10 @@ class Loop:
         if sleep is not None:
             sleep(timeout)
         else:
-            with self.changed:
+            with self._changing:
                 if not is_done():
                     self._sleepers += 1
-                    self.changed.wait(timeout)
+                    self._changed.wait(timeout)
                     self._sleepers -= 1
         if not is_done():
             self.settle()
@@ -258,10 +272,12 @@ class Loop:
         woken = False
         while not self._is_stopped and not self._is_borrowed():
             is_dry = self._turn(-1, woken=woken)
+            self._daemon_watches = is_dry
             self.settle()
             woken = False
             if is_dry and not self._is_borrowed() and not self._is_stopped:
                 woken = self._daemon_sleep.until(min(self.core.deadline(), self._look_at))
+            self._daemon_watches = False
 
     def _nap(self) -> None:
         """Leave the socket alone until no caller has borrowed it for a while."""
@@ -283,19 +299,32 @@ class Loop:
     def _read(self, is_done: Callable[[], bool], deadline: float | None, task: int) -> None:
         """Receive and settle until *is_done* or *deadline*."""
         woken = False
+        is_dry = self._is_quiet()
         while True:
-            is_dry = self._turn(task, woken=woken)
-            self.settle()
-            woken = False
-            if is_done() or self._is_stopped:
-                return
-            if deadline is not None and monotonic() >= deadline:
-                return
             if is_dry:
                 until = min(self.core.deadline(), self._look_at)
                 woken = self._reader_sleep.until(
                     until if deadline is None else min(until, deadline)
                 )
+            is_dry = self._turn(task, woken=woken)
+            self.settle()
+            woken = False
+            if is_done() or self._is_stopped:
+                break
+            if deadline is not None and monotonic() >= deadline:
+                break
+        self._reader_watches = False
+
+    def _is_quiet(self) -> bool:
+        """Tell whether the reader may sleep at once, as after most submits; cheaper than a turn."""
+        with self.lock:
+            self._reader_watches = is_quiet = (
+                not self.has_unsettled
+                and not self._is_stopped
+                and self.core.session.is_open
+                and not self._get(EVENTS) & POLLIN
+            )
+        return is_quiet
 
     def _turn(self, task: int, *, woken: bool) -> bool:
         """Receive what is there, up to the outcome of *task*; tell whether nothing is left."""
@@ -303,7 +332,7 @@ class Loop:
             if self._is_stopped:
                 return True
             core, recv, now = self.core, self._recv, monotonic()
-            self._is_watched = is_dry = False
+            is_dry = False
             for count in range(MESSAGES_A_TURN_MAX):
                 try:
                     control = recv(NOBLOCK)
@@ -319,13 +348,17 @@ class Loop:
                     break
             if now >= core.deadline():
                 core.tick(now)
-            if self._flush(now) and is_dry and self._get(zmq.EVENTS) & zmq.POLLIN:
+            if self._flush(now) and is_dry and self._get(EVENTS) & POLLIN:
                 is_dry = False
-            self._take()
+            if core.has_news:
+                self._take()
             if now >= self._look_at:
                 self._look_at = now + LOOK_S
                 self._rest.append(partial(self._handlers.look, now))
-            self._is_watched = is_dry
+            if self._reader == get_ident():
+                self._reader_watches = is_dry
+            else:
+                self._daemon_watches = is_dry
         return is_dry
 
     def _receive(self, control: bytes, now: float) -> None:
@@ -333,12 +366,14 @@ class Loop:
         payloads: list[Buffer] = []
         try:
             frame = decode_broker(control)
-            if any(type(command) is Result and command.frames for command in frame.commands):
-                while self._get(zmq.RCVMORE):
-                    payloads.append(self._recv(NOBLOCK, copy=False).buffer)
-                check_payloads(frame, payloads)
+            for command in frame.commands:
+                if type(command) is Result and command.frames:
+                    while self._get(RCVMORE):
+                        payloads.append(self._recv(NOBLOCK, copy=False).buffer)
+                    check_payloads(frame, payloads)
+                    break
         except RemoteProtocolError as error:
-            while self._get(zmq.RCVMORE):
+            while self._get(RCVMORE):
                 self._recv(NOBLOCK)
             if error.fatal:
                 self.core.refuse(error.code, error.message)
@@ -351,22 +386,21 @@ class Loop:
 
     def _look_at_connection(self, now: float) -> bool:
         """Tell the core whether there is a connection, and the caller whether a message came."""
-        events = self._get(zmq.EVENTS)
-        if events & zmq.POLLOUT:
+        events = self._get(EVENTS)
+        if events & POLLOUT:
             self.core.connected(now)
         elif self.core.session.is_open:
             self.core.broken(now)
-        return bool(events & zmq.POLLIN)
+        return bool(events & POLLIN)
 
     def _take(self) -> None:
         """Take from the core what is to be given out."""
         core = self.core
-        if core.has_news:
-            self._unsettled.extend(core.take_outcomes())
-            for request, body in core.take_answers():
-                self._rest.append(partial(self._handlers.answer, request, body))
-            for event, fields in core.take_notes():
-                self._rest.append(partial(self._handlers.note, event, fields))
+        self._unsettled.extend(core.take_outcomes())
+        for request, body in core.take_answers():
+            self._rest.append(partial(self._handlers.answer, request, body))
+        for event, fields in core.take_notes():
+            self._rest.append(partial(self._handlers.note, event, fields))
 
     # --- sending
 
@@ -401,43 +435,6 @@ class Loop:
             self._reader_sleep.wake()
 
 
-class Sleep:
-    """One thread's way of sleeping on the socket's descriptor, or on nothing but `wake`."""
-
-    def __init__(self, descriptor: int) -> None:
-        """Watch *descriptor* for reading."""
-        self._descriptor = descriptor
-        self._wakeup = Wakeup()
-        self._both = select.poll()
-        self._both.register(descriptor, select.POLLIN)
-        self._both.register(self._wakeup.fd, select.POLLIN)
-        self._alone = select.poll()
-        self._alone.register(self._wakeup.fd, select.POLLIN)
-
-    def until(self, deadline: float) -> bool:
-        """Sleep; tell whether the descriptor woke us."""
-        timeout_s = min(max(0.0, deadline - monotonic()), NAP_MAX_S)
-        is_woken = False
-        # Rounded up: a sleep that ends too early would find nothing due and spin.
-        for descriptor, _ in self._both.poll(ceil(timeout_s * 1000.0)):
-            if descriptor == self._descriptor:
-                is_woken = True
-            else:
-                self._wakeup.clear()
-        return is_woken
-
-    def nap(self, duration_s: float) -> bool:
-        """Sleep without looking at the socket; tell whether `wake` ended it."""
-        if self._alone.poll(ceil(duration_s * 1000.0)):
-            self._wakeup.clear()
-            return True
-        return False
-
-    def wake(self) -> None:
-        """End the sleep, or the next one."""
-        self._wakeup.set()
-
-
 def open_dealer(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
     """Connect a DEALER as protocol.md section 5 wants it; raise ValueError for a bad endpoint."""
     dealer: zmq.Socket[bytes] = context.socket(zmq.DEALER)
@@ -462,6 +459,9 @@ LOOPS: weakref.WeakSet[Loop] = weakref.WeakSet()
 def _refuse_in_child() -> None:
     """Tell a forked child that it has none of the threads and must not touch the sockets."""
     for loop in list(LOOPS):
+        # Another thread may have had them, which is not here.
+        loop.lock = threading.Lock()
+        loop._changing = threading.Lock()  # noqa: SLF001
         loop.refusal = (
             "this client belongs to the process that this one was forked from; "
             "make a Client of your own after the fork"

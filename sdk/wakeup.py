@@ -1,7 +1,14 @@
-"""Wake a thread that sleeps on file descriptors: an eventfd where there is one, else a pipe."""
+"""Sleep on file descriptors, and be woken: by an eventfd where there is one, else by a pipe."""
 
 import os
+import select
 from contextlib import suppress
+from math import ceil
+from time import monotonic
+from typing import Final
+
+# Nobody sleeps for longer without looking at the clock.
+NAP_MAX_S: Final = 1.0
 
 
 class Wakeup:
@@ -34,3 +41,40 @@ class Wakeup:
         self.fd = self._write_fd = -1
         for descriptor in descriptors - {-1}:
             os.close(descriptor)
+
+
+class Sleep:
+    """One thread's way of sleeping on the socket's descriptor, or on nothing but `wake`."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Watch *descriptor* for reading."""
+        self._descriptor = descriptor
+        self._wakeup = Wakeup()
+        self._both = select.poll()
+        self._both.register(descriptor, select.POLLIN)
+        self._both.register(self._wakeup.fd, select.POLLIN)
+        self._alone = select.poll()
+        self._alone.register(self._wakeup.fd, select.POLLIN)
+
+    def until(self, deadline: float) -> bool:
+        """Sleep; tell whether the descriptor woke us."""
+        timeout_s = min(max(0.0, deadline - monotonic()), NAP_MAX_S)
+        is_woken = False
+        # Rounded up: a sleep that ends too early would find nothing due and spin.
+        for descriptor, _ in self._both.poll(ceil(timeout_s * 1000.0)):
+            if descriptor == self._descriptor:
+                is_woken = True
+            else:
+                self._wakeup.clear()
+        return is_woken
+
+    def nap(self, duration_s: float) -> bool:
+        """Sleep without looking at the socket; tell whether `wake` ended it."""
+        if self._alone.poll(ceil(duration_s * 1000.0)):
+            self._wakeup.clear()
+            return True
+        return False
+
+    def wake(self) -> None:
+        """End the sleep, or the next one."""
+        self._wakeup.set()

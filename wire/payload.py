@@ -78,7 +78,7 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text.rstrip()}\n"""'
 
 
-class Dumped(Struct, frozen=True):
+class Dumped(Struct, frozen=True, gc=False):
     """A value as body and frames; not portable when it holds code of this Python version."""
 
     body: bytes

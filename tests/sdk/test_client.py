@@ -763,3 +763,31 @@ def test_a_future_is_a_future(client):
     assert isinstance(future, concurrent.futures.Future)
     assert isinstance(future, TaskFuture)
     assert future.result(TIMEOUT_S) == 1
+
+
+def test_a_cancel_wakes_the_thread_that_reads(client, broker):
+    future = client.submit(identity, "later")
+    broker.left.get(timeout=TIMEOUT_S)
+    caught = []
+    waiting = threading.Thread(
+        target=lambda: caught.append(gather([future], return_exceptions=True, timeout=TIMEOUT_S))
+    )
+    waiting.start()
+
+    future.cancel()
+    # The heartbeat alone would wake it after half a second.
+    waiting.join(0.4)
+
+    assert not waiting.is_alive()
+    assert isinstance(caught[0][0], TaskCanceled)
+
+
+def test_what_is_left_in_the_socket_is_read_by_the_daemon(client):
+    done = threading.Event()
+    for _ in range(20):
+        done.clear()
+        first, second = client.submit(identity, 1), client.submit(identity, 2)
+        second.add_done_callback(lambda _: done.set())
+
+        assert first.result(TIMEOUT_S) == 1
+        assert done.wait(0.3)
