@@ -14,7 +14,7 @@ from actor.inventory import make_beat, make_hello
 from actor.labels import merge_labels
 from actor.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, StopOrder, Warmth
 from actor.outcomes import Outcomes, failure_timeout, failure_too_large
-from actor.settings import SLOT, Settings
+from actor.settings import Settings
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import Labels, satisfies_all
 from wire.messages import (
@@ -99,14 +99,15 @@ class ActorCore:
         return not (self.mailbox.held or self.outcomes.kept or self.session.is_open)
 
     @property
-    def may_be_over(self) -> bool:
-        """Tell cheaply whether it is worth asking how the actor ends."""
-        return self.is_draining or bool(self.exit_reason) or self.session.error is not None
-
-    @property
-    def is_full(self) -> bool:
-        """Tell whether every plain slot is held."""
-        return len(self.mailbox.holders) >= self.mailbox.capacity[SLOT]
+    def is_silent(self) -> bool:
+        """Tell whether nothing waits to be said, credit and heartbeats apart."""
+        return not (
+            self.outcomes.has_fresh
+            or self._commands
+            or self.outcomes.settled
+            or self._notes
+            or self._labels_said != self.labels_version
+        )
 
     @property
     def failure(self) -> Error | None:

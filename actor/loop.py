@@ -157,7 +157,9 @@ class Loop:
             ready = zmq_poll(watched, int(wait_s * 1000.0) + 1 if wait_s > 0.0 else 0)
             can_receive = bool(ready) and any(which is self._socket for which, _ in ready)
             run = self.turn(can_receive=can_receive)
-            if core.may_be_over and (core.is_drained or core.failure or core.exit_reason):
+            if (core.is_draining or core.exit_reason or core.session.error is not None) and (
+                core.is_drained or core.failure or core.exit_reason
+            ):
                 return self._end()
             if run is not None and not self._run_here(run):
                 return None
@@ -251,8 +253,12 @@ class Loop:
         here = self._start(core.take_starts())
         for order in core.take_stops():
             self.slots.stop(order)
-        if here is not None and now < self._flush_by and here.assignment.recipe.run_s < BRIEF_S:
-            return here
+        if here is not None:
+            recipe = here.assignment.recipe
+            if now < self._flush_by and recipe.run_s < BRIEF_S:
+                return here
+            if recipe.is_plain and core.is_silent:
+                return here
         self._flush_by = now + GATHER_S
         outgoing = core.flush(now)
         if outgoing:
@@ -268,7 +274,7 @@ class Loop:
         """Start what the core says, the last in this thread where no slot is left after it."""
         if not starts:
             return None
-        here = starts.pop() if self._has_guard and self.core.is_full else None
+        here = starts.pop() if self._has_guard and self.core.mailbox.is_full else None
         for assignment in starts:
             self.slots.start(assignment)
         return self.slots.prepare(here) if here is not None else None

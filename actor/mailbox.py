@@ -263,6 +263,11 @@ class Mailbox:
         """Tell whether there are only plain slots here, and only tasks of one."""
         return not (self.unusual or self.residents.by_id or self.has_types)
 
+    @property
+    def is_full(self) -> bool:
+        """Tell whether every plain slot is held."""
+        return len(self.holders) >= self.capacity[SLOT]
+
     def put(self, assignment: Assignment) -> None:
         """Let *assignment* wait behind the others."""
         self.held[assignment.token] = assignment

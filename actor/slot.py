@@ -7,13 +7,12 @@ both see their run as `current_task()`.
 
 import asyncio
 import contextvars
-import inspect
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from actor.board import Board
-from actor.code import CodeCache, is_async
+from actor.code import CodeCache, Loaded, is_async
 from actor.context import Identity, Run
 from actor.environment import Environments, Resident
 from actor.mailbox import Assignment, Buffer, StopOrder, Warmth
@@ -149,11 +148,13 @@ class Slots:
         if call.environment is not None:
             run.resident = self._resident(assignment)
         if call.function:
-            function = self._function(assignment)
+            loaded = self._function(assignment)
+            function, goes_to_loop = loaded.call, loaded.is_async
         else:
             assert run.resident is not None
             function = getattr(run.resident.instance, call.method)
-        if is_async(function):
+            goes_to_loop = is_async(function)
+        if goes_to_loop:
             self._events.call(self._begin_async, run)
             return None
         if run.is_canceled_flag:
@@ -161,7 +162,7 @@ class Slots:
         args, kwargs = self._arguments(assignment)
         value = function(*args, **kwargs)
         del args, kwargs
-        if inspect.isawaitable(value):
+        if hasattr(type(value), "__await__"):
             value = self._events.wait(value)
         return pack(value)
 
@@ -198,7 +199,7 @@ class Slots:
             if call.environment is not None and run.resident is None:
                 run.resident = self.environments.find(call.environment.id)
             if call.function:
-                function = self._function(assignment)
+                function = self._function(assignment).call
             else:
                 assert run.resident is not None
                 function = getattr(run.resident.instance, call.method)
@@ -207,12 +208,12 @@ class Slots:
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
             return describe(error)
 
-    def _function(self, assignment: Assignment) -> Callable[..., Any]:
+    def _function(self, assignment: Assignment) -> Loaded:
         """Return the function of *assignment*, unpickling it the first time."""
         recipe = assignment.recipe
         assert recipe.code is not None
         try:
-            return self._code.load(recipe.call.function, recipe.code).call
+            return self._code.load(recipe.call.function, recipe.code)
         except ImportError as error:
             raise self._not_here(error) from error
 

@@ -11,14 +11,15 @@ Control flow stands here. What it works on has files of its own: `task`, `peers`
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
-from broker import explain, lifecycle, liveness, placement, recovery, sessions
+from broker import explain, lifecycle, liveness, placement, recovery, sessions, submission
 from broker.backlog import Backlog
 from broker.outbox import Outbox, Send
 from broker.peers import Actor, Client, Host, Session, is_owned
 from broker.settings import Settings
-from broker.task import TRIES_MAX, Ending, Event, FunctionBlob, State, Task
+from broker.task import Ending, FunctionBlob, State, Task
 from wire import codec
 from wire.codec import CARRIERS
 from wire.errors import Code, RemoteProtocolError
@@ -93,7 +94,7 @@ class Broker:
         self.say = self.outbox.say
         self._notes: list[Note] = []
         self._handlers: dict[type, Callable[[Session, Any, Sequence[Any], float], None]] = {
-            Submit: self._submit,
+            Submit: partial(submission.submit, self),
             Outcome: self._outcome,
             Credit: self._credit,
             Beat: self._nothing,
@@ -115,20 +116,14 @@ class Broker:
     def receive(self, rid: bytes, frame: Frame[Any], payloads: Sequence[Any], now: float) -> None:
         """Act on one message."""
         session = self.sessions.get(rid)
-        first = frame.commands[0] if frame.commands else None
-        role = HELLOS.get(type(first))
-        if role is not None:
-            sessions.open_session(self, rid, session, role, frame, now)
-            return
-        if session is None or frame.epoch != self.epoch or frame.session > session.number:
-            self.who(rid, frame.session)
-            return
-        if frame.session < session.number or frame.number <= session.received:
-            return  # Older, or a repetition.
-        if frame.number != session.received + 1 or frame.received > session.sent:
-            self.note("session_gap", role=session.role, number=frame.number)
-            self.close(session, now)
-            self.who(rid, frame.session)
+        if (
+            session is None
+            or frame.number != session.received + 1
+            or frame.epoch != self.epoch
+            or frame.session != session.number
+            or frame.received > session.sent
+        ):
+            self._receive_unexpected(rid, session, frame, now)
             return
         session.received = frame.number
         session.acked = frame.received
@@ -141,6 +136,24 @@ class Broker:
                 # What stood behind it in the frame is lost: both begin anew from what they hold.
                 self.close(session, now)
                 self.who(rid, session.number)
+
+    def _receive_unexpected(
+        self, rid: bytes, session: Session | None, frame: Frame[Any], now: float
+    ) -> None:
+        """Act on what is not the next frame of a session: HELLO, a repetition, a gap."""
+        first = frame.commands[0] if frame.commands else None
+        role = HELLOS.get(type(first))
+        if role is not None:
+            sessions.open_session(self, rid, session, role, frame, now)
+            return
+        if session is None or frame.epoch != self.epoch or frame.session > session.number:
+            self.who(rid, frame.session)
+            return
+        if frame.session < session.number or frame.number <= session.received:
+            return  # Older, or a repetition.
+        self.note("session_gap", role=session.role, number=frame.number)
+        self.close(session, now)
+        self.who(rid, frame.session)
 
     def bad(self, rid: bytes, error: RemoteProtocolError, now: float) -> None:
         """Answer what could not be read or is not allowed; the third strike ends the session."""
@@ -300,81 +313,6 @@ class Broker:
         session.templates_known.put(
             command.slot, sessions.join_template(self, session, command.call)
         )
-
-    def _submit(self, session: Session, command: Submit, own: Sequence[Any], now: float) -> None:
-        client = session.peer
-        assert isinstance(client, Client)
-        template = session.templates_known.get(command.template)
-        if template is None:
-            raise RemoteProtocolError(
-                Code.UNKNOWN_TEMPLATE, f"template {command.template} was not sent"
-            )
-        task = client.tasks.get(command.task)
-        if task is not None and task.state not in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME):
-            if task.state is State.ENDED and all(
-                task is not sent for _, sent, _ in client.unreceived
-            ):
-                lifecycle.deliver(self, task)
-            return
-        if task is None:
-            # What actors offer, and perhaps nobody wants, does not count.
-            if len(client.tasks) - len(self.unclaimed) >= self.settings.window_tasks:
-                raise RemoteProtocolError(
-                    Code.WINDOW_EXCEEDED,
-                    f"more than {self.settings.window_tasks} tasks without an outcome",
-                    fatal=True,
-                )
-            task = client.tasks[command.task] = Task(client, command.task, State.QUEUED, now)
-        task.tries = max(task.tries, min(command.tries, TRIES_MAX))
-        task.template = template
-        task.body = command.body
-        task.frames = own
-        task.size = len(command.body) + sum(map(len, own))
-        client.task_bytes += task.size
-        if task.state is State.QUEUED:
-            self._enter(task, command, now)
-        else:
-            self.unclaimed.pop(task)
-            task.move(Event.CLAIM)
-            if task.state is State.ENDED:
-                lifecycle.deliver(self, task)
-
-    def _enter(self, task: Task, command: Submit, now: float) -> None:
-        """Queue a new task, or say at once why not."""
-        if task.size > self.settings.payload_bytes_max:
-            lifecycle.end(
-                self,
-                task,
-                Code.PAYLOAD_TOO_LARGE,
-                f"the call has {task.size} octets, "
-                f"{self.settings.payload_bytes_max} are allowed here",
-            )
-        elif command.parent is not None and not self._adopt_child(task, command.parent):
-            lifecycle.end(
-                self,
-                task,
-                Code.PARENT_GONE,
-                "the task that submitted this one was given to another actor",
-            )
-        elif command.again and self.window_ends_at is not None:
-            task.state = State.HELD
-            self.held[task] = None
-        elif command.again and task.call.at_most_once:
-            lifecycle.end(
-                self, task, Code.OUTCOME_UNKNOWN, "it was sent before the broker was started again"
-            )
-        else:
-            self.backlog.push(task)
-
-    def _adopt_child(self, task: Task, parent: Token) -> bool:
-        owner = self.tokens.get(parent)
-        if owner is None or not is_owned(owner):
-            # A broker that recovers does not know all parents yet.
-            return self.window_ends_at is not None
-        if owner.children is None:
-            owner.children = []
-        owner.children.append(task)
-        return True
 
     def _cancel(self, session: Session, command: Cancel, own: Sequence[Any], now: float) -> None:
         client = session.peer

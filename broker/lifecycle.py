@@ -103,26 +103,29 @@ def stop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> N
 
 def forget(broker: "Broker", task: Task) -> None:
     """Let go of *task*, acknowledging its outcome to the actor that keeps it."""
-    broker.held.pop(task, None)
-    broker.unclaimed.pop(task, None)
-    if task.state is State.QUEUED:
+    state = task.state
+    if state is State.ENDED or state is State.UNCLAIMED_OUTCOME:
+        actor, token = task.actor, task.token
+        if token is not None and actor is not None and actor.session is not None:
+            actor.session.outcome_acks.append(token)
+            hurry(broker, actor.session, task.ending.size if task.ending else 0)
+    elif state is State.QUEUED:
         broker.backlog.forget(task)
-    ended = task.state is State.ENDED or task.state is State.UNCLAIMED_OUTCOME
-    actor, token = task.actor, task.token
-    if ended and token is not None and actor is not None and actor.session is not None:
-        actor.session.outcome_acks.append(token)
-        hurry(broker, actor.session, task.ending.size if task.ending else 0)
+    elif state is State.HELD:
+        del broker.held[task]
+    if state is State.UNCLAIMED_OUTCOME or state is State.UNCLAIMED_RUN:
+        del broker.unclaimed[task]
     detach(broker, task)
     erase(broker, task)
 
 
 def detach(broker: "Broker", task: Task) -> None:
     """Take the current assignment from *task*, if it has one."""
-    token, actor = task.token, task.actor
+    token = task.token
     if token is not None:
         del broker.tokens[token]
-        if actor is not None:
-            actor.assigned.pop(token, None)
+        if task.actor is not None:
+            task.actor.assigned.pop(token, None)
     task.token = task.actor = None
     task.is_released = task.is_finished = False
 
@@ -189,5 +192,5 @@ def cancel_children(broker: "Broker", task: Task) -> None:
 def hurry(broker: "Broker", session: Session, size: int) -> None:
     """Acknowledge now what is large or has gathered; the rest rides on the next frame."""
     waiting = len(session.outcome_acks) + len(session.outcome_acks_stale)
-    if size >= OUTCOME_ACK_AT_ONCE_BYTES or waiting >= OUTCOME_ACKS_WAITING_MAX:
+    if waiting >= OUTCOME_ACKS_WAITING_MAX or size >= OUTCOME_ACK_AT_ONCE_BYTES:
         broker.outbox.hurry(session)

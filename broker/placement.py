@@ -46,20 +46,24 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     best: Actor | None = None
     best_key: tuple[bool, float, int, int] | None = None
     environment = shape.environment
+    is_alone = len(broker.open_actors) == 1
     gone: list[Actor] = []
     for actor in broker.open_actors:
-        if actor.session is None or actor.is_suspect or not actor.credit.available:
+        credit = actor.credit
+        if actor.session is None or actor.is_suspect or not credit.available:
             gone.append(actor)
             continue
         weight = shape.fit(actor)
-        if weight is None or not actor.credit.covers(shape):
+        if weight is None or not credit.covers(shape):
             continue
         if task.barred and is_barred(task, actor):
             continue
+        if is_alone:
+            return actor
         key = (
-            environment is not None and actor.credit.is_warm(environment),
+            environment is not None and credit.is_warm(environment),
             weight,
-            actor.credit.available,
+            credit.available,
             -actor.used_at,
         )
         if best_key is None or key > best_key:

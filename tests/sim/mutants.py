@@ -14,7 +14,7 @@ import msgspec
 from actor import core as actor_core
 from actor.mailbox import Mailbox
 from actor.outcomes import Outcomes
-from broker import lifecycle, liveness, placement, recovery, sessions, spans
+from broker import lifecycle, liveness, placement, recovery, sessions, spans, submission
 from broker.core import Broker
 from broker.credit import CreditAccount
 from broker.peers import is_owned
@@ -202,12 +202,12 @@ def again_is_not_held() -> Any:
     """Queue at once what a client sends again."""
 
     def make(original: Any) -> Any:
-        def mutated(self: Any, task: Any, command: Any, now: float) -> None:
-            original(self, task, msgspec.structs.replace(command, again=False), now)
+        def mutated(broker: Any, task: Any, command: Any) -> None:
+            original(broker, task, msgspec.structs.replace(command, again=False))
 
         return mutated
 
-    return swap(Broker, "_enter", make)
+    return swap(submission, "enter", make)
 
 
 def nothing_is_adopted() -> Any:

@@ -40,13 +40,19 @@ PURE_BROKER = {
     "core",
     "credit",
     "explain",
+    "lifecycle",
     "limits",
+    "liveness",
+    "outbox",
+    "peers",
     "placement",
     "recovery",
-    "session",
+    "sessions",
+    "spans",
+    "submission",
     "task",
 }
-PURE_ACTOR = {"core", "mailbox"}
+PURE_ACTOR = {"core", "grant", "inventory", "labels", "mailbox", "outcomes", "supervision"}
 IMPURE = (
     "asyncio",
     "logging",

@@ -1,0 +1,92 @@
+"""What SUBMIT does: a new task is queued, or ended at once; one that is there is claimed."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from broker import lifecycle
+from broker.peers import Client, Session, is_owned
+from broker.task import TRIES_MAX, Event, State, Task
+from wire.errors import Code, RemoteProtocolError
+from wire.messages import Submit, Token
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+
+def submit(
+    broker: "Broker", session: Session, command: Submit, own: Sequence[Any], now: float
+) -> None:
+    """Take a call: queue it, hold it, or give it to the client whose it is."""
+    client = session.peer
+    assert isinstance(client, Client)
+    template = session.templates_known.get(command.template)
+    if template is None:
+        raise RemoteProtocolError(
+            Code.UNKNOWN_TEMPLATE, f"template {command.template} was not sent"
+        )
+    task = client.tasks.get(command.task)
+    if task is not None and task.state not in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME):
+        if task.state is State.ENDED and all(task is not sent for _, sent, _ in client.unreceived):
+            lifecycle.deliver(broker, task)
+        return
+    if task is None:
+        # What actors offer, and perhaps nobody wants, does not count.
+        if len(client.tasks) - len(broker.unclaimed) >= broker.settings.window_tasks:
+            raise RemoteProtocolError(
+                Code.WINDOW_EXCEEDED,
+                f"more than {broker.settings.window_tasks} tasks without an outcome",
+                fatal=True,
+            )
+        task = client.tasks[command.task] = Task(client, command.task, State.QUEUED, now)
+    task.tries = max(task.tries, min(command.tries, TRIES_MAX))
+    task.template = template
+    task.body = command.body
+    task.frames = own
+    task.size = len(command.body) + sum(map(len, own))
+    client.task_bytes += task.size
+    if task.state is State.QUEUED:
+        enter(broker, task, command)
+    else:
+        broker.unclaimed.pop(task)
+        task.move(Event.CLAIM)
+        if task.state is State.ENDED:
+            lifecycle.deliver(broker, task)
+
+
+def enter(broker: "Broker", task: Task, command: Submit) -> None:
+    """Queue a new task, or say at once why not."""
+    if task.size > broker.settings.payload_bytes_max:
+        lifecycle.end(
+            broker,
+            task,
+            Code.PAYLOAD_TOO_LARGE,
+            f"the call has {task.size} octets, "
+            f"{broker.settings.payload_bytes_max} are allowed here",
+        )
+    elif command.parent is not None and not adopt_child(broker, task, command.parent):
+        lifecycle.end(
+            broker,
+            task,
+            Code.PARENT_GONE,
+            "the task that submitted this one was given to another actor",
+        )
+    elif command.again and broker.window_ends_at is not None:
+        task.state = State.HELD
+        broker.held[task] = None
+    elif command.again and task.call.at_most_once:
+        lifecycle.end(
+            broker, task, Code.OUTCOME_UNKNOWN, "it was sent before the broker was started again"
+        )
+    else:
+        broker.backlog.push(task)
+
+
+def adopt_child(broker: "Broker", task: Task, parent: Token) -> bool:
+    owner = broker.tokens.get(parent)
+    if owner is None or not is_owned(owner):
+        # A broker that recovers does not know all parents yet.
+        return broker.window_ends_at is not None
+    if owner.children is None:
+        owner.children = []
+    owner.children.append(task)
+    return True
