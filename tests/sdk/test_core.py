@@ -527,6 +527,16 @@ def test_a_query_is_answered():
     assert talk.core.take_answers() == [(request, encode({"what": "status"}))]
 
 
+def test_a_question_about_a_call_does_not_overtake_it():
+    talk = Conversation()
+    task = talk.submit()
+    talk.core.query("explain", str(task), 0.0)
+
+    talk.turn()
+
+    assert kinds(talk.frames)[-1] == ["Function", "Template", "Submit", "Query"]
+
+
 def test_a_query_without_an_answer_is_asked_again():
     talk = Conversation().turn()
     talk.broker.is_deaf = True
@@ -694,3 +704,23 @@ def test_a_template_names_what_it_is_for():
 
     template = next(c for c in talk.broker.heard if isinstance(c, Template))
     assert (template.call.name, template.call.priority) == ("resize", 3)
+
+
+def test_a_later_frame_that_does_not_leave_takes_nothing_back():
+    talk = Conversation()
+    talk.submit()
+    talk.turn()
+    talk.broker.restart(2_000)
+    talk.core.broken(talk.now)
+    talk.core.tick(1.0)
+    [(hello, _)] = talk.core.flush(1.0)
+    for reply in talk.broker.hear(hello, ()):
+        talk.receive(reply)
+    unsent = [frame for frame, _ in talk.core.flush(1.0)]
+    assert any(isinstance(c, Submit) for frame in unsent for c in frame.commands)
+    talk.core.broken(1.0, unsent)
+
+    talk.now = 1.0
+    talk.reopen(epoch=3_000)
+
+    assert [s.again for s in talk.broker.submits] == [False, True]
