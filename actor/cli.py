@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 from actor.builtin import builtin_labels
 from actor.host import Host
+from actor.labels import add_value
 from actor.logs import configure_logs
 from actor.names import NameTaken, hold_name
 from actor.settings import ENDPOINT_DEFAULT, HostSettings
@@ -109,7 +110,7 @@ def add_place(parser: Parser) -> None:
         action="append",
         default=[],
         help="what the actors offer, to be desired by tasks; a value is read as bool, int, float,"
-        " then string, and KEY=str:512 forces a string; may be repeated",
+        " then string, and KEY=str:512 forces a string; may be repeated, for one KEY as well",
     )
 
 
@@ -141,8 +142,17 @@ def split_environment(name: str) -> list[str]:
 
 
 def read_labels(typed: Sequence[str], inherited: Sequence[str]) -> Labels:
-    """Return the labels typed, over those inherited; raise ValueError for a bad one."""
-    return dict(parse_label(text) for text in (*inherited, *typed))
+    """Return the labels typed, over those inherited; raise ValueError for a bad one.
+
+    A key that one source names more than once has all these values.
+    """
+    labels: Labels = {}
+    for source in (inherited, typed):
+        own: Labels = {}
+        for key, value in map(parse_label, source):
+            own[key] = add_value(own.get(key), value)
+        labels |= own
+    return labels
 
 
 def endpoint(text: str) -> str:

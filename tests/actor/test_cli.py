@@ -86,6 +86,16 @@ def test_options_reach_the_host(started):
     assert settings.labels["host"] == "gpu1"
 
 
+def test_a_label_that_is_said_twice_has_both_values(started, monkeypatch):
+    monkeypatch.setenv("WARMSLOT_LABEL", "model=v1,zone=eu,zone=us")
+
+    cli.main(["--label", "model=v2", "--label", "model=v3", "--label", "model=v2"])
+
+    (settings,) = started
+    assert settings.labels["model"] == ["v2", "v3"]
+    assert settings.labels["zone"] == ["eu", "us"]
+
+
 def test_each_option_is_an_environment_variable_that_the_command_line_overrides(
     started, monkeypatch
 ):
