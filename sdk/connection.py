@@ -243,7 +243,11 @@ class Connection(Handlers):
 
     def explain(self, number: int, timeout: float | None) -> dict[str, Any]:
         """Ask why a task is where it is."""
-        return self.query("explain", str(number), timeout)
+        answer = self.query("explain", str(number), timeout)
+        if answer["state"] == "unknown" and not self.core.is_sent(number):
+            answer["state"] = "waiting"
+            answer["reason"] = "it waits in this process until the broker takes more of its tasks"
+        return answer
 
     # --- what the loop tells
 

@@ -249,7 +249,11 @@ class ClientCore:
             commands, canceled = join_cancels(commands)
             self._cancels_sent.append((self.session.sent + 1, canceled))
         if self._queue:
+            # A question may be about a call that is only sent now.
+            asked = [command for command in commands if type(command) is Query]
+            commands = [command for command in commands if type(command) is not Query]
             commands, payloads = self._add_calls(commands, outgoing, now)
+            commands += asked
         else:
             payloads = []
         if is_beat_due and not commands and not outgoing:
