@@ -311,8 +311,10 @@ HIDDEN: Final = frozenset(
         "__dataclass_params__",
         "__dict__",
         "__doc__",
+        "__firstlineno__",
         "__module__",
         "__slotnames__",
+        "__static_attributes__",
         "__weakref__",
         "_abc_impl",
     }
