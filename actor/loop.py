@@ -42,9 +42,9 @@ COPY_BYTES_MAX: Final = 65_536
 EXIT_REFUSED: Final = 3
 EXIT_FORCED: Final = 4
 # After so long a guard takes the lead from a leader that runs a task.
-GUARD_S: Final = 0.004
+GUARD_S: Final = 0.01
 # After so many looks at nothing a guard sleeps until it is called.
-GUARD_LOOKS: Final = 50
+GUARD_LOOKS: Final = 20
 # Outcomes wait for one more run of a function that took less than this lately, and so long at most.
 BRIEF_S: Final = 0.000_1
 GATHER_S: Final = 0.000_3
