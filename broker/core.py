@@ -286,6 +286,9 @@ class Broker:
             self._handlers[kind](session, command, own, now)
         if at != len(payloads):
             raise RemoteProtocolError(Code.BAD_FRAME, "more payload frames than commands speak of")
+        if session.beat_holding is not None:
+            holding, session.beat_holding = session.beat_holding, None
+            self._compare(session, holding, now)
 
     def _nothing(self, session: Session, command: Beat, own: Sequence[Any], now: float) -> None: ...
 
@@ -345,14 +348,22 @@ class Broker:
         if actor.offer(command.labels_version, command.labels):
             self.backlog.wake()
         self._credit(session, command.credit, own, now)
-        if actor.assigned:
-            held = set(command.holding)
-            for token, task in actor.assigned.items():
-                if task.frame <= session.acked and token not in held and not task.is_finished:
-                    self.note("divergence", actor=actor.name, task=task.name)
-                    self.close(session, now)
-                    self.who(session.rid, session.number)
-                    return
+        session.beat_holding = command.holding
+
+    def _compare(self, session: Session, holding: Sequence[Token], now: float) -> None:
+        """End a session whose actor has received an assignment and neither holds nor ended it.
+
+        A heartbeat speaks of the state after its frame, in which outcomes may stand behind it.
+        """
+        actor = session.peer
+        assert isinstance(actor, Actor)
+        held = set(holding)
+        for token, task in actor.assigned.items():
+            if task.frame <= session.acked and token not in held and not task.is_finished:
+                self.note("divergence", actor=actor.name, task=task.name)
+                self.close(session, now)
+                self.who(session.rid, session.number)
+                return
 
     def _labels(
         self, session: Session, command: LabelsChanged, own: Sequence[Any], now: float

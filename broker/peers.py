@@ -26,6 +26,7 @@ class Session:
 
     __slots__ = (
         "acked",
+        "beat_holding",
         "commands",
         "functions_known",
         "functions_told",
@@ -65,6 +66,8 @@ class Session:
         # does).
         self.mark_sent = 0
         self.mark_at = now
+        # What the heartbeat in the frame that is being read says that the actor holds.
+        self.beat_holding: Sequence[Token] | None = None
         self.commands: list[object] = []
         self.payloads: list[bytes] = []
         self.sealed: list[tuple[list[object], list[bytes]]] = []

@@ -424,15 +424,27 @@ def test_what_an_actor_says_behind_bye_counts_no_more(talk):
     assert talk.state(client, 7) == "queued"
 
 
-def test_what_stands_behind_a_divergent_beat_counts_no_more(talk):
-    actor = talk.actor(free=1)
-    talk.client().submits(7)
-    assert len(assigned(actor)) == 1
+def test_a_heartbeat_speaks_of_the_state_after_its_frame(talk):
+    """Section 7.14: an outcome may stand behind the beat that does not hold it any more."""
+    actor, client = talk.actor(free=1), talk.client()
+    client.submits(1)
+    (assign,) = actor.takes(Assign)
+    actor.says(
+        ActorBeat(Credit(1), 1, {}, []), Outcome(1000, assign.number, Status.RESULT, b"done")
+    )
+    assert not talk.noted("divergence")
+    assert [result.body for result in client.takes(Result)] == [b"done"]
+    assert not actor.takes(Who)
 
+
+def test_a_divergent_frame_ends_the_session_and_its_credit(talk):
+    actor, client = talk.actor(free=1), talk.client()
+    client.submits(1)
+    actor.takes(Assign)
     actor.says(ActorBeat(Credit(1), 1, {}, []), Outcome(1000, 99, Status.RESULT, b""), Credit(1))
-
-    assert actor.takes(Who) == [Who()]
-    assert talk.broker.actors[11].credit.available == 0
+    assert talk.noted("divergence")
+    assert actor.takes(Who)
+    assert not actor.takes(Assign)
 
 
 def test_an_epoch_that_does_not_fit_is_refused(talk):
