@@ -210,8 +210,10 @@ class UserModules:
                     judged = self._judged[name] = (module, is_user_module(name, module))
                 if judged[1]:
                     users[name] = module
-            # A module that is known under its own name only can be registered by it.
-            self.modules = tuple(m for n, m in users.items() if sys.modules.get(m.__name__) is m)
+            # Only a module that is known under its own name can be registered by it. One that has
+            # a second name, as `__main__` has in a child of multiprocessing, is still one.
+            own = (m for m in users.values() if imported.get(m.__name__) is m)
+            self.modules = tuple(dict.fromkeys(own))
             names = {"__main__", *users, *(m.__name__ for m in users.values())}
             self._users = {id(module) for module in self.modules}
             self.needles = tuple(name.encode() for name in sorted(names))

@@ -251,6 +251,16 @@ def test_cloudpickles_registry_is_left_as_it_was():
     assert cloudpickle.list_registry_pickle_by_value() == before
 
 
+def test_a_module_with_two_names_is_one(monkeypatch):
+    # As multiprocessing does it in a child that it spawns.
+    monkeypatch.setitem(sys.modules, "__mp_main__", sys.modules["__main__"])
+    before = cloudpickle.list_registry_pickle_by_value()
+
+    payload.dump(double)
+
+    assert cloudpickle.list_registry_pickle_by_value() == before
+
+
 def test_many_threads_may_pickle_by_value():
     streams = []
 
