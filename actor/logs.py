@@ -21,6 +21,7 @@ def configure_logs(style: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(20),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # A line is one write: host and actors share stderr, which may be unbuffered.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
