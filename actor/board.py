@@ -88,6 +88,12 @@ class Board:
         if place is not None:
             WORD.pack_into(self._map, place + STATE_AT, RELEASED)
 
+    def reacquire(self, token: Token) -> None:
+        """Record that the run has its slot again."""
+        place = self._places.get(token)
+        if place is not None:
+            WORD.pack_into(self._map, place + STATE_AT, STARTED)
+
     def finish(self, token: Token) -> None:
         """Record that the run has returned and its outcome is on its way."""
         place = self._places.get(token)

@@ -9,9 +9,10 @@ import structlog
 
 from actor.environment import Resident
 from actor.mailbox import Assignment
+from actor.release import Block, Releases
 from actor.settings import Launch
 from sdk.errors import SlotReleased
-from sdk.task import ActorContext, TaskContext
+from sdk.task import ActorContext, ReleasedSlot, TaskContext
 from wire.labels import Labels, LabelValues, validate_key, validate_value
 
 if TYPE_CHECKING:
@@ -25,7 +26,34 @@ class Runtime(Protocol):
     identity: "Identity"
 
     def release(self, run: "Run", typed: dict[str, int] | None) -> None:
-        """Give back the slot of *run*."""
+        """Give back the slot of *run*, after the environment's return to what it was."""
+
+    def give_again(self, run: "Run", typed: dict[str, int] | None) -> None:
+        """Give back what *run* was granted and does not use."""
+
+    def ask(self, run: "Run", slots: dict[str, int], timeout: float | None) -> None:
+        """Let *run* wait for its slots; `Releases.answered` hears what became of it."""
+
+    def withdraw(self, run: "Run") -> None:
+        """Let *run* wait no longer."""
+
+    def enter_again(self, run: "Run") -> Resident | None:
+        """Return the environment of *run*, loading it again when the core said so."""
+
+    def leave_unloaded(self, run: "Run", evicts: tuple[str, ...]) -> None:
+        """Tell the core that the environment that *run* was to load is not there."""
+
+    def count_released(self, run: "Run") -> None:
+        """Count one more run without a slot; raise ReleasedLimit when there are too many."""
+
+    def count_reacquired(self, run: "Run") -> None:
+        """Count one run less without a slot."""
+
+    def wait_for_reset(self, run: "Run") -> None:
+        """Wait until the environment is as it was before *run*."""
+
+    def refuse_on_event_loop(self, what: str, instead: str) -> None:
+        """Raise RuntimeError on the event loop, which must not be blocked."""
 
     def nested_client(self, run: "Run") -> "Client":
         """Return the client for calls made inside *run*."""
@@ -85,12 +113,14 @@ class Run(TaskContext):
 
     __slots__ = (
         "_client",
-        "_is_released",
         "_lock",
         "_log",
+        "_releases",
         "_runtime",
         "assignment",
+        "has_released",
         "is_canceled_flag",
+        "is_closed",
         "place",
         "resetting",
         "resident",
@@ -107,8 +137,11 @@ class Run(TaskContext):
         self.stop_task: Callable[[], object] | None = None
         # The environment's return to what it was, where the event loop does that.
         self.resetting: asyncio.Task[None] | None = None
+        # Whether it runs without its slots; whether it has returned.
+        self.has_released = False
+        self.is_closed = False
         self._runtime = runtime
-        self._is_released = False
+        self._releases: Releases | None = None
         self._lock = threading.Lock()
         self._log: Any = None
         self._client: Client | None = None
@@ -146,7 +179,7 @@ class Run(TaskContext):
     @property
     def environment(self) -> Any:
         """Return the resident object, None for a call without."""
-        if self._is_released and self.assignment.recipe.call.environment is not None:
+        if self.has_released and self.assignment.recipe.call.environment is not None:
             raise SlotReleased(
                 f"task {self.name!r} gave back its slot and with it its turn in the environment:"
                 " keep what is needed in a variable before release_slot()"
@@ -178,20 +211,59 @@ class Run(TaskContext):
     @property
     def is_released(self) -> bool:
         """Tell whether the slot was given back."""
-        return self._is_released
+        return self.has_released
 
-    def release_slot(self) -> bool:
-        """Give back the slot and the turn, and run on."""
+    @property
+    def slot_ids(self) -> dict[str, list[str]]:
+        """Return the names of the units that the task holds."""
+        return {kind: list(names) for kind, names in self.releases.units.items()}
+
+    def release_slot(self, slots: Mapping[str, int] | None = None) -> bool:
+        """Give back the slots and the turn, or what *slots* names, and run on."""
+        if slots is not None:
+            return self.releases.release_part(slots)
+        return self.releases.release() is not None
+
+    def reacquire_slot(self, timeout: float | None = None) -> None:
+        """Wait until the task has its slots and its turn again."""
+        self._runtime.refuse_on_event_loop("reacquire_slot()", "await task.reacquire_slot_async()")
+        self.releases.reacquire(self.assignment.recipe.slots, timeout)
+
+    async def reacquire_slot_async(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Do as `reacquire_slot` on an event loop."""
+        await self.releases.reacquire_async(self.assignment.recipe.slots, timeout)
+
+    def released_slot(self) -> ReleasedSlot:
+        """Return a block that runs without the slot."""
+        return Block(self.releases, self._runtime)
+
+    def begin_wait(self) -> None:
+        """Give everything back for a wait."""
+        self.releases.begin_wait()
+
+    def end_wait(self) -> None:
+        """Have it again."""
+        self.releases.end_wait()
+
+    async def end_wait_async(self) -> None:
+        """Have it again."""
+        await self.releases.end_wait_async()
+
+    def refuse_blocking(self, what: str, instead: str) -> None:
+        """Raise RuntimeError on the event loop."""
+        self._runtime.refuse_on_event_loop(what, instead)
+
+    @property
+    def releases(self) -> Releases:
+        """Return what the run has given back; most runs never need it."""
         with self._lock:
-            if self._is_released:
-                return False
-            self._is_released = True
-        self._runtime.release(self, None)
-        return True
+            if self._releases is None:
+                self._releases = Releases(self, self._runtime, self._lock)
+            return self._releases
 
     def close(self) -> bool:
         """Note the end of the run: nothing can be given back now. Tell if it had its slot."""
         with self._lock:
-            had_slot = not self._is_released
-            self._is_released = True
+            had_slot = not self.has_released
+            self.has_released = self.is_closed = True
         return had_slot

@@ -12,9 +12,12 @@ from typing import Any
 from actor.grant import Statement, check_credit, compute_credit
 from actor.inventory import make_beat, make_hello
 from actor.labels import merge_labels
-from actor.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, StopOrder, Warmth
+from actor.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, StopOrder
 from actor.outcomes import Outcomes, failure_timeout, failure_too_large
+from actor.reacquiring import Answer, Reacquiring, Reply
+from actor.residents import Warmth
 from actor.settings import Settings
+from actor.stopping import Stopping
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import Labels, satisfies_all
 from wire.messages import (
@@ -30,6 +33,7 @@ from wire.messages import (
     Held,
     LabelsChanged,
     OutcomeAck,
+    Reacquire,
     Reject,
     Release,
     Status,
@@ -56,7 +60,9 @@ class ActorCore:
         self.settings = settings
         self.incarnation = incarnation
         self.session = PeerSession(now, seed=incarnation)
-        self.mailbox = Mailbox(settings.slots, settings.environments_max)
+        self.mailbox = Mailbox(settings.slots, settings.environments_max, settings.units)
+        self.reacquiring = Reacquiring(self.mailbox)
+        self.stopping = Stopping(settings.force_grace_s)
         self.outcomes = Outcomes()
         self.labels: Labels = dict(settings.labels)
         self.labels_version = 1
@@ -71,16 +77,11 @@ class ActorCore:
         self._labels_said = 0
         self._said = Statement()
         # What it is to be told since the last HELLO.
-        self._commands: list[Reject | Release] = []
-        self._stops: list[StopOrder] = []
+        self._commands: list[Reject | Release | Reacquire] = []
         self._starts: list[Assignment] = []
         self._notes: list[Note] = []
         self._beat_at = inf
         self._drain_at = inf
-        # When the process ends, for runs that must end and have not returned.
-        self._force_at = inf
-        # When each run has had its time; only those that have a limit.
-        self._timeouts: dict[Token, float] = {}
         self._bye_session = 0
         # The highest token that ever came: numbers only grow, so what is not above it came before.
         self._highest: Token = (0, 0)
@@ -101,13 +102,8 @@ class ActorCore:
     @property
     def is_silent(self) -> bool:
         """Tell whether nothing waits to be said, credit and heartbeats apart."""
-        return not (
-            self.outcomes.has_fresh
-            or self._commands
-            or self.outcomes.settled
-            or self._notes
-            or self._labels_said != self.labels_version
-        )
+        has_told = self._labels_said == self.labels_version
+        return has_told and not (self._commands or self._notes) and self.outcomes.is_silent
 
     @property
     def failure(self) -> Error | None:
@@ -117,11 +113,11 @@ class ActorCore:
 
     def deadline(self) -> float:
         """Return when the core next wants a tick."""
-        timeout_at = min(self._timeouts.values()) if self._timeouts else inf
-        now = self._now if self._is_stale or self._starts or self._stops else inf
+        has_orders = self.stopping.has_orders or self.reacquiring.has_answers
+        now = self._now if self._is_stale or self._starts or has_orders else inf
         # Without a session there is nothing to beat for.
         beat_at = self._beat_at if self.session.is_open else inf
-        own = min(now, beat_at, self._drain_at, self._force_at, timeout_at)
+        own = min(now, beat_at, self._drain_at, self.stopping.deadline, self.reacquiring.deadline)
         return min(own, self.session.deadline())
 
     def take_starts(self) -> list[Assignment]:
@@ -133,8 +129,11 @@ class ActorCore:
 
     def take_stops(self) -> list[StopOrder]:
         """Return which running ones are to be told that nobody wants them."""
-        stops, self._stops = self._stops, []
-        return stops
+        return self.stopping.take()
+
+    def take_answers(self) -> list[Answer]:
+        """Return which runs that asked for their slots are to be told what became of it."""
+        return self.reacquiring.take()
 
     def take_settled(self) -> list[Token]:
         """Return the runs that the board can forget."""
@@ -179,13 +178,14 @@ class ActorCore:
     def tick(self, now: float) -> None:
         """Note the time, and end what has had its own."""
         self._now = now
-        if self._timeouts:
-            for token in [token for token, at in self._timeouts.items() if now >= at]:
+        if now >= self.stopping.deadline:
+            for token in self.stopping.due(now):
                 self._time_out(token)
-        if now >= self._force_at:
-            assert self._has_unwanted()
-            self._force_at = inf
-            self.exit_reason = "a run that was to be ended did not return"
+            if now >= self.stopping.force_at:
+                self.exit_reason = "a run that was to be ended did not return"
+        if self.mailbox.reacquiring:
+            self.reacquiring.expire(now)
+            self._is_stale = True
 
     def finished(  # noqa: PLR0917 - on the path of each task.
         self,
@@ -201,13 +201,12 @@ class ActorCore:
         assignment = self.mailbox.held.get(token)
         if assignment is None or assignment.held is Held.WAITING:
             return
+        if self.mailbox.reacquiring:
+            self.reacquiring.drop(token, Reply.ENDED)
         self.mailbox.end(assignment)
-        if self.mailbox.waiting:
+        if self.mailbox.waiting or self.mailbox.reacquiring:
             self._is_stale = True
-        if self._timeouts:
-            self._timeouts.pop(token, None)
-        if self._force_at != inf and not self._has_unwanted():
-            self._force_at = inf
+        if self.stopping.ended(token):
             # What was handed back may come again: a REJECT holds until the labels are said anew.
             self.labels_version += 1
         if assignment.is_stopped:
@@ -230,6 +229,20 @@ class ActorCore:
         if not assignment.is_stopped:
             self._commands.append(Release(token[0], token[1], typed))
         return True
+
+    def reacquire(
+        self, token: Token, slots: dict[str, int], now: float, *, timeout_s: float | None = None
+    ) -> None:
+        """Let a run wait until it holds *slots* in all, and its turn; `take_answers` says how."""
+        self._now = now
+        self.reacquiring.ask(token, slots, inf if timeout_s is None else now + timeout_s)
+        self._is_stale = True
+
+    def withdraw(self, token: Token, now: float) -> None:
+        """Let a run wait for its slots no longer."""
+        self._now = now
+        self.reacquiring.drop(token, Reply.CANCELED)
+        self._is_stale = True
 
     def change_labels(self, labels: Labels, now: float, *, deleted: Sequence[str] = ()) -> None:
         """Offer *labels* in place of what stood under their keys, and take back those *deleted*."""
@@ -305,13 +318,12 @@ class ActorCore:
         # A run that has had its time has its outcome before it returns.
         assert all(held[token].is_stopped for token in self.outcomes.kept.keys() & held.keys())
         assert all(token <= self._highest for token in held)
-        assert self._timeouts.keys() <= held.keys()
+        self.stopping.check(held)
         credit = self._credit()
         check_credit(credit, self.mailbox, self.settings.prefetch)
         if self.is_draining:
             assert credit.free == credit.ahead == credit.room == 0
             assert not self.mailbox.waiting
-        assert all(order.assignment.is_stopped for order in self._stops)
         assert self._labels_said <= self.labels_version
 
     # --- what the broker says
@@ -367,7 +379,7 @@ class ActorCore:
             self._reject(token, recipe.missing)
         elif not self.mailbox.fits(recipe.slots):
             self._reject(token, f"needs {recipe.slots}, this actor has {self.settings.slots}")
-        elif self.is_draining or self._force_at != inf:
+        elif self.is_draining or self.stopping.is_forced:
             self._reject(token, "draining" if self.is_draining else "the process is about to end")
         else:
             assignment = Assignment(
@@ -394,12 +406,10 @@ class ActorCore:
 
     def _order_stop(self, assignment: Assignment, *, force: bool, reason: str) -> None:
         """Tell a run that nobody wants it; with *force* the process ends unless it returns."""
-        assignment.is_stopped = True
-        self._timeouts.pop(assignment.token, None)
-        self._stops.append(StopOrder(assignment, force=force, reason=reason))
+        self.stopping.order(assignment, self._now, force=force, reason=reason)
+        self.reacquiring.drop(assignment.token, Reply.CANCELED)
+        self._is_stale = True
         if force:
-            assignment.must_end = True
-            self._force_at = min(self._force_at, self._now + self.settings.force_grace_s)
             self._hand_back("the process is about to end")
 
     # --- sessions
@@ -410,15 +420,7 @@ class ActorCore:
         self.outcomes.begin_session()
         self._beat_at = inf
         self._labels_said = self.labels_version
-        hello = make_hello(
-            self.settings,
-            incarnation=self.incarnation,
-            labels_version=self.labels_version,
-            labels=self.labels,
-            held=self.mailbox.held.values(),
-            kept=self.outcomes.inventory(),
-        )
-        return self.session.hello(hello, now)
+        return self.session.hello(make_hello(self), now)
 
     def _open(self, now: float) -> None:
         welcome = self.session.welcome
@@ -431,16 +433,12 @@ class ActorCore:
         self._note("welcome", epoch=self.session.epoch, holding=len(self.mailbox.held))
 
     def _may_leave(self) -> bool:
-        return (
-            self.is_draining
-            and not self.mailbox.held
-            and not self.outcomes.kept
-            and self._bye_session != self.session.number
-        )
+        is_empty = not (self.mailbox.held or self.outcomes.kept)
+        return self.is_draining and is_empty and self._bye_session != self.session.number
 
     def _credit(self) -> Credit:
         is_full = self.outcomes.octets > self.settings.kept_bytes_max
-        may_grant = not (self.is_draining or is_full or self._force_at != inf)
+        may_grant = not (self.is_draining or is_full or self.stopping.is_forced)
         return compute_credit(self.mailbox, self.settings.prefetch, may_grant=may_grant)
 
     # --- starting and ending
@@ -449,6 +447,11 @@ class ActorCore:
         """Start whatever can start, rejecting what the labels satisfy no more."""
         self._is_stale = False
         mailbox = self.mailbox
+        for regained, had_none in self.reacquiring.grant() if mailbox.reacquiring else ():
+            if had_none:
+                self._commands.append(Reacquire(*regained.token))
+            if regained.evicts:
+                self._relabel()
         while mailbox.waiting:
             assignment = mailbox.next_start()
             if assignment is None:
@@ -463,7 +466,7 @@ class ActorCore:
             mailbox.start(assignment)
             self._starts.append(assignment)
             if recipe.call.timeout_s is not None:
-                self._timeouts[assignment.token] = self._now + recipe.call.timeout_s
+                self.stopping.started(assignment, self._now)
             if assignment.evicts:
                 self._relabel()
 
@@ -492,9 +495,6 @@ class ActorCore:
         self.outcomes.keep(assignment, Status.FAILURE, body, (), timeout_s)
         self._note("timed_out", token=token, after_s=timeout_s)
         self._order_stop(assignment, force=True, reason="its timeout is over")
-
-    def _has_unwanted(self) -> bool:
-        return any(held.must_end for held in self.mailbox.held.values())
 
     def _note(self, event: str, **fields: object) -> None:
         self._notes.append((event, fields))

@@ -13,7 +13,8 @@ def compute_credit(mailbox: Mailbox, prefetch: int, *, may_grant: bool) -> Credi
     """Compute what the actor grants now."""
     residents = mailbox.residents
     if mailbox.is_plain:
-        free = mailbox.capacity[SLOT] - len(mailbox.holders) - len(mailbox.waiting)
+        taken = len(mailbox.holders) + len(mailbox.waiting) + len(mailbox.reacquiring)
+        free = mailbox.capacity[SLOT] - taken
         if not may_grant:
             return Credit(0)
         if free >= 0:
@@ -95,6 +96,7 @@ def check_credit(credit: Credit, mailbox: Mailbox, prefetch: int) -> None:
     slots = mailbox.capacity[SLOT]
     there = (*mailbox.waiting, *mailbox.holders.values())
     taken = sum(assignment.slots.get(SLOT, 0) for assignment in there)
+    taken += sum(ask.wanted.get(SLOT, 0) for ask in mailbox.reacquiring.values())
     granted = credit.free + credit.ahead
     assert 0 <= credit.free <= max(0, slots - taken)
     assert 0 <= credit.ahead <= prefetch

@@ -1,35 +1,31 @@
 """What an actor says of all that it holds: in HELLO, and with each heartbeat."""
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from actor.mailbox import Assignment, Mailbox
-from actor.settings import Settings
+from actor.mailbox import Mailbox
 from wire.labels import Labels
-from wire.messages import ActorBeat, ActorHello, Credit, Holding, Kept
+from wire.messages import ActorBeat, ActorHello, Credit, Holding
+
+if TYPE_CHECKING:
+    from actor.core import ActorCore
 
 
-def make_hello(
-    settings: Settings,
-    *,
-    incarnation: int,
-    labels_version: int,
-    labels: Labels,
-    held: Iterable[Assignment],
-    kept: list[Kept],
-) -> ActorHello:
+def make_hello(core: "ActorCore") -> ActorHello:
     """List what is held and what is kept. Runs that were stopped are nobody's any more."""
+    settings = core.settings
+    held = core.mailbox.held.values()
     return ActorHello(
-        incarnation,
+        core.incarnation,
         settings.name,
         settings.host,
         settings.pid,
         settings.python,
-        labels_version,
-        labels,
+        core.labels_version,
+        core.labels,
         settings.slots,
         settings.prefetch,
         [Holding(a.client, a.task, a.token, a.held) for a in held if not a.is_stopped],
-        kept,
+        core.outcomes.inventory(),
     )
 
 

@@ -253,6 +253,8 @@ class Loop:
         here = self._start(core.take_starts())
         for order in core.take_stops():
             self.slots.stop(order)
+        for answer in core.take_answers():
+            self.slots.answer(answer)
         if here is not None:
             recipe = here.assignment.recipe
             if now < self._flush_by and recipe.run_s < BRIEF_S:

@@ -1,4 +1,4 @@
-"""What an actor holds: the mailbox of what waits, who has a slot, which environments are resident.
+"""What an actor holds: the mailbox of what waits, who has a slot, who waits to have it again.
 
 Everything that is stated to the broker is computed from what stands here, never counted up and
 down. The rule that must not be broken: whoever holds a slot is in `holders`, and their slots never
@@ -6,19 +6,19 @@ exceed the capacity.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 from math import inf
 from typing import Final
 
+from actor.residents import Residents, Warmth
 from actor.settings import SLOT
-from wire.labels import Labels
 from wire.messages import Call, Environment, Held, Token
 
 Buffer = bytes | bytearray | memoryview
 Payloads = Sequence[Buffer]
 NO_SLOTS: Final[dict[str, int]] = {}
 ONE_SLOT: Final[dict[str, int]] = {SLOT: 1}
+NO_UNITS: Final[dict[str, tuple[str, ...]]] = {}
 
 
 class Recipe:
@@ -76,12 +76,12 @@ class Assignment:
         "is_inside",
         "is_stopped",
         "loads",
-        "must_end",
         "payloads",
         "recipe",
         "slots",
         "task",
         "token",
+        "units",
     )
 
     def __init__(
@@ -105,14 +105,38 @@ class Assignment:
         self.payloads = payloads
         self.held = Held.WAITING
         self.slots = recipe.slots
+        # Which of the units that have names it holds.
+        self.units = NO_UNITS
         self.is_stopped = False
-        # Whether the process is to end unless this run returns.
-        self.must_end = False
         # Whether it has a turn in its environment; whether it must load it, after which others are
         # gone.
         self.is_inside = False
         self.loads = False
         self.evicts: tuple[str, ...] = ()
+
+
+class Ask:
+    """A released task, or one that gave back a part, which waits to hold *slots* again."""
+
+    __slots__ = ("assignment", "slots", "until")
+
+    def __init__(self, assignment: Assignment, slots: dict[str, int], until: float) -> None:
+        """Wait up to *until*; what it still holds stays there."""
+        self.assignment = assignment
+        self.slots = slots
+        self.until = until
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """Return what is missing, of each type."""
+        held = self.assignment.slots
+        return {kind: max(0, n - held.get(kind, 0)) for kind, n in self.slots.items()}
+
+    @property
+    def environment(self) -> Environment | None:
+        """Return where it needs a turn, which only one that kept a part still has."""
+        is_inside = self.assignment.is_inside
+        return None if is_inside else self.assignment.recipe.call.environment
 
 
 class StopOrder:
@@ -127,133 +151,36 @@ class StopOrder:
         self.reason = reason
 
 
-class Warmth(StrEnum):
-    """The state of an environment in an actor; one that is not resident is cold."""
-
-    LOADING = "loading"
-    WARM = "warm"
-    COLD = "cold"
-
-
-class Replica:
-    """One environment that is loaded here, or being loaded."""
-
-    __slots__ = ("environment", "inside", "used", "warmth")
-
-    def __init__(self, environment: Environment) -> None:
-        """Begin loading."""
-        self.environment = environment
-        self.warmth = Warmth.LOADING
-        # The tokens that have a turn.
-        self.inside: set[Token] = set()
-        self.used = 0
-
-
-class Residents:
-    """At most *maximum* environments; the least recently used idle one leaves first."""
-
-    __slots__ = ("_uses", "by_id", "maximum")
-
-    def __init__(self, maximum: int) -> None:
-        """Begin with nothing loaded."""
-        self.maximum = maximum
-        self.by_id: dict[str, Replica] = {}
-        self._uses = 0
-
-    def can_enter(self, environment: Environment) -> bool:
-        """Tell whether a turn is free now, or the environment could be loaded."""
-        replica = self.by_id.get(environment.id)
-        if replica is None:
-            return len(self.by_id) < self.maximum or self._idle() is not None
-        return replica.warmth is Warmth.WARM and len(replica.inside) < environment.concurrency
-
-    def enter(self, assignment: Assignment) -> None:
-        """Give *assignment* its turn; note in it what has to leave and whether it has to load."""
-        environment = assignment.recipe.call.environment
-        assert environment is not None
-        replica = self.by_id.get(environment.id)
-        if replica is None:
-            evicts = []
-            while len(self.by_id) >= self.maximum:
-                idle = self._idle()
-                assert idle is not None
-                del self.by_id[idle.environment.id]
-                evicts.append(idle.environment.id)
-            replica = self.by_id[environment.id] = Replica(environment)
-            assignment.loads = True
-            assignment.evicts = tuple(evicts)
-        self._uses += 1
-        replica.used = self._uses
-        replica.inside.add(assignment.token)
-        assignment.is_inside = True
-
-    def leave(self, assignment: Assignment) -> None:
-        """Take the turn of *assignment* back."""
-        environment = assignment.recipe.call.environment
-        assert environment is not None
-        assignment.is_inside = False
-        replica = self.by_id.get(environment.id)
-        if replica is not None:
-            replica.inside.discard(assignment.token)
-
-    def change(self, identity: str, warmth: Warmth) -> bool:
-        """Note what became of an environment; tell whether that was news."""
-        replica = self.by_id.get(identity)
-        if replica is None or replica.warmth is warmth:
-            return False
-        if warmth is Warmth.COLD:
-            del self.by_id[identity]
-        else:
-            replica.warmth = warmth
-        return True
-
-    def room(self, awaited: dict[str, int]) -> int:
-        """Return how many cold environments could be entered, beside those *awaited*."""
-        busy = {
-            identity
-            for identity, replica in self.by_id.items()
-            if replica.inside or replica.warmth is Warmth.LOADING
-        }
-        return max(0, self.maximum - len(busy | awaited.keys()))
-
-    def turns(self, awaited: dict[str, int]) -> dict[str, int]:
-        """Return the free turns of each environment that is not cold."""
-        return {
-            identity: max(
-                0,
-                replica.environment.concurrency - len(replica.inside) - awaited.get(identity, 0),
-            )
-            for identity, replica in self.by_id.items()
-        }
-
-    def labels(self) -> Iterator[tuple[str, Labels]]:
-        """Yield name and labels of each warm environment."""
-        for replica in self.by_id.values():
-            if replica.warmth is Warmth.WARM:
-                yield replica.environment.name, replica.environment.labels
-
-    def _idle(self) -> Replica | None:
-        """Return the least recently used one that nobody is inside, or None."""
-        idle = [
-            replica
-            for replica in self.by_id.values()
-            if not replica.inside and replica.warmth is Warmth.WARM
-        ]
-        return min(idle, key=lambda replica: replica.used) if idle else None
-
-
 class Mailbox:
     """Every assignment that the actor holds: waiting, holding slots, or released."""
 
-    __slots__ = ("capacity", "has_types", "held", "holders", "residents", "unusual", "waiting")
+    __slots__ = (
+        "capacity",
+        "has_types",
+        "held",
+        "holders",
+        "reacquiring",
+        "residents",
+        "units",
+        "unusual",
+        "waiting",
+    )
 
-    def __init__(self, capacity: dict[str, int], environments_max: int) -> None:
-        """Begin empty."""
+    def __init__(
+        self,
+        capacity: dict[str, int],
+        environments_max: int,
+        units: dict[str, list[str]] | None = None,
+    ) -> None:
+        """Begin empty; *units* has the names of the slots of some types."""
+        self.units = units or {}
         self.capacity = {SLOT: 0, **capacity}
         self.has_types = any(kind != SLOT for kind in capacity)
         self.held: dict[Token, Assignment] = {}
         self.waiting: deque[Assignment] = deque()
         self.holders: dict[Token, Assignment] = {}
+        # Who waits for its slots again, in order of asking.
+        self.reacquiring: dict[Token, Ask] = {}
         self.residents = Residents(environments_max)
         # Those held that need more than one plain slot, or an environment.
         self.unusual: set[Token] = set()
@@ -291,20 +218,71 @@ class Mailbox:
         needs is kept, so that small ones never starve a large one.
         """
         if self.is_plain:
-            has_slot = self.waiting and len(self.holders) < self.capacity[SLOT]
-            return self.waiting[0] if has_slot else None
+            taken = len(self.holders) + len(self.reacquiring)
+            return self.waiting[0] if self.waiting and taken < self.capacity[SLOT] else None
         free = self.slots_free()
+        ahead = set()
+        for ask in self.reacquiring.values():
+            take(free, ask.wanted)
+            if ask.environment is not None:
+                ahead.add(ask.environment.id)
+        # Whoever reacquires enters first: its own environment, and any other that must be loaded.
+        is_full = not ahead <= self.residents.by_id.keys()
         for assignment in self.waiting:
             environment = assignment.recipe.call.environment
-            if environment is not None and not self.residents.can_enter(environment):
+            if environment is not None and (
+                environment.id in ahead
+                or (is_full and environment.id not in self.residents.by_id)
+                or not self.residents.can_enter(environment)
+            ):
                 continue
-            if all(free.get(kind, 0) >= amount for kind, amount in assignment.slots.items()):
+            if covers(free, assignment.slots):
                 return assignment
-            for kind, amount in assignment.slots.items():
-                free[kind] = free.get(kind, 0) - amount
+            take(free, assignment.slots)
             if free.get(SLOT, 0) <= 0 and not self.has_types:
                 return None
         return None
+
+    def next_reacquirer(self) -> Ask | None:
+        """Return the first that can have all that it waits for now, or None.
+
+        Those that kept a part go first and never wait for one another in a circle: the one that
+        last had all of its own at once had it beside what the others still hold, so it fits. Of
+        those that hold nothing one whose environment has no turn is passed over; for one whose
+        slots are not free what it needs is kept.
+        """
+        free = self.slots_free()
+        rest: list[Ask] = []
+        for ask in self.reacquiring.values():
+            if not any(ask.assignment.slots.values()):
+                rest.append(ask)
+            elif covers(free, ask.wanted):
+                return ask
+        for ask in self.reacquiring.values():
+            if any(ask.assignment.slots.values()):
+                take(free, ask.wanted)
+        for ask in rest:
+            if ask.environment is None or self.residents.can_enter(ask.environment):
+                if covers(free, ask.wanted):
+                    return ask
+                take(free, ask.wanted)
+        return None
+
+    def regain(self, ask: Ask) -> bool:
+        """Give one that waits its slots and its turn again; tell whether it had nothing at all."""
+        assignment = ask.assignment
+        del self.reacquiring[assignment.token]
+        had_none = assignment.held is Held.RELEASED
+        assignment.held = Held.RUNNING
+        assignment.slots = ask.slots
+        self.holders[assignment.token] = assignment
+        assignment.loads, assignment.evicts = False, ()
+        if ask.environment is not None:
+            self.residents.enter(assignment)
+        self._allot(assignment)
+        if ask.slots != assignment.recipe.slots:
+            self.unusual.add(assignment.token)
+        return had_none
 
     def start(self, assignment: Assignment) -> None:
         """Give one that waits its slots and its turn."""
@@ -316,6 +294,8 @@ class Mailbox:
         self.holders[assignment.token] = assignment
         if assignment.recipe.call.environment is not None:
             self.residents.enter(assignment)
+        if self.units:
+            self._allot(assignment)
 
     def release(self, assignment: Assignment, typed: dict[str, int] | None) -> bool:
         """Take back all that a running one holds, or the part of its slots that *typed* names."""
@@ -331,16 +311,19 @@ class Mailbox:
             # From here on its slots are not those of its recipe.
             self.unusual.add(assignment.token)
             assignment.slots = left
+            assignment.units = {k: names[: left[k]] for k, names in assignment.units.items()}
             return True
         del self.holders[assignment.token]
         assignment.slots = NO_SLOTS
+        assignment.units = NO_UNITS
         assignment.held = Held.RELEASED
         if assignment.is_inside:
             self.residents.leave(assignment)
         return True
 
     def end(self, assignment: Assignment) -> None:
-        """Forget one that returned."""
+        """Forget one that returned. It waits for nothing any more."""
+        assert assignment.token not in self.reacquiring
         self.release(assignment, None)
         self._forget(assignment)
 
@@ -348,26 +331,38 @@ class Mailbox:
         """Return what nobody holds, of each type."""
         free = dict(self.capacity)
         for holder in self.holders.values():
-            for kind, amount in holder.slots.items():
-                free[kind] = free.get(kind, 0) - amount
+            take(free, holder.slots)
         return free
 
     def slots_unclaimed(self) -> dict[str, int]:
         """Return what nobody holds or waits for, of each type; below 0 where more waits."""
         free = self.slots_free()
+        for ask in self.reacquiring.values():
+            take(free, ask.wanted)
         for assignment in self.waiting:
-            for kind, amount in assignment.slots.items():
-                free[kind] = free.get(kind, 0) - amount
+            take(free, assignment.slots)
         return free
 
     def awaited(self) -> dict[str, int]:
         """Count those that wait for each environment."""
         counts: dict[str, int] = {}
-        for assignment in self.waiting:
-            environment = assignment.recipe.call.environment
+        places = [assignment.recipe.call.environment for assignment in self.waiting]
+        for environment in (*places, *(ask.environment for ask in self.reacquiring.values())):
             if environment is not None:
                 counts[environment.id] = counts.get(environment.id, 0) + 1
         return counts
+
+    def _allot(self, assignment: Assignment) -> None:
+        """Give *assignment* names for the units that it holds; those that it has it keeps."""
+        units: dict[str, tuple[str, ...]] = {}
+        for kind, names in self.units.items():
+            amount = assignment.slots.get(kind, 0)
+            if amount:
+                taken = {name for h in self.holders.values() for name in h.units.get(kind, ())}
+                own = assignment.units.get(kind, ())
+                free = [name for name in names if name not in taken]
+                units[kind] = (*own, *free[: amount - len(own)])
+        assignment.units = units
 
     def _forget(self, assignment: Assignment) -> None:
         del self.held[assignment.token]
@@ -383,6 +378,15 @@ class Mailbox:
         assert not waiting & self.holders.keys()
         assert waiting | self.holders.keys() <= self.held.keys()
         assert all(amount >= 0 for amount in self.slots_free().values())
+        for token, ask in self.reacquiring.items():
+            assert self.held[token] is ask.assignment
+            assert ask.assignment.held is not Held.WAITING
+            assert not ask.assignment.is_stopped
+        for kind, names in self.units.items():
+            given = [name for h in self.holders.values() for name in h.units.get(kind, ())]
+            assert len(given) == len(set(given))
+            assert set(given) <= set(names)
+            assert len(given) == sum(h.slots.get(kind, 0) for h in self.holders.values())
         assert len(self.residents.by_id) <= self.residents.maximum
         for token, assignment in self.held.items():
             assert assignment.token == token
@@ -402,3 +406,14 @@ class Mailbox:
         for replica in self.residents.by_id.values():
             assert len(replica.inside) <= replica.environment.concurrency
             assert replica.warmth is not Warmth.COLD
+
+
+def covers(free: dict[str, int], slots: dict[str, int]) -> bool:
+    """Tell whether *slots* are free."""
+    return all(free.get(kind, 0) >= amount for kind, amount in slots.items())
+
+
+def take(free: dict[str, int], slots: dict[str, int]) -> None:
+    """Count *slots* off *free*."""
+    for kind, amount in slots.items():
+        free[kind] = free.get(kind, 0) - amount

@@ -58,6 +58,11 @@ class Outcomes:
         """Tell whether some are to be said."""
         return bool(self._fresh)
 
+    @property
+    def is_silent(self) -> bool:
+        """Tell whether nothing changed of which the broker or the board is to be told."""
+        return not (self._fresh or self.settled)
+
     def keep(
         self, assignment: Assignment, status: Status, body: Buffer, frames: Payloads, run_s: float
     ) -> None:

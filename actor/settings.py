@@ -17,6 +17,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     python: str = ""
     labels: Labels = {}
     slots: dict[str, int] = field(default_factory=lambda: {SLOT: 1})
+    # Names of the units of some slot types, as many as there are slots of it.
+    units: dict[str, list[str]] = {}
+    # How many tasks may run without their slots at once.
+    released_max: int = 100
     prefetch: int = 0
     environments_max: int = 1
     # Over this the actor asks for no more work until the clients have taken what is there.
@@ -44,6 +48,10 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     broker: str = ENDPOINT_DEFAULT
     labels: Labels = {}
     slots: int = 1
+    # Slot types other than the plain one, and the names of their units where they have some.
+    typed: dict[str, int] = {}
+    units: dict[str, list[str]] = {}
+    released_max: int = 100
     replicas: int = 1
     prefetch: int = 0
     environments_max: int = 1

@@ -7,6 +7,7 @@ both see their run as `current_task()`.
 
 import asyncio
 import contextvars
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -15,10 +16,12 @@ from actor.board import Board
 from actor.code import CodeCache, Loaded, is_async
 from actor.context import Identity, Run
 from actor.environment import Environments, Resident
-from actor.mailbox import Assignment, Buffer, StopOrder, Warmth
+from actor.mailbox import Assignment, Buffer, StopOrder
+from actor.reacquiring import Answer
+from actor.residents import Warmth
 from actor.settings import Launch
 from actor.threads import EventLoopThread, ThreadPool
-from sdk.errors import CLASSES, TaskCanceled, WarmslotError
+from sdk.errors import CLASSES, EnvironmentFailed, ReleasedLimit, TaskCanceled, WarmslotError
 from sdk.task import running
 from wire import payload
 from wire.codec import encode_failure
@@ -59,6 +62,10 @@ class Slots:
         # Runs that began on the event loop and never had a thread.
         self._tasks: set[asyncio.Task[None]] = set()
         self._threaded: set[Token] = set()
+        # Those that run without a slot, and those that were promised an answer.
+        self._released: set[Token] = set()
+        self._released_lock = threading.Lock()
+        self._asking: dict[Token, Run] = {}
 
     # --- the I/O thread's side
 
@@ -94,9 +101,16 @@ class Slots:
             if cancel is not None:
                 self._events.call(cancel)
 
+    def answer(self, answer: Answer) -> None:
+        """Tell a run what became of its wait for slots."""
+        run = self._asking.pop(answer.token, None)
+        if run is not None:
+            run.releases.answered(answer)
+
     def ended(self, assignment: Assignment) -> None:
         """Forget a run that has handed back its outcome."""
         self._runs.pop(assignment.token, None)
+        self._released.discard(assignment.token)
         if assignment.token in self._threaded:
             self._threaded.discard(assignment.token)
             self._pool.ended()
@@ -110,13 +124,79 @@ class Slots:
     def release(self, run: Run, typed: dict[str, int] | None) -> None:
         """Give back the slot of *run*, and its turn once the environment is as it was."""
         resident = run.resident
-        if resident is None or resident.resets is None:
+        # Who gives back a part keeps the turn.
+        if typed is not None or resident is None or resident.resets is None:
             self._loop.post(self._loop.release, run.assignment, typed)
         elif self._events.is_current:
             run.resetting = self._keep(self._reset_then_release(run, resident))
         else:
             self._reset(run, resident)
             self._loop.post(self._loop.release, run.assignment, typed)
+
+    def give_again(self, run: Run, typed: dict[str, int] | None) -> None:
+        """Give back what *run* was granted and does not use."""
+        self._loop.post(self._loop.release, run.assignment, typed)
+
+    def ask(self, run: Run, slots: dict[str, int], timeout: float | None) -> None:
+        """Let *run* wait for its slots."""
+        self._loop.post(self._ask, run, slots, timeout)
+
+    def _ask(self, run: Run, slots: dict[str, int], timeout: float | None, now: float) -> None:
+        self._asking[run.token] = run
+        self._loop.core.reacquire(run.token, slots, now, timeout_s=timeout)
+
+    def withdraw(self, run: Run) -> None:
+        """Let *run* wait no longer."""
+        self._loop.post(self._loop.core.withdraw, run.token)
+
+    def enter_again(self, run: Run) -> Resident | None:
+        """Return the environment of *run*, loading it again when the core said so."""
+        environment = run.assignment.recipe.call.environment
+        if environment is None:
+            return None
+        if not run.assignment.loads and self.environments.find(environment.id) is None:
+            raise EnvironmentFailed(f"environment {environment.name} failed in its reset")
+        try:
+            return self._resident(run.assignment)
+        except EnvironmentFailure as error:
+            raise EnvironmentFailed(f"{error} could not be entered again") from error.__cause__
+
+    def leave_unloaded(self, run: Run, evicts: tuple[str, ...]) -> None:
+        """Tell the core that the environment that *run* was to load is not there."""
+        environment = run.assignment.recipe.call.environment
+        assert environment is not None
+        if evicts:
+            # The user's `exit` runs there, for as long as it likes.
+            threading.Thread(target=self.environments.evict, args=(evicts,), daemon=True).start()
+        self._changed(environment.id, Warmth.COLD)
+
+    def count_released(self, run: Run) -> None:
+        """Count one more run without a slot; raise ReleasedLimit when there are too many."""
+        most = self.launch.core.released_max
+        with self._released_lock:
+            if len(self._released) >= most:
+                raise ReleasedLimit(
+                    f"{most} tasks of actor {self.identity.name} run without their slots already:"
+                    " raise --released-max, or release later"
+                )
+            self._released.add(run.token)
+
+    def count_reacquired(self, run: Run) -> None:
+        """Count one run less without a slot."""
+        self._released.discard(run.token)
+        self._board.reacquire(run.token)
+
+    def wait_for_reset(self, run: Run) -> None:
+        """Wait until the environment is as it was before *run*."""
+        if run.resetting is not None:
+            self._events.wait(run.resetting)
+
+    def refuse_on_event_loop(self, what: str, instead: str) -> None:
+        """Raise RuntimeError on the event loop, which must not be blocked."""
+        if self._events.is_current:
+            raise RuntimeError(
+                f"{what} would block the event loop of all async tasks here: say {instead}"
+            )
 
     def nested_client(self, run: Run) -> "Client":
         """Return a client whose calls carry the token of *run*."""

@@ -42,6 +42,7 @@ from wire.messages import (
     LabelsChanged,
     Outcome,
     Query,
+    Reacquire,
     Reject,
     Release,
     Submit,
@@ -104,6 +105,7 @@ class Broker:
             Function: self._function,
             TemplateMessage: self._template,
             Release: self._release,
+            Reacquire: self._release,
             Reject: self._reject,
             LabelsChanged: self._labels,
             Death: self._death,
@@ -392,9 +394,15 @@ class Broker:
             ending = lifecycle.failure(task, Code.PAYLOAD_TOO_LARGE, message)
         lifecycle.settle(self, task, ending)
 
-    def _release(self, session: Session, command: Release, own: Sequence[Any], now: float) -> None:
+    def _release(
+        self, session: Session, command: Release | Reacquire, own: Sequence[Any], now: float
+    ) -> None:
         task = self.tokens.get((command.epoch, command.number))
-        if task is not None and task.actor is session.peer and command.typed is None:
+        if task is None or task.actor is not session.peer:
+            return
+        if isinstance(command, Reacquire):
+            task.is_released = False
+        elif command.typed is None:
             task.is_released = True
 
     def _reject(self, session: Session, command: Reject, own: Sequence[Any], now: float) -> None:

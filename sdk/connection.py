@@ -56,6 +56,8 @@ class Connection(Handlers):
         self.endpoint = endpoint
         self.futures: dict[int, TaskFuture] = {}
         self.failures = 0
+        # Whether it is for calls made inside tasks, whose slots are given back while they wait.
+        self.is_nested = False
         # Of all futures: each has it only for the shortest time.
         self.condition = threading.Condition()
         now = monotonic()
@@ -383,6 +385,7 @@ def shared_connection(endpoint: str) -> Connection:
         connection = _shared.get(endpoint)
         if connection is None or connection.loop.refusal:
             connection = _shared[endpoint] = Connection(endpoint, f"task of {process_name()}")
+            connection.is_nested = True
         return connection
 
 

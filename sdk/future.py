@@ -11,12 +11,13 @@ import concurrent.futures
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from sdk.errors import TaskCanceled
+from sdk.task import TaskContext, running
 from wire.payload import Unpicklable
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class TaskFuture(Future[Any]):
         if self._state not in DONE:
             loop = asyncio.get_running_loop()
             waiter: asyncio.Future[None] = loop.create_future()
+            task = waiting_task([self], 1, None, is_blocking=False)
 
             def wake(_: Future[Any]) -> None:
                 # When the event loop is closed, nobody waits on it.
@@ -132,11 +134,18 @@ class TaskFuture(Future[Any]):
                     loop.call_soon_threadsafe(set_done, waiter)
 
             self.add_done_callback(wake)
+            if task is not None:
+                task.begin_wait()
             try:
                 yield from waiter
             except asyncio.CancelledError:
                 self.cancel()
+                if task is not None:
+                    with contextlib.suppress(TaskCanceled):
+                        yield from task.end_wait_async().__await__()
                 raise
+            if task is not None:
+                yield from task.end_wait_async().__await__()
         return self.result()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -180,9 +189,12 @@ class TaskFuture(Future[Any]):
         return self._state in DONE
 
     def _wait(self, timeout: float | None) -> None:
-        if not self.connection.loop.wait(
-            self._is_done, timeout, task=self.number or -1, sleep=self._sleep
-        ):
+        connection = self.connection
+        with slot_given_back([self], 1, timeout) if connection.is_nested else NOTHING:
+            is_done = connection.loop.wait(
+                self._is_done, timeout, task=self.number or -1, sleep=self._sleep
+            )
+        if not is_done:
             raise TimeoutError(
                 f"task {self.name!r} {self.task_id} has no outcome after {timeout} s; it goes on"
             )
@@ -198,6 +210,40 @@ class TaskFuture(Future[Any]):
         super().cancel()
         # Only this tells those who wait with `concurrent.futures.wait`.
         self.set_running_or_notify_cancel()
+
+
+NOTHING: Final = contextlib.nullcontext()
+
+
+def waiting_task(
+    futures: Collection[TaskFuture], wanted: int, timeout: float | None, *, is_blocking: bool = True
+) -> TaskContext | None:
+    """Return the task that waits here until *wanted* calls of its own are done; None otherwise."""
+    task = running.get()
+    if task is None or not any(future.connection.is_nested for future in futures):
+        return None
+    is_looking = timeout is not None and timeout <= 0
+    if is_looking or sum(future._state in DONE for future in futures) >= wanted:
+        return None
+    if is_blocking:
+        task.refuse_blocking("waiting for a future", "await it")
+    return task
+
+
+@contextlib.contextmanager
+def slot_given_back(
+    futures: Collection[TaskFuture], wanted: int, timeout: float | None
+) -> Iterator[None]:
+    """Give back the slot of the task that waits here, if there is one, and have it again after."""
+    task = waiting_task(futures, wanted, timeout)
+    if task is None:
+        yield
+        return
+    task.begin_wait()
+    try:
+        yield
+    finally:
+        task.end_wait()
 
 
 def set_done(waiter: "asyncio.Future[None]") -> None:
@@ -218,7 +264,8 @@ def wait(
         raise ValueError(f"num_returns={num_returns!r} must be from 1 to {len(given)}")
     if not given:
         return [], []
-    _wait_for(given, num_returns, timeout)
+    with slot_given_back(given, num_returns, timeout):
+        _wait_for(given, num_returns, timeout)
     ready: list[TaskFuture] = []
     pending: list[TaskFuture] = []
     begin = 0
@@ -331,10 +378,11 @@ class as_completed:  # noqa: N801 - used as a function.
     def _wait(self) -> None:
         rest = None if self._deadline is None else max(0.0, self._deadline - monotonic())
         loops = {future.connection.loop for future in self._pending}
-        if len(loops) == 1:
-            loops.pop().wait(lambda: bool(self._ready), rest)
-        else:
-            _wait_for_mixed(list(self._pending), 1, rest)
+        with slot_given_back(self._pending, 1, rest):
+            if len(loops) == 1:
+                loops.pop().wait(lambda: bool(self._ready), rest)
+            else:
+                _wait_for_mixed(list(self._pending), 1, rest)
         if not self._ready:
             raise TimeoutError(
                 f"{len(self._pending)} tasks have no outcome after {self._timeout} s"
@@ -354,13 +402,7 @@ def gather(
     given = list(futures)
     if not given:
         return []
-    loops = {future.connection.loop for future in given}
-    if len(loops) > 1:
-        deadline = None if timeout is None else monotonic() + timeout
-        for future in given:
-            rest = None if deadline is None else max(0.0, deadline - monotonic())
-            concurrent.futures.wait([future], rest)
-    else:
+    with slot_given_back(given, len(given), timeout):
         _wait_for_all(given, timeout, is_patient=return_exceptions)
     if not return_exceptions:
         for future in given:
@@ -373,6 +415,12 @@ def _wait_for_all(
     futures: Sequence[TaskFuture], timeout: float | None, *, is_patient: bool
 ) -> None:
     """Wait until all are done, or one has failed unless *is_patient*."""
+    if len({future.connection.loop for future in futures}) > 1:
+        deadline = None if timeout is None else monotonic() + timeout
+        for future in futures:
+            rest = None if deadline is None else max(0.0, deadline - monotonic())
+            concurrent.futures.wait([future], rest)
+        return
     connection = futures[0].connection
     position, failures, is_hopeless = 0, -1, False
 

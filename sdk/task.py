@@ -8,6 +8,7 @@ options.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -59,6 +60,10 @@ class ActorContext(ABC):
     @abstractmethod
     def delete_labels(self, *keys: str) -> None:
         """Take back labels that were upserted; unknown keys are ignored."""
+
+
+class ReleasedSlot(AbstractContextManager[None], AbstractAsyncContextManager[None]):
+    """A block in which a task runs without its slot: `with` in a thread, `async with` elsewhere."""
 
 
 class TaskContext(ABC):
@@ -116,12 +121,63 @@ class TaskContext(ABC):
     def is_canceled(self) -> bool:
         """Tell whether nobody wants the outcome any more; look at it in long loops."""
 
+    @property
     @abstractmethod
-    def release_slot(self) -> bool:
+    def slot_ids(self) -> dict[str, list[str]]:
+        """Return the names of the units that the task holds, by slot type.
+
+        For types whose units have names, as with `python -m actor --slot gpu=0,1`: a task with
+        `slots={"gpu": 1}` finds `slot_ids["gpu"] == ["0"]`, and nobody else holds that one.
+        """
+
+    @abstractmethod
+    def release_slot(self, slots: Mapping[str, int] | None = None) -> bool:
         """Give back the slot and the turn in the environment, and run on; False the second time.
 
         The task stays owned: it dies with the actor and is then run again or failed like any other.
+        With *slots*, a mapping from slot type to amount, only that is given back, and the turn is
+        kept; of units with names those at the end. Raises ReleasedLimit when too many tasks of the
+        actor run without their slots (`--released-max`), ValueError for more than it asked for.
         """
+
+    @abstractmethod
+    def reacquire_slot(self, timeout: float | None = None) -> None:
+        """Wait until the task has all its slots and its turn again; at once when it has them.
+
+        It goes ahead of all tasks that have not started, in the order of asking. Its environment is
+        loaded again when it had to leave meanwhile, so take it anew from `environment`. After
+        *timeout* seconds the built-in TimeoutError is raised and the task stays released. Raises
+        TaskCanceled when the task is canceled, EnvironmentFailed when its environment cannot be
+        loaded again, and RuntimeError on the event loop.
+        """
+
+    @abstractmethod
+    async def reacquire_slot_async(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Do as `reacquire_slot` on an event loop."""
+
+    @abstractmethod
+    def released_slot(self) -> ReleasedSlot:
+        """Return a block without the slot: `with task.released_slot():`, or `async with`.
+
+        At its end it waits for what it gave back, as `reacquire_slot` does; a task that had
+        released its slot before stays released.
+        """
+
+    @abstractmethod
+    def begin_wait(self) -> None:
+        """Give the slot back for a wait; the futures of `client` call this, `end_wait` after it."""
+
+    @abstractmethod
+    def end_wait(self) -> None:
+        """Have again what the last `begin_wait` gave back, when no other wait goes on."""
+
+    @abstractmethod
+    async def end_wait_async(self) -> None:
+        """Do as `end_wait` on an event loop."""
+
+    @abstractmethod
+    def refuse_blocking(self, what: str, instead: str) -> None:
+        """Raise RuntimeError, naming *what* and *instead*, on the event loop of the actor."""
 
     def raise_if_canceled(self) -> None:
         """Raise TaskCanceled when nobody wants the outcome any more."""

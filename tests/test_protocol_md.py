@@ -102,7 +102,7 @@ def test_every_field_that_is_explained_is_one(message):
         ("7.2", "client, task, token, held", Holding),
         ("7.2", "client, task, token\\]", Kept),
         ("7.3", "incarnation", Attested),
-        ("7.15", "incarnation", Attested),
+        ("7.16", "incarnation", Attested),
         ("7.5", "id", Environment),
         ("7.5", "key", Desire),
         ("7.10", "code", Failure),

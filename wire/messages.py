@@ -80,6 +80,7 @@ class Call(Part, frozen=True):
     retries: int = 0
     limits: dict[str, int] = {}
     metadata: dict[str, str | int | float | bool | None] = {}
+    fail_infeasible: bool = False
 
 
 class Holding(Part, frozen=True):
@@ -214,6 +215,13 @@ class Release(Struct, frozen=True, array_like=True, tag="release"):
     typed: dict[str, int] | None = None
 
 
+class Reacquire(Struct, frozen=True, array_like=True, tag="reacquire"):
+    """A released task holds its slots and its turn again."""
+
+    epoch: int
+    number: int
+
+
 class Reject(Struct, frozen=True, array_like=True, tag="reject"):
     epoch: int
     number: int
@@ -340,7 +348,16 @@ class ByeAck(Struct, frozen=True, array_like=True, tag="bye-ack"):
 
 ClientCommand = ClientHello | Function | Template | Submit | Cancel | Query | Beat | Bye
 ActorCommand = (
-    ActorHello | Credit | Outcome | Release | Reject | LabelsChanged | ActorBeat | Beat | Bye
+    ActorHello
+    | Credit
+    | Outcome
+    | Release
+    | Reacquire
+    | Reject
+    | LabelsChanged
+    | ActorBeat
+    | Beat
+    | Bye
 )
 HostCommand = HostHello | HostBeat | Death | Beat | Bye
 PeerCommand = (
@@ -355,6 +372,7 @@ PeerCommand = (
     | Credit
     | Outcome
     | Release
+    | Reacquire
     | Reject
     | LabelsChanged
     | ActorBeat
@@ -385,7 +403,7 @@ BrokerCommand = (
 MAY_SAY = {
     Role.CLIENT: frozenset({Function, Template, Submit, Cancel, Query, Beat, Bye}),
     Role.ACTOR: frozenset(
-        {Credit, Outcome, Release, Reject, LabelsChanged, ActorBeat, Beat, Bye},
+        {Credit, Outcome, Release, Reacquire, Reject, LabelsChanged, ActorBeat, Beat, Bye},
     ),
     Role.HOST: frozenset({HostBeat, Death, Beat, Bye}),
 }

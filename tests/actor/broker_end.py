@@ -19,6 +19,7 @@ from wire.messages import (
     LabelsChanged,
     Outcome,
     OutcomeAck,
+    Reacquire,
     Reject,
     Release,
     Status,
@@ -65,6 +66,7 @@ class BrokerEnd:
         self.rejected = {}
         self.started = {}
         self.absent = set()
+        self.answers = []
         self.everything = []
         self.left = False
         self._begin(0)
@@ -93,6 +95,7 @@ class BrokerEnd:
             assert assignment.token not in self.absent
             self.started[assignment.token] = assignment
         stops = self.core.take_stops()
+        self.answers += self.core.take_answers()
         self.to_broker += self.core.flush(self.now)
         self.core.take_settled()
         self.core.take_notes()
@@ -188,6 +191,8 @@ class BrokerEnd:
                     self.rejected[token] = command.reason
             case Release():
                 self.released.add((command.epoch, command.number))
+            case Reacquire():
+                self.released.discard((command.epoch, command.number))
             case Bye():
                 self.left = True
                 self.say(ByeAck())

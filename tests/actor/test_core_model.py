@@ -19,6 +19,8 @@ class ActorModel(RuleBasedStateMachine):
         self.end = connected(self.core)
         # Whether the broker has only assigned what the actor had granted.
         self.is_obedient = True
+        # How often a run asked for its slots.
+        self.asked = 0
 
     # --- what the broker does
 
@@ -95,7 +97,7 @@ class ActorModel(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.01, 0.3, 1.1, 6.0]))
     def pass_time(self, seconds):
         self.end.pass_time(seconds)
-        if self.core._force_at > self.end.now:
+        if self.core.stopping.force_at > self.end.now:
             self.end.turn()
 
     @precondition(lambda self: self.end.started)
@@ -112,6 +114,22 @@ class ActorModel(RuleBasedStateMachine):
         self.load(token, works=True)
         was = self.end.started[token].held
         assert self.core.release(token, None, self.end.now) == (was is Held.RUNNING)
+
+    @precondition(lambda self: self.end.started)
+    @rule(data=st.data(), timeout_s=st.sampled_from([None, 0.5, 3.0]))
+    def reacquire(self, data, timeout_s):
+        token = data.draw(st.sampled_from(sorted(self.end.started)))
+        self.load(token, works=True)
+        slots = self.end.started[token].recipe.slots
+        if token not in self.core.mailbox.reacquiring:
+            self.asked += 1
+            self.core.reacquire(token, slots, self.end.now, timeout_s=timeout_s)
+
+    @precondition(lambda self: self.core.mailbox.reacquiring)
+    @rule(data=st.data())
+    def withdraw(self, data):
+        token = data.draw(st.sampled_from(sorted(self.core.mailbox.reacquiring)))
+        self.core.withdraw(token, self.end.now)
 
     def load(self, token, *, works):
         assignment = self.end.started[token]
@@ -136,6 +154,9 @@ class ActorModel(RuleBasedStateMachine):
         if not self.end.is_open or not self.is_obedient:
             return
         here = sum(a.held is not Held.RELEASED for a in self.core.mailbox.held.values())
+        here += sum(
+            a.assignment.held is Held.RELEASED for a in self.core.mailbox.reacquiring.values()
+        )
         travelling = {
             command.number
             for frame, _ in self.end.to_actor
@@ -165,6 +186,7 @@ class ActorModel(RuleBasedStateMachine):
                 end.acknowledge()
             end.carry()
         assert end.is_open
+        assert len(end.answers) == self.asked
         assert not end.assigned, end.assigned
         assert not self.core.mailbox.held
         assert not self.core.outcomes.kept

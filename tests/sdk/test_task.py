@@ -23,9 +23,24 @@ class Context(TaskContext):
     id = property(lambda self: f"c-{self.number}")
     is_canceled = property(lambda self: self.canceled)
     attempt = token = name = metadata = actor = environment = log = client = property()
+    slot_ids = property()
 
-    def release_slot(self):
+    def release_slot(self, slots=None):
         return True
+
+    def reacquire_slot(self, timeout=None): ...
+
+    async def reacquire_slot_async(self, timeout=None): ...  # noqa: ASYNC109
+
+    def released_slot(self): ...
+
+    def begin_wait(self): ...
+
+    def end_wait(self): ...
+
+    async def end_wait_async(self): ...
+
+    def refuse_blocking(self, what, instead): ...
 
 
 def test_outside_of_a_task_there_is_none():

@@ -1,0 +1,129 @@
+"""Which environments are resident in an actor, and who has a turn in them.
+
+The rule that must not be broken: nobody is evicted while somebody is inside or it is loading.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from wire.labels import Labels
+from wire.messages import Environment, Token
+
+if TYPE_CHECKING:
+    from actor.mailbox import Assignment
+
+
+class Warmth(StrEnum):
+    """The state of an environment in an actor; one that is not resident is cold."""
+
+    LOADING = "loading"
+    WARM = "warm"
+    COLD = "cold"
+
+
+class Replica:
+    """One environment that is loaded here, or being loaded."""
+
+    __slots__ = ("environment", "inside", "used", "warmth")
+
+    def __init__(self, environment: Environment) -> None:
+        """Begin loading."""
+        self.environment = environment
+        self.warmth = Warmth.LOADING
+        # The tokens that have a turn.
+        self.inside: set[Token] = set()
+        self.used = 0
+
+
+class Residents:
+    """At most *maximum* environments; the least recently used idle one leaves first."""
+
+    __slots__ = ("_uses", "by_id", "maximum")
+
+    def __init__(self, maximum: int) -> None:
+        """Begin with nothing loaded."""
+        self.maximum = maximum
+        self.by_id: dict[str, Replica] = {}
+        self._uses = 0
+
+    def can_enter(self, environment: Environment) -> bool:
+        """Tell whether a turn is free now, or the environment could be loaded."""
+        replica = self.by_id.get(environment.id)
+        if replica is None:
+            return len(self.by_id) < self.maximum or self._idle() is not None
+        return replica.warmth is Warmth.WARM and len(replica.inside) < environment.concurrency
+
+    def enter(self, assignment: "Assignment") -> None:
+        """Give *assignment* its turn; note in it what has to leave and whether it has to load."""
+        environment = assignment.recipe.call.environment
+        assert environment is not None
+        replica = self.by_id.get(environment.id)
+        if replica is None:
+            evicts = []
+            while len(self.by_id) >= self.maximum:
+                idle = self._idle()
+                assert idle is not None
+                del self.by_id[idle.environment.id]
+                evicts.append(idle.environment.id)
+            replica = self.by_id[environment.id] = Replica(environment)
+            assignment.loads = True
+            assignment.evicts = tuple(evicts)
+        self._uses += 1
+        replica.used = self._uses
+        replica.inside.add(assignment.token)
+        assignment.is_inside = True
+
+    def leave(self, assignment: "Assignment") -> None:
+        """Take the turn of *assignment* back."""
+        environment = assignment.recipe.call.environment
+        assert environment is not None
+        assignment.is_inside = False
+        replica = self.by_id.get(environment.id)
+        if replica is not None:
+            replica.inside.discard(assignment.token)
+
+    def change(self, identity: str, warmth: Warmth) -> bool:
+        """Note what became of an environment; tell whether that was news."""
+        replica = self.by_id.get(identity)
+        if replica is None or replica.warmth is warmth:
+            return False
+        if warmth is Warmth.COLD:
+            del self.by_id[identity]
+        else:
+            replica.warmth = warmth
+        return True
+
+    def room(self, awaited: dict[str, int]) -> int:
+        """Return how many cold environments could be entered, beside those *awaited*."""
+        busy = {
+            identity
+            for identity, replica in self.by_id.items()
+            if replica.inside or replica.warmth is Warmth.LOADING
+        }
+        return max(0, self.maximum - len(busy | awaited.keys()))
+
+    def turns(self, awaited: dict[str, int]) -> dict[str, int]:
+        """Return the free turns of each environment that is not cold."""
+        return {
+            identity: max(
+                0,
+                replica.environment.concurrency - len(replica.inside) - awaited.get(identity, 0),
+            )
+            for identity, replica in self.by_id.items()
+        }
+
+    def labels(self) -> Iterator[tuple[str, Labels]]:
+        """Yield name and labels of each warm environment."""
+        for replica in self.by_id.values():
+            if replica.warmth is Warmth.WARM:
+                yield replica.environment.name, replica.environment.labels
+
+    def _idle(self) -> Replica | None:
+        """Return the least recently used one that nobody is inside, or None."""
+        idle = [
+            replica
+            for replica in self.by_id.values()
+            if not replica.inside and replica.warmth is Warmth.WARM
+        ]
+        return min(idle, key=lambda replica: replica.used) if idle else None

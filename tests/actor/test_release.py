@@ -1,0 +1,458 @@
+"""A run gives its slot back and has it again: real threads, a real event loop, a real core."""
+
+import asyncio
+import contextlib
+import os
+import queue
+import threading
+import time
+
+import cloudpickle
+import pytest
+
+from actor.board import Board
+from actor.settings import Launch, Settings
+from actor.slot import Slots
+from sdk.errors import ReleasedLimit, SlotReleased, TaskCanceled, error_of
+from sdk.task import current_task
+from tests.actor.broker_end import BLOB_HASH, connected, make_core
+from wire import payload
+from wire.codec import decode_failure
+from wire.messages import Call, Environment, Function, Held, Status, Template
+
+DEADLINE_S = 20.0
+# What the functions of a test share with it; they run in this process.
+events = {}
+seen = []
+
+
+class Stage:
+    """An actor without a socket: what its loop does, done by the test's own thread."""
+
+    def __init__(self, fd, **settings):
+        self.core = make_core(**settings)
+        self.end = connected(self.core)
+        self.board = Board(fd, records=256)
+        self.posts = queue.Queue()
+        self.started = set()
+        self.launch = Launch(
+            core=Settings(name="h/0", released_max=settings.get("released_max", 100)),
+            broker="tcp://127.0.0.1:1",
+            incarnation=9,
+            host_name="h",
+            host_pid=1,
+        )
+        self.slots = Slots(self, self.launch, self.board)
+        self.codes = 2
+
+    def post(self, method, *arguments):
+        self.posts.put((method, arguments))
+
+    def release(self, assignment, typed, now):
+        self.core.release(assignment.token, typed, now)
+
+    def finish(self, assignment, status, body, frames, run_s, now):  # noqa: PLR0917
+        self.slots.ended(assignment)
+        self.end.started.pop(assignment.token)
+        self.core.finished(assignment.token, status, body, frames, run_s, now)
+
+    def template(self, function, environment=None, **options):
+        """Teach the actor *function*; return the slot of its template."""
+        self.codes += 1
+        digest = b"%016d" % self.codes
+        code = cloudpickle.dumps(function)
+        self.end.say(Function(self.codes, digest, code))
+        described = None
+        if environment is not None:
+            blob = cloudpickle.dumps((environment, {}))
+            self.end.say(Function(1, BLOB_HASH, blob))
+            name = environment.__name__
+            described = Environment(name, name, BLOB_HASH, {}, 1)
+        call = Call(getattr(function, "__name__", "f"), digest, "", described, **options)
+        slot = len(self.end.templates)
+        self.end.templates[slot] = call
+        self.end.has_code = True
+        self.end.say(Template(slot, call))
+        return slot
+
+    def begin(self, template, *args):
+        body, _ = payload.dump((args, {}))
+        token = self.end.assign(template, body)
+        self.settle()
+        return token
+
+    def settle(self):
+        """Carry what there is to carry, and start and answer as the loop does."""
+        stops = self.end.carry()
+        for token, assignment in list(self.end.started.items()):
+            if token not in self.started:
+                self.started.add(token)
+                self.slots.start(assignment)
+        for order in stops:
+            self.slots.stop(order)
+        answers, self.end.answers = self.end.answers, []
+        for answer in answers:
+            self.slots.answer(answer)
+
+    def until(self, question):
+        """Work until *question* is true."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not question():
+            assert time.monotonic() < deadline
+            with contextlib.suppress(queue.Empty):
+                method, arguments = self.posts.get(timeout=0.02)
+                method(*arguments, self.end.now)
+            self.settle()
+        return question()
+
+    def outcome(self, token):
+        self.until(lambda: token in self.end.finished)
+        return self.end.finished[token]
+
+    def value(self, token):
+        outcome = self.outcome(token)
+        assert outcome.status is Status.RESULT, decode_failure(outcome.body)
+        return payload.load(outcome.body, ())
+
+    def error(self, token):
+        outcome = self.outcome(token)
+        assert outcome.status is Status.FAILURE
+        return error_of(decode_failure(outcome.body))
+
+    def held(self, token):
+        return self.core.mailbox.held[token].held
+
+
+@pytest.fixture
+def stage():
+    boards = []
+
+    def make(**settings):
+        board, fd = Board.create(records=256)
+        stage = Stage(fd, **settings)
+        boards.append((stage, board, fd))
+        return stage
+
+    events.clear()
+    seen.clear()
+    yield make
+    for stage, board, fd in boards:
+        stage.slots.close()
+        stage.board.close()
+        board.close()
+        os.close(fd)
+
+
+def event(name):
+    """Return an event that the test and its functions share."""
+    from tests.actor import test_release
+
+    return test_release.events.setdefault(name, threading.Event())
+
+
+def note(what):
+    from tests.actor import test_release
+
+    test_release.seen.append(what)
+
+
+def hold(name):
+    """Hold a slot until the test says that it is enough."""
+    from tests.actor.test_release import event
+
+    event(name + " runs").set()
+    event(name).wait(10)
+    return name
+
+
+def release_and_reacquire(timeout=None):
+    from tests.actor.test_release import event
+
+    task = current_task()
+    task.release_slot()
+    event("released").set()
+    event("again").wait(10)
+    task.reacquire_slot(timeout)
+    return "again"
+
+
+def test_a_task_gives_its_slot_back_and_has_it_again(stage):
+    stage = stage()
+    token = stage.begin(stage.template(release_and_reacquire))
+    stage.until(lambda: stage.held(token) is Held.RELEASED)
+    other = stage.begin(stage.template(hold), "other")
+    stage.until(event("other runs").is_set)
+
+    event("again").set()
+    stage.until(lambda: stage.core.mailbox.reacquiring)
+    assert token not in stage.end.finished
+    event("other").set()
+
+    assert stage.value(token) == "again"
+    assert stage.value(other) == "other"
+    assert stage.end.credit.free == 1
+
+
+def test_a_timeout_raises_and_leaves_the_task_released(stage):
+    def work():
+        from tests.actor.test_release import event
+
+        task = current_task()
+        task.release_slot()
+        event("again").wait(10)
+        try:
+            task.reacquire_slot(timeout=1.0)
+        except TimeoutError as error:
+            return str(error), task.release_slot()
+
+    stage = stage()
+    token = stage.begin(stage.template(work))
+    stage.until(lambda: stage.held(token) is Held.RELEASED)
+    stage.begin(stage.template(hold), "other")
+    event("again").set()
+    stage.until(lambda: stage.core.mailbox.reacquiring)
+
+    stage.end.pass_time(1.0)
+
+    text, took_effect = stage.value(token)
+    assert "did not get its slot again in time" in text
+    assert not took_effect
+    event("other").set()
+
+
+def test_canceled_while_it_waits_it_raises(stage):
+    def work():
+        from tests.actor.test_release import release_and_reacquire
+
+        try:
+            release_and_reacquire()
+        except TaskCanceled as error:
+            note("canceled: " + str(error))
+            raise
+
+    from tests.actor.test_release import note
+
+    stage = stage()
+    token = stage.begin(stage.template(work))
+    stage.until(lambda: stage.held(token) is Held.RELEASED)
+    stage.begin(stage.template(hold), "other")
+    event("again").set()
+    stage.until(lambda: stage.core.mailbox.reacquiring)
+
+    stage.end.stop(token)
+    stage.until(lambda: token not in stage.core.mailbox.held)
+
+    assert len(seen) == 1
+    assert "canceled while it waited" in seen[0]
+    event("other").set()
+
+
+def test_a_block_without_the_slot(stage):
+    def work():
+        from tests.actor.test_release import event
+
+        task = current_task()
+        with task.released_slot():
+            event("released").set()
+            event("again").wait(10)
+        first = task.release_slot()
+        with task.released_slot():
+            pass
+        return first, task.release_slot()
+
+    stage = stage()
+    token = stage.begin(stage.template(work))
+    stage.until(lambda: stage.held(token) is Held.RELEASED)
+    event("again").set()
+
+    # It had its slot after the first block, and stayed released after the second.
+    assert stage.value(token) == (True, False)
+
+
+def test_on_the_event_loop_the_blocking_forms_say_what_to_do(stage):
+    async def work():
+        task = current_task()
+        errors = []
+        for blocking in (task.reacquire_slot, task.released_slot().__enter__):
+            try:
+                blocking()
+            except RuntimeError as error:
+                errors.append(str(error))
+        return errors
+
+    stage = stage()
+    first, second = stage.value(stage.begin(stage.template(work)))
+
+    assert "await task.reacquire_slot_async()" in first
+    assert "async with task.released_slot()" in second
+
+
+def test_a_coroutine_has_its_slot_again(stage):
+    async def work():
+        task = current_task()
+        async with task.released_slot():
+            pass
+        task.release_slot()
+        await task.reacquire_slot_async()
+        return task.is_released
+
+    stage = stage()
+
+    assert stage.value(stage.begin(stage.template(work))) is False
+
+
+def test_a_coroutine_that_waits_no_longer_gives_back_what_it_is_granted(stage):
+    async def work():
+        from tests.actor.test_release import event
+
+        task = current_task()
+        task.release_slot()
+        event("released").set()
+        try:
+            await asyncio.wait_for(task.reacquire_slot_async(), 0.05)
+        except TimeoutError:
+            event("gave up").set()
+            await asyncio.to_thread(event("end").wait, 10)
+            return task.is_released
+
+    stage = stage()
+    token = stage.begin(stage.template(work))
+    stage.until(lambda: stage.held(token) is Held.RELEASED)
+    other = stage.begin(stage.template(hold), "other")
+    stage.until(event("gave up").is_set)
+    event("other").set()
+    stage.value(other)
+    stage.until(lambda: stage.end.credit.free == 1)
+    event("end").set()
+
+    assert stage.value(token) is True
+
+
+class Model:
+    def enter(self):
+        from tests.actor.test_release import note
+
+        note("enter")
+
+    def exit(self):
+        from tests.actor.test_release import note
+
+        note("exit")
+
+
+class Other:
+    pass
+
+
+def test_an_environment_that_had_to_leave_is_entered_again(stage):
+    def work():
+        from tests.actor.test_release import event
+
+        task = current_task()
+        before = task.environment
+        task.release_slot()
+        event("released").set()
+        event("again").wait(10)
+        task.reacquire_slot()
+        return task.environment is before, type(task.environment).__name__
+
+    stage = stage()
+    token = stage.begin(stage.template(work, Model))
+    stage.until(lambda: stage.held(token) is Held.RELEASED)
+    stage.value(stage.begin(stage.template(lambda: 1, Other)))
+    event("again").set()
+
+    is_same, name = stage.value(token)
+
+    assert (is_same, name) == (False, "Model")
+    assert seen == ["enter", "exit", "enter"]
+
+
+def test_a_part_is_given_back_with_the_names_of_its_units(stage):
+    def work():
+        task = current_task()
+        before = task.slot_ids
+        took = task.release_slot({"gpu": 1}), task.release_slot({"gpu": 1, "io": 1})
+        between = task.slot_ids
+        last = task.release_slot({"gpu": 1})
+        task.reacquire_slot()
+        return before, took, between, last, task.slot_ids
+
+    stage = stage(slots={"slot": 1, "gpu": 2, "io": 2}, units={"gpu": ["a", "b"]})
+    template = stage.template(work, slots={"gpu": 2, "io": 1})
+
+    before, took, between, last, after = stage.value(stage.begin(template))
+
+    assert before == {"gpu": ["a", "b"]}
+    assert took == (True, True)
+    assert between == {"gpu": []}
+    assert last is False
+    assert sorted(after["gpu"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [({"gpu": 3}, ValueError), ({"gpu": 0}, ValueError), ({}, TypeError), (1, TypeError)],
+)
+def test_what_cannot_be_given_back_is_refused(stage, part, kind):
+    def work():
+        current_task().release_slot(part)
+
+    stage = stage(slots={"slot": 1, "gpu": 2})
+
+    token = stage.begin(stage.template(work, slots={"gpu": 2}))
+
+    assert isinstance(stage.error(token), kind)
+
+
+def test_at_the_bound_release_says_so(stage):
+    stage = stage(released_max=1)
+    first = stage.begin(stage.template(release_and_reacquire))
+    stage.until(lambda: stage.held(first) is Held.RELEASED)
+
+    second = stage.begin(stage.template(lambda: current_task().release_slot()))
+
+    error = stage.error(second)
+    assert isinstance(error, ReleasedLimit)
+    assert "--released-max" in str(error)
+    event("again").set()
+    stage.value(first)
+    assert stage.value(stage.begin(stage.template(lambda: current_task().release_slot()))) is True
+
+
+def test_a_run_that_ends_while_a_thread_of_it_waits(stage):
+    def work():
+        import contextvars
+
+        from tests.actor.test_release import event, note
+
+        task = current_task()
+        task.release_slot()
+        event("released").set()
+        event("again").wait(10)
+
+        def wait():
+            try:
+                task.reacquire_slot()
+            except SlotReleased as error:
+                note(str(error))
+                event("told").set()
+
+        threading.Thread(target=contextvars.copy_context().run, args=(wait,)).start()
+        event("end").wait(10)
+        return "ended"
+
+    stage = stage()
+    token = stage.begin(stage.template(work))
+    stage.until(lambda: stage.held(token) is Held.RELEASED)
+    other = stage.begin(stage.template(hold), "other")
+    event("again").set()
+    stage.until(lambda: stage.core.mailbox.reacquiring)
+    event("end").set()
+
+    assert stage.value(token) == "ended"
+    stage.until(event("told").is_set)
+    assert "has ended" in seen[0]
+    event("other").set()
+    assert stage.value(other) == "other"
+    assert stage.end.credit.free == 1

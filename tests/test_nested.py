@@ -1,0 +1,142 @@
+"""Tasks that wait for calls of their own give their slots back: real processes, one slot."""
+
+import asyncio
+
+import pytest
+
+from sdk import LocalCluster, TaskCanceled, as_completed, current_task, gather, wait
+
+pytestmark = pytest.mark.process
+
+TIMEOUT_S = 60.0
+LEVELS = 50
+
+
+@pytest.fixture(scope="module")
+def client():
+    with LocalCluster(actors=1, slots=1) as cluster, cluster.client() as client:
+        yield client
+
+
+def countdown(level):
+    if not level:
+        return 0
+    return 1 + current_task().client.submit(countdown, level - 1).result()
+
+
+async def countdown_async(level):
+    if not level:
+        return 0
+    return 1 + await current_task().client.submit(countdown_async, level - 1)
+
+
+def identity(value):
+    return value
+
+
+@pytest.mark.parametrize("function", [countdown, countdown_async])
+def test_fifty_levels_end_on_one_slot(client, function):
+    assert client.submit(function, LEVELS).result(TIMEOUT_S) == LEVELS
+
+
+def wait_in(how):
+    task = current_task()
+    futures = [task.client.submit(identity, n) for n in range(3)]
+    match how:
+        case "wait":
+            ready, pending = wait(futures, num_returns=3)
+            assert not pending
+            results = [future.result() for future in ready]
+        case "as_completed":
+            results = [future.result() for future in as_completed(futures)]
+        case _:
+            results = gather(futures)
+    return sorted(results), task.is_released
+
+
+@pytest.mark.parametrize("how", ["wait", "as_completed", "gather"])
+def test_every_way_to_wait_gives_the_slot_back_and_has_it_again(client, how):
+    assert client.submit(wait_in, how).result(TIMEOUT_S) == ([0, 1, 2], False)
+
+
+def test_coroutines_that_wait_side_by_side_hold_nothing_meanwhile(client):
+    async def work():
+        task = current_task()
+        found = await asyncio.gather(*(task.client.submit(identity, n) for n in range(5)))
+        return found, task.is_released
+
+    assert client.submit(work).result(TIMEOUT_S) == ([0, 1, 2, 3, 4], False)
+
+
+def test_who_had_released_its_slot_stays_released(client):
+    def work():
+        task = current_task()
+        task.release_slot()
+        task.client.submit(identity, 1).result()
+        return task.is_released
+
+    assert client.submit(work).result(TIMEOUT_S) is True
+
+
+def test_an_outcome_that_is_there_costs_no_slot(client):
+    def work():
+        task = current_task()
+        future = task.client.submit(identity, 1)
+        with task.released_slot():
+            future.result()
+        before = task.is_released
+        return before, future.result(), task.is_released
+
+    assert client.submit(work).result(TIMEOUT_S) == (False, 1, False)
+
+
+def test_looking_is_no_wait(client):
+    def work():
+        task = current_task()
+        future = task.client.submit(identity, 1)
+        try:
+            future.result(timeout=0)
+        except TimeoutError:
+            return task.is_released, future.result()
+
+    assert client.submit(work).result(TIMEOUT_S) == (False, 1)
+
+
+def test_a_blocking_wait_on_the_event_loop_says_what_to_do(client):
+    async def work():
+        future = current_task().client.submit(identity, 1)
+        try:
+            future.result()
+        except RuntimeError as error:
+            return str(error), await future
+
+    text, value = client.submit(work).result(TIMEOUT_S)
+
+    assert "await" in text
+    assert value == 1
+
+
+def test_a_failed_call_raises_with_the_slot_had_again(client):
+    def fail():
+        raise KeyError("inside")
+
+    def work():
+        task = current_task()
+        try:
+            task.client.submit(fail).result()
+        except KeyError:
+            return task.is_released
+
+    assert client.submit(work).result(TIMEOUT_S) is False
+
+
+def test_a_canceled_task_that_waits_ends_and_leaves_its_slot(client):
+    def parent():
+        return current_task().client.submit(countdown, LEVELS).result()
+
+    future = client.submit(parent)
+    future.cancel()
+
+    with pytest.raises(TaskCanceled):
+        future.result(TIMEOUT_S)
+    assert client.submit(identity, 3).result(TIMEOUT_S) == 3
