@@ -38,9 +38,10 @@ from wire.codec import decode_broker, encode
 from wire.labels import Desire
 from wire.messages import PROTOCOL, Beat, ClientHello, Error, Frame, Submit, Who
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+# The limits are for a machine that is busy with other things as well.
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
 
-PATIENCE_S = 10.0
+PATIENCE_S = 25.0
 PAYLOAD_BYTES_MAX = 200_000
 
 
@@ -522,7 +523,6 @@ def close_everything():
     print("nobody hears this")
 
 
-@pytest.mark.timeout(30)
 def test_a_task_that_closes_the_standard_streams_harms_only_its_actor():
     with Deployment() as world:
         world.start_broker()

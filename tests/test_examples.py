@@ -11,9 +11,9 @@ import pytest
 
 from tests.support.deployment import ROOT, environment
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
 
-PATIENCE_S = 60.0
+PATIENCE_S = 100.0
 # It can be opened, also by root, and not be read where nothing is mapped.
 UNREADABLE = Path("/proc/self/mem")
 needs_model = pytest.mark.skipif(
@@ -54,7 +54,6 @@ def test_hello_prints_its_translation():
 
 
 @needs_model
-@pytest.mark.timeout(90)
 def test_every_file_is_identified_and_reported(folder, tmp_path):
     report = tmp_path / "report.jsonl"
 
@@ -74,15 +73,15 @@ def test_every_file_is_identified_and_reported(folder, tmp_path):
 
 @needs_model
 @pytest.mark.skipif(not UNREADABLE.exists(), reason="no file that nobody can read")
-@pytest.mark.timeout(90)
-def test_a_file_that_cannot_be_read_is_named_and_fails_the_run(folder):
-    (folder / "unreadable").symlink_to(UNREADABLE)
+def test_a_file_that_cannot_be_read_is_named_and_fails_the_run(tmp_path):
+    (tmp_path / "readable.txt").write_text("Nothing but words, and a few of them.\n" * 9)
+    (tmp_path / "unreadable").symlink_to(UNREADABLE)
 
-    done = run("identify_files.py", folder)
+    done = run("identify_files.py", tmp_path)
 
     assert done.returncode == 1
-    assert "41 of 42" in done.stdout
-    assert str(folder / "unreadable") in done.stderr
+    assert "1 of 2" in done.stdout
+    assert str(tmp_path / "unreadable") in done.stderr
 
 
 @pytest.mark.parametrize(

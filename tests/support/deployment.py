@@ -15,7 +15,7 @@ from typing import Any
 from sdk import Client
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 15.0
+DEADLINE_S = 25.0
 LOOK_INTERVAL_S = 0.01
 
 
