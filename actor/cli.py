@@ -15,10 +15,11 @@ from actor.host import Host
 from actor.labels import add_value
 from actor.logs import configure_logs
 from actor.names import NameTaken, hold_name
-from actor.settings import ENDPOINT_DEFAULT, HostSettings
+from actor.settings import ENDPOINT_DEFAULT, SLOT, HostSettings
 from wire.labels import Labels, parse_label
 
 EXIT_BAD_OPTION: Final = 2
+SLOTS_MAX: Final = 10_000
 SCHEMES: Final = ("tcp://", "ipc://", "inproc://")
 
 
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         labels = read_labels(options.label, split_environment("WARMSLOT_LABEL"))
+        slots = [*os.environ.get("WARMSLOT_SLOT", "").split(), *options.slot]
+        typed, units = read_slot_types(slots, replicas=options.replicas)
         name = hold_name(options.name, options.broker)
     except (ValueError, NameTaken) as error:
         parser.error(str(error))
@@ -52,13 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         broker=options.broker,
         labels={**known, **labels},
         slots=options.slots,
+        typed=typed,
+        units=units,
+        released_max=options.released_max,
         replicas=options.replicas,
         prefetch=options.prefetch,
         environments_max=options.environments_max,
         drain_timeout_s=options.drain_timeout,
         log_format=options.log_format,
     )
-    return Host(settings).run()
+    try:
+        return Host(settings).run()
+    finally:
+        name.release()
 
 
 def make_parser() -> Parser:
@@ -121,14 +130,53 @@ def add_capacity(parser: Parser) -> None:
         ("replicas", "actor processes on this machine", 1, 1),
         ("prefetch", "tasks that wait in an actor beyond its slots", 0, 0),
         ("environments-max", "environments that stay loaded in one actor", 1, 1),
+        ("released-max", "tasks of one actor that run on without their slots", 0, 100),
     ):
         parser.add_argument(
             f"--{name}",
             metavar="N",
-            type=Whole(lowest, 10_000),
+            type=Whole(lowest, SLOTS_MAX),
             default=read(name.replace("-", "_").upper(), default),
             help=f"{what} (default: %(default)s)",
         )
+    parser.add_argument(
+        "--slot",
+        metavar="TYPE=N",
+        action="append",
+        default=[],
+        help="slots of another type, as gpu=1 or io=16, which a task asks for by"
+        ' slots={"gpu": 1}; gpu=0,1 gives each a name, which the task finds in slot_ids; may be'
+        " repeated",
+    )
+
+
+def read_slot_types(
+    texts: Sequence[str], *, replicas: int
+) -> tuple[dict[str, int], dict[str, list[str]]]:
+    """Read TYPE=N and TYPE=NAME,NAME: how many of each type, and the names where there are some."""
+    typed: dict[str, int] = {}
+    units: dict[str, list[str]] = {}
+    for text in texts:
+        kind, separator, value = text.partition("=")
+        if not separator or not kind.isprintable() or not kind.strip() or kind in typed:
+            raise ValueError(f"slot {text!r} is not TYPE=N or TYPE=NAME,NAME, each type once")
+        if kind == SLOT:
+            raise ValueError(f"slot {text!r}: the number of plain slots is --slots")
+        if value.isascii() and value.isdigit():
+            typed[kind] = int(value)
+        else:
+            units[kind] = [name.strip() for name in value.split(",") if name.strip()]
+            typed[kind] = len(units[kind])
+            if len(set(units[kind])) < len(units[kind]):
+                raise ValueError(f"slot {text!r} has a name twice")
+            if replicas > 1:
+                raise ValueError(
+                    f"slot {text!r} has names, which only one actor can own: start a host for each"
+                    " part instead of --replicas"
+                )
+        if not 1 <= typed[kind] <= SLOTS_MAX:
+            raise ValueError(f"slot {text!r}: {typed[kind]} is not in 1 to {SLOTS_MAX}")
+    return typed, units
 
 
 def read(name: str, default: object) -> object:

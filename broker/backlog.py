@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # What one step of priority is worth, in tasks of the own flow that it goes ahead of.
 PRIORITY_STEP: Final = 1_000.0
+# The type of slots that a task takes which names none.
+SLOT: Final = "slot"
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -66,17 +68,29 @@ class Shape:
         "count",
         "desires",
         "environment",
+        "fail_infeasible",
         "fits",
         "has_affinity",
+        "is_large",
+        "is_plain",
         "lanes",
         "may_wait_ahead",
+        "plain",
         "slots",
+        "typed",
     )
 
     def __init__(self, call: Call) -> None:
         """Take from *call* what matters for placement."""
         self.desires: list[Desire] = call.desires
         self.slots = call.slots
+        # What one task costs: plain slots, and slots of other types.
+        self.plain = call.slots.get(SLOT, 0) if call.slots else 1
+        self.typed = {kind: n for kind, n in call.slots.items() if kind != SLOT}
+        self.is_plain = self.plain == 1 and not self.typed
+        # One that costs more than one unit could be starved by those that cost less.
+        self.is_large = self.plain + sum(self.typed.values()) > 1
+        self.fail_infeasible = call.fail_infeasible
         self.environment = call.environment.id if call.environment else None
         self.has_affinity = any(not desire.required for desire in call.desires)
         # A task that waits in a mailbox may be handed back, so what must never run twice does not
@@ -103,8 +117,18 @@ class Shape:
                 environment,
                 call.at_most_once,
                 bool(call.limits),
+                call.fail_infeasible,
             )
         )
+
+    def shares(self, other: "Shape") -> bool:
+        """Tell whether both take slots of one type."""
+        is_plain = self.plain > 0 and other.plain > 0
+        return is_plain or not self.typed.keys().isdisjoint(other.typed)
+
+    def could_hold(self, actor: "Actor") -> bool:
+        """Tell whether *actor* has the capacity for one task."""
+        return all(actor.slots.get(kind, 0) >= amount for kind, amount in self.slots.items())
 
     def fit(self, actor: "Actor") -> float | None:
         """Return the weight of the affinities that *actor* meets, None when it does not satisfy."""
@@ -112,9 +136,7 @@ class Shape:
         if known is not None and known[0] == actor.labels_stamp:
             return known[1]
         weight: float | None = None
-        if all(actor.slots.get(kind, 0) >= amount for kind, amount in self.slots.items()) and (
-            satisfies_all(actor.labels, self.desires)
-        ):
+        if self.could_hold(actor) and satisfies_all(actor.labels, self.desires):
             weight = affinity(actor.labels, self.desires) if self.has_affinity else 0.0
         self.fits[actor] = (actor.labels_stamp, weight)
         return weight

@@ -81,6 +81,8 @@ class Broker:
         # Current assignments and outcomes that were not forgotten, by token.
         self.tokens: dict[Token, Task] = {}
         self.backlog = Backlog()
+        # Whom an actor is kept free for, since small tasks would starve it.
+        self.reservation: placement.Reservation | None = None
         self.unclaimed: dict[Task, float] = {}
         self.held: dict[Task, None] = {}
         # Incarnations that can never come back: dead, or replaced under their name.
@@ -336,7 +338,7 @@ class Broker:
         actor = session.peer
         assert isinstance(actor, Actor)
         actor.credit.state(command, session.acked)
-        if actor.credit.available:
+        if actor.credit.available or actor.credit.has_typed:
             self.open_actors[actor] = None
             if self.backlog.waiting:
                 self.backlog.wake()

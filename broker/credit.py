@@ -18,24 +18,37 @@ NO_CREDIT = Credit(0)
 class CreditAccount:
     """The credit of one session."""
 
-    __slots__ = ("_cold", "_in_flight", "_turns", "available", "stated")
+    __slots__ = (
+        "_cold",
+        "_flying",
+        "_in_flight",
+        "_turns",
+        "_typed",
+        "available",
+        "has_typed",
+        "stated",
+    )
 
     def __init__(self) -> None:
         """Begin without credit."""
         self.stated = NO_CREDIT
-        # How many more tasks may be assigned, those for the mailbox included.
+        # How many more tasks of one plain slot may be assigned, those for the mailbox included.
         self.available = 0
-        # (frame, environment id or None), oldest first.
-        self._in_flight: deque[tuple[int, str | None]] = deque()
-        # What of the assignments in flight takes a turn of which environment, and which enter a
-        # cold one.
+        # Whether a slot of another type is left.
+        self.has_typed = False
+        # (frame, shape), oldest first.
+        self._in_flight: deque[tuple[int, Shape]] = deque()
+        # What the assignments in flight take: plain slots, slots of other types, turns of which
+        # environment; and how many enter a cold one.
+        self._flying = 0
+        self._typed: dict[str, int] = {}
         self._turns: dict[str, int] = {}
         self._cold = 0
 
     @property
     def slots_available(self) -> int:
         """How many more tasks would find a slot."""
-        return max(0, self.stated.free - len(self._in_flight))
+        return max(0, self.stated.free - self._flying)
 
     @property
     def in_flight(self) -> int:
@@ -47,15 +60,20 @@ class CreditAccount:
         self.stated = credit
         in_flight = self._in_flight
         while in_flight and in_flight[0][0] <= received:
-            in_flight.popleft()
-        left = credit.free + credit.ahead - len(in_flight)
+            self._flying -= in_flight.popleft()[1].plain
+        left = credit.free + credit.ahead - self._flying
         self.available = left if left > 0 else 0  # noqa: FURB136 - a call of max costs more.
-        if self._turns:
+        if self._turns or self._typed:
             self._recount()
+        self.has_typed = bool(credit.typed) and self._has_typed()
 
-    def covers(self, shape: "Shape") -> bool:
-        """Tell whether one more task of *shape* may be assigned now."""
-        stated, flying = self.stated, len(self._in_flight)
+    def covers(self, shape: "Shape", kept: "Shape | None" = None) -> bool:
+        """Tell whether one more task of *shape* may be assigned now, beside one *kept* room for."""
+        if kept is not None and not shape.shares(kept):
+            kept = None
+        if kept is not None or not shape.is_plain:
+            return self._has_slots(shape, kept) and self._has_turn(shape.environment)
+        stated, flying = self.stated, self._flying
         environment = shape.environment
         if environment is None:
             return stated.free + (stated.ahead if shape.may_wait_ahead else 0) > flying
@@ -74,6 +92,36 @@ class CreditAccount:
             and stated.free + stated.ahead > flying
         )
 
+    def lacks(self, shape: "Shape") -> int:
+        """Return how many slots are missing for one more task of *shape*, of all types."""
+        lacking = max(0, shape.plain - self.slots_available)
+        for kind, amount in shape.typed.items():
+            lacking += max(0, amount - max(0, self._left(kind)))
+        return lacking
+
+    def _left(self, kind: str) -> int:
+        return self.stated.typed.get(kind, 0) - self._typed.get(kind, 0)
+
+    def _has_slots(self, shape: "Shape", kept: "Shape | None") -> bool:
+        """Tell whether all of its slots are free, apart from those *kept* needs."""
+        free = self.stated.free - self._flying - (kept.plain if kept else 0)
+        if shape.plain > max(0, free):
+            return False
+        return all(
+            self._left(kind) - (kept.typed.get(kind, 0) if kept else 0) >= amount
+            for kind, amount in shape.typed.items()
+        )
+
+    def _has_turn(self, environment: str | None) -> bool:
+        """Tell whether there is a free turn, or room where there would be one."""
+        if environment is None or self.is_warm(environment):
+            return True
+        is_cold = environment not in self.stated.turns and environment not in self._turns
+        return is_cold and self.stated.room > self._cold
+
+    def _has_typed(self) -> bool:
+        return any(self._left(kind) > 0 for kind in self.stated.typed)
+
     def is_warm(self, environment: str) -> bool:
         """Tell whether *environment* is loaded or loading, with a free turn."""
         turns = self.stated.turns.get(environment)
@@ -82,8 +130,13 @@ class CreditAccount:
     def spend(self, frame: int, shape: "Shape") -> None:
         """Count an assignment of *shape* that travels in *frame*."""
         environment = shape.environment
-        self._in_flight.append((frame, environment))
-        self.available -= 1
+        self._in_flight.append((frame, shape))
+        self._flying += shape.plain
+        self.available -= shape.plain
+        if shape.typed:
+            for kind, amount in shape.typed.items():
+                self._typed[kind] = self._typed.get(kind, 0) + amount
+            self.has_typed = self._has_typed()
         if environment is not None:
             self._turns[environment] = self._turns.get(environment, 0) + 1
             if environment not in self.stated.turns:
@@ -92,19 +145,27 @@ class CreditAccount:
     def void(self) -> None:
         """Forget everything: credit dies with its session."""
         self.stated = NO_CREDIT
-        self.available = 0
+        self.available = self._flying = 0
+        self.has_typed = False
         self._in_flight.clear()
         self._turns.clear()
+        self._typed.clear()
         self._cold = 0
 
     def check(self) -> None:
         """Assert that the derived counts are those of the assignments in flight."""
-        left = self.stated.free + self.stated.ahead - len(self._in_flight)
+        assert self._flying == sum(shape.plain for _, shape in self._in_flight)
+        left = self.stated.free + self.stated.ahead - self._flying
         assert self.available == max(0, left)
+        assert self.has_typed == self._has_typed()
         turns: dict[str, int] = {}
-        for _, environment in self._in_flight:
-            if environment is not None:
-                turns[environment] = turns.get(environment, 0) + 1
+        typed: dict[str, int] = {}
+        for _, shape in self._in_flight:
+            if shape.environment is not None:
+                turns[shape.environment] = turns.get(shape.environment, 0) + 1
+            for kind, amount in shape.typed.items():
+                typed[kind] = typed.get(kind, 0) + amount
+        assert typed == self._typed
         assert turns == {k: v for k, v in self._turns.items() if v}
         assert self._cold == sum(n for e, n in turns.items() if e not in self.stated.turns)
         frames = [frame for frame, _ in self._in_flight]
@@ -112,8 +173,12 @@ class CreditAccount:
 
     def _recount(self) -> None:
         self._turns.clear()
+        self._typed.clear()
         self._cold = 0
-        for _, environment in self._in_flight:
+        for _, shape in self._in_flight:
+            for kind, amount in shape.typed.items():
+                self._typed[kind] = self._typed.get(kind, 0) + amount
+            environment = shape.environment
             if environment is not None:
                 self._turns[environment] = self._turns.get(environment, 0) + 1
                 if environment not in self.stated.turns:

@@ -71,6 +71,7 @@ def describe_actor(actor: Actor, now: float) -> dict[str, Any]:
         "slots": actor.slots,
         "free": stated.free,
         "available": actor.credit.available,
+        "typed": stated.typed,
         "holding": [
             {"task": task.name, "state": run_state(task), "attempt": task.tries + 1}
             for task in actor.assigned.values()
@@ -126,7 +127,9 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
     reply: dict[str, Any] = describe_task(task, now) | {"actors": {}}
     match task.state:
         case State.QUEUED:
-            reply["actors"] = {a.name: missing(task, a, now) for a in broker.actors.values()}
+            reply["actors"] = {
+                a.name: missing(broker, task, a, now) for a in broker.actors.values()
+            }
             reply["reason"] = reason_of(broker, task, reply["actors"])
         case State.HELD:
             reply["reason"] = "the broker was started again and waits for actors that may run it"
@@ -160,7 +163,7 @@ def reason_of(broker: "Broker", task: Task, actors: dict[str, str]) -> str:
     return f"every actor that satisfies it is busy ({len(able)} of {len(actors)})"
 
 
-def missing(task: Task, actor: Actor, now: float) -> str:
+def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
     """Say why *actor* does not get *task* now."""
     lacking = unmet(task, actor)
     if lacking:
@@ -172,9 +175,17 @@ def missing(task: Task, actor: Actor, now: float) -> str:
     if task.barred and actor in task.barred:
         return "rejected it"
     assert task.template
-    if not actor.credit.available:
+    shape, credit = task.template.shape, actor.credit
+    short = credit.lacks(shape)
+    if short and not shape.is_plain:
+        return f"{short} slots are missing of {shape.slots} ({len(actor.assigned)} tasks)"
+    if not (credit.available or credit.has_typed):
         return f"no free slot ({len(actor.assigned)} tasks)"
-    if not actor.credit.covers(task.template.shape):
+    reserved = broker.reservation
+    is_bound = reserved is not None and reserved.binds(task, actor)
+    if reserved is not None and is_bound and not credit.covers(shape, reserved.shape):
+        return "kept free for an older task that needs more slots"
+    if not credit.covers(shape):
         environment = task.call.environment
         return (
             f"no turn in environment {environment.name}" if environment else "no slot of its kind"

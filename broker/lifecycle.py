@@ -111,6 +111,9 @@ def forget(broker: "Broker", task: Task) -> None:
             hurry(broker, actor.session, task.ending.size if task.ending else 0)
     elif state is State.QUEUED:
         broker.backlog.forget(task)
+        if broker.reservation is not None and broker.reservation.task is task:
+            broker.reservation = None
+            broker.backlog.wake()
     elif state is State.HELD:
         del broker.held[task]
     if state is State.UNCLAIMED_OUTCOME or state is State.UNCLAIMED_RUN:

@@ -80,7 +80,7 @@ def judge_actor(broker: "Broker", actor: Actor, now: float) -> None:
     if is_suspect != actor.is_suspect:
         actor.is_suspect = is_suspect
         broker.note("actor_suspect" if is_suspect else "actor_trusted", actor=actor.name)
-        if not is_suspect and actor.credit.available:
+        if not is_suspect and (actor.credit.available or actor.credit.has_typed):
             broker.open_actors[actor] = None
             broker.backlog.wake()
     if silent_s < settings.lease_s:
@@ -138,6 +138,8 @@ def lose(
         del broker.actors_by_name[actor.name]
     broker.open_actors.pop(actor, None)
     broker.backlog.forget_actor(actor)
+    # Somebody may have to learn that nobody is left who could hold it.
+    broker.backlog.wake()
     for token, task in list(actor.assigned.items()):
         # A child of a task that was queued again is not there any more.
         if task.token == token:

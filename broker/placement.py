@@ -3,14 +3,17 @@
 In the order of the backlog each task goes to the best of the actors that satisfy it and have credit
 for it: one where its environment is warm, then the highest sum of the weights of met affinities,
 then the most available credit, then the least recently used. A task that finds nobody waits, and
-lets those behind it pass.
+lets those behind it pass. So that small ones never starve a large one, the oldest that no actor has
+enough slots for now reserves one actor, where those behind it leave it what it needs.
 """
 
 from typing import TYPE_CHECKING
 
+from broker import lifecycle
 from broker.backlog import Shape
 from broker.peers import Actor
-from broker.task import Event, Task
+from broker.task import Event, State, Task
+from wire.errors import Code
 from wire.messages import Assign, Function
 from wire.messages import Template as TemplateMessage
 
@@ -18,27 +21,87 @@ if TYPE_CHECKING:
     from broker.core import Broker
 
 
+class Reservation:
+    """The oldest task that fits nowhere for its size, and the actor that is kept free for it."""
+
+    __slots__ = ("actor", "shape", "task")
+
+    def __init__(self, task: Task, shape: Shape, actor: Actor) -> None:
+        """Keep what *task* needs on *actor*."""
+        self.task = task
+        self.shape = shape
+        self.actor = actor
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the task still waits and the actor may still be given it."""
+        task, actor = self.task, self.actor
+        is_waiting = task.state is State.QUEUED and not task.client.is_paused
+        return is_waiting and actor.is_open and self.shape.fit(actor) is not None
+
+    def binds(self, task: Task, actor: Actor) -> bool:
+        """Tell whether *task* has to leave room on *actor*: it stands behind."""
+        return actor is self.actor and task is not self.task and self.task.rank <= task.rank
+
+
 def place(broker: "Broker", now: float) -> None:  # noqa: ARG001 - deadlines will want it.
     """Assign until no task finds an actor."""
     backlog, actors = broker.backlog, broker.open_actors
+    if broker.reservation is not None and not broker.reservation.holds:
+        broker.reservation = None
+        backlog.wake()
     while backlog.ready and (found := backlog.next_ready()) is not None:
         shape, task = found
-        if not actors:
-            backlog.block(shape)
-            continue
-        actor = choose(broker, shape, task)
+        actor = choose(broker, shape, task) if actors else None
         if actor is not None:
             shape.pop(task)
             if not shape.count:
                 del backlog.ready[shape]
             backlog.serve(task)
             assign(broker, task, actor)
-            if not actor.credit.available:
+            if not (actor.credit.available or actor.credit.has_typed):
                 actors.pop(actor, None)
-        elif task.barred:
+            if broker.reservation is not None and broker.reservation.task is task:
+                # What was kept for it may be of use to those that were passed.
+                broker.reservation = None
+                backlog.wake()
+        elif shape.fail_infeasible and is_infeasible(broker, shape):
+            shape.pop(task)
+            message = f"no connected actor has the slots that it needs: {shape.slots or 1}"
+            lifecycle.end(broker, task, Code.INFEASIBLE, message)
+        elif task.barred and actors:
             shape.set_aside(task)
         else:
+            if shape.is_large:
+                reserve(broker, shape, task)
             backlog.block(shape)
+
+
+def is_infeasible(broker: "Broker", shape: Shape) -> bool:
+    """Tell whether no actor has the capacity; not before all had the time to come back."""
+    if broker.window_ends_at is not None:
+        return False
+    return not any(shape.could_hold(actor) for actor in broker.actors.values())
+
+
+def reserve(broker: "Broker", shape: Shape, task: Task) -> None:
+    """Keep the actor that lacks least for *task*, unless an older one has a reservation."""
+    former = broker.reservation
+    if former is not None and former.task is not task and former.task.rank <= task.rank:
+        return
+    best: Actor | None = None
+    best_key = (0, True)
+    for actor in broker.actors.values():
+        if not actor.is_open or shape.fit(actor) is None or is_barred(task, actor):
+            continue
+        key = (actor.credit.lacks(shape), former is None or actor is not former.actor)
+        # What lacks nothing lacks a turn, for which there is no need to keep slots.
+        if key[0] and (best is None or key < best_key):
+            best, best_key = actor, key
+    if best is not None:
+        broker.reservation = Reservation(task, shape, best)
+    elif former is not None and former.task is task:
+        broker.reservation = None
 
 
 def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
@@ -47,14 +110,17 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     best_key: tuple[bool, float, int, int] | None = None
     environment = shape.environment
     is_alone = len(broker.open_actors) == 1
+    reserved = broker.reservation
     gone: list[Actor] = []
     for actor in broker.open_actors:
         credit = actor.credit
-        if actor.session is None or actor.is_suspect or not credit.available:
+        is_spent = not (credit.available or credit.has_typed)
+        if actor.session is None or actor.is_suspect or is_spent:
             gone.append(actor)
             continue
         weight = shape.fit(actor)
-        if weight is None or not credit.covers(shape):
+        kept = reserved.shape if reserved and reserved.binds(task, actor) else None
+        if weight is None or not credit.covers(shape, kept):
             continue
         if task.barred and is_barred(task, actor):
             continue

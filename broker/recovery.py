@@ -125,6 +125,7 @@ def stop(broker: "Broker", actor: Actor, token: Token, *, is_finished: bool) -> 
 def end_window(broker: "Broker") -> None:
     """Queue what was held: nobody offered a run of it."""
     broker.window_ends_at = None
+    broker.backlog.wake()
     held, broker.held = broker.held, {}
     broker.note(
         "recovered", tasks=sum(len(c.tasks) for c in broker.clients.values()), held=len(held)
@@ -168,6 +169,7 @@ def check(broker: "Broker") -> None:
         actor.credit.check()
         if actor.session is None:
             assert actor.credit.available == 0
+            assert not actor.credit.has_typed
         for token, task in actor.assigned.items():
             assert broker.tokens[token] is task
             assert task.actor is actor

@@ -191,6 +191,8 @@ def join_template(broker: "Broker", session: Session, call: Call) -> Template:
             validate_desire(desire)
     except ValueError as error:
         raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
+    if any(amount < 1 for amount in call.slots.values()):
+        raise RemoteProtocolError(Code.BAD_FRAME, f"slots {call.slots} are no amounts")
     known = {blob.hash: blob for blob in session.functions_known.values()}
     function = known.get(call.function)
     blob = known.get(call.environment.blob) if call.environment else None

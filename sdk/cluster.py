@@ -42,14 +42,16 @@ class LocalCluster:
     """A broker with *actors* actors of *slots* slots each, which offer *labels*.
 
     `LocalCluster(actors=[dict(slots=2, labels={"memory": 512}), dict(slots=1)])` makes unlike ones;
-    a dict may have slots, labels, prefetch, replicas and name. Returns when all are ready, within
-    *timeout* seconds; raises ClusterFailed with what the processes wrote when they are not.
+    a dict may have slots, labels, prefetch, replicas and name. Slots of other types stand in a
+    mapping: `slots={"slot": 4, "io": 16, "gpu": ["0", "1"]}`, names for units. Returns
+    when all are ready, within *timeout* seconds; raises ClusterFailed with what the processes wrote
+    when they are not.
     """
 
     def __init__(
         self,
         actors: int | Iterable[Mapping[str, Any]] = 2,
-        slots: int = 1,
+        slots: int | Mapping[str, Any] = 1,
         labels: Mapping[str, Any] | None = None,
         *,
         prefetch: int = 0,
@@ -203,7 +205,7 @@ def stop(children: list[subprocess.Popen[bytes]]) -> None:
 def read_actors(
     actors: int | Iterable[Mapping[str, Any]],
     *,
-    slots: int,
+    slots: int | Mapping[str, Any],
     labels: Mapping[str, Any] | None,
     prefetch: int,
 ) -> list[dict[str, Any]]:
@@ -226,6 +228,9 @@ def read_actors(
         if not hosts:
             raise ValueError("actors must not be empty")
     for host in hosts:
+        if isinstance(host["slots"], Mapping):
+            typed = dict(host["slots"])
+            host["slots"], host["typed"] = typed.pop("slot", 1), typed
         for key in ("slots", "replicas", "prefetch"):
             low = 0 if key == "prefetch" else 1
             if type(host[key]) is not int or host[key] < low:
@@ -244,6 +249,10 @@ def options_of(host: Mapping[str, Any]) -> list[str]:
     options = ["--drain-timeout", str(DRAIN_TIMEOUT_S)]
     for key in ("name", "slots", "replicas", "prefetch"):
         options += [f"--{key}", str(host[key])]
+    for kind, units in host.get("typed", {}).items():
+        # A trailing comma makes a name of a single number.
+        amount = units if isinstance(units, int) else "".join(f"{name}," for name in units)
+        options += ["--slot", f"{kind}={amount}"]
     labels: Labels = host["labels"]
     for key, value in labels.items():
         for one in value if isinstance(value, list) else [value]:

@@ -31,6 +31,7 @@ SUPPORTED: Final = (
     "fairness_key",
     "timeout",
     "at_most_once",
+    "fail_infeasible",
     "name",
     "metadata",
 )
@@ -45,7 +46,6 @@ NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "idempotency_key": (None,),
     "allow_inplace": (None, False),
     "reuse": (None, True),
-    "fail_infeasible": (None, False),
     "retry_on": (None, ()),
     "after": (None, (), []),
     "result_codec": (None,),
@@ -176,9 +176,9 @@ def read_name(name: Any) -> str:
 
 
 def read_flag(flag: Any) -> bool:
-    """Read the option *at_most_once*."""
+    """Read the options *at_most_once* and *fail_infeasible*."""
     if not isinstance(flag, bool):
-        raise TypeError(f"at_most_once must be True or False, got {flag!r}")
+        raise TypeError(f"at_most_once and fail_infeasible must be True or False, got {flag!r}")
     return flag
 
 
@@ -190,6 +190,7 @@ READERS: Final = {
     "fairness_key": read_name,
     "timeout": read_timeout,
     "at_most_once": read_flag,
+    "fail_infeasible": read_flag,
     "name": read_name,
     "metadata": read_metadata,
 }

@@ -104,6 +104,7 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         timeout_s=chosen.get("timeout"),
         at_most_once=chosen.get("at_most_once", False),
         metadata=chosen.get("metadata", {}),
+        fail_infeasible=chosen.get("fail_infeasible", False),
     )
     return Planned(captured, environment, call, anchor)
 

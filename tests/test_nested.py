@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sdk import LocalCluster, TaskCanceled, as_completed, current_task, gather, wait
+from sdk import Infeasible, LocalCluster, TaskCanceled, as_completed, current_task, gather, wait
 
 pytestmark = pytest.mark.process
 
@@ -140,3 +140,24 @@ def test_a_canceled_task_that_waits_ends_and_leaves_its_slot(client):
     with pytest.raises(TaskCanceled):
         future.result(TIMEOUT_S)
     assert client.submit(identity, 3).result(TIMEOUT_S) == 3
+
+
+# --- slot types
+
+
+def test_each_task_knows_which_unit_it_holds():
+    def hold():
+        task = current_task()
+        mine = task.slot_ids["gpu"]
+        task.client.pause(0.2)
+        return mine
+
+    slots = {"slot": 1, "gpu": ["a", "b"]}
+    with LocalCluster(actors=1, slots=slots) as cluster, cluster.client() as client:
+        found = gather([client.submit(hold, slots={"gpu": 1}) for _ in range(2)])
+        both = client.submit(lambda: current_task().slot_ids, slots={"gpu": 2})
+
+        assert sorted(found) == [["a"], ["b"]]
+        assert sorted(both.result(TIMEOUT_S)["gpu"]) == ["a", "b"]
+        with pytest.raises(Infeasible, match="gpu"):
+            client.submit(identity, 1, slots={"gpu": 3}, fail_infeasible=True).result(TIMEOUT_S)

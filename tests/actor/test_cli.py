@@ -31,7 +31,14 @@ BAD = [
     (["--drain-timeout", "-1"], "-1 is not a number of seconds"),
     (["--drain-timeout", "nan"], "nan is not a number of seconds"),
     (["--log-format", "xml"], "xml"),
-    (["--slot", "2"], "--slot"),
+    (["--slot", "2"], "slot '2' is not TYPE=N"),
+    (["--slot", "slot=2"], "is --slots"),
+    (["--slot", "gpu=0"], "0 is not in 1 to"),
+    (["--slot", "gpu="], "0 is not in 1 to"),
+    (["--slot", "gpu=a,a"], "has a name twice"),
+    (["--slot", "gpu=1", "--slot", "gpu=2"], "each type once"),
+    (["--slot", "gpu=a,b", "--replicas", "2"], "only one actor can own"),
+    (["--released-max", "-1"], "--released-max"),
     (["--unheard-of"], "--unheard-of"),
     (["extra"], "extra"),
 ]
@@ -170,3 +177,12 @@ def test_the_command_runs_from_any_folder(tmp_path):
 
     assert done.returncode == 2
     assert done.stderr == "actor: argument --slots: 'none' is not a whole number (see --help)\n"
+
+
+def test_slot_types_are_read_with_the_names_of_their_units(started):
+    cli.main(["--slot", "io=16", "--slot", "gpu=0,1", "--slot", "fpga=7,", "--released-max", "5"])
+
+    (settings,) = started
+    assert settings.typed == {"io": 16, "gpu": 2, "fpga": 1}
+    assert settings.units == {"gpu": ["0", "1"], "fpga": ["7"]}
+    assert settings.released_max == 5

@@ -1,0 +1,334 @@
+"""Types and costs of slots: all or nothing on one actor, and small tasks starve no large one."""
+
+import pytest
+
+from broker.backlog import Shape
+from broker.credit import CreditAccount
+from tests.broker.conversation import CODE, Conversation
+from tests.broker.test_explain import ask
+from wire.codec import decode_failure
+from wire.messages import (
+    Assign,
+    Call,
+    Cancel,
+    Credit,
+    Environment,
+    Error,
+    Reacquire,
+    Release,
+    Result,
+)
+
+PLAIN = Shape(Call("plain", CODE))
+WIDE = Shape(Call("wide", CODE, slots={"slot": 2}))
+GPU = Shape(Call("gpu", CODE, slots={"gpu": 1}))
+MIXED = Shape(Call("mixed", CODE, slots={"slot": 1, "gpu": 2}))
+
+
+def account(free=0, ahead=0, room=0, turns=None, **typed):
+    found = CreditAccount()
+    found.state(Credit(free, ahead, room, turns or {}, typed), 0)
+    found.check()
+    return found
+
+
+def call(**slots):
+    return Call("work " + repr(slots), CODE, slots=slots)
+
+
+def got(actor):
+    return [assign.task for assign in actor.takes(Assign)]
+
+
+@pytest.fixture
+def talk():
+    return Conversation()
+
+
+# --- credit
+
+
+@pytest.mark.parametrize(
+    ("credit", "shape", "is_covered"),
+    [
+        (account(2), WIDE, True),
+        (account(1), WIDE, False),
+        (account(1, 5), WIDE, False),
+        (account(0, 0, gpu=1), GPU, True),
+        (account(5), GPU, False),
+        (account(1, gpu=2), MIXED, True),
+        (account(0, gpu=2), MIXED, False),
+        (account(1, gpu=1), MIXED, False),
+    ],
+)
+def test_all_of_the_cost_is_covered_or_nothing(credit, shape, is_covered):
+    assert credit.covers(shape) is is_covered
+
+
+def test_what_flies_is_taken_off_each_type():
+    credit = account(3, gpu=3)
+    credit.spend(5, MIXED)
+    credit.check()
+    assert (credit.available, credit.has_typed) == (2, True)
+    assert not credit.covers(MIXED)
+    assert credit.covers(GPU)
+
+    credit.state(Credit(3, 0, 0, {}, {"gpu": 3}), 4)
+    credit.check()
+    assert not credit.covers(MIXED)
+
+    credit.state(Credit(2, 0, 0, {}, {"gpu": 1}), 5)
+    credit.check()
+    assert (credit.available, credit.covers(GPU)) == (2, True)
+
+
+def test_a_larger_cost_is_taken_off_as_much():
+    credit = account(3)
+
+    credit.spend(1, WIDE)
+    credit.check()
+
+    assert credit.available == 1
+    assert not credit.covers(WIDE)
+
+
+def test_typed_credit_dies_with_its_session():
+    credit = account(1, gpu=1)
+    credit.spend(1, GPU)
+
+    credit.void()
+    credit.check()
+
+    assert not credit.has_typed
+
+
+def test_a_typed_task_needs_its_turn_as_well():
+    shape = Shape(
+        Call("m", b"", "m", Environment("a", "a", CODE), slots={"gpu": 1}),
+    )
+
+    assert account(0, 0, 1, gpu=1).covers(shape)
+    assert account(0, 0, 0, {"a": 1}, gpu=1).covers(shape)
+    assert not account(0, 0, 1, {"a": 0}, gpu=1).covers(shape)
+    assert not account(0, 0, 0, gpu=1).covers(shape)
+
+
+def test_room_that_is_kept_is_not_given_to_others():
+    credit = account(2, 4, gpu=1)
+
+    assert not credit.covers(PLAIN, WIDE)
+    assert credit.covers(GPU, WIDE)
+    assert account(3, 4).covers(PLAIN, WIDE)
+    assert credit.lacks(MIXED) == 1
+
+
+# --- placement
+
+
+def test_an_actor_without_a_plain_slot_gets_a_typed_task(talk):
+    actor = talk.actor(slots={"slot": 1, "gpu": 1})
+    actor.says(Credit(0, 0, 0, {}, {"gpu": 1}))
+
+    talk.client().submits(1, 2, call=call(gpu=1))
+
+    assert got(actor) == [1]
+
+
+def test_a_task_goes_where_all_of_its_slots_are(talk):
+    small = talk.actor(11, slots={"slot": 4, "gpu": 1})
+    small.says(Credit(4, 0, 0, {}, {"gpu": 1}))
+    large = talk.actor(12, name="host/1", slots={"slot": 2, "gpu": 2})
+    large.says(Credit(2, 0, 0, {}, {"gpu": 2}))
+
+    talk.client().submits(1, call=call(slot=1, gpu=2))
+
+    assert (got(small), got(large)) == ([], [1])
+
+
+def test_small_tasks_do_not_starve_a_large_one(talk):
+    actor = talk.actor(free=2, slots={"slot": 2})
+    client = talk.client().submits(1, 2)
+    assert got(actor) == [1, 2]
+    client.submits(3, call=call(slot=2), slot=1)
+    client.submits(4, 5)
+
+    actor.ends((actor.epoch, 1), free=1)
+    assert got(actor) == []
+    actor.ends((actor.epoch, 2), free=2)
+
+    assert got(actor) == [3]
+
+
+def test_who_is_older_than_the_large_one_goes_first(talk):
+    actor = talk.actor(free=2, slots={"slot": 2})
+    client = talk.client().submits(1, 2, 3)
+    client.submits(4, call=call(slot=2), slot=1)
+    assert got(actor) == [1, 2]
+
+    actor.ends((actor.epoch, 1), free=1)
+
+    assert got(actor) == [3]
+
+
+def test_only_one_actor_is_reserved(talk):
+    one = talk.actor(11, free=2, slots={"slot": 2})
+    two = talk.actor(12, name="host/1", free=2, slots={"slot": 2})
+    client = talk.client().submits(1, 2, 3, 4)
+    got(one), got(two)
+    client.submits(5, call=call(slot=2), slot=1)
+    client.submits(6, 7)
+    reserved = talk.broker.reservation.actor
+    kept, other = (one, two) if reserved.incarnation == 11 else (two, one)
+
+    kept.says(Credit(1))
+    other.says(Credit(1))
+
+    assert got(kept) == []
+    assert got(other) == [6]
+
+
+def test_slots_of_other_types_are_not_kept(talk):
+    actor = talk.actor(slots={"slot": 2, "io": 2})
+    actor.says(Credit(1, 0, 0, {}, {"io": 0}))
+    client = talk.client().submits(1, call=call(io=2))
+    assert talk.broker.reservation is not None
+
+    client.submits(2, slot=1)
+
+    assert got(actor) == [2]
+
+
+def test_nothing_goes_ahead_into_the_mailbox_of_a_reserved_actor(talk):
+    actor = talk.actor(slots={"slot": 2}, prefetch=4)
+    actor.says(Credit(1, 4))
+    client = talk.client().submits(1, call=call(slot=2))
+
+    client.submits(2, slot=1)
+
+    assert got(actor) == []
+
+
+def test_a_reservation_ends_with_its_task(talk):
+    actor = talk.actor(free=1, slots={"slot": 2})
+    client = talk.client().submits(1, call=call(slot=2))
+    client.submits(2, slot=1)
+    assert got(actor) == []
+
+    client.says(Cancel([1]))
+
+    assert got(actor) == [2]
+    assert talk.broker.reservation is None
+
+
+def test_a_reservation_moves_on_when_its_actor_is_gone(talk):
+    one = talk.actor(11, free=1, slots={"slot": 2})
+    client = talk.client().submits(1, call=call(slot=2))
+    two = talk.actor(12, name="host/1", slots={"slot": 2})
+    one.vanishes()
+
+    two.says(Credit(1))
+    client.submits(2, slot=1)
+    assert got(two) == []
+    two.says(Credit(2))
+
+    assert got(two) == [1]
+
+
+# --- what nobody can hold
+
+
+def test_what_no_actor_can_hold_ends_at_once_where_that_is_wanted(talk):
+    talk.actor(free=2)
+    client = talk.client()
+
+    client.submits(1, 2, call=Call("big", CODE, slots={"slot": 3}, fail_infeasible=True))
+
+    results = client.takes(Result)
+    assert [result.task for result in results] == [1, 2]
+    failure = decode_failure(results[0].body)
+    assert failure.code == "infeasible"
+    assert "{'slot': 3}" in failure.message
+
+
+def test_what_an_actor_can_hold_later_waits(talk):
+    actor = talk.actor(slots={"slot": 3})
+    client = talk.client()
+
+    client.submits(1, call=Call("big", CODE, slots={"slot": 3}, fail_infeasible=True))
+
+    assert client.takes(Result) == []
+    actor.says(Credit(3))
+    assert got(actor) == [1]
+
+
+def test_it_ends_when_the_last_that_could_is_lost(talk):
+    talk.actor(slots={"slot": 3})
+    client = talk.client()
+    client.submits(1, call=Call("big", CODE, slots={"slot": 3}, fail_infeasible=True))
+
+    talk.wait(talk.settings.lease_s + 1.0, beating=[client])
+
+    assert [result.task for result in client.takes(Result)] == [1]
+
+
+def test_a_broker_that_recovers_judges_nobody(talk):
+    talk = Conversation(recovered=False)
+    client = talk.client()
+
+    client.submits(1, call=Call("big", CODE, fail_infeasible=True))
+    assert client.takes(Result) == []
+    talk.wait(talk.settings.adopt_window_s, beating=[client])
+
+    assert [result.task for result in client.takes(Result)] == [1]
+
+
+def test_without_the_wish_it_waits_and_explain_says_why(talk):
+    talk.actor(free=2)
+    client = talk.client().submits(7, call=call(slot=3))
+
+    assert "needs 3 of slot slot, has 2" in ask(client, "explain", "7")["reason"]
+
+
+def test_explain_tells_of_a_reservation_and_of_what_is_missing(talk):
+    talk.actor(free=1, slots={"slot": 2})
+    client = talk.client().submits(7, call=call(slot=2))
+    client.submits(8, slot=1)
+
+    assert "1 slots are missing" in ask(client, "explain", "7")["actors"]["host/0"]
+    assert "older task" in ask(client, "explain", "8")["actors"]["host/0"]
+
+
+def test_amounts_that_are_none_are_refused(talk):
+    client = talk.client()
+
+    client.submits(1, call=Call("odd", CODE, slots={"slot": -1}))
+
+    assert client.takes(Error)[0].code == "bad-frame"
+
+
+# --- reacquire
+
+
+def test_a_task_that_has_its_slot_again_is_shown_as_before(talk):
+    actor = talk.actor(free=1)
+    client = talk.client().submits(7)
+    token = (actor.epoch, actor.takes(Assign)[0].number)
+    actor.says(Credit(1), Release(*token))
+    assert ask(client, "tasks")["tasks"][0]["state"] == "released"
+
+    actor.says(Credit(0), Reacquire(*token))
+
+    assert ask(client, "tasks")["tasks"][0]["state"] == "assigned"
+    assert ask(client, "actors")["actors"][0]["holding"][0]["state"] == "assigned"
+
+
+def test_reacquire_of_somebody_else_changes_nothing(talk):
+    actor = talk.actor(free=1)
+    client = talk.client().submits(7)
+    token = (actor.epoch, actor.takes(Assign)[0].number)
+    actor.says(Credit(1), Release(*token))
+
+    talk.actor(12, name="host/1").says(Reacquire(*token))
+    actor.says(Reacquire(1, 1))
+
+    assert ask(client, "tasks")["tasks"][0]["state"] == "released"
