@@ -21,13 +21,16 @@ class NameTaken(Exception):
 class HeldName:
     """A name that is this process's until the end of the process, or `release`."""
 
-    def __init__(self, name: str, fd: int) -> None:
-        """Hold the lock that *fd* has."""
+    def __init__(self, name: str, fd: int, path: Path) -> None:
+        """Hold the lock that *fd* has on the file at *path*."""
         self.name = name
         self._fd = fd
+        self._path = path
 
     def release(self) -> None:
-        """Let others have the name."""
+        """Let others have the name, and leave no file behind."""
+        # In this order: without the lock the file could be another's already.
+        self._path.unlink(missing_ok=True)
         os.close(self._fd)
 
 
@@ -62,10 +65,23 @@ def try_lock(name: str, endpoint: str) -> HeldName | None:
     folder = Path(tempfile.gettempdir()) / f"warmslot-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     where = hashlib.blake2b(endpoint.encode(), digest_size=8).hexdigest()
-    fd = os.open(folder / f"{where}-{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    path = folder / f"{where}-{name}.lock"
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        if is_at(path, fd):
+            return HeldName(name, fd, path)
+        # Whoever had the name has removed this very file in between: its lock means nothing.
         os.close(fd)
-        return None
-    return HeldName(name, fd)
+
+
+def is_at(path: Path, fd: int) -> bool:
+    """Tell whether *fd* is the file that *path* names now."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False
