@@ -258,11 +258,23 @@ class Connection(Handlers):
         future = self.futures.pop(task, None)
         if future is None:
             return
+        try:
+            self._settle(future, result, payloads)
+        except KeyboardInterrupt:
+            # Ctrl-C while it was read: the loop will come with it again.
+            if not future.done():
+                self.futures[task] = future
+            raise
+
+    def _settle(self, future: TaskFuture, result: Result, payloads: Any) -> None:
+        """Read an outcome and give it to *future*, which was taken out."""
         future.actor, future.attempt = result.actor, result.attempt
         if result.status is Status.RESULT:
             try:
                 value = load(result.body, payloads)
-            except Exception as error:  # noqa: BLE001 - the user's classes run in here.
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the user's classes run in here.
                 failed = SerializationError(
                     f"the result of task {future.name!r} {future.task_id} cannot be read here: "
                     f"{told(error)}"

@@ -97,7 +97,7 @@ class Loop:
         self._reader = 0
         self._borrows = 0
         self._waiters = 0
-        self._is_settling = False
+        self._is_held_up = False
         # Who may sleep on the descriptor: a call that eats its edge must wake him.
         self._reader_watches = False
         self._daemon_watches = False
@@ -133,21 +133,36 @@ class Loop:
 
     def settle(self) -> None:
         """Give out what was read. Any thread may, and none holds the lock."""
+        was_held_up, is_reader = self._is_held_up, self._reader == get_ident()
+        if is_reader:
+            self._is_held_up = True
+        try:
+            self._give_out()
+        finally:
+            # Only the reader says so: others that settle have no say in what holds him up.
+            if is_reader:
+                self._is_held_up = was_held_up
+
+    def _give_out(self) -> None:
+        """Call the handlers with what was read."""
         count = 0
-        self._is_settling = True
         while self._unsettled:
             try:
                 outcome = self._unsettled.popleft()
             except IndexError:  # Another thread was faster.
                 break
+            try:
+                self._handlers.settle(*outcome)
+            except KeyboardInterrupt:
+                # Whoever reads next gives it out, or finds that it was.
+                self._unsettled.appendleft(outcome)
+                raise
             count += 1
-            self._handlers.settle(*outcome)
         while self._rest:
             try:
                 self._rest.popleft()()
             except IndexError:
                 break
-        self._is_settling = False
         if count:
             self.count(count)
 
@@ -182,7 +197,7 @@ class Loop:
         try:
             while True:
                 if self._reader == get_ident():
-                    self._read(is_done, deadline, task)
+                    self._read_again(is_done, deadline, task)
                 elif self._reading.acquire(blocking=False):
                     self._borrow(is_done, deadline, task)
                 else:
@@ -232,6 +247,16 @@ class Loop:
             if self._is_napping_long or self._waiters > 1 or self._daemon_watches:
                 self._daemon_sleep.wake()
 
+    def _read_again(self, is_done: Callable[[], bool], deadline: float | None, task: int) -> None:
+        """Read in a callback of a reader, who is held up no more while that waits."""
+        self._is_held_up = False
+        try:
+            self._read(is_done, deadline, task)
+        finally:
+            self._is_held_up = True
+            if self._is_napping_long or self._waiters > 1 or self._daemon_watches:
+                self._daemon_sleep.wake()
+
     def _sleep(
         self,
         is_done: Callable[[], bool],
@@ -265,7 +290,7 @@ class Loop:
 
     def _is_borrowed(self) -> bool:
         """Tell whether a caller reads, and is not held up in a callback."""
-        return self._reading.locked() and not self._is_settling
+        return self._reading.locked() and not self._is_held_up
 
     def _read_alone(self) -> None:
         """Be the reader until somebody borrows the socket."""
@@ -308,6 +333,8 @@ class Loop:
                 )
             is_dry = self._turn(task, woken=woken)
             self.settle()
+            # A callback that waited has read here too, and may have left something.
+            is_dry = is_dry and self._reader_watches
             woken = False
             if is_done() or self._is_stopped:
                 break

@@ -36,7 +36,7 @@ from tests.sdk.fakes import ScriptedBroker
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.messages import Failure, Result, Status
-from wire.payload import dump_exception
+from wire.payload import dump, dump_exception
 
 pytestmark = pytest.mark.process
 
@@ -791,3 +791,54 @@ def test_what_is_left_in_the_socket_is_read_by_the_daemon(client):
 
         assert first.result(TIMEOUT_S) == 1
         assert done.wait(0.3)
+
+
+def test_who_waits_is_served_while_the_reader_is_held_up_in_a_callback():
+    with ScriptedBroker(later) as broker, Client(broker.endpoint) as client:
+        first, second = client.submit(identity, 1), client.submit(identity, 2)
+        numbers = [broker.left.get(timeout=TIMEOUT_S) for _ in range(2)]
+        is_reading, is_held_up, may_go_on = (threading.Event() for _ in range(3))
+
+        def hold_up(_):
+            is_held_up.set()
+            may_go_on.wait(TIMEOUT_S)
+
+        first.add_done_callback(hold_up)
+
+        def read():
+            first.connection.loop.wait(lambda: is_reading.set() or first.done(), TIMEOUT_S)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert is_reading.wait(TIMEOUT_S)
+        broker.give(1, task=numbers[0])
+        assert is_held_up.wait(TIMEOUT_S)
+        # As each thread does now and then that waits for the reader.
+        second.connection.loop.settle()
+        broker.give(2, task=numbers[1])
+        try:
+            assert second.result(TIMEOUT_S / 2) == 2
+        finally:
+            may_go_on.set()
+            reader.join(TIMEOUT_S)
+
+
+def test_an_outcome_outlives_ctrl_c_while_it_is_read(monkeypatch):
+    interrupts = [KeyboardInterrupt()]
+    load = sdk.connection.load
+
+    def load_or_interrupt(*arguments):
+        if threading.current_thread() is threading.main_thread() and interrupts:
+            raise interrupts.pop()
+        return load(*arguments)
+
+    monkeypatch.setattr(sdk.connection, "load", load_or_interrupt)
+    with ScriptedBroker(later) as broker, Client(broker.endpoint) as client:
+        future = client.submit(identity)
+        loop = future.connection.loop
+        body, frames = dump(3)
+        loop._unsettled.append((future.number, Result(future.number, Status.RESULT, body), frames))
+        with contextlib.suppress(KeyboardInterrupt):
+            loop.settle()
+        assert future.result(TIMEOUT_S) == 3
+        assert loop.settled == 1
