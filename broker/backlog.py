@@ -9,7 +9,7 @@ ranks only grow nobody starves.
 """
 
 from collections import deque
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 PRIORITY_STEP: Final = 1_000.0
 # The type of slots that a task takes which names none.
 SLOT: Final = "slot"
+# From here on what is skipped anyway is taken out once it is the greater part.
+LEFT_OUT_MIN: Final = 64
+VOID_MIN: Final = 64
+# From here on flows are looked through for those that say nothing any more.
+FLOWS_MIN: Final = 4_096
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -45,13 +50,15 @@ class Flow:
 class Lane:
     """The tasks of one client and priority under one shape, oldest first."""
 
-    __slots__ = ("client", "entry", "key", "tasks")
+    __slots__ = ("client", "entry", "key", "queued", "tasks")
 
     def __init__(self, client: "Client", key: tuple[int, int]) -> None:
         """Begin empty."""
         self.client = client
         self.key = key
         self.tasks: deque[Task] = deque()
+        # How many of the tasks are queued; the others are skipped when their turn comes.
+        self.queued = 0
         # The rank under which the lane stands in the heap of its shape; entries with another one
         # are void.
         self.entry: float | None = None
@@ -150,6 +157,7 @@ class Shape:
             lane = self.lanes[key] = Lane(task.client, key)
         tasks = lane.tasks
         self.count += 1
+        lane.queued += 1
         if not tasks:
             tasks.append(task)
             self._enter(lane)
@@ -172,12 +180,9 @@ class Shape:
                 heappop(heap)
                 continue
             tasks = lane.tasks
-            while tasks and tasks[0].state is not State.QUEUED:
+            while tasks[0].state is not State.QUEUED:
                 tasks.popleft()
-            if not tasks:
-                heappop(heap)
-                self._drop(lane)
-            elif tasks[0].rank != rank:
+            if tasks[0].rank != rank:
                 heappop(heap)
                 self._enter(lane)
             elif lane.client.is_paused:
@@ -196,7 +201,8 @@ class Shape:
         assert rank == task.rank
         tasks.popleft()
         self.count -= 1
-        if tasks:
+        lane.queued -= 1
+        if lane.queued:
             self._enter(lane)
         else:
             self._drop(lane)
@@ -220,6 +226,21 @@ class Shape:
         if lane.tasks:
             self._enter(lane)
 
+    def forget(self, task: Task) -> None:
+        """Count out a queued task that nobody wants; it is skipped when its turn comes."""
+        self.count -= 1
+        if task in self.aside:
+            self.aside.remove(task)
+            return
+        lane = self.lanes[id(task.client), task.call.priority]
+        lane.queued -= 1
+        if not lane.queued:
+            self._drop(lane)
+        elif len(lane.tasks) > LEFT_OUT_MIN + 2 * lane.queued:
+            # Their turn may never come.
+            kept = [one for one in lane.tasks if one.state is State.QUEUED and one is not task]
+            lane.tasks = deque(kept)
+
     def remove(self, task: Task) -> None:
         """Take out a queued task wherever it stands; slow, for the rare late adoption."""
         assert task.state is State.QUEUED
@@ -227,27 +248,41 @@ class Shape:
         if task in self.aside:
             self.aside.remove(task)
             return
-        self.lanes[id(task.client), task.call.priority].tasks.remove(task)
+        lane = self.lanes[id(task.client), task.call.priority]
+        lane.tasks.remove(task)
+        lane.queued -= 1
+        if not lane.queued:
+            self._drop(lane)
 
     def _enter(self, lane: Lane) -> None:
-        lane.entry = lane.tasks[0].rank
-        heappush(self._heap, (lane.entry, next(self._sequence), lane))
+        lane.entry = rank = lane.tasks[0].rank
+        if len(self._heap) > VOID_MIN + 2 * len(self.lanes):
+            # Most entries are void, or there twice; only those at the top are ever dropped.
+            entered = ((one.entry, one) for one in self.lanes.values())
+            self._heap[:] = [
+                (at, next(self._sequence), one) for at, one in entered if at is not None
+            ]
+            heapify(self._heap)
+        else:
+            heappush(self._heap, (rank, next(self._sequence), lane))
 
     def _drop(self, lane: Lane) -> None:
         lane.entry = None
-        self.lanes.pop(lane.key, None)
+        lane.tasks.clear()
+        del self.lanes[lane.key]
 
 
 class Backlog:
     """All shapes, the flows' clocks, and which shapes may have something to place."""
 
-    __slots__ = ("_flows", "_shapes", "ready", "served", "waiting")
+    __slots__ = ("_flows", "_flows_max", "_shapes", "ready", "served", "waiting")
 
     def __init__(self) -> None:
         """Begin empty."""
         # A shape lives as long as a template or a queued task uses it.
         self._shapes: WeakValueDictionary[bytes, Shape] = WeakValueDictionary()
         self._flows: dict[tuple[object, int], Flow] = {}
+        self._flows_max = FLOWS_MIN
         self.served = 0.0
         # Shapes with queued tasks: those to be looked at, and those that nobody can take now.
         self.ready: dict[Shape, None] = {}
@@ -265,11 +300,12 @@ class Backlog:
     def rank(self, task: Task) -> None:
         """Give a new task its place in the order."""
         call = task.call
-        key = (call.fairness_key or id(task.client), call.priority)
+        key = (call.fairness_key or task.client.incarnation, call.priority)
         flow = self._flows.get(key)
         if flow is None:
-            if len(self._flows) > 4_096:
+            if len(self._flows) > self._flows_max:
                 self._flows = {k: f for k, f in self._flows.items() if f.rank > self.served}
+                self._flows_max = max(FLOWS_MIN, 2 * len(self._flows))
             flow = self._flows[key] = Flow(call.priority)
         flow.rank = max(flow.rank, self.served) + 1.0
         task.rank = flow.rank - flow.head_start
@@ -292,10 +328,7 @@ class Backlog:
     def forget(self, task: Task) -> None:
         """Count out a queued task that nobody wants; it is skipped when its turn comes."""
         assert task.template
-        shape = task.template.shape
-        shape.count -= 1
-        if task in shape.aside:
-            shape.aside.remove(task)
+        task.template.shape.forget(task)
 
     def serve(self, task: Task) -> None:
         """Let the common clock follow the task that is placed now."""
@@ -357,6 +390,7 @@ class Backlog:
             assert shape.count == len(queued) + len(shape.aside), (shape.count, queued, shape.aside)
             assert all(task.state is State.QUEUED for task in shape.aside)
             for lane in shape.lanes.values():
+                assert lane.queued == sum(task.state is State.QUEUED for task in lane.tasks)
                 ranks = [task.rank for task in lane.tasks]
                 assert ranks == sorted(ranks)
             if shape.count:

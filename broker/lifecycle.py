@@ -20,6 +20,7 @@ OUTCOME_ACKS_WAITING_MAX: Final = 256
 # Above this size an actor should not have to keep an outcome until the next heartbeat.
 OUTCOME_ACK_AT_ONCE_BYTES: Final = 2**20
 DEAD_KEPT: Final = 4_096
+LOST_KEPT: Final = 1_024
 
 
 def requeue(broker: "Broker", task: Task, reason: str, *, burns: str | None) -> None:
@@ -140,11 +141,22 @@ def bury(broker: "Broker", incarnation: int, *, replaced: bool = False) -> None:
         broker.dead.popitem(last=False)
 
 
+def forget_names(broker: "Broker") -> None:
+    """Let go of the names of lost actors that stayed away the longest, beyond a number of them."""
+    names, actors = broker.actors_by_name, broker.actors
+    if len(names) > len(actors) + LOST_KEPT:
+        lost = next(name for name, one in names.items() if one.incarnation not in actors)
+        del names[lost]
+
+
 def erase(broker: "Broker", task: Task) -> None:
     task.move(Event.FORGET)
     client = task.client
     if client.tasks.pop(task.number, None) is not None:
         unload(task)
+    parent, task.parent = task.parent, None
+    if parent is not None and parent.children:
+        parent.children.pop(task, None)
     task.ending = None
     if client.session is None and not client.tasks:
         broker.clients.pop(client.incarnation, None)
@@ -176,20 +188,24 @@ def failure(task: Task, code: Code, message: str) -> Ending:
 
 def cancel_children(broker: "Broker", task: Task) -> None:
     """End what a lost run submitted: the next run submits it again."""
-    children, task.children = task.children, None
-    for child in children or ():
-        match child.state:
-            case State.QUEUED:
-                broker.backlog.remove(child)
-            case State.HELD:
-                del broker.held[child]
-            case State.ASSIGNED:
-                stop(broker, child, reason="its parent was lost")
-                cancel_children(broker, child)
-                detach(broker, child)
-            case _:
-                continue
-        end(broker, child, Code.PARENT_GONE, "the run that submitted it was lost")
+    # Not by recursion: how deep calls are nested is the user's to say.
+    families = [task]
+    while families:
+        task = families.pop()
+        children, task.children = task.children, None
+        for child in children or ():
+            match child.state:
+                case State.QUEUED:
+                    broker.backlog.remove(child)
+                case State.HELD:
+                    del broker.held[child]
+                case State.ASSIGNED:
+                    stop(broker, child, reason="its parent was lost")
+                    detach(broker, child)
+                    families.append(child)
+                case _:
+                    continue
+            end(broker, child, Code.PARENT_GONE, "the run that submitted it was lost")
 
 
 def hurry(broker: "Broker", session: Session, size: int) -> None:

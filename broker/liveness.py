@@ -136,6 +136,8 @@ def lose(
     # One that is not known to be dead may come back, unless another has its name by then.
     if actor.incarnation in broker.dead and broker.actors_by_name.get(actor.name) is actor:
         del broker.actors_by_name[actor.name]
+    else:
+        lifecycle.forget_names(broker)
     broker.open_actors.pop(actor, None)
     broker.backlog.forget_actor(actor)
     # Somebody may have to learn that nobody is left who could hold it.

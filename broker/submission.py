@@ -87,6 +87,7 @@ def adopt_child(broker: "Broker", task: Task, parent: Token) -> bool:
         # A broker that recovers does not know all parents yet.
         return broker.window_ends_at is not None
     if owner.children is None:
-        owner.children = []
-    owner.children.append(task)
+        owner.children = {}
+    owner.children[task] = None
+    task.parent = owner
     return True

@@ -136,6 +136,7 @@ class Task:
         "is_released",
         "losses",
         "number",
+        "parent",
         "queued_at",
         "rank",
         "size",
@@ -170,7 +171,9 @@ class Task:
         self.is_finished = False
         # (actor, its labels version, its session) that REJECTed: not there again while both stand.
         self.barred: dict[Actor, tuple[int, int]] | None = None
-        self.children: list[Task] | None = None
+        # What its run submitted and is not forgotten; the task in whose run it was submitted.
+        self.children: dict[Task, None] | None = None
+        self.parent: Task | None = None
         self.ending: Ending | None = None
 
     def move(self, event: Event) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.backlog import PRIORITY_STEP, Backlog
+from broker.backlog import FLOWS_MIN, PRIORITY_STEP, Backlog
 from broker.peers import Client
 from broker.task import Event, State, Task, Template
 from wire.messages import Call
@@ -200,3 +200,56 @@ def test_equal_calls_wait_under_one_shape(template):
 
 
 FIELDS = Call.__struct_fields__
+
+
+def test_what_was_queued_and_forgotten_does_not_stay():
+    queue = Queue()
+    head = queue.push(0, 0)
+    shape = head.template.shape
+    for number in range(1_000):
+        task = queue.push(number % 2, 0)
+        queue.backlog.next_ready()
+        queue.backlog.forget(task)
+        task.move(Event.FORGET)
+        queue.backlog.check()
+    assert list(shape.lanes) == [(id(queue.clients[0]), 0)]
+    assert sum(len(lane.tasks) for lane in shape.lanes.values()) < 100
+    assert len(shape._heap) < 100
+    assert queue.take() is head
+
+
+def test_looking_again_at_what_was_set_aside_costs_no_memory():
+    queue = Queue()
+    rejected, blocked = queue.push(0, 0), queue.push(0, 0)
+    shape = rejected.template.shape
+    for _ in range(1_000):
+        assert queue.backlog.next_ready() == (shape, rejected)
+        shape.set_aside(rejected)
+        assert queue.backlog.next_ready() == (shape, blocked)
+        queue.backlog.block(shape)
+        queue.backlog.wake()
+        queue.backlog.check()
+    assert len(shape._heap) < 100
+    assert queue.take_all() == [rejected, blocked]
+
+
+def test_a_client_does_not_wait_for_one_that_stood_at_its_address():
+    queue = Queue()
+    for _ in range(100):
+        queue.backlog.forget(queue.push(0, 0))
+    # As when the first one is gone and its memory is used again.
+    queue.clients[0].incarnation = 77
+    assert queue.push(0, 0).rank == queue.push(1, 0).rank
+
+
+def test_many_fairness_keys_are_not_looked_through_for_each_new_one():
+    backlog, client = Backlog(), Client(1, 0.0)
+    looked = 0
+    for number in range(3 * FLOWS_MIN):
+        task = Task(client, number, State.QUEUED, 0.0)
+        call = Call("keyed", b"f", fairness_key=str(number))
+        task.template = Template(call, backlog.shape_of(call), function=None, blob=None)
+        flows = backlog._flows
+        backlog.rank(task)
+        looked += backlog._flows is not flows
+    assert looked == 2

@@ -1,5 +1,7 @@
 """The broker's core as its peers see it: one conversation a rule."""
 
+import sys
+
 import pytest
 
 from tests.broker.conversation import CODE, Conversation, attested
@@ -599,6 +601,33 @@ def test_a_child_whose_parent_is_lost_ends_for_its_client(talk, where):
     assert codec.decode_failure(result.body).code == Code.PARENT_GONE
     assert len(other.takes(Stop)) == (where == "assigned")
     assert talk.broker.backlog.count == 1
+
+
+def test_calls_may_be_nested_deeper_than_the_broker_could_recurse(talk, monkeypatch):
+    actor, client = talk.actor(free=1), talk.client().submits(1)
+    (token,) = assigned(actor)
+    with monkeypatch.context() as patch:
+        patch.setattr(talk.broker, "check", lambda: None)  # It would look at all of them each time.
+        for number in range(2, sys.getrecursionlimit() + 2):
+            actor.says(Release(*token, None), Credit(1))
+            client.submits(number, parent=token)
+            (token,) = assigned(actor)
+    client.says(Cancel([1], False))
+    assert len(actor.takes(Stop)) == sys.getrecursionlimit() + 1
+    assert {result.status for result in client.takes(Result)} == {Status.LOST}
+
+
+def test_a_parent_does_not_remember_the_children_that_are_forgotten(talk):
+    actor = talk.actor(free=1)
+    talk.client().submits(1)
+    (parent,) = assigned(actor)
+    actor.says(Release(*parent, None), Credit(1))
+    nested = talk.client(2)
+    for number in range(1, 20):
+        nested.submits(number, parent=parent)
+        actor.ends(*assigned(actor), free=1)
+        nested.says(Beat())
+    assert not talk.broker.tokens[parent].children
 
 
 def test_a_child_of_a_finished_parent_goes_on(talk):

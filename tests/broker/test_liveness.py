@@ -2,6 +2,7 @@
 
 import pytest
 
+from broker import lifecycle
 from tests.broker.conversation import Conversation, attested
 from wire.messages import Assign, Beat, Cancel, Credit, Kill, Requeued, Stop, Who
 
@@ -220,3 +221,13 @@ def held(actor, holding):
     from tests.broker.conversation import actor_hello
 
     return actor_hello(actor.incarnation, name=actor.name, holding=holding)
+
+
+def test_names_of_lost_actors_do_not_gather(monkeypatch):
+    monkeypatch.setattr(lifecycle, "LOST_KEPT", 5)
+    talk = Conversation()
+    stays = talk.actor(10, name="host/stays")
+    for number in range(20):
+        talk.actor(100 + number, name=f"host/{number}")
+    talk.wait(70.0, beating=[stays])
+    assert set(talk.broker.actors_by_name) == {"host/stays"} | {f"host/{n}" for n in range(15, 20)}
