@@ -88,6 +88,8 @@ class Loop:
         self._has_guard = False
         self._is_guarding = False
         self._is_called = False
+        # With what the guard has ended, while it led.
+        self._status: int | None = None
         self._bell = threading.Lock()
         self._bell.acquire()
 
@@ -142,9 +144,11 @@ class Loop:
         self._leading.acquire()
         while True:
             status = self._lead()
+            if status is None:
+                self._guard()
+                status = self._status
             if status is not None:
                 return status
-            self._guard()
 
     # --- who leads
 
@@ -152,8 +156,9 @@ class Loop:
         """Lead until the actor has left, or another thread has taken the lead: None."""
         core, watched = self.core, self._watched
         clock = time.monotonic
+        # The former leader may have left something to be said.
+        wait_s = 0.0
         while True:
-            wait_s = 0.0 if self._inbox else min(core.deadline() - clock(), POLL_MAX_S)
             ready = zmq_poll(watched, int(wait_s * 1000.0) + 1 if wait_s > 0.0 else 0)
             can_receive = bool(ready) and any(which is self._socket for which, _ in ready)
             run = self.turn(can_receive=can_receive)
@@ -163,10 +168,14 @@ class Loop:
                 return self._end()
             if run is not None and not self._run_here(run):
                 return None
+            is_due = run is not None or bool(self._inbox)
+            wait_s = 0.0 if is_due else min(core.deadline() - clock(), POLL_MAX_S)
 
     def _run_here(self, run: Run) -> bool:
         """Run a task in this thread; tell whether the lead is still here."""
         self._here_since = time.monotonic()
+        # Nobody guards once the guard leads: said by whoever leads, or it could be said too late.
+        self._has_guard = False
         self._leading.release()
         if not self._is_guarding:
             self._is_guarding = True
@@ -174,6 +183,7 @@ class Loop:
         self.slots.run_here(run)
         self._here_since = 0.0
         if self._leading.acquire(blocking=False):
+            self._has_guard = True
             return True
         # What the run handed back is for somebody else now.
         self._wake()
@@ -184,24 +194,30 @@ class Loop:
         while True:
             self._guard()
             status = self._lead()
-            if status is not None:
-                # The main thread runs somebody's code, or waits: it has nothing more to do.
+            if status:
+                # The main thread may run somebody's code: it has nothing more to do.
                 os._exit(status)
+            if status is not None:
+                # Nothing runs, so the main thread waits, or is about to: the end is its own.
+                self._status = status
+                self._ring()
+                return
 
     def _guard(self) -> None:
-        """Wait until the lead has to be taken, and take it."""
+        """Wait until the lead has to be taken, and take it, or until the other one has ended."""
         self._has_guard = True
         looks = 0
         while True:
             timeout_s = GUARD_S if self._is_guarding else -1
             self._bell.acquire(timeout=timeout_s)
+            if self._status is not None:
+                return
             since = self._here_since
             if since:
                 looks = 0
                 if self._is_called or time.monotonic() - since >= GUARD_S:
                     self._is_called = False
                     if self._leading.acquire(blocking=False):
-                        self._has_guard = False
                         return
                 continue
             self._is_called = False

@@ -1,0 +1,68 @@
+"""Who leads an actor process, and what becomes of what the former leader left."""
+
+import contextlib
+import os
+import pathlib
+import signal
+from math import inf
+
+import pytest
+
+import actor.loop
+from actor.board import Board
+from actor.core import ActorCore
+from actor.loop import EXIT_FORCED, Loop
+from actor.platform import make_waker
+from actor.settings import Launch, Settings
+from tests.support.deployment import Deployment
+
+
+@pytest.fixture
+def loop():
+    board, fd = Board.create(records=16)
+    launch = Launch(
+        core=Settings(name="h/0"),
+        broker="tcp://127.0.0.1:1",
+        incarnation=99,
+        host_name="h",
+        host_pid=1,
+    )
+    core = ActorCore(launch.core, incarnation=launch.incarnation, now=0.0)
+    waker = make_waker()
+    yield Loop(launch, core, board, waker)
+    board.close()
+    os.close(fd)
+    with contextlib.suppress(OSError):
+        os.close(waker.fd)
+
+
+def test_whoever_takes_the_lead_first_says_what_the_former_leader_left(loop, monkeypatch):
+    waits = []
+    monkeypatch.setattr(actor.loop, "zmq_poll", lambda _, wait_ms: waits.append(wait_ms))
+    loop.core.session.hello_at = inf
+    loop.core.exit_reason = "this test is over after one turn"
+    assert loop._lead() == EXIT_FORCED
+    assert waits == [0]
+
+
+@pytest.mark.process
+def test_what_libraries_want_to_say_at_the_end_is_said_whoever_leads_then(tmp_path):
+    written = tmp_path / "written"
+
+    def write_at_the_end(path):
+        import atexit
+        import select
+
+        atexit.register(pathlib.Path(path).touch)
+        # Long enough for the guard to take the lead.
+        select.select([], [], [], 0.1)
+
+    with Deployment() as deployment:
+        deployment.start_broker()
+        host = deployment.start_host("h")
+        client = deployment.client()
+        deployment.actors(client, "h/0")
+        client.submit(write_at_the_end, str(written)).result(10.0)
+        host.send_signal(signal.SIGTERM)
+        assert host.wait(10.0) == 0
+        assert written.exists()
