@@ -2,8 +2,8 @@
 
     python bench/scheduler.py [--tasks 20000] [--actors 1] [--backlog 1000] [--shapes 1]
 
-Each task is submitted, assigned, ended by its actor and received by its client. The backlog stays at
---backlog tasks, spread over --shapes distinct desires that every actor satisfies.
+Each task is submitted, assigned, ended by its actor and received by its client. The backlog stays
+at --backlog tasks, spread over --shapes distinct desires that every actor satisfies.
 """
 
 import argparse
