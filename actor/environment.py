@@ -7,6 +7,7 @@ end, once.
 
 import inspect
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -46,6 +47,8 @@ class Environments:
         """Begin with nothing."""
         self._loop = loop
         self._residents: dict[str, Resident] = {}
+        # How many evictions of an environment were done before their own run came to it.
+        self._evicted_early: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def find(self, identity: str) -> Resident | None:
@@ -54,6 +57,13 @@ class Environments:
 
     def load(self, environment: Environment, blob: Buffer) -> Resident:
         """Unpickle and enter an environment; raise what the user's code raises, keeping nothing."""
+        with self._lock:
+            # To be evicted by another run, whose thread is slower than this one.
+            former = self._residents.pop(environment.id, None)
+            if former is not None:
+                self._evicted_early[environment.id] += 1
+        if former is not None:
+            self._leave(former)
         pair: tuple[Callable[[], Any], dict[str, Any]] = payload.load(blob, ())  # type: ignore[assignment]
         kind, parameters = pair
         instance = kind()
@@ -74,6 +84,10 @@ class Environments:
         """Leave these environments; what their `exit` raises is logged."""
         for identity in identities:
             with self._lock:
+                if self._evicted_early[identity]:
+                    self._evicted_early[identity] -= 1
+                    continue
+                del self._evicted_early[identity]
                 resident = self._residents.pop(identity, None)
             if resident is not None:
                 self._leave(resident)
