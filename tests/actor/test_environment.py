@@ -6,7 +6,6 @@ from actor.environment import Environments
 from actor.threads import EventLoopThread
 from wire.messages import Environment
 
-
 LOG: list[str] = []
 
 
