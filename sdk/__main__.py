@@ -128,9 +128,11 @@ def show_actors(client: Client, options: argparse.Namespace) -> int:
                 [
                     actor.get("name", ""),
                     actor.get("state", ""),
-                    str(actor.get("free", "")),
+                    " ".join(
+                        filter(None, [str(actor.get("free", "")), pairs(actor.get("typed", {}))])
+                    ),
                     pairs(actor.get("slots", {})),
-                    str(len(actor.get("holding", []))),
+                    holdings(actor.get("holding", [])),
                     pairs(actor.get("environments", {})) or "-",
                     pairs(actor.get("labels", {})) or "-",
                 ]
@@ -205,6 +207,12 @@ def print_rows(titles: list[str], rows: list[list[str]]) -> None:
     for row in [titles, *rows]:
         line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
         print(line.rstrip())
+
+
+def holdings(holding: list[dict[str, Any]]) -> str:
+    """Count what an actor holds, and what of it runs without its slot."""
+    released = sum(item.get("state") == "released" for item in holding)
+    return f"{len(holding)} ({released} released)" if released else str(len(holding))
 
 
 def pairs(mapping: dict[str, Any]) -> str:

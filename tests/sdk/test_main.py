@@ -121,3 +121,15 @@ def test_the_other_programs_are_started_in_its_place(monkeypatch):
 
     with pytest.raises(Replaced, match="'-m', 'broker', '--bind', 'x'"):
         program.main(["broker", "--bind", "x"])
+
+
+@pytest.mark.parametrize(
+    ("holding", "text"),
+    [
+        ([], "0"),
+        ([{"state": "assigned"}], "1"),
+        ([{"state": "released"}, {"state": "assigned"}], "2 (1 released)"),
+    ],
+)
+def test_a_released_task_is_shown_as_released(holding, text):
+    assert program.holdings(holding) == text

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from actor.core import ActorCore
 from actor.mailbox import Assignment
+from actor.reacquiring import Reply
 from actor.settings import HostSettings
 from actor.settings import Settings as ActorSettings
 from actor.supervision import HostCore, Phase, Ward
@@ -196,13 +197,14 @@ class BrokerProcess(Process):
 class Run:
     """A task that runs in an actor process."""
 
-    __slots__ = ("assignment", "is_released", "is_told_to_stop", "must_wait_until", "task")
+    __slots__ = ("assignment", "has_reacquired", "is_released", "is_told_to_stop", "task")
 
     def __init__(self, assignment: Assignment, task: Any) -> None:
         """Begin holding a slot."""
         self.assignment = assignment
         self.task = task
         self.is_released = False
+        self.has_reacquired = False
         self.is_told_to_stop = False
 
 
@@ -251,6 +253,8 @@ class ActorProcess(Process):
             return
         for order in core.take_stops():
             self._stop(order.assignment.token)
+        for answer in core.take_answers():
+            self._answered(answer.token, answer.reply)
         for frame, payloads in core.flush(now):
             if not self.send(frame, payloads):
                 core.broken(now)
@@ -279,7 +283,10 @@ class ActorProcess(Process):
         profile = self.world.profile
         if not self.core.is_draining:
             held = len(mailbox.waiting) + len(mailbox.holders)
-            assert held <= profile.slots + profile.prefetch, "more was assigned than granted"
+            # What was on its way to a slot that a released task has again waits in the mailbox.
+            again = sum(run.has_reacquired and not run.is_released for run in self.runs.values())
+            granted = profile.slots + profile.prefetch + again
+            assert held <= granted, "more was assigned than granted"
         holding = [run for run in self.runs.values() if not run.is_released]
         assert len(holding) <= profile.slots, "unreleased runs overlap on one slot"
         for token, run in self.runs.items():
@@ -364,6 +371,29 @@ class ActorProcess(Process):
             assert self.core.release(token, None, self.world.now)
             run.is_released = True
             self.world.note("releases", self, token)
+            # Told apart by the number, so that nothing else of the seed's history changes.
+            if self.world.profile.reacquire and token[1] % 3:
+                self.later(0.05 * (token[1] % 7), lambda: self._reacquire(run))
+
+    def _reacquire(self, run: Run) -> None:
+        token = run.assignment.token
+        if self._is_running(run) and run.is_released:
+            self.world.note("reacquires", self, token)
+            timeout_s = 0.3 if token[1] % 2 else None
+            slots = run.assignment.recipe.slots
+            self.core.reacquire(token, slots, self.world.now, timeout_s=timeout_s)
+
+    def _answered(self, token: Token, reply: Reply) -> None:
+        self.world.note("is answered", self, token, reply.value)
+        run = self.runs.get(token)
+        if run is not None and reply is Reply.GRANTED:
+            assert run.is_released
+            run.is_released, run.has_reacquired = False, True
+            if run.assignment.loads:
+                environment = run.assignment.recipe.call.environment
+                assert environment is not None
+                self.core.environment_changed(environment.id, "warm", self.world.now)
+                self.wake_at(self.world.now)
 
     def _submit_child(self, run: Run) -> None:
         if self._is_running(run):

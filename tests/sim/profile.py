@@ -62,6 +62,8 @@ class Profile:
     # Of a task.
     at_most_once: float = 0.2
     release: float = 0.3
+    # Whether some of those that released want their slots again.
+    reacquire: bool = False
     fail: float = 0.1
     crash: float = 0.0
     hang: float = 0.1
@@ -128,6 +130,7 @@ def draw(rng: Random) -> Profile:
         batch=rng.choice((0.0, 0.5, 1.0)),
         at_most_once=rng.choice((0.0, 0.3)),
         release=rng.choice((0.0, 0.4)),
+        reacquire=True,
         fail=0.1,
         crash=rng.choice((0.0, 0.0, 0.1)) if may_be_slow else 0.0,
         hang=rng.choice((0.0, 0.2)),
