@@ -699,6 +699,7 @@ def test_priority_goes_before_order(client, flag, tmp_path):
     futures = [small(priority=p).submit(double, p) for p in (-5, 0, 5)]
     for future in futures:
         future.add_done_callback(lambda future: done.append(future.result()))
+    assert client.flush(PATIENCE_S)
 
     flag.touch()
 
