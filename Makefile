@@ -32,7 +32,7 @@ demo: $(VENV)/demo.stamp
 	@$(RUN) examples/identify_files.py $(ARGS)
 
 test: $(VENV)/test.stamp
-	@$(RUN) -m pytest --session-timeout=540
+	@$(RUN) -m pytest --session-timeout=1500
 
 check: $(VENV)/test.stamp
 	@$(RUN) -m ruff format --check .
