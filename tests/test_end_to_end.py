@@ -777,10 +777,16 @@ def test_two_clients_share_the_actors_fairly(cluster, client):
 # --- how a cluster ends
 
 ENDS = """
-    import os, sys
+    import os, select, signal, sys
     from sdk import LocalCluster
     def pid():
         return os.getpid()
+    # A read that begins just after a signal came would sleep through it; this does not.
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker)
+    def sleep():
+        select.select([woken, sys.stdin], [], [])
     with LocalCluster([{{"slots": 2}}, {{"labels": {{"memory": 1}}}}]) as cluster:
         with cluster.client() as client:
             pids = {{client.submit(pid, desired_labels={{"name": f"local{{n}}/0"}}).result(10)
@@ -791,9 +797,9 @@ ENDS = """
 WAYS = {
     "exception": ("1 / 0", None, 1),
     "exit": ("sys.exit(3)", None, 3),
-    "ctrl-c": ("client.submit(input).cancel(); sys.stdin.read()", signal.SIGINT, -signal.SIGINT),
-    "kill": ("sys.stdin.read()", signal.SIGKILL, -signal.SIGKILL),
-    "term": ("sys.stdin.read()", signal.SIGTERM, -signal.SIGTERM),
+    "ctrl-c": ("client.submit(input).cancel(); sleep()", signal.SIGINT, -signal.SIGINT),
+    "kill": ("sleep()", signal.SIGKILL, -signal.SIGKILL),
+    "term": ("sleep()", signal.SIGTERM, -signal.SIGTERM),
 }
 
 
