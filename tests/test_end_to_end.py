@@ -781,6 +781,8 @@ ENDS = """
     from sdk import LocalCluster
     def pid():
         return os.getpid()
+    # A suite that runs in the background of a shell inherits that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A read that begins just after a signal came would sleep through it; this does not.
     woken, waker = os.pipe()
     os.set_blocking(waker, False)
