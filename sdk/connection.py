@@ -107,7 +107,7 @@ class Connection(Handlers):
             number = core.submit(plan, dumped.body, dumped.frames, now, parent)
             future.number, future.since = number, now
             self.futures[number] = future
-            loop.flush(now)
+            loop.offer(core.queued, now)
         if loop.has_unsettled:
             loop.settle()
         return future
@@ -208,7 +208,7 @@ class Connection(Handlers):
     def flush(self, timeout: float | None) -> bool:
         """Wait until the broker has every call; False when the time is over before."""
         deadline = None if timeout is None else monotonic() + timeout
-        if not self.loop.wait(lambda: self.core.is_flushed and not self._deferred, timeout):
+        if not self.loop.wait(lambda: not self.core.queued and not self._deferred, timeout):
             return False
         rest = None if deadline is None else max(0.0, deadline - monotonic())
         try:

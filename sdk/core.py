@@ -148,9 +148,9 @@ class ClientCore:
         return bool(self._outcomes or self._answers or self._notes)
 
     @property
-    def is_flushed(self) -> bool:
-        """Tell whether every call is at the broker."""
-        return not self._queue
+    def queued(self) -> int:
+        """Return how many calls are not sent."""
+        return len(self._queue)
 
     @property
     def window_tasks(self) -> int:

@@ -124,6 +124,7 @@ class TaskFuture(Future[Any]):
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait on an event loop; canceling the wait cancels the task, `asyncio.shield` keeps it."""
         if self._state not in DONE:
+            self.connection.loop.send_gathered()
             loop = asyncio.get_running_loop()
             waiter: asyncio.Future[None] = loop.create_future()
             task = waiting_task([self], 1, None, is_blocking=False)

@@ -19,31 +19,27 @@ from typing import Any, Final
 import zmq
 from zmq.backend import Socket as RawSocket
 
-from sdk.call import Payloads
 from sdk.core import ClientCore
+from sdk.dealer import LINGER_MS, NOBLOCK, open_dealer, send_message
 from sdk.errors import ClientClosed
+from sdk.gathering import Gathering
 from sdk.wakeup import NAP_MAX_S, Sleep
 from wire.codec import check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.messages import Result
-from wire.payload import Buffer, size_of
+from wire.payload import Buffer
 
-NOBLOCK: Final = 1
-SNDMORE: Final = 2
 # Plain numbers: every operation of pyzmq's enums costs more than the call that it is for.
 POLLIN: Final = int(zmq.POLLIN)
 POLLOUT: Final = int(zmq.POLLOUT)
 EVENTS: Final = int(zmq.EVENTS)
 RCVMORE: Final = int(zmq.RCVMORE)
-# Below this pyzmq copies anyway, and its own bookkeeping costs more than the copy.
-COPY_BYTES_MAX: Final = 65_536
 # How long the daemon leaves the socket alone after a caller has read it.
 NAP_S: Final = 0.005
 # How long a caller that may not read sleeps before it asks again whether it may.
 SLEEP_S: Final = 0.25
 LOOK_S: Final = 0.5
 LEAVE_S: Final = 0.5
-LINGER_MS: Final = 100
 MESSAGES_A_TURN_MAX: Final = 256
 
 Outcome = tuple[int, Result, Any]
@@ -77,6 +73,7 @@ class Loop:
         self.endpoint = endpoint
         self.core = core
         self.lock = threading.Lock()
+        self.gathering = Gathering()
         # Why nothing works any more; empty while it does.
         self.refusal = ""
         # How many calls were settled, and who waits for more.
@@ -118,8 +115,17 @@ class Loop:
         if self.refusal:
             raise ClientClosed(self.refusal)
 
+    def offer(self, queued: int, now: float) -> None:
+        """Send the *queued* calls, or let them wait for others, as `flush` otherwise."""
+        gathering = self.gathering
+        if not gathering.may_wait(queued, now):
+            self.flush(now)
+        elif not gathering.is_open and gathering.begin():
+            self._daemon_sleep.wake()
+
     def flush(self, now: float) -> None:
         """Send what the core has to say. The lock must be held; call `settle` without it."""
+        self.gathering.is_open = False
         is_watched = self._reader_watches or self._daemon_watches
         if self._flush(now) and is_watched and self._get(EVENTS) & POLLIN:
             self._wake()
@@ -191,6 +197,7 @@ class Loop:
         if is_done():
             return True
         self.check_usable()
+        self.send_gathered()
         deadline = None if timeout is None else monotonic() + timeout
         with self._changing:
             self._waiters += 1
@@ -210,6 +217,14 @@ class Loop:
         finally:
             with self._changing:
                 self._waiters -= 1
+
+    def send_gathered(self, *, is_due_only: bool = False) -> None:
+        """Send the calls that wait for others: somebody waits for them, or their time is over."""
+        if self.gathering.is_open:
+            with self.lock:
+                now = monotonic()
+                if not self._is_stopped and (now >= self.gathering.until or not is_due_only):
+                    self.flush(now)
 
     def close(self) -> None:
         """Say BYE and wait shortly for the answer; nothing works afterwards."""
@@ -301,7 +316,9 @@ class Loop:
             self.settle()
             woken = False
             if is_dry and not self._is_borrowed() and not self._is_stopped:
-                woken = self._daemon_sleep.until(min(self.core.deadline(), self._look_at))
+                until = min(self.core.deadline(), self._look_at)
+                look_at = self.gathering.next_look(monotonic())
+                woken = self._daemon_sleep.until(min(until, look_at))
             self._daemon_watches = False
 
     def _nap(self) -> None:
@@ -310,6 +327,10 @@ class Loop:
         while not self._is_stopped:
             self._is_napping_long = nap_s > NAP_S
             is_woken = self._daemon_sleep.nap(nap_s)
+            # Who reads may sleep for long, so calls that gather are looked after here.
+            while self.gathering.is_watched and self._is_borrowed() and not self._is_stopped:
+                self.send_gathered(is_due_only=True)
+                self._daemon_sleep.nap(min(nap_s, self.gathering.next_look(0.0)))
             if self._is_borrowed():
                 nap_s = min(nap_s * 2, NAP_MAX_S) if self._borrows == seen else NAP_S
             elif self._borrows == seen or is_woken:
@@ -375,8 +396,11 @@ class Loop:
                     break
             if now >= core.deadline():
                 core.tick(now)
-            if self._flush(now) and is_dry and self._get(EVENTS) & POLLIN:
-                is_dry = False
+            gathering = self.gathering
+            if not gathering.is_open or now >= gathering.until:
+                gathering.is_open = False
+                if self._flush(now) and is_dry and self._get(EVENTS) & POLLIN:
+                    is_dry = False
             if core.has_news:
                 self._take()
             if now >= self._look_at:
@@ -436,7 +460,7 @@ class Loop:
         outgoing = self.core.flush(now)
         for index, (frame, payloads) in enumerate(outgoing):
             try:
-                self._send_message(encode(frame), payloads)
+                send_message(self._send, encode(frame), payloads)
             except zmq.Again:
                 self.core.broken(now, [unsent for unsent, _ in outgoing[index:]])
                 # Its sleep is too long now.
@@ -444,40 +468,11 @@ class Loop:
                 break
         return bool(outgoing)
 
-    def _send_message(self, control: bytes, payloads: Payloads) -> None:
-        """Send one message, large payloads without copying."""
-        if not payloads:
-            self._send(control, NOBLOCK)
-            return
-        self._send(control, NOBLOCK | SNDMORE)
-        last = len(payloads) - 1
-        for index, payload in enumerate(payloads):
-            flags = NOBLOCK if index == last else NOBLOCK | SNDMORE
-            self._send(payload, flags, copy=size_of(payload) < COPY_BYTES_MAX)
-
     def _wake(self) -> None:
         """Wake whoever sleeps on the descriptor."""
         self._daemon_sleep.wake()
         if self._reader:
             self._reader_sleep.wake()
-
-
-def open_dealer(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
-    """Connect a DEALER as protocol.md section 5 wants it; raise ValueError for a bad endpoint."""
-    dealer: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-    dealer.setsockopt(zmq.SNDHWM, 0)
-    dealer.setsockopt(zmq.RCVHWM, 0)
-    dealer.setsockopt(zmq.LINGER, LINGER_MS)
-    dealer.setsockopt(zmq.IMMEDIATE, 1)
-    dealer.setsockopt(zmq.RECONNECT_IVL, 50)
-    dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
-    try:
-        dealer.connect(endpoint)
-    except zmq.ZMQError as error:
-        dealer.close(linger=0)
-        context.term()
-        raise ValueError(f"endpoint {endpoint!r}: {error}") from None
-    return dealer
 
 
 LOOPS: weakref.WeakSet[Loop] = weakref.WeakSet()

@@ -32,6 +32,7 @@ from sdk import (
     wait,
 )
 from sdk.future import TaskFuture
+from sdk.gathering import CALLS_MAX
 from tests.sdk.fakes import ScriptedBroker
 from wire.codec import encode_failure
 from wire.errors import Code
@@ -278,6 +279,35 @@ def test_map_sends_few_messages(client, broker):
 
     [end] = broker.ends.values()
     assert end.received < 20
+
+
+def test_calls_that_are_submitted_one_by_one_share_messages(client, broker, monkeypatch):
+    # No clock decides: what is submitted within a minute of a message may wait for the next.
+    monkeypatch.setattr("sdk.gathering.GATHER_S", 60.0)
+    client.submit(identity, 0).result(TIMEOUT_S)
+    [end] = broker.ends.values()
+    before = end.received
+
+    assert gather([client.submit(identity, n) for n in range(1_000)]) == list(range(1_000))
+
+    assert end.received - before < 1_000 / CALLS_MAX + 100
+
+
+def test_calls_that_wait_for_company_leave_although_nobody_waits_for_them(client, broker):
+    futures = [client.submit(identity, "later") for _ in range(10)]
+
+    assert {broker.left.get(timeout=TIMEOUT_S) for _ in futures} == set(range(1, 11))
+
+
+def test_a_call_that_waits_for_company_leaves_when_an_event_loop_awaits_it(client, monkeypatch):
+    client.submit(identity, 0).result(TIMEOUT_S)
+    monkeypatch.setattr("sdk.gathering.GATHER_S", 60.0)
+    sent = [client.submit(identity, n) for n in range(3)]
+
+    async def last():
+        return await asyncio.wait_for(sent[-1], TIMEOUT_S)
+
+    assert asyncio.run(last()) == 2
 
 
 @pytest.mark.parametrize(("iterables", "options"), [((), {}), (([1],), {"batch": 0})])

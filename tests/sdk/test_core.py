@@ -325,7 +325,7 @@ def test_no_more_calls_than_the_window_are_at_the_broker():
     talk.turn()
 
     assert sorted(talk.broker.tasks) == tasks[1:4]
-    assert not talk.core.is_flushed
+    assert talk.core.queued
 
 
 def test_no_more_octets_than_the_window_are_at_the_broker():
