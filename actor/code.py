@@ -35,10 +35,6 @@ class CodeCache:
         self._loaded: OrderedDict[bytes, Loaded] = OrderedDict()
         self._lock = threading.Lock()
 
-    def peek(self, digest: bytes) -> Loaded | None:
-        """Return what is loaded already, without running anything of a user."""
-        return self._loaded.get(digest)
-
     def load(self, digest: bytes, code: Buffer) -> Loaded:
         """Return the function of *digest*; raise what unpickling *code* raises."""
         with self._lock:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
+from actor import starting
 from actor.grant import Statement, check_credit, compute_credit
 from actor.inventory import make_beat, make_hello
 from actor.labels import merge_labels
@@ -19,7 +20,7 @@ from actor.residents import Warmth
 from actor.settings import Settings
 from actor.stopping import Stopping
 from wire.errors import Code, RemoteProtocolError
-from wire.labels import Labels, satisfies_all
+from wire.labels import Labels
 from wire.messages import (
     Assign,
     Beat,
@@ -70,15 +71,15 @@ class ActorCore:
         # Why the process has to end although something runs.
         self.exit_reason = ""
         self._upserted: Labels = {}
-        self._now = now
+        self.now = now
         # What the broker has of this session: tables, labels, credit.
         self._functions: ReceiverTable[tuple[bytes, Buffer]] = ReceiverTable(0)
         self._recipes: ReceiverTable[Recipe] = ReceiverTable(0)
         self._labels_said = 0
         self._said = Statement()
         # What it is to be told since the last HELLO.
-        self._commands: list[Reject | Release | Reacquire] = []
-        self._starts: list[Assignment] = []
+        self.commands: list[Reject | Release | Reacquire] = []
+        self.starts: list[Assignment] = []
         self._notes: list[Note] = []
         self._beat_at = inf
         self._drain_at = inf
@@ -86,7 +87,7 @@ class ActorCore:
         # The highest token that ever came: numbers only grow, so what is not above it came before.
         self._highest: Token = (0, 0)
         # Whether something changed that may let a waiting one start.
-        self._is_stale = False
+        self.is_stale = False
 
     # --- what the loop asks
 
@@ -95,7 +96,7 @@ class ActorCore:
         """Tell whether the actor has left, or has nobody left to tell."""
         if not self.is_draining:
             return False
-        if self.session.state is State.ENDED or self._now >= self._drain_at:
+        if self.session.state is State.ENDED or self.now >= self._drain_at:
             return True
         return not (self.mailbox.held or self.outcomes.kept or self.session.is_open)
 
@@ -103,7 +104,7 @@ class ActorCore:
     def is_silent(self) -> bool:
         """Tell whether nothing waits to be said, credit and heartbeats apart."""
         has_told = self._labels_said == self.labels_version
-        return has_told and not (self._commands or self._notes) and self.outcomes.is_silent
+        return has_told and not (self.commands or self._notes) and self.outcomes.is_silent
 
     @property
     def failure(self) -> Error | None:
@@ -111,10 +112,14 @@ class ActorCore:
         error = self.session.error
         return error if self.session.state is State.ENDED and error and error.fatal else None
 
+    @property
+    def has_orders(self) -> bool:
+        """Tell whether some run is to be told something."""
+        return self.stopping.has_orders or self.reacquiring.has_answers
+
     def deadline(self) -> float:
         """Return when the core next wants a tick."""
-        has_orders = self.stopping.has_orders or self.reacquiring.has_answers
-        now = self._now if self._is_stale or self._starts or has_orders else inf
+        now = self.now if self.is_stale or self.starts or self.has_orders else inf
         # Without a session there is nothing to beat for.
         beat_at = self._beat_at if self.session.is_open else inf
         own = min(now, beat_at, self._drain_at, self.stopping.deadline, self.reacquiring.deadline)
@@ -122,9 +127,9 @@ class ActorCore:
 
     def take_starts(self) -> list[Assignment]:
         """Return what is to be started now, in order; each has its slots and its turn."""
-        while self._is_stale:
-            self._pump()
-        starts, self._starts = self._starts, []
+        while self.is_stale:
+            starting.start_all(self)
+        starts, self.starts = self.starts, []
         return starts
 
     def take_stops(self) -> list[StopOrder]:
@@ -149,7 +154,7 @@ class ActorCore:
 
     def receive(self, frame: Frame[Any], payloads: Payloads, now: float) -> None:
         """Act on a frame of the broker. Never raises."""
-        self._now = now
+        self.now = now
         match self.session.accept(frame, now):
             case Verdict.COMMANDS:
                 self.outcomes.received(frame.received)
@@ -177,7 +182,7 @@ class ActorCore:
 
     def tick(self, now: float) -> None:
         """Note the time, and end what has had its own."""
-        self._now = now
+        self.now = now
         if now >= self.stopping.deadline:
             for token in self.stopping.due(now):
                 self._time_out(token)
@@ -185,7 +190,7 @@ class ActorCore:
                 self.exit_reason = "a run that was to be ended did not return"
         if self.mailbox.reacquiring:
             self.reacquiring.expire(now)
-            self._is_stale = True
+            self.is_stale = True
 
     def finished(  # noqa: PLR0917 - on the path of each task.
         self,
@@ -197,7 +202,7 @@ class ActorCore:
         now: float,
     ) -> None:
         """Take the outcome of a run, and its slots and turn back. An unknown one is ignored."""
-        self._now = now
+        self.now = now
         assignment = self.mailbox.held.get(token)
         if assignment is None or assignment.held is Held.WAITING:
             return
@@ -205,7 +210,7 @@ class ActorCore:
             self.reacquiring.drop(token, Reply.ENDED)
         self.mailbox.end(assignment)
         if self.mailbox.waiting or self.mailbox.reacquiring:
-            self._is_stale = True
+            self.is_stale = True
         if self.stopping.ended(token):
             # What was handed back may come again: a REJECT holds until the labels are said anew.
             self.labels_version += 1
@@ -221,47 +226,47 @@ class ActorCore:
 
     def release(self, token: Token, typed: dict[str, int] | None, now: float) -> bool:
         """Take back the slots and the turn of a running one; tell whether it had any of that."""
-        self._now = now
+        self.now = now
         assignment = self.mailbox.held.get(token)
         if assignment is None or not self.mailbox.release(assignment, typed):
             return False
-        self._is_stale = True
+        self.is_stale = True
         if not assignment.is_stopped:
-            self._commands.append(Release(token[0], token[1], typed))
+            self.commands.append(Release(token[0], token[1], typed))
         return True
 
     def reacquire(
         self, token: Token, slots: dict[str, int], now: float, *, timeout_s: float | None = None
     ) -> None:
         """Let a run wait until it holds *slots* in all, and its turn; `take_answers` says how."""
-        self._now = now
+        self.now = now
         self.reacquiring.ask(token, slots, inf if timeout_s is None else now + timeout_s)
-        self._is_stale = True
+        self.is_stale = True
 
     def withdraw(self, token: Token, now: float) -> None:
         """Let a run wait for its slots no longer."""
-        self._now = now
+        self.now = now
         self.reacquiring.drop(token, Reply.CANCELED)
-        self._is_stale = True
+        self.is_stale = True
 
     def change_labels(self, labels: Labels, now: float, *, deleted: Sequence[str] = ()) -> None:
         """Offer *labels* in place of what stood under their keys, and take back those *deleted*."""
-        self._now = now
+        self.now = now
         self._upserted = {**self._upserted, **labels}
         for key in deleted:
             self._upserted.pop(key, None)
-        self._relabel()
+        self.relabel()
 
     def environment_changed(self, identity: str, state: str, now: float) -> None:
         """Note that an environment is warm, or cold since it could not be loaded."""
-        self._now = now
+        self.now = now
         if self.mailbox.residents.change(identity, Warmth(state)):
-            self._relabel()
-            self._is_stale = True
+            self.relabel()
+            self.is_stale = True
 
     def drain(self, now: float, deadline_s: float | None = None) -> None:
         """Hand back what waits, finish what runs, and leave, after *deadline_s* in any case."""
-        self._now = now
+        self.now = now
         if deadline_s is not None:
             self._drain_at = min(self._drain_at, now + deadline_s)
         if not self.is_draining:
@@ -271,7 +276,7 @@ class ActorCore:
 
     def flush(self, now: float) -> list[Outgoing]:
         """Return what is to be sent now, in order."""
-        self._now = now
+        self.now = now
         session = self.session
         due = session.due(now)
         if due is Due.HELLO and not self.is_drained:
@@ -279,7 +284,9 @@ class ActorCore:
         if not session.is_open:
             return []
         # A REJECT goes before the labels that lift it.
-        commands: list[Any] = [c for c in self._commands if type(c) is Reject]
+        commands: list[Any] = []
+        if self.commands:
+            commands = [c for c in self.commands if type(c) is Reject]
         if self._labels_said != self.labels_version:
             self._labels_said = self.labels_version
             commands.append(LabelsChanged(self.labels_version, self.labels))
@@ -291,9 +298,9 @@ class ActorCore:
         elif self._said.differs(credit):
             commands.append(credit)
             self._said.say(credit)
-        if self._commands:
-            commands += [c for c in self._commands if type(c) is not Reject]
-            self._commands = []
+        if self.commands:
+            commands += [c for c in self.commands if type(c) is not Reject]
+            self.commands = []
         sent: list[Outgoing] = []
         payloads: list[Buffer] = []
         if self.outcomes.has_fresh:
@@ -347,18 +354,22 @@ class ActorCore:
                     self._functions.put(command.slot, (command.hash, code))
                 case Template():
                     code_by_hash = dict(self._functions.values())
-                    self._recipes.put(command.slot, Recipe.of(command.call, code_by_hash))
+                    recipe = Recipe.of(command.call, code_by_hash)
+                    if not self.mailbox.fits(recipe.slots):
+                        has = self.settings.slots
+                        recipe.missing = f"needs {recipe.slots}, this actor has {has}"
+                    self._recipes.put(command.slot, recipe)
                 case Stop():
                     self._stop(command)
                 case Drain():
-                    self.drain(self._now, command.deadline_s)
+                    self.drain(self.now, command.deadline_s)
                 case ByeAck():
                     if self._bye_session == self.session.number:
                         self.session.end()
                 case Error():
                     self._note("told_of_error", code=command.code, reason=command.message)
                     if command.code == Code.UNKNOWN_TEMPLATE:
-                        self.session.close(self._now)
+                        self.session.close(self.now)
                 case _:
                     self._note("not_for_an_actor", command=type(command).__name__)
 
@@ -374,13 +385,11 @@ class ActorCore:
             # BYE hands back whatever the broker believes to be here.
             return
         if recipe is None:
-            self._reject(token, f"template {command.template} did not come")
+            self.reject(token, f"template {command.template} did not come")
         elif recipe.missing:
-            self._reject(token, recipe.missing)
-        elif not self.mailbox.fits(recipe.slots):
-            self._reject(token, f"needs {recipe.slots}, this actor has {self.settings.slots}")
+            self.reject(token, recipe.missing)
         elif self.is_draining or self.stopping.is_forced:
-            self._reject(token, "draining" if self.is_draining else "the process is about to end")
+            self.reject(token, "draining" if self.is_draining else "the process is about to end")
         else:
             assignment = Assignment(
                 token,
@@ -392,7 +401,7 @@ class ActorCore:
                 payloads=payloads,
             )
             self.mailbox.put(assignment)
-            self._is_stale = True
+            self.is_stale = True
 
     def _stop(self, command: Stop) -> None:
         assignment = self.mailbox.held.get((command.epoch, command.number))
@@ -400,15 +409,15 @@ class ActorCore:
             return
         if assignment.held is Held.WAITING:
             self.mailbox.drop(assignment)
-            self._is_stale = True
+            self.is_stale = True
             return
         self._order_stop(assignment, force=command.force, reason=command.reason)
 
     def _order_stop(self, assignment: Assignment, *, force: bool, reason: str) -> None:
         """Tell a run that nobody wants it; with *force* the process ends unless it returns."""
-        self.stopping.order(assignment, self._now, force=force, reason=reason)
+        self.stopping.order(assignment, self.now, force=force, reason=reason)
         self.reacquiring.drop(assignment.token, Reply.CANCELED)
-        self._is_stale = True
+        self.is_stale = True
         if force:
             self._hand_back("the process is about to end")
 
@@ -416,7 +425,7 @@ class ActorCore:
 
     def _hello(self, now: float) -> Frame[Any]:
         """Open a session. What happened until now stands in HELLO, what happens after is said."""
-        self._commands = []
+        self.commands = []
         self.outcomes.begin_session()
         self._beat_at = inf
         self._labels_said = self.labels_version
@@ -443,49 +452,22 @@ class ActorCore:
 
     # --- starting and ending
 
-    def _pump(self) -> None:
-        """Start whatever can start, rejecting what the labels satisfy no more."""
-        self._is_stale = False
-        mailbox = self.mailbox
-        for regained, had_none in self.reacquiring.grant() if mailbox.reacquiring else ():
-            if had_none:
-                self._commands.append(Reacquire(*regained.token))
-            if regained.evicts:
-                self._relabel()
-        while mailbox.waiting:
-            assignment = mailbox.next_start()
-            if assignment is None:
-                return
-            recipe = assignment.recipe
-            if recipe.call.desires and recipe.satisfied_version != self.labels_version:
-                if not satisfies_all(self.labels, recipe.call.desires):
-                    mailbox.drop(assignment)
-                    self._reject(assignment.token, "the labels of this actor changed")
-                    continue
-                recipe.satisfied_version = self.labels_version
-            mailbox.start(assignment)
-            self._starts.append(assignment)
-            if recipe.call.timeout_s is not None:
-                self.stopping.started(assignment, self._now)
-            if assignment.evicts:
-                self._relabel()
-
     def _hand_back(self, reason: str) -> None:
         """Reject everything that waits."""
         for assignment in list(self.mailbox.waiting):
             self.mailbox.drop(assignment)
-            self._reject(assignment.token, reason)
+            self.reject(assignment.token, reason)
 
-    def _reject(self, token: Token, reason: str) -> None:
-        self._commands.append(Reject(token[0], token[1], reason))
+    def reject(self, token: Token, reason: str) -> None:
+        self.commands.append(Reject(token[0], token[1], reason))
         self._note("rejected", token=token, reason=reason)
 
-    def _relabel(self) -> None:
+    def relabel(self) -> None:
         labels = merge_labels(self.settings.labels, self._upserted, self.mailbox.residents.labels())
         if labels != self.labels:
             self.labels = labels
             self.labels_version += 1
-            self._is_stale = True
+            self.is_stale = True
 
     def _time_out(self, token: Token) -> None:
         """End a run that has had its time: its outcome is said now, whenever it returns."""

@@ -32,6 +32,7 @@ from actor.mailbox import Assignment, Buffer, Payloads
 from actor.platform import Waker
 from actor.settings import Launch
 from actor.slot import Slots
+from actor.starting import start_next
 from wire.codec import check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.labels import Labels
@@ -166,9 +167,12 @@ class Loop:
                 core.is_drained or core.failure or core.exit_reason
             ):
                 return self._end()
-            if run is not None and not self._run_here(run):
-                return None
-            is_due = run is not None or bool(self._inbox)
+            is_due = run is not None
+            while run is not None:
+                if not self._run_here(run):
+                    return None
+                run = self._follow()
+            is_due = is_due or bool(self._inbox)
             wait_s = 0.0 if is_due else min(core.deadline() - clock(), POLL_MAX_S)
 
     def _run_here(self, run: Run) -> bool:
@@ -188,6 +192,20 @@ class Loop:
         # What the run handed back is for somebody else now.
         self._wake()
         return False
+
+    def _follow(self) -> Run | None:
+        """Take the outcome of a brief run and begin the next one, when that is all there is to do.
+
+        Between runs that take less than a turn does, the turn waits until outcomes are due.
+        """
+        now = time.monotonic()
+        inbox = self._inbox
+        if now >= self._flush_by or self._is_awake or len(inbox) != 1:
+            return None
+        method, arguments = inbox.popleft()
+        method(*arguments, now)
+        assignment = start_next(self.core, BRIEF_S)
+        return self.slots.prepare(assignment) if assignment is not None else None
 
     def _guard_for_ever(self) -> None:
         """Be the second of the two threads that lead in turn."""
@@ -267,10 +285,11 @@ class Loop:
             method, arguments = inbox.popleft()
             method(*arguments, now)
         here = self._start(core.take_starts())
-        for order in core.take_stops():
-            self.slots.stop(order)
-        for answer in core.take_answers():
-            self.slots.answer(answer)
+        if core.has_orders:
+            for order in core.take_stops():
+                self.slots.stop(order)
+            for answer in core.take_answers():
+                self.slots.answer(answer)
         if here is not None:
             recipe = here.assignment.recipe
             if now < self._flush_by and recipe.run_s < BRIEF_S:

@@ -8,11 +8,14 @@ exceed the capacity.
 from collections import deque
 from collections.abc import Sequence
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from actor.residents import Residents, Warmth
 from actor.settings import SLOT
 from wire.messages import Call, Environment, Held, Token
+
+if TYPE_CHECKING:
+    from actor.code import Loaded
 
 Buffer = bytes | bytearray | memoryview
 Payloads = Sequence[Buffer]
@@ -29,6 +32,7 @@ class Recipe:
         "call",
         "code",
         "is_plain",
+        "loaded",
         "missing",
         "run_s",
         "satisfied_version",
@@ -46,6 +50,8 @@ class Recipe:
         self.is_plain = self.takes_one_slot and call.environment is None
         # How long it usually runs; unknown at first.
         self.run_s = inf
+        # The function itself, once a run has unpickled it.
+        self.loaded: Loaded | None = None
         # The version of the labels that were last found to satisfy it.
         self.satisfied_version = 0
         self.missing = ""
@@ -323,8 +329,12 @@ class Mailbox:
 
     def end(self, assignment: Assignment) -> None:
         """Forget one that returned. It waits for nothing any more."""
-        assert assignment.token not in self.reacquiring
-        self.release(assignment, None)
+        token = assignment.token
+        assert token not in self.reacquiring
+        if assignment.is_inside or token not in self.holders:
+            self.release(assignment, None)
+        else:
+            del self.holders[token]
         self._forget(assignment)
 
     def slots_free(self) -> dict[str, int]:

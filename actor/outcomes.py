@@ -35,7 +35,9 @@ class KeptOutcome:
         self.task = assignment.task
         self.command = command
         self.payloads = payloads
-        self.size = OVERHEAD_BYTES + len(command.body) + sum(map(size_of, payloads))
+        self.size = OVERHEAD_BYTES + len(command.body)
+        if payloads:
+            self.size += sum(map(size_of, payloads))
 
 
 class Outcomes:

@@ -16,7 +16,7 @@ from actor.board import Board
 from actor.code import CodeCache, Loaded, is_async
 from actor.context import Identity, Run
 from actor.environment import Environments, Resident
-from actor.mailbox import Assignment, Buffer, StopOrder
+from actor.mailbox import Assignment, Buffer, Recipe, StopOrder
 from actor.reacquiring import Answer
 from actor.residents import Warmth
 from actor.settings import Launch
@@ -80,12 +80,10 @@ class Slots:
         """Return a run that the caller gives a thread, None when it started on the event loop."""
         run = Run(assignment, self._board.reserve(assignment.token), self)
         self._runs[assignment.token] = run
-        call = assignment.recipe.call
-        if not assignment.loads and not call.method:
-            loaded = self._code.peek(call.function)
-            if loaded is not None and loaded.is_async:
-                self._events.call(self._begin_async, run)
-                return None
+        loaded = assignment.recipe.loaded
+        if loaded is not None and loaded.is_async and not assignment.loads:
+            self._events.call(self._begin_async, run)
+            return None
         return run
 
     def run_here(self, run: Run) -> None:
@@ -109,10 +107,12 @@ class Slots:
 
     def ended(self, assignment: Assignment) -> None:
         """Forget a run that has handed back its outcome."""
-        self._runs.pop(assignment.token, None)
-        self._released.discard(assignment.token)
-        if assignment.token in self._threaded:
-            self._threaded.discard(assignment.token)
+        token = assignment.token
+        self._runs.pop(token, None)
+        if self._released:
+            self._released.discard(token)
+        if token in self._threaded:
+            self._threaded.discard(token)
             self._pool.ended()
 
     def close(self) -> None:
@@ -210,25 +210,30 @@ class Slots:
     def _run_sync(self, run: Run, post: Callable[..., None]) -> None:
         """Run in this thread, unless it turns out to be a coroutine's call."""
         began = time.monotonic()
+        assignment = run.assignment
         try:
-            self._board.start(run.place, run.assignment.token)
+            self._board.start(run.place, assignment.token)
             ending = contextvars.copy_context().run(self._call, run)
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
             ending = describe(error)
         if ending is None:
             return
-        self._finish_turn(run)
-        self._end(run, ending, began, post)
+        # The environment goes back to what it was, unless that was done at the release.
+        if run.close() and run.resident is not None and run.resident.resets is not None:
+            self._reset(run, run.resident)
+        status, body, frames = ending
+        post(self._loop.finish, assignment, status, body, frames, time.monotonic() - began)
 
     def _call(self, run: Run) -> Ending | None:
         """Call the function of *run*; None when it is a coroutine, which the event loop runs."""
         assignment = run.assignment
         running.set(run)
-        call = assignment.recipe.call
+        recipe = assignment.recipe
+        call = recipe.call
         if call.environment is not None:
             run.resident = self._resident(assignment)
         if call.function:
-            loaded = self._function(assignment)
+            loaded = recipe.loaded or self._function(recipe)
             function, goes_to_loop = loaded.call, loaded.is_async
         else:
             assert run.resident is not None
@@ -253,8 +258,9 @@ class Slots:
     async def _run_async(self, run: Run) -> None:
         """Run the coroutine of *run* in a task of its own, which alone is canceled."""
         began = time.monotonic()
+        assignment = run.assignment
         running.set(run)
-        self._board.start(run.place, run.assignment.token)
+        self._board.start(run.place, assignment.token)
         inner = asyncio.get_running_loop().create_task(self._await(run))
         run.stop_task = inner.cancel
         if run.is_canceled_flag:
@@ -270,7 +276,9 @@ class Slots:
         resident = run.resident
         if had_slot and resident is not None and resident.resets is not None:
             await asyncio.to_thread(self._reset, run, resident)
-        self._end(run, ending, began, self._loop.post)
+        status, body, frames = ending
+        run_s = time.monotonic() - began
+        self._loop.post(self._loop.finish, assignment, status, body, frames, run_s)
 
     async def _await(self, run: Run) -> Ending:
         assignment = run.assignment
@@ -279,7 +287,7 @@ class Slots:
             if call.environment is not None and run.resident is None:
                 run.resident = self.environments.find(call.environment.id)
             if call.function:
-                function = self._function(assignment).call
+                function = self._function(assignment.recipe).call
             else:
                 assert run.resident is not None
                 function = getattr(run.resident.instance, call.method)
@@ -288,14 +296,14 @@ class Slots:
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
             return describe(error)
 
-    def _function(self, assignment: Assignment) -> Loaded:
-        """Return the function of *assignment*, unpickling it the first time."""
-        recipe = assignment.recipe
+    def _function(self, recipe: Recipe) -> Loaded:
+        """Return the function of *recipe*, unpickling it the first time."""
         assert recipe.code is not None
         try:
-            return self._code.load(recipe.call.function, recipe.code)
+            recipe.loaded = self._code.load(recipe.call.function, recipe.code)
         except ImportError as error:
             raise self._not_here(error) from error
+        return recipe.loaded
 
     def _arguments(self, assignment: Assignment) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Unpickle the arguments of *assignment*."""
@@ -333,13 +341,6 @@ class Slots:
         assert found is not None
         return found
 
-    def _finish_turn(self, run: Run) -> None:
-        """Bring the environment back to what it was, unless that was done at the release."""
-        had_slot = run.close()
-        resident = run.resident
-        if had_slot and resident is not None and resident.resets is not None:
-            self._reset(run, resident)
-
     def _reset(self, run: Run, resident: Resident) -> None:
         """Call the environment's `reset`; one that fails makes the environment unusable."""
         assert resident.resets is not None
@@ -356,11 +357,6 @@ class Slots:
 
     def _changed(self, identity: str, warmth: Warmth) -> None:
         self._loop.post(self._loop.core.environment_changed, identity, warmth)
-
-    def _end(self, run: Run, ending: Ending, began: float, post: Callable[..., None]) -> None:
-        status, body, frames = ending
-        run_s = time.monotonic() - began
-        post(self._loop.finish, run.assignment, status, body, frames, run_s)
 
     def _keep(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Start *coroutine* on the event loop, the caller's thread, and hold it until it ends."""

@@ -9,7 +9,7 @@ ranks only grow nobody starves.
 """
 
 from collections import deque
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -151,7 +151,8 @@ class Shape:
     def push(self, task: Task, *, is_back: bool) -> None:
         """Queue *task* by its rank; one that *is_back* goes ahead of its equals."""
         assert task.state is State.QUEUED
-        key = (id(task.client), task.call.priority)
+        assert task.template
+        key = (id(task.client), task.template.call.priority)
         lane = self.lanes.get(key)
         if lane is None:
             lane = self.lanes[key] = Lane(task.client, key)
@@ -195,7 +196,7 @@ class Shape:
 
     def pop(self, task: Task) -> None:
         """Take out *task*, which `peek` returned."""
-        rank, _, lane = heappop(self._heap)
+        rank, _, lane = self._heap[0]
         tasks = lane.tasks
         assert tasks[0] is task
         assert rank == task.rank
@@ -203,8 +204,10 @@ class Shape:
         self.count -= 1
         lane.queued -= 1
         if lane.queued:
-            self._enter(lane)
+            lane.entry = rank = tasks[0].rank
+            heapreplace(self._heap, (rank, next(self._sequence), lane))
         else:
+            heappop(self._heap)
             self._drop(lane)
 
     def set_aside(self, task: Task) -> None:
@@ -299,7 +302,8 @@ class Backlog:
 
     def rank(self, task: Task) -> None:
         """Give a new task its place in the order."""
-        call = task.call
+        assert task.template
+        call = task.template.call
         key = (call.fairness_key or task.client.incarnation, call.priority)
         flow = self._flows.get(key)
         if flow is None:
@@ -307,8 +311,9 @@ class Backlog:
                 self._flows = {k: f for k, f in self._flows.items() if f.rank > self.served}
                 self._flows_max = max(FLOWS_MIN, 2 * len(self._flows))
             flow = self._flows[key] = Flow(call.priority)
-        flow.rank = max(flow.rank, self.served) + 1.0
-        task.rank = flow.rank - flow.head_start
+        rank = flow.rank if flow.rank > self.served else self.served  # noqa: FURB136 - max costs more.
+        flow.rank = rank = rank + 1.0
+        task.rank = rank - flow.head_start
 
     def push(self, task: Task, *, is_back: bool = False) -> None:
         """Queue *task*; one that comes back keeps its rank."""
@@ -317,7 +322,8 @@ class Backlog:
         if not is_back:
             self.rank(task)
         shape.push(task, is_back=is_back)
-        self.waiting.pop(shape, None)
+        if self.waiting:
+            self.waiting.pop(shape, None)
         self.ready[shape] = None
 
     def remove(self, task: Task) -> None:
@@ -332,8 +338,10 @@ class Backlog:
 
     def serve(self, task: Task) -> None:
         """Let the common clock follow the task that is placed now."""
-        rank = task.rank + task.call.priority * PRIORITY_STEP
-        self.served = max(self.served, rank)
+        assert task.template
+        rank = task.rank + task.template.call.priority * PRIORITY_STEP
+        if rank > self.served:  # noqa: PLR1730 - as above.
+            self.served = rank
 
     def wake(self) -> None:
         """Look again at every shape that waits: an actor may take more than before."""
@@ -347,6 +355,11 @@ class Backlog:
     def next_ready(self) -> tuple[Shape, Task] | None:
         """Return the lowest ranked task that was not looked at, with its shape."""
         ready = self.ready
+        if len(ready) == 1:
+            [only] = ready
+            first = only.peek() if only.count else None
+            if first is not None:
+                return only, first
         best: tuple[Shape, Task] | None = None
         for shape in tuple(ready):
             task = shape.peek() if shape.count else None

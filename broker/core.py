@@ -305,7 +305,7 @@ class Broker:
             _, task, size = unreceived.popleft()
             client.unreceived_bytes -= size
             if task.state is State.ENDED:
-                lifecycle.forget(self, task)
+                lifecycle.received(self, task, size)
         if client.is_paused and client.unreceived_bytes < self.settings.window_bytes:
             self.resume(client)
 

@@ -7,7 +7,7 @@ outcomes of its client.
 from typing import TYPE_CHECKING, Final
 
 from broker.peers import Session, is_owned
-from broker.task import Ending, Event, State, Task
+from broker.task import TRANSITIONS, Ending, Event, State, Task
 from wire import codec
 from wire.errors import Code
 from wire.messages import Failure, Requeued, Result, Status, Stop
@@ -79,7 +79,8 @@ def deliver(broker: "Broker", task: Task) -> None:
     )
     broker.say(session, result, ending.frames)
     # After say: a frame that was full is sealed by it.
-    client.unreceived.append((session.frame_next, task, ending.size))
+    frame = session.sent + len(session.sealed) + 1
+    client.unreceived.append((frame, task, ending.size))
     client.unreceived_bytes += ending.size
     if client.unreceived_bytes >= broker.settings.window_bytes:
         client.is_paused = True
@@ -123,6 +124,26 @@ def forget(broker: "Broker", task: Task) -> None:
     erase(broker, task)
 
 
+def received(broker: "Broker", task: Task, size: int) -> None:
+    """Forget *task*, whose client has its outcome of *size* octets: `forget` where all is known."""
+    token, actor, client = task.token, task.actor, task.client
+    if token is not None:
+        del broker.tokens[token]
+        if actor is not None and (session := actor.session) is not None:
+            acks = session.outcome_acks
+            acks.append(token)
+            if size >= OUTCOME_ACK_AT_ONCE_BYTES or len(acks) >= OUTCOME_ACKS_WAITING_MAX:
+                broker.outbox.hurry(session)
+    task.token = task.actor = task.ending = None
+    task.state = TRANSITIONS[task.state, Event.FORGET]
+    del client.tasks[task.number]
+    if task.size:  # Its client submitted it again, and the outcome was here already.
+        unload(task)
+    parent, task.parent = task.parent, None
+    if parent is not None and parent.children:
+        parent.children.pop(task, None)
+
+
 def detach(broker: "Broker", task: Task) -> None:
     """Take the current assignment from *task*, if it has one."""
     token = task.token
@@ -152,7 +173,7 @@ def forget_names(broker: "Broker") -> None:
 def erase(broker: "Broker", task: Task) -> None:
     task.move(Event.FORGET)
     client = task.client
-    if client.tasks.pop(task.number, None) is not None:
+    if client.tasks.pop(task.number, None) is not None and task.size:
         unload(task)
     parent, task.parent = task.parent, None
     if parent is not None and parent.children:
@@ -164,11 +185,11 @@ def erase(broker: "Broker", task: Task) -> None:
 
 def settle(broker: "Broker", task: Task, ending: Ending) -> None:
     """Take over an outcome from the current assignment; children of a task that ended go on."""
-    task.move(Event.SETTLE)
+    task.state = state = TRANSITIONS[task.state, Event.SETTLE]
     task.ending = ending
     task.children = None
     unload(task)
-    if task.state is State.ENDED:
+    if state is State.ENDED:
         deliver(broker, task)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broker.peers import Session
+from broker.peers import COMMANDS_PER_FRAME, Session
 from wire.messages import PROTOCOL, Frame, OutcomeAck
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ class Outbox:
         """Say *command* to a peer that is there; to one that is not, nothing is lost by silence."""
         if session is None:
             return
-        session.say(command, payloads)
+        commands = session.commands
+        if len(commands) >= COMMANDS_PER_FRAME:
+            commands = session.seal()
+        commands.append(command)
+        if payloads:
+            session.payloads.extend(payloads)
         if not session.is_dirty:
             session.is_dirty = True
             self._dirty.append(session)
@@ -50,7 +55,9 @@ class Outbox:
             if broker.sessions.get(session.rid) is not session:
                 continue
             if session.outcome_acks or session.outcome_acks_stale:
-                session.say(OutcomeAck(session.outcome_acks, session.outcome_acks_stale))
+                session.commands.append(
+                    OutcomeAck(session.outcome_acks, session.outcome_acks_stale)
+                )
                 session.outcome_acks, session.outcome_acks_stale = [], []
             session.said_at = now
             session.sealed.append((session.commands, session.payloads))

@@ -81,21 +81,11 @@ class Session:
         self.functions_told: SenderTable[bytes]
         self.templates_told: SenderTable[Template]
 
-    @property
-    def frame_next(self) -> int:
-        """Return the number of the frame in which a command said now will travel."""
-        return self.sent + len(self.sealed) + 1
-
-    def say(self, command: object, payloads: Sequence[bytes] = ()) -> None:
-        """Add *command* to the next frame. The caller sees to it that the session is flushed."""
-        commands = self.commands
-        if len(commands) >= COMMANDS_PER_FRAME:
-            self.sealed.append((commands, self.payloads))
-            self.commands = commands = []
-            self.payloads = []
-        commands.append(command)
-        if payloads:
-            self.payloads.extend(payloads)
+    def seal(self) -> list[object]:
+        """Close the next frame, which is full, and return the commands of the one behind it."""
+        self.sealed.append((self.commands, self.payloads))
+        self.commands, self.payloads = [], []
+        return self.commands
 
 
 class Client:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from broker import lifecycle
 from broker.backlog import Shape
 from broker.peers import Actor
-from broker.task import Event, State, Task
+from broker.task import TRANSITIONS, Event, State, Task
 from wire.errors import Code
 from wire.messages import Assign, Function
 from wire.messages import Template as TemplateMessage
@@ -111,6 +111,7 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     environment = shape.environment
     is_alone = len(broker.open_actors) == 1
     reserved = broker.reservation
+    fits = shape.fits
     gone: list[Actor] = []
     for actor in broker.open_actors:
         credit = actor.credit
@@ -118,7 +119,11 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
         if actor.session is None or actor.is_suspect or is_spent:
             gone.append(actor)
             continue
-        weight = shape.fit(actor)
+        known = fits.get(actor)
+        if known is not None and known[0] == actor.labels_stamp:
+            weight = known[1]
+        else:
+            weight = shape.fit(actor)
         kept = reserved.shape if reserved and reserved.binds(task, actor) else None
         if weight is None or not credit.covers(shape, kept):
             continue
@@ -167,7 +172,7 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
     broker.assignments += 1
     number = broker.assignments
     token = (broker.epoch, number)
-    task.move(Event.ASSIGN)
+    task.state = TRANSITIONS[task.state, Event.ASSIGN]
     task.token, task.actor = token, actor
     broker.tokens[token] = actor.assigned[token] = task
     actor.used_at = number

@@ -38,11 +38,12 @@ def submit(
                 fatal=True,
             )
         task = client.tasks[command.task] = Task(client, command.task, State.QUEUED, now)
-    task.tries = max(task.tries, min(command.tries, TRIES_MAX))
+    if command.tries > task.tries:
+        task.tries = min(command.tries, TRIES_MAX)
     task.template = template
     task.body = command.body
     task.frames = own
-    task.size = len(command.body) + sum(map(len, own))
+    task.size = len(command.body) + (sum(map(len, own)) if own else 0)
     client.task_bytes += task.size
     if task.state is State.QUEUED:
         enter(broker, task, command)

@@ -115,7 +115,7 @@ class Ending:
         self.frames = frames
         self.actor = actor
         self.attempt = attempt
-        self.size = len(body) + sum(map(len, frames))
+        self.size = len(body) + (sum(map(len, frames)) if frames else 0)
 
 
 class Task:

@@ -54,6 +54,9 @@ BASIC: Final = (
     bytes,
 )
 
+# Their pickles hold neither code nor buffers.
+ATOMS: Final = frozenset({type(None), bool, int, float})
+
 Buffer = bytes | bytearray | memoryview
 
 
@@ -98,6 +101,10 @@ def size_of(frame: Buffer) -> int:
 
 def dump(value: object) -> tuple[bytes, list[Buffer]]:
     """Pickle *value* into body and frames of a command; raise PayloadError when it cannot be."""
+    if type(value) in ATOMS:
+        stream = pickle.dumps(value, PICKLE_PROTOCOL)
+        if len(stream) <= INLINE_BYTES_MAX:
+            return stream, []
     dumped = dump_value(value)
     return dumped.body, dumped.frames
 

@@ -56,7 +56,9 @@ class PeerSession:
         "epoch_highest",
         "error",
         "heard_at",
+        "heartbeat_s",
         "hello_at",
+        "lease_s",
         "number",
         "received",
         "said_at",
@@ -79,6 +81,9 @@ class PeerSession:
         self.said_at = now
         self.ticked_at = now
         self.welcome: Welcome | None = None
+        # The interval that the broker asked for; after how much silence it counts as away.
+        self.heartbeat_s = HEARTBEAT_DEFAULT_S
+        self.lease_s = LEASE_DEFAULT_S
         self.error: Error | None = None
         self._repeat_s = HELLO_REPEAT_FIRST_S
         self._jitter = seed & 0xFFFF_FFFF
@@ -87,16 +92,6 @@ class PeerSession:
     def is_open(self) -> bool:
         """Tell whether frames other than HELLO may be sent."""
         return self.state is State.OPEN
-
-    @property
-    def heartbeat_s(self) -> float:
-        """Return the interval that the broker asked for."""
-        return self.welcome.heartbeat_s if self.welcome else HEARTBEAT_DEFAULT_S
-
-    @property
-    def lease_s(self) -> float:
-        """Return after how much silence the broker counts as away."""
-        return self.welcome.lease_s if self.welcome else LEASE_DEFAULT_S
 
     def due(self, now: float) -> Due:
         """Return what must be sent now; a broker silent for a lease closes the session first."""
@@ -192,6 +187,7 @@ class PeerSession:
                 self.epoch = frame.epoch
                 self.epoch_highest = max(self.epoch_highest, frame.epoch)
                 self.welcome = first
+                self.heartbeat_s, self.lease_s = first.heartbeat_s, first.lease_s
                 self.heard_at = now
                 self._repeat_s = HELLO_REPEAT_FIRST_S
                 return Verdict.WELCOME

@@ -4,6 +4,7 @@ from collections import deque
 
 from actor.core import ActorCore
 from actor.settings import Settings
+from actor.starting import start_next
 from wire.messages import (
     PROTOCOL,
     ActorBeat,
@@ -105,6 +106,14 @@ class BrokerEnd:
     def finish(self, token, status=Status.RESULT, body=b"x"):
         self.started.pop(token)
         self.core.finished(token, status, body, (), 0.5, self.now)
+
+    def follow(self, brief_s):
+        """Start the next right behind a run that has just finished, if that is all there is."""
+        following = start_next(self.core, brief_s)
+        self.core.check()
+        if following is not None:
+            self.started[following.token] = following
+        return following
 
     # --- the connection
 

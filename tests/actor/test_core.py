@@ -865,3 +865,52 @@ def test_runs_are_settled_once_the_broker_has_their_outcome():
     end.tell()
 
     assert end.core.take_settled() == [token]
+
+
+def brief(end, run_s=0.0):
+    """Let an assignment that waits be one of a function that is known to take *run_s*."""
+    [assignment, *_] = end.core.mailbox.waiting
+    assignment.recipe.run_s = run_s
+    return assignment.token
+
+
+def test_a_brief_run_follows_another_without_a_turn():
+    end = connected(make_core(prefetch=2))
+    first, second = end.assign(), end.assign()
+    end.carry()
+    assert set(end.started) == {first}
+    assert brief(end) == second
+
+    end.finish(first)
+
+    assert end.follow(0.1).token == second
+    assert end.core.take_starts() == []
+    end.finish(second)
+    assert end.follow(0.1) is None
+    end.carry()
+    assert set(end.finished) == {first, second}
+
+
+@pytest.mark.parametrize("reason", ["long", "timeout", "labels", "busy", "released"])
+def test_what_is_not_all_there_is_to_do_waits_for_the_turn(reason):
+    options = {"timeout_s": 9.0} if reason == "timeout" else {}
+    if reason == "labels":
+        options["desires"] = [Desire("gpu", Comparator.EQUAL, "yes")]
+    end = connected(make_core(prefetch=3, slots=2, labels={"gpu": "yes"}))
+    first, other = end.assign(), end.assign()
+    third = end.assign(end.template(**options))
+    end.carry()
+    assert set(end.started) == {first, other}
+    brief(end, 5.0 if reason == "long" else 0.0)
+    if reason == "busy":
+        end.finish(other)
+    if reason == "released":
+        end.core.release(first, None, end.now)
+        end.core.reacquire(first, {"slot": 1}, end.now)
+    else:
+        end.finish(first)
+
+    assert end.follow(0.1) is None
+
+    end.carry()
+    assert third in end.started or reason == "released"

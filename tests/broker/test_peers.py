@@ -2,6 +2,7 @@
 
 import pytest
 
+from broker.outbox import Outbox
 from broker.peers import COMMANDS_PER_FRAME, Actor, Client, Host, Session
 from tests.broker.conversation import actor_hello, attested
 from wire.messages import Beat, HostHello
@@ -12,15 +13,15 @@ def host(*seen):
 
 
 def test_commands_beyond_a_frame_go_into_the_next():
-    session = Session(b"rid", 1, Client(1, 0.0), 0.0)
+    session, outbox = Session(b"rid", 1, Client(1, 0.0), 0.0), Outbox()
     for _ in range(COMMANDS_PER_FRAME):
-        session.say(Beat())
-    assert session.frame_next == 1
+        outbox.say(session, Beat())
+    assert not session.sealed
 
-    session.say(Beat())
+    outbox.say(session, Beat())
 
-    assert session.frame_next == 2
-    assert len(session.sealed[0][0]) == COMMANDS_PER_FRAME
+    assert [len(commands) for commands, _ in session.sealed] == [COMMANDS_PER_FRAME]
+    assert len(session.commands) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from actor import core as actor_core
+from actor import starting
 from actor.mailbox import Mailbox
 from actor.outcomes import Outcomes
 from broker import lifecycle, liveness, placement, recovery, sessions, spans, submission
@@ -319,7 +319,7 @@ def stalls_are_not_forgiven() -> Any:
 
 def labels_are_checked_once() -> Any:
     """Start what waited although the labels changed."""
-    return swap(actor_core, "satisfies_all", lambda _: lambda labels, desires: True)
+    return swap(starting, "satisfies_all", lambda _: lambda labels, desires: True)
 
 
 def a_release_keeps_the_slot() -> Any:

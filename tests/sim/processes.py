@@ -14,6 +14,7 @@ from actor.mailbox import Assignment
 from actor.reacquiring import Reply
 from actor.settings import HostSettings
 from actor.settings import Settings as ActorSettings
+from actor.starting import start_next
 from actor.supervision import HostCore, Phase, Ward
 from broker.core import Broker
 from broker.settings import Settings as BrokerSettings
@@ -27,6 +28,8 @@ from wire.messages import Assign, Held, Status, Token
 if TYPE_CHECKING:
     from tests.sim.world import World
 
+# How often a run is followed by the next at once.
+FOLLOWS = 0.5
 TELLS_FINISHED = "finished" in inspect.signature(HostCore.died).parameters
 
 
@@ -408,6 +411,11 @@ class ActorProcess(Process):
         body, frames = self.world.oracle.finished(run.task, token, status)
         self.world.note("ENDS", self, run.task.name, token, status.value)
         self.core.finished(token, status, body, frames, 0.01, self.world.now)
+        # As the leader of an actor does between brief runs.
+        run.assignment.recipe.run_s = 0.01
+        following = start_next(self.core, 1.0) if self.world.rng.random() < FOLLOWS else None
+        if following is not None:
+            self._start(following)
 
     def _stop(self, token: Token) -> None:
         run = self.runs.get(token)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.sim.mutants import MUTANTS, caught
 
-SEEDS = range(40)
+SEEDS = range(150)
 CLEAN_SEEDS = range(3)
 STEPS = 300
 
