@@ -158,21 +158,26 @@ class Loop:
         core, watched = self.core, self._watched
         clock = time.monotonic
         # The former leader may have left something to be said.
-        wait_s = 0.0
+        wait_s, has_run = 0.0, False
         while True:
-            ready = zmq_poll(watched, int(wait_s * 1000.0) + 1 if wait_s > 0.0 else 0)
-            can_receive = bool(ready) and any(which is self._socket for which, _ in ready)
+            # What a run has left is sent before anybody looks at the socket again.
+            if has_run:
+                can_receive = False
+            else:
+                ready = zmq_poll(watched, int(wait_s * 1000.0) + 1 if wait_s > 0.0 else 0)
+                can_receive = bool(ready) and any(which is self._socket for which, _ in ready)
             run = self.turn(can_receive=can_receive)
             if (core.is_draining or core.exit_reason or core.session.error is not None) and (
                 core.is_drained or core.failure or core.exit_reason
             ):
                 return self._end()
-            is_due = run is not None
+            # But not twice in a row, or a stream of short runs would never hear anything.
+            has_run = run is not None and not has_run
+            is_due = run is not None or bool(self._inbox)
             while run is not None:
                 if not self._run_here(run):
                     return None
                 run = self._follow()
-            is_due = is_due or bool(self._inbox)
             wait_s = 0.0 if is_due else min(core.deadline() - clock(), POLL_MAX_S)
 
     def _run_here(self, run: Run) -> bool:

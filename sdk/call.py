@@ -62,7 +62,7 @@ class Owned:
         self.plan = plan
         self.body = body
         self.frames = frames
-        self.size = len(body) + sum(map(size_of, frames))
+        self.size = len(body) + (sum(map(size_of, frames)) if frames else 0)
         self.parent = parent
         self.tries = 0
         # The epoch it was first sent to; in which (session, frame) first and last; 0 is never.
@@ -75,23 +75,32 @@ class Owned:
 class Introduced:
     """What the broker of this session was told: which code and which templates."""
 
-    __slots__ = ("_functions", "_templates")
+    __slots__ = ("_functions", "_last", "_slot", "_templates")
 
     def __init__(self, welcome: Welcome | None = None) -> None:
         """Begin empty, as every session does."""
         self._functions: SenderTable[bytes] = SenderTable(welcome.functions_max if welcome else 1)
         self._templates: SenderTable[bytes] = SenderTable(welcome.templates_max if welcome else 1)
+        # What was found last, in both tables the most recently used.
+        self._last: Plan | None = None
+        self._slot: int | None = None
 
     def find(self, plan: Plan) -> int | None:
         """Return the template's slot, or None unless the broker has it and all of its code."""
+        if plan is self._last:
+            return self._slot
         find = self._functions.find
         for code in plan.codes:
             if find(code.hash) is None:
                 return None
-        return self._templates.find(plan.key)
+        slot = self._templates.find(plan.key)
+        if slot is not None:
+            self._last, self._slot = plan, slot
+        return slot
 
     def add(self, plan: Plan, commands: list[Any], payloads: list[Buffer]) -> int:
         """Send code and template ahead of the call; return the template's slot."""
+        self._last = None
         for code in plan.codes:
             if self._functions.find(code.hash) is None:
                 slot = self._functions.add(code.hash)

@@ -59,7 +59,8 @@ class Connection(Handlers):
         # Whether it is for calls made inside tasks, whose slots are given back while they wait.
         self.is_nested = False
         # Of all futures: each has it only for the shortest time.
-        self.condition = threading.Condition()
+        self.condition_lock = threading.RLock()
+        self.condition = threading.Condition(self.condition_lock)
         now = monotonic()
         self._deferred: dict[TaskFuture, None] = {}
         self._lock = threading.Lock()

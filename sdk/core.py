@@ -42,6 +42,8 @@ UNACKNOWLEDGED_BYTES_MAX: Final = 2**20
 UNACKNOWLEDGED_TASKS_MAX: Final = 256
 # ZeroMQ reconnects after 50 to 500 ms; `connected` makes the HELLO earlier.
 RETRY_S: Final = 0.1
+NO_COMMANDS: Final[list[Any]] = []
+NO_PAYLOADS: Final[list[Buffer]] = []
 
 Outgoing = tuple[Frame[Any], Payloads]
 
@@ -244,18 +246,18 @@ class ClientCore:
         outgoing, self._outgoing = self._outgoing, []
         if not self.session.is_open:
             return outgoing
-        commands, self._commands = self._commands, []
+        commands, payloads, asked = self._commands, NO_PAYLOADS, NO_COMMANDS
+        self._commands = []
         if self._cancels and any(type(command) is Cancel for command in commands):
             commands, canceled = join_cancels(commands)
             self._cancels_sent.append((self.session.sent + 1, canceled))
-        if self._queue:
+        if commands and self._queue:
             # A question may be about a call that is only sent now.
             asked = [command for command in commands if type(command) is Query]
             commands = [command for command in commands if type(command) is not Query]
+        if self._queue:
             commands, payloads = self._add_calls(commands, outgoing, now)
             commands += asked
-        else:
-            payloads = []
         if is_beat_due and not commands and not outgoing:
             commands = [Beat()]
         if commands:
@@ -430,16 +432,16 @@ class ClientCore:
         welcome = self.session.welcome
         assert welcome is not None
         payloads: list[Buffer] = []
-        size = 0
+        size, payload_bytes_max = 0, welcome.payload_bytes_max
         queue, calls, epoch = self._queue, self.calls, self.session.epoch
         while queue:
             owned = queue[0]
             if owned.number not in calls:
                 queue.popleft()
                 continue
-            if max(owned.size, owned.plan.size) > welcome.payload_bytes_max:
+            if owned.size > payload_bytes_max or owned.plan.size > payload_bytes_max:
                 queue.popleft()
-                self._fail(owned, too_large(owned, welcome.payload_bytes_max))
+                self._fail(owned, too_large(owned, payload_bytes_max))
                 continue
             if self._there >= welcome.window_tasks or (
                 self._there and self._there_bytes + owned.size > welcome.window_bytes

@@ -172,15 +172,16 @@ class TaskFuture(Future[Any]):
 
     def set_result(self, result: Any) -> None:
         """Settle, as the base class does, at the price of what there is to tell."""
-        condition = self._condition
-        with condition:
+        connection = self.connection
+        with connection.condition_lock:
             if self._state in DONE:
                 raise concurrent.futures.InvalidStateError(f"{self._state}: {self!r}")
             self._result = result
             self._state = FINISHED
             for waiter in self._waiters_made or ():
                 waiter.add_result(self)
-            condition.notify_all()
+            if connection.condition._waiters:  # type: ignore[attr-defined]
+                connection.condition.notify_all()
         if self._callbacks_made is not None:
             self._invoke_callbacks()  # type: ignore[attr-defined]
 
@@ -191,14 +192,20 @@ class TaskFuture(Future[Any]):
 
     def _wait(self, timeout: float | None) -> None:
         connection = self.connection
-        with slot_given_back([self], 1, timeout) if connection.is_nested else NOTHING:
-            is_done = connection.loop.wait(
-                self._is_done, timeout, task=self.number or -1, sleep=self._sleep
-            )
+        if connection.is_nested:
+            with slot_given_back([self], 1, timeout):
+                is_done = self._read(timeout)
+        else:
+            is_done = self._read(timeout)
         if not is_done:
             raise TimeoutError(
                 f"task {self.name!r} {self.task_id} has no outcome after {timeout} s; it goes on"
             )
+
+    def _read(self, timeout: float | None) -> bool:
+        return self.connection.loop.wait(
+            self._is_done, timeout, task=self.number or -1, sleep=self._sleep
+        )
 
     def _sleep(self, timeout: float) -> None:
         with self._condition:
@@ -211,9 +218,6 @@ class TaskFuture(Future[Any]):
         super().cancel()
         # Only this tells those who wait with `concurrent.futures.wait`.
         self.set_running_or_notify_cancel()
-
-
-NOTHING: Final = contextlib.nullcontext()
 
 
 def waiting_task(
