@@ -20,6 +20,7 @@ from wire.labels import Labels, parse_label
 
 EXIT_BAD_OPTION: Final = 2
 SLOTS_MAX: Final = 10_000
+AUTO: Final = "auto"
 SCHEMES: Final = ("tcp://", "ipc://", "inproc://")
 
 
@@ -128,7 +129,6 @@ def add_capacity(parser: Parser) -> None:
     for name, what, lowest, default in (
         ("slots", "tasks that run at once in one actor", 1, 1),
         ("replicas", "actor processes on this machine", 1, 1),
-        ("prefetch", "tasks that wait in an actor beyond its slots", 0, 0),
         ("environments-max", "environments that stay loaded in one actor", 1, 1),
         ("released-max", "tasks of one actor that run on without their slots", 0, 100),
     ):
@@ -139,6 +139,14 @@ def add_capacity(parser: Parser) -> None:
             default=read(name.replace("-", "_").upper(), default),
             help=f"{what} (default: %(default)s)",
         )
+    parser.add_argument(
+        "--prefetch",
+        metavar="N|auto",
+        type=ahead,
+        default=read("PREFETCH", AUTO),
+        help="short tasks that may wait in an actor beyond its slots, to save each a round trip;"
+        " auto: as many as help, none while runs are long (default: %(default)s)",
+    )
     parser.add_argument(
         "--slot",
         metavar="TYPE=N",
@@ -229,6 +237,11 @@ class Whole:
         if not self.lowest <= value <= self.highest:
             raise argparse.ArgumentTypeError(f"{value} is not in {self.lowest} to {self.highest}")
         return value
+
+
+def ahead(text: str) -> int | None:
+    """Read how many tasks may wait ahead; None for auto."""
+    return None if text == AUTO else Whole(0, SLOTS_MAX)(text)
 
 
 def seconds(text: str) -> float:

@@ -14,9 +14,11 @@ from actor.grant import Statement, check_credit, compute_credit
 from actor.inventory import make_beat, make_hello
 from actor.labels import merge_labels
 from actor.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, StopOrder
-from actor.outcomes import Outcomes, failure_timeout, failure_too_large
+from actor.outcomes import Outcomes, failure_too_large
+from actor.prefetch import Prefetch
 from actor.reacquiring import Answer, Reacquiring, Reply
 from actor.residents import Warmth
+from actor.returns import Returns
 from actor.settings import Settings
 from actor.stopping import Stopping
 from wire.errors import Code, RemoteProtocolError
@@ -35,7 +37,7 @@ from wire.messages import (
     LabelsChanged,
     OutcomeAck,
     Reacquire,
-    Reject,
+    Recall,
     Release,
     Status,
     Stop,
@@ -63,11 +65,17 @@ class ActorCore:
         self.session = PeerSession(now, seed=incarnation)
         self.mailbox = Mailbox(settings.slots, settings.environments_max, settings.units)
         self.reacquiring = Reacquiring(self.mailbox)
-        self.stopping = Stopping(settings.force_grace_s)
         self.outcomes = Outcomes()
+        self.prefetch = Prefetch(settings.prefetch)
+        self.returns = Returns(self.mailbox, self.prefetch, self._note)
+        self.stopping = Stopping(
+            settings.force_grace_s, self.reacquiring, self.outcomes, self._note
+        )
         self.labels: Labels = dict(settings.labels)
         self.labels_version = 1
         self.is_draining = False
+        # Why nothing new may start here; empty when it may.
+        self.closed = ""
         # Why the process has to end although something runs.
         self.exit_reason = ""
         self._upserted: Labels = {}
@@ -78,7 +86,7 @@ class ActorCore:
         self._labels_said = 0
         self._said = Statement()
         # What it is to be told since the last HELLO.
-        self.commands: list[Reject | Release | Reacquire] = []
+        self.commands: list[Release | Reacquire] = []
         self.starts: list[Assignment] = []
         self._notes: list[Note] = []
         self._beat_at = inf
@@ -104,7 +112,8 @@ class ActorCore:
     def is_silent(self) -> bool:
         """Tell whether nothing waits to be said, credit and heartbeats apart."""
         has_told = self._labels_said == self.labels_version
-        return has_told and not (self.commands or self._notes) and self.outcomes.is_silent
+        has_orders = self.commands or self._notes or not self.returns.is_silent
+        return has_told and not has_orders and self.outcomes.is_silent
 
     @property
     def failure(self) -> Error | None:
@@ -122,8 +131,10 @@ class ActorCore:
         now = self.now if self.is_stale or self.starts or self.has_orders else inf
         # Without a session there is nothing to beat for.
         beat_at = self._beat_at if self.session.is_open else inf
-        own = min(now, beat_at, self._drain_at, self.stopping.deadline, self.reacquiring.deadline)
-        return min(own, self.session.deadline())
+        may_be_stuck = self.prefetch.ahead and (self.mailbox.waiting or self.mailbox.is_full)
+        look_at = self.prefetch.look_at if may_be_stuck else inf
+        own = min(now, beat_at, look_at, self._drain_at, self.stopping.deadline)
+        return min(own, self.reacquiring.deadline, self.session.deadline())
 
     def take_starts(self) -> list[Assignment]:
         """Return what is to be started now, in order; each has its slots and its turn."""
@@ -158,6 +169,8 @@ class ActorCore:
         match self.session.accept(frame, now):
             case Verdict.COMMANDS:
                 self.outcomes.received(frame.received)
+                if frame.received >= self.prefetch.probe:
+                    self.prefetch.answered(now)
                 try:
                     self._act(frame, payloads)
                 except RemoteProtocolError as error:
@@ -184,12 +197,15 @@ class ActorCore:
         """Note the time, and end what has had its own."""
         self.now = now
         if now >= self.stopping.deadline:
-            for token in self.stopping.due(now):
-                self._time_out(token)
+            self.stopping.expire(self.mailbox.held, now)
+            self._reconsider()
             if now >= self.stopping.force_at:
                 self.exit_reason = "a run that was to be ended did not return"
         if self.mailbox.reacquiring:
             self.reacquiring.expire(now)
+            self.is_stale = True
+        if now >= self.prefetch.look_at:
+            self.returns.look(now)
             self.is_stale = True
 
     def finished(  # noqa: PLR0917 - on the path of each task.
@@ -206,14 +222,19 @@ class ActorCore:
         assignment = self.mailbox.held.get(token)
         if assignment is None or assignment.held is Held.WAITING:
             return
+        prefetch = self.prefetch
+        if assignment.held is Held.RUNNING:
+            prefetch.runs += 1
+            prefetch.busy_s += run_s
+        if prefetch.is_stuck:
+            prefetch.freed()
         if self.mailbox.reacquiring:
             self.reacquiring.drop(token, Reply.ENDED)
         self.mailbox.end(assignment)
         if self.mailbox.waiting or self.mailbox.reacquiring:
             self.is_stale = True
         if self.stopping.ended(token):
-            # What was handed back may come again: a REJECT holds until the labels are said anew.
-            self.labels_version += 1
+            self._reconsider()
         if assignment.is_stopped:
             self.outcomes.settled.append(token)
             return
@@ -272,7 +293,7 @@ class ActorCore:
         if not self.is_draining:
             self.is_draining = True
             self._note("draining", holding=len(self.mailbox.held), kept=len(self.outcomes.kept))
-        self._hand_back("draining")
+        self._reconsider()
 
     def flush(self, now: float) -> list[Outgoing]:
         """Return what is to be sent now, in order."""
@@ -284,9 +305,7 @@ class ActorCore:
         if not session.is_open:
             return []
         # A REJECT goes before the labels that lift it.
-        commands: list[Any] = []
-        if self.commands:
-            commands = [c for c in self.commands if type(c) is Reject]
+        commands: list[Any] = [] if self.returns.is_silent else self.returns.take()
         if self._labels_said != self.labels_version:
             self._labels_said = self.labels_version
             commands.append(LabelsChanged(self.labels_version, self.labels))
@@ -299,7 +318,7 @@ class ActorCore:
             commands.append(credit)
             self._said.say(credit)
         if self.commands:
-            commands += [c for c in self.commands if type(c) is not Reject]
+            commands += self.commands
             self.commands = []
         sent: list[Outgoing] = []
         payloads: list[Buffer] = []
@@ -315,6 +334,8 @@ class ActorCore:
             commands.append(Bye("drained"))
         if commands:
             sent.append((session.frame(commands, now), ()))
+        if sent and self.prefetch.probe == inf:
+            self.prefetch.said(session.sent, now)
         return sent
 
     def check(self) -> None:
@@ -327,7 +348,10 @@ class ActorCore:
         assert all(token <= self._highest for token in held)
         self.stopping.check(held)
         credit = self._credit()
-        check_credit(credit, self.mailbox, self.settings.prefetch)
+        self.prefetch.check()
+        check_credit(credit, self.mailbox, self.prefetch.ahead)
+        if not self.is_stale:
+            self.returns.check()
         if self.is_draining:
             assert credit.free == credit.ahead == credit.room == 0
             assert not self.mailbox.waiting
@@ -361,6 +385,9 @@ class ActorCore:
                     self._recipes.put(command.slot, recipe)
                 case Stop():
                     self._stop(command)
+                case Recall():
+                    self.returns.recall(command)
+                    self.is_stale = True
                 case Drain():
                     self.drain(self.now, command.deadline_s)
                 case ByeAck():
@@ -384,23 +411,11 @@ class ActorCore:
         if self._bye_session == self.session.number:
             # BYE hands back whatever the broker believes to be here.
             return
-        if recipe is None:
-            self.reject(token, f"template {command.template} did not come")
-        elif recipe.missing:
-            self.reject(token, recipe.missing)
-        elif self.is_draining or self.stopping.is_forced:
-            self.reject(token, "draining" if self.is_draining else "the process is about to end")
+        reason = self.closed
+        if recipe is None or recipe.missing or reason:
+            self.returns.refuse(token, command.template, recipe, reason)
         else:
-            assignment = Assignment(
-                token,
-                client=command.client,
-                task=command.task,
-                attempt=command.attempt,
-                recipe=recipe,
-                body=command.body,
-                payloads=payloads,
-            )
-            self.mailbox.put(assignment)
+            self.mailbox.put(Assignment(token, command, recipe, payloads))
             self.is_stale = True
 
     def _stop(self, command: Stop) -> None:
@@ -409,24 +424,18 @@ class ActorCore:
             return
         if assignment.held is Held.WAITING:
             self.mailbox.drop(assignment)
-            self.is_stale = True
-            return
-        self._order_stop(assignment, force=command.force, reason=command.reason)
-
-    def _order_stop(self, assignment: Assignment, *, force: bool, reason: str) -> None:
-        """Tell a run that nobody wants it; with *force* the process ends unless it returns."""
-        self.stopping.order(assignment, self.now, force=force, reason=reason)
-        self.reacquiring.drop(assignment.token, Reply.CANCELED)
-        self.is_stale = True
-        if force:
-            self._hand_back("the process is about to end")
+        else:
+            self.stopping.order(assignment, self.now, force=command.force, reason=command.reason)
+        self._reconsider()
 
     # --- sessions
 
     def _hello(self, now: float) -> Frame[Any]:
         """Open a session. What happened until now stands in HELLO, what happens after is said."""
         self.commands = []
+        self.returns.take()
         self.outcomes.begin_session()
+        self.prefetch.greets(now)
         self._beat_at = inf
         self._labels_said = self.labels_version
         return self.session.hello(make_hello(self), now)
@@ -437,6 +446,7 @@ class ActorCore:
         self._functions = ReceiverTable(welcome.functions_max)
         self._recipes = ReceiverTable(welcome.templates_max)
         self._said.void()
+        self.prefetch.answered(now)
         self.outcomes.say_all()
         self._beat_at = now + welcome.heartbeat_s
         self._note("welcome", epoch=self.session.epoch, holding=len(self.mailbox.held))
@@ -447,20 +457,21 @@ class ActorCore:
 
     def _credit(self) -> Credit:
         is_full = self.outcomes.octets > self.settings.kept_bytes_max
-        may_grant = not (self.is_draining or is_full or self.stopping.is_forced)
-        return compute_credit(self.mailbox, self.settings.prefetch, may_grant=may_grant)
+        may_grant = not (is_full or self.closed)
+        return compute_credit(self.mailbox, self.prefetch.ahead, may_grant=may_grant)
 
     # --- starting and ending
 
-    def _hand_back(self, reason: str) -> None:
-        """Reject everything that waits."""
-        for assignment in list(self.mailbox.waiting):
-            self.mailbox.drop(assignment)
-            self.reject(assignment.token, reason)
-
-    def reject(self, token: Token, reason: str) -> None:
-        self.commands.append(Reject(token[0], token[1], reason))
-        self._note("rejected", token=token, reason=reason)
+    def _reconsider(self) -> None:
+        """Find out whether something new may start; when not, nothing waits here."""
+        self.is_stale = True
+        self.closed = ""
+        if self.is_draining:
+            self.closed = "draining"
+        elif self.stopping.is_forced:
+            self.closed = "the process is about to end"
+        if self.closed:
+            self.returns.hand_back(self.closed)
 
     def relabel(self) -> None:
         labels = merge_labels(self.settings.labels, self._upserted, self.mailbox.residents.labels())
@@ -468,15 +479,6 @@ class ActorCore:
             self.labels = labels
             self.labels_version += 1
             self.is_stale = True
-
-    def _time_out(self, token: Token) -> None:
-        """End a run that has had its time: its outcome is said now, whenever it returns."""
-        assignment = self.mailbox.held[token]
-        timeout_s = assignment.recipe.call.timeout_s or 0.0
-        body = failure_timeout(assignment)
-        self.outcomes.keep(assignment, Status.FAILURE, body, (), timeout_s)
-        self._note("timed_out", token=token, after_s=timeout_s)
-        self._order_stop(assignment, force=True, reason="its timeout is over")
 
     def _note(self, event: str, **fields: object) -> None:
         self._notes.append((event, fields))

@@ -23,7 +23,7 @@ def make_hello(core: "ActorCore") -> ActorHello:
         core.labels_version,
         core.labels,
         settings.slots,
-        settings.prefetch,
+        core.prefetch.maximum,
         [Holding(a.client, a.task, a.token, a.held) for a in held if not a.is_stopped],
         core.outcomes.inventory(),
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from actor.residents import Residents, Warmth
 from actor.settings import SLOT
-from wire.messages import Call, Environment, Held, Token
+from wire.messages import Assign, Call, Environment, Held, Token
 
 if TYPE_CHECKING:
     from actor.code import Loaded
@@ -90,24 +90,14 @@ class Assignment:
         "units",
     )
 
-    def __init__(
-        self,
-        token: Token,
-        *,
-        client: int,
-        task: int,
-        attempt: int,
-        recipe: Recipe,
-        body: Buffer,
-        payloads: Payloads,
-    ) -> None:
-        """Begin in the mailbox."""
+    def __init__(self, token: Token, command: Assign, recipe: Recipe, payloads: Payloads) -> None:
+        """Begin in the mailbox, as *command* says."""
         self.token = token
-        self.client = client
-        self.task = task
-        self.attempt = attempt
+        self.client = command.client
+        self.task = command.task
+        self.attempt = command.attempt
         self.recipe = recipe
-        self.body = body
+        self.body: Buffer = command.body
         self.payloads = payloads
         self.held = Held.WAITING
         self.slots = recipe.slots

@@ -21,7 +21,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     units: dict[str, list[str]] = {}
     # How many tasks may run without their slots at once.
     released_max: int = 100
-    prefetch: int = 0
+    # How many tasks may wait in the mailbox beyond the slots; None: as the run times say.
+    prefetch: int | None = None
     environments_max: int = 1
     # Over this the actor asks for no more work until the clients have taken what is there.
     kept_bytes_max: int = 256 * 2**20
@@ -53,7 +54,7 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     units: dict[str, list[str]] = {}
     released_max: int = 100
     replicas: int = 1
-    prefetch: int = 0
+    prefetch: int | None = None
     environments_max: int = 1
     drain_timeout_s: float = 30.0
     log_format: str = "console"

@@ -27,12 +27,13 @@ def start_all(core: "ActorCore") -> None:
     while mailbox.waiting:
         assignment = mailbox.next_start()
         if assignment is None:
+            core.returns.trim()
             return
         recipe = assignment.recipe
         if recipe.call.desires and recipe.satisfied_version != core.labels_version:
             if not satisfies_all(core.labels, recipe.call.desires):
                 mailbox.drop(assignment)
-                core.reject(assignment.token, "the labels of this actor changed")
+                core.returns.reject(assignment.token, "the labels of this actor changed")
                 continue
             recipe.satisfied_version = core.labels_version
         mailbox.start(assignment)

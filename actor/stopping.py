@@ -4,19 +4,40 @@ The rule that must not be broken: the process ends only for a run that was to be
 has not returned.
 """
 
+from collections.abc import Callable
 from math import inf
 
 from actor.mailbox import Assignment, StopOrder
-from wire.messages import Token
+from actor.outcomes import Outcomes, failure_timeout
+from actor.reacquiring import Reacquiring, Reply
+from wire.messages import Status, Token
 
 
 class Stopping:
     """Whom to tell that nobody wants it, and when what happens otherwise."""
 
-    __slots__ = ("_grace_s", "_orders", "_timeouts", "_unwanted", "force_at")
+    __slots__ = (
+        "_grace_s",
+        "_note",
+        "_orders",
+        "_outcomes",
+        "_reacquiring",
+        "_timeouts",
+        "_unwanted",
+        "force_at",
+    )
 
-    def __init__(self, grace_s: float) -> None:
+    def __init__(
+        self,
+        grace_s: float,
+        reacquiring: Reacquiring,
+        outcomes: Outcomes,
+        note: Callable[..., None],
+    ) -> None:
         """Begin with nobody to stop; *grace_s* is left to a run that must end with its process."""
+        self._reacquiring = reacquiring
+        self._outcomes = outcomes
+        self._note = note
         # When the process ends, for runs that must end and have not returned.
         self.force_at = inf
         self._grace_s = grace_s
@@ -46,13 +67,20 @@ class Stopping:
         if timeout_s is not None:
             self._timeouts[assignment.token] = now + timeout_s
 
-    def due(self, now: float) -> list[Token]:
-        """Return the runs that have had their time."""
-        return [token for token, at in self._timeouts.items() if now >= at]
+    def expire(self, held: dict[Token, Assignment], now: float) -> None:
+        """End the runs that have had their time: the outcome is said now, whenever they return."""
+        for token in [token for token, at in self._timeouts.items() if now >= at]:
+            assignment = held[token]
+            timeout_s = assignment.recipe.call.timeout_s or 0.0
+            body = failure_timeout(assignment)
+            self._outcomes.keep(assignment, Status.FAILURE, body, (), timeout_s)
+            self._note("timed_out", token=token, after_s=timeout_s)
+            self.order(assignment, now, force=True, reason="its timeout is over")
 
     def order(self, assignment: Assignment, now: float, *, force: bool, reason: str) -> None:
         """Have a run told that nobody wants it; with *force* the process ends unless it returns."""
         assignment.is_stopped = True
+        self._reacquiring.drop(assignment.token, Reply.CANCELED)
         self._timeouts.pop(assignment.token, None)
         self._orders.append(StopOrder(assignment, force=force, reason=reason))
         if force:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from broker import explain, lifecycle, liveness, placement, recovery, sessions, submission
+from broker import explain, lifecycle, liveness, placement, recall, recovery, sessions, submission
 from broker.backlog import Backlog
 from broker.outbox import Outbox, Send
 from broker.peers import Actor, Client, Host, Session, is_owned
@@ -83,6 +83,7 @@ class Broker:
         self.backlog = Backlog()
         # Whom an actor is kept free for, since small tasks would starve it.
         self.reservation: placement.Reservation | None = None
+        self.recalls = recall.Recalls()
         self.unclaimed: dict[Task, float] = {}
         self.held: dict[Task, None] = {}
         # Incarnations that can never come back: dead, or replaced under their name.
@@ -209,6 +210,8 @@ class Broker:
         """Place what can be placed, and return what is to be sent, in order."""
         if self.backlog.ready:
             placement.place(self, now)
+        if self.recalls.due_at <= now:
+            recall.look(self, now)
         # Frames of a new epoch leave only when its number is on disk.
         if self.fence_sequence > self.committed_sequence:
             return []
@@ -342,6 +345,8 @@ class Broker:
             self.open_actors[actor] = None
             if self.backlog.waiting:
                 self.backlog.wake()
+            if command.free and self.recalls.ahead:
+                self.recalls.due_at = now
 
     def _actor_beat(
         self, session: Session, command: ActorBeat, own: Sequence[Any], now: float
@@ -413,9 +418,10 @@ class Broker:
         task = self.tokens.get((command.epoch, command.number))
         if task is None or task.actor is not actor or not is_owned(task):
             return
-        if task.barred is None:
-            task.barred = {}
-        task.barred[actor] = (actor.labels_version, session.number)
+        if command.bars:
+            if task.barred is None:
+                task.barred = {}
+            task.barred[actor] = (actor.labels_version, session.number)
         lifecycle.requeue(
             self, task, f"actor {actor.name} rejected it: {command.reason}", burns=None
         )

@@ -69,10 +69,8 @@ class CreditAccount:
 
     def covers(self, shape: "Shape", kept: "Shape | None" = None) -> bool:
         """Tell whether one more task of *shape* may be assigned now, beside one *kept* room for."""
-        if kept is not None and not shape.shares(kept):
-            kept = None
-        if kept is not None or not shape.is_plain:
-            return self._has_slots(shape, kept) and self._has_turn(shape.environment)
+        if (kept is not None and shape.shares(kept)) or not shape.is_plain:
+            return self.has_place(shape, kept)
         stated, flying = self.stated, self._flying
         environment = shape.environment
         if environment is None:
@@ -91,6 +89,12 @@ class CreditAccount:
             and stated.ahead > 0
             and stated.free + stated.ahead > flying
         )
+
+    def has_place(self, shape: "Shape", kept: "Shape | None") -> bool:
+        """Tell whether a task of *shape* would start at once, beside one *kept* room for."""
+        if kept is not None and not shape.shares(kept):
+            kept = None
+        return self._has_slots(shape, kept) and self._has_turn(shape.environment)
 
     def lacks(self, shape: "Shape") -> int:
         """Return how many slots are missing for one more task of *shape*, of all types."""

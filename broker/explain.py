@@ -70,6 +70,7 @@ def describe_actor(actor: Actor, now: float) -> dict[str, Any]:
         "labels_version": actor.labels_version,
         "slots": actor.slots,
         "free": stated.free,
+        "ahead": stated.ahead,
         "available": actor.credit.available,
         "typed": stated.typed,
         "holding": [

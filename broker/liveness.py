@@ -19,7 +19,12 @@ LOOKS_PER_HEARTBEAT = 4
 
 
 def deadline(broker: "Broker") -> float:
-    """Return when `tick` is due."""
+    """Return when `tick` is due, or `flush` without anything said."""
+    return min(look_at(broker), broker.recalls.due_at)
+
+
+def look_at(broker: "Broker") -> float:
+    """Return when the clocks are to be looked at."""
     due = broker.ticked_at + broker.settings.heartbeat_s / LOOKS_PER_HEARTBEAT
     if broker.window_ends_at is not None:
         due = min(due, broker.window_ends_at)
@@ -28,7 +33,9 @@ def deadline(broker: "Broker") -> float:
 
 def tick(broker: "Broker", now: float) -> None:
     """Look at every clock."""
-    stall = now - deadline(broker)
+    if now < look_at(broker):
+        return
+    stall = now - look_at(broker)
     if stall > broker.settings.heartbeat_s:
         forgive(broker, stall, now)
     broker.ticked_at = now
@@ -51,6 +58,9 @@ def tick(broker: "Broker", now: float) -> None:
             forget_client(broker, client)
     if broker.unclaimed:
         recovery.drop_unclaimed(broker, now)
+    # What changes the answer without a statement of credit is seen here.
+    if broker.recalls.ahead:
+        broker.recalls.due_at = now
 
 
 def forgive(broker: "Broker", stall: float, now: float) -> None:
@@ -139,6 +149,7 @@ def lose(
     else:
         lifecycle.forget_names(broker)
     broker.open_actors.pop(actor, None)
+    broker.recalls.ahead.pop(actor, None)
     broker.backlog.forget_actor(actor)
     # Somebody may have to learn that nobody is left who could hold it.
     broker.backlog.wake()

@@ -1,10 +1,11 @@
 """Which actor gets which task.
 
 In the order of the backlog each task goes to the best of the actors that satisfy it and have credit
-for it: one where its environment is warm, then the highest sum of the weights of met affinities,
-then the most available credit, then the least recently used. A task that finds nobody waits, and
-lets those behind it pass. So that small ones never starve a large one, the oldest that no actor has
-enough slots for now reserves one actor, where those behind it leave it what it needs.
+for it: one where it starts at once, then one where its environment is warm, then the highest sum of
+the weights of met affinities, then the most available credit, then the least recently used. A task
+that finds nobody waits, and lets those behind it pass. So that small ones never starve a large one,
+the oldest that no actor has enough slots for now reserves one actor, where those behind it leave it
+what it needs.
 """
 
 from typing import TYPE_CHECKING
@@ -107,7 +108,7 @@ def reserve(broker: "Broker", shape: Shape, task: Task) -> None:
 def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     """Return the best actor for *task* now, or None."""
     best: Actor | None = None
-    best_key: tuple[bool, float, int, int] | None = None
+    best_key: tuple[bool, bool, float, int, int] | None = None
     environment = shape.environment
     is_alone = len(broker.open_actors) == 1
     reserved = broker.reservation
@@ -132,6 +133,9 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
         if is_alone:
             return actor
         key = (
+            credit.available > credit.stated.ahead
+            if environment is None
+            else credit.has_place(shape, kept),
             environment is not None and credit.is_warm(environment),
             weight,
             credit.available,
@@ -192,3 +196,5 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
     # After say: a frame that was full is sealed by it.
     task.frame = session.sent + len(session.sealed) + 1
     actor.credit.spend(task.frame, template.shape)
+    if actor.credit.available < actor.credit.stated.ahead:
+        broker.recalls.ahead[actor] = None

@@ -36,6 +36,8 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
         known = broker.tokens.get(item.token)
         if known is not None and known.actor is actor:
             known.is_released = item.held == "released"
+            if item.held == "waiting":
+                broker.recalls.ahead[actor] = None
     broker.backlog.wake()
 
 

@@ -28,6 +28,8 @@ STOP_TIMEOUT_S: Final = 2.0
 LOOK_INTERVAL_S: Final = 0.02
 DRAIN_TIMEOUT_S: Final = 1.0
 ERROR_LINES_MAX: Final = 20
+# How many short tasks wait in an actor beyond its slots: as many as help.
+AUTO: Final = "auto"
 # What an actor can be told here, and the option of `python -m actor` that says it.
 SPECIFICATION: Final = ("slots", "labels", "prefetch", "replicas", "name")
 # sun_path has 108 octets on Linux and 104 on macOS.
@@ -43,9 +45,10 @@ class LocalCluster:
 
     `LocalCluster(actors=[dict(slots=2, labels={"memory": 512}), dict(slots=1)])` makes unlike ones;
     a dict may have slots, labels, prefetch, replicas and name. Slots of other types stand in a
-    mapping: `slots={"slot": 4, "io": 16, "gpu": ["0", "1"]}`, names for units. Returns
-    when all are ready, within *timeout* seconds; raises ClusterFailed with what the processes wrote
-    when they are not.
+    mapping: `slots={"slot": 4, "io": 16, "gpu": ["0", "1"]}`, names for units. *prefetch* is how
+    many short tasks may wait in an actor beyond its slots, "auto" or a number. Returns when all are
+    ready, within *timeout* seconds; raises ClusterFailed with what the processes wrote when they
+    are not.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class LocalCluster:
         slots: int | Mapping[str, Any] = 1,
         labels: Mapping[str, Any] | None = None,
         *,
-        prefetch: int = 0,
+        prefetch: int | str = AUTO,
         timeout: float = START_TIMEOUT_S,
     ) -> None:
         """Start everything and wait until it is ready."""
@@ -207,7 +210,7 @@ def read_actors(
     *,
     slots: int | Mapping[str, Any],
     labels: Mapping[str, Any] | None,
-    prefetch: int,
+    prefetch: int | str,
 ) -> list[dict[str, Any]]:
     """Read which hosts to start: one for like actors, one for each of unlike ones."""
     alike = {"slots": slots, "labels": labels or {}, "prefetch": prefetch, "replicas": 1}
@@ -233,6 +236,8 @@ def read_actors(
             host["slots"], host["typed"] = typed.pop("slot", 1), typed
         for key in ("slots", "replicas", "prefetch"):
             low = 0 if key == "prefetch" else 1
+            if key == "prefetch" and host[key] == AUTO:
+                continue
             if type(host[key]) is not int or host[key] < low:
                 raise ValueError(f"{key}={host[key]!r} must be an int of at least {low}")
         for key, value in host["labels"].items():

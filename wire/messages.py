@@ -226,6 +226,7 @@ class Reject(Struct, frozen=True, array_like=True, tag="reject"):
     epoch: int
     number: int
     reason: str
+    bars: bool = True
 
 
 class LabelsChanged(Struct, frozen=True, array_like=True, tag="labels"):
@@ -342,6 +343,13 @@ class Drain(Struct, frozen=True, array_like=True, tag="drain"):
     deadline_s: float | None = None
 
 
+class Recall(Struct, frozen=True, array_like=True, tag="recall"):
+    """Hand back what of these has not started."""
+
+    tokens: list[Token]
+    reason: str = ""
+
+
 class ByeAck(Struct, frozen=True, array_like=True, tag="bye-ack"):
     """The broker holds nothing of the peer any more."""
 
@@ -395,6 +403,7 @@ BrokerCommand = (
     | Answer
     | Kill
     | Drain
+    | Recall
     | Beat
     | ByeAck
 )
@@ -410,7 +419,7 @@ MAY_SAY = {
 IS_TOLD = {
     Role.CLIENT: frozenset({Result, Requeued, Answer, Error, Beat, ByeAck}),
     Role.ACTOR: frozenset(
-        {Function, Template, Assign, Stop, OutcomeAck, Drain, Error, Beat, ByeAck}
+        {Function, Template, Assign, Stop, OutcomeAck, Drain, Recall, Error, Beat, ByeAck}
     ),
     Role.HOST: frozenset({Kill, Drain, Error, Beat, ByeAck}),
 }

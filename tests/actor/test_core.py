@@ -624,7 +624,7 @@ def test_the_least_recently_used_idle_environment_leaves():
 
 
 def test_an_environment_in_use_is_never_evicted():
-    end = connected(make_core(slots=2, environments_max=1))
+    end = connected(make_core(slots=2, environments_max=1, prefetch=1))
     first = end.assign(end.template(environment=environment("a")))
     end.carry()
     end.core.environment_changed("a", "warm", end.now)
@@ -665,7 +665,7 @@ def test_release_gives_back_the_turn():
 
 
 def test_concurrency_is_the_number_of_turns():
-    end = connected(make_core(slots=4))
+    end = connected(make_core(slots=4, prefetch=1))
     template = end.template(environment=environment("a", concurrency=2))
     tokens = [end.assign(template) for _ in range(3)]
     end.carry()

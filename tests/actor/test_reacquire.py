@@ -4,7 +4,7 @@ import pytest
 
 from actor.reacquiring import Reply
 from tests.actor.broker_end import HASH, connected, environment, make_core
-from wire.messages import Call, Credit, Held, Outcome, Reacquire, Release, Status
+from wire.messages import Call, Credit, Held, Outcome, Reacquire, Reject, Release, Status
 
 ONE = {"slot": 1}
 
@@ -122,8 +122,22 @@ def test_what_is_waited_for_is_not_stated_free():
     assert answers(end) == []
 
 
-def test_an_assignment_that_was_on_its_way_waits_in_the_mailbox():
+def test_an_assignment_that_was_on_its_way_is_handed_back_where_nothing_may_wait():
     end = connected(make_core())
+    first = released(end)
+    crossing = end.assign()
+
+    end.core.reacquire(first, ONE, end.now)
+    end.carry()
+
+    assert answers(end) == [(first, Reply.GRANTED)]
+    assert end.rejected == {crossing: "no slot is left for it here"}
+    assert not any(reject.bars for reject in end.everything if isinstance(reject, Reject))
+    assert (end.credit.free, end.credit.ahead) == (0, 0)
+
+
+def test_an_assignment_that_was_on_its_way_waits_where_one_may():
+    end = connected(make_core(prefetch=1))
     first = released(end)
     crossing = end.assign()
 

@@ -19,7 +19,7 @@ from sdk.task import current_task
 from wire import payload
 from wire.codec import decode_failure
 from wire.errors import Code
-from wire.messages import Call, Environment, Status
+from wire.messages import Assign, Call, Environment, Status
 
 LAUNCH = Launch(
     core=Settings(name="h/0"), broker="tcp://127.0.0.1:1", incarnation=99, host_name="h", host_pid=1
@@ -71,15 +71,9 @@ class Shell:
         digest = payload.digest(code) if code else b""
         call = Call("f", digest, method, described, metadata={"k": 1})
         body, frames = payload.dump((args, kwargs))
-        assignment = Assignment(
-            (5, self.number),
-            client=255,
-            task=self.number,
-            attempt=2,
-            recipe=Recipe(call, code=code, blob=blob),
-            body=body,
-            payloads=frames,
-        )
+        command = Assign(self.number, 255, self.number, 0, 2, body, len(frames))
+        recipe = Recipe(call, code=code, blob=blob)
+        assignment = Assignment((5, self.number), command, recipe, frames)
         assignment.loads = loads
         assignment.evicts = evicts
         self.slots.start(assignment)

@@ -6,6 +6,7 @@ A simulator that does not find these finds nothing. Each has the swarm in which 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 from unittest.mock import patch
 
@@ -14,7 +15,9 @@ import msgspec
 from actor import starting
 from actor.mailbox import Mailbox
 from actor.outcomes import Outcomes
-from broker import lifecycle, liveness, placement, recovery, sessions, spans, submission
+from actor.prefetch import Prefetch
+from actor.returns import Returns
+from broker import lifecycle, liveness, placement, recall, recovery, sessions, spans, submission
 from broker.core import Broker
 from broker.credit import CreditAccount
 from broker.peers import is_owned
@@ -338,6 +341,82 @@ def a_release_keeps_the_slot() -> Any:
     return swap(Mailbox, "release", make)
 
 
+# --- waiting ahead
+
+
+def nobody_asks_back() -> Any:
+    """Let tasks wait behind a long one while another actor is idle."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, now: float, head: Any, slots: int, *, is_full: bool) -> bool:
+            original(self, now, None, slots, is_full=False)
+            return False
+
+        return mutated
+
+    def blind(_: Any) -> Any:
+        return lambda broker, now: setattr(broker.recalls, "due_at", inf)
+
+    return both(swap(recall, "look", blind), swap(Prefetch, "look", make))
+
+
+def what_is_asked_back_is_gone() -> Any:
+    """Queue a task again when it is asked back, not when it is handed back."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, now: float) -> None:
+            known = set(broker.recalls.asked)
+            original(broker, now)
+            for token in broker.recalls.asked.keys() - known:
+                lifecycle.requeue(broker, broker.tokens[token], "asked back", burns=None)
+
+        return mutated
+
+    return swap(recall, "look", make)
+
+
+def what_runs_is_handed_back() -> Any:
+    """Hand back whatever the broker asks for, also what has started."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, command: Any) -> None:
+            for token in command.tokens:
+                if token in self._mailbox.holders:
+                    self.reject(token, "recalled", bars=False)
+            original(self, command)
+
+        return mutated
+
+    return swap(Returns, "recall", make)
+
+
+def a_hand_back_bars() -> Any:
+    """Never give a task again to an actor that handed it back."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, session: Any, command: Any, own: Any, now: float) -> None:
+            command = msgspec.structs.replace(command, bars=True)
+            original(self, session, command, own, now)
+
+        return mutated
+
+    return swap(Broker, "_reject", make)
+
+
+def a_hand_back_burns_a_try() -> Any:
+    """Count an assignment that was handed back."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any, reason: str, *, burns: Any) -> None:
+            if "rejected it" in reason and not task.call.at_most_once:
+                burns = "loss"
+            original(broker, task, reason, burns=burns)
+
+        return mutated
+
+    return swap(lifecycle, "requeue", make)
+
+
 @contextmanager
 def both(*patches: Any) -> Iterator[None]:
     """Plant several patches that make one bug."""
@@ -353,6 +432,8 @@ def both(*patches: Any) -> Iterator[None]:
 DEAF = ROOMY.but(
     faults={"cut": 1.0, "freeze_actor": 1.0}, lost=0.0, delay_s=0.8, run_s=1.0, at_most_once=0.7
 )
+AHEAD = BUSY.but(prefetch=3, replicas=3, at_most_once=0.0, hang=0.3, run_s=1.0, tasks=20)
+CROSSING = AHEAD.but(run_s=0.1, hang=0.1, delay_s=0.03, delay_max_s=0.09, pause_s=0.04, tasks=60)
 WITH_ONCE = {"at_most_once": 0.5}
 MUTANTS = [
     Mutant(f.__name__, profile, f)
@@ -382,6 +463,11 @@ MUTANTS = [
         (stalls_are_not_forgiven, IDLE.but(faults={"freeze_broker": 1.0}, down_s=9.0, run_s=9.0)),
         (labels_are_checked_once, BUSY.but(faults={"relabel": 1.0}, label=0.8, prefetch=2)),
         (a_release_keeps_the_slot, BUSY.but(release=0.5)),
+        (nobody_asks_back, AHEAD),
+        (what_is_asked_back_is_gone, CROSSING),
+        (what_runs_is_handed_back, CROSSING),
+        (a_hand_back_bars, AHEAD.but(replicas=2)),
+        (a_hand_back_burns_a_try, AHEAD),
     )
 ]
 

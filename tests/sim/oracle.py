@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
-from wire.messages import Assign, Result, Status, Token
+from wire.messages import ActorBeat, Assign, Credit, Result, Status, Token
 
 if TYPE_CHECKING:
     from actor.mailbox import Assignment
@@ -59,6 +61,28 @@ class Oracle:
         self.epoch_highest = 0
         self.ended_by_death = 0
         self.executions = 0
+        # Of each session of an actor: (number, received, credit) of each frame that states some,
+        # and the frames that carried assignments.
+        self.statements: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
+        self.flights: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+
+    def stated(self, actor: "ActorProcess", frame: Any) -> None:
+        """Follow what an actor grants."""
+        for command in frame.commands if frame.number else ():
+            credit = command.credit if type(command) is ActorBeat else command
+            if type(credit) is Credit:
+                known = self.statements.setdefault(session_of(actor, frame), [])
+                known.append((frame.number, frame.received, credit.free + credit.ahead))
+
+    def spent(self, actor: "ActorProcess", frame: Any, number: int) -> None:
+        """Check that *number* assignments in a frame are covered by what the broker has heard."""
+        key = session_of(actor, frame)
+        self.flights.setdefault(key, []).append((frame.number, number))
+        heard = [known for known in self.statements.get(key, ()) if known[0] <= frame.received]
+        assert heard, f"{actor.name} is assigned a task before it has granted anything"
+        _, received, granted = heard[-1]
+        spent = sum(count for at, count in self.flights[key] if at > received)
+        assert spent <= granted, f"{actor.name} granted {granted} and is assigned {spent}"
 
     def submitted(
         self, client: "ClientProcess", number: int, call: Any, *, has_parent: bool
@@ -147,6 +171,25 @@ class Oracle:
             case _:
                 raise AssertionError((record.name, result.status, code))
 
+    def stranded(self) -> set[Token]:
+        """Return what waits in a mailbox although another actor has a slot for it."""
+        broker = self.world.broker
+        if broker is None or not broker.is_alive or broker.core.reservation is not None:
+            return set()
+        actors = [actor for actor in self.world.actors if actor.is_alive]
+        idle = []
+        for actor in actors:
+            known = broker.core.actors.get(actor.incarnation)
+            if known is not None and known.is_open and known.credit.slots_available:
+                idle.append((actor, known))
+        return {
+            waiting.token
+            for actor in actors
+            for waiting in actor.core.mailbox.waiting
+            for other, known in idle
+            if other is not actor and is_place_for(waiting, other, known, broker.core)
+        }
+
     def open_tasks(self) -> list[TaskRecord]:
         """Return what is still waited for."""
         return [record for record in self.tasks.values() if record.is_open]
@@ -156,3 +199,19 @@ class Oracle:
         if self.world.profile.is_deadly:
             limit = len(self.tasks) + self.ended_by_death
             assert self.executions <= limit, f"{self.executions} executions, {limit} explained"
+
+
+def session_of(actor: "ActorProcess", frame: Any) -> tuple[int, int, int]:
+    """Tell one session of an actor from all others."""
+    return (actor.incarnation, frame.session, frame.epoch)
+
+
+def is_place_for(waiting: "Assignment", other: "ActorProcess", known: Any, core: Any) -> bool:
+    """Tell whether the broker could let *other* start now what waits elsewhere."""
+    task = core.tokens.get(waiting.token)
+    if task is None or task.template is UNSET or task.client.is_paused or task.is_released:
+        return False
+    call = waiting.recipe.call
+    if not satisfies_all(other.core.labels, call.desires) or (task.barred and known in task.barred):
+        return False
+    return call.environment is None or known.credit.is_warm(call.environment.id)

@@ -200,14 +200,20 @@ class BrokerProcess(Process):
 class Run:
     """A task that runs in an actor process."""
 
-    __slots__ = ("assignment", "has_reacquired", "is_released", "is_told_to_stop", "task")
+    __slots__ = (
+        "assignment",
+        "began",
+        "is_released",
+        "is_told_to_stop",
+        "task",
+    )
 
-    def __init__(self, assignment: Assignment, task: Any) -> None:
+    def __init__(self, assignment: Assignment, task: Any, now: float) -> None:
         """Begin holding a slot."""
+        self.began = now
         self.assignment = assignment
         self.task = task
         self.is_released = False
-        self.has_reacquired = False
         self.is_told_to_stop = False
 
 
@@ -286,9 +292,7 @@ class ActorProcess(Process):
         profile = self.world.profile
         if not self.core.is_draining:
             held = len(mailbox.waiting) + len(mailbox.holders)
-            # What was on its way to a slot that a released task has again waits in the mailbox.
-            again = sum(run.has_reacquired and not run.is_released for run in self.runs.values())
-            granted = profile.slots + profile.prefetch + again
+            granted = profile.slots + self.core.prefetch.maximum
             assert held <= granted, "more was assigned than granted"
         holding = [run for run in self.runs.values() if not run.is_released]
         assert len(holding) <= profile.slots, "unreleased runs overlap on one slot"
@@ -303,7 +307,7 @@ class ActorProcess(Process):
             not self.runs
             and not self.core.mailbox.held
             and not self.core.outcomes.kept
-            and credit == self.world.profile.slots + self.world.profile.prefetch
+            and credit == self.world.profile.slots + self.core.prefetch.ahead
         )
 
     def later(self, delay: float, act: Any) -> None:
@@ -326,7 +330,7 @@ class ActorProcess(Process):
     def _start(self, assignment: Assignment) -> None:
         world, token = self.world, assignment.token
         task = world.oracle.started(self, assignment)
-        run = self.runs[token] = Run(assignment, task)
+        run = self.runs[token] = Run(assignment, task, world.now)
         self.board[token] = False
         world.note("STARTS", self, task.name, token)
         environment = assignment.recipe.call.environment
@@ -391,7 +395,7 @@ class ActorProcess(Process):
         run = self.runs.get(token)
         if run is not None and reply is Reply.GRANTED:
             assert run.is_released
-            run.is_released, run.has_reacquired = False, True
+            run.is_released = False
             if run.assignment.loads:
                 environment = run.assignment.recipe.call.environment
                 assert environment is not None
@@ -410,7 +414,8 @@ class ActorProcess(Process):
         self.board[token] = True
         body, frames = self.world.oracle.finished(run.task, token, status)
         self.world.note("ENDS", self, run.task.name, token, status.value)
-        self.core.finished(token, status, body, frames, 0.01, self.world.now)
+        run_s = self.world.now - run.began
+        self.core.finished(token, status, body, frames, run_s, self.world.now)
         # As the leader of an actor does between brief runs.
         run.assignment.recipe.run_s = 0.01
         following = start_next(self.core, 1.0) if self.world.rng.random() < FOLLOWS else None

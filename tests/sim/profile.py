@@ -38,7 +38,8 @@ class Profile:
     machines: int = 1
     replicas: int = 2
     slots: int = 1
-    prefetch: int = 0
+    # None: as the run times say.
+    prefetch: int | None = 0
     environments_max: int = 1
     clients: int = 2
     tasks: int = 30
@@ -111,7 +112,7 @@ def draw(rng: Random) -> Profile:
         machines=rng.choice((1, 1, 2)),
         replicas=rng.choice((1, 2)),
         slots=rng.choice((1, 1, 2, 3)),
-        prefetch=rng.choice((0, 0, 1, 3)),
+        prefetch=rng.choice((0, None, 1, 3)),
         environments_max=rng.choice((1, 2)),
         clients=rng.choice((1, 2, 2)),
         tasks=rng.choice((10, 30, 60)),

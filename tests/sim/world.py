@@ -31,6 +31,8 @@ HISTORY_LENGTH = 400
 AT_ONCE_MAX = 1_000
 HEAL_S_MAX = 200.0
 HEAL_LOOK_S = 0.5
+# What waits while another actor is idle must be on its way after so many looks.
+STRANDED_LOOKS = 2
 CODE = Code(b"f" * 16, b"function")
 BLOB = Code(b"e" * 16, b"environment")
 
@@ -128,6 +130,8 @@ class World:
         """Note what a peer says."""
         self.digest = crc32(control, self.digest)
         self.history.append((self.now, peer.name, "says", frame))
+        if isinstance(peer, ActorProcess):
+            self.oracle.stated(peer, frame)
 
     def told(self, peer: Process, control: bytes, frame: Any) -> None:
         """Note what a peer is told, and check each new token."""
@@ -136,8 +140,11 @@ class World:
         if isinstance(peer, ClientProcess) and frame.number:
             self.oracle.told_results(peer, frame)
         if isinstance(peer, ActorProcess) and frame.number:
-            for command in assigns(frame):
+            given = assigns(frame)
+            for command in given:
                 self.oracle.told_assign(peer, frame.epoch, command)
+            if given:
+                self.oracle.spent(peer, frame, len(given))
 
     def broker_noted(self, event: str, fields: dict[str, Any]) -> None:
         """Note what the broker notes."""
@@ -419,10 +426,15 @@ class World:
                 pipe.stalled_until = 0.0
         end = self.now + HEAL_S_MAX
         look_at = self.now
+        stranded: dict[Token, int] = {}
         while not (self.now >= look_at and self._is_at_rest()):
             if self.now >= look_at:
                 look_at = self.now + HEAL_LOOK_S
                 self._tend()
+                stranded = {t: stranded.get(t, 0) + 1 for t in self.oracle.stranded()}
+                if not self.profile.is_slow:
+                    late = [token for token, looks in stranded.items() if looks > STRANDED_LOOKS]
+                    assert not late, f"{late} wait in a mailbox while another actor is idle"
             assert self.now < end, "does not come to rest: " + "; ".join(self.unrest())
             self._next()
         self.oracle.check_end()

@@ -1,0 +1,100 @@
+"""What the actor gives back of what it was assigned and has not started (protocol.md section 9.3).
+
+The rule that must not be broken: what is handed back has not started and never will, and whatever
+waits and cannot start is within what is granted ahead.
+"""
+
+from collections.abc import Callable, Iterable
+
+from actor.mailbox import Assignment, Mailbox, Recipe, covers, take
+from actor.prefetch import Prefetch
+from actor.settings import SLOT
+from wire.messages import Held, Recall, Reject, Token
+
+
+class Returns:
+    """The REJECTs that are to be said, and why."""
+
+    __slots__ = ("_mailbox", "_note", "_prefetch", "_said_next")
+
+    def __init__(self, mailbox: Mailbox, prefetch: Prefetch, note: Callable[..., None]) -> None:
+        """Begin with nothing to hand back."""
+        self._mailbox = mailbox
+        self._prefetch = prefetch
+        self._note = note
+        self._said_next: list[Reject] = []
+
+    @property
+    def is_silent(self) -> bool:
+        """Tell whether nothing waits to be said."""
+        return not self._said_next
+
+    def take(self) -> list[Reject]:
+        """Return what is to be said now. A new session's HELLO says it without words."""
+        taken, self._said_next = self._said_next, []
+        return taken
+
+    def reject(self, token: Token, reason: str, *, bars: bool = True) -> None:
+        """Let others have an assignment; it may come again unless that *bars* this actor."""
+        self._said_next.append(Reject(token[0], token[1], reason, bars))
+        self._note("rejected", token=token, reason=reason)
+
+    def hand_back(self, reason: str, waiting: Iterable[Assignment] | None = None) -> None:
+        """Let others have what waits, all of it unless *waiting* names some."""
+        for assignment in list(self._mailbox.waiting if waiting is None else waiting):
+            self._mailbox.drop(assignment)
+            self.reject(assignment.token, reason, bars=False)
+
+    def refuse(self, token: Token, template: int, recipe: Recipe | None, closed: str) -> None:
+        """Say why an assignment that came is not taken: *closed* says why none is now."""
+        if recipe is None:
+            self.reject(token, f"template {template} did not come")
+        elif recipe.missing:
+            self.reject(token, recipe.missing)
+        else:
+            self.reject(token, closed, bars=False)
+
+    def recall(self, command: Recall) -> None:
+        """Hand back what the broker would like to have and has not started."""
+        named = (self._mailbox.held.get(token) for token in command.tokens)
+        self.hand_back(command.reason, [a for a in named if a and a.held is Held.WAITING])
+
+    def trim(self) -> None:
+        """Hand back what cannot start and is more than what is granted ahead, the newest first."""
+        ahead = self._prefetch.ahead
+        if len(self._mailbox.waiting) > ahead:
+            self.hand_back("no slot is left for it here", self.beyond()[ahead:])
+
+    def beyond(self) -> list[Assignment]:
+        """Return those that wait for more than their environment to be loaded, oldest first."""
+        mailbox = self._mailbox
+        if mailbox.is_plain:
+            return list(mailbox.waiting)
+        free = mailbox.slots_free()
+        turns = mailbox.residents.turns({})
+        for ask in mailbox.reacquiring.values():
+            take(free, ask.wanted)
+            if ask.environment is not None:
+                take(turns, {ask.environment.id: 1})
+        beyond = []
+        for assignment in mailbox.waiting:
+            environment = assignment.recipe.call.environment
+            turn = {} if environment is None else {environment.id: 1}
+            if covers(free, assignment.slots) and covers(turns, turn):
+                take(free, assignment.slots)
+                take(turns, turn)
+            else:
+                beyond.append(assignment)
+        return beyond
+
+    def check(self) -> None:
+        """Assert that nothing waits here for which nothing is granted."""
+        assert len(self.beyond()) <= self._prefetch.ahead
+
+    def look(self, now: float) -> None:
+        """Adapt what may wait to what ran, and hand it back from behind a long run."""
+        mailbox = self._mailbox
+        head = mailbox.waiting[0].token if mailbox.waiting else None
+        slots = mailbox.capacity[SLOT]
+        if self._prefetch.look(now, head, slots, is_full=mailbox.is_full):
+            self.hand_back("a run ahead of it is long")

@@ -1,0 +1,156 @@
+"""Which tasks are asked back from a mailbox, for a slot that is free (protocol.md section 9.3).
+
+A task that waits ahead in a mailbox is as if it stood in the backlog: where a slot is free that it
+could have had from there, it is asked back. The rule that must not be broken: asking changes
+nothing. The task stays assigned until the actor hands it back, and what has started stays there.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from broker import placement
+from broker.peers import Actor, Session
+from broker.task import State, Task
+from wire.messages import Recall, Token
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+# What was submitted later than this is about to start, or the runs ahead of it are not short.
+RECALL_AFTER_S: Final = 0.002
+SLOT: Final = "slot"
+
+
+class Asked:
+    """A task that was asked back, and for whom."""
+
+    __slots__ = ("frame", "session", "target", "task")
+
+    def __init__(self, task: Task, target: Actor, session: Session) -> None:
+        """Name the task; *frame* is the one of *session* that asks."""
+        self.task = task
+        self.target = target
+        self.session = session
+        self.frame = 0
+
+    def is_current(self, token: Token) -> bool:
+        """Tell whether the task is still where it was asked back from."""
+        actor = self.task.actor
+        return self.task.token == token and actor is not None and actor.session is self.session
+
+    @property
+    def is_answered(self) -> bool:
+        """Tell whether the actor has heard it. What it has not handed back then has started."""
+        return self.session.acked >= self.frame
+
+
+class Recalls:
+    """Where something may wait ahead, and what was asked back."""
+
+    __slots__ = ("ahead", "asked", "due_at", "started")
+
+    def __init__(self) -> None:
+        """Begin with nothing that waits."""
+        # The actors to which more was assigned than they had slots for.
+        self.ahead: dict[Actor, None] = {}
+        self.asked: dict[Token, Asked] = {}
+        # What was asked back and had started.
+        self.started: set[Token] = set()
+        # When somebody has to look.
+        self.due_at = inf
+
+    def settle(self, broker: "Broker") -> None:
+        """Forget what was answered."""
+        for token, asked in list(self.asked.items()):
+            if not asked.is_current(token):
+                del self.asked[token]
+            elif asked.is_answered:
+                del self.asked[token]
+                self.started.add(token)
+        self.started &= broker.tokens.keys()
+
+    def room(self, target: Actor) -> int:
+        """Return how many slots of *target* are free, and nothing was asked back for them."""
+        coming = sum(asked.target is target for asked in self.asked.values())
+        return target.credit.slots_available - coming
+
+
+def look(broker: "Broker", now: float) -> None:
+    """Ask back what could run in a slot that the backlog leaves free."""
+    recalls = broker.recalls
+    recalls.due_at = inf
+    recalls.settle(broker)
+    idle = [a for a in broker.open_actors if a.is_open and a.credit.slots_available > 0]
+    if not idle:
+        return
+    donors = [waiting_at(recalls, donor) for donor in recalls.ahead if donor.is_open]
+    donors.sort(key=len, reverse=True)
+    wanted: dict[Session, list[Asked]] = {}
+    for target in idle:
+        for asked in choose(broker, target, donors, now):
+            wanted.setdefault(asked.session, []).append(asked)
+    for session, asks in wanted.items():
+        tokens = [asked.task.token for asked in asks if asked.task.token]
+        broker.say(session, Recall(tokens, "another actor has a free slot"))
+        broker.note("recalled", actor=session.peer.name, tasks=len(tokens))
+        # After say: a frame that was full is sealed by it.
+        for asked in asks:
+            asked.frame = session.sent + len(session.sealed) + 1
+    recalls.ahead = {a: None for a in recalls.ahead if waiting_at(recalls, a)}
+
+
+def choose(
+    broker: "Broker", target: Actor, donors: list[list[Task]], now: float
+) -> Iterator[Asked]:
+    """Ask back as many tasks as *target* has slots for, of the fullest mailbox first."""
+    recalls = broker.recalls
+    room = recalls.room(target)
+    for task in chain.from_iterable(donors) if room > 0 else ():
+        token, actor = task.token, task.actor
+        if token is None or token in recalls.asked or not fits(broker, task, target):
+            continue
+        if now < task.queued_at + RECALL_AFTER_S:
+            recalls.due_at = min(recalls.due_at, task.queued_at + RECALL_AFTER_S)
+            continue
+        assert actor is not None
+        assert actor.session is not None
+        asked = recalls.asked[token] = Asked(task, target, actor.session)
+        yield asked
+        room -= 1
+        if room <= 0:
+            return
+
+
+def waiting_at(recalls: Recalls, actor: Actor) -> list[Task]:
+    """Return what seems to wait in the mailbox of *actor*, the newest first.
+
+    It starts them in their order, so as many wait as there are more than slots.
+    """
+    held = [task for task in actor.assigned.values() if not task.is_released]
+    beyond = sum(task.template.shape.plain if task.template else 1 for task in held)
+    beyond -= actor.slots.get(SLOT, 0)
+    waiting: list[Task] = []
+    for task in reversed(held) if beyond > 0 else ():
+        if len(waiting) == beyond:
+            break
+        has_started = task.is_finished or task.token in recalls.started
+        if not has_started and task.template and task.template.shape.may_wait_ahead:
+            waiting.append(task)
+    return waiting
+
+
+def fits(broker: "Broker", task: Task, target: Actor) -> bool:
+    """Tell whether *task* would get a slot of *target* from the backlog."""
+    if task.actor is target or task.state is not State.ASSIGNED or task.client.is_paused:
+        return False
+    assert task.template
+    shape = task.template.shape
+    reserved = broker.reservation
+    kept = reserved.shape if reserved and reserved.binds(task, target) else None
+    return (
+        shape.fit(target) is not None
+        and target.credit.has_place(shape, kept)
+        and not placement.is_barred(task, target)
+    )
