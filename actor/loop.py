@@ -48,7 +48,7 @@ GUARD_S: Final = 0.01
 GUARD_LOOKS: Final = 20
 # Outcomes wait for one more run of a function that took less than this lately, and so long at most.
 BRIEF_S: Final = 0.000_1
-GATHER_S: Final = 0.000_3
+GATHER_S: Final = 0.001
 # How much of its usual time a function takes over from each run.
 RUN_S_SHARE: Final = 0.2
 NOBLOCK: Final = 1

@@ -10,7 +10,7 @@ loop's lock, apart from the daemon's looks.
 from math import inf
 from typing import Final
 
-GATHER_S: Final = 0.000_3
+GATHER_S: Final = 0.001
 CALLS_MAX: Final = 64
 # How often the daemon looks while calls gather, and after how many looks at nothing it sleeps.
 LOOK_S: Final = 0.001
