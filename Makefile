@@ -1,6 +1,7 @@
 # Every target builds what it needs in .venv first; nothing has to be installed by hand.
 #
 #   make demo                    identify files with a model that stays loaded
+#   make pipeline                read pages with a model for two at a time (options in ARGS=)
 #   make test                    the whole test-suite
 #   make check                   before every commit: layout, lint, types, fast tests, 200 seeds
 #   make fix                     what the tools can repair
@@ -24,12 +25,15 @@ INSTALL := $(PIP) install --constraint requirements.lock
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard $(addsuffix /__init__.py,wire broker actor sdk)))
 SIM      := $(wildcard tests/sim/test_*.py)
 
-.PHONY: demo test check fix sim bench clean
+.PHONY: demo pipeline test check fix sim bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
 	@$(RUN) examples/identify_files.py $(ARGS)
+
+pipeline: $(VENV)/pipeline.stamp
+	@$(RUN) examples/pipeline.py $(ARGS)
 
 test: $(VENV)/test.stamp
 	@$(RUN) -m pytest --session-timeout=1500
@@ -60,6 +64,10 @@ $(VENV)/test.stamp: $(VENV)/base.stamp
 
 $(VENV)/demo.stamp: $(VENV)/base.stamp
 	@$(INSTALL) --no-build-isolation --editable ".[demo]"
+	@touch $@
+
+$(VENV)/pipeline.stamp: $(VENV)/base.stamp
+	@$(INSTALL) --no-build-isolation --editable ".[pipeline]"
 	@touch $@
 
 # The build backend comes from the lock as well, so a build downloads nothing that is not pinned.

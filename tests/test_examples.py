@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,10 @@ PATIENCE_S = 100.0
 UNREADABLE = Path("/proc/self/mem")
 needs_model = pytest.mark.skipif(
     importlib.util.find_spec("magika") is None, reason="the demo's packages are not installed"
+)
+needs_ocr = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("rapidocr", "onnxruntime", "PIL"))),
+    reason="the packages of the extra 'pipeline' are not installed (make pipeline installs them)",
 )
 
 
@@ -95,3 +100,52 @@ def test_a_bad_argument_is_told_with_status_2(arguments, named):
 
     assert done.returncode == 2
     assert named in done.stderr.splitlines()[-1]
+
+
+def check_pipeline(done):
+    """Expect 6 pages of 3 lines to be saved in each way, and two at a time with the model."""
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.strip("|").split("|") for line in done.stdout.splitlines() if line[:1] == "|"][2:]
+    assert [row[0].strip() for row in rows][:2] == ["slots alone", "release_slot() before save"]
+    assert {int(row[-1]) for row in rows} <= {1, 2}
+    agreeing, lines = map(int, re.search(r"(\d+) of (\d+) lines", done.stdout).groups())
+    assert lines == 18 * len(rows)
+    assert agreeing >= 0.9 * lines
+
+
+def test_the_pipeline_saves_every_page_in_every_way():
+    check_pipeline(run("pipeline.py", "--model", "sleep", "--step", "0.1", "--quick"))
+
+
+@needs_ocr
+def test_the_pipeline_reads_pages_with_a_real_model():
+    check_pipeline(run("pipeline.py", "--quick"))
+
+
+def test_an_interrupted_pipeline_leaves_nothing_behind():
+    command = [sys.executable, str(ROOT / "examples" / "pipeline.py"), "--model", "sleep"]
+    with subprocess.Popen(
+        [*command, "--pages", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        # The pages are on their way when it has said so; a child that stays fails any test.
+        assert process.stdout.readline().startswith("1000 pages")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE_S)
+
+    assert process.returncode == 130
+    assert errors == "pipeline: interrupted\n"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("rapidocr") is not None, reason="the model is installed"
+)
+def test_a_pipeline_without_its_model_names_what_to_install():
+    done = run("pipeline.py")
+
+    assert done.returncode == 2
+    assert "pip install rapidocr" in done.stderr
+    assert "--model sleep" in done.stderr
