@@ -29,7 +29,10 @@ def loop():
     )
     core = ActorCore(launch.core, incarnation=launch.incarnation, now=0.0)
     waker = make_waker()
-    yield Loop(launch, core, board, waker)
+    loop = Loop(launch, core, board, waker)
+    yield loop
+    loop._socket.close(0)
+    loop._context.term()
     board.close()
     os.close(fd)
     with contextlib.suppress(OSError):
@@ -43,6 +46,30 @@ def test_whoever_takes_the_lead_first_says_what_the_former_leader_left(loop, mon
     loop.core.exit_reason = "this test is over after one turn"
     assert loop._lead() == EXIT_FORCED
     assert waits == [0]
+
+
+def test_a_run_in_the_leaders_place_says_itself_what_it_posts_and_calls_the_guard(loop):
+    loop.core.session.hello_at = inf
+    said = []
+    loop._here_since = 1.0
+
+    loop.post(lambda *what: said.append(what), "slot is free")
+
+    assert [what for what, _ in said] == ["slot is free"]
+    assert loop._leading.acquire(blocking=False), "the lead is free again"
+    assert loop._bell.acquire(blocking=False), "somebody must hear what comes back"
+
+
+def test_what_is_posted_while_somebody_leads_is_left_to_him(loop):
+    said = []
+    loop._here_since = 1.0
+    loop._leading.acquire()
+
+    loop.post(lambda *what: said.append(what), "slot is free")
+
+    assert said == []
+    assert loop._is_awake
+    assert loop._bell.acquire(blocking=False)
 
 
 @pytest.mark.process
