@@ -107,6 +107,14 @@ class Identity(ActorContext):
         """Take back labels that were upserted."""
         self._loop.change_labels({}, keys)
 
+    def pause(self) -> None:
+        """Take no new work."""
+        self._loop.pause(paused=True)
+
+    def resume(self) -> None:
+        """Take work again."""
+        self._loop.pause(paused=False)
+
 
 class Run(TaskContext):
     """One run of a task, from its start to its outcome."""

@@ -20,6 +20,7 @@ from actor.reacquiring import Answer, Reacquiring, Reply
 from actor.residents import Warmth
 from actor.returns import Returns
 from actor.settings import Settings
+from actor.standing import Standing
 from actor.stopping import Stopping
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import Labels
@@ -36,6 +37,7 @@ from wire.messages import (
     Held,
     LabelsChanged,
     OutcomeAck,
+    Pause,
     Reacquire,
     Recall,
     Release,
@@ -74,8 +76,7 @@ class ActorCore:
         self.labels: Labels = dict(settings.labels)
         self.labels_version = 1
         self.is_draining = False
-        # Why nothing new may start here; empty when it may.
-        self.closed = ""
+        self.standing = Standing()
         # Why the process has to end although something runs.
         self.exit_reason = ""
         self._upserted: Labels = {}
@@ -295,6 +296,12 @@ class ActorCore:
             self._note("draining", holding=len(self.mailbox.held), kept=len(self.outcomes.kept))
         self._reconsider()
 
+    def pause(self, now: float, *, paused: bool = True) -> None:
+        """Take no new work, or take some again; what runs goes on."""
+        self.now = now
+        self.standing.is_paused = paused
+        self._reconsider()
+
     def flush(self, now: float) -> list[Outgoing]:
         """Return what is to be sent now, in order."""
         self.now = now
@@ -312,7 +319,8 @@ class ActorCore:
         credit = self._credit()
         if now >= self._beat_at or due is Due.BEAT:
             self._beat_at = now + session.heartbeat_s
-            commands.append(make_beat(credit, self.labels_version, self.labels, self.mailbox))
+            self.standing.said = self.standing.closed
+            commands.append(make_beat(self, credit))
             self._said.say(credit)
         elif self._said.differs(credit):
             commands.append(credit)
@@ -352,7 +360,8 @@ class ActorCore:
         check_credit(credit, self.mailbox, self.prefetch.ahead)
         if not self.is_stale:
             self.returns.check()
-        if self.is_draining:
+        self.standing.check(is_draining=self.is_draining, is_forced=self.stopping.is_forced)
+        if self.standing.closed:
             assert credit.free == credit.ahead == credit.room == 0
             assert not self.mailbox.waiting
         assert self._labels_said <= self.labels_version
@@ -388,6 +397,8 @@ class ActorCore:
                 case Recall():
                     self.returns.recall(command)
                     self.is_stale = True
+                case Pause():
+                    self.pause(self.now, paused=command.paused)
                 case Drain():
                     self.drain(self.now, command.deadline_s)
                 case ByeAck():
@@ -411,7 +422,7 @@ class ActorCore:
         if self._bye_session == self.session.number:
             # BYE hands back whatever the broker believes to be here.
             return
-        reason = self.closed
+        reason = self.standing.closed
         if recipe is None or recipe.missing or reason:
             self.returns.refuse(token, command.template, recipe, reason)
         else:
@@ -438,6 +449,7 @@ class ActorCore:
         self.prefetch.greets(now)
         self._beat_at = inf
         self._labels_said = self.labels_version
+        self.standing.said = self.standing.closed
         return self.session.hello(make_hello(self), now)
 
     def _open(self, now: float) -> None:
@@ -449,6 +461,7 @@ class ActorCore:
         self.prefetch.answered(now)
         self.outcomes.say_all()
         self._beat_at = now + welcome.heartbeat_s
+        self._reconsider()
         self._note("welcome", epoch=self.session.epoch, holding=len(self.mailbox.held))
 
     def _may_leave(self) -> bool:
@@ -457,21 +470,19 @@ class ActorCore:
 
     def _credit(self) -> Credit:
         is_full = self.outcomes.octets > self.settings.kept_bytes_max
-        may_grant = not (is_full or self.closed)
+        may_grant = not (is_full or self.standing.closed)
         return compute_credit(self.mailbox, self.prefetch.ahead, may_grant=may_grant)
 
     # --- starting and ending
 
     def _reconsider(self) -> None:
         """Find out whether something new may start; when not, nothing waits here."""
-        self.is_stale = True
-        self.closed = ""
-        if self.is_draining:
-            self.closed = "draining"
-        elif self.stopping.is_forced:
-            self.closed = "the process is about to end"
-        if self.closed:
-            self.returns.hand_back(self.closed)
+        standing, self.is_stale = self.standing, True
+        standing.reconsider(is_draining=self.is_draining, is_forced=self.stopping.is_forced)
+        if standing.closed:
+            self.returns.hand_back(standing.closed)
+        if standing.closed != standing.said and self.session.is_open:
+            self._beat_at = self.now
 
     def relabel(self) -> None:
         labels = merge_labels(self.settings.labels, self._upserted, self.mailbox.residents.labels())

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from actor.mailbox import Mailbox
-from wire.labels import Labels
 from wire.messages import ActorBeat, ActorHello, Credit, Holding
 
 if TYPE_CHECKING:
@@ -26,15 +24,18 @@ def make_hello(core: "ActorCore") -> ActorHello:
         core.prefetch.maximum,
         [Holding(a.client, a.task, a.token, a.held) for a in held if not a.is_stopped],
         core.outcomes.inventory(),
+        core.standing.closed,
     )
 
 
-def make_beat(credit: Credit, labels_version: int, labels: Labels, mailbox: Mailbox) -> ActorBeat:
+def make_beat(core: "ActorCore", credit: Credit) -> ActorBeat:
     """State everything at once."""
+    mailbox = core.mailbox
     return ActorBeat(
         credit,
-        labels_version,
-        labels,
+        core.labels_version,
+        core.labels,
         [a.token for a in mailbox.held.values() if not a.is_stopped],
         {identity: r.warmth.value for identity, r in mailbox.residents.by_id.items()},
+        core.standing.closed,
     )

@@ -130,6 +130,10 @@ class Loop:
         """Have the core offer *labels* and take *deleted* ones back; from any thread."""
         self.post(partial(self.core.change_labels, deleted=deleted), labels)
 
+    def pause(self, *, paused: bool) -> None:
+        """Have the core take no new work, or some again; from any thread."""
+        self.post(partial(self.core.pause, paused=paused))
+
     def finish(  # noqa: PLR0917 - on the path of each task.
         self,
         assignment: Assignment,

@@ -14,7 +14,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from broker import explain, lifecycle, liveness, placement, recall, recovery, sessions, submission
+from broker import (
+    explain,
+    lifecycle,
+    liveness,
+    orders,
+    placement,
+    recall,
+    recovery,
+    sessions,
+    submission,
+)
 from broker.backlog import Backlog
 from broker.outbox import Outbox, Send
 from broker.peers import Actor, Client, Host, Session, is_owned
@@ -334,7 +344,10 @@ class Broker:
 
     def _query(self, session: Session, command: Query, own: Sequence[Any], now: float) -> None:
         assert isinstance(session.peer, Client)
-        body = explain.answer(self, session.peer, command.what, command.argument, now)
+        if command.what in orders.COMMANDS:
+            body = orders.order(self, command.what, command.argument)
+        else:
+            body = explain.answer(self, session.peer, command.what, command.argument, now)
         self.say(session, Answer(command.request, codec.encode(body)))
 
     def _credit(self, session: Session, command: Credit, own: Sequence[Any], now: float) -> None:
@@ -354,6 +367,7 @@ class Broker:
         actor = session.peer
         assert isinstance(actor, Actor)
         actor.environments = command.environments
+        actor.closed = command.closed
         if actor.offer(command.labels_version, command.labels):
             self.backlog.wake()
         self._credit(session, command.credit, own, now)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
+from broker import recall
 from broker.peers import Actor, Client
 from broker.task import State, Task
 from wire.labels import Desire, satisfies
@@ -33,7 +34,8 @@ def answer(
             return explain(broker, client, argument, now)
         case _:
             return {
-                "error": f"unknown query {what!r}; known: status, actors, clients, tasks, explain"
+                "error": f"unknown query {what!r}; known: status, actors, clients, tasks, explain,"
+                " drain, pause, resume"
             }
 
 
@@ -49,6 +51,7 @@ def status(broker: "Broker", now: float) -> dict[str, Any]:
         "recovering": broker.window_ends_at is not None,
         "clients": sum(client.session is not None for client in broker.clients.values()),
         "actors": len(broker.actors),
+        "actors_closed": sum(bool(actor.closed) for actor in broker.actors.values()),
         "hosts": len(broker.hosts),
         "queued": states[State.QUEUED] + states[State.HELD],
         "assigned": states[State.ASSIGNED] + states[State.UNCLAIMED_RUN],
@@ -78,6 +81,7 @@ def describe_actor(actor: Actor, now: float) -> dict[str, Any]:
             for task in actor.assigned.values()
         ],
         "state": actor_state(actor),
+        "closed": actor.closed,
         "environments": actor.environments,
         "silent_s": now - actor.heard_at,
     }
@@ -87,7 +91,9 @@ def actor_state(actor: Actor) -> str:
     """Return in a word how an actor stands."""
     if actor.session is None:
         return "disconnected"
-    return "suspect" if actor.is_suspect else "open"
+    if actor.is_suspect:
+        return "suspect"
+    return actor.closed.partition(":")[0] or "open"
 
 
 def run_state(task: Task) -> str:
@@ -136,6 +142,8 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
             reply["reason"] = "the broker was started again and waits for actors that may run it"
         case State.ASSIGNED | State.UNCLAIMED_RUN:
             reply["reason"] = f"it is with actor {reply['actor']}"
+            if task.actor and task in recall.waiting_at(broker.recalls, task.actor):
+                reply["reason"] += ", and waits there behind what runs"
         case _:
             reply["reason"] = "it has ended"
     return reply
@@ -161,6 +169,10 @@ def reason_of(broker: "Broker", task: Task, actors: dict[str, str]) -> str:
     if not able:
         shown = "; ".join(f"{name}: {text}" for name, text in list(actors.items())[:3])
         return f"no connected actor satisfies it ({shown}{'; ...' if len(actors) > 3 else ''})"
+    closed = [actor for actor in able if actor.closed]
+    if len(closed) == len(able):
+        shown = ", ".join(sorted({actor.closed for actor in closed}))
+        return f"every actor that satisfies it takes no work ({shown})"
     return f"every actor that satisfies it is busy ({len(able)} of {len(actors)})"
 
 
@@ -173,6 +185,8 @@ def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
         return f"not connected, silent for {now - actor.heard_at:.1f} s"
     if actor.is_suspect:
         return f"suspect, silent for {now - actor.heard_at:.1f} s"
+    if actor.closed:
+        return f"takes no work: {actor.closed}"
     if task.barred and actor in task.barred:
         return "rejected it"
     assert task.template

@@ -16,6 +16,7 @@ from wire.tables import ReceiverTable, SenderTable
 
 if TYPE_CHECKING:
     from broker.backlog import Lane, Shape
+    from broker.orders import Order
 
 # 1,024 commands with bodies of at most 4 KiB stay far below the limit of a control frame.
 COMMANDS_PER_FRAME: Final = 1_024
@@ -138,6 +139,7 @@ class Actor:
 
     __slots__ = (
         "assigned",
+        "closed",
         "credit",
         "environments",
         "heard_at",
@@ -149,6 +151,7 @@ class Actor:
         "labels_stamp",
         "labels_version",
         "name",
+        "order",
         "pid",
         "prefetch",
         "python",
@@ -171,6 +174,8 @@ class Actor:
         self.is_suspect = False
         self.is_kill_asked = False
         self.credit = CreditAccount()
+        # What an operator ordered last.
+        self.order: Order | None = None
         # Its current assignments, not ended.
         self.assigned: dict[Token, Task] = {}
         # Counts the changes of the labels as the broker saw them, for what is remembered of them.
@@ -188,6 +193,8 @@ class Actor:
         self.python = hello.python
         self.slots = hello.slots
         self.prefetch = hello.prefetch
+        # Why it takes no new work, as it says.
+        self.closed = hello.closed
         self.labels_version = 0
         self.offer(hello.labels_version, hello.labels)
 

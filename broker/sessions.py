@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import lifecycle, liveness, recovery, spans
+from broker import lifecycle, liveness, orders, recovery, spans
 from broker.peers import Actor, Client, Host, Session
 from broker.task import State, Template
 from wire.errors import Code, RemoteProtocolError
@@ -70,6 +70,7 @@ def open_session(  # noqa: PLR0917
             session.functions_told = SenderTable(settings.functions_max)
             session.templates_told = SenderTable(settings.templates_max)
             recovery.greet_actor(broker, peer, hello, now)
+            orders.repeat(broker, peer)
         case HostHello(), Host():
             peer.greet(hello, now)
         case _:

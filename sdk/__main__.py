@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from time import monotonic
 from typing import Any, Final, NoReturn
 
 from sdk.client import Client
@@ -22,6 +23,15 @@ STATUS_BAD_OPTION: Final = 2
 TIMEOUT_DEFAULT_S: Final = 5.0
 # Started in the place of this process, so that the layers need not know one another.
 PROGRAMS: Final = ("broker", "actor")
+
+LOOK_INTERVAL_S: Final = 0.05
+# Of each order whether an actor in that state has obeyed.
+UNHEARD: Final = ("suspect", "disconnected")
+ORDERS: Final[dict[str, Callable[[str], bool]]] = {
+    "pause": lambda state: state not in ("open", *UNHEARD),
+    "resume": lambda state: state not in ("paused", *UNHEARD),
+    "drain": lambda state: state in ("draining", "left"),
+}
 
 EPILOG: Final = """\
 `warmslot broker ...` starts a broker and `warmslot actor ...` actors; each has its own --help.
@@ -62,7 +72,7 @@ def parser() -> Parser:
     """Describe the commands."""
     top = Parser(
         prog="warmslot",
-        description="Look at a warmslot broker, its actors and its tasks.",
+        description="Look at a warmslot broker, its actors and its tasks; pause and drain actors.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -71,6 +81,10 @@ def parser() -> Parser:
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         add_common(command)
+        if name in ORDERS:
+            command.add_argument(
+                "actor", metavar="ACTOR", help="an actor's name, or a pattern such as 'gpu1/*'"
+            )
         if name in ("explain", "cancel"):
             command.add_argument("task", metavar="TASK", help="a task's id, as `tasks` shows it")
         if name == "cancel":
@@ -176,6 +190,25 @@ def show_explain(client: Client, options: argparse.Namespace) -> int:
     return 0 if answer.get("state") != "unknown" else STATUS_FAILED
 
 
+def show_order(client: Client, options: argparse.Namespace) -> int:
+    """Pass an order on, and print how each actor stands once it has obeyed."""
+    deadline = monotonic() + options.timeout
+    answer = client.query(options.command, options.actor, timeout=options.timeout)
+    while True:
+        known = {actor["name"]: actor["state"] for actor in client.actors(options.timeout)}
+        states = {name: known.get(name, "left") for name in answer["actors"]}
+        late = [name for name, state in states.items() if not ORDERS[options.command](state)]
+        if not late or monotonic() >= deadline:
+            break
+        client.pause(LOOK_INTERVAL_S)
+    states |= dict.fromkeys(answer["away"], "away, is told when it is back")
+    if not print_json(answer | {"states": states}, options):
+        print_rows(["ACTOR", "STATE"], [list(row) for row in states.items()])
+    if late:
+        raise TimeoutError(f"{', '.join(late)} did not answer within {options.timeout} s")
+    return 0
+
+
 def show_cancel(_: Client, options: argparse.Namespace) -> int:
     """Say that a task of another client cannot be reached yet."""
     raise Usage(
@@ -190,6 +223,9 @@ COMMANDS: Final[dict[str, tuple[Callable[[Client, argparse.Namespace], int], str
     "tasks": (show_tasks, "the tasks that the broker holds"),
     "clients": (show_clients, "the clients that the broker knows"),
     "explain": (show_explain, "why a task is where it is"),
+    "pause": (show_order, "let actors take no new work; what they run goes on"),
+    "resume": (show_order, "let actors take work again"),
+    "drain": (show_order, "let actors finish what they run, and leave"),
     "cancel": (show_cancel, "give up a task (not supported yet)"),
 }
 

@@ -61,6 +61,17 @@ class ActorContext(ABC):
     def delete_labels(self, *keys: str) -> None:
         """Take back labels that were upserted; unknown keys are ignored."""
 
+    @abstractmethod
+    def pause(self) -> None:
+        """Let the actor take no new work until `resume`, or `python -m sdk resume` from outside.
+
+        What runs goes on, environments stay loaded, what waits is handed back.
+        """
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Let the actor take work again; one that is not paused goes on as before."""
+
 
 class ReleasedSlot(AbstractContextManager[None], AbstractAsyncContextManager[None]):
     """A block in which a task runs without its slot: `with` in a thread, `async with` elsewhere."""

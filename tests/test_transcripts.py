@@ -131,6 +131,9 @@ def show(command):
 def shown(value):
     if value.isascii() and value.decode().isprintable():
         return f"<{value.decode()}>"
+    found = msgspec.msgpack.decode(value)
+    if isinstance(found, dict):
+        return f"<{json.dumps(found)}>"
     failure = decode_failure(value)
     return f"<{Code(failure.code)}: {failure.message}>"
 

@@ -190,6 +190,7 @@ class ActorHello(Struct, frozen=True, array_like=True, tag="actor-hello"):
     prefetch: int = 0
     holding: list[Holding] = []
     kept: list[Kept] = []
+    closed: str = ""
 
 
 class Credit(Struct, frozen=True, array_like=True, tag="credit", gc=False):
@@ -240,6 +241,7 @@ class ActorBeat(Struct, frozen=True, array_like=True, tag="actor-beat"):
     labels: Labels
     holding: list[Token]
     environments: dict[str, str] = {}
+    closed: str = ""
 
 
 # --- what a host says
@@ -350,6 +352,12 @@ class Recall(Struct, frozen=True, array_like=True, tag="recall"):
     reason: str = ""
 
 
+class Pause(Struct, frozen=True, array_like=True, tag="pause"):
+    """Take no new work until told otherwise; False takes the order back."""
+
+    paused: bool = True
+
+
 class ByeAck(Struct, frozen=True, array_like=True, tag="bye-ack"):
     """The broker holds nothing of the peer any more."""
 
@@ -404,6 +412,7 @@ BrokerCommand = (
     | Kill
     | Drain
     | Recall
+    | Pause
     | Beat
     | ByeAck
 )
@@ -419,7 +428,19 @@ MAY_SAY = {
 IS_TOLD = {
     Role.CLIENT: frozenset({Result, Requeued, Answer, Error, Beat, ByeAck}),
     Role.ACTOR: frozenset(
-        {Function, Template, Assign, Stop, OutcomeAck, Drain, Recall, Error, Beat, ByeAck}
+        {
+            Function,
+            Template,
+            Assign,
+            Stop,
+            OutcomeAck,
+            Drain,
+            Recall,
+            Pause,
+            Error,
+            Beat,
+            ByeAck,
+        }
     ),
     Role.HOST: frozenset({Kill, Drain, Error, Beat, ByeAck}),
 }

@@ -60,6 +60,21 @@ def test_an_answer_is_printed(endpoint, capsys, arguments, lines):
 
 
 @pytest.mark.process
+def test_an_order_that_an_actor_does_not_obey_in_time_is_status_1(capsys):
+    with ScriptedBroker() as broker:
+        broker.answers.update(ANSWERS | {"pause": {"actors": ["h/0"], "away": ["h/1"]}})
+
+        status = program.main(
+            ["pause", "h/*", "--broker", broker.endpoint, "--timeout", "0.3"],
+        )
+
+    said = capsys.readouterr()
+    assert status == 1
+    assert said.out.splitlines()[1:] == ["h/0    open", "h/1    away, is told when it is back"]
+    assert "h/0 did not answer within 0.3 s" in said.err
+
+
+@pytest.mark.process
 def test_an_answer_can_be_json(endpoint, capsys):
     assert program.main(["actors", "--json", "--broker", endpoint]) == 0
 

@@ -13,10 +13,12 @@ from unittest.mock import patch
 import msgspec
 
 from actor import starting
+from actor.core import ActorCore
 from actor.mailbox import Mailbox
 from actor.outcomes import Outcomes
 from actor.prefetch import Prefetch
 from actor.returns import Returns
+from actor.standing import Standing
 from broker import lifecycle, liveness, placement, recall, recovery, sessions, spans, submission
 from broker.core import Broker
 from broker.credit import CreditAccount
@@ -417,6 +419,49 @@ def a_hand_back_burns_a_try() -> Any:
     return swap(lifecycle, "requeue", make)
 
 
+def a_pause_ends_with_its_session() -> Any:
+    """Begin each session open."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, now: float) -> Any:
+            self.standing.is_paused = False
+            return original(self, now)
+
+        return mutated
+
+    return swap(ActorCore, "_hello", make)
+
+
+def a_paused_actor_grants() -> Any:
+    """Hand back what waits, and ask for more."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, **reasons: bool) -> None:
+            paused, self.is_paused = self.is_paused, False
+            original(self, **reasons)
+            self.is_paused = paused
+
+        return mutated
+
+    check = swap(Standing, "check", lambda _: lambda self, **reasons: None)
+    return both(check, swap(Standing, "reconsider", make))
+
+
+def who_is_resumed_stays_closed() -> Any:
+    """Resume without a statement of credit."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, now: float, *, paused: bool = True) -> None:
+            if paused:
+                original(self, now, paused=paused)
+            self.standing.is_paused = paused
+
+        return mutated
+
+    check = swap(Standing, "check", lambda _: lambda self, **reasons: None)
+    return both(check, swap(ActorCore, "pause", make))
+
+
 @contextmanager
 def both(*patches: Any) -> Iterator[None]:
     """Plant several patches that make one bug."""
@@ -433,6 +478,7 @@ DEAF = ROOMY.but(
     faults={"cut": 1.0, "freeze_actor": 1.0}, lost=0.0, delay_s=0.8, run_s=1.0, at_most_once=0.7
 )
 AHEAD = BUSY.but(prefetch=3, replicas=3, at_most_once=0.0, hang=0.3, run_s=1.0, tasks=20)
+PAUSES = BUSY.but(prefetch=2, faults={"pause": 2.0, "resume": 1.0, "broker_kill": 0.3}, down_s=0.5)
 CROSSING = AHEAD.but(run_s=0.1, hang=0.1, delay_s=0.03, delay_max_s=0.09, pause_s=0.04, tasks=60)
 WITH_ONCE = {"at_most_once": 0.5}
 MUTANTS = [
@@ -468,6 +514,9 @@ MUTANTS = [
         (what_runs_is_handed_back, CROSSING),
         (a_hand_back_bars, AHEAD.but(replicas=2)),
         (a_hand_back_burns_a_try, AHEAD),
+        (a_pause_ends_with_its_session, PAUSES),
+        (a_paused_actor_grants, PAUSES),
+        (who_is_resumed_stays_closed, PAUSES),
     )
 ]
 

@@ -247,6 +247,15 @@ class ActorProcess(Process):
         self.board: dict[Token, bool] = {}
         self.cpu_s = 0.0
         self.is_busy_while_frozen = False
+        # Whether it must be paused, as long as no operator had a say in it.
+        self.wants_paused: bool | None = False
+
+    def pause(self, *, paused: bool) -> None:
+        """Let a task pause the actor, or have it go on."""
+        if self.wants_paused is not None:
+            self.wants_paused = paused
+        self.core.pause(self.world.now, paused=paused)
+        self.wake_at(self.world.now)
 
     def turn(self, now: float) -> None:
         """As actor.loop: tick, receive, start, stop, send, settle."""
@@ -290,6 +299,8 @@ class ActorProcess(Process):
         self.core.check()
         mailbox = self.core.mailbox
         profile = self.world.profile
+        if self.wants_paused is not None:
+            assert self.core.standing.is_paused == self.wants_paused, "it forgot that it is paused"
         if not self.core.is_draining:
             held = len(mailbox.waiting) + len(mailbox.holders)
             granted = profile.slots + self.core.prefetch.maximum

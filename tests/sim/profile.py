@@ -23,10 +23,12 @@ FAULTS = (
     "lose",
     "relabel",
     "drain_machine",
+    "pause",
+    "resume",
     "client_leave",
 )
 # What ends no run: after these alone nothing that ran on may run again.
-GENTLE = frozenset({"broker_kill", "freeze_broker", "repeat"})
+GENTLE = frozenset({"broker_kill", "freeze_broker", "repeat", "pause", "resume"})
 # What ends a run only with its process.
 DEADLY = GENTLE | {"actor_kill"}
 

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
+from broker import orders
 from sdk.call import Code, Plan
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, TaskRecord
@@ -324,6 +325,26 @@ class World:
             host.wake_at(self.now)
             self.after(8.0, lambda: self._start_again(host.name))
 
+    def _pause(self) -> None:
+        """Let an operator, or a task, pause an actor."""
+        self._order("pause", paused=True)
+
+    def _resume(self) -> None:
+        self._order("resume", paused=False)
+
+    def _order(self, what: str, *, paused: bool) -> None:
+        actor = self._some(self.actors)
+        if actor is None or actor.is_frozen:
+            return
+        self.note("ORDERED", actor, what)
+        if self.broker is not None and self.broker.is_alive and self.rng.random() < 0.5:
+            # It comes later, or never; and after what a task wanted since.
+            actor.wants_paused = None
+            orders.order(self.broker.core, what, actor.name)
+            self.broker.wake_at(self.now)
+        else:
+            actor.pause(paused=paused)
+
     def _client_kill(self) -> None:
         client = self._some(self.clients.values())
         if client is not None:
@@ -447,6 +468,8 @@ class World:
                     host.end()
                 self._start_machine(name)
         for actor in self.actors:
+            if actor.is_alive and actor.core.standing.is_paused:
+                actor.pause(paused=False)
             if actor.is_alive and actor.core.labels.get("memory") != 512:
                 actor.core.change_labels({"memory": 512}, self.now)
                 actor.wake_at(self.now)

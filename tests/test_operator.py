@@ -1,0 +1,134 @@
+"""An operator pauses, resumes and drains actors, from a terminal: real processes."""
+
+import os
+import select
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sdk import current_task, gather
+from tests.support.deployment import Deployment, environment, is_alive
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+
+PATIENCE_S = 40.0
+
+
+@pytest.fixture
+def world():
+    with Deployment() as world:
+        world.start_broker()
+        yield world
+
+
+def warmslot(world, *arguments):
+    """Run `python -m sdk ...` and return its status, output and complaint."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "sdk", *arguments, "--broker", world.endpoint],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ran.returncode, ran.stdout.splitlines(), ran.stderr.strip()
+
+
+def state(client, name):
+    return {actor["name"]: actor["state"] for actor in client.actors()}.get(name, "gone")
+
+
+def where():
+    return current_task().actor.name
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 2 * PATIENCE_S
+    while not os.path.exists(path) and time.monotonic() < deadline:  # noqa: PTH110 - as it is sent.
+        select.select([], [], [], 0.005)
+    return where()
+
+
+def pause_here():
+    current_task().actor.pause()
+    return os.getpid()
+
+
+def test_a_paused_actor_gets_no_work_until_it_is_resumed(world, tmp_path):
+    world.start_host("one")
+    world.start_host("two")
+    client = world.client()
+    world.actors(client, "one/0", "two/0")
+    running = client.submit(wait_for, str(tmp_path / "go"), desired_labels={"name": "one/0"})
+    world.until(lambda: world.actors(client, "one/0")["one/0"]["holding"])
+
+    assert warmslot(world, "pause", "one/*") == (0, ["ACTOR  STATE", "one/0  paused"], "")
+    assert set(gather([client.submit(where) for _ in range(20)])) == {"two/0"}
+    waiting = client.submit(where, desired_labels={"name": "one/0"})
+    assert client.flush(PATIENCE_S)
+    assert "takes no work: paused" in client.explain(waiting)["actors"]["one/0"]
+    (tmp_path / "go").touch()
+    assert running.result(PATIENCE_S) == "one/0"
+    assert not waiting.done()
+
+    assert warmslot(world, "resume", "one/0") == (0, ["ACTOR  STATE", "one/0  open"], "")
+    assert waiting.result(PATIENCE_S) == "one/0"
+
+
+def test_a_paused_actor_is_still_paused_when_the_broker_was_started_again(world):
+    world.start_host("one")
+    client = world.client()
+    world.actors(client, "one/0")
+    assert warmslot(world, "pause", "one/0")[0] == 0
+
+    world.restart_broker()
+
+    world.until(lambda: state(client, "one/0") == "paused")
+    waiting = client.submit(where)
+    assert warmslot(world, "resume", "one/0")[0] == 0
+    assert waiting.result(PATIENCE_S) == "one/0"
+
+
+def test_a_task_can_pause_its_own_actor(world):
+    world.start_host("one")
+    client = world.client()
+    world.actors(client, "one/0")
+
+    pid = client.submit(pause_here).result(PATIENCE_S)
+
+    world.until(lambda: state(client, "one/0") == "paused")
+    assert is_alive(pid)
+    waiting = client.submit(where)
+    assert warmslot(world, "resume", "one/0")[0] == 0
+    assert waiting.result(PATIENCE_S) == "one/0"
+
+
+def test_a_drained_actor_finishes_what_it_runs_and_leaves_and_nothing_is_lost(world, tmp_path):
+    world.start_host("one", "--replicas", "2")
+    client = world.client()
+    found = world.actors(client, "one/0", "one/1")
+    running = client.submit(wait_for, str(tmp_path / "go"), desired_labels={"name": "one/0"})
+    futures = [client.submit(where) for _ in range(100)]
+    gather(futures[:20])
+
+    status, lines, _ = warmslot(world, "drain", "one/0")
+    assert (status, lines[1]) == (0, "one/0  draining")
+    (tmp_path / "go").touch()
+
+    assert running.result(PATIENCE_S) == "one/0"
+    assert set(gather(futures, timeout=PATIENCE_S)) <= {"one/0", "one/1"}
+    world.until(lambda: state(client, "one/0") == "gone")
+    world.until(lambda: not is_alive(found["one/0"]["pid"]))
+    assert client.submit(where).result(PATIENCE_S) == "one/1"
+
+
+def test_a_name_that_nobody_has_is_one_line_and_status_1(world):
+    world.start_host("one")
+    world.actors(world.client(), "one/0")
+
+    assert warmslot(world, "pause", "nobody/0") == (
+        1,
+        [],
+        "warmslot: pause nobody/0: no actor is called 'nobody/0'; connected: one/0",
+    )
