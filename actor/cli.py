@@ -17,6 +17,7 @@ from actor.logs import configure_logs
 from actor.names import NameTaken, hold_name
 from actor.settings import ENDPOINT_DEFAULT, SLOT, HostSettings
 from wire.labels import Labels, parse_label
+from wire.limits import HOST_PREFIX, check_amounts
 
 EXIT_BAD_OPTION: Final = 2
 SLOTS_MAX: Final = 10_000
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels = read_labels(options.label, split_environment("WARMSLOT_LABEL"))
         slots = [*os.environ.get("WARMSLOT_SLOT", "").split(), *options.slot]
         typed, units = read_slot_types(slots, replicas=options.replicas)
+        limits = read_limits([*os.environ.get("WARMSLOT_LIMIT", "").split(), *options.limit])
         name = hold_name(options.name, options.broker)
     except (ValueError, NameTaken) as error:
         parser.error(str(error))
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels={**known, **labels},
         slots=options.slots,
         typed=typed,
+        limits=limits,
         units=units,
         released_max=options.released_max,
         replicas=options.replicas,
@@ -156,6 +159,27 @@ def add_capacity(parser: Parser) -> None:
         ' slots={"gpu": 1}; gpu=0,1 gives each a name, which the task finds in slot_ids; may be'
         " repeated",
     )
+    parser.add_argument(
+        "--limit",
+        metavar="NAME=N",
+        action="append",
+        default=[],
+        help="how much this machine has of something that all of its actors share, as gpu=2; a"
+        ' task takes of it by limits={"host:gpu": 1} or with task.limit("host:gpu"); may be'
+        " repeated",
+    )
+
+
+def read_limits(texts: Sequence[str]) -> dict[str, int]:
+    """Read NAME=N, what this machine has of something that its actors share."""
+    limits: dict[str, int] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not (value.isascii() and value.isdigit()) or name in limits:
+            raise ValueError(f"limit {text!r} is not NAME=N, each name once, as in gpu=2")
+        limits[name] = int(value)
+    check_amounts({f"{HOST_PREFIX}{name}": amount for name, amount in limits.items()})
+    return limits
 
 
 def read_slot_types(

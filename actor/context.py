@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from actor.environment import Resident
+from actor.limiting import Limiting, LimitWait, make_block
 from actor.mailbox import Assignment
 from actor.release import Block, Releases
 from actor.settings import Launch
 from sdk.errors import SlotReleased
-from sdk.task import ActorContext, ReleasedSlot, TaskContext
+from sdk.task import ActorContext, HeldLimit, ReleasedSlot, TaskContext
 from wire.labels import Labels, LabelValues, validate_key, validate_value
 
 if TYPE_CHECKING:
@@ -36,6 +37,15 @@ class Runtime(Protocol):
 
     def withdraw(self, run: "Run") -> None:
         """Let *run* wait no longer."""
+
+    def occupy(self, run: "Run", wait: LimitWait) -> None:
+        """Let *run* wait for limits."""
+
+    def vacate(self, run: "Run", number: int) -> None:
+        """Give back what *run* has of limits, or asked for, under *number*."""
+
+    def keep_limits(self, run: "Run") -> None:
+        """Let *run* keep its limits when it releases next."""
 
     def enter_again(self, run: "Run") -> Resident | None:
         """Return the environment of *run*, loading it again when the core said so."""
@@ -121,6 +131,7 @@ class Run(TaskContext):
 
     __slots__ = (
         "_client",
+        "_limiting",
         "_lock",
         "_log",
         "_releases",
@@ -150,6 +161,7 @@ class Run(TaskContext):
         self.is_closed = False
         self._runtime = runtime
         self._releases: Releases | None = None
+        self._limiting: Limiting | None = None
         self._lock = threading.Lock()
         self._log: Any = None
         self._client: Client | None = None
@@ -226,11 +238,19 @@ class Run(TaskContext):
         """Return the names of the units that the task holds."""
         return {kind: list(names) for kind, names in self.releases.units.items()}
 
-    def release_slot(self, slots: Mapping[str, int] | None = None) -> bool:
-        """Give back the slots and the turn, or what *slots* names, and run on."""
+    def release_slot(
+        self, slots: Mapping[str, int] | None = None, *, keep_limits: bool = False
+    ) -> bool:
+        """Give back slots, turn and limits, or what *slots* names, and run on."""
         if slots is not None:
             return self.releases.release_part(slots)
+        if keep_limits:
+            self.releases.keep_limits()
         return self.releases.release() is not None
+
+    def limit(self, name: str, occupy: int = 1, timeout: float | None = None) -> HeldLimit:
+        """Return a block that holds *occupy* of a limit."""
+        return make_block(self, self._runtime, name, occupy, timeout)
 
     def reacquire_slot(self, timeout: float | None = None) -> None:
         """Wait until the task has its slots and its turn again."""
@@ -268,6 +288,14 @@ class Run(TaskContext):
             if self._releases is None:
                 self._releases = Releases(self, self._runtime, self._lock)
             return self._releases
+
+    @property
+    def limiting(self) -> Limiting:
+        """Return what asks for limits; most runs never need it."""
+        with self._lock:
+            if self._limiting is None:
+                self._limiting = Limiting(self, self._runtime, self._lock)
+            return self._limiting
 
     def close(self) -> bool:
         """Note the end of the run: nothing can be given back now. Tell if it had its slot."""

@@ -10,10 +10,12 @@ from math import inf
 from typing import Any
 
 from actor import starting
-from actor.grant import Statement, check_credit, compute_credit
+from actor.grant import Statement, compute_credit
+from actor.invariants import check
 from actor.inventory import make_beat, make_hello
 from actor.labels import merge_labels
 from actor.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, StopOrder
+from actor.occupying import Occupying
 from actor.outcomes import Outcomes, failure_too_large
 from actor.prefetch import Prefetch
 from actor.reacquiring import Answer, Reacquiring, Reply
@@ -36,6 +38,8 @@ from wire.messages import (
     Function,
     Held,
     LabelsChanged,
+    Occupied,
+    Occupy,
     OutcomeAck,
     Pause,
     Reacquire,
@@ -45,6 +49,7 @@ from wire.messages import (
     Stop,
     Template,
     Token,
+    Vacate,
 )
 from wire.payload import size_of
 from wire.session import Due, PeerSession, State, Verdict
@@ -70,8 +75,11 @@ class ActorCore:
         self.outcomes = Outcomes()
         self.prefetch = Prefetch(settings.prefetch)
         self.returns = Returns(self.mailbox, self.prefetch, self._note)
+        # What it is to be told since the last HELLO.
+        self.commands: list[Release | Reacquire | Occupy | Vacate] = []
+        self.occupying = Occupying(self.commands.append)
         self.stopping = Stopping(
-            settings.force_grace_s, self.reacquiring, self.outcomes, self._note
+            settings.force_grace_s, self.reacquiring, self.occupying, self.outcomes, self._note
         )
         self.labels: Labels = dict(settings.labels)
         self.labels_version = 1
@@ -86,8 +94,6 @@ class ActorCore:
         self._recipes: ReceiverTable[Recipe] = ReceiverTable(0)
         self._labels_said = 0
         self._said = Statement()
-        # What it is to be told since the last HELLO.
-        self.commands: list[Release | Reacquire] = []
         self.starts: list[Assignment] = []
         self._notes: list[Note] = []
         self._beat_at = inf
@@ -125,7 +131,9 @@ class ActorCore:
     @property
     def has_orders(self) -> bool:
         """Tell whether some run is to be told something."""
-        return self.stopping.has_orders or self.reacquiring.has_answers
+        return bool(
+            self.stopping.has_orders or self.reacquiring.has_answers or self.occupying.answers
+        )
 
     def deadline(self) -> float:
         """Return when the core next wants a tick."""
@@ -232,6 +240,8 @@ class ActorCore:
         if self.mailbox.reacquiring:
             self.reacquiring.drop(token, Reply.ENDED)
         self.mailbox.end(assignment)
+        if self.occupying.runs or assignment.is_stopped:
+            self.occupying.ended(assignment)
         if self.mailbox.waiting or self.mailbox.reacquiring:
             self.is_stale = True
         if self.stopping.ended(token):
@@ -254,7 +264,7 @@ class ActorCore:
             return False
         self.is_stale = True
         if not assignment.is_stopped:
-            self.commands.append(Release(token[0], token[1], typed))
+            self.commands.append(self.occupying.released(assignment, typed))
         return True
 
     def reacquire(
@@ -327,7 +337,7 @@ class ActorCore:
             self._said.say(credit)
         if self.commands:
             commands += self.commands
-            self.commands = []
+            self.commands.clear()
         sent: list[Outgoing] = []
         payloads: list[Buffer] = []
         if self.outcomes.has_fresh:
@@ -348,23 +358,7 @@ class ActorCore:
 
     def check(self) -> None:
         """Assert every invariant."""
-        self.mailbox.check()
-        self.outcomes.check()
-        held = self.mailbox.held
-        # A run that has had its time has its outcome before it returns.
-        assert all(held[token].is_stopped for token in self.outcomes.kept.keys() & held.keys())
-        assert all(token <= self._highest for token in held)
-        self.stopping.check(held)
-        credit = self._credit()
-        self.prefetch.check()
-        check_credit(credit, self.mailbox, self.prefetch.ahead)
-        if not self.is_stale:
-            self.returns.check()
-        self.standing.check(is_draining=self.is_draining, is_forced=self.stopping.is_forced)
-        if self.standing.closed:
-            assert credit.free == credit.ahead == credit.room == 0
-            assert not self.mailbox.waiting
-        assert self._labels_said <= self.labels_version
+        check(self, self._credit(), highest=self._highest, labels_said=self._labels_said)
 
     # --- what the broker says
 
@@ -392,6 +386,8 @@ class ActorCore:
                         has = self.settings.slots
                         recipe.missing = f"needs {recipe.slots}, this actor has {has}"
                     self._recipes.put(command.slot, recipe)
+                case Occupied():
+                    self.occupying.told(command)
                 case Stop():
                     self._stop(command)
                 case Recall():
@@ -435,6 +431,7 @@ class ActorCore:
             return
         if assignment.held is Held.WAITING:
             self.mailbox.drop(assignment)
+            self.occupying.dropped(assignment)
         else:
             self.stopping.order(assignment, self.now, force=command.force, reason=command.reason)
         self._reconsider()
@@ -443,7 +440,7 @@ class ActorCore:
 
     def _hello(self, now: float) -> Frame[Any]:
         """Open a session. What happened until now stands in HELLO, what happens after is said."""
-        self.commands = []
+        self.commands.clear()
         self.returns.take()
         self.outcomes.begin_session()
         self.prefetch.greets(now)

@@ -22,7 +22,11 @@ def make_hello(core: "ActorCore") -> ActorHello:
         core.labels,
         settings.slots,
         core.prefetch.maximum,
-        [Holding(a.client, a.task, a.token, a.held) for a in held if not a.is_stopped],
+        [
+            Holding(a.client, a.task, a.token, a.held, core.occupying.inventory(a))
+            for a in held
+            if not a.is_stopped
+        ],
         core.outcomes.inventory(),
         core.standing.closed,
     )

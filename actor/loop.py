@@ -312,6 +312,8 @@ class Loop:
                 self.slots.stop(order)
             for answer in core.take_answers():
                 self.slots.answer(answer)
+            for told in core.occupying.take_answers():
+                self.slots.occupied(told)
         if here is not None:
             recipe = here.assignment.recipe
             if now < self._flush_by and recipe.run_s < BRIEF_S:

@@ -13,6 +13,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from actor.occupying import AT_SCHEDULING
 from actor.reacquiring import Answer, Reply
 from sdk.errors import SlotReleased, TaskCanceled
 from sdk.task import ReleasedSlot
@@ -37,7 +38,18 @@ class Ask:
 class Releases:
     """The slots of one run, from its first release on."""
 
-    __slots__ = ("_ask", "_lock", "_run", "_runtime", "_waits", "_wanted", "held", "units")
+    __slots__ = (
+        "_ask",
+        "_has_limits",
+        "_keeps_limits",
+        "_lock",
+        "_run",
+        "_runtime",
+        "_waits",
+        "_wanted",
+        "held",
+        "units",
+    )
 
     def __init__(self, run: "Run", runtime: "Runtime", lock: threading.Lock) -> None:
         """Begin with what the task asked for."""
@@ -47,6 +59,9 @@ class Releases:
         self.held: dict[str, int] = dict(run.assignment.recipe.slots)
         self.units: dict[str, tuple[str, ...]] = run.assignment.units
         self._ask: Ask | None = None
+        # Whether it has the limits that it took at scheduling, and keeps them at the next release.
+        self._has_limits = True
+        self._keeps_limits = False
         # How many waits go on for which the slots were given back, and what is to be had again.
         self._waits = 0
         self._wanted: dict[str, int] | None = None
@@ -63,6 +78,14 @@ class Releases:
             held = self._give_all()
         self._runtime.release(self._run, None)
         return held
+
+    def keep_limits(self) -> None:
+        """Keep the limits when everything else is given back next."""
+        with self._lock:
+            if self._run.has_released:
+                return
+            self._keeps_limits = True
+        self._runtime.keep_limits(self._run)
 
     def release_part(self, slots: Mapping[str, int]) -> bool:
         """Give back what *slots* names; False when nothing of that is held."""
@@ -96,6 +119,8 @@ class Releases:
         """Note that nothing is held, if the actor bears one more such task."""
         self._runtime.count_released(self._run)
         held, self.held = self.held, {}
+        self._has_limits = self._has_limits and self._keeps_limits
+        self._keeps_limits = False
         self.units = {}
         self._run.has_released = True
         return held
@@ -132,6 +157,15 @@ class Releases:
                 ask.done.result(rest(until))
                 continue
             self._settle(ask, ask.answer.result())
+        limits = self._limits_lacking()
+        if limits:
+            try:
+                self._run.limiting.occupy(AT_SCHEDULING, limits, rest(until))
+            except BaseException:
+                # All or nothing: who did not get its limits again is without its slots as before.
+                self.release()
+                raise
+            self._has_limits = True
 
     async def reacquire_async(self, slots: dict[str, int], timeout: float | None) -> None:  # noqa: ASYNC109
         """Do as `reacquire` without blocking the event loop."""
@@ -154,6 +188,18 @@ class Releases:
                 await asyncio.to_thread(self._settle, ask, answer)
             else:
                 self._settle(ask, answer)
+        limits = self._limits_lacking()
+        if limits:
+            try:
+                await self._run.limiting.occupy_async(AT_SCHEDULING, limits, rest(until))
+            except BaseException:
+                self.release()
+                raise
+            self._has_limits = True
+
+    def _limits_lacking(self) -> dict[str, int] | None:
+        """Return the limits that were given back with the slots."""
+        return None if self._has_limits else self._run.assignment.recipe.call.limits
 
     def answered(self, answer: Answer) -> None:
         """Take the answer of the core; the leader calls this."""

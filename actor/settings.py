@@ -52,6 +52,8 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     # Slot types other than the plain one, and the names of their units where they have some.
     typed: dict[str, int] = {}
     units: dict[str, list[str]] = {}
+    # What this machine has of something that its actors share.
+    limits: dict[str, int] = {}
     released_max: int = 100
     replicas: int = 1
     prefetch: int | None = None

@@ -16,6 +16,7 @@ from actor.board import Board
 from actor.code import CodeCache, Loaded, is_async
 from actor.context import Identity, Run
 from actor.environment import Environments, Resident
+from actor.limiting import LimitWait
 from actor.mailbox import Assignment, Buffer, Recipe, StopOrder
 from actor.reacquiring import Answer
 from actor.residents import Warmth
@@ -26,7 +27,7 @@ from sdk.task import running
 from wire import payload
 from wire.codec import encode_failure
 from wire.errors import Code
-from wire.messages import Failure, Status, Token
+from wire.messages import Failure, Occupied, Status, Token
 
 if TYPE_CHECKING:
     from actor.loop import Loop
@@ -66,6 +67,8 @@ class Slots:
         self._released: set[Token] = set()
         self._released_lock = threading.Lock()
         self._asking: dict[Token, Run] = {}
+        # Waits for limits, by run and number; several may wait for what a run had.
+        self._occupying: dict[tuple[Token, int], list[LimitWait]] = {}
 
     # --- the I/O thread's side
 
@@ -104,6 +107,14 @@ class Slots:
         run = self._asking.pop(answer.token, None)
         if run is not None:
             run.releases.answered(answer)
+
+    def occupied(self, answer: Occupied) -> None:
+        """Tell a run what became of its wait for limits."""
+        key = ((answer.epoch, answer.number), answer.ask)
+        for wait in self._occupying.pop(key, ()):
+            # One that gave up hears nothing any more.
+            if wait.answer.set_running_or_notify_cancel():
+                wait.answer.set_result(answer)
 
     def ended(self, assignment: Assignment) -> None:
         """Forget a run that has handed back its outcome."""
@@ -148,6 +159,30 @@ class Slots:
     def withdraw(self, run: Run) -> None:
         """Let *run* wait no longer."""
         self._loop.post(self._loop.core.withdraw, run.token)
+
+    def occupy(self, run: Run, wait: LimitWait) -> None:
+        """Let *run* wait for limits."""
+        self._loop.post(self._occupy, run, wait)
+
+    def _occupy(self, run: Run, wait: LimitWait, now: float) -> None:
+        core = self._loop.core
+        self._occupying.setdefault((run.token, wait.number), []).append(wait)
+        core.occupying.ask(core.mailbox.held.get(run.token), run.token, wait.number, wait.limits)
+
+    def vacate(self, run: Run, number: int) -> None:
+        """Give back what *run* has of limits, or asked for, under *number*."""
+        self._loop.post(self._vacate, run, number)
+
+    def _vacate(self, run: Run, number: int, now: float) -> None:
+        self._loop.core.occupying.vacate(run.token, number)
+
+    def keep_limits(self, run: Run) -> None:
+        """Let *run* keep its limits when it releases next."""
+        self._loop.post(self._keep_limits, run)
+
+    def _keep_limits(self, run: Run, now: float) -> None:
+        if run.token in self._loop.core.mailbox.held:
+            self._loop.core.occupying.keep(run.token)
 
     def enter_again(self, run: Run) -> Resident | None:
         """Return the environment of *run*, loading it again when the core said so."""

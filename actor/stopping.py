@@ -8,6 +8,7 @@ from collections.abc import Callable
 from math import inf
 
 from actor.mailbox import Assignment, StopOrder
+from actor.occupying import Occupying
 from actor.outcomes import Outcomes, failure_timeout
 from actor.reacquiring import Reacquiring, Reply
 from wire.messages import Status, Token
@@ -19,6 +20,7 @@ class Stopping:
     __slots__ = (
         "_grace_s",
         "_note",
+        "_occupying",
         "_orders",
         "_outcomes",
         "_reacquiring",
@@ -31,11 +33,13 @@ class Stopping:
         self,
         grace_s: float,
         reacquiring: Reacquiring,
+        occupying: Occupying,
         outcomes: Outcomes,
         note: Callable[..., None],
     ) -> None:
         """Begin with nobody to stop; *grace_s* is left to a run that must end with its process."""
         self._reacquiring = reacquiring
+        self._occupying = occupying
         self._outcomes = outcomes
         self._note = note
         # When the process ends, for runs that must end and have not returned.
@@ -81,6 +85,7 @@ class Stopping:
         """Have a run told that nobody wants it; with *force* the process ends unless it returns."""
         assignment.is_stopped = True
         self._reacquiring.drop(assignment.token, Reply.CANCELED)
+        self._occupying.cancel(assignment.token)
         self._timeouts.pop(assignment.token, None)
         self._orders.append(StopOrder(assignment, force=force, reason=reason))
         if force:

@@ -298,7 +298,9 @@ class HostCore:
                 self._note("not_for_a_host", command=type(command).__name__)
 
     def _hello(self) -> HostHello:
-        return HostHello(self.incarnation, self.settings.name, self.pid, {}, self._attest())
+        settings = self.settings
+        attested = self._attest()
+        return HostHello(self.incarnation, settings.name, self.pid, settings.limits, attested)
 
     def _attest(self) -> list[Attested]:
         return [

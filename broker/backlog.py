@@ -18,9 +18,12 @@ import msgspec
 
 from broker.task import State, Task
 from wire.labels import Desire, affinity, satisfies_all
+from wire.limits import HOST_PREFIX
 from wire.messages import Call
 
 if TYPE_CHECKING:
+    from broker.limits import Limits
+    from broker.lines import LaneWaiter
     from broker.peers import Actor, Client
 
 # What one step of priority is worth, in tasks of the own flow that it goes ahead of.
@@ -48,13 +51,15 @@ class Flow:
 
 
 class Lane:
-    """The tasks of one client and priority under one shape, oldest first."""
+    """The tasks of one client and priority, with the same limits, under one shape, oldest first."""
 
-    __slots__ = ("client", "entry", "key", "queued", "tasks")
+    __slots__ = ("client", "entry", "key", "queued", "tasks", "waiter")
 
-    def __init__(self, client: "Client", key: tuple[int, int]) -> None:
+    def __init__(self, client: "Client", key: tuple[object, ...]) -> None:
         """Begin empty."""
         self.client = client
+        # Who waits for limits in the name of the lane.
+        self.waiter: LaneWaiter | None = None
         self.key = key
         self.tasks: deque[Task] = deque()
         # How many of the tasks are queued; the others are skipped when their turn comes.
@@ -78,17 +83,22 @@ class Shape:
         "fail_infeasible",
         "fits",
         "has_affinity",
+        "host_limits",
         "is_large",
         "is_plain",
         "lanes",
+        "limits",
         "may_wait_ahead",
         "plain",
         "slots",
         "typed",
     )
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, limits: "Limits | None" = None) -> None:
         """Take from *call* what matters for placement."""
+        # Who knows whether there is room, where the calls have limits; those of the actor's host.
+        self.limits = limits if call.limits else None
+        self.host_limits = host_limits(call)
         self.desires: list[Desire] = call.desires
         self.slots = call.slots
         # What one task costs: plain slots, and slots of other types.
@@ -103,7 +113,7 @@ class Shape:
         # A task that waits in a mailbox may be handed back, so what must never run twice does not
         # go there.
         self.may_wait_ahead = not (call.at_most_once or call.limits or call.slots)
-        self.lanes: dict[tuple[int, int], Lane] = {}
+        self.lanes: dict[tuple[object, ...], Lane] = {}
         # How many tasks are queued here, also those set aside.
         self.count = 0
         # Queued tasks that were REJECTed by every actor that could take them now.
@@ -124,6 +134,7 @@ class Shape:
                 environment,
                 call.at_most_once,
                 bool(call.limits),
+                host_limits(call),
                 call.fail_infeasible,
             )
         )
@@ -152,10 +163,14 @@ class Shape:
         """Queue *task* by its rank; one that *is_back* goes ahead of its equals."""
         assert task.state is State.QUEUED
         assert task.template
-        key = (id(task.client), task.template.call.priority)
+        key: tuple[object, ...] = (id(task.client), task.template.call.priority)
+        if self.limits is not None:
+            key = self.lane_key(task)
         lane = self.lanes.get(key)
         if lane is None:
             lane = self.lanes[key] = Lane(task.client, key)
+            if self.limits is not None:
+                lane.waiter = self.limits.waiter_of(self, lane, task.call.limits)
         tasks = lane.tasks
         self.count += 1
         lane.queued += 1
@@ -190,6 +205,9 @@ class Shape:
                 heappop(heap)
                 lane.entry = None
                 lane.client.parked.append((self, lane))
+            elif lane.waiter is not None and not lane.waiter.may_go(tasks[0]):
+                heappop(heap)
+                lane.entry = None
             else:
                 return tasks[0]
         return None
@@ -235,11 +253,14 @@ class Shape:
         if task in self.aside:
             self.aside.remove(task)
             return
-        lane = self.lanes[id(task.client), task.call.priority]
+        lane = self.lanes[self.lane_key(task)]
         lane.queued -= 1
         if not lane.queued:
             self._drop(lane)
-        elif len(lane.tasks) > LEFT_OUT_MIN + 2 * lane.queued:
+            return
+        if lane.waiter is not None:
+            self._ask_again(lane)
+        if len(lane.tasks) > LEFT_OUT_MIN + 2 * lane.queued:
             # Their turn may never come.
             kept = [one for one in lane.tasks if one.state is State.QUEUED and one is not task]
             lane.tasks = deque(kept)
@@ -251,11 +272,26 @@ class Shape:
         if task in self.aside:
             self.aside.remove(task)
             return
-        lane = self.lanes[id(task.client), task.call.priority]
+        lane = self.lanes[self.lane_key(task)]
         lane.tasks.remove(task)
         lane.queued -= 1
         if not lane.queued:
             self._drop(lane)
+        elif lane.waiter is not None:
+            self._ask_again(lane)
+
+    def lane_key(self, task: Task) -> tuple[object, ...]:
+        """Return under which key the lane of *task* stands."""
+        if self.limits is None:
+            return (id(task.client), task.call.priority)
+        return (id(task.client), task.call.priority, *sorted(task.call.limits.items()))
+
+    def _ask_again(self, lane: Lane) -> None:
+        """Let a lane that waits for limits say anew who is its first."""
+        assert lane.waiter is not None
+        if lane.waiter.number:
+            lane.waiter.limits.unpark(lane.waiter)
+            self._enter(lane)
 
     def _enter(self, lane: Lane) -> None:
         lane.entry = rank = lane.tasks[0].rank
@@ -271,6 +307,8 @@ class Shape:
 
     def _drop(self, lane: Lane) -> None:
         lane.entry = None
+        if lane.waiter is not None:
+            lane.waiter.limits.unpark(lane.waiter)
         lane.tasks.clear()
         del self.lanes[lane.key]
 
@@ -278,10 +316,12 @@ class Shape:
 class Backlog:
     """All shapes, the flows' clocks, and which shapes may have something to place."""
 
-    __slots__ = ("_flows", "_flows_max", "_shapes", "ready", "served", "waiting")
+    __slots__ = ("_flows", "_flows_max", "_shapes", "limits", "ready", "served", "waiting")
 
     def __init__(self) -> None:
         """Begin empty."""
+        # Set by the broker, which needs the backlog to make it.
+        self.limits: Limits | None = None
         # A shape lives as long as a template or a queued task uses it.
         self._shapes: WeakValueDictionary[bytes, Shape] = WeakValueDictionary()
         self._flows: dict[tuple[object, int], Flow] = {}
@@ -296,24 +336,35 @@ class Backlog:
         key = Shape.key(call)
         shape = self._shapes.get(key)
         if shape is None:
-            shape = Shape(call)
+            shape = Shape(call, self.limits)
             self._shapes[key] = shape
         return shape
 
     def rank(self, task: Task) -> None:
         """Give a new task its place in the order."""
         assert task.template
-        call = task.template.call
-        key = (call.fairness_key or task.client.incarnation, call.priority)
-        flow = self._flows.get(key)
-        if flow is None:
-            if len(self._flows) > self._flows_max:
-                self._flows = {k: f for k, f in self._flows.items() if f.rank > self.served}
-                self._flows_max = max(FLOWS_MIN, 2 * len(self._flows))
-            flow = self._flows[key] = Flow(call.priority)
+        call, limits = task.template.call, task.template.shape.limits
+        owner: object = call.fairness_key or task.client.incarnation
+        if limits is not None:
+            # Where the keys of a limit take turns, each has a flow of its own.
+            owner = limits.turns(call.limits) or owner
+        flow = self._flows.get((owner, call.priority)) or self._flow(owner, call.priority)
         rank = flow.rank if flow.rank > self.served else self.served  # noqa: FURB136 - max costs more.
         flow.rank = rank = rank + 1.0
         task.rank = rank - flow.head_start
+
+    def rank_of_ask(self, owner: object, priority: int) -> float:
+        """Return the place of a run that asks for limits beside the queued tasks of its client."""
+        flow = self._flows.get((owner, priority)) or self._flow(owner, priority)
+        flow.rank = max(flow.rank, self.served) + 1.0
+        return flow.rank - flow.head_start
+
+    def _flow(self, owner: object, priority: int) -> Flow:
+        if len(self._flows) > self._flows_max:
+            self._flows = {k: f for k, f in self._flows.items() if f.rank > self.served}
+            self._flows_max = max(FLOWS_MIN, 2 * len(self._flows))
+        flow = self._flows[owner, priority] = Flow(priority)
+        return flow
 
     def push(self, task: Task, *, is_back: bool = False) -> None:
         """Queue *task*; one that comes back keeps its rank."""
@@ -329,12 +380,27 @@ class Backlog:
     def remove(self, task: Task) -> None:
         """Take out a task that is adopted while it is queued."""
         assert task.template
-        task.template.shape.remove(task)
+        shape = task.template.shape
+        shape.remove(task)
+        if shape.limits is not None and shape.count:
+            self._look_again(shape)
 
     def forget(self, task: Task) -> None:
         """Count out a queued task that nobody wants; it is skipped when its turn comes."""
         assert task.template
-        task.template.shape.forget(task)
+        shape = task.template.shape
+        shape.forget(task)
+        if shape.limits is not None and shape.count:
+            self._look_again(shape)
+
+    def wake_lane(self, shape: Shape, lane: Lane) -> None:
+        """Let a lane take part again for whose first task the limits have room."""
+        shape.unpark(lane)
+        self._look_again(shape)
+
+    def _look_again(self, shape: Shape) -> None:
+        self.waiting.pop(shape, None)
+        self.ready[shape] = None
 
     def serve(self, task: Task) -> None:
         """Let the common clock follow the task that is placed now."""
@@ -410,4 +476,14 @@ class Backlog:
                 parked = any(
                     s is shape for lane in shape.lanes.values() for s, _ in lane.client.parked
                 )
+                parked |= any(lane.waiter and lane.waiter.number for lane in shape.lanes.values())
                 assert shape in self.ready or shape in self.waiting or parked
+
+
+def host_limits(call: Call) -> list[tuple[str, int]]:
+    """Return the limits of *call* that each host states for itself, without their prefix."""
+    return sorted(
+        (name.removeprefix(HOST_PREFIX), amount)
+        for name, amount in call.limits.items()
+        if name.startswith(HOST_PREFIX)
+    )

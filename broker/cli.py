@@ -16,14 +16,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
 
+import msgspec
 import zmq
 
 from broker.core import Broker
+from broker.defining import define
 from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoint
 from broker.journal import Durability, Journal, JournalError, NullJournal, SqliteJournal
 from broker.log import LOG_FORMATS, NoteLog, open_log
 from broker.loop import Loop, settle_garbage
 from broker.settings import Settings
+from wire.limits import Definition, read_definition
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
 STATUS_BAD_OPTION: Final = 2
@@ -77,9 +80,10 @@ def run(options: argparse.Namespace) -> int:
     # Nobody else may read the journal, or connect to the files of ipc endpoints.
     os.umask(0o077)
     context = zmq.Context()
+    journal = make_journal(options)
     loop = Loop(
         context,
-        make_journal(options),
+        journal,
         NoteLog(log),
         payload_bytes_max=options.settings.payload_bytes_max,
     )
@@ -90,7 +94,10 @@ def run(options: argparse.Namespace) -> int:
         # Stored before anybody can connect: two starts never share an epoch.
         epoch = loop.start_journal()
         bind_all(loop, options.bind)
+        stored = journal.stored
         core = Broker(options.settings, epoch=epoch, now=time.monotonic())
+        core.had_earlier = bool(stored.had_earlier)
+        set_limits(core, stored.limits, options.limit)
         log.info(
             "broker_ready",
             endpoints=loop.endpoints,
@@ -110,6 +117,14 @@ def run(options: argparse.Namespace) -> int:
             return STATUS_FAILED
     log.info("broker_stopped")
     return 0
+
+
+def set_limits(core: Broker, stored: Mapping[str, str], given: Sequence[Definition]) -> None:
+    """Define what the journal has, and what the command line says over it."""
+    for text in stored.values():
+        define(core, msgspec.json.decode(text, type=Definition), is_stored=True)
+    for definition in given:
+        define(core, definition)
 
 
 def bind_all(loop: Loop, endpoints: Sequence[str]) -> None:
@@ -167,6 +182,7 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> ar
     endpoints = options.bind or split(environment.get("WARMSLOT_BIND", "")) or [ENDPOINT_DEFAULT]
     options.bind = [read_endpoint(text, has_keys=False) for text in endpoints]
     options.settings = make_settings(options)
+    options.limit = read_limits(options.limit or split(environment.get("WARMSLOT_LIMIT", "")))
     return options
 
 
@@ -215,6 +231,13 @@ def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         type=choice(LOG_FORMATS),
         metavar="console|json",
         help="on standard error; default console",
+    )
+    parser.add_argument(
+        "--limit",
+        action="append",
+        metavar="NAME=N[:OPTION]...",
+        help="at most N at once of what asks for NAME; options: per-key, rate=10/s,"
+        " strategy=queue|round-robin|cancel-in-progress|cancel-newest; repeatable",
     )
     for name, field, what in TIMES:
         default = getattr(Settings(), field)
@@ -268,6 +291,17 @@ def make_settings(options: argparse.Namespace) -> Settings:
         if low >= high and not (upper == "--gil-grace" and low == high):
             raise Usage(f"{upper} ({high:g} s) must be longer than {lower} ({low:g} s)")
     return settings
+
+
+def read_limits(texts: Sequence[str]) -> list[Definition]:
+    """Return what `--limit` defines. Raises Usage."""
+    try:
+        found = [read_definition(text) for text in texts]
+    except ValueError as error:
+        raise Usage(str(error)) from None
+    if len({definition.name for definition in found}) < len(found):
+        raise Usage("--limit names a limit twice")
+    return found
 
 
 def state_folder(environment: Mapping[str, str]) -> Path:

@@ -15,9 +15,11 @@ from functools import partial
 from typing import Any, Final
 
 from broker import (
+    defining,
     explain,
     lifecycle,
     liveness,
+    occupancy,
     orders,
     placement,
     recall,
@@ -50,6 +52,7 @@ from wire.messages import (
     Function,
     HostBeat,
     LabelsChanged,
+    Occupy,
     Outcome,
     Query,
     Reacquire,
@@ -57,6 +60,7 @@ from wire.messages import (
     Release,
     Submit,
     Token,
+    Vacate,
     Who,
 )
 from wire.messages import (
@@ -94,6 +98,9 @@ class Broker:
         # Whom an actor is kept free for, since small tasks would starve it.
         self.reservation: placement.Reservation | None = None
         self.recalls = recall.Recalls()
+        self.had_earlier = False  # Whether runs of an earlier broker may go on.
+        self.limits = self.backlog.limits = occupancy.make_limits(self, now)
+        self.limited = self.limits.runs  # Empty where nobody uses limits.
         self.unclaimed: dict[Task, float] = {}
         self.held: dict[Task, None] = {}
         # Incarnations that can never come back: dead, or replaced under their name.
@@ -119,6 +126,7 @@ class Broker:
             TemplateMessage: self._template,
             Release: self._release,
             Reacquire: self._release,
+            **dict.fromkeys((Occupy, Vacate), partial(occupancy.heard, self)),
             Reject: self._reject,
             LabelsChanged: self._labels,
             Death: self._death,
@@ -197,6 +205,8 @@ class Broker:
     def committed(self, sequence: int, now: float) -> None:
         """Let go what waited for the journal to write everything up to *sequence*."""
         self.committed_sequence = max(self.committed_sequence, sequence)
+        if self.limits.answers:
+            defining.answer(self)
 
     def take_operations(self) -> tuple[int, list[tuple[Any, ...]]]:
         """Return what the journal shall write now, and the number that its commit will have."""
@@ -220,6 +230,8 @@ class Broker:
         """Place what can be placed, and return what is to be sent, in order."""
         if self.backlog.ready:
             placement.place(self, now)
+        if self.limits.stirred:
+            occupancy.settle(self, now)
         if self.recalls.due_at <= now:
             recall.look(self, now)
         # Frames of a new epoch leave only when its number is on disk.
@@ -346,6 +358,9 @@ class Broker:
         assert isinstance(session.peer, Client)
         if command.what in orders.COMMANDS:
             body = orders.order(self, command.what, command.argument)
+        elif command.what in defining.ORDERS:
+            defining.order(self, session, command, now)
+            return
         else:
             body = explain.answer(self, session.peer, command.what, command.argument, now)
         self.say(session, Answer(command.request, codec.encode(body)))
@@ -403,6 +418,8 @@ class Broker:
         task = self.tokens.get(token)
         if task is None or task.actor is not actor:
             session.outcome_acks_stale.append(token)
+            if self.limited:
+                occupancy.returned(self, actor, token)
             lifecycle.hurry(self, session, 0)
             return
         if not is_owned(task):
@@ -425,12 +442,16 @@ class Broker:
             task.is_released = False
         elif command.typed is None:
             task.is_released = True
+            if self.limited:
+                occupancy.release(self, command)
 
     def _reject(self, session: Session, command: Reject, own: Sequence[Any], now: float) -> None:
         actor = session.peer
         assert isinstance(actor, Actor)
         task = self.tokens.get((command.epoch, command.number))
         if task is None or task.actor is not actor or not is_owned(task):
+            if self.limited:
+                occupancy.returned(self, actor, (command.epoch, command.number))
             return
         if command.bars:
             if task.barred is None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import recall
+from broker import occupancy, recall
 from broker.peers import Actor, Client
 from broker.task import State, Task
 from wire.labels import Desire, satisfies
@@ -30,12 +30,14 @@ def answer(
                 "count": len(tasks),
                 "tasks": [describe_task(task, now) for task in tasks[:TASKS_LISTED_MAX]],
             }
+        case "limits":
+            return occupancy.describe(broker)
         case "explain":
             return explain(broker, client, argument, now)
         case _:
             return {
                 "error": f"unknown query {what!r}; known: status, actors, clients, tasks, explain,"
-                " drain, pause, resume"
+                " limits, drain, pause, resume, limit-set, limit-delete, limit-release"
             }
 
 
@@ -138,6 +140,9 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
                 a.name: missing(broker, task, a, now) for a in broker.actors.values()
             }
             reply["reason"] = reason_of(broker, task, reply["actors"])
+            if task.call.limits:
+                reason, reply["limits"] = occupancy.explain(broker, task)
+                reply["reason"] = reason or reply["reason"]
         case State.HELD:
             reply["reason"] = "the broker was started again and waits for actors that may run it"
         case State.ASSIGNED | State.UNCLAIMED_RUN:
@@ -189,6 +194,8 @@ def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
         return f"takes no work: {actor.closed}"
     if task.barred and actor in task.barred:
         return "rejected it"
+    if task.call.limits and (lacking := occupancy.lacking_on(broker, task, actor)):
+        return lacking
     assert task.template
     shape, credit = task.template.shape, actor.credit
     short = credit.lacks(shape)

@@ -32,12 +32,15 @@ ANNOUNCE_ENDPOINT: Final = "inproc://inside-broker"
 SCHEMA: Final = 1
 SCHEMA_STATEMENTS: Final = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, definition TEXT) WITHOUT ROWID",
 )
 
 # What the core may write: the name of an operation and the statement for its fields. Each can be
 # repeated without harm. Whatever else is to be kept gets its own line here and its table above.
 OPERATIONS: Final[Mapping[str, str]] = {
     "epoch": "UPDATE meta SET value = max(value, ?) WHERE key = 'epoch'",
+    "limit-set": "INSERT OR REPLACE INTO limits VALUES (?, ?)",
+    "limit-delete": "DELETE FROM limits WHERE name = ?",
 }
 
 # A transaction takes what waits, up to this: the first of a flood does not wait for the last.
@@ -84,8 +87,20 @@ class JournalError(Exception):
     """The journal cannot be used; the message says why and what to do."""
 
 
+class Stored(Struct):
+    """What an earlier broker left behind."""
+
+    # Whether there was one; None where nobody can tell.
+    had_earlier: bool | None = None
+    # Definitions of limits, in JSON, by name.
+    limits: dict[str, str] = {}
+
+
 class Journal(Protocol):
     """What the loop needs of a journal."""
+
+    # Read by `start`.
+    stored: Stored
 
     def start(self, announcer: "zmq.Socket[bytes]") -> int:
         """Return the epoch of this start, stored. *announcer* is the journal's until `close`."""
@@ -102,6 +117,7 @@ class NullJournal:
 
     def __init__(self, *, clock_ms: Callable[[], int] | None = None) -> None:
         self._clock_ms = clock_ms or wall_clock_ms
+        self.stored = Stored()
 
     def start(self, announcer: "zmq.Socket[bytes]") -> int:
         """Return the milliseconds of the clock."""
@@ -133,6 +149,7 @@ class SqliteJournal:
         self._operations = operations
         self._statements = statements
         self._clock_ms = clock_ms or wall_clock_ms
+        self.stored = Stored()
         self._lock: int | None = None
         self._queue: queue.SimpleQueue[tuple[int, Operations] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
@@ -180,6 +197,7 @@ class SqliteJournal:
             return
         with contextlib.closing(connection):
             try:
+                self.stored = read_stored(connection)
                 epoch = next_epoch(connection, self._clock_ms())
             except sqlite3.Error as error:
                 started.set_exception(JournalError(f"journal in {self._folder}: {error}"))
@@ -266,6 +284,13 @@ def commit(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def read_stored(connection: sqlite3.Connection) -> Stored:
+    """Read what an earlier broker left behind."""
+    had_earlier = connection.execute("SELECT 1 FROM meta WHERE key = 'epoch'").fetchone()
+    limits = connection.execute("SELECT name, definition FROM limits ORDER BY name").fetchall()
+    return Stored(had_earlier is not None, dict(limits))
 
 
 def next_epoch(connection: sqlite3.Connection, clock_ms: int) -> int:

@@ -101,6 +101,8 @@ def stop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> N
     epoch, number = task.token
     if not task.is_finished:
         broker.say(task.actor.session, Stop(epoch, number, force, reason))
+        if broker.limited:
+            broker.limits.stopped(task.token)
 
 
 def forget(broker: "Broker", task: Task) -> None:
@@ -148,6 +150,8 @@ def detach(broker: "Broker", task: Task) -> None:
     """Take the current assignment from *task*, if it has one."""
     token = task.token
     if token is not None:
+        if broker.limited:
+            broker.limits.end(token)
         del broker.tokens[token]
         if task.actor is not None:
             task.actor.assigned.pop(token, None)
@@ -188,6 +192,8 @@ def settle(broker: "Broker", task: Task, ending: Ending) -> None:
     task.state = state = TRANSITIONS[task.state, Event.SETTLE]
     task.ending = ending
     task.children = None
+    if broker.limited and task.token is not None:
+        broker.limits.end(task.token)
     unload(task)
     if state is State.ENDED:
         deliver(broker, task)

@@ -6,7 +6,7 @@ every deadline first.
 
 from typing import TYPE_CHECKING
 
-from broker import lifecycle, recovery
+from broker import lifecycle, occupancy, recovery
 from broker.peers import Actor, Client, Host
 from wire.messages import Beat, Kill, Token
 
@@ -26,6 +26,7 @@ def deadline(broker: "Broker") -> float:
 def look_at(broker: "Broker") -> float:
     """Return when the clocks are to be looked at."""
     due = broker.ticked_at + broker.settings.heartbeat_s / LOOKS_PER_HEARTBEAT
+    due = min(due, broker.limits.deadline())
     if broker.window_ends_at is not None:
         due = min(due, broker.window_ends_at)
     return due
@@ -41,10 +42,12 @@ def tick(broker: "Broker", now: float) -> None:
     broker.ticked_at = now
     if broker.window_ends_at is not None and now >= broker.window_ends_at:
         recovery.end_window(broker)
+    occupancy.tick(broker, now)
     if now >= broker.beat_at:
         broker.beat_at = now + broker.settings.heartbeat_s
         for session in broker.sessions.values():
             broker.say(session, Beat())
+        broker.limits.sweep()
     for actor in list(broker.actors.values()):
         judge_actor(broker, actor, now)
     for host in list(broker.hosts.values()):
@@ -79,6 +82,7 @@ def forgive(broker: "Broker", stall: float, now: float) -> None:
             client.gone_at = min(now, client.gone_at + stall)
     if broker.window_ends_at is not None:
         broker.window_ends_at += stall
+    broker.limits.started_at += stall
     broker.unclaimed = {task: until + stall for task, until in broker.unclaimed.items()}
 
 
@@ -158,6 +162,8 @@ def lose(
         if task.token == token:
             burns = "loss" if started is None else started.get(token)
             lifecycle.requeue(broker, task, reason, burns=burns)
+    if broker.limited:
+        broker.limits.forget_actor(actor)
 
 
 def lose_host(broker: "Broker", host: Host, now: float) -> None:

@@ -10,7 +10,7 @@ what it needs.
 
 from typing import TYPE_CHECKING
 
-from broker import lifecycle
+from broker import lifecycle, occupancy
 from broker.backlog import Shape
 from broker.peers import Actor
 from broker.task import TRANSITIONS, Event, State, Task
@@ -45,9 +45,10 @@ class Reservation:
         return actor is self.actor and task is not self.task and self.task.rank <= task.rank
 
 
-def place(broker: "Broker", now: float) -> None:  # noqa: ARG001 - deadlines will want it.
+def place(broker: "Broker", now: float) -> None:
     """Assign until no task finds an actor."""
     backlog, actors = broker.backlog, broker.open_actors
+    broker.limits.now = now
     if broker.reservation is not None and not broker.reservation.holds:
         broker.reservation = None
         backlog.wake()
@@ -60,6 +61,8 @@ def place(broker: "Broker", now: float) -> None:  # noqa: ARG001 - deadlines wil
                 del backlog.ready[shape]
             backlog.serve(task)
             assign(broker, task, actor)
+            if shape.limits is not None:
+                occupancy.take(broker, task)
             if not (actor.credit.available or actor.credit.has_typed):
                 actors.pop(actor, None)
             if broker.reservation is not None and broker.reservation.task is task:
@@ -129,6 +132,8 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
         if weight is None or not credit.covers(shape, kept):
             continue
         if task.barred and is_barred(task, actor):
+            continue
+        if shape.host_limits and not broker.limits.has_host_room(shape, task, actor.host):
             continue
         if is_alone:
             return actor

@@ -7,7 +7,7 @@ token wins, an outcome beats a run; what nobody can want is stopped.
 
 from typing import TYPE_CHECKING
 
-from broker import lifecycle
+from broker import lifecycle, occupancy
 from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
 from wire.errors import Code
@@ -38,6 +38,7 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
             known.is_released = item.held == "released"
             if item.held == "waiting":
                 broker.recalls.ahead[actor] = None
+    occupancy.greet(broker, actor, hello, now)
     broker.backlog.wake()
 
 
@@ -157,6 +158,7 @@ def drop_unclaimed(broker: "Broker", now: float) -> None:
 def check(broker: "Broker") -> None:
     """Assert every invariant of the broker's state."""
     broker.backlog.check()
+    occupancy.check(broker)
     for token, task in broker.tokens.items():
         assert task.token == token
         assert task.state is not State.QUEUED

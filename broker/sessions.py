@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import lifecycle, liveness, orders, recovery, spans
+from broker import lifecycle, liveness, occupancy, orders, recovery, spans
 from broker.peers import Actor, Client, Host, Session
 from broker.task import State, Template
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import validate_desire
+from wire.limits import check_amounts
 from wire.messages import (
     ActorHello,
     Call,
@@ -39,6 +40,8 @@ def open_session(  # noqa: PLR0917
     except RemoteProtocolError as error:
         broker.bad(rid, error, now)
         return
+    if 0 < frame.epoch != broker.epoch:
+        broker.had_earlier = True
     if frame.epoch > broker.epoch:
         for session in list(broker.sessions.values()):
             broker.close(session, now)
@@ -73,6 +76,7 @@ def open_session(  # noqa: PLR0917
             orders.repeat(broker, peer)
         case HostHello(), Host():
             peer.greet(hello, now)
+            occupancy.greet_host(broker, peer)
         case _:
             raise AssertionError(hello)
     broker.say_outside(rid, frame.session, welcome(broker, missing, now))
@@ -190,6 +194,7 @@ def join_template(broker: "Broker", session: Session, call: Call) -> Template:
     try:
         for desire in call.desires:
             validate_desire(desire)
+        check_amounts(call.limits)
     except ValueError as error:
         raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
     if any(amount < 1 for amount in call.slots.values()):

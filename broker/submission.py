@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broker import lifecycle
+from broker import lifecycle, occupancy
 from broker.peers import Client, Session, is_owned
 from broker.task import TRIES_MAX, Event, State, Task
 from wire.errors import Code, RemoteProtocolError
@@ -46,16 +46,19 @@ def submit(
     task.size = len(command.body) + (sum(map(len, own)) if own else 0)
     client.task_bytes += task.size
     if task.state is State.QUEUED:
-        enter(broker, task, command)
+        enter(broker, task, command, now)
     else:
         broker.unclaimed.pop(task)
         task.move(Event.CLAIM)
+        if template.shape.limits is not None:
+            occupancy.join(broker, task)
         if task.state is State.ENDED:
             lifecycle.deliver(broker, task)
 
 
-def enter(broker: "Broker", task: Task, command: Submit) -> None:
+def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
     """Queue a new task, or say at once why not."""
+    assert task.template
     if task.size > broker.settings.payload_bytes_max:
         lifecycle.end(
             broker,
@@ -71,6 +74,8 @@ def enter(broker: "Broker", task: Task, command: Submit) -> None:
             Code.PARENT_GONE,
             "the task that submitted this one was given to another actor",
         )
+    elif task.template.shape.limits is not None and not occupancy.admit(broker, task, now):
+        return
     elif command.again and broker.window_ends_at is not None:
         task.state = State.HELD
         broker.held[task] = None

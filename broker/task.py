@@ -191,6 +191,11 @@ class Task:
         assert self.template is not UNSET
         return self.template.call
 
+    @property
+    def is_over(self) -> bool:
+        """Tell whether it needs nothing any more."""
+        return self.state is State.ENDED or self.state is State.FORGOTTEN
+
     def remember(self, what: str) -> None:
         """Note *what* went wrong, for the history of a poison task."""
         if self.history is None:

@@ -5,6 +5,7 @@ from sdk.cluster import LocalCluster
 from sdk.environment import Environment, ReusePolicy
 from sdk.errors import (
     ActorLost,
+    BadOption,
     BrokerUnreachable,
     ClientClosed,
     Conflict,
@@ -37,6 +38,7 @@ from wire.labels import Comparator
 __all__ = [
     "ActorLost",
     "AsyncClient",
+    "BadOption",
     "BrokerUnreachable",
     "Client",
     "ClientClosed",

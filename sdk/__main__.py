@@ -6,17 +6,18 @@ answer with 1.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from sdk.client import Client
 from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
 from sdk.errors import WarmslotError
+from sdk.limits import add_limit_actions, show_limits
+from sdk.table import cell, holdings, pairs, print_json, print_rows
 
 STATUS_FAILED: Final = 1
 STATUS_BAD_OPTION: Final = 2
@@ -87,6 +88,8 @@ def parser() -> Parser:
             )
         if name in ("explain", "cancel"):
             command.add_argument("task", metavar="TASK", help="a task's id, as `tasks` shows it")
+        if name == "limits":
+            add_limit_actions(command, add_common)
         if name == "cancel":
             command.add_argument(
                 "--force", action="store_true", help="end its process when it does not return"
@@ -222,47 +225,13 @@ COMMANDS: Final[dict[str, tuple[Callable[[Client, argparse.Namespace], int], str
     "actors": (show_actors, "the actors, what they offer and what they hold"),
     "tasks": (show_tasks, "the tasks that the broker holds"),
     "clients": (show_clients, "the clients that the broker knows"),
+    "limits": (show_limits, "what tasks share, who holds it; and set, delete, release"),
     "explain": (show_explain, "why a task is where it is"),
     "pause": (show_order, "let actors take no new work; what they run goes on"),
     "resume": (show_order, "let actors take work again"),
     "drain": (show_order, "let actors finish what they run, and leave"),
     "cancel": (show_cancel, "give up a task (not supported yet)"),
 }
-
-
-def print_json(answer: dict[str, Any], options: argparse.Namespace) -> bool:
-    """Print *answer* as it came when that was asked for, and tell whether it was."""
-    if options.json:
-        print(json.dumps(answer, indent=2, default=str))
-    return bool(options.json)
-
-
-def print_rows(titles: list[str], rows: list[list[str]]) -> None:
-    """Print a table with columns as wide as they must be."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    for row in [titles, *rows]:
-        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
-        print(line.rstrip())
-
-
-def holdings(holding: list[dict[str, Any]]) -> str:
-    """Count what an actor holds, and what of it runs without its slot."""
-    released = sum(item.get("state") == "released" for item in holding)
-    return f"{len(holding)} ({released} released)" if released else str(len(holding))
-
-
-def pairs(mapping: dict[str, Any]) -> str:
-    """Write a mapping as key=value pairs."""
-    return " ".join(f"{key}={cell(value)}" for key, value in mapping.items())
-
-
-def cell(value: Any) -> str:
-    """Write one value for a table."""
-    if isinstance(value, dict):
-        return pairs(value)
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def release() -> str:

@@ -13,6 +13,8 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self
 
+import msgspec
+
 from sdk.arguments import dump_arguments, futures_in, with_results
 from sdk.call import Plan
 from sdk.connection import (
@@ -25,6 +27,7 @@ from sdk.connection import (
 from sdk.future import TaskFuture
 from sdk.options import NO_OPTIONS, Desired, Options
 from sdk.plan import Planned, plan_for, split_keywords
+from wire.limits import Definition, Strategy, check_definition, read_rate, read_strategy
 from wire.messages import Token
 from wire.payload import Dumped
 
@@ -195,11 +198,57 @@ class Client:
     def query(
         self, what: str, argument: str = "", timeout: float | None = QUERY_TIMEOUT_S
     ) -> dict[str, Any]:
-        """Ask the broker: actors, clients, explain, status or tasks (protocol.md section 7.8).
+        """Ask the broker: actors, clients, explain, limits, status, tasks (protocol.md 7.8).
 
         Raises TimeoutError, and WarmslotError for what it cannot answer.
         """
         return self._connection.query(what, argument, timeout)
+
+    def limits(self, timeout: float | None = QUERY_TIMEOUT_S) -> list[dict[str, Any]]:
+        """Return every limit: name, maximum, and its keys with who holds them and how many wait.
+
+        Those that hosts state for their actors are called "host:NAME" and have the host's name.
+        """
+        limits: list[dict[str, Any]] = self.query("limits", timeout=timeout)["limits"]
+        return limits
+
+    def set_limit(
+        self,
+        name: str,
+        maximum: int,
+        *,
+        per_key: bool = False,
+        rate: str | None = None,
+        strategy: str = Strategy.QUEUE,
+        timeout: float | None = QUERY_TIMEOUT_S,
+    ) -> None:
+        """Let at most *maximum* at once have the limit *name*; of each key where it is *per_key*.
+
+        *rate*, as "10/s" or "600/min": what was taken comes back with time, and not with the end of
+        its holder. *strategy*: "queue", "round-robin", "cancel-in-progress" or "cancel-newest".
+        A limit that is there is changed; who holds more than there is now keeps it. Returns when it
+        is in the broker's journal. Raises ValueError for what makes no sense.
+        """
+        definition = Definition(
+            name=name,
+            maximum=maximum,
+            per_key=per_key,
+            rate=None if rate is None else read_rate(rate),
+            strategy=read_strategy(strategy),
+        )
+        check_definition(definition)
+        self._order("limit-set", msgspec.json.encode(definition).decode(), timeout)
+
+    def delete_limit(self, name: str, timeout: float | None = QUERY_TIMEOUT_S) -> None:
+        """Delete a limit. Tasks that wait for it end with LimitUnknown; those that run go on."""
+        self._order("limit-delete", name, timeout)
+
+    def release_limit(self, holder: str, timeout: float | None = QUERY_TIMEOUT_S) -> None:
+        """Take back by force what a *holder* has, as `limits` names it; its task goes on."""
+        self._order("limit-release", holder, timeout)
+
+    def _order(self, what: str, argument: str, timeout: float | None) -> None:
+        self._connection.query(what, argument, timeout)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until the broker has every call that was submitted; False when the time is over."""

@@ -31,7 +31,7 @@ ERROR_LINES_MAX: Final = 20
 # How many short tasks wait in an actor beyond its slots: as many as help.
 AUTO: Final = "auto"
 # What an actor can be told here, and the option of `python -m actor` that says it.
-SPECIFICATION: Final = ("slots", "labels", "prefetch", "replicas", "name")
+SPECIFICATION: Final = ("slots", "labels", "prefetch", "replicas", "name", "limits")
 # sun_path has 108 octets on Linux and 104 on macOS.
 IPC_PATH_MAX: Final = 100
 
@@ -44,11 +44,12 @@ class LocalCluster:
     """A broker with *actors* actors of *slots* slots each, which offer *labels*.
 
     `LocalCluster(actors=[dict(slots=2, labels={"memory": 512}), dict(slots=1)])` makes unlike ones;
-    a dict may have slots, labels, prefetch, replicas and name. Slots of other types stand in a
-    mapping: `slots={"slot": 4, "io": 16, "gpu": ["0", "1"]}`, names for units. *prefetch* is how
-    many short tasks may wait in an actor beyond its slots, "auto" or a number. Returns when all are
-    ready, within *timeout* seconds; raises ClusterFailed with what the processes wrote when they
-    are not.
+    a dict may have slots, labels, prefetch, replicas, name and limits, which are those of its host:
+    `dict(limits={"gpu": 2})`. *limits* are the broker's, as `--limit` takes them:
+    `limits=["db=10", "api=2:per-key"]`. Slots of other types stand in a mapping:
+    `slots={"slot": 4, "io": 16, "gpu": ["0", "1"]}`, names for units. *prefetch* is how many short
+    tasks may wait in an actor beyond its slots, "auto" or a number. Returns when all are ready,
+    within *timeout* seconds; raises ClusterFailed with what the processes wrote when they are not.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class LocalCluster:
         labels: Mapping[str, Any] | None = None,
         *,
         prefetch: int | str = AUTO,
+        limits: Iterable[str] = (),
         timeout: float = START_TIMEOUT_S,
     ) -> None:
         """Start everything and wait until it is ready."""
         self._hosts = read_actors(actors, slots=slots, labels=labels, prefetch=prefetch)
+        self._limits = [f"--limit={limit}" for limit in limits]
         self._pid = os.getpid()
         self._clients: list[Client] = []
         self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
@@ -130,7 +133,7 @@ class LocalCluster:
 
     def _start(self, timeout: float) -> None:
         deadline = monotonic() + timeout
-        self._spawn("broker", "broker", "--bind", self._endpoint, "--no-journal")
+        self._spawn("broker", "broker", "--bind", self._endpoint, "--no-journal", *self._limits)
         expected: set[str] = set()
         for host in self._hosts:
             name = str(host["name"])
@@ -258,6 +261,8 @@ def options_of(host: Mapping[str, Any]) -> list[str]:
         # A trailing comma makes a name of a single number.
         amount = units if isinstance(units, int) else "".join(f"{name}," for name in units)
         options += ["--slot", f"{kind}={amount}"]
+    for limit, maximum in host.get("limits", {}).items():
+        options += ["--limit", f"{limit}={maximum}"]
     labels: Labels = host["labels"]
     for key, value in labels.items():
         for one in value if isinstance(value, list) else [value]:

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from sdk.code import Captured, capture, version_of
-from sdk.options import read_desires
+from sdk.options import read_desires, read_limits
 from wire.labels import Desire, Labels, validate_key, validate_value
 from wire.messages import Environment as EnvironmentMessage
 from wire.payload import dump_code
@@ -115,6 +115,8 @@ class Environment(metaclass=EnvironmentType):
     labels: ClassVar[Mapping[str, Any]] = {}
     # What an actor must offer to get one.
     desired_labels: ClassVar[Mapping[str, Any]] = {}
+    # What each task in it takes of limits, as the option *limits* says.
+    limits: ClassVar[Mapping[str, int]] = {}
     # By default a digest of the code; say a string to decide yourself when the old copies are
     # stale.
     version: ClassVar[str | None] = None
@@ -134,6 +136,8 @@ class Environment(metaclass=EnvironmentType):
             read_labels(cls)
         if "desired_labels" in own:
             read_desires(own["desired_labels"])
+        if "limits" in own:
+            read_limits(own["limits"])
 
     def enter(self) -> Any:
         """Load; may take parameters, and may be async."""
@@ -225,6 +229,11 @@ class Specification:
     def desires(self) -> dict[str, Desire]:
         """Return what an actor must offer, by label."""
         return read_desires(type.__getattribute__(self._cls, "desired_labels"))
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Return what each task in it takes of limits."""
+        return read_limits(type.__getattribute__(self._cls, "limits"))
 
     @property
     def key(self) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from wire.payload import RemoteTraceback, load_exception
 
 __all__ = [
     "ActorLost",
+    "BadOption",
     "BrokerUnreachable",
     "ClientClosed",
     "Conflict",
@@ -119,6 +120,10 @@ class LimitUnknown(WarmslotError):
     """No limit has this name."""
 
 
+class BadOption(WarmslotError, ValueError):
+    """An option can never be met, such as more of a limit than its maximum."""
+
+
 class Conflict(WarmslotError):
     """Something else has this name or key already."""
 
@@ -166,6 +171,7 @@ CLASSES: Final[dict[str, type[WarmslotError]]] = {
     Code.PAYLOAD_TOO_LARGE: PayloadTooLarge,
     Code.PARENT_GONE: ParentGone,
     Code.LIMIT_UNKNOWN: LimitUnknown,
+    Code.BAD_OPTION: BadOption,
     Code.CONFLICT: Conflict,
     Code.DEADLOCK: Deadlock,
     Code.SERIALIZATION: SerializationError,

@@ -18,6 +18,7 @@ from wire.labels import (
     LabelValue,
     validate_desire,
 )
+from wire.limits import check_amounts
 
 PRIORITY_MAX: Final = 10
 NAME_LENGTH_MAX: Final = 256
@@ -27,6 +28,7 @@ SUPPORTED: Final = (
     "desired_labels",
     "environment",
     "slots",
+    "limits",
     "priority",
     "fairness_key",
     "timeout",
@@ -36,7 +38,6 @@ SUPPORTED: Final = (
     "metadata",
 )
 NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
-    "limits": (None, {}),
     "sticky": (None,),
     "retries": (None, 0),
     "retry_backoff": (None,),
@@ -136,6 +137,14 @@ def read_slots(slots: Any) -> dict[str, int]:
     return {} if amounts == {"slot": 1} else dict(amounts)
 
 
+def read_limits(limits: Any) -> dict[str, int]:
+    """Read the option *limits*: a mapping from the name of a limit, also with a key, to amount."""
+    if not isinstance(limits, Mapping) or not all(isinstance(name, str) for name in limits):
+        raise TypeError(f"limits must be a mapping from name to int, got {limits!r}")
+    check_amounts(limits)
+    return dict(limits)
+
+
 def read_metadata(metadata: Any) -> dict[str, str | int | float | bool | None]:
     """Read the option *metadata*: a mapping from string to plain values."""
     if not isinstance(metadata, Mapping):
@@ -186,6 +195,7 @@ READERS: Final = {
     "desired_labels": read_desires,
     "environment": read_environment,
     "slots": read_slots,
+    "limits": read_limits,
     "priority": read_priority,
     "fairness_key": read_name,
     "timeout": read_timeout,
@@ -223,12 +233,13 @@ class Options:
         return cls(chosen)
 
     def over(self, base: "Options") -> "Options":
-        """Lay these options over *base*; desired labels are laid over one another key by key."""
+        """Lay these options over *base*; labels and limits are laid over one another key by key."""
         if not base.chosen:
             return self
         chosen = base.chosen | self.chosen
-        if "desired_labels" in base.chosen and "desired_labels" in self.chosen:
-            chosen["desired_labels"] = base.chosen["desired_labels"] | self.chosen["desired_labels"]
+        for name in ("desired_labels", "limits"):
+            if name in base.chosen and name in self.chosen:
+                chosen[name] = base.chosen[name] | self.chosen[name]
         return Options(chosen)
 
     def __eq__(self, other: object) -> bool:

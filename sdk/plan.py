@@ -99,6 +99,7 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         environment=specification.message(environment) if specification and environment else None,
         desires=list(desires.values()),
         slots=chosen.get("slots", {}),
+        limits=({} if specification is None else specification.limits) | chosen.get("limits", {}),
         priority=chosen.get("priority", 0),
         fairness_key=chosen.get("fairness_key", ""),
         timeout_s=chosen.get("timeout"),

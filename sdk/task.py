@@ -77,6 +77,10 @@ class ReleasedSlot(AbstractContextManager[None], AbstractAsyncContextManager[Non
     """A block in which a task runs without its slot: `with` in a thread, `async with` elsewhere."""
 
 
+class HeldLimit(AbstractContextManager[None], AbstractAsyncContextManager[None]):
+    """A block in which a task has a limit: `with` in a thread, `async with` elsewhere."""
+
+
 class TaskContext(ABC):
     """The task that runs here, as `current_task()` returns it."""
 
@@ -142,18 +146,35 @@ class TaskContext(ABC):
         """
 
     @abstractmethod
-    def release_slot(self, slots: Mapping[str, int] | None = None) -> bool:
+    def release_slot(
+        self, slots: Mapping[str, int] | None = None, *, keep_limits: bool = False
+    ) -> bool:
         """Give back the slot and the turn in the environment, and run on; False the second time.
 
-        The task stays owned: it dies with the actor and is then run again or failed like any other.
-        With *slots*, a mapping from slot type to amount, only that is given back, and the turn is
-        kept; of units with names those at the end. Raises ReleasedLimit when too many tasks of the
-        actor run without their slots (`--released-max`), ValueError for more than it asked for.
+        The limits that it took at scheduling go along, unless *keep_limits*. The task stays owned:
+        it dies with the actor and is then run again or failed like any other. With *slots*, a
+        mapping from slot type to amount, only that is given back, and turn and limits are kept; of
+        units with names those at the end. Raises ReleasedLimit when too many tasks of the actor run
+        without their slots (`--released-max`), ValueError for more than it asked for.
+        """
+
+    @abstractmethod
+    def limit(self, name: str, occupy: int = 1, timeout: float | None = None) -> HeldLimit:
+        """Return a block that holds *occupy* of a limit: `with task.limit("db"):`, or `async with`.
+
+        *name* is a limit of the broker ("db", "api[customer-7]") or of this machine ("host:gpu").
+        The block waits for it, in line with the tasks that wait at scheduling, and gives it back
+        at its end; so does the end of the run, or its death. Entering it raises the built-in
+        TimeoutError after *timeout* seconds, TaskCanceled when the task is canceled, LimitUnknown
+        for a name that nobody set, ValueError for more than the maximum, and RuntimeError for
+        `with` on the event loop.
         """
 
     @abstractmethod
     def reacquire_slot(self, timeout: float | None = None) -> None:
         """Wait until the task has all its slots and its turn again; at once when it has them.
+
+        It has the limits again that it took at scheduling, once there is room for them.
 
         It goes ahead of all tasks that have not started, in the order of asking. Its environment is
         loaded again when it had to leave meanwhile, so take it anew from `environment`. After

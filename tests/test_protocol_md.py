@@ -26,6 +26,7 @@ from wire.messages import (
     Failure,
     Frame,
     Held,
+    HeldLimits,
     Holding,
     Kept,
     PeerCommand,
@@ -100,6 +101,7 @@ def test_every_field_that_is_explained_is_one(message):
     [
         ("5", "protocol", Frame),
         ("7.2", "client, task, token, held", Holding),
+        ("7.2", "ask", HeldLimits),
         ("7.2", "client, task, token\\]", Kept),
         ("7.3", "incarnation", Attested),
         ("7.16", "incarnation", Attested),

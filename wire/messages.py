@@ -6,7 +6,7 @@ than types: limits are checked in `wire.codec`, and what a peer may say stands i
 """
 
 from enum import StrEnum
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, TypeVar, get_args
 
 from msgspec import Meta, Struct
 
@@ -83,6 +83,14 @@ class Call(Part, frozen=True):
     fail_infeasible: bool = False
 
 
+class HeldLimits(Part, frozen=True):
+    """What a run has of limits, or waits for; *ask* is 0 for those taken at scheduling."""
+
+    ask: int
+    limits: dict[str, int]
+    has_it: bool
+
+
 class Holding(Part, frozen=True):
     """An assignment that an actor holds, in its inventory."""
 
@@ -90,6 +98,7 @@ class Holding(Part, frozen=True):
     task: int
     token: Token
     held: Held
+    limits: list[HeldLimits] = []
 
 
 class Kept(Part, frozen=True):
@@ -214,6 +223,7 @@ class Release(Struct, frozen=True, array_like=True, tag="release"):
     epoch: int
     number: int
     typed: dict[str, int] | None = None
+    keep_limits: bool = False
 
 
 class Reacquire(Struct, frozen=True, array_like=True, tag="reacquire"):
@@ -221,6 +231,23 @@ class Reacquire(Struct, frozen=True, array_like=True, tag="reacquire"):
 
     epoch: int
     number: int
+
+
+class Occupy(Struct, frozen=True, array_like=True, tag="occupy"):
+    """A run wants limits, all of them or none."""
+
+    epoch: int
+    number: int
+    ask: int
+    limits: dict[str, int]
+
+
+class Vacate(Struct, frozen=True, array_like=True, tag="vacate"):
+    """A run gives limits back, or wants them no more; without *ask* all that it has."""
+
+    epoch: int
+    number: int
+    ask: int | None = None
 
 
 class Reject(Struct, frozen=True, array_like=True, tag="reject"):
@@ -311,6 +338,16 @@ class Stop(Struct, frozen=True, array_like=True, tag="stop"):
     reason: str = ""
 
 
+class Occupied(Struct, frozen=True, array_like=True, tag="occupied"):
+    """The run has the limits of its *ask*, or with a *code* never will."""
+
+    epoch: int
+    number: int
+    ask: int
+    code: str = ""
+    message: str = ""
+
+
 class OutcomeAck(Struct, frozen=True, array_like=True, tag="outcome-ack"):
     accepted: list[Token]
     stale: list[Token] = []
@@ -369,6 +406,8 @@ ActorCommand = (
     | Outcome
     | Release
     | Reacquire
+    | Occupy
+    | Vacate
     | Reject
     | LabelsChanged
     | ActorBeat
@@ -376,27 +415,7 @@ ActorCommand = (
     | Bye
 )
 HostCommand = HostHello | HostBeat | Death | Beat | Bye
-PeerCommand = (
-    ClientHello
-    | ActorHello
-    | HostHello
-    | Function
-    | Template
-    | Submit
-    | Cancel
-    | Query
-    | Credit
-    | Outcome
-    | Release
-    | Reacquire
-    | Reject
-    | LabelsChanged
-    | ActorBeat
-    | HostBeat
-    | Death
-    | Beat
-    | Bye
-)
+PeerCommand = ClientCommand | ActorCommand | HostCommand
 BrokerCommand = (
     Welcome
     | Who
@@ -405,6 +424,7 @@ BrokerCommand = (
     | Template
     | Assign
     | Stop
+    | Occupied
     | OutcomeAck
     | Result
     | Requeued
@@ -418,12 +438,10 @@ BrokerCommand = (
 )
 
 # Section 13: which role may say what in an open session, and what it is told.
-MAY_SAY = {
-    Role.CLIENT: frozenset({Function, Template, Submit, Cancel, Query, Beat, Bye}),
-    Role.ACTOR: frozenset(
-        {Credit, Outcome, Release, Reacquire, Reject, LabelsChanged, ActorBeat, Beat, Bye},
-    ),
-    Role.HOST: frozenset({HostBeat, Death, Beat, Bye}),
+MAY_SAY: dict[Role, frozenset[type]] = {
+    Role.CLIENT: frozenset(get_args(ClientCommand)) - {ClientHello},
+    Role.ACTOR: frozenset(get_args(ActorCommand)) - {ActorHello},
+    Role.HOST: frozenset(get_args(HostCommand)) - {HostHello},
 }
 IS_TOLD = {
     Role.CLIENT: frozenset({Result, Requeued, Answer, Error, Beat, ByeAck}),
@@ -433,6 +451,7 @@ IS_TOLD = {
             Template,
             Assign,
             Stop,
+            Occupied,
             OutcomeAck,
             Drain,
             Recall,

@@ -91,7 +91,12 @@ def test_the_weight_of_a_required_desire_warns_unless_required_is_said():
         ({"retries": 3}, ValueError, "retries=3 is not supported yet"),
         ({"durable": True}, ValueError, "not supported yet"),
         ({"sticky": "k"}, ValueError, "not supported yet"),
-        ({"limits": {"db": 1}}, ValueError, "not supported yet"),
+        ({"limits": {"db": 0}}, ValueError, "at least 1"),
+        ({"limits": {"d b": 1}}, ValueError, "not the name of a limit"),
+        ({"limits": {"db[]": 1}}, ValueError, "a key has 1 to"),
+        ({"limits": {"host:gpu[a]": 1}}, ValueError, "has no keys"),
+        ({"limits": {1: 1}}, TypeError, "mapping from name"),
+        ({"limits": "db"}, TypeError, "mapping from name"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(options, error, text):

@@ -12,16 +12,29 @@ from unittest.mock import patch
 
 import msgspec
 
+from actor import core as actor_core
 from actor import starting
 from actor.core import ActorCore
 from actor.mailbox import Mailbox
+from actor.occupying import Occupying
 from actor.outcomes import Outcomes
 from actor.prefetch import Prefetch
 from actor.returns import Returns
 from actor.standing import Standing
-from broker import lifecycle, liveness, placement, recall, recovery, sessions, spans, submission
+from broker import (
+    lifecycle,
+    liveness,
+    occupancy,
+    placement,
+    recall,
+    recovery,
+    sessions,
+    spans,
+    submission,
+)
 from broker.core import Broker
 from broker.credit import CreditAccount
+from broker.limits import Limits
 from broker.peers import is_owned
 from broker.task import Ending
 from sdk.core import ClientCore
@@ -462,6 +475,101 @@ def who_is_resumed_stays_closed() -> Any:
     return both(check, swap(ActorCore, "pause", make))
 
 
+# --- limits
+
+
+def there_is_always_room() -> Any:
+    """Let everybody have every limit."""
+    return swap(Limits, "blocking", lambda _: lambda self, waiter, rank: None)
+
+
+def half_of_it_is_taken() -> Any:
+    """Take the first of several limits only."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, *rest: Any, is_adopted: bool = False) -> None:
+            original(self, *rest[:-1], rest[-1][:1], is_adopted=is_adopted)
+
+        return mutated
+
+    return swap(Limits, "take", make)
+
+
+def the_end_gives_nothing_back() -> Any:
+    """Keep what a run held when it has ended."""
+    return swap(Limits, "end", lambda _: lambda self, token: None)
+
+
+def nobody_is_told_of_room() -> Any:
+    """Forget those in line when somebody gives back."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, name: str) -> None:
+            original(self, name)
+            self.stirred.pop(name, None)
+
+        return mutated
+
+    return swap(Limits, "touch", make)
+
+
+def the_line_is_passed() -> Any:
+    """Leave the place in line behind when the first of it is woken and lacks something else."""
+    return swap(Limits, "park", lambda _: lambda self, waiter, rank, blocked: None)
+
+
+def a_new_broker_lets_in_at_once() -> Any:
+    """Let tasks have limits before it is known who holds them."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, now: float) -> Any:
+            limits = original(broker, now)
+            limits.open()
+            return limits
+
+        return mutated
+
+    return swap(occupancy, "make_limits", make)
+
+
+def an_inventory_names_no_limits() -> Any:
+    """Leave limits out of what an actor says that its runs have."""
+
+    def make(original: Any) -> Any:
+        def mutated(core: Any) -> Any:
+            hello = original(core)
+            bare = [msgspec.structs.replace(item, limits=[]) for item in hello.holding]
+            return msgspec.structs.replace(hello, holding=bare)
+
+        return mutated
+
+    return swap(actor_core, "make_hello", make)
+
+
+def a_dead_actor_keeps_what_it_had() -> Any:
+    """Keep what the stopped runs of an actor hold that is lost."""
+    return swap(Limits, "forget_actor", lambda _: lambda self, actor: None)
+
+
+def a_stopped_run_is_never_over() -> Any:
+    """Do not say that a run has returned that nobody wanted."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, assignment: Any) -> None:
+            was, assignment.is_stopped = assignment.is_stopped, False
+            original(self, assignment)
+            assignment.is_stopped = was
+
+        return mutated
+
+    return swap(Occupying, "ended", make)
+
+
+def a_release_keeps_the_limits() -> Any:
+    """Let a released run hold on to what the actor thinks it gave back."""
+    return swap(occupancy, "release", lambda _: lambda broker, command: None)
+
+
 @contextmanager
 def both(*patches: Any) -> Iterator[None]:
     """Plant several patches that make one bug."""
@@ -480,6 +588,8 @@ DEAF = ROOMY.but(
 AHEAD = BUSY.but(prefetch=3, replicas=3, at_most_once=0.0, hang=0.3, run_s=1.0, tasks=20)
 PAUSES = BUSY.but(prefetch=2, faults={"pause": 2.0, "resume": 1.0, "broker_kill": 0.3}, down_s=0.5)
 CROSSING = AHEAD.but(run_s=0.1, hang=0.1, delay_s=0.03, delay_max_s=0.09, pause_s=0.04, tasks=60)
+LIMITED = BUSY.but(limit=0.8, ask=0.5, slots=3, at_most_once=0.0, force=0.0)
+LIMITED_RESTARTS = LIMITED.but(faults={"broker_kill": 1.0}, down_s=0.5, run_s=3.0)
 WITH_ONCE = {"at_most_once": 0.5}
 MUTANTS = [
     Mutant(f.__name__, profile, f)
@@ -517,6 +627,16 @@ MUTANTS = [
         (a_pause_ends_with_its_session, PAUSES),
         (a_paused_actor_grants, PAUSES),
         (who_is_resumed_stays_closed, PAUSES),
+        (there_is_always_room, LIMITED),
+        (half_of_it_is_taken, LIMITED),
+        (the_end_gives_nothing_back, LIMITED),
+        (nobody_is_told_of_room, LIMITED),
+        (the_line_is_passed, LIMITED),
+        (a_new_broker_lets_in_at_once, LIMITED_RESTARTS),
+        (an_inventory_names_no_limits, LIMITED_RESTARTS.but(run_s=20.0, fault=0.01, pause_s=0.6)),
+        (a_dead_actor_keeps_what_it_had, LIMITED.but(faults={"actor_kill": 1.0}, cancel=0.4)),
+        (a_stopped_run_is_never_over, LIMITED.but(cancel=0.4)),
+        (a_release_keeps_the_limits, LIMITED.but(release=0.8, reacquire=True)),
     )
 ]
 

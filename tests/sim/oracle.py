@@ -167,6 +167,9 @@ class Oracle:
                 assert record.call.at_most_once, record.name
             case Code.PARENT_GONE:
                 assert record.has_parent, record.name
+            case Code.CANCELED:
+                # By a newer task with the same key.
+                assert "c[x]" in record.call.limits, record.name
             case Code.POISON_TASK:
                 assert len(record.starts) >= 3 or not self.world.profile.is_deadly, record.name
             case _:
@@ -190,6 +193,25 @@ class Oracle:
             for other, known in idle
             if other is not actor and is_place_for(waiting, other, known, broker.core)
         }
+
+    def check_limits(self) -> None:
+        """Count who runs with a limit; never more than there is, also after a restart.
+
+        Where a lease can end while its run goes on nobody can promise that.
+        """
+        if not self.world.profile.is_gentle:
+            return
+        sums: dict[str, int] = {}
+        for actor in self.world.actors:
+            for run in actor.runs.values() if actor.is_alive else ():
+                if run.is_told_to_stop or run.assignment.is_stopped:
+                    continue
+                for held in actor.core.occupying.inventory(run.assignment):
+                    for name, amount in held.limits.items() if held.has_it else ():
+                        key = f"{name} of {actor.host.name}" if name[:5] == "host:" else name
+                        sums[key] = sums.get(key, 0) + amount
+        for name, amount in sums.items():
+            assert amount <= (2 if name == "b" else 1), f"{amount} at once with limit {name}"
 
     def open_tasks(self) -> list[TaskRecord]:
         """Return what is still waited for."""

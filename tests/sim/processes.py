@@ -17,12 +17,14 @@ from actor.settings import Settings as ActorSettings
 from actor.starting import start_next
 from actor.supervision import HostCore, Phase, Ward
 from broker.core import Broker
+from broker.defining import define
 from broker.settings import Settings as BrokerSettings
 from sdk.core import ClientCore
 from sdk.core import Settings as ClientSettings
 from tests.sim.network import Message, Wire, packed
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.errors import Code, RemoteProtocolError
+from wire.limits import read_definition
 from wire.messages import Assign, Held, Status, Token
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 # How often a run is followed by the next at once.
 FOLLOWS = 0.5
+# What every broker is told of limits, and what runs ask for from inside.
+LIMITS = ("a=1", "b=2", "k=1:per-key", "c=1:per-key:strategy=cancel-in-progress")
+ASKED = ("a", "b", "k[x]", "host:gpu")
 TELLS_FINISHED = "finished" in inspect.signature(HostCore.died).parameters
 
 
@@ -144,6 +149,9 @@ class BrokerProcess(Process):
             window_tasks=profile.window_tasks, window_bytes=profile.window_bytes
         )
         self.core = Broker(settings, epoch=epoch, now=world.now)
+        self.core.had_earlier = world.has_journal and world.had_broker
+        for text in LIMITS:
+            define(self.core, read_definition(text), is_stored=True)
 
     def turn(self, now: float) -> None:
         """As broker.loop: receive, tick when it is time, send until nobody is unreachable."""
@@ -200,13 +208,7 @@ class BrokerProcess(Process):
 class Run:
     """A task that runs in an actor process."""
 
-    __slots__ = (
-        "assignment",
-        "began",
-        "is_released",
-        "is_told_to_stop",
-        "task",
-    )
+    __slots__ = ("asked", "assignment", "began", "is_released", "is_told_to_stop", "task")
 
     def __init__(self, assignment: Assignment, task: Any, now: float) -> None:
         """Begin holding a slot."""
@@ -214,6 +216,8 @@ class Run:
         self.assignment = assignment
         self.task = task
         self.is_released = False
+        # How often it asked for limits from inside.
+        self.asked = 0
         self.is_told_to_stop = False
 
 
@@ -273,6 +277,8 @@ class ActorProcess(Process):
             self._stop(order.assignment.token)
         for answer in core.take_answers():
             self._answered(answer.token, answer.reply)
+        for told in core.occupying.take_answers():
+            self._occupied((told.epoch, told.number), told.ask, told.code)
         for frame, payloads in core.flush(now):
             if not self.send(frame, payloads):
                 core.broken(now)
@@ -343,6 +349,8 @@ class ActorProcess(Process):
         task = world.oracle.started(self, assignment)
         run = self.runs[token] = Run(assignment, task, world.now)
         self.board[token] = False
+        if assignment.recipe.call.limits:
+            world.oracle.check_limits()
         world.note("STARTS", self, task.name, token)
         environment = assignment.recipe.call.environment
         rng = world.rng
@@ -377,6 +385,8 @@ class ActorProcess(Process):
             self.later(length * rng.random(), lambda: self._release(run))
         if not world.is_healing and chance() < profile.child:
             self.later(length * rng.random(), lambda: self._submit_child(run))
+        if profile.ask and chance() < profile.ask:
+            self.later(length * rng.random(), lambda: self._ask(run))
         status = Status.FAILURE if chance() < profile.fail else Status.RESULT
         self.later(length, lambda: self._finish(run, status))
 
@@ -407,11 +417,32 @@ class ActorProcess(Process):
         if run is not None and reply is Reply.GRANTED:
             assert run.is_released
             run.is_released = False
+            limits = run.assignment.recipe.call.limits
+            if limits:
+                # As a reacquiring task does: the slots first, then what it had of limits.
+                self.core.occupying.ask(run.assignment, token, 0, limits)
+                self.wake_at(self.world.now)
             if run.assignment.loads:
                 environment = run.assignment.recipe.call.environment
                 assert environment is not None
                 self.core.environment_changed(environment.id, "warm", self.world.now)
                 self.wake_at(self.world.now)
+
+    def _ask(self, run: Run) -> None:
+        """Ask for a limit from inside, for a while."""
+        if self._is_running(run):
+            run.asked += 1
+            number, token = run.asked, run.assignment.token
+            wanted = {self.world.rng.choice(ASKED): 1}
+            self.world.note("asks", self, token, number, wanted)
+            self.core.occupying.ask(run.assignment, token, number, wanted)
+            delay = self.world.rng.uniform(0.0, 1.0)
+            self.later(delay, lambda: self.core.occupying.vacate(token, number))
+
+    def _occupied(self, token: Token, number: int, code: str) -> None:
+        self.world.note("is told", self, token, number, code or "has it")
+        assert code in ("", "canceled", "ended", "withdrawn"), code
+        self.world.oracle.check_limits()
 
     def _submit_child(self, run: Run) -> None:
         if self._is_running(run):
@@ -470,7 +501,10 @@ class HostProcess(Process):
         super().__init__(world, name)
         self.incarnation = world.rng.getrandbits(62)
         settings = HostSettings(
-            name=name, replicas=world.profile.replicas, slots=world.profile.slots
+            name=name,
+            replicas=world.profile.replicas,
+            slots=world.profile.slots,
+            limits={"gpu": 1},
         )
         self.core = HostCore(settings, incarnation=self.incarnation, pid=1, now=world.now)
         self.actors: dict[int, ActorProcess] = {}

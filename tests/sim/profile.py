@@ -75,6 +75,9 @@ class Profile:
     label: float = 0.2
     environment: float = 0.2
     child: float = 0.05
+    # Of a task: that it takes limits when it is assigned, or asks for some while it runs.
+    limit: float = 0.0
+    ask: float = 0.0
     payload: float = 0.1
     window_tasks: int = 100_000
     window_bytes: int = 2**28
@@ -144,4 +147,6 @@ def draw(rng: Random) -> Profile:
         child=rng.choice((0.0, 0.1)) if style >= 0.25 else 0.0,
         window_tasks=rng.choice((4, 100_000, 100_000)),
         window_bytes=rng.choice((64, 2**28, 2**28)),
+        limit=rng.choice((0.0, 0.0, 0.5)),
+        ask=rng.choice((0.0, 0.0, 0.5)),
     )

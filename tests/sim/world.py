@@ -35,6 +35,17 @@ HEAL_LOOK_S = 0.5
 # What waits while another actor is idle must be on its way after so many looks.
 STRANDED_LOOKS = 2
 CODE = Code(b"f" * 16, b"function")
+LIMITED = (
+    {"a": 1},
+    {"b": 1},
+    {"b": 2},
+    {"a": 1, "b": 1},
+    {"k[x]": 1, "b": 1},
+    {"k[y]": 1},
+    {"host:gpu": 1},
+    {"host:gpu": 1, "a": 1},
+    {"c[x]": 1},
+)
 BLOB = Code(b"e" * 16, b"environment")
 
 
@@ -51,6 +62,7 @@ class World:
         self.is_healing = False
         self.history: deque[tuple[Any, ...]] = deque(maxlen=HISTORY_LENGTH)
         self.stored_epoch = 0
+        self.had_broker = False
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
         self._at_once = 0
@@ -169,6 +181,9 @@ class World:
         plans.append(("once", Plan(Call("once", CODE.hash, at_most_once=True), [CODE])))
         plans.append(("label", Plan(Call("large", CODE.hash, desires=[large]), [CODE])))
         plans.append(("label", Plan(Call("liked", CODE.hash, desires=[liked]), [CODE])))
+        for number, limits in enumerate(LIMITED):
+            call = Call(f"limited{number}", CODE.hash, limits=limits)
+            plans.append(("limit", Plan(call, [CODE])))
         for number, concurrency in ((0, 1), (1, 2)):
             environment = Environment(f"id{number}", f"Env{number}", BLOB.hash, {}, concurrency)
             call = Call(f"method{number}", b"", "predict", environment)
@@ -180,6 +195,8 @@ class World:
         kind = "plain"
         if chance() < profile.at_most_once:
             kind = "once"
+        elif profile.limit and chance() < profile.limit:
+            kind = "limit"
         elif chance() < profile.label:
             kind = "label"
         elif chance() < profile.environment:
@@ -240,6 +257,7 @@ class World:
         epoch = max(stored + 1, clock)
         self.stored_epoch = epoch
         self.broker = BrokerProcess(self, self.next_epoch(epoch))
+        self.had_broker = True
         self.note("STARTS", self.broker, f"epoch {epoch}")
         self.broker.wake_at(self.now)
 
@@ -488,6 +506,8 @@ class World:
         core = broker.core
         kept = {name: len(getattr(core, name)) for name in ("tokens", "unclaimed", "held")}
         found += [f"broker.{name}: {count}" for name, count in kept.items() if count]
+        if core.limits.keys or core.limits.runs:
+            found.append(f"limits are held or waited for: {list(core.limits.keys)}")
         if core.backlog.count or any(client.tasks for client in core.clients.values()):
             found.append("the broker has tasks")
         living = {actor.incarnation for actor in self.actors if actor.is_alive}

@@ -1,0 +1,135 @@
+"""What an operator changes of limits: set, delete, release (protocol.md section 9.5).
+
+The rule that must not be broken: an order that is to last is answered when it is on disk.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from broker import lifecycle
+from broker.occupancy import RELEASED, refusal, say_occupied
+from broker.peers import Session
+from broker.task import State
+from wire import codec
+from wire.limits import Definition, base_of, check_definition
+from wire.messages import Answer, Query, Token
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+HOLDER_PARTS: Final = 3
+ORDERS: Final = frozenset({"limit-set", "limit-delete", "limit-release"})
+
+
+def order(broker: "Broker", session: Session, command: Query, now: float) -> None:
+    """Do what an operator wants; the answer comes when it is on disk."""
+    broker.limits.now = now
+    try:
+        obey(broker, command)
+    except (ValueError, msgspec.MsgspecError) as error:
+        broker.say(session, Answer(command.request, codec.encode({"error": str(error)})))
+        return
+    answer = Answer(command.request, codec.encode({"done": command.what}))
+    if broker.sequence > broker.committed_sequence:
+        broker.limits.answers.append((broker.sequence, session, answer))
+    else:
+        broker.say(session, answer)
+
+
+def obey(broker: "Broker", command: Query) -> None:
+    """Do it. Raises ValueError for what makes no sense."""
+    match command.what:
+        case "limit-set":
+            definition = msgspec.json.decode(command.argument, type=Definition)
+            check_definition(definition)
+            define(broker, definition)
+        case "limit-delete":
+            undefine(broker, command.argument)
+        case _:
+            force(broker, command.argument)
+
+
+def answer(broker: "Broker") -> None:
+    """Say the answers to orders that are on disk by now."""
+    waiting = broker.limits.answers
+    broker.limits.answers = [one for one in waiting if one[0] > broker.committed_sequence]
+    for sequence, session, message in waiting:
+        if sequence <= broker.committed_sequence and not session.is_closing:
+            broker.say(session, message)
+
+
+def define(broker: "Broker", definition: Definition, *, is_stored: bool = False) -> None:
+    """Set a limit, also one that is there: who holds more than there is now keeps it."""
+    limits = broker.limits
+    former = limits.definitions.get(definition.name)
+    if former == definition:
+        return
+    if former is not None and (former.per_key, former.rate) != (
+        definition.per_key,
+        definition.rate,
+    ):
+        busy = [name for name in limits.keys if base_of(name)[0] == definition.name]
+        if any(limits.keys[name].holders for name in busy):
+            raise ValueError(
+                f"limit {definition.name} is held: whether it is per key, and its rate, can only"
+                " be changed when nobody holds it"
+            )
+    limits.definitions[definition.name] = definition
+    if not is_stored:
+        write(broker, "limit-set", definition.name, msgspec.json.encode(definition).decode())
+        broker.note("limit_set", limit=definition.name, maximum=definition.maximum)
+    review(broker, definition.name)
+
+
+def undefine(broker: "Broker", name: str) -> None:
+    """Delete a limit; who waits for it is told, who holds it goes on."""
+    if broker.limits.definitions.pop(name, None) is None:
+        raise ValueError(f"no limit is called {name!r}")
+    write(broker, "limit-delete", name)
+    broker.note("limit_deleted", limit=name)
+    review(broker, name)
+
+
+def write(broker: "Broker", *operation: str) -> None:
+    broker.sequence += 1
+    broker.operations.append(operation)
+
+
+def review(broker: "Broker", base: str) -> None:
+    """Tell those that wait for a limit that is another one now, and let go who can."""
+    limits = broker.limits
+    for client in list(broker.clients.values()):
+        for task in list(client.tasks.values()):
+            if task.state is not State.QUEUED or not task.call.limits:
+                continue
+            names = [name for name in task.call.limits if base_of(name)[0] == base]
+            refused = refusal(broker, task.call.limits, None) if names else None
+            if refused is not None:
+                broker.backlog.remove(task)
+                lifecycle.end(broker, task, *refused)
+    for run in list(limits.runs.values()):
+        for number, waiter in list(run.asks.items()):
+            wanted = {name: n for name, n in waiter.wants if base_of(name)[0] == base}
+            refused = refusal(broker, wanted, run.actor) if wanted else None
+            if refused is not None:
+                limits.vacate(run.token, number)
+                say_occupied(broker, run, number, *refused)
+    for name in [name for name in limits.keys if base_of(name)[0] == base]:
+        limits.touch(name)
+
+
+def force(broker: "Broker", text: str) -> None:
+    """Take back one holder's share, as `describe_key` names it; its run goes on."""
+    parts = text.split(".")
+    if not all(part.isascii() and part.isdigit() for part in parts) or len(parts) != HOLDER_PARTS:
+        raise ValueError(f"{text!r} is no holder, as `limits list` shows them")
+    epoch, number, asked = map(int, parts)
+    token: Token = (epoch, number)
+    run = broker.limits.runs.get(token)
+    if run is None or asked not in run.rows:
+        raise ValueError(f"{text} holds nothing")
+    broker.note("limit_released", task=run.task.name, limits=dict(run.rows[asked]))
+    broker.limits.vacate(token, asked)
+    # It must not say in its next HELLO that it has it.
+    say_occupied(broker, run, asked, RELEASED, "an operator took it back")

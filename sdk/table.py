@@ -1,0 +1,46 @@
+"""How the command line prints what the broker answers."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def say(text: str) -> None:
+    """Write a line to standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def print_json(answer: dict[str, Any], options: argparse.Namespace) -> bool:
+    """Print *answer* as it came when that was asked for, and tell whether it was."""
+    if options.json:
+        say(json.dumps(answer, indent=2, default=str))
+    return bool(options.json)
+
+
+def print_rows(titles: list[str], rows: list[list[str]]) -> None:
+    """Print a table with columns as wide as they must be."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in [titles, *rows]:
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        say(line.rstrip())
+
+
+def holdings(holding: list[dict[str, Any]]) -> str:
+    """Count what an actor holds, and what of it runs without its slot."""
+    released = sum(item.get("state") == "released" for item in holding)
+    return f"{len(holding)} ({released} released)" if released else str(len(holding))
+
+
+def pairs(mapping: dict[str, Any]) -> str:
+    """Write a mapping as key=value pairs."""
+    return " ".join(f"{key}={cell(value)}" for key, value in mapping.items())
+
+
+def cell(value: Any) -> str:
+    """Write one value for a table."""
+    if isinstance(value, dict):
+        return pairs(value)
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,132 @@
+"""Names of limits, and what a limit is: shared by all who set, ask for or grant them.
+
+`db` is a limit of the broker, `api[customer-7]` the key `customer-7` of one that is set per key,
+`host:gpu` one that each machine states for its own actors.
+"""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from math import isfinite
+from typing import Final
+
+from msgspec import Struct
+
+NAME_LENGTH_MAX: Final = 64
+KEY_LENGTH_MAX: Final = 256
+AMOUNT_MAX: Final = 2**31 - 1
+HOST_PREFIX: Final = "host:"
+
+_BASE: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.\-/]*[A-Za-z0-9_])?")
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(?:(\d+(?:\.\d+)?))?(s|min|h)")
+_UNIT_S: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+class Strategy(StrEnum):
+    """What happens when a limit is full."""
+
+    QUEUE = "queue"  # wait, in the order of the backlog
+    ROUND_ROBIN = "round-robin"  # wait; the keys take turns
+    CANCEL_IN_PROGRESS = "cancel-in-progress"  # the newest cancels the oldest
+    CANCEL_NEWEST = "cancel-newest"  # the newest is canceled
+
+
+class Definition(Struct, frozen=True, kw_only=True):
+    """What somebody set: at most *maximum* at once, of each key where it is *per_key*.
+
+    With a *rate*, what was taken comes back with time, so much a second, and not with the end of
+    its holder.
+    """
+
+    name: str
+    maximum: int
+    per_key: bool = False
+    rate: float | None = None
+    strategy: Strategy = Strategy.QUEUE
+
+
+def base_of(name: str) -> tuple[str, str | None]:
+    """Return the limit's own name, and the key in brackets or None."""
+    if name.endswith("]") and "[" in name:
+        base, _, key = name[:-1].partition("[")
+        return base, key
+    return name, None
+
+
+def check_base(name: str) -> None:
+    """Raise ValueError for what cannot be the name of a limit."""
+    if not _BASE.fullmatch(name) or len(name) > NAME_LENGTH_MAX:
+        raise ValueError(
+            f"{name!r} is not the name of a limit: letters, digits and _ . - / between them,"
+            f" at most {NAME_LENGTH_MAX}"
+        )
+
+
+def check_definition(definition: Definition) -> None:
+    """Raise ValueError for a limit that makes no sense."""
+    check_base(definition.name)
+    if not 0 < definition.maximum <= AMOUNT_MAX:
+        raise ValueError(f"limit {definition.name}: {definition.maximum} is not at least 1")
+    rate = definition.rate
+    if rate is not None and not (rate > 0 and isfinite(rate)):
+        raise ValueError(f"limit {definition.name}: the rate {rate} is not above 0")
+    if rate is not None and definition.strategy not in (Strategy.QUEUE, Strategy.ROUND_ROBIN):
+        raise ValueError(
+            f"limit {definition.name}: with a rate nothing is given back by canceling,"
+            f" so the strategy {definition.strategy} makes no sense"
+        )
+
+
+def check_amounts(limits: Mapping[str, int]) -> None:
+    """Raise ValueError unless *limits* maps names, also with a key or of a host, to amounts."""
+    for name, amount in limits.items():
+        base, key = base_of(name)
+        check_base(base.removeprefix(HOST_PREFIX))
+        if key is not None and (not 0 < len(key) <= KEY_LENGTH_MAX or not key.isprintable()):
+            raise ValueError(f"limit {name!r}: a key has 1 to {KEY_LENGTH_MAX} printable letters")
+        if key is not None and base.startswith(HOST_PREFIX):
+            raise ValueError(f"limit {name!r}: a limit of a host has no keys")
+        if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
+            raise ValueError(f"limit {name!r}: {amount!r} is not an amount of at least 1")
+
+
+def read_rate(text: str) -> float:
+    """Read `10/s`, `600/min`, `5/2s` or `100/h` as so much a second."""
+    found = _RATE.fullmatch(text.replace(" ", ""))
+    if not found or not float(found[1]) or (found[2] is not None and not float(found[2])):
+        raise ValueError(f"{text!r} is not a rate, as in 10/s, 600/min or 100/h")
+    return float(found[1]) / (float(found[2] or 1) * _UNIT_S[found[3]])
+
+
+def read_definition(text: str) -> Definition:
+    """Read `db=10` or `api=2:per-key:rate=10/s:strategy=cancel-newest`. Raises ValueError."""
+    name, separator, rest = text.partition("=")
+    number, *options = rest.split(":")
+    if not separator or not (number.isascii() and number.isdigit()):
+        raise ValueError(f"limit {text!r} is not NAME=N, as in db=10 or api=2:per-key")
+    per_key, rate, strategy = False, None, Strategy.QUEUE
+    for option in options:
+        what, _, value = option.partition("=")
+        if option == "per-key":
+            per_key = True
+        elif what == "rate":
+            rate = read_rate(value)
+        elif what == "strategy":
+            strategy = read_strategy(value)
+        else:
+            raise ValueError(
+                f"limit {text!r}: {option!r} is not per-key, rate=10/s or strategy=NAME"
+            )
+    definition = Definition(
+        name=name, maximum=int(number), per_key=per_key, rate=rate, strategy=strategy
+    )
+    check_definition(definition)
+    return definition
+
+
+def read_strategy(text: str) -> Strategy:
+    """Read the name of a strategy. Raises ValueError."""
+    try:
+        return Strategy(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no strategy; there are {', '.join(Strategy)}") from None
