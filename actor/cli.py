@@ -22,6 +22,7 @@ from wire.limits import HOST_PREFIX, check_amounts
 EXIT_BAD_OPTION: Final = 2
 SLOTS_MAX: Final = 10_000
 AUTO: Final = "auto"
+OFF: Final = "off"
 SCHEMES: Final = ("tcp://", "ipc://", "inproc://")
 
 
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         replicas=options.replicas,
         prefetch=options.prefetch,
         environments_max=options.environments_max,
+        memory_high=options.memory_high,
         drain_timeout_s=options.drain_timeout,
         log_format=options.log_format,
     )
@@ -149,6 +151,14 @@ def add_capacity(parser: Parser) -> None:
         default=read("PREFETCH", AUTO),
         help="short tasks that may wait in an actor beyond its slots, to save each a round trip;"
         " auto: as many as help, none while runs are long (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--memory-high",
+        metavar="SHARE|off",
+        type=share,
+        default=read("MEMORY_HIGH", "0.95"),
+        help="over this share of the memory of the machine, or of the cgroup where that is less,"
+        " actors take no new work until some is free again (default: %(default)s)",
     )
     parser.add_argument(
         "--slot",
@@ -266,6 +276,19 @@ class Whole:
 def ahead(text: str) -> int | None:
     """Read how many tasks may wait ahead; None for auto."""
     return None if text == AUTO else Whole(0, SLOTS_MAX)(text)
+
+
+def share(text: str) -> float | None:
+    """Read a share of a whole; None for off."""
+    if text == OFF:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and up to 1, or off")
+    return value
 
 
 def seconds(text: str) -> float:

@@ -84,7 +84,7 @@ class ActorCore:
         self.labels: Labels = dict(settings.labels)
         self.labels_version = 1
         self.is_draining = False
-        self.standing = Standing()
+        self.standing = Standing(settings.memory_high)
         # Why the process has to end although something runs.
         self.exit_reason = ""
         self._upserted: Labels = {}
@@ -311,6 +311,13 @@ class ActorCore:
         self.now = now
         self.standing.is_paused = paused
         self._reconsider()
+
+    def press(self, share: float, of: str, now: float) -> None:
+        """Take no new work while *share* of the memory of a machine or cgroup is too much."""
+        self.now = now
+        if self.standing.pressure.look(share, of):
+            self._note("memory", high=self.standing.pressure.is_high, used=round(share, 3), of=of)
+            self._reconsider()
 
     def flush(self, now: float) -> list[Outgoing]:
         """Return what is to be sent now, in order."""

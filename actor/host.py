@@ -239,6 +239,7 @@ def launch_of(settings: HostSettings, ward: Ward, host: int, incarnation: int) -
             released_max=settings.released_max,
             prefetch=settings.prefetch,
             environments_max=settings.environments_max,
+            memory_high=settings.memory_high,
         ),
         broker=settings.broker,
         incarnation=incarnation,

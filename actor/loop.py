@@ -30,7 +30,7 @@ from actor.connection import LINGER_MS, connect
 from actor.context import Run
 from actor.core import ActorCore, Note, Outgoing
 from actor.mailbox import Assignment, Buffer, Payloads
-from actor.platform import Waker
+from actor.platform import MemoryGauge, Waker
 from actor.settings import Launch
 from actor.slot import Slots
 from actor.starting import start_next
@@ -54,6 +54,8 @@ GATHER_S: Final = 0.001
 RUN_S_SHARE: Final = 0.2
 NOBLOCK: Final = 1
 POLLIN: Final = 1
+# How often the memory is looked at; the turn of a heartbeat comes about as often.
+MEASURE_S: Final = 1.0
 # Heartbeats and leases are whole seconds, so nobody sleeps longer than this for nothing.
 POLL_MAX_S: Final = 60.0
 QUIET: Final = frozenset({"welcome", "rejected"})
@@ -82,6 +84,9 @@ class Loop:
         self._watched: list[tuple[Any, int]] = [(self._socket, POLLIN), (waker.fd, POLLIN)]
         self._socket_only: list[tuple[Any, int]] = [(self._socket, POLLIN)]
         self._flush_by = 0.0
+        self._memory = MemoryGauge()
+        # When it is looked at next.
+        self._measure_at = 0.0 if launch.core.memory_high is not None else inf
         # Who holds it leads.
         self._leading = threading.Lock()
         # Since when the leader runs a task itself, so that the lead is free; 0 when it does not.
@@ -294,6 +299,8 @@ class Loop:
         core = self.core
         now = time.monotonic()
         core.tick(now)
+        if now >= self._measure_at:
+            self._measure(now)
         if self._must_drain and not core.is_draining:
             core.drain(now, self.launch.drain_timeout_s)
         if can_receive:
@@ -330,6 +337,15 @@ class Loop:
         if notes:
             self._log(notes)
         return here
+
+    def _measure(self, now: float) -> None:
+        """Tell the core how much memory is used, where that can be told."""
+        memory = self._memory.read()
+        if memory is None:
+            self._measure_at = inf
+        else:
+            self._measure_at = now + MEASURE_S
+            self.core.press(memory.used_share, memory.of, now)
 
     def _start(self, starts: list[Assignment]) -> Run | None:
         """Start what the core says, the last in this thread where no slot is left after it."""

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -23,6 +23,14 @@ PR_SET_PDEATHSIG: Final = 1
 EXIT_PARENT_DIED: Final = 75
 # With the id of a process, as the kernel and clock_getcpuclockid() put them together.
 CPUCLOCK_SCHED: Final = 2
+# The limit, what is used, and what stands before the names in memory.stat.
+CGROUP_1: Final = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+CGROUP_2: Final = ("memory.max", "memory.current", "")
+CGROUP_UNLIMITED: Final = 2**60
+MEM_TOTAL: Final = re.compile(rb"MemTotal:\s*(\d+)")
+MEM_AVAILABLE: Final = re.compile(rb"MemAvailable:\s*(\d+)")
+# What the kernel gives back before it refuses memory to anybody.
+CGROUP_CACHES: Final = ("inactive_file", "active_file", "slab_reclaimable")
 
 
 class Waker(Protocol):
@@ -197,6 +205,105 @@ def measure_memory_mb() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     except (ValueError, OSError):
         return 0
+
+
+class Memory(NamedTuple):
+    """How much of which memory is used, apart from what could be given back at once."""
+
+    used_share: float
+    of: str
+
+
+class MemoryGauge:
+    """Tells how much memory is used. What limits it is found out once, when it is made."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        """Find the limits of the cgroups that this process is in, of version 1 or 2."""
+        self._machine = root / "proc/meminfo"
+        self._limits = list(find_limits(root))
+
+    def read(self) -> Memory | None:
+        """Return what is nearest to its limit, the machine or a cgroup; None if nobody can tell."""
+        found = [limit.read() for limit in self._limits]
+        found.append(read_machine_memory(self._machine))
+        return max((memory for memory in found if memory is not None), default=None)
+
+
+def read_machine_memory(path: Path = Path("/proc/meminfo")) -> Memory | None:
+    """Read the first lines of /proc/meminfo; macOS has a level of its own, in percent free."""
+    with contextlib.suppress(OSError):
+        text = read_start(path)
+        total, available = MEM_TOTAL.search(text), MEM_AVAILABLE.search(text)
+        if total and available:
+            return Memory(1 - int(available[1]) / int(total[1]), "machine")
+    free_percent = read_memory_level()
+    return None if free_percent is None else Memory(1 - free_percent / 100, "machine")
+
+
+def read_start(path: Path) -> bytes:
+    """Read what stands first in a small file; a text file would cost ten times as much."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
+
+
+def read_memory_level() -> int | None:
+    """Ask macOS how many percent of the memory are free; None elsewhere."""
+    level, size = ctypes.c_int(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
+    try:
+        ask = ctypes.CDLL(None).sysctlbyname
+        status = ask(b"kern.memorystatus_level", ctypes.byref(level), ctypes.byref(size), None, 0)
+    except (AttributeError, OSError):
+        return None
+    return None if status else level.value
+
+
+class CgroupLimit:
+    """A cgroup that may not use more than so much memory."""
+
+    def __init__(self, folder: Path, names: tuple[str, str, str]) -> None:
+        """Remember where to look; raise OSError or ValueError where there is no limit."""
+        limit_name, used_name, self._prefix = names
+        self._used = folder / used_name
+        self._stat = folder / "memory.stat"
+        # Without a limit it says "max", or a number near 2**63.
+        self.limit = int(read_start(folder / limit_name))
+        if not 0 < self.limit < CGROUP_UNLIMITED:
+            raise ValueError(f"{folder} has no limit")
+
+    def read(self) -> Memory | None:
+        """Return how much of the limit is used, caches apart."""
+        with contextlib.suppress(OSError, ValueError):
+            used = int(read_start(self._used))
+            stat = dict(line.split() for line in read_start(self._stat).decode().splitlines())
+            caches = (int(stat.get(self._prefix + name, 0)) for name in CGROUP_CACHES)
+            return Memory(max(0, used - sum(caches)) / self.limit, "cgroup")
+        return None
+
+
+def find_limits(root: Path = Path("/")) -> Iterator[CgroupLimit]:
+    """Find each cgroup with a limit, on the way from ours up.
+
+    Inside a container our own path may not be there; its top is what we see then.
+    """
+    lines = []
+    with contextlib.suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        base, names = root / "sys/fs/cgroup", CGROUP_2
+        if controllers:
+            base, names = base / "memory", CGROUP_1
+            if "memory" not in controllers.split(","):
+                continue
+        place = base / path.lstrip("/")
+        for folder in (place, *place.parents):
+            with contextlib.suppress(OSError, ValueError):
+                yield CgroupLimit(folder, names)
+            if folder == base:
+                break
 
 
 def name_system() -> str:

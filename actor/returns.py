@@ -89,6 +89,7 @@ class Returns:
 
     def check(self) -> None:
         """Assert that nothing waits here for which nothing is granted."""
+        self._prefetch.check()
         assert len(self.beyond()) <= self._prefetch.ahead
 
     def look(self, now: float) -> None:

@@ -24,6 +24,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     # How many tasks may wait in the mailbox beyond the slots; None: as the run times say.
     prefetch: int | None = None
     environments_max: int = 1
+    # Over this share of the memory of the machine or cgroup it takes no new work; None: never.
+    memory_high: float | None = 0.95
     # Over this the actor asks for no more work until the clients have taken what is there.
     kept_bytes_max: int = 256 * 2**20
     # A run that must end with its process gets this long to return by itself.
@@ -58,6 +60,7 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     replicas: int = 1
     prefetch: int | None = None
     environments_max: int = 1
+    memory_high: float | None = 0.95
     drain_timeout_s: float = 30.0
     log_format: str = "console"
     # An actor that died is started again after this, then each time twice as long.

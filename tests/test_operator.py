@@ -123,6 +123,22 @@ def test_a_drained_actor_finishes_what_it_runs_and_leaves_and_nothing_is_lost(wo
     assert client.submit(where).result(PATIENCE_S) == "one/1"
 
 
+def test_an_actor_whose_memory_is_full_takes_no_work_and_says_why(world):
+    world.start_host("full", "--memory-high", "0.0001")
+    client = world.client()
+    world.until(lambda: state(client, "full/0") == "memory")
+
+    waiting = client.submit(where)
+
+    assert client.flush(PATIENCE_S)
+    found = client.explain(waiting)
+    assert "of the machine is used, over --memory-high 0%" in found["actors"]["full/0"]
+    assert "takes no work" in found["reason"]
+    assert world.log("full").count("memory ") == 1
+    world.start_host("roomy", "--memory-high", "off")
+    assert waiting.result(PATIENCE_S) == "roomy/0"
+
+
 def test_a_name_that_nobody_has_is_one_line_and_status_1(world):
     world.start_host("one")
     world.actors(world.client(), "one/0")

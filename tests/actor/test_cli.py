@@ -31,6 +31,8 @@ BAD = [
     (["--drain-timeout", "-1"], "-1 is not a number of seconds"),
     (["--drain-timeout", "nan"], "nan is not a number of seconds"),
     (["--log-format", "xml"], "xml"),
+    (["--memory-high", "90"], "'90' is not a share above 0 and up to 1, or off"),
+    (["--memory-high", "no"], "'no' is not a share"),
     (["--slot", "2"], "slot '2' is not TYPE=N"),
     (["--slot", "slot=2"], "is --slots"),
     (["--slot", "gpu=0"], "0 is not in 1 to"),
@@ -91,6 +93,21 @@ def test_options_reach_the_host(started):
     assert settings.labels["memory"] == 512
     assert settings.labels["zone"] == "7"
     assert settings.labels["host"] == "gpu1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prefetch", "memory_high"),
+    [
+        ([], None, 0.95),
+        (["--prefetch", "auto", "--memory-high", "0.8"], None, 0.8),
+        (["--prefetch", "0", "--memory-high", "off"], 0, None),
+    ],
+)
+def test_what_can_be_switched_off_has_a_default(started, arguments, prefetch, memory_high):
+    cli.main(arguments)
+
+    (settings,) = started
+    assert (settings.prefetch, settings.memory_high) == (prefetch, memory_high)
 
 
 def test_a_label_that_is_said_twice_has_both_values(started, monkeypatch):

@@ -19,6 +19,7 @@ from actor.mailbox import Mailbox
 from actor.occupying import Occupying
 from actor.outcomes import Outcomes
 from actor.prefetch import Prefetch
+from actor.pressure import Pressure
 from actor.returns import Returns
 from actor.standing import Standing
 from broker import (
@@ -475,6 +476,15 @@ def who_is_resumed_stays_closed() -> Any:
     return both(check, swap(ActorCore, "pause", make))
 
 
+def what_was_full_stays_full() -> Any:
+    """Never notice that memory is free again."""
+
+    def make(original: Any) -> Any:
+        return lambda self, share, of: not self.is_high and original(self, share, of)
+
+    return swap(Pressure, "look", make)
+
+
 # --- limits
 
 
@@ -627,6 +637,7 @@ MUTANTS = [
         (a_pause_ends_with_its_session, PAUSES),
         (a_paused_actor_grants, PAUSES),
         (who_is_resumed_stays_closed, PAUSES),
+        (what_was_full_stays_full, BUSY.but(faults={"press": 1.0})),
         (there_is_always_room, LIMITED),
         (half_of_it_is_taken, LIMITED),
         (the_end_gives_nothing_back, LIMITED),

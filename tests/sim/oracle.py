@@ -125,7 +125,9 @@ class Oracle:
         assert token not in self.started_tokens, f"{token} is started twice"
         self.started_tokens.add(token)
         assert satisfies_all(actor.core.labels, record.call.desires), "labels do not hold at start"
-        assert not actor.core.standing.is_paused, f"{record.name} starts in a paused actor"
+        standing = actor.core.standing
+        assert not standing.is_paused, f"{record.name} starts in a paused actor"
+        assert not standing.closed, f"{record.name} starts although {standing.closed}"
         record.starts.append(token)
         self.executions += 1
         if record.call.at_most_once:

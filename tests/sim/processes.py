@@ -261,6 +261,11 @@ class ActorProcess(Process):
         self.core.pause(self.world.now, paused=paused)
         self.wake_at(self.world.now)
 
+    def press(self, share: float) -> None:
+        """Let the actor find that much of the memory used."""
+        self.core.press(share, "machine", self.world.now)
+        self.wake_at(self.world.now)
+
     def turn(self, now: float) -> None:
         """As actor.loop: tick, receive, start, stop, send, settle."""
         core, world = self.core, self.world

@@ -25,10 +25,11 @@ FAULTS = (
     "drain_machine",
     "pause",
     "resume",
+    "press",
     "client_leave",
 )
 # What ends no run: after these alone nothing that ran on may run again.
-GENTLE = frozenset({"broker_kill", "freeze_broker", "repeat", "pause", "resume"})
+GENTLE = frozenset({"broker_kill", "freeze_broker", "repeat", "pause", "resume", "press"})
 # What ends a run only with its process.
 DEADLY = GENTLE | {"actor_kill"}
 

@@ -350,6 +350,12 @@ class World:
     def _resume(self) -> None:
         self._order("resume", paused=False)
 
+    def _press(self) -> None:
+        """Let an actor's memory be full, or nearly, or not at all."""
+        actor = self._some(self.actors)
+        if actor is not None and not actor.is_frozen:
+            actor.press(self.rng.choice((0.1, 0.93, 0.99)))
+
     def _order(self, what: str, *, paused: bool) -> None:
         actor = self._some(self.actors)
         if actor is None or actor.is_frozen:
@@ -488,6 +494,8 @@ class World:
         for actor in self.actors:
             if actor.is_alive and actor.core.standing.is_paused:
                 actor.pause(paused=False)
+            if actor.is_alive and actor.core.standing.pressure.is_high:
+                actor.press(0.1)
             if actor.is_alive and actor.core.labels.get("memory") != 512:
                 actor.core.change_labels({"memory": 512}, self.now)
                 actor.wake_at(self.now)
