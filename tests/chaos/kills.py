@@ -18,6 +18,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from sdk import Client, PoisonTask, TaskFuture, current_task
@@ -44,6 +45,11 @@ sys.exit(actor.cli.main())
 # --- what the tasks do
 
 
+def last(duration_s: float) -> None:
+    """Be a task that takes so long, or the time until the next kill."""
+    Event().wait(duration_s)
+
+
 def note(path: str, what: str, sign: int) -> None:
     """Append that so much more, or less, of *what* is held by this process from now on."""
     line = json.dumps([time.monotonic(), os.getpid(), what, sign]) + "\n"
@@ -54,7 +60,7 @@ def note(path: str, what: str, sign: int) -> None:
 
 def stay(path: str, what: str, duration_s: float) -> None:
     note(path, what, 1)
-    time.sleep(duration_s)
+    last(duration_s)
     note(path, what, -1)
 
 
@@ -66,14 +72,14 @@ def work(path: str, key: int, duration_s: float) -> int:
 def release(path: str, key: int, duration_s: float) -> int:
     stay(path, "slot", duration_s)
     current_task().release_slot()
-    time.sleep(duration_s)
+    last(duration_s)
     return key
 
 
 def come_back(path: str, key: int, duration_s: float) -> int:
     stay(path, "slot", duration_s)
     with current_task().released_slot():
-        time.sleep(duration_s)
+        last(duration_s)
     stay(path, "slot", duration_s)
     return key
 
@@ -92,7 +98,7 @@ def hold_all_along(path: str, key: int, duration_s: float, limit: str) -> int:
 def hold_up_to_the_release(path: str, key: int, duration_s: float, limit: str) -> int:
     stay(path, limit, duration_s)
     current_task().release_slot()
-    time.sleep(duration_s)
+    last(duration_s)
     return key
 
 
@@ -151,7 +157,7 @@ class Kills:
             return [a["pid"] for a in actors if a["holding"] and a["pid"] not in self.killed]
 
         pid = self.random.choice(self.deployment.until(busy))
-        time.sleep(self.random.uniform(0.0, 0.1))  # So that each moment has its chance.
+        last(self.random.uniform(0.0, 0.1))  # So that each moment has its chance.
         self.killed[pid] = time.monotonic()
         os.kill(pid, signal.SIGKILL)
 
