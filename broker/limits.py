@@ -130,6 +130,10 @@ class Limits:
         definition = self.definition(name)
         return definition.rate if definition is not None else None
 
+    def is_decaying(self, name: str) -> bool:
+        """Tell whether what is taken of a key comes back with time."""
+        return self._rate(name) is not None
+
     def _level(self, key: Key) -> float:
         """Return what is used of a key, less what time has given back."""
         rate = self._rate(key.name)

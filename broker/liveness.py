@@ -47,7 +47,7 @@ def tick(broker: "Broker", now: float) -> None:
         broker.beat_at = now + broker.settings.heartbeat_s
         for session in broker.sessions.values():
             broker.say(session, Beat())
-        broker.limits.sweep()
+        occupancy.sweep(broker)
     for actor in list(broker.actors.values()):
         judge_actor(broker, actor, now)
     for host in list(broker.hosts.values()):

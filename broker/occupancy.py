@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from broker import lifecycle, placement
+from broker import deadlock, lifecycle, placement
 from broker.limits import AT_SCHEDULING, Limits, host_key, shown
 from broker.lines import AskWaiter, LimitedRun, Wants
 from broker.peers import Actor, Host, Session, is_owned
@@ -310,6 +310,21 @@ def check(broker: "Broker") -> None:
             assert broker.tokens[token] is run.task
             assert run.task.actor is run.actor
             assert is_owned(run.task)
+
+
+def sweep(broker: "Broker") -> None:
+    """Look at what no event tells of, with each heartbeat; and end circles of runs that wait."""
+    limits = broker.limits
+    limits.sweep()
+    while not limits.is_closed and (circle := deadlock.find(limits)):
+        youngest = circle[-1]
+        others = ", ".join(run.task.name for run in circle[:-1]) or "itself"
+        for number, waiter in list(youngest.asks.items()):
+            wanted = ", ".join(shown(name) for name, _ in waiter.wants)
+            message = f"it waits for limit {wanted} in a circle, with {others}, and is the youngest"
+            limits.vacate(youngest.token, number)
+            say_occupied(broker, youngest, number, Code.DEADLOCK, message)
+        broker.note("deadlock", task=youngest.task.name, others=others)
 
 
 def tick(broker: "Broker", now: float) -> None:

@@ -113,7 +113,7 @@ class ReleasedLimit(WarmslotError):
 
 
 class Deadlock(WarmslotError):
-    """Waiting here would wait for itself."""
+    """Waiting here would wait for itself: tasks hold limits and wait for one another's."""
 
 
 class LimitUnknown(WarmslotError):

@@ -166,8 +166,8 @@ class TaskContext(ABC):
         The block waits for it, in line with the tasks that wait at scheduling, and gives it back
         at its end; so does the end of the run, or its death. Entering it raises the built-in
         TimeoutError after *timeout* seconds, TaskCanceled when the task is canceled, LimitUnknown
-        for a name that nobody set, ValueError for more than the maximum, and RuntimeError for
-        `with` on the event loop.
+        for a name that nobody set, BadOption for more than the maximum, Deadlock in the youngest of
+        tasks that wait for one another's limits, and RuntimeError for `with` on the event loop.
         """
 
     @abstractmethod

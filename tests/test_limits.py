@@ -10,6 +10,7 @@ import pytest
 
 from sdk import (
     BadOption,
+    Deadlock,
     Environment,
     LimitUnknown,
     LocalCluster,
@@ -248,6 +249,22 @@ def countdown(level):
 
 def test_a_task_that_waits_for_its_children_gives_its_limits_back_meanwhile(client):
     assert client.submit(countdown, 10).result(TIMEOUT_S) == 10
+
+
+def test_a_circle_ends_with_deadlock_in_the_youngest(client):
+    def crossing(first, second):
+        with current_task().limit(first):
+            Event().wait(0.3)
+            try:
+                with current_task().limit(second):
+                    return "both"
+            except Deadlock:
+                return "one"
+
+    futures = [client.submit(crossing, "api[a]", "api[b]")]
+    futures.append(client.submit(crossing, "api[b]", "api[a]"))
+
+    assert sorted(gather(futures, timeout=TIMEOUT_S)) == ["both", "one"]
 
 
 def test_a_rate_lets_so_many_in(client):

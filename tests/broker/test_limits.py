@@ -381,6 +381,54 @@ def test_a_holder_that_waits_for_its_own_child_lets_the_child_pass():
     assert got(actor) == [3]
 
 
+# --- circles
+
+
+def test_of_runs_that_wait_in_a_circle_the_youngest_is_told():
+    talk = limited("db=1", "api=1")
+    actor = talk.actor(free=3, slots={"slot": 3})
+    talk.client().submits(1, 2, 3)
+    actor.says(Occupy(EPOCH, 1, 1, {"db": 1}), Occupy(EPOCH, 2, 1, {"api": 1}))
+    actor.says(Occupy(EPOCH, 1, 2, {"api": 1}), Occupy(EPOCH, 2, 2, {"db": 1}))
+    actor.says(Occupy(EPOCH, 3, 1, {"db": 1}))
+    actor.takes(Occupied)
+
+    lasts(talk, 1.5, actor)
+
+    (told,) = actor.takes(Occupied)
+    assert (told.number, told.ask, told.code) == (2, 2, Code.DEADLOCK)
+    assert "limit db in a circle" in told.message
+    # It still has what it had; when it gives that back the other goes on.
+    actor.says(Vacate(EPOCH, 2, 1))
+    assert actor.takes(Occupied) == [Occupied(EPOCH, 1, 2)]
+
+
+def test_a_run_that_waits_for_what_it_has_itself_is_told():
+    talk = limited("db=1")
+    actor = talk.actor(free=1)
+    talk.client().submits(1, call=call())
+    actor.says(Occupy(EPOCH, 1, 1, {"db": 1}))
+
+    lasts(talk, 1.5, actor)
+
+    assert [told.code for told in actor.takes(Occupied)] == [Code.DEADLOCK]
+
+
+def test_whoever_waits_for_one_that_can_go_on_is_in_no_circle():
+    talk = limited("db=2", "api=1")
+    actor = talk.actor(free=3, slots={"slot": 3})
+    talk.client().submits(1, 2, 3)
+    for number, name in ((1, "db"), (2, "db"), (3, "api")):
+        actor.says(Occupy(EPOCH, number, 1, {name: 1}))
+    actor.says(Occupy(EPOCH, 1, 2, {"api": 1}), Occupy(EPOCH, 3, 2, {"db": 1}))
+    actor.takes(Occupied)
+
+    # The second run holds db and waits for nothing.
+    lasts(talk, 2.5, actor)
+
+    assert actor.takes(Occupied) == []
+
+
 # --- sessions and restarts
 
 

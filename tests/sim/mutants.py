@@ -23,6 +23,7 @@ from actor.pressure import Pressure
 from actor.returns import Returns
 from actor.standing import Standing
 from broker import (
+    deadlock,
     lifecycle,
     liveness,
     occupancy,
@@ -575,6 +576,11 @@ def a_stopped_run_is_never_over() -> Any:
     return swap(Occupying, "ended", make)
 
 
+def circles_stay() -> Any:
+    """Let runs wait for one another for ever."""
+    return swap(deadlock, "find", lambda _: lambda limits: [])
+
+
 def a_release_keeps_the_limits() -> Any:
     """Let a released run hold on to what the actor thinks it gave back."""
     return swap(occupancy, "release", lambda _: lambda broker, command: None)
@@ -647,6 +653,7 @@ MUTANTS = [
         (an_inventory_names_no_limits, LIMITED_RESTARTS.but(run_s=20.0, fault=0.01, pause_s=0.6)),
         (a_dead_actor_keeps_what_it_had, LIMITED.but(faults={"actor_kill": 1.0}, cancel=0.4)),
         (a_stopped_run_is_never_over, LIMITED.but(cancel=0.4)),
+        (circles_stay, LIMITED),
         (a_release_keeps_the_limits, LIMITED.but(release=0.8, reacquire=True)),
     )
 ]

@@ -208,7 +208,17 @@ class BrokerProcess(Process):
 class Run:
     """A task that runs in an actor process."""
 
-    __slots__ = ("asked", "assignment", "began", "is_released", "is_told_to_stop", "task")
+    __slots__ = (
+        "asked",
+        "assignment",
+        "began",
+        "ends",
+        "is_released",
+        "is_told_to_stop",
+        "status",
+        "task",
+        "waits_for",
+    )
 
     def __init__(self, assignment: Assignment, task: Any, now: float) -> None:
         """Begin holding a slot."""
@@ -218,6 +228,9 @@ class Run:
         self.is_released = False
         # How often it asked for limits from inside.
         self.asked = 0
+        # The asks that it cannot end without, and how it would end.
+        self.waits_for: set[int] = set()
+        self.ends, self.status = False, Status.RESULT
         self.is_told_to_stop = False
 
 
@@ -442,12 +455,25 @@ class ActorProcess(Process):
             self.world.note("asks", self, token, number, wanted)
             self.core.occupying.ask(run.assignment, token, number, wanted)
             delay = self.world.rng.uniform(0.0, 1.0)
-            self.later(delay, lambda: self.core.occupying.vacate(token, number))
+            if delay < 0.5:
+                # As a block that is entered without a timeout.
+                run.waits_for.add(number)
+            else:
+                self.later(delay, lambda: self.core.occupying.vacate(token, number))
 
     def _occupied(self, token: Token, number: int, code: str) -> None:
         self.world.note("is told", self, token, number, code or "has it")
-        assert code in ("", "canceled", "ended", "withdrawn"), code
+        assert code in ("", "canceled", "ended", "withdrawn", "deadlock"), code
         self.world.oracle.check_limits()
+        run = self.runs.get(token)
+        if run is not None and number in run.waits_for:
+            self.later(0.1, lambda: self._leave_block(run, number))
+
+    def _leave_block(self, run: Run, number: int) -> None:
+        run.waits_for.discard(number)
+        self.core.occupying.vacate(run.assignment.token, number)
+        if run.ends and not run.waits_for:
+            self._finish(run, run.status)
 
     def _submit_child(self, run: Run) -> None:
         if self._is_running(run):
@@ -456,6 +482,9 @@ class ActorProcess(Process):
     def _finish(self, run: Run, status: Status) -> None:
         token = run.assignment.token
         if not self._is_running(run):
+            return
+        if run.waits_for:
+            run.ends, run.status = True, status
             return
         del self.runs[token]
         self.board[token] = True

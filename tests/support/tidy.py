@@ -39,6 +39,7 @@ PURE_BROKER = {
     "backlog",
     "core",
     "credit",
+    "deadlock",
     "defining",
     "explain",
     "lifecycle",
