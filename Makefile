@@ -3,7 +3,7 @@
 #   make demo                    identify files with a model that stays loaded
 #   make pipeline                read pages with a model for two at a time (options in ARGS=)
 #   make test                    the whole test-suite
-#   make check                   before every commit: layout, lint, types, fast tests, 200 seeds
+#   make check                   before every commit: layout, lint, types, fast tests, 200 seeds, model
 #   make fix                     what the tools can repair
 #   make sim SEEDS=10000         the simulator, as long as you like (also STEPS=)
 #   make bench                   latency of a task (options in ARGS=)
@@ -23,7 +23,7 @@ INSTALL := $(PIP) install --constraint requirements.lock
 
 # A package counts from its first module on.
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard $(addsuffix /__init__.py,wire broker actor sdk)))
-SIM      := $(wildcard tests/sim/test_*.py)
+SIM      := $(wildcard tests/sim/test_*.py tests/model/test_*.py)
 
 .PHONY: demo pipeline test check fix sim bench clean
 .NOTPARALLEL:
@@ -42,8 +42,8 @@ check: $(VENV)/test.stamp
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(if $(PACKAGES),$(RUN) -m mypy $(PACKAGES))
-	@$(RUN) -m pytest -q -m "not process and not slow" --ignore=tests/sim
-	@$(if $(SIM),$(RUN) -m pytest -q tests/sim)
+	@$(RUN) -m pytest -q -m "not process and not slow" --ignore=tests/sim --ignore=tests/model
+	@$(if $(SIM),$(RUN) -m pytest -q $(sort $(dir $(SIM))))
 
 fix: $(VENV)/test.stamp
 	@$(RUN) -m ruff check --fix --exit-zero .

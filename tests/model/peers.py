@@ -1,0 +1,315 @@
+"""Clients, actors and hosts: their real cores with what stands around them in a process."""
+
+from inspect import signature
+from typing import Any, NamedTuple
+
+from actor.core import ActorCore
+from actor.mailbox import Assignment
+from actor.occupying import AT_SCHEDULING
+from actor.reacquiring import Reply
+from actor.settings import HostSettings
+from actor.settings import Settings as ActorSettings
+from actor.starting import start_next
+from actor.supervision import HostCore, Phase
+from sdk.call import Code, Plan
+from sdk.core import ClientCore
+from sdk.core import Settings as ClientSettings
+from tests.model.processes import LIMIT, MEMORY, SLICE_S, Messages, Process
+from wire.codec import check_payloads, decode_broker, decode_peer
+from wire.labels import Comparator, Desire
+from wire.messages import Call, Held, Status
+from wire.session import HELLO_REPEAT_FIRST_S, PeerSession, State
+
+# Below every timeout, so that a HELLO is late and not lost.
+HELLO_LATER_S = 0.5
+CODE = Code(b"f" * 16, b"code")
+LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
+PLANS = {
+    "plain": Plan(Call("plain", CODE.hash), [CODE]),
+    "once": Plan(Call("once", CODE.hash, at_most_once=True), [CODE]),
+    "limited": Plan(Call("limited", CODE.hash, limits={LIMIT.name: 1}), [CODE]),
+    "large": Plan(Call("large", CODE.hash, desires=[LARGE]), [CODE]),
+}
+
+
+class PeerFacts(NamedTuple):
+    state: State
+    number: int
+    sent: int
+    # (token, is released, is told to stop), of an actor.
+    runs: tuple[tuple[Any, bool, bool], ...] = ()
+    # Why it is not at rest, or nothing.
+    unrest: str = ""
+    is_over: bool = False
+    memory: int = 0
+    # Of an actor: how many wait in its mailbox, and how many it lets wait there now.
+    waiting: int = 0
+    ahead: int = 0
+    board: tuple[Any, ...] = ()
+    # The runs that have the limit.
+    limited: tuple[Any, ...] = ()
+
+
+class PeerProcess(Process):
+    """A process with a session."""
+
+    def hear(self, messages: Messages, number: int) -> None:
+        control, payloads = messages[number]
+        frame = decode_broker(control)
+        check_payloads(frame, payloads)
+        self.core.receive(frame, payloads, 0.0)
+
+    def hello(self, messages: Messages) -> None:
+        """Let it be time to say HELLO."""
+        self.core.session.hello_at = 0.0
+
+    def beat(self, messages: Messages) -> None:
+        """Let it be time for a heartbeat."""
+        session = self.core.session
+        session.said_at = -session.heartbeat_s
+
+    def shift(self, seconds: float) -> None:
+        session = self.core.session
+        session.heard_at -= seconds
+        session.said_at -= seconds
+        session.ticked_at -= seconds
+
+    def settle(self) -> None:
+        """Forget when exactly a HELLO is due: the world says it."""
+        session: PeerSession = self.core.session
+        session._jitter = 1
+        session._repeat_s = HELLO_REPEAT_FIRST_S
+        is_due = session.state in (State.CLOSED, State.OPENING)
+        session.hello_at = HELLO_LATER_S if is_due else 0.0
+
+
+class ClientProcess(PeerProcess):
+    """A program that submits."""
+
+    @classmethod
+    def start(cls, name: str, incarnation: int) -> "ClientProcess":
+        return cls(ClientCore(ClientSettings(name=name), incarnation=incarnation, now=0.0))
+
+    unpack = classmethod(lambda cls, core: cls(core))
+
+    def facts(self) -> PeerFacts:
+        core = self.core
+        unrest = f"calls {list(core.calls)}" if core.calls else ""
+        session = core.session
+        return PeerFacts(session.state, session.number, session.sent, unrest=unrest)
+
+    def submit(self, messages: Messages, kind: str) -> None:
+        self.core.submit(PLANS[kind], b"", (), 0.0)
+
+    def cancel(self, messages: Messages, number: int) -> None:
+        self.core.cancel(number, False, 0.0)
+
+    def broken(self, messages: Messages, numbers: tuple[int, ...]) -> None:
+        unsent = [decode_peer(messages[number][0]) for number in numbers]
+        self.core.broken(0.0, unsent)
+
+    def turn(self, now: float) -> None:
+        core = self.core
+        if now >= core.deadline():
+            core.tick(now)
+        self.sends += [(None, *sent) for sent in core.flush(now)]
+        for number, result, payloads in core.take_outcomes():
+            body = bytes(result.body) + b"".join(map(bytes, payloads))
+            self.news.append(("outcome", number, result, body))
+        core.take_notes()
+
+
+class HostProcess(PeerProcess):
+    """A host; the world kills its actors and fills their places again."""
+
+    @classmethod
+    def start(cls, name: str, incarnation: int, actors: tuple[int, ...]) -> "HostProcess":
+        settings = HostSettings(name=name, replicas=len(actors))
+        core = HostCore(settings, incarnation=incarnation, pid=1, now=0.0)
+        for ward, actor in zip(core.take_spawns(), actors, strict=True):
+            core.spawned(ward, incarnation=actor, pid=actor, now=0.0)
+        return cls(core)
+
+    unpack = classmethod(lambda cls, core: cls(core))
+
+    def facts(self) -> PeerFacts:
+        session = self.core.session
+        unrest = "deaths" if self.core._deaths else ""
+        return PeerFacts(session.state, session.number, session.sent, unrest=unrest)
+
+    def broken(self, messages: Messages, numbers: tuple[int, ...]) -> None:
+        self.core.broken(0.0)
+
+    def hear(self, messages: Messages, number: int) -> None:
+        self.core.receive(decode_broker(messages[number][0]), 0.0)
+
+    def died(self, messages: Messages, incarnation: int, started: tuple[Any, ...]) -> None:
+        """Reap an actor."""
+        (ward,) = (one for one in self.core.running() if one.incarnation == incarnation)
+        told: dict[str, Any] = {"exit_code": None, "signal": 9, "overflow": 0}
+        if "finished" in signature(HostCore.died).parameters:
+            told["finished"] = []
+        self.core.died(ward, started=list(started), has_left=False, now=0.0, **told)
+
+    def spawned(self, messages: Messages, incarnation: int) -> None:
+        """Fill the place that is empty."""
+        ward = next(one for one in self.core.wards if one.phase is Phase.DUE)
+        self.core.spawned(ward, incarnation=incarnation, pid=incarnation, now=0.0)
+
+    def turn(self, now: float) -> None:
+        core = self.core
+        core.tick(now)
+        self.news += [("kill", ward.incarnation) for ward in core.take_kills()]
+        for ward in core.running():
+            # All are at work; that more time was used is all that matters.
+            core.observed(ward, cpu_s=ward.cpu_s + now, is_stopped=False)
+        self.sends += [(None, frame, ()) for frame in core.flush(now)]
+        core.take_notes()
+
+    def shift(self, seconds: float) -> None:
+        super().shift(seconds)
+        core = self.core
+        core._now -= seconds
+        core._beat_at -= seconds
+        for ward in core.wards:
+            ward.start_at = 0.0
+            ward.started_at = 0.0
+
+
+class ActorProcess(PeerProcess):
+    """An actor with the user code in its slots."""
+
+    def __init__(self, state: Any) -> None:
+        # The board is what the host reads after a death: what started and is not settled.
+        core, self.runs, self.board = state
+        super().__init__(core)
+
+    @classmethod
+    def start(
+        cls, name: str, incarnation: int, slots: int, prefetch: int, host: int
+    ) -> "ActorProcess":
+        settings = ActorSettings(
+            name=name,
+            host=host,
+            labels={"memory": MEMORY[0]},
+            slots={"slot": slots},
+            prefetch=prefetch,
+        )
+        return cls((ActorCore(settings, incarnation=incarnation, now=0.0), {}, ()))
+
+    unpack = classmethod(lambda cls, state: cls(state))
+
+    def pack(self) -> Any:
+        return self.core, self.runs, self.board
+
+    def facts(self) -> PeerFacts:
+        core, session = self.core, self.core.session
+        unrest = [n for n in ("held", "waiting") if getattr(core.mailbox, n)]
+        unrest += ["kept"] if core.outcomes.kept else []
+        runs = tuple((token, *run[2:4]) for token, run in self.runs.items())
+        return PeerFacts(
+            session.state,
+            session.number,
+            session.sent,
+            runs,
+            " ".join(unrest),
+            bool(core.failure or core.exit_reason or core.is_drained),
+            core.labels["memory"],
+            len(core.mailbox.waiting),
+            core.prefetch.ahead,
+            self.board,
+            tuple(token for token in self.runs if self._has_limit(token)),
+        )
+
+    def _has_limit(self, token: Any) -> bool:
+        assignment = self.core.mailbox.held[token]
+        held = self.core.occupying.inventory(assignment)
+        return not assignment.is_stopped and any(one.has_it and one.limits for one in held)
+
+    def broken(self, messages: Messages, numbers: tuple[int, ...]) -> None:
+        self.core.broken(0.0)
+
+    def finish(self, messages: Messages, token: Any, follows: bool) -> None:
+        """Let a run end; the next may follow at once, as after a brief one."""
+        client, task, _, is_stopped = self.runs.pop(token)
+        status = Status.CANCELED if is_stopped else Status.RESULT
+        body = b"%d-%d by %d.%d" % (client, task, *token)
+        self.core.finished(token, status, body, (), 0.0, 0.0)
+        if follows:
+            for waiting in self.core.mailbox.waiting:
+                waiting.recipe.run_s = 0.0
+            following = start_next(self.core, SLICE_S)
+            if following is not None:
+                self._start(following)
+
+    def look(self, messages: Messages) -> None:
+        """Let what waits have waited for long."""
+        prefetch = self.core.prefetch
+        for _ in range(2):
+            self._age(SLICE_S)
+            prefetch.look_at = 0.0
+            self.core.tick(0.0)
+
+    def release(self, messages: Messages, token: Any) -> None:
+        assert self.core.release(token, None, 0.0)
+        self.runs[token][2] = True
+
+    def reacquire(self, messages: Messages, token: Any) -> None:
+        self.core.reacquire(token, {"slot": 1}, 0.0)
+
+    def relabel(self, messages: Messages, memory: int) -> None:
+        self.core.change_labels({"memory": memory}, 0.0)
+
+    def turn(self, now: float) -> None:
+        core = self.core
+        core.tick(now)
+        for assignment in core.take_starts():
+            self._start(assignment)
+        for order in core.take_stops():
+            if order.assignment.token in self.runs:
+                self.runs[order.assignment.token][3] = True
+        for answer in core.take_answers():
+            if answer.reply is Reply.GRANTED:
+                self.runs[answer.token][2] = False
+                assignment = core.mailbox.held[answer.token]
+                if assignment.recipe.call.limits:
+                    # The slots first, then what it had of limits.
+                    limits = assignment.recipe.call.limits
+                    core.occupying.ask(assignment, answer.token, AT_SCHEDULING, limits)
+        for told in core.occupying.take_answers():
+            self.news.append(("occupied", told.code))
+        self.sends += [(None, *sent) for sent in core.flush(now)]
+        settled = core.take_settled()
+        self.board = tuple(token for token in self.board if token not in settled)
+        core.take_notes()
+
+    def _start(self, assignment: Assignment) -> None:
+        self.news.append(("start", assignment.client, assignment.task, assignment.token))
+        self.runs[assignment.token] = [assignment.client, assignment.task, False, False]
+        self.board = (*self.board, assignment.token)
+
+    def check(self) -> None:
+        super().check()
+        held = self.core.mailbox.held
+        holding = [token for token, run in self.runs.items() if not run[2]]
+        slots = self.core.settings.slots["slot"]
+        assert len(holding) <= slots, "two tasks hold one slot"
+        for token, run in self.runs.items():
+            assert held[token].held is (Held.RELEASED if run[2] else Held.RUNNING)
+
+    def shift(self, seconds: float) -> None:
+        super().shift(seconds)
+        self.core.now -= seconds
+        self.core._beat_at -= seconds
+        self._age(seconds)
+
+    def _age(self, seconds: float) -> None:
+        prefetch = self.core.prefetch
+        for name in ("_head_at", "_moved_at", "_asked_at"):
+            # Longer than this nobody waits.
+            setattr(prefetch, name, max(-2 * SLICE_S, getattr(prefetch, name) - seconds))
+
+    def settle(self) -> None:
+        super().settle()
+        # When it looks next says the world.
+        self.core.prefetch.look_at = HELLO_LATER_S

@@ -1,0 +1,193 @@
+"""The real cores as values: between two events octets, an event makes new octets of them.
+
+Here is what all processes have, and the broker. Each process has its own clock, which stands at 0.0
+between events; what is said in seconds is moved back after time has passed. So a core that waits
+looks the same at any hour, and what it does next depends on its octets and the event alone. That is
+why each such step is taken only once.
+"""
+
+from collections.abc import Sequence
+from itertools import count
+from math import inf
+from typing import Any, NamedTuple
+
+from broker.core import Broker
+from broker.defining import define
+from broker.occupancy import make_limits
+from broker.settings import Settings as BrokerSettings
+from wire.codec import decode_peer
+from wire.errors import RemoteProtocolError
+from wire.limits import read_definition
+
+SLICE_S = 1.0
+# What an actor offers: the first satisfies every call, the second not those that are large.
+MEMORY = (512, 64)
+LIMIT = read_definition("a=1")
+# What the broker notes when time has made a difference.
+MILESTONES = frozenset({"recovered", "actor_lost", "client_gone", "unclaimed", "host_lost"})
+
+Event = tuple[Any, ...]
+Message = tuple[bytes, tuple[bytes, ...]]
+Messages = Sequence[Message]
+
+
+class Process:
+    """A core with what stands around it in a process."""
+
+    def __init__(self, core: Any) -> None:
+        self.core = core
+        self.news: list[Event] = []
+        self.sends: list[tuple[Any, Any, Any]] = []
+
+    def pack(self) -> Any:
+        """Return what there is to be remembered."""
+        return self.core
+
+    def facts(self) -> Any:
+        """Return what the world may look at."""
+        raise NotImplementedError
+
+    def turn(self, now: float) -> None:
+        """Do what the loop does once, after a message or when time has passed."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        self.core.check()
+
+    def shift(self, seconds: float) -> None:
+        """Move the clock back to 0.0."""
+        raise NotImplementedError
+
+    def act(self, event: Event, messages: Messages) -> None:
+        """Let *event* happen at 0.0, or at the end of a slice of time."""
+        if event[0] == "time":
+            self.turn(SLICE_S)
+            self.shift(SLICE_S)
+        else:
+            getattr(self, event[0])(messages, *event[1:])
+            self.turn(0.0)
+
+
+# --- the broker
+
+
+class BrokerFacts(NamedTuple):
+    # (routing id, number) -> how many frames were received.
+    sessions: dict[tuple[bytes, int], int]
+    # Incarnation -> what may be assigned.
+    actors: dict[int, int]
+    is_recovering: bool
+    # Whether it will ask for something back once that has waited for a moment.
+    is_about_to_look: bool
+    # Why it is not at rest, or nothing.
+    unrest: str
+
+
+class BrokerProcess(Process):
+    """The broker and its loop."""
+
+    @classmethod
+    def start(cls, epoch: int) -> "BrokerProcess":
+        core = Broker(BrokerSettings(), epoch=epoch, now=0.0)
+        define(core, LIMIT, is_stored=True)
+        return cls(core)
+
+    @classmethod
+    def unpack(cls, state: Any) -> "BrokerProcess":
+        core = Broker(state["settings"], epoch=0, now=0.0)
+        vars(core).update(state)
+        core.say = core.outbox.say
+        core.limits._grant = make_limits(core, 0.0)._grant
+        for shape in core.backlog._shapes.values():
+            lanes = shape.lanes.values()
+            for lane in lanes:
+                lane.key = (id(lane.client), *lane.key[1:])
+            shape.lanes = {lane.key: lane for lane in lanes}
+        return cls(core)
+
+    def pack(self) -> Any:
+        for shape in self.core.backlog._shapes.values():
+            lanes = shape.lanes.values()
+            for lane in lanes:
+                # The place in memory says nothing of another copy.
+                lane.key = (lane.client.incarnation, *lane.key[1:])
+            shape.lanes = {lane.key: lane for lane in lanes}
+            # Void entries are skipped, and how often somebody entered does not matter.
+            entries = sorted(entry for entry in shape._heap if entry[0] == entry[2].entry)
+            shape._heap = [(rank, at, lane) for at, (rank, _, lane) in enumerate(entries)]
+            shape._sequence = count(len(entries))
+        self.core.limits._grant = None
+        # Functions are made anew: a planted bug may stand in their place.
+        return {k: v for k, v in vars(self.core).items() if k not in {"_handlers", "say"}}
+
+    def facts(self) -> BrokerFacts:
+        core = self.core
+        unrest = [n for n in ("tokens", "unclaimed", "held") if getattr(core, n)]
+        unrest += ["tasks"] if any(c.tasks for c in core.clients.values()) else []
+        unrest += ["backlog"] if core.backlog.count else []
+        unrest += ["limits"] if core.limits.keys or core.limits.runs else []
+        return BrokerFacts(
+            {(rid, one.number): one.received for rid, one in core.sessions.items()},
+            {n: actor.credit.available for n, actor in core.actors.items()},
+            core.window_ends_at is not None,
+            core.recalls.due_at < inf,
+            " ".join(unrest),
+        )
+
+    def hear(self, messages: Messages, rid: bytes, number: int) -> None:
+        control, payloads = messages[number]
+        try:
+            frame = decode_peer(control)
+        except RemoteProtocolError as error:
+            self.core.bad(rid, error, 0.0)
+        else:
+            self.core.receive(rid, frame, list(payloads), 0.0)
+
+    def unreachable(self, messages: Messages, rid: bytes) -> None:
+        self.core.unreachable(rid, 0.0)
+
+    def look(self, messages: Messages) -> None:
+        """Let whatever was submitted be older than what is left where it is."""
+        self._age(SLICE_S)
+        self.core.recalls.due_at = 0.0
+
+    def turn(self, now: float) -> None:
+        core = self.core
+        if now >= core.deadline():
+            core.tick(now)
+        self.sends += core.flush(now)
+        sequence, operations = core.take_operations()
+        if operations:
+            core.committed(sequence, now)
+            self.sends += core.flush(now)
+        self.news += [("milestone", name) for name, _ in core.take_notes() if name in MILESTONES]
+
+    def shift(self, seconds: float) -> None:
+        core = self.core
+        core.started_at = 0.0
+        core.ticked_at -= seconds
+        core.beat_at -= seconds
+        if core.window_ends_at is not None:
+            core.window_ends_at -= seconds
+        core.recalls.due_at -= seconds
+        core.limits.now = 0.0
+        core.limits.started_at = core.limits.is_closed * (core.limits.started_at - seconds)
+        core.unclaimed = {task: until - seconds for task, until in core.unclaimed.items()}
+        self._age(seconds)
+        for session in core.sessions.values():
+            session.heard_at -= seconds
+            session.mark_at -= seconds
+            session.said_at = 0.0
+        for peer in (*core.actors.values(), *core.hosts.values(), *core.clients.values()):
+            peer.heard_at -= seconds
+        for host in core.hosts.values():
+            host.grew = {number: at - seconds for number, at in host.grew.items()}
+        for client in core.clients.values():
+            if client.gone_at is not None:
+                client.gone_at -= seconds
+
+    def _age(self, seconds: float) -> None:
+        for client in self.core.clients.values():
+            for task in client.tasks.values():
+                # All that matters is whether it came just now.
+                task.queued_at = max(-SLICE_S, task.queued_at - seconds)

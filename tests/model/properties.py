@@ -1,0 +1,122 @@
+"""What must hold after each step, and what has to be remembered to tell.
+
+Each core's own `check` holds after each event besides, and that every path ends at rest is
+demanded in `rest`.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.model.processes import LIMIT, MEMORY
+from tests.model.scenarios import FAULTS
+from wire.codec import decode_failure
+from wire.errors import Code
+from wire.messages import Result, Status
+
+if TYPE_CHECKING:
+    from tests.model.world import World
+
+
+class Violation(Exception):
+    """Something that must not happen has happened."""
+
+
+class Start(NamedTuple):
+    """A run that began: under which token, in which process of which place."""
+
+    token: Any
+    place: int
+    process: int
+    # Whether the broker gave it up since it did not hear its actor: then another may run.
+    is_fenced: bool = False
+
+
+class Call(NamedTuple):
+    """What is known of one call."""
+
+    is_submitted: bool = False
+    is_canceled: bool = False
+    is_resolved: bool = False
+    starts: tuple[Start, ...] = ()
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.is_submitted and not self.is_canceled and not self.is_resolved
+
+    def fenced(self, place: int, process: int) -> "Call":
+        """Return the call with its runs in one process given up."""
+        starts = tuple(
+            start._replace(is_fenced=True)
+            if (start.place, start.process) == (place, process)
+            else start
+            for start in self.starts
+        )
+        return self if starts == self.starts else self._replace(starts=starts)
+
+
+def must_hold(truth: bool, else_what: str) -> None:
+    if not truth:
+        raise Violation(else_what)
+
+
+def started(world: "World", number: int, start: Start) -> Call:
+    """Return the call with one more run, if there may be one."""
+    call = world.calls[number]
+    kind = world.scenario.calls[number][1]
+    memory = world.facts(start.place).memory
+    must_hold(kind != "large" or memory == MEMORY[0], "a call starts where its labels do not hold")
+    for former in call.starts:
+        must_hold(former.token != start.token, "an assignment is started twice")
+        must_hold(kind != "once", "an at_most_once call is started twice")
+        is_alive = world.peers[former.place].process == former.process
+        is_alive = is_alive and world.peers[former.place].core >= 0
+        must_hold(
+            start.is_fenced or former.is_fenced or not is_alive,
+            "a call is run again although its actor lives and its lease is not over",
+        )
+    return call._replace(starts=(*call.starts, start))
+
+
+def resolved(world: "World", number: int, result: Result, body: bytes) -> Call:
+    """Return the call with its one outcome, if that may be."""
+    call = world.calls[number]
+    must_hold(not call.is_resolved, "a second outcome reaches the client")
+    must_hold(not call.is_canceled, "an outcome reaches a client that canceled")
+    if result.actor and result.status in {Status.RESULT, Status.CANCELED}:
+        tokens = [b"%d.%d" % start.token for start in call.starts]
+        must_hold(body.rpartition(b" ")[2] in tokens, f"no run made the outcome {body!r}")
+        must_hold(result.status is Status.RESULT, "a run that was wanted ends as canceled")
+    else:
+        code = decode_failure(body).code
+        is_once = world.scenario.calls[number][1] == "once"
+        must_hold(is_once and code == Code.OUTCOME_UNKNOWN, f"the outcome is {code}")
+        must_hold(has_struck(world), "nothing went wrong, and the outcome is unknown")
+    must_hold(result.attempt <= 1 + losses(world), "a try is burned although nobody was lost")
+    return call._replace(is_resolved=True)
+
+
+def happened(world: "World", name: str) -> int:
+    return world.scenario.moves.get(name, 0) - world.left[world.can[name]]
+
+
+def has_struck(world: "World") -> bool:
+    """Tell whether there was any fault."""
+    return any(happened(world, name) for name in FAULTS)
+
+
+def losses(world: "World") -> int:
+    """Count how often an actor may have been lost with what it ran."""
+    deaths = sum(
+        peer.process - 1 for place, peer in enumerate(world.peers) if world.is_actor[place]
+    )
+    return deaths + happened(world, "stall")
+
+
+def limits_hold(world: "World") -> None:
+    """Assert that no more has the limit at once than there is, of those that have their lease."""
+    held = [
+        token
+        for place, peer in enumerate(world.peers)
+        if world.is_actor[place] and peer.core >= 0 and not peer.is_given_up
+        for token in world.facts(place).limited
+    ]
+    must_hold(len(held) <= LIMIT.maximum, f"{held} have one limit at once")

@@ -1,0 +1,126 @@
+"""What is searched: who is there, what they do of their own will, and what goes wrong how often.
+
+Every move that is named in `moves` happens at most so often on a path; all orders are tried. Small
+numbers are enough: what a rule does not stand shows with one or two faults, in the right moment.
+"""
+
+from dataclasses import dataclass, field, replace
+
+# What goes wrong, and what a user does beside submitting and letting runs end.
+BUDGETS = (
+    "broker_kill",
+    "actor_kill",
+    "client_kill",
+    "cut",  # a connection is replaced by a new one
+    "stall",  # a connection delivers nothing until it is healed or cut
+    "repeat",  # a frame is delivered twice
+    "lose",  # a frame is lost in the middle of a connection
+    "hello_again",  # HELLO is repeated while the first is on its way
+    "wait",  # time passes until something comes of it
+    "cancel",
+    "release",
+    "reacquire",
+    "relabel",
+    "look",  # an actor finds that what waits has waited for long
+)
+CONNECTION_FAULTS = ("cut", "stall", "repeat", "lose", "hello_again")
+FAULTS = ("broker_kill", "actor_kill", "client_kill", *CONNECTION_FAULTS)
+LOST, KEPT = False, True
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One search."""
+
+    name: str
+    # Of the calls: which client submits them, in this order, and what they are.
+    calls: tuple[tuple[int, str], ...] = ((0, "plain"),)
+    moves: dict[str, int] = field(default_factory=dict)
+    clients: int = 1
+    actors: int = 1
+    slots: int = 1
+    prefetch: int = 0
+    # Who is hit by faults; everybody if empty. Peers are C1, C2, A1, A2.
+    victims: tuple[str, ...] = ()
+    # Whether the frames in flight at a fault are lost or come late; both are tried.
+    fates: tuple[bool, ...] = (LOST, KEPT)
+    # Whether a host watches the actors and reports their deaths.
+    has_host: bool = False
+    # What a planted bug does to the numbers of broker starts.
+    epoch_step: int = 1
+
+    def but(self, **changes: object) -> "Scenario":
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+PLAIN, ONCE, LARGE, OTHER = (0, "plain"), (0, "once"), (0, "large"), (1, "plain")
+A1, C1 = ("A1",), ("C1",)
+TWO = (PLAIN, PLAIN)
+
+
+def named(*scenarios: Scenario) -> dict[str, Scenario]:
+    return {scenario.name: scenario for scenario in scenarios}
+
+
+LIMITED = (0, "limited")
+
+# Searched to the end in each run of the tests.
+FAST = named(
+    Scenario("restart", actors=2, moves={"broker_kill": 1}),
+    Scenario("restart-of-two-calls", TWO, {"broker_kill": 1}),
+    Scenario("restart-and-death", moves={"broker_kill": 1, "actor_kill": 1}),
+    Scenario("restart-and-cancel", moves={"broker_kill": 1, "cancel": 1}),
+    Scenario("restart-and-client-death", moves={"broker_kill": 1, "client_kill": 1}),
+    Scenario("restart-of-once", (ONCE,), {"broker_kill": 1, "wait": 1}),
+    Scenario("restart-and-release", moves={"broker_kill": 1, "release": 1, "reacquire": 1}),
+    Scenario("restart-and-stall", moves={"broker_kill": 1, "stall": 1}, victims=A1, fates=(LOST,)),
+    Scenario("connections", moves={"cut": 2}),
+    Scenario("connections-and-cancel", moves={"cut": 1, "cancel": 1}),
+    Scenario("connections-of-once", (ONCE,), {"cut": 2, "hello_again": 1}, victims=A1),
+    Scenario("frames", moves={"repeat": 1, "lose": 1, "wait": 1}),
+    Scenario("hellos", moves={"cut": 1, "hello_again": 1, "stall": 1}, victims=A1),
+    Scenario("lease", actors=2, moves={"stall": 1, "wait": 2}, victims=A1),
+    Scenario("lease-of-once", (ONCE,), {"stall": 1, "wait": 2}, actors=2, victims=A1),
+    Scenario("attested", actors=2, moves={"stall": 1, "wait": 1}, victims=A1, has_host=True),
+    Scenario("death", (PLAIN, ONCE), {"actor_kill": 1}),
+    Scenario("reported-death", (PLAIN, ONCE), {"actor_kill": 1}, has_host=True),
+    Scenario("release", TWO, {"release": 1, "reacquire": 1, "cut": 1}, victims=A1),
+    Scenario("reject", (PLAIN, LARGE), {"relabel": 2}, prefetch=1),
+    Scenario("waiting", TWO, {"cut": 1}, prefetch=1, victims=A1),
+    Scenario("recall", (PLAIN, *TWO), {"look": 1}, actors=2, prefetch=1),
+    Scenario("limit", (LIMITED, LIMITED), {"cut": 1}, actors=2, victims=A1),
+    Scenario("limit-and-cancel", (LIMITED, LIMITED), {"cancel": 1}, actors=2),
+    Scenario("limit-and-release", (LIMITED, LIMITED), {"release": 1, "reacquire": 1}, actors=2),
+    Scenario("two-clients", (PLAIN, OTHER), {"client_kill": 1, "wait": 1}, 2, victims=C1),
+    Scenario("two-clients-cut", (PLAIN, OTHER), {"cut": 1, "cancel": 1}, 2, victims=C1),
+)
+# More at once: minutes, or hours.
+DEEP = named(
+    Scenario("limit-and-restart", (LIMITED, LIMITED), {"broker_kill": 1}, actors=2, fates=(LOST,)),
+    Scenario("reject-and-cut", (PLAIN, LARGE), {"relabel": 1, "cut": 1}, prefetch=1, victims=A1),
+    Scenario("two-cuts-and-two-calls", TWO, {"cut": 2}, victims=A1),
+    Scenario("cut-and-restart-of-once", (ONCE,), {"cut": 1, "broker_kill": 1}, victims=A1),
+    Scenario("two-clients-and-restart", (PLAIN, OTHER), {"broker_kill": 1}, 2),
+    Scenario("reject-and-restart", (PLAIN, LARGE), {"broker_kill": 1, "relabel": 1}, prefetch=1),
+    Scenario("recall-and-cut", (PLAIN, *TWO), {"cut": 1}, actors=2, prefetch=1, victims=A1),
+    Scenario("two-restarts", moves={"broker_kill": 2}),
+    Scenario(
+        "late-adoption",
+        actors=2,
+        moves={"stall": 1, "broker_kill": 1, "wait": 1},
+        victims=A1,
+        fates=(LOST,),
+    ),
+    Scenario("release-and-restart", TWO, {"release": 1, "reacquire": 1, "broker_kill": 1}),
+    Scenario("restart-of-two", TWO, {"broker_kill": 1}, actors=2),
+    Scenario("report-and-restart", moves={"actor_kill": 1, "broker_kill": 1}, has_host=True),
+    Scenario(
+        "death-and-restart-of-once",
+        (ONCE,),
+        {"broker_kill": 1, "actor_kill": 1},
+        actors=2,
+        victims=A1,
+    ),
+    Scenario("recall-and-restart", (PLAIN, *TWO), {"broker_kill": 1}, actors=2, prefetch=1),
+    Scenario("everything-once", TWO, dict.fromkeys(BUDGETS, 1), actors=2, prefetch=1),
+)

@@ -1,0 +1,56 @@
+"""All short histories of small clusters of real cores: none may break a promise.
+
+`tests/sim` walks at random through large clusters; here small ones are searched to the end.
+"""
+
+from functools import cache
+
+import pytest
+
+from tests.model.explore import explore
+from tests.model.mutants import MUTANTS
+from tests.model.scenarios import BUDGETS, FAST
+from tests.model.store import Store
+
+pytestmark = pytest.mark.slow
+
+
+STORE = Store()
+
+
+@cache
+def searched(name):
+    return explore(FAST[name], store=STORE)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_no_history_breaks_a_promise(name):
+    found = searched(name)
+
+    assert not found.violation, str(found)
+    assert found.is_complete
+    assert found.ends
+
+
+def test_every_move_is_tried():
+    tried = set().union(*(searched(name).kinds for name in FAST))
+
+    assert set(BUDGETS) <= tried
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_bug_is_found(mutant):
+    with mutant.plant():
+        found = explore(mutant.scenario)
+
+    assert found.violation, f"{mutant.plant.__doc__} Nobody notices."
+    assert found.history.rstrip().endswith(found.violation)
+
+
+def test_a_history_reads_as_the_protocol_is_written():
+    (mutant,) = [one for one in MUTANTS if one.name == "any_outcome_counts"]
+    with mutant.plant():
+        found = explore(mutant.scenario)
+
+    assert '["submit", 1, 0, "<>", 0, false, 0, null]' in found.history
+    assert "B to A1: " in found.history

@@ -1,0 +1,391 @@
+"""The whole system as one value, and all that can happen next.
+
+A state names the core of each process, what stands in each direction of each connection, the late
+frames of a dead connection, what the properties remember, and which moves are left. Nothing takes
+time but a wait, which is possible only when whatever can be delivered has been.
+"""
+
+from typing import Any, NamedTuple
+
+from tests.model.peers import PeerFacts
+from tests.model.processes import BrokerFacts, Event
+from tests.model.properties import Call, Start, Violation, limits_hold, must_hold, resolved, started
+from tests.model.scenarios import BUDGETS, Scenario
+from tests.model.store import Store
+
+WAIT_SLICES_MAX = 12
+AT_ONCE_MAX = 500
+NOBODY = -1
+
+
+class Peer(NamedTuple):
+    """A client or actor, and its connection."""
+
+    core: int
+    # The process of this place, counted from 1, and its connection.
+    process: int = 1
+    connection: int = 1
+    is_stalled: bool = False
+    # Whether the broker has given it up, hearing nothing: others may run what it had.
+    is_given_up: bool = False
+    up: tuple[int, ...] = ()
+    down: tuple[int, ...] = ()
+    # What a dead connection had not delivered: (its number, up, down), or nothing.
+    late: tuple[Any, ...] = ()
+
+
+class State(NamedTuple):
+    """All there is."""
+
+    broker: int
+    epoch: int
+    peers: tuple[Peer, ...]
+    calls: tuple[Call, ...]
+    # How often each move of BUDGETS is left.
+    left: tuple[int, ...]
+
+
+Move = tuple[Any, ...]
+
+
+class World:
+    """Works on one state: what comes of a move."""
+
+    def __init__(self, scenario: Scenario, store: Store) -> None:
+        self.scenario = scenario
+        self.store = store
+        self.names = [f"C{n + 1}" for n in range(scenario.clients)]
+        self.names += [f"A{n + 1}" for n in range(scenario.actors)]
+        self.names += ["H1"] if scenario.has_host else []
+        self.kinds = [name[0] for name in self.names]
+        self.is_actor = [kind == "A" for kind in self.kinds]
+        self.victims = [not scenario.victims or name in scenario.victims for name in self.names]
+        self.can = {name: place for place, name in enumerate(BUDGETS)}
+        # What was sent, for a history: (from, to, message).
+        self.log: list[tuple[str, str, int]] = []
+        self.milestones = 0
+        self.broker, self.epoch = NOBODY, 0
+        self.peers: list[Peer] = []
+        self.calls: list[Call] = []
+        self.left: list[int] = []
+
+    # --- states
+
+    def load(self, state: State) -> None:
+        self.broker, self.epoch = state.broker, state.epoch
+        self.peers, self.calls, self.left = list(state.peers), list(state.calls), list(state.left)
+
+    def freeze(self) -> State:
+        return State(
+            self.broker, self.epoch, tuple(self.peers), tuple(self.calls), tuple(self.left)
+        )
+
+    def first(self) -> State:
+        """Return the state in which everybody has a session and nothing was submitted."""
+        scenario = self.scenario
+        self.left = [scenario.moves.get(name, 0) for name in BUDGETS]
+        self.calls = [Call() for _ in scenario.calls]
+        self.peers = [Peer(self._birth(place, 1)) for place in range(len(self.names))]
+        self.broker_start()
+        for place in range(len(self.names)):
+            self._tell(place, ("hello",))
+            self.drain()
+        while self.broker_facts.is_recovering:
+            self.slice()
+        return self.freeze()
+
+    def incarnation(self, place: int, process: int) -> int:
+        return (place + 1) * 100 + process
+
+    def rid(self, place: int, connection: int) -> bytes:
+        return b"%s/%d" % (self.names[place].encode(), connection)
+
+    def facts(self, place: int) -> PeerFacts:
+        facts: PeerFacts = self.store.facts[self.peers[place].core]
+        return facts
+
+    @property
+    def broker_facts(self) -> BrokerFacts:
+        facts: BrokerFacts = self.store.facts[self.broker]
+        return facts
+
+    def _birth(self, place: int, process: int) -> int:
+        name, incarnation = self.names[place], self.incarnation(place, process)
+        if self.is_actor[place]:
+            scenario = self.scenario
+            host = self.incarnation(len(self.names) - 1, 1) if scenario.has_host else 0
+            numbers = scenario.slots, scenario.prefetch, host
+            return self.store.birth("actor", name, incarnation, *numbers)
+        if name[0] == "H":
+            places = [place for place, is_actor in enumerate(self.is_actor) if is_actor]
+            actors = tuple(self.incarnation(place, 1) for place in places)
+            return self.store.birth("host", name, incarnation, actors)
+        return self.store.birth("client", name, incarnation)
+
+    # --- what comes of it
+
+    def do(self, move: Move) -> None:
+        """Let *move* happen; raise Violation where a property does not hold."""
+        name = move[0]
+        if name in self.can:
+            self.left[self.can[name]] -= 1
+        getattr(self, name)(*move[1:])
+
+    def hear(self, place: int) -> None:
+        peer = self.peers[place]
+        self.peers[place] = peer._replace(down=peer.down[1:])
+        self._tell(place, ("hear", peer.down[0]))
+
+    def hear_late(self, place: int) -> None:
+        peer = self.peers[place]
+        connection, up, down = peer.late
+        late = (connection, up, down[1:]) if up or down[1:] else ()
+        self.peers[place] = peer._replace(late=late)
+        self._tell(place, ("hear", down[0]))
+
+    def broker_hears(self, place: int) -> None:
+        peer = self.peers[place]
+        self.peers[place] = peer._replace(up=peer.up[1:])
+        self._tell_broker(("hear", self.rid(place, peer.connection), peer.up[0]))
+
+    def broker_hears_late(self, place: int) -> None:
+        peer = self.peers[place]
+        connection, up, down = peer.late
+        late = (connection, up[1:], down) if up[1:] or down else ()
+        self.peers[place] = peer._replace(late=late)
+        self._tell_broker(("hear", self.rid(place, connection), up[0]))
+
+    def hello(self, place: int) -> None:
+        self._tell(place, ("hello",))
+
+    hello_again = hello
+
+    def beat(self, place: int) -> None:
+        self._tell(place, ("beat",))
+
+    def submit(self, number: int) -> None:
+        client, kind = self.scenario.calls[number]
+        self.calls[number] = self.calls[number]._replace(is_submitted=True)
+        self._tell(client, ("submit", kind))
+
+    def cancel(self, number: int) -> None:
+        client = self.scenario.calls[number][0]
+        self.calls[number] = self.calls[number]._replace(is_canceled=True)
+        self._tell(client, ("cancel", self._own_number(number)))
+
+    def finish(self, place: int, token: Any, follows: bool) -> None:
+        self._tell(place, ("finish", token, follows))
+
+    def look(self, place: int) -> None:
+        self._tell(place, ("look",))
+
+    def broker_looks(self) -> None:
+        self._tell_broker(("look",))
+
+    def release(self, place: int, token: Any) -> None:
+        self._tell(place, ("release", token))
+
+    def reacquire(self, place: int, token: Any) -> None:
+        self._tell(place, ("reacquire", token))
+
+    def relabel(self, place: int, memory: int) -> None:
+        self._tell(place, ("relabel", memory))
+
+    def heal(self, place: int) -> None:
+        self.peers[place] = self.peers[place]._replace(is_stalled=False)
+
+    def stall(self, place: int) -> None:
+        self.peers[place] = self.peers[place]._replace(is_stalled=True)
+
+    def cut(self, place: int, fate: bool) -> None:
+        peer = self.peers[place]
+        self.peers[place] = self._reconnected(peer, fate)
+
+    def repeat(self, place: int, way: str) -> None:
+        """Let the next frame arrive, and once more."""
+        peer = self.peers[place]
+        frames = getattr(peer, way)
+        self.peers[place] = peer._replace(**{way: (frames[0], *frames)})
+
+    def lose(self, place: int, way: str) -> None:
+        peer = self.peers[place]
+        self.peers[place] = peer._replace(**{way: getattr(peer, way)[1:]})
+
+    def broker_kill(self, fate: bool) -> None:
+        self.broker = NOBODY
+        self.peers = [self._reconnected(peer, fate) for peer in self.peers]
+
+    def broker_start(self) -> None:
+        self.epoch += self.scenario.epoch_step if self.epoch else 1
+        self.broker = self.store.birth("broker", self.epoch)
+
+    def actor_kill(self, place: int, fate: bool) -> None:
+        peer, board = self.peers[place], self.facts(place).board
+        self._die(place, fate)
+        if self.scenario.has_host:
+            incarnation = self.incarnation(place, peer.process)
+            self._tell(len(self.names) - 1, ("died", incarnation, board))
+
+    def _die(self, place: int, fate: bool) -> None:
+        """End a process; what it said comes late, or never."""
+        peer = self.peers[place]
+        late = (peer.connection, peer.up, ()) if fate and peer.up else ()
+        self.peers[place] = peer._replace(
+            core=NOBODY,
+            connection=peer.connection + 1,
+            is_stalled=False,
+            is_given_up=False,
+            up=(),
+            down=(),
+            late=late,
+        )
+
+    def spawn(self, place: int) -> None:
+        """Let another process take the place."""
+        peer = self.peers[place]
+        process = peer.process + 1
+        self.peers[place] = peer._replace(core=self._birth(place, process), process=process)
+        if self.scenario.has_host:
+            self._tell(len(self.names) - 1, ("spawned", self.incarnation(place, process)))
+
+    def client_kill(self, place: int, fate: bool) -> None:
+        for number, (client, _) in enumerate(self.scenario.calls):
+            if client == place:
+                call = self.calls[number]
+                self.calls[number] = call._replace(is_submitted=True, is_canceled=True)
+        self._die(place, fate)
+
+    def wait(self) -> None:
+        """Let time pass until it makes a difference to the broker; at least a heartbeat."""
+        before = self.milestones
+        self.slice()
+        rest = self.freeze()
+        for _ in range(WAIT_SLICES_MAX - 1):
+            if self.milestones != before:
+                return
+            self.slice()
+        if self.milestones == before:
+            self.load(rest)
+
+    def slice(self) -> None:
+        """Let a second pass for everybody, and all that is said then arrive."""
+        for place, peer in enumerate(self.peers):
+            if peer.core != NOBODY:
+                self._tell(place, ("time",))
+        self._tell_broker(("time",))
+        self.drain()
+
+    def drain(self) -> None:
+        """Deliver in a fixed order whatever can be delivered."""
+        for _ in range(AT_ONCE_MAX):
+            for place, peer in enumerate(self.peers):
+                if peer.is_stalled:
+                    continue
+                if peer.up:
+                    self.broker_hears(place)
+                    break
+                if peer.down and peer.core != NOBODY:
+                    self.hear(place)
+                    break
+            else:
+                return
+        raise Violation("somebody spins: time stands still")
+
+    # --- one core after another
+
+    def _reconnected(self, peer: Peer, fate: bool) -> Peer:
+        """Give *peer* a new connection; what stood in the old one comes late, or never."""
+        is_late = fate and (peer.up or peer.down)
+        return peer._replace(
+            connection=peer.connection + 1,
+            is_stalled=False,
+            up=(),
+            down=(),
+            late=(peer.connection, peer.up, peer.down) if is_late else (),
+        )
+
+    def _tell(self, place: int, event: Event) -> None:
+        """Let *event* happen to a peer, and send what it says."""
+        peer = self.peers[place]
+        step = self.store.step(peer.core, event)
+        must_hold(not step.failure, step.failure)
+        said = tuple(number for _, number in step.sends)
+        self.log += [(self.names[place], "B", number) for number in said]
+        is_connected = self.broker != NOBODY
+        self.peers[place] = peer._replace(
+            core=step.to, up=peer.up + said if is_connected else peer.up
+        )
+        for news in step.news:
+            self._hear_news(place, news)
+        if self.is_actor[place] and self.facts(place).limited:
+            limits_hold(self)
+        if said and not is_connected:
+            self._tell(place, ("broken", said))
+        elif self.is_actor[place] and self.facts(place).is_over:
+            self.actor_kill(place, True)
+
+    def _hear_news(self, place: int, news: Event) -> None:
+        if news[0] == "start":
+            _, client, task, token = news
+            number = self._call_number(client // 100 - 1, task)
+            peer = self.peers[place]
+            start = Start(token, place, peer.process, peer.is_given_up)
+            self.calls[number] = started(self, number, start)
+        elif news[0] == "outcome":
+            _, task, result, body = news
+            number = self._call_number(place, task)
+            self.calls[number] = resolved(self, number, result, body)
+        elif news[0] == "kill":
+            place, process = news[1] // 100 - 1, news[1] % 100
+            if self.peers[place].process == process and self.peers[place].core != NOBODY:
+                self.actor_kill(place, True)
+
+    def _tell_broker(self, event: Event) -> None:
+        """Let *event* happen to the broker, and send what it says."""
+        step = self.store.step(self.broker, event)
+        must_hold(not step.failure, step.failure)
+        self.broker = step.to
+        self.milestones += len(step.news)
+        nowhere: dict[bytes, None] = {}
+        for rid, number in step.sends:
+            name, _, connection = rid.partition(b"/")
+            place = self.names.index(name.decode())
+            peer = self.peers[place]
+            self.log.append(("B", self.names[place], number))
+            if peer.core != NOBODY and int(connection) == peer.connection:
+                self.peers[place] = peer._replace(down=(*peer.down, number))
+            elif not (peer.late and peer.late[1] and peer.late[0] == int(connection)):
+                # As long as there is something to read the broker's end looks alive.
+                nowhere[rid] = None
+        self._fence()
+        for rid in nowhere:
+            self._tell_broker(("unreachable", rid))
+
+    def _fence(self) -> None:
+        """Note whom the broker gave up while it heard nothing, and take that back."""
+        broker = self.broker_facts
+        for place, peer in enumerate(self.peers):
+            if not self.is_actor[place]:
+                continue
+            if self.incarnation(place, peer.process) in broker.actors:
+                if peer.is_given_up:
+                    self.peers[place] = peer._replace(is_given_up=False)
+            elif peer.is_stalled and not broker.is_recovering and not peer.is_given_up:
+                self.peers[place] = peer._replace(is_given_up=True)
+                self.calls = [call.fenced(place, peer.process) for call in self.calls]
+
+    def is_wanted(self, token: Any) -> bool:
+        """Tell whether somebody waits for the outcome of a run."""
+        return any(
+            call.is_wanted and any(start.token == token for start in call.starts)
+            for call in self.calls
+        )
+
+    def _own_number(self, number: int) -> int:
+        """Return how the client itself counts a call."""
+        client = self.scenario.calls[number][0]
+        return sum(1 for other, _ in self.scenario.calls[: number + 1] if other == client)
+
+    def _call_number(self, client: int, task: int) -> int:
+        mine = [n for n, (owner, _) in enumerate(self.scenario.calls) if owner == client]
+        return mine[task - 1]
