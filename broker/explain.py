@@ -59,6 +59,7 @@ def status(broker: "Broker", now: float) -> dict[str, Any]:
         "assigned": states[State.ASSIGNED] + states[State.UNCLAIMED_RUN],
         "ended": states[State.ENDED] + states[State.UNCLAIMED_OUTCOME],
         "assignments": broker.assignments,
+        "recalled": broker.recalls.count,
     }
 
 

@@ -49,7 +49,7 @@ class Asked:
 class Recalls:
     """Where something may wait ahead, and what was asked back."""
 
-    __slots__ = ("ahead", "asked", "due_at", "started")
+    __slots__ = ("ahead", "asked", "count", "due_at", "started")
 
     def __init__(self) -> None:
         """Begin with nothing that waits."""
@@ -58,6 +58,8 @@ class Recalls:
         self.asked: dict[Token, Asked] = {}
         # What was asked back and had started.
         self.started: set[Token] = set()
+        # How many tasks were ever asked back.
+        self.count = 0
         # When somebody has to look.
         self.due_at = inf
 
@@ -94,7 +96,7 @@ def look(broker: "Broker", now: float) -> None:
     for session, asks in wanted.items():
         tokens = [asked.task.token for asked in asks if asked.task.token]
         broker.say(session, Recall(tokens, "another actor has a free slot"))
-        broker.note("recalled", actor=session.peer.name, tasks=len(tokens))
+        recalls.count += len(tokens)
         # After say: a frame that was full is sealed by it.
         for asked in asks:
             asked.frame = session.sent + len(session.sealed) + 1

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.broker.conversation import CODE, Conversation
+from tests.broker.test_explain import ask
 from wire.labels import Comparator, Desire
 from wire.messages import Assign, Call, Credit, Recall, Reject
 
@@ -83,6 +84,7 @@ def test_as_many_are_asked_back_as_there_are_free_slots(talk):
     another(talk, free=3)
 
     assert asked(actor) == [token(talk, client, number) for number in (5, 4, 3)]
+    assert ask(client, "status")["recalled"] == 3
 
 
 def test_nothing_is_asked_back_twice(talk):
