@@ -17,7 +17,7 @@ from sdk.client import Client
 from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
 from sdk.errors import WarmslotError
 from sdk.limits import add_limit_actions, show_limits
-from sdk.table import cell, holdings, pairs, print_json, print_rows
+from sdk.table import cell, free_of, holdings, pairs, print_json, print_rows
 
 STATUS_FAILED: Final = 1
 STATUS_BAD_OPTION: Final = 2
@@ -145,9 +145,7 @@ def show_actors(client: Client, options: argparse.Namespace) -> int:
                 [
                     actor.get("name", ""),
                     actor.get("state", ""),
-                    " ".join(
-                        filter(None, [str(actor.get("free", "")), pairs(actor.get("typed", {}))])
-                    ),
+                    " ".join(filter(None, [free_of(actor), pairs(actor.get("typed", {}))])),
                     pairs(actor.get("slots", {})),
                     holdings(actor.get("holding", [])),
                     pairs(actor.get("environments", {})) or "-",

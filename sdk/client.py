@@ -200,6 +200,7 @@ class Client:
     ) -> dict[str, Any]:
         """Ask the broker: actors, clients, explain, limits, status, tasks (protocol.md 7.8).
 
+        Or order actors, by a name or a pattern as *argument*: drain, pause, resume.
         Raises TimeoutError, and WarmslotError for what it cannot answer.
         """
         return self._connection.query(what, argument, timeout)

@@ -26,6 +26,12 @@ def print_rows(titles: list[str], rows: list[list[str]]) -> None:
         say(line.rstrip())
 
 
+def free_of(actor: dict[str, Any]) -> str:
+    """Write how many slots are free, and how many short tasks may wait beside: 2+16."""
+    ahead = actor.get("ahead")
+    return str(actor.get("free", "")) + (f"+{ahead}" if ahead else "")
+
+
 def holdings(holding: list[dict[str, Any]]) -> str:
     """Count what an actor holds, and what of it runs without its slot."""
     released = sum(item.get("state") == "released" for item in holding)

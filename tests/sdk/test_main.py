@@ -19,7 +19,8 @@ ANSWERS = {
                 "holding": [{"task": "a-1"}],
                 "environments": {},
                 "labels": {"memory": 512, "model": ["a", "b"]},
-            }
+            },
+            {"name": "h/1", "state": "paused", "free": 0, "ahead": 16, "slots": {"slot": 2}},
         ]
     },
     "tasks": {"tasks": [{"task": "a-1", "waits_s": 1.25}]},
@@ -43,8 +44,9 @@ def endpoint():
         (
             ["actors"],
             [
-                "ACTOR  STATE  FREE  SLOTS   HOLDS  ENVIRONMENTS  LABELS",
-                "h/0    open   1     slot=2  1      -             memory=512 model=a,b",
+                "ACTOR  STATE   FREE  SLOTS   HOLDS  ENVIRONMENTS  LABELS",
+                "h/0    open    1     slot=2  1      -             memory=512 model=a,b",
+                "h/1    paused  0+16  slot=2  0      -             -",
             ],
         ),
         (["tasks"], ["TASK  WAITS_S", "a-1   1.2"]),
