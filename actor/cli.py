@@ -275,7 +275,10 @@ class Whole:
 
 def ahead(text: str) -> int | None:
     """Read how many tasks may wait ahead; None for auto."""
-    return None if text == AUTO else Whole(0, SLOTS_MAX)(text)
+    try:
+        return None if text == AUTO else Whole(0, SLOTS_MAX)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor auto") from None
 
 
 def share(text: str) -> float | None:

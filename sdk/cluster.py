@@ -242,7 +242,8 @@ def read_actors(
             if key == "prefetch" and host[key] == AUTO:
                 continue
             if type(host[key]) is not int or host[key] < low:
-                raise ValueError(f"{key}={host[key]!r} must be an int of at least {low}")
+                other = ', or "auto"' if key == "prefetch" else ""
+                raise ValueError(f"{key}={host[key]!r} must be an int of at least {low}{other}")
         for key, value in host["labels"].items():
             validate_key(key)
             for one in value if isinstance(value, list) else [value]:

@@ -31,6 +31,7 @@ BAD = [
     (["--drain-timeout", "-1"], "-1 is not a number of seconds"),
     (["--drain-timeout", "nan"], "nan is not a number of seconds"),
     (["--log-format", "xml"], "xml"),
+    (["--prefetch", "some"], "'some' is not a whole number, nor auto"),
     (["--memory-high", "90"], "'90' is not a share above 0 and up to 1, or off"),
     (["--memory-high", "no"], "'no' is not a share"),
     (["--slot", "2"], "slot '2' is not TYPE=N"),
