@@ -1,14 +1,14 @@
-"""How fast a slot changes hands: from `release_slot()` in one task to the first line of the next.
+"""How fast a slot or a limit changes hands: from its release to the next task's first line.
 
-The rule: the next task waits at the broker already, so what is measured is the way of the credit
-there and of the assignment back. It is a ratio to the round trip of the bare relay in the same
-round; the goal is at most 1.0.
+The rule: whoever is next waits already, so what is measured is the way of the news to the broker
+and back, as a ratio to the round trip of the bare relay in the same round. The goal is at most 1.0.
 
     python -m bench.slots [--rounds 5] [--count 200] [--transport tcp|ipc|both] [--json FILE]
 """
 
 import sys
 import time
+from collections.abc import Callable
 
 from bench.floor import Relay
 from bench.support import (
@@ -21,12 +21,12 @@ from bench.support import (
     spread,
     table,
 )
-from sdk import Client, current_task
+from sdk import Client, TaskFuture, current_task
 
 first_result_timeout_s = 30.0
 result_timeout_s = 20.0
 # The one that releases does so when the next has surely reached the broker.
-head_start_s = 0.003
+head_start_s = 0.01
 
 
 def release_then_stay() -> float:
@@ -38,16 +38,62 @@ def release_then_stay() -> float:
     return released
 
 
+def leave_limit_then_stay() -> float:
+    """Return when the limit was left; go on until the next holder has surely begun."""
+    with current_task().limit("one"):
+        time.sleep(head_start_s)
+        left = time.monotonic()
+    time.sleep(head_start_s)
+    return left
+
+
 def first_line() -> float:
     return time.monotonic()
 
 
-def handovers(client: Client, count: int) -> list[float]:
+def first_line_inside() -> float:
+    with current_task().limit("one"):
+        return time.monotonic()
+
+
+Handover = Callable[[Client], tuple[TaskFuture, TaskFuture]]
+
+
+def holder_of(client: Client) -> TaskFuture:
+    """Return a task that was seen to hold the limit, which it will leave a little later."""
+    while True:
+        holder = client.submit(leave_limit_then_stay)
+        while not holder.done():
+            if any(key["holders"] for key in client.query("limits")["limits"][0]["keys"]):
+                return holder
+
+
+def slot(client: Client) -> tuple[TaskFuture, TaskFuture]:
+    return client.submit(release_then_stay), client.submit(first_line)
+
+
+def limit_at_scheduling(client: Client) -> tuple[TaskFuture, TaskFuture]:
+    holder = holder_of(client)
+    return holder, client.submit(first_line, limits={"one": 1})
+
+
+def limit_inside(client: Client) -> tuple[TaskFuture, TaskFuture]:
+    holder = holder_of(client)
+    return holder, client.submit(first_line_inside)
+
+
+HANDOVERS: dict[str, tuple[Handover, str]] = {
+    "release_slot() to a task that waits": (slot, "1"),
+    "limit to a task that waits at scheduling": (limit_at_scheduling, "2"),
+    "limit to a task that waits inside": (limit_inside, "2"),
+}
+
+
+def handovers(client: Client, count: int, hand_over: Handover) -> list[float]:
     """Return the seconds from each release to the first line of the task that waited for it."""
     samples = []
     for _ in range(count):
-        releasing = client.submit(release_then_stay)
-        waiting = client.submit(first_line)
+        releasing, waiting = hand_over(client)
         waiting.accepted(timeout=result_timeout_s)
         released = releasing.result(timeout=result_timeout_s)
         samples.append(waiting.result(timeout=result_timeout_s) - released)
@@ -55,23 +101,27 @@ def handovers(client: Client, count: int) -> list[float]:
     return samples
 
 
-def measure(transport: str, count: int) -> tuple[float, float, float]:
-    """Return the relay's round trip, p50 and p99 of the hand-over, of one round, in seconds."""
+def measure(transport: str, count: int) -> tuple[float, dict[str, tuple[float, float]]]:
+    """Return the relay's round trip, and p50 and p99 of each hand-over, of one round in seconds."""
     with Relay(transport) as relay:
         floor_s = percentile(relay.round_trips(max(count, 500)), 0.5)
-    with Workspace() as workspace:
-        endpoint = workspace.endpoint(transport)
-        workspace.start("broker", "--no-journal", "--bind", endpoint)
-        workspace.start("actor", "--broker", endpoint, "--slots", "1", "--prefetch", "0")
-        with Client(endpoint) as client:
-            client.submit(first_line).result(timeout=first_result_timeout_s)
-            handovers(client, 20)
-            samples = handovers(client, count)
-    return floor_s, percentile(samples, 0.5), percentile(samples, 0.99)
+    found = {}
+    for name, (hand_over, slots) in HANDOVERS.items():
+        with Workspace() as workspace:
+            endpoint = workspace.endpoint(transport)
+            workspace.start("broker", "--no-journal", "--bind", endpoint, "--limit", "one=1")
+            options = ("--slots", slots, "--prefetch", "0")
+            workspace.start("actor", "--broker", endpoint, *options)
+            with Client(endpoint) as client:
+                client.submit(first_line).result(timeout=first_result_timeout_s)
+                handovers(client, 20, hand_over)
+                samples = handovers(client, count, hand_over)
+        found[name] = percentile(samples, 0.5), percentile(samples, 0.99)
+    return floor_s, found
 
 
 def main() -> int:
-    parser = arguments("Measure how fast a slot changes hands.")
+    parser = arguments("Measure how fast a slot or a limit changes hands.")
     parser.set_defaults(count=200)
     options = parser.parse_args()
     print(f"{machine()}; {options.rounds} rounds, {options.count} hand-overs each", flush=True)
@@ -79,12 +129,16 @@ def main() -> int:
     with bounded(options.timeout_s):
         for transport in TRANSPORTS[options.transport]:
             rounds = [measure(transport, options.count) for _ in range(options.rounds)]
-            floors, middles, tails = zip(*rounds, strict=True)
-            ratios = [middle / floor for floor, middle, _ in rounds]
-            micro = [[1e6 * value for value in values] for values in (floors, middles, tails)]
-            rows.append([transport, *map(spread, micro), spread(ratios, digits=2)])
-    titles = ["", "relay rtt p50 us", "hand-over p50 us", "p99 us", "p50 / relay"]
-    print(table(titles, rows))
+            floors = [1e6 * floor for floor, _ in rounds]
+            rows.append([transport, "relay, round trip", spread(floors), "", "1"])
+            for name in HANDOVERS:
+                middles = [1e6 * found[name][0] for _, found in rounds]
+                tails = [1e6 * found[name][1] for _, found in rounds]
+                ratios = [m / f for m, f in zip(middles, floors, strict=True)]
+                rows.append(
+                    [transport, name, spread(middles), spread(tails), spread(ratios, digits=2)]
+                )
+    print(table(["", "hand-over", "p50 us", "p99 us", "p50 / relay"], rows))
     return 0
 
 
