@@ -131,6 +131,16 @@ async def read_and_save(number: int, port: int, image: bytes) -> Reading:
     return reading
 
 
+async def limit_inside(number: int, port: int) -> Reading:
+    """Hold a plain slot all the time, and the machine's limit only while the model works."""
+    task = current_task()
+    image = await download(number, port)
+    async with task.limit("host:gpu"):
+        reading = await task.environment.read(image)
+    await save(number, port, reading.text)
+    return reading
+
+
 async def download(number: int, port: int) -> bytes:
     return await ask(port, f"GET /{number} HTTP/1.0\r\n\r\n".encode())
 
@@ -171,9 +181,16 @@ WAYS = [
     Way("slots alone", hold_slot, MODEL_PLACE),
     Way("release_slot() before save", release_slot, MODEL_PLACE),
     Way("and download as a task of its own", read_and_save, MODEL_PLACE, downloads_apart=True),
+    Way("a limit around the model step", limit_inside, {}),
 ]
-# Two processes with a place at the model each, on one machine.
-ACTORS = [{"replicas": AT_ONCE, "slots": {"slot": PAGES_AHEAD // AT_ONCE, "gpu": 1}}]
+# Two processes on one machine, with a place at the model each; the limit is the machine's.
+ACTORS = [
+    {
+        "replicas": AT_ONCE,
+        "slots": {"slot": PAGES_AHEAD // AT_ONCE, "gpu": 1},
+        "limits": {"gpu": AT_ONCE},
+    }
+]
 
 
 class Storage(ThreadingHTTPServer):
