@@ -37,7 +37,6 @@ PAGES_AHEAD = 10  # Pages that are anywhere, where the model's places do not bou
 WARMING_PAGES = 8
 DOWNLOAD_SHARE = 1 / 3  # Of the model step.
 SAVE_SHARE = 1 / 6
-PATIENCE_S = 100.0
 
 LINES = 3
 WORDS = [
@@ -270,7 +269,7 @@ def warm(client: Client, reader: Any, images: list[bytes]) -> float:
     some = [images[number % len(images)] for number in range(WARMING_PAGES)]
     places = client.options(**MODEL_PLACE)
     for _ in range(2):
-        readings = gather(places.map(reader.read, some), timeout=PATIENCE_S)
+        readings = gather(places.map(reader.read, some))
     return statistics.median(reading.ended - reading.began for reading in readings)
 
 
@@ -284,7 +283,7 @@ def go(client: Client, reader: Any, way: Way, storage: Storage) -> Run:
     if way.downloads_apart:
         arguments.append(client.map(download, *arguments))
     futures = places.map(way.function, *arguments)
-    outcomes = gather(futures, return_exceptions=True, timeout=PATIENCE_S)
+    outcomes = gather(futures, return_exceptions=True)
     wall_s = time.perf_counter() - started
     readings = [outcome for outcome in outcomes if isinstance(outcome, Reading)]
     errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -401,9 +400,6 @@ def main() -> int:
         parser.exit(2, f"pipeline: the model is missing: pip install {wanted}, or --model sleep\n")
     try:
         return run(options)
-    except TimeoutError as error:
-        print(f"pipeline: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("pipeline: interrupted", file=sys.stderr)
         return 130
