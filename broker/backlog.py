@@ -205,11 +205,15 @@ class Shape:
                 heappop(heap)
                 lane.entry = None
                 lane.client.parked.append((self, lane))
-            elif lane.waiter is not None and not lane.waiter.may_go(tasks[0]):
+            elif lane.waiter is None or lane.waiter.may_go(tasks[0]):
+                return tasks[0]
+            else:
                 heappop(heap)
                 lane.entry = None
-            else:
-                return tasks[0]
+                continue
+            if lane.waiter is not None:
+                # Those that were behind it may be the first of their shape now.
+                lane.waiter.limits.leave(lane.waiter)
         return None
 
     def pop(self, task: Task) -> None:
@@ -292,6 +296,8 @@ class Shape:
         if lane.waiter.number:
             lane.waiter.limits.unpark(lane.waiter)
             self._enter(lane)
+        else:
+            lane.waiter.limits.leave(lane.waiter)
 
     def _enter(self, lane: Lane) -> None:
         lane.entry = rank = lane.tasks[0].rank
@@ -308,7 +314,7 @@ class Shape:
     def _drop(self, lane: Lane) -> None:
         lane.entry = None
         if lane.waiter is not None:
-            lane.waiter.limits.unpark(lane.waiter)
+            lane.waiter.limits.leave(lane.waiter)
         lane.tasks.clear()
         del self.lanes[lane.key]
 

@@ -189,7 +189,7 @@ class Limits:
             key = self.keys.get(name)
             if key is None:
                 continue
-            first = key.line.first()
+            first = key.first()
             is_behind = first is not None and first is not waiter and first.rank < rank
             if is_behind and not self._is_waiting(name):
                 return name
@@ -227,6 +227,14 @@ class Limits:
             self._leave(waiter)
             for name, _ in waiter.wants:
                 self.touch(name)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Note that nothing is left of a lane; those behind it are the first of their shape now."""
+        self.unpark(waiter)
+        for name, _ in waiter.wants:
+            if isinstance(waiter, LaneWaiter) and name in self.keys:
+                self.keys[name].awake.pop(waiter.shape, None)
+            self.touch(name)
 
     def _leave(self, waiter: Waiter) -> None:
         if waiter.number:
@@ -268,7 +276,7 @@ class Limits:
     def _stir(self, key: Key) -> bool:
         has_woken = False
         passed: list[Waiter] = []
-        while (waiter := key.line.first()) is not None:
+        while (waiter := key.first()) is not None:
             blocked = self.blocking(waiter, waiter.rank)
             if blocked == key.name:
                 if len(passed) >= PASSED_MAX or not self._is_waiting(blocked):
@@ -279,6 +287,8 @@ class Limits:
                 self.park(waiter, waiter.rank, blocked)
             else:
                 self.unpark(waiter)
+                if isinstance(waiter, LaneWaiter):
+                    key.awake[waiter.shape] = waiter
                 has_woken |= self._let_go(waiter)
         for waiter in passed:
             key.line.push(waiter)
@@ -322,6 +332,8 @@ class Limits:
             else:
                 key.used += amount
                 assert is_adopted or key.used <= self.maximum(name), f"{name}: more than there is"
+                if key.line.members:
+                    self.stirred[name] = None
                 key.holders[token, ask] = amount
                 lasting.append((name, amount))
         if lasting:
@@ -453,8 +465,8 @@ class Limits:
             for waiter in (*key.line.members, *key.claims.members):
                 assert waiter.number
             assert all(waiter.blocked == name for waiter in key.line.members)
-            first = key.line.first()
-            assert (first is None) == (not key.line.members)
+            assert (key.line.first() is None) == (not key.line.members)
+            first = key.first()
             if first is not None and name not in self.stirred and self._rate(name) is None:
                 assert self._must_wait(first), f"{name}: nobody holds it up"
             is_needed = key.holders or key.line.members or key.claims.members or key.members

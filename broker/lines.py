@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from wire.messages import Token
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from broker.backlog import Lane, Shape
     from broker.limits import Limits
     from broker.peers import Actor
@@ -37,6 +39,11 @@ class Waiter:
         """Let a heap hold one waiter twice."""
         return False
 
+    @property
+    def group(self) -> "Shape | None":
+        """Return the shape for which it waits, None for a run."""
+        return None
+
     def amount(self, name: str) -> int:
         """Return how much of a key it wants."""
         return next((amount for wanted, amount in self.wants if wanted == name), 0)
@@ -54,12 +61,28 @@ class LaneWaiter(Waiter):
         self.shape = shape
         self.lane = lane
 
+    @property
+    def group(self) -> "Shape | None":
+        """Return the shape of its tasks."""
+        return self.shape
+
+    def is_behind(self, key: "Key") -> bool:
+        """Tell whether a lane of its shape had room at *key*, comes first and finds no actor."""
+        other = key.awake.get(self.shape)
+        if other is None or other is self or other.number or other.lane.entry is None:
+            return False
+        return other.lane.entry <= self.rank
+
     def may_go(self, task: "Task") -> bool:
         """Tell whether there is room for *task*, the first of the lane; park the lane if not."""
         blocked = self.limits.blocking(self, task.rank)
         if blocked is None:
             return True
         self.limits.park(self, task.rank, blocked)
+        # Those that were left behind it at its other keys are the first of their shape now.
+        for name, _ in self.wants:
+            if name != blocked:
+                self.limits.touch(name)
         return False
 
 
@@ -76,43 +99,52 @@ class AskWaiter(Waiter):
 
 
 class Line:
-    """Who waits at a key, lowest rank first. Leaving costs nothing; the heap is cleaned later."""
+    """Who waits at a key, lowest rank first. Leaving costs nothing; the heaps are cleaned later.
 
-    __slots__ = ("_heap", "members")
+    Those of one shape, and those that ask, have a heap each, so that a shape can be skipped whole.
+    """
+
+    __slots__ = ("_heaps", "members")
 
     def __init__(self) -> None:
         """Begin empty."""
         self.members: dict[Waiter, None] = {}
-        self._heap: list[tuple[float, int, Waiter]] = []
+        self._heaps: dict[Shape | None, list[tuple[float, int, Waiter]]] = {}
 
     def push(self, waiter: Waiter) -> None:
         """Let *waiter* wait under its rank and number."""
         self.members[waiter] = None
-        if len(self._heap) > VOID_MIN + 2 * len(self.members):
-            self._heap = [(one.rank, one.number, one) for one in self.members]
-            heapify(self._heap)
+        heap = self._heaps.setdefault(waiter.group, [])
+        if len(heap) > VOID_MIN + 2 * len(self.members):
+            mine = (one for one in self.members if one.group is waiter.group)
+            heap[:] = [(one.rank, one.number, one) for one in mine]
+            heapify(heap)
         else:
-            heappush(self._heap, (waiter.rank, waiter.number, waiter))
+            heappush(heap, (waiter.rank, waiter.number, waiter))
 
     def remove(self, waiter: Waiter) -> None:
         """Let *waiter* wait no longer."""
         self.members.pop(waiter, None)
 
-    def first(self) -> Waiter | None:
-        """Return who waits with the lowest rank."""
-        heap = self._heap
-        while heap:
-            _, number, waiter = heap[0]
-            if waiter.number == number and waiter in self.members:
-                return waiter
-            heappop(heap)
-        return None
+    def first(self, skipped: "Container[Shape | None]" = ()) -> Waiter | None:
+        """Return who waits with the lowest rank, of no shape that is *skipped*."""
+        best: tuple[float, int, Waiter] | None = None
+        for group, heap in list(self._heaps.items()):
+            if group in skipped:
+                continue
+            while heap and not (heap[0][2].number == heap[0][1] and heap[0][2] in self.members):
+                heappop(heap)
+            if not heap:
+                del self._heaps[group]
+            elif best is None or heap[0][:2] < best[:2]:
+                best = heap[0]
+        return best[2] if best is not None else None
 
 
 class Key:
     """One limit, or one key of a limit that is set per key, while somebody needs it."""
 
-    __slots__ = ("claims", "holders", "level_at", "line", "members", "name", "used")
+    __slots__ = ("awake", "claims", "holders", "level_at", "line", "members", "name", "used")
 
     def __init__(self, name: str, level: float, now: float) -> None:
         """Begin with what time has not given back yet, if it does that."""
@@ -124,8 +156,23 @@ class Key:
         # Those that lack room here; those that lack it elsewhere and keep their place here.
         self.line = Line()
         self.claims = Line()
+        # The lane of each shape that was let go last: while it finds no actor no other would.
+        self.awake: dict[Shape, LaneWaiter] = {}
         # With a strategy that cancels: the tasks that there are, oldest first.
         self.members: dict[Task, int] = {}
+
+    def first(self) -> Waiter | None:
+        """Return who waits here for room with the lowest rank.
+
+        Where one lane of a shape has room and finds no actor there is none for the others either:
+        they wait for that, and hold up nobody here.
+        """
+        skipped: set[Shape | None] = set()
+        while True:
+            waiter = self.line.first(skipped)
+            if not isinstance(waiter, LaneWaiter) or not waiter.is_behind(self):
+                return waiter
+            skipped.add(waiter.shape)
 
 
 class LimitedRun:

@@ -381,6 +381,22 @@ def test_a_holder_that_waits_for_its_own_child_lets_the_child_pass():
     assert got(actor) == [3]
 
 
+def test_lanes_that_find_no_actor_hold_up_no_run_that_asks():
+    talk = limited("db=1", "api=1:per-key")
+    actor = talk.actor(free=2)
+    client = talk.client().submits(1, 2)
+    actor.says(Occupy(EPOCH, 1, 1, {"db": 1}))
+    client.submits(3, call=call(limits={"db": 1}), slot=1)
+    client.submits(4, call=call(limits={"db": 1, "api[a]": 1}), slot=2)
+    actor.says(Occupy(EPOCH, 2, 1, {"db": 1}))
+    assert actor.takes(Occupied) == [Occupied(EPOCH, 1, 1)]
+
+    # Both slots are held: the tasks that come before it in line find none.
+    actor.says(Vacate(EPOCH, 1, 1))
+
+    assert actor.takes(Occupied) == [Occupied(EPOCH, 2, 1)]
+
+
 # --- circles
 
 
@@ -734,6 +750,37 @@ def test_a_hand_over_looks_at_as_many_as_wait_alone_or_among_ten_thousand():
         return len(looks)
 
     assert work(10_000) == work(2) < 10
+
+
+def test_room_that_no_actor_can_use_wakes_one_of_a_thousand_keys():
+    def work(keys):
+        talk = limited("db=4", "api=1:per-key")
+        talk.broker.check = lambda: None
+        actor = talk.actor(free=4, slots={"slot": 4})
+        client = talk.client()
+        for key in range(keys):
+            wanted = {"db": 1, f"api[{key}]": 1}
+            client.submits(2 * key + 1, 2 * key + 2, call=call(limits=wanted), slot=key)
+        running = [assign.number for assign in actor.takes(Assign)]
+        looks = []
+        original = Limits.blocking
+
+        def counted(self, waiter, rank):
+            looks.append(rank)
+            return original(self, waiter, rank)
+
+        Limits.blocking = counted
+        try:
+            for _ in range(20):
+                # The limit comes back, and then the slot.
+                actor.says(Outcome(EPOCH, running.pop(0), Status.RESULT, b""), Credit(0))
+                actor.says(Credit(1))
+                running += [assign.number for assign in actor.takes(Assign)]
+        finally:
+            Limits.blocking = original
+        return len(looks)
+
+    assert work(1_000) <= 2 * work(20)
 
 
 # --- against a slow model
