@@ -121,6 +121,10 @@ MISTAKES = [
     (["--log-format", "xml"], {}, "'xml' is not console or json"),
     (["--data-dir", "x", "--no-journal"], {}, "exclude each other"),
     (["--keys", "x"], {}, "not available yet"),
+    (["--limit", "db"], {}, "limit 'db' is not NAME=N"),
+    (["--limit", "db=1", "--limit", "db=2"], {}, "names a limit twice"),
+    (["--limit", "db=1:strategy=first"], {}, "'first' is no strategy"),
+    ([], {"WARMSLOT_LIMIT": "db=0"}, "0 is not at least 1"),
     ([], {"WARMSLOT_LEASE": "long"}, "'long'"),
     ([], {"WARMSLOT_NO_JOURNAL": "perhaps"}, "'perhaps'"),
 ]
