@@ -436,14 +436,13 @@ class Broker:
         self, session: Session, command: Release | Reacquire, own: Sequence[Any], now: float
     ) -> None:
         task = self.tokens.get((command.epoch, command.number))
+        # Also of a run that was told to stop, and had released before it heard that.
+        if self.limited and isinstance(command, Release):
+            occupancy.release(self, session.peer, command)
         if task is None or task.actor is not session.peer:
             return
-        if isinstance(command, Reacquire):
-            task.is_released = False
-        elif command.typed is None:
-            task.is_released = True
-            if self.limited:
-                occupancy.release(self, command)
+        if isinstance(command, Reacquire) or command.typed is None:
+            task.is_released = isinstance(command, Release)
 
     def _reject(self, session: Session, command: Reject, own: Sequence[Any], now: float) -> None:
         actor = session.peer

@@ -188,10 +188,12 @@ def take(broker: "Broker", task: Task) -> None:
     broker.limits.take(token, task, actor, AT_SCHEDULING, wants)
 
 
-def release(broker: "Broker", command: Release) -> None:
-    """Take back what a run took at scheduling, which gives back its slots."""
-    if command.typed is None and not command.keep_limits:
-        broker.limits.vacate((command.epoch, command.number), AT_SCHEDULING)
+def release(broker: "Broker", actor: object, command: Release) -> None:
+    """Take back what a run of *actor* took at scheduling, which gives back its slots."""
+    token = (command.epoch, command.number)
+    run = broker.limits.runs.get(token)
+    if run is not None and run.actor is actor and command.typed is None and not command.keep_limits:
+        broker.limits.vacate(token, AT_SCHEDULING)
 
 
 # ---------------------------------------------------------------------- from inside

@@ -308,6 +308,19 @@ def test_a_canceled_run_holds_its_limits_until_it_returns():
     assert got(actor) == [2]
 
 
+def test_a_release_that_crossed_a_cancel_gives_the_limits_back():
+    talk = limited("db=1")
+    actor = talk.actor(free=2)
+    client = talk.client().submits(1, 2, call=call(limits={"db": 1}))
+    assert got(actor) == [1]
+    client.says(Cancel([1]))
+    assert got(actor) == []
+
+    actor.says(Release(EPOCH, 1, None), Credit(2))
+
+    assert got(actor) == [2]
+
+
 def test_an_outcome_that_crossed_a_cancel_gives_the_limits_back():
     talk = limited("db=1")
     actor = talk.actor(free=2)
