@@ -66,6 +66,8 @@ LIMITED = (0, "limited")
 
 # Searched to the end in each run of the tests.
 FAST = named(
+    Scenario("one-restart", moves={"broker_kill": 1}),
+    Scenario("one-connection", moves={"cut": 1}),
     Scenario("restart", actors=2, moves={"broker_kill": 1}),
     Scenario("restart-of-two-calls", TWO, {"broker_kill": 1}),
     Scenario("restart-and-death", moves={"broker_kill": 1, "actor_kill": 1}),

@@ -44,7 +44,8 @@ def test_a_planted_bug_is_found(mutant):
         found = explore(mutant.scenario)
 
     assert found.violation, f"{mutant.plant.__doc__} Nobody notices."
-    assert found.history.rstrip().endswith(found.violation)
+    assert "TypeError" not in found.violation, "The patch does not fit what it patches."
+    assert found.history.endswith(found.violation)
 
 
 def test_a_history_reads_as_the_protocol_is_written():

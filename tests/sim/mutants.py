@@ -222,8 +222,8 @@ def again_is_not_held() -> Any:
     """Queue at once what a client sends again."""
 
     def make(original: Any) -> Any:
-        def mutated(broker: Any, task: Any, command: Any) -> None:
-            original(broker, task, msgspec.structs.replace(command, again=False))
+        def mutated(broker: Any, task: Any, command: Any, now: float) -> None:
+            original(broker, task, msgspec.structs.replace(command, again=False), now)
 
         return mutated
 

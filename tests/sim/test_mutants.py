@@ -16,5 +16,6 @@ def test_a_planted_bug_is_caught(mutant):
     seed, how = caught(mutant, mutant.profile, SEEDS, STEPS)
 
     assert seed >= 0, f"{mutant.plant.__doc__} Nobody notices."
+    assert not how.startswith("TypeError"), f"The patch does not fit what it patches: {how}"
     clean = range(max(seed + 1, CLEAN_SEEDS.stop))
     assert caught(None, mutant.profile, clean, STEPS) == (-1, ""), how
