@@ -176,6 +176,8 @@ def _name(world: World, move: Move) -> str:
             shown.append(f"call {argument + 1}")
         elif place == 0 and isinstance(argument, int) and not isinstance(argument, bool):
             shown.append(world.names[argument])
+        elif name == "finish" and isinstance(argument, bool):
+            shown += ["the next starts at once"] if argument else []
         elif isinstance(argument, bool):
             shown.append("frames in flight come late" if argument else "frames in flight lost")
         else:
