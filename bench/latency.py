@@ -72,6 +72,9 @@ def main() -> int:
             "warmslot, prefetch 16": lambda transport, count: measure_warmslot(
                 transport, count, "16"
             ),
+            "warmslot, prefetch auto": lambda transport, count: measure_warmslot(
+                transport, count, "auto"
+            ),
         },
         options,
     )
