@@ -446,7 +446,8 @@ class Backlog:
     def block(self, shape: Shape) -> None:
         """Nobody can take a task of *shape* now."""
         del self.ready[shape]
-        self.waiting[shape] = None
+        if shape.count:
+            self.waiting[shape] = None
 
     def unpark(self, client: "Client") -> None:
         """Let the lanes of a client that was paused take part again."""

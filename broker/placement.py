@@ -52,7 +52,12 @@ def place(broker: "Broker", now: float) -> None:
     if broker.reservation is not None and not broker.reservation.holds:
         broker.reservation = None
         backlog.wake()
-    while backlog.ready and (found := backlog.next_ready()) is not None:
+    while backlog.ready:
+        if not actors:
+            block_all(broker)
+        found = backlog.next_ready()
+        if found is None:
+            return
         shape, task = found
         actor = choose(broker, shape, task) if actors else None
         if actor is not None:
@@ -78,6 +83,14 @@ def place(broker: "Broker", now: float) -> None:
         else:
             if shape.is_large:
                 reserve(broker, shape, task)
+            backlog.block(shape)
+
+
+def block_all(broker: "Broker") -> None:
+    """Let all wait, since nobody has credit; what more is to be done for is looked at alone."""
+    backlog = broker.backlog
+    for shape in tuple(backlog.ready):
+        if not (shape.is_large or shape.fail_infeasible):
             backlog.block(shape)
 
 

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.backlog import Shape
 from tests.broker.conversation import CODE, Conversation
 from wire.labels import Comparator, Desire, affinity, satisfies_all
 from wire.messages import Assign, Call, Credit, Environment, Function, Submit, Template
@@ -45,6 +46,25 @@ def test_the_choice_is_the_best_of_those_that_satisfy_and_have_credit(offers, de
     if able:
         best = max((affinity(labels, desires), free) for _, labels, free in able)
         assert (affinity(chosen[0][1], desires), chosen[0][2]) == best
+
+
+def test_kinds_of_tasks_that_nobody_has_credit_for_are_not_compared_with_one_another(monkeypatch):
+    looks = []
+    peek = Shape.peek
+    monkeypatch.setattr(Shape, "peek", lambda shape: looks.append(shape) or peek(shape))
+    talk = Conversation()
+    actor = talk.actor(20, free=0, labels={"memory": 512})
+    client = talk.client()
+    for kind in range(100):
+        desire = Desire("memory", Comparator.GREATER_THAN, kind)
+        client.submits(kind + 1, call=Call("work", CODE, desires=[desire]), slot=kind)
+    looks.clear()
+
+    actor.says(Credit(1))
+
+    assert got(actor) == [1]
+    assert len(looks) < 300
+    talk.broker.check()
 
 
 def test_a_required_label_waits_for_its_actor():
