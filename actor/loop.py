@@ -89,6 +89,8 @@ class Loop:
         self._measure_at = 0.0 if launch.core.memory_high is not None else inf
         # Who holds it leads.
         self._leading = threading.Lock()
+        # Held by who leads for one turn only, so that it is not taken for one that leads on.
+        self._visiting = threading.Lock()
         # Since when the leader runs a task itself, so that the lead is free; 0 when it does not.
         self._here_since = 0.0
         # The guard: is it there, does it look by itself, was it called; its bell is a lock.
@@ -107,17 +109,25 @@ class Loop:
         has to say, as that a slot is free, is on its way before anybody else has woken up.
         """
         self._inbox.append((method, arguments))
-        if self._here_since and self._leading.acquire(blocking=False):
+        if not (self._here_since and self._visit()):
+            self._wake()
+        if self._here_since:
+            self._call_guard()
+
+    def _visit(self) -> bool:
+        """Lead for one turn, if the lead is free; tell whether it was."""
+        if not self._visiting.acquire(blocking=False):
+            return False
+        is_free = self._leading.acquire(blocking=False)
+        if is_free:
             try:
                 self.turn(can_receive=False)
             except BaseException:  # noqa: BLE001 - our bug, and not for the task that called.
                 traceback.print_exc()
                 os._exit(1)
             self._leading.release()
-        else:
-            self._wake()
-        if self._here_since:
-            self._call_guard()
+        self._visiting.release()
+        return is_free
 
     def post_here(self, method: Callable[..., Any], *arguments: object) -> None:
         """Do as `post`, from a run in the leader's own thread that is about to return to it."""
@@ -213,7 +223,12 @@ class Loop:
             self._ring()
         self.slots.run_here(run)
         self._here_since = 0.0
-        if self._leading.acquire(blocking=False):
+        is_here = self._leading.acquire(blocking=False)
+        if not is_here:
+            # Who leads for one turn goes away again: only the guard leads on.
+            with self._visiting:
+                is_here = self._leading.acquire(blocking=False)
+        if is_here:
             self._has_guard = True
             return True
         # What the run handed back is for somebody else now.

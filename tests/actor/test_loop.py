@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import threading
 from math import inf
 
 import pytest
@@ -70,6 +71,43 @@ def test_what_is_posted_while_somebody_leads_is_left_to_him(loop):
     assert said == []
     assert loop._is_awake
     assert loop._bell.acquire(blocking=False)
+
+
+class Watched:
+    """A lock that tells when somebody found it taken."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.refused = threading.Event()
+        self.release = self.lock.release
+
+    def acquire(self, blocking=True):
+        is_mine = self.lock.acquire(blocking=blocking)
+        if not is_mine:
+            self.refused.set()
+        return is_mine
+
+
+def test_a_leader_whose_run_ends_in_the_one_turn_of_another_leads_on(loop, monkeypatch):
+    loop.core.session.hello_at = inf
+    loop._leading = leading = Watched()
+    is_inside = threading.Event()
+
+    def stay(_):
+        is_inside.set()
+        assert leading.refused.wait(10.0)
+
+    visitor = threading.Thread(target=loop.post, args=(stay,))
+
+    def run_here(_):
+        visitor.start()
+        assert is_inside.wait(10.0)
+
+    monkeypatch.setattr(loop.slots, "run_here", run_here)
+    leading.acquire()
+
+    assert loop._run_here(None), "nobody else leads: the actor would be deaf and mute"
+    visitor.join(10.0)
 
 
 @pytest.mark.process
