@@ -583,7 +583,7 @@ def circles_stay() -> Any:
 
 def a_release_keeps_the_limits() -> Any:
     """Let a released run hold on to what the actor thinks it gave back."""
-    return swap(occupancy, "release", lambda _: lambda broker, command: None)
+    return swap(occupancy, "release", lambda _: lambda broker, actor, command: None)
 
 
 @contextmanager
