@@ -98,10 +98,24 @@ def check_hello(
         raise RemoteProtocolError(
             Code.NOT_ALLOWED, f"this connection belongs to a {former.role}, not to a {role}"
         )
+    if isinstance(hello, ActorHello):
+        check_held_limits(hello)
     if not 0 < len(hello.name) <= NAME_LENGTH_MAX:
         raise RemoteProtocolError(
             Code.BAD_FRAME, f"a name of {len(hello.name)} characters", fatal=True
         )
+
+
+def check_held_limits(hello: ActorHello) -> None:
+    """Raise for runs that have, or ask for, what no run can."""
+    for item in hello.holding:
+        for held in item.limits:
+            try:
+                check_amounts(held.limits)
+            except ValueError as error:
+                raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
+            if not held.limits:
+                raise RemoteProtocolError(Code.BAD_FRAME, "a run with no limit at all in its ask")
 
 
 def check_name(broker: "Broker", hello: ClientHello | ActorHello | HostHello) -> None:

@@ -19,6 +19,7 @@ from wire.messages import (
     Call,
     Cancel,
     Credit,
+    Error,
     HeldLimits,
     HostHello,
     Occupied,
@@ -478,6 +479,22 @@ def test_an_inventory_says_what_a_run_has():
 
     assert hello.name == "host/0"
     assert got(other) == [2]
+
+
+@pytest.mark.parametrize("limits", [{}, {"db": 0}, {"db": -5}, {"d b": 1}])
+@pytest.mark.parametrize("has_it", [False, True])
+def test_an_inventory_of_amounts_that_are_none_is_refused(limits, has_it):
+    from tests.broker.conversation import actor_hello
+
+    talk = limited("db=1")
+    actor = talk.actor(free=1)
+    talk.client().submits(1)
+    asked = [HeldLimits(1, limits, has_it=has_it)]
+
+    actor.greets(actor_hello(holding=[(1, 1, (EPOCH, 1), "running", asked)]))
+
+    assert [error.code for error in actor.takes(Error)] == [Code.BAD_FRAME]
+    assert not talk.broker.limits.keys
 
 
 def test_a_grant_that_was_lost_is_said_again():
