@@ -16,6 +16,7 @@ from actor.labels import add_value
 from actor.logs import configure_logs
 from actor.names import NameTaken, hold_name
 from actor.settings import ENDPOINT_DEFAULT, SLOT, HostSettings
+from wire.endpoint import check_endpoint
 from wire.labels import Labels, parse_label
 from wire.limits import HOST_PREFIX, check_amounts
 
@@ -23,7 +24,7 @@ EXIT_BAD_OPTION: Final = 2
 SLOTS_MAX: Final = 10_000
 AUTO: Final = "auto"
 OFF: Final = "off"
-SCHEMES: Final = ("tcp://", "ipc://", "inproc://")
+LOG_FORMATS: Final = ("console", "json")
 
 
 class Parser(argparse.ArgumentParser):
@@ -97,7 +98,8 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--log-format",
-        choices=("console", "json"),
+        metavar="|".join(LOG_FORMATS),
+        type=log_format,
         default=read("LOG_FORMAT", "console"),
         help="how events are written to stderr (default: %(default)s)",
     )
@@ -247,10 +249,16 @@ def read_labels(typed: Sequence[str], inherited: Sequence[str]) -> Labels:
 
 def endpoint(text: str) -> str:
     """Check an endpoint."""
-    if not text.startswith(SCHEMES[:2]) or text.endswith("://"):
-        raise argparse.ArgumentTypeError(
-            f"endpoint {text!r} does not begin with tcp:// or ipc://, as in {ENDPOINT_DEFAULT}"
-        )
+    try:
+        return check_endpoint(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def log_format(text: str) -> str:
+    """Check a format of logs: argparse compares only what is typed with `choices`."""
+    if text not in LOG_FORMATS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {' or '.join(LOG_FORMATS)}")
     return text
 
 

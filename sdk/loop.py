@@ -25,6 +25,7 @@ from sdk.errors import ClientClosed
 from sdk.gathering import Gathering
 from sdk.wakeup import NAP_MAX_S, Sleep
 from wire.codec import check_payloads, decode_broker, encode
+from wire.endpoint import check_endpoint
 from wire.errors import RemoteProtocolError
 from wire.messages import Result
 from wire.payload import Buffer
@@ -70,7 +71,7 @@ class Loop:
 
     def __init__(self, endpoint: str, core: ClientCore, handlers: Handlers) -> None:
         """Connect and start the daemon thread. Raises ValueError for a bad endpoint."""
-        self.endpoint = endpoint
+        self.endpoint = check_endpoint(endpoint)
         self.core = core
         self.lock = threading.Lock()
         self.gathering = Gathering()

@@ -111,6 +111,8 @@ COMMANDS = [
     (["actor", "--frob"], "actor: ", "--frob"),
     (["sdk", "actors", "--frob"], "warmslot: ", "--frob"),
     (["sdk", "frob"], "warmslot: ", "'frob'"),
+    (["sdk", "status", "--broker", "tcp://127.0.0.1:99999"], "warmslot: ", "not a port"),
+    (["actor", "--broker", "tcp://127.0.0.1"], "actor: ", "'tcp://127.0.0.1'"),
     (["actor", "--label", "memory"], "actor: ", "label 'memory' has no '='"),
     (["actor", "--label", "a b=1"], "actor: ", "'a b'"),
     (["actor", "--slots", "none"], "actor: ", "'none'"),

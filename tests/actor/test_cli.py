@@ -25,6 +25,8 @@ BAD = [
     (["--label", "name=me"], "label 'name' is built in"),
     (["--broker", "localhost:5555"], "tcp://"),
     (["--broker", "tcp://"], "tcp://"),
+    (["--broker", "tcp://127.0.0.1"], "'tcp://127.0.0.1' is not tcp://HOST:PORT"),
+    (["--broker", "tcp://127.0.0.1:99999"], "99999 is not a port from 1 to"),
     (["--name", "a/b"], "'a/b'"),
     (["--name", ""], "''"),
     (["--drain-timeout", "soon"], "'soon' is not a number of seconds"),
@@ -77,6 +79,18 @@ def test_what_is_wrong_is_said_in_one_line(started, capsys, arguments, complaint
     assert end.value.code == 2
     assert complaint in said
     assert said.count("\n") == 1
+    assert not started
+
+
+def test_a_log_format_from_the_environment_is_checked_like_one_that_is_typed(
+    started, capsys, monkeypatch
+):
+    monkeypatch.setenv("WARMSLOT_LOG_FORMAT", "xml")
+
+    with pytest.raises(SystemExit):
+        cli.main([])
+
+    assert "'xml' is not console or json" in capsys.readouterr().err
     assert not started
 
 

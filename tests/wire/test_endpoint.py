@@ -1,0 +1,43 @@
+import pytest
+
+from wire.endpoint import check_endpoint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tcp://127.0.0.1:5555",
+        "tcp://localhost:1",
+        "tcp://[::1]:65535",
+        "tcp://10.0.0.2;10.0.0.1:7",
+        "ipc:///tmp/b",
+        "ipc://@abstract",
+    ],
+)
+def test_what_can_be_connected_to_stays_as_it_is(text):
+    assert check_endpoint(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "'' is not tcp://HOST:PORT or ipc://PATH"),
+        ("5555", "is not tcp"),
+        ("localhost:5555", "is not tcp"),
+        ("tcp://", "is not tcp"),
+        ("tcp://127.0.0.1", "is not tcp"),
+        ("tcp://127.0.0.1:", "is not tcp"),
+        ("tcp://:5555", "is not tcp"),
+        ("tcp://127.0.0.1:*", "is not tcp"),
+        ("tcp://127.0.0.1:0", "0 is not a port from 1 to 65535"),
+        ("tcp://127.0.0.1:99999", "99999 is not a port from 1 to 65535"),
+        ("ipc://", "is not tcp"),
+        ("inproc://b", "is not tcp"),
+        ("udp://127.0.0.1:1", "is not tcp"),
+    ],
+)
+def test_what_leads_nowhere_is_refused_with_the_reason(text, complaint):
+    with pytest.raises(ValueError, match="endpoint") as caught:
+        check_endpoint(text)
+
+    assert complaint in str(caught.value)

@@ -1,0 +1,24 @@
+"""Where a broker can be reached: what an endpoint looks like to those who connect to one.
+
+ZeroMQ takes some that lead nowhere without a word, and would try them for ever.
+"""
+
+from typing import Final
+
+PORT_MAX: Final = 65_535
+SHAPE: Final = "tcp://HOST:PORT or ipc://PATH, as in tcp://127.0.0.1:5555"
+
+
+def check_endpoint(text: str) -> str:
+    """Return *text* if one can connect to it. Raises ValueError with what is wrong."""
+    scheme, _, rest = text.partition("://")
+    if scheme == "tcp":
+        # What stands before a ; is the address to connect from.
+        host, colon, port = rest.rpartition(":")
+        if not (host and colon and port.isascii() and port.isdigit()):
+            raise ValueError(f"endpoint {text!r} is not {SHAPE}")
+        if not 1 <= int(port) <= PORT_MAX:
+            raise ValueError(f"endpoint {text!r}: {port} is not a port from 1 to {PORT_MAX}")
+    elif not (scheme == "ipc" and rest):
+        raise ValueError(f"endpoint {text!r} is not {SHAPE}")
+    return text
