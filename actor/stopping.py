@@ -77,7 +77,7 @@ class Stopping:
             assignment = held[token]
             timeout_s = assignment.recipe.call.timeout_s or 0.0
             body = failure_timeout(assignment)
-            self._outcomes.keep(assignment, Status.FAILURE, body, (), timeout_s)
+            self._outcomes.keep(assignment, Status.EXPIRED, body, (), timeout_s)
             self._note("timed_out", token=token, after_s=timeout_s)
             self.order(assignment, now, force=True, reason="its timeout is over")
 

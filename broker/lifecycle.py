@@ -193,6 +193,8 @@ def settle(broker: "Broker", task: Task, ending: Ending) -> None:
     task.ending = ending
     task.children = None
     if broker.limited and task.token is not None:
+        if ending.status is Status.EXPIRED:
+            broker.limits.stopped(task.token)
         broker.limits.end(task.token)
     unload(task)
     if state is State.ENDED:

@@ -807,6 +807,7 @@ def test_a_run_that_has_had_its_time_fails_before_it_returns():
 
     assert order.force
     assert decode_failure(end.finished[token].body).code == Code.TASK_TIMEOUT
+    assert end.finished[token].status is Status.EXPIRED
     assert end.credit.free == 0
     end.finish(token)
     end.carry()

@@ -9,6 +9,7 @@ from broker.defining import define
 from broker.limits import Limits
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_explain import ask
+from wire import codec
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.limits import Definition, Strategy, read_definition, read_rate
@@ -20,6 +21,7 @@ from wire.messages import (
     Cancel,
     Credit,
     Error,
+    Failure,
     HeldLimits,
     HostHello,
     Occupied,
@@ -305,6 +307,21 @@ def test_a_canceled_run_holds_its_limits_until_it_returns():
     assert got(actor) == [1]
 
     actor.says(Vacate(EPOCH, 1))
+
+    assert got(actor) == [2]
+
+
+def test_a_run_that_had_its_time_holds_its_limits_until_it_returns():
+    talk = limited("db=1")
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client().submits(1, 2, call=call())
+    assert got(actor) == [1]
+
+    failure = codec.encode_failure(Failure(Code.TASK_TIMEOUT, "", "its time is over"))
+    actor.says(Outcome(EPOCH, 1, Status.EXPIRED, failure), Credit(8))
+    assert list(failures(client)) == [1]
+    assert got(actor) == [], "the first may still be at work"
+    actor.says(Vacate(EPOCH, 1), Credit(9))
 
     assert got(actor) == [2]
 
