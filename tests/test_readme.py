@@ -87,8 +87,18 @@ def test_each_make_target_exists():
     assert set(re.findall(r"^(?: {4})?make (\w+)", README, re.MULTILINE)) <= targets
 
 
-def test_each_link_to_a_file_leads_somewhere():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_each_link_to_a_file_leads_somewhere(page):
+    place = ROOT / page
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", place.read_text(encoding="utf-8"))
 
     assert links
-    assert [link for link in links if not Path(ROOT, link).exists()] == []
+    assert [link for link in links if not Path(place.parent, link).exists()] == []
+
+
+def test_what_takes_long_to_read_stands_elsewhere():
+    lines = README.splitlines()
+
+    assert len(lines) <= 100
+    # The tables apart, which no line break may cut.
+    assert [line for line in lines if len(line) > 145 and not line.startswith("|")] == []

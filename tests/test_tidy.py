@@ -1,5 +1,8 @@
 """The house rules hold for every tracked file, and each rule catches what it is there for."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.support import tidy
@@ -116,3 +119,18 @@ def test_each_rule_has_a_planted_violation():
 
 def test_the_rules_read_this_very_file():
     assert "tests/test_tidy.py" in dict(tidy.tracked_texts())
+
+
+def test_the_map_of_the_architecture_has_every_file():
+    text = (tidy.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    sections = {
+        part.partition(":")[0]: part for part in re.split(r"^## ", text, flags=re.MULTILINE)
+    }
+    files = [
+        Path(path)
+        for path, _ in tidy.tracked_texts()
+        if re.fullmatch(r"(wire|broker|actor|sdk)/(?!__)\w+\.py", path)
+    ]
+
+    assert len(files) > 50
+    assert [str(file) for file in files if f"`{file.name}`" not in sections[file.parts[0]]] == []
