@@ -394,7 +394,8 @@ class ActorCore:
                         recipe.missing = f"needs {recipe.slots}, this actor has {has}"
                     self._recipes.put(command.slot, recipe)
                 case Occupied():
-                    self.occupying.told(command)
+                    if (command.epoch, command.number) in self.mailbox.held:
+                        self.occupying.told(command)
                 case Stop():
                     self._stop(command)
                 case Recall():

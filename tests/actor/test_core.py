@@ -17,6 +17,7 @@ from wire.messages import (
     Function,
     Held,
     LabelsChanged,
+    Occupied,
     Outcome,
     OutcomeAck,
     Release,
@@ -294,6 +295,18 @@ def test_what_is_not_for_an_actor_is_ignored():
 
     assert end.core.take_notes()[-1][0] == "not_for_an_actor"
     assert end.core.session.is_open
+
+
+def test_a_limit_that_is_taken_back_from_a_run_that_has_just_ended_leaves_nothing():
+    end = connected(make_core())
+    token = end.assign()
+    end.carry()
+    end.finish(token)
+
+    end.say(Occupied(*token, 0, "released"))
+    end.carry()
+
+    assert not end.core.occupying.runs
 
 
 def test_a_slot_outside_the_table_begins_a_new_session():
