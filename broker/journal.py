@@ -345,6 +345,12 @@ def open_file(
         prepare(connection, path, durability=durability, statements=statements)
     except sqlite3.Error as error:
         connection.close()
+        if getattr(error, "sqlite_errorcode", None) in CAN_REPEAT:
+            # Nothing is wrong with the file: to move it away would lose what it has.
+            raise JournalError(
+                f"journal {path} cannot be written: {error}; make room, or name another folder with"
+                " --data-dir"
+            ) from None
         raise JournalError(
             f"journal {path} cannot be read: {error}; "
             "restore it, or move it away to begin with an empty one"

@@ -407,6 +407,23 @@ def test_a_disk_without_room_is_told_and_used_again_when_there_is_some(journal_i
     assert rows(tmp_path) == [*range(1, 1_002), 5_000]
 
 
+def test_a_start_without_room_does_not_blame_the_file(journal_in, tmp_path, monkeypatch):
+    class Full(sqlite3.Connection):
+        def execute(self, *arguments):
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+    def connect(path, **options):
+        return original(path, factory=Full, **options)
+
+    original = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", connect)
+
+    with pytest.raises(JournalError, match="disk is full; make room"):
+        journal_in(tmp_path)
+
+
 def test_close_does_not_wait_for_room(ear, tmp_path, monkeypatch):
     class Full(sqlite3.Connection):
         def executemany(self, *arguments):
