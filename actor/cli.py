@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels = read_labels(options.label, split_environment("WARMSLOT_LABEL"))
         slots = [*os.environ.get("WARMSLOT_SLOT", "").split(), *options.slot]
         typed, units = read_slot_types(slots, replicas=options.replicas)
-        limits = read_limits([*os.environ.get("WARMSLOT_LIMIT", "").split(), *options.limit])
+        limits = read_limits([*split_environment("WARMSLOT_LIMIT"), *options.limit])
         name = hold_name(options.name, options.broker)
     except (ValueError, NameTaken) as error:
         parser.error(str(error))
@@ -229,7 +229,7 @@ def read(name: str, default: object) -> object:
 
 
 def split_environment(name: str) -> list[str]:
-    """Return the labels of an environment variable, set apart by blanks or commas."""
+    """Return the values in an environment variable, set apart by blanks or commas."""
     return os.environ.get(name, "").replace(",", " ").split()
 
 

@@ -182,7 +182,9 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> ar
     endpoints = options.bind or split(environment.get("WARMSLOT_BIND", "")) or [ENDPOINT_DEFAULT]
     options.bind = [read_endpoint(text, has_keys=False) for text in endpoints]
     options.settings = make_settings(options)
-    options.limit = read_limits(options.limit or split(environment.get("WARMSLOT_LIMIT", "")))
+    options.limit = read_limits(
+        options.limit or split(environment.get("WARMSLOT_LIMIT", "").replace(" ", ","))
+    )
     return options
 
 

@@ -94,6 +94,17 @@ def test_a_log_format_from_the_environment_is_checked_like_one_that_is_typed(
     assert not started
 
 
+@pytest.mark.parametrize("text", ["gpu=2 io=3", "gpu=2,io=3", "gpu=2, io=3"])
+def test_limits_from_the_environment_may_stand_between_commas_as_those_of_the_broker(
+    started, monkeypatch, text
+):
+    monkeypatch.setenv("WARMSLOT_LIMIT", text)
+
+    cli.main([])
+
+    assert started[0].limits == {"gpu": 2, "io": 3}
+
+
 def test_options_reach_the_host(started):
     cli.main(
         [

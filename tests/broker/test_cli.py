@@ -105,6 +105,13 @@ def test_the_journal_is_kept_in_the_users_state_folder(environment, folder):
     assert state_folder(environment) == Path(folder).expanduser()
 
 
+@pytest.mark.parametrize("text", ["db=2 api=3", "db=2,api=3", "db=2, api=3"])
+def test_limits_from_the_environment_may_stand_between_blanks_as_those_of_a_host(text):
+    found = options(WARMSLOT_LIMIT=text).limit
+
+    assert [(limit.name, limit.maximum) for limit in found] == [("db", 2), ("api", 3)]
+
+
 MISTAKES = [
     (["--frob"], {}, "--frob"),
     (["--bin", "ipc://x"], {}, "--bin"),
