@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -15,20 +16,25 @@ from actor import occupying
 from sdk.errors import CLASSES, SlotReleased, TaskCanceled, WarmslotError
 from sdk.options import read_limits
 from sdk.task import HeldLimit
-from wire.messages import Occupied
+from wire.messages import Occupied, Token
 
 if TYPE_CHECKING:
     from actor.context import Run, Runtime
 
 
+# The blocks in which this thread or coroutine is, or the one that began it: (token, number).
+entered: ContextVar[tuple[tuple[Token, int], ...]] = ContextVar("entered", default=())
+
+
 class LimitWait:
     """One wait for limits, answered from the thread that leads."""
 
-    __slots__ = ("answer", "limits", "number")
+    __slots__ = ("answer", "limits", "number", "within")
 
-    def __init__(self, number: int, limits: dict[str, int]) -> None:
-        """Wait for all of *limits*."""
+    def __init__(self, token: Token, number: int, limits: dict[str, int]) -> None:
+        """Wait for all of *limits*, inside the blocks of this thread or coroutine."""
         self.number = number
+        self.within = [own for of, own in entered.get() if of == token]
         self.limits = limits
         self.answer: Future[Occupied] = Future()
 
@@ -45,6 +51,11 @@ class Limiting:
         self._lock = lock
         self._number = occupying.AT_SCHEDULING
 
+    @property
+    def token(self) -> Token:
+        """Return the token of the run."""
+        return self._run.token
+
     def next_number(self) -> int:
         """Return the number of a new ask."""
         with self._lock:
@@ -53,7 +64,7 @@ class Limiting:
 
     def occupy(self, number: int, limits: dict[str, int], timeout: float | None) -> None:
         """Wait until the run has *limits*."""
-        wait = LimitWait(number, limits)
+        wait = LimitWait(self._run.token, number, limits)
         self._runtime.occupy(self._run, wait)
         try:
             answer = wait.answer.result(timeout)
@@ -69,7 +80,7 @@ class Limiting:
         timeout: float | None,  # noqa: ASYNC109
     ) -> None:
         """Do as `occupy` on an event loop."""
-        wait = LimitWait(number, limits)
+        wait = LimitWait(self._run.token, number, limits)
         self._runtime.occupy(self._run, wait)
         try:
             answer = await asyncio.wait_for(asyncio.wrap_future(wait.answer), timeout)
@@ -122,7 +133,7 @@ class LimitBlock(HeldLimit):
         self._runtime.refuse_on_event_loop("task.limit()", "async with task.limit(...)")
         number = self._limiting.next_number()
         self._limiting.occupy(number, self._limits, self._timeout)
-        self._numbers.append(number)
+        self._enter(number)
 
     def __exit__(
         self,
@@ -131,13 +142,23 @@ class LimitBlock(HeldLimit):
         frames: TracebackType | None,
     ) -> None:
         """Give them back."""
-        self._limiting.vacate(self._numbers.pop())
+        self._leave()
+
+    def _enter(self, number: int) -> None:
+        self._numbers.append(number)
+        entered.set((*entered.get(), (self._limiting.token, number)))
+
+    def _leave(self) -> None:
+        number = self._numbers.pop()
+        mine = self._limiting.token, number
+        entered.set(tuple(one for one in entered.get() if one != mine))
+        self._limiting.vacate(number)
 
     async def __aenter__(self) -> None:
         """Wait for the limits."""
         number = self._limiting.next_number()
         await self._limiting.occupy_async(number, self._limits, self._timeout)
-        self._numbers.append(number)
+        self._enter(number)
 
     async def __aexit__(
         self,
@@ -146,7 +167,7 @@ class LimitBlock(HeldLimit):
         frames: TracebackType | None,
     ) -> None:
         """Give them back."""
-        self._limiting.vacate(self._numbers.pop())
+        self._leave()
 
 
 def make_block(

@@ -23,11 +23,12 @@ RELEASED: Final = "released"
 class Ask:
     """What a run wants, or has."""
 
-    __slots__ = ("has_it", "limits")
+    __slots__ = ("has_it", "limits", "within")
 
-    def __init__(self, limits: dict[str, int]) -> None:
-        """Begin to wait."""
+    def __init__(self, limits: dict[str, int], within: list[int] | None) -> None:
+        """Begin to wait, inside the blocks *within*; None for all of the run."""
         self.limits = limits
+        self.within = within
         self.has_it = False
 
 
@@ -62,7 +63,12 @@ class Occupying:
         return answers
 
     def ask(
-        self, assignment: Assignment | None, token: Token, number: int, limits: dict[str, int]
+        self,
+        assignment: Assignment | None,
+        token: Token,
+        number: int,
+        limits: dict[str, int],
+        within: list[int] | None = None,
     ) -> None:
         """Let a run ask the broker; one that is over or canceled is told so at once."""
         if assignment is None or assignment.is_stopped:
@@ -72,8 +78,8 @@ class Occupying:
         asks = self._run(token).asks
         known = asks.get(number)
         if known is None:
-            asks[number] = Ask(limits)
-            self._say(Occupy(*token, number, limits))
+            asks[number] = Ask(limits, within)
+            self._say(Occupy(*token, number, limits, within))
         elif known.has_it:
             self.answers.append(Occupied(*token, number))
 
@@ -152,7 +158,11 @@ class Occupying:
     def inventory(self, assignment: Assignment) -> list[HeldLimits]:
         """List what a run has and what it waits for."""
         run = self.runs.get(assignment.token)
-        found = [HeldLimits(n, a.limits, a.has_it) for n, a in run.asks.items()] if run else []
+        found = (
+            [HeldLimits(n, a.limits, a.has_it, a.within) for n, a in run.asks.items()]
+            if run
+            else []
+        )
         if self._holds(assignment):
             found.append(HeldLimits(AT_SCHEDULING, assignment.recipe.call.limits, has_it=True))
         return found

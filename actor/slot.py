@@ -167,7 +167,8 @@ class Slots:
     def _occupy(self, run: Run, wait: LimitWait, now: float) -> None:
         core = self._loop.core
         self._occupying.setdefault((run.token, wait.number), []).append(wait)
-        core.occupying.ask(core.mailbox.held.get(run.token), run.token, wait.number, wait.limits)
+        assignment = core.mailbox.held.get(run.token)
+        core.occupying.ask(assignment, run.token, wait.number, wait.limits, wait.within)
 
     def vacate(self, run: Run, number: int) -> None:
         """Give back what *run* has of limits, or asked for, under *number*."""

@@ -89,13 +89,24 @@ class LaneWaiter(Waiter):
 class AskWaiter(Waiter):
     """A run that asked from inside, or wants what it took at scheduling again."""
 
-    __slots__ = ("ask", "run")
+    __slots__ = ("ask", "run", "within")
 
-    def __init__(self, run: "LimitedRun", ask: int, wants: Wants) -> None:
-        """Wait for *wants*."""
+    def __init__(
+        self, run: "LimitedRun", ask: int, wants: Wants, within: list[int] | None = None
+    ) -> None:
+        """Wait for *wants*, and keep what the asks *within* have meanwhile; None for all."""
         super().__init__(wants)
         self.run = run
         self.ask = ask
+        self.within = within
+
+    def kept(self) -> list[tuple[int, Wants]]:
+        """Return what its run does not give back before it has what it waits for.
+
+        What was taken at scheduling ends with the run, which ends after each of its waits.
+        """
+        rows, within = self.run.rows, self.within
+        return [(n, rows[n]) for n in rows if within is None or n == 0 or n in within]
 
 
 class Line:

@@ -227,10 +227,17 @@ def occupy(broker: "Broker", session: Session, command: Occupy, now: float) -> N
         raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
     if not command.limits:
         raise RemoteProtocolError(Code.BAD_FRAME, "OCCUPY names no limit")
-    ask(broker, task, actor, command.ask, command.limits)
+    ask(broker, task, actor, command.ask, command.limits, command.within)
 
 
-def ask(broker: "Broker", task: Task, actor: Actor, number: int, wanted: dict[str, int]) -> None:
+def ask(  # noqa: PLR0917
+    broker: "Broker",
+    task: Task,
+    actor: Actor,
+    number: int,
+    wanted: dict[str, int],
+    within: list[int] | None,
+) -> None:
     """Let a run wait in line, say again what it has, or say why it never will."""
     limits, token = broker.limits, task.token
     assert token
@@ -248,7 +255,7 @@ def ask(broker: "Broker", task: Task, actor: Actor, number: int, wanted: dict[st
     owner = (task.call.fairness_key if task.template else "") or task.client.incarnation
     rank = broker.backlog.rank_of_ask(owner, priority)
     run = limits.run(token, task, actor)
-    limits.wait(AskWaiter(run, number, wants_of(wanted, actor)), rank)
+    limits.wait(AskWaiter(run, number, wants_of(wanted, actor), within), rank)
 
 
 def vacate(broker: "Broker", session: Session, command: Vacate, now: float) -> None:
@@ -283,7 +290,7 @@ def greet(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None
         for number, held in has.items():
             known = limits.runs.get(token)
             if not held.has_it:
-                ask(broker, task, actor, number, held.limits)
+                ask(broker, task, actor, number, held.limits, held.within)
             elif known is None or number not in known.rows:
                 limits.vacate(token, number)
                 wants = wants_of(held.limits, actor)
@@ -319,13 +326,14 @@ def sweep(broker: "Broker") -> None:
     limits = broker.limits
     limits.sweep()
     while not limits.is_closed and (circle := deadlock.find(limits)):
-        youngest = circle[-1]
-        others = ", ".join(run.task.name for run in circle[:-1]) or "itself"
-        for number, waiter in list(youngest.asks.items()):
+        youngest = circle[-1].run
+        runs = dict.fromkeys(one.run for one in circle if one.run is not youngest)
+        others = ", ".join(run.task.name for run in runs) or "itself"
+        for waiter in [one for one in circle if one.run is youngest]:
             wanted = ", ".join(shown(name) for name, _ in waiter.wants)
             message = f"it waits for limit {wanted} in a circle, with {others}, and is the youngest"
-            limits.vacate(youngest.token, number)
-            say_occupied(broker, youngest, number, Code.DEADLOCK, message)
+            limits.vacate(youngest.token, waiter.ask)
+            say_occupied(broker, youngest, waiter.ask, Code.DEADLOCK, message)
         broker.note("deadlock", task=youngest.task.name, others=others)
 
 

@@ -267,6 +267,20 @@ def test_a_circle_ends_with_deadlock_in_the_youngest(client):
     assert sorted(gather(futures, timeout=TIMEOUT_S)) == ["both", "one"]
 
 
+async def two_at_once():
+    async def hold(number):
+        async with current_task().limit("one"):
+            # Longer than the heartbeats with which circles are looked for.
+            await asyncio.sleep(2.2)
+        return number
+
+    return await asyncio.gather(hold(1), hold(2))
+
+
+def test_a_coroutine_that_waits_for_another_of_its_own_task_is_in_no_circle(client):
+    assert client.submit(two_at_once).result(TIMEOUT_S) == [1, 2]
+
+
 def test_a_rate_lets_so_many_in(client):
     from time import monotonic
 

@@ -89,6 +89,7 @@ class HeldLimits(Part, frozen=True):
     ask: int
     limits: dict[str, int]
     has_it: bool
+    within: list[int] | None = None
 
 
 class Holding(Part, frozen=True):
@@ -234,12 +235,13 @@ class Reacquire(Struct, frozen=True, array_like=True, tag="reacquire"):
 
 
 class Occupy(Struct, frozen=True, array_like=True, tag="occupy"):
-    """A run wants limits, all of them or none."""
+    """A run wants limits, all of them or none; it keeps those of *within* until it has them."""
 
     epoch: int
     number: int
     ask: int
     limits: dict[str, int]
+    within: list[int] | None = None
 
 
 class Vacate(Struct, frozen=True, array_like=True, tag="vacate"):

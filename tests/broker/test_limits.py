@@ -461,6 +461,20 @@ def test_a_run_that_waits_for_what_it_has_itself_is_told():
     assert [told.code for told in actor.takes(Occupied)] == [Code.DEADLOCK]
 
 
+def test_what_another_coroutine_of_a_run_holds_closes_no_circle():
+    talk = limited("db=1")
+    actor = talk.actor(free=1)
+    talk.client().submits(1)
+    actor.says(Occupy(EPOCH, 1, 1, {"db": 1}, []), Occupy(EPOCH, 1, 2, {"db": 1}, []))
+    actor.takes(Occupied)
+
+    lasts(talk, 2.5, actor)
+    assert actor.takes(Occupied) == []
+    actor.says(Vacate(EPOCH, 1, 1))
+
+    assert actor.takes(Occupied) == [Occupied(EPOCH, 1, 2)]
+
+
 def test_whoever_waits_for_one_that_can_go_on_is_in_no_circle():
     talk = limited("db=2", "api=1")
     actor = talk.actor(free=3, slots={"slot": 3})
