@@ -131,7 +131,7 @@ def show_status(client: Client, options: argparse.Namespace) -> int:
         return 0
     width = max(map(len, answer), default=0)
     for key, value in answer.items():
-        print(f"{key:{width}}  {value}")
+        print(f"{key:{width}}  {cell(value)}")
     return 0
 
 

@@ -180,7 +180,9 @@ def read_timeout(timeout: Any) -> float:
 def read_name(name: Any) -> str:
     """Read the options *name* and *fairness_key*."""
     if not isinstance(name, str) or len(name) > NAME_LENGTH_MAX:
-        raise ValueError(f"{name!r} is not a string of at most {NAME_LENGTH_MAX} characters")
+        raise ValueError(
+            f"name and fairness_key are strings of up to {NAME_LENGTH_MAX} characters, not {name!r}"
+        )
     return name
 
 

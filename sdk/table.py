@@ -49,4 +49,6 @@ def cell(value: Any) -> str:
         return pairs(value)
     if isinstance(value, list):
         return ",".join(map(str, value))
+    if value is None:
+        return "-"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

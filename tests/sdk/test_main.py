@@ -8,7 +8,7 @@ from sdk import __main__ as program
 from tests.sdk.fakes import ScriptedBroker
 
 ANSWERS = {
-    "status": {"epoch": 5, "queued": 2},
+    "status": {"epoch": 5, "uptime_s": 1.1766028880001613},
     "actors": {
         "actors": [
             {
@@ -24,7 +24,7 @@ ANSWERS = {
         ]
     },
     "tasks": {"tasks": [{"task": "a-1", "waits_s": 1.25}]},
-    "clients": {"clients": []},
+    "clients": {"clients": [{"name": "app.py", "gone_s": None}]},
     "explain": {"state": "queued", "reason": "every actor is busy", "actors": {"h/0": "busy"}},
 }
 
@@ -40,7 +40,7 @@ def endpoint():
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        (["status"], ["epoch   5", "queued  2"]),
+        (["status"], ["epoch     5", "uptime_s  1.2"]),
         (
             ["actors"],
             [
@@ -50,7 +50,7 @@ def endpoint():
             ],
         ),
         (["tasks"], ["TASK  WAITS_S", "a-1   1.2"]),
-        (["clients"], []),
+        (["clients"], ["NAME    GONE_S", "app.py  -"]),
         (["explain", "a-1"], ["queued: every actor is busy", "  h/0: busy"]),
     ],
 )

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from sdk.options import NAMES, NOT_YET, Desired, Options, read_desires
+from sdk.options import NAMES, NOT_YET, Desired, Options, read_desires, read_name
 from wire.labels import Comparator, Desire
 
 
@@ -140,3 +140,8 @@ def test_options_travel_without_their_plans():
 
     assert back == options
     assert back.plans == {}
+
+
+def test_a_bad_name_is_complained_about_by_the_name_of_the_option():
+    with pytest.raises(ValueError, match=r"name and fairness_key are strings .* not 3"):
+        read_name(3)
