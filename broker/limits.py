@@ -307,6 +307,8 @@ class Limits:
         run = waiter.run
         del run.asks[waiter.ask]
         self.take(run.token, run.task, run.actor, waiter.ask, waiter.wants)
+        if not (run.rows or run.asks):  # What comes back with time nobody holds.
+            del self.runs[run.token]
         self._grant(waiter)
         return False
 
@@ -469,7 +471,9 @@ class Limits:
             first = key.first()
             if first is not None and name not in self.stirred and self._rate(name) is None:
                 assert self._must_wait(first), f"{name}: nobody holds it up"
-            is_needed = key.holders or key.line.members or key.claims.members or key.members
+            is_needed = (
+                key.holders or key.line.members or key.claims.members or name in self._watched
+            )
             assert is_needed or self._rate(name) is not None, f"{name}: nobody needs it"
         for token, run in self.runs.items():
             assert run.token == token

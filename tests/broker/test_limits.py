@@ -475,6 +475,18 @@ def test_what_another_coroutine_of_a_run_holds_closes_no_circle():
     assert actor.takes(Occupied) == [Occupied(EPOCH, 1, 2)]
 
 
+def test_a_run_that_asked_for_what_comes_back_with_time_leaves_nothing():
+    talk = limited("web=2:rate=10/s")
+    actor = talk.actor(free=1)
+    talk.client().submits(1)
+    lasts(talk, 1.0, actor)
+
+    actor.says(Occupy(EPOCH, 1, 1, {"web": 1}))
+
+    assert actor.takes(Occupied) == [Occupied(EPOCH, 1, 1)]
+    assert not talk.broker.limits.runs
+
+
 def test_whoever_waits_for_one_that_can_go_on_is_in_no_circle():
     talk = limited("db=2", "api=1")
     actor = talk.actor(free=3, slots={"slot": 3})
