@@ -116,6 +116,11 @@ def review(broker: "Broker", base: str) -> None:
                 limits.vacate(run.token, number)
                 say_occupied(broker, run, number, *refused)
     for name in [name for name in limits.keys if base_of(name)[0] == base]:
+        definition = limits.definition(name)
+        if definition is not None and definition.rate is None:
+            # What a former rate has taken never comes back with time now.
+            key = limits.keys[name]
+            key.used = sum(key.holders.values())
         limits.touch(name)
 
 

@@ -78,7 +78,12 @@ def admit(broker: "Broker", task: Task, now: float) -> bool:
             message = f"limit {name} is full: task {first.name} came before"
             lifecycle.end(broker, task, Code.CANCELED, message)
             return False
-        if definition.strategy is Strategy.CANCEL_IN_PROGRESS:
+    # Nobody is canceled for a task that is not let in itself.
+    for name, amount in call.limits.items():
+        definition = limits.definition(name)
+        if definition is not None and definition.strategy is Strategy.CANCEL_IN_PROGRESS:
+            others = limits.members(name)
+            left = definition.maximum - amount - sum(others.values())
             for other, held in list(others.items()):
                 if left >= 0:
                     break

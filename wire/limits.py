@@ -66,7 +66,9 @@ def check_definition(definition: Definition) -> None:
     """Raise ValueError for a limit that makes no sense."""
     check_base(definition.name)
     if not 0 < definition.maximum <= AMOUNT_MAX:
-        raise ValueError(f"limit {definition.name}: {definition.maximum} is not at least 1")
+        raise ValueError(
+            f"limit {definition.name}: {definition.maximum} is not from 1 to {AMOUNT_MAX}"
+        )
     rate = definition.rate
     if rate is not None and not (rate > 0 and isfinite(rate)):
         raise ValueError(f"limit {definition.name}: the rate {rate} is not above 0")

@@ -674,7 +674,34 @@ def test_a_rate_gives_back_with_time_and_not_with_the_end():
     assert not talk.broker.limits.keys
 
 
+def test_what_a_rate_has_taken_is_back_when_the_limit_has_no_rate_any_more():
+    talk = limited("web=2:rate=1/s", recovered=False)
+    talk.wait(4.0)
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client().submits(1, 2, 3, call=call(limits={"web": 1}))
+    assert got(actor) == [1, 2]
+    ends(actor, 1, 9)
+    ends(actor, 2, 9)
+
+    orders(client, "limit-set", setting(name="web", maximum=2))
+
+    assert got(actor) == [3]
+
+
 # --- strategies
+
+
+def test_nobody_is_canceled_for_a_task_that_another_limit_turns_away():
+    talk = limited("old=1:strategy=cancel-newest", "new=1:strategy=cancel-in-progress")
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client().submits(1, call=call(limits={"new": 1}))
+    client.submits(2, call=call(limits={"old": 1}), slot=1)
+    assert got(actor) == [1, 2]
+
+    client.submits(3, call=call(limits={"new": 1, "old": 1}), slot=2)
+
+    assert list(failures(client)) == [3]
+    assert actor.takes(Stop) == []
 
 
 def test_the_newest_is_canceled_where_that_is_the_strategy():
