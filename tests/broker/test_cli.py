@@ -131,7 +131,7 @@ MISTAKES = [
     (["--limit", "db"], {}, "limit 'db' is not NAME=N"),
     (["--limit", "db=1", "--limit", "db=2"], {}, "names a limit twice"),
     (["--limit", "db=1:strategy=first"], {}, "'first' is no strategy"),
-    ([], {"WARMSLOT_LIMIT": "db=0"}, "0 is not at least 1"),
+    ([], {"WARMSLOT_LIMIT": "db=0"}, "0 is not from 1 to"),
     ([], {"WARMSLOT_LEASE": "long"}, "'long'"),
     ([], {"WARMSLOT_NO_JOURNAL": "perhaps"}, "'perhaps'"),
 ]
