@@ -194,8 +194,11 @@ class Limits:
             if is_behind and not self._is_waiting(name):
                 return name
             claim = key.claims.first()
+            # A run may hold the very slot for which the other task waits.
+            is_inside = isinstance(waiter, AskWaiter) and isinstance(claim, LaneWaiter)
             if (
                 claim is not None
+                and not is_inside
                 and claim is not waiter
                 and claim.rank < rank
                 and room - claim.amount(name) < amount

@@ -650,6 +650,21 @@ def test_a_limit_that_no_host_states_is_unknown():
     assert "--limit tpu=N" in found[1].message
 
 
+def test_a_run_does_not_wait_for_a_limit_behind_a_task_that_waits_for_its_slot():
+    talk = limited("b=1", "k=1")
+    actor = talk.actor(free=2, slots={"slot": 2})
+    client = talk.client().submits(1, call=call(limits={"b": 1}))
+    client.submits(2, call=call(limits={"b": 1, "k": 1}), slot=1)
+    talk.client(2).submits(1, call=call(limits={"b": 1, "k": 1}))
+    client.submits(3, call=call(limits={}), slot=2)
+    assert got(actor) == [1, 3]
+    ends(actor, 1, 0)
+
+    actor.says(Occupy(EPOCH, 2, 1, {"k": 1}))
+
+    assert [said.ask for said in actor.takes(Occupied)] == [1]
+
+
 # --- rates
 
 
