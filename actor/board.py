@@ -12,7 +12,7 @@ import struct
 from typing import Final
 
 from actor.platform import open_shared
-from wire.messages import Token
+from wire.parts import Token
 
 RECORDS_MAX: Final = 16_384
 

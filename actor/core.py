@@ -36,7 +36,6 @@ from wire.messages import (
     Error,
     Frame,
     Function,
-    Held,
     LabelsChanged,
     Occupied,
     Occupy,
@@ -45,12 +44,11 @@ from wire.messages import (
     Reacquire,
     Recall,
     Release,
-    Status,
     Stop,
     Template,
-    Token,
     Vacate,
 )
+from wire.parts import Held, Status, Token
 from wire.payload import size_of
 from wire.session import Due, PeerSession, State, Verdict
 from wire.tables import ReceiverTable

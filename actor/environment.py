@@ -16,7 +16,7 @@ import structlog
 from actor.mailbox import Buffer
 from actor.threads import EventLoopThread
 from wire import payload
-from wire.messages import Environment
+from wire.parts import Environment
 
 EXIT_TIMEOUT_S: Final = 10.0
 

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from actor.grant import check_credit
-from wire.messages import Credit, Token
+from wire.messages import Credit
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from actor.core import ActorCore

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from wire.messages import ActorBeat, ActorHello, Credit, Holding
+from wire.messages import ActorBeat, ActorHello, Credit
+from wire.parts import Holding
 
 if TYPE_CHECKING:
     from actor.core import ActorCore

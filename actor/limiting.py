@@ -16,7 +16,8 @@ from actor import occupying
 from sdk.errors import CLASSES, SlotReleased, TaskCanceled, WarmslotError
 from sdk.options import read_limits
 from sdk.task import HeldLimit
-from wire.messages import Occupied, Token
+from wire.messages import Occupied
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from actor.context import Run, Runtime

@@ -37,7 +37,7 @@ from actor.starting import start_next
 from wire.codec import check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.labels import Labels
-from wire.messages import Status
+from wire.parts import Status
 
 # A payload frame below this is received by copying it, which is cheaper.
 COPY_BYTES_MAX: Final = 65_536

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from actor.residents import Residents, Warmth
 from actor.settings import SLOT
-from wire.messages import Assign, Call, Environment, Held, Token
+from wire.messages import Assign
+from wire.parts import Call, Environment, Held, Token
 
 if TYPE_CHECKING:
     from actor.code import Loaded

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from actor.mailbox import Assignment
-from wire.messages import HeldLimits, Occupied, Occupy, Release, Token, Vacate
+from wire.messages import Occupied, Occupy, Release, Vacate
+from wire.parts import HeldLimits, Token
 
 AT_SCHEDULING: Final = 0
 # Codes of answers that no broker sends: what this actor says by itself.

@@ -11,7 +11,8 @@ from typing import Final
 from actor.mailbox import Assignment, Buffer, Payloads
 from wire.codec import INLINE_BYTES_MAX, encode_failure
 from wire.errors import Code
-from wire.messages import Failure, Kept, Outcome, Status, Token
+from wire.messages import Outcome
+from wire.parts import Failure, Kept, Status, Token
 from wire.payload import size_of
 
 # A frame of outcomes that are said again stays far below the limits of a control frame.

@@ -9,7 +9,7 @@ must not be broken: nothing waits here behind a run that lasts long.
 from math import ceil, inf
 from typing import Final
 
-from wire.messages import Token
+from wire.parts import Token
 
 # What waits ahead at most when the actor decides.
 AHEAD_MAX: Final = 64

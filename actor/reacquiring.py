@@ -9,7 +9,7 @@ from enum import StrEnum
 from math import inf
 
 from actor.mailbox import NO_UNITS, Ask, Assignment, Mailbox
-from wire.messages import Token
+from wire.parts import Token
 
 NOBODY: tuple[str, ...] = ()
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from wire.labels import Labels
-from wire.messages import Environment, Token
+from wire.parts import Environment, Token
 
 if TYPE_CHECKING:
     from actor.mailbox import Assignment

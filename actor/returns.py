@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from actor.mailbox import Assignment, Mailbox, Recipe, covers, take
 from actor.prefetch import Prefetch
 from actor.settings import SLOT
-from wire.messages import Held, Recall, Reject, Token
+from wire.messages import Recall, Reject
+from wire.parts import Held, Token
 
 
 class Returns:

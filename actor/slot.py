@@ -27,7 +27,8 @@ from sdk.task import running
 from wire import payload
 from wire.codec import encode_failure
 from wire.errors import Code
-from wire.messages import Failure, Occupied, Status, Token
+from wire.messages import Occupied
+from wire.parts import Failure, Status, Token
 
 if TYPE_CHECKING:
     from actor.loop import Loop

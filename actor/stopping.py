@@ -11,7 +11,7 @@ from actor.mailbox import Assignment, StopOrder
 from actor.occupying import Occupying
 from actor.outcomes import Outcomes, failure_timeout
 from actor.reacquiring import Reacquiring, Reply
-from wire.messages import Status, Token
+from wire.parts import Status, Token
 
 
 class Stopping:

@@ -10,20 +10,8 @@ from math import inf
 from typing import Any
 
 from actor.settings import HostSettings
-from wire.messages import (
-    Attested,
-    Beat,
-    Bye,
-    ByeAck,
-    Death,
-    Drain,
-    Error,
-    Frame,
-    HostBeat,
-    HostHello,
-    Kill,
-    Token,
-)
+from wire.messages import Beat, Bye, ByeAck, Death, Drain, Error, Frame, HostBeat, HostHello, Kill
+from wire.parts import Attested, Token
 from wire.session import Due, PeerSession, State, Verdict
 
 Note = tuple[str, dict[str, Any]]

@@ -18,17 +18,16 @@ from wire.messages import (
     ActorHello,
     Assign,
     Beat,
-    Call,
     ClientHello,
     Credit,
     Frame,
     Function,
     Outcome,
     Result,
-    Status,
     Submit,
     Template,
 )
+from wire.parts import Call, Status
 
 EPOCH = 1_000
 HASH = b"h" * 16

@@ -19,7 +19,7 @@ import msgspec
 from broker.task import State, Task
 from wire.labels import Desire, affinity, satisfies_all
 from wire.limits import HOST_PREFIX
-from wire.messages import Call
+from wire.parts import Call
 
 if TYPE_CHECKING:
     from broker.limits import Limits

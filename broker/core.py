@@ -59,13 +59,11 @@ from wire.messages import (
     Reject,
     Release,
     Submit,
-    Token,
     Vacate,
     Who,
 )
-from wire.messages import (
-    Template as TemplateMessage,
-)
+from wire.messages import Template as TemplateMessage
+from wire.parts import Token
 
 Note = tuple[str, dict[str, Any]]
 

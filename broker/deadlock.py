@@ -8,7 +8,7 @@ another; whoever is left waits for one of those that are left.
 from typing import TYPE_CHECKING
 
 from broker.lines import AskWaiter
-from wire.messages import Token
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from broker.limits import Limits

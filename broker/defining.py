@@ -13,7 +13,8 @@ from broker.peers import Session
 from broker.task import State
 from wire import codec
 from wire.limits import Definition, base_of, check_definition
-from wire.messages import Answer, Query, Token
+from wire.messages import Answer, Query
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from broker.core import Broker

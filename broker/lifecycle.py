@@ -10,7 +10,8 @@ from broker.peers import Session, is_owned
 from broker.task import TRANSITIONS, Ending, Event, State, Task
 from wire import codec
 from wire.errors import Code
-from wire.messages import Failure, Requeued, Result, Status, Stop
+from wire.messages import Requeued, Result, Stop
+from wire.parts import Failure, Status
 
 if TYPE_CHECKING:
     from broker.core import Broker

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from broker.lines import AskWaiter, Key, LaneWaiter, LimitedRun, Waiter, Wants
 from wire.limits import HOST_PREFIX, Definition, Strategy, base_of
-from wire.messages import Answer, Token
+from wire.messages import Answer
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from broker.backlog import Lane, Shape

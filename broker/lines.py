@@ -6,7 +6,7 @@ Plain structures for `broker.limits`, which alone changes them.
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
-from wire.messages import Token
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from collections.abc import Container

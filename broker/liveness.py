@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from broker import lifecycle, occupancy, recovery
 from broker.peers import Actor, Client, Host
-from wire.messages import Beat, Kill, Token
+from wire.messages import Beat, Kill
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from broker.core import Broker

@@ -17,7 +17,8 @@ from broker.peers import Actor, Host, Session, is_owned
 from broker.task import State, Task
 from wire.errors import Code, RemoteProtocolError
 from wire.limits import HOST_PREFIX, Strategy, base_of, check_amounts
-from wire.messages import ActorHello, Occupied, Occupy, Release, Token, Vacate
+from wire.messages import ActorHello, Occupied, Occupy, Release, Vacate
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from broker.core import Broker

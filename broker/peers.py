@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from broker.credit import CreditAccount
 from broker.task import FunctionBlob, State, Task, Template
 from wire.labels import Labels
-from wire.messages import ActorHello, Attested, ClientHello, HostHello, Role, Token
+from wire.messages import ActorHello, ClientHello, HostHello
+from wire.parts import Attested, Role, Token
 from wire.tables import ReceiverTable, SenderTable
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from broker import placement
 from broker.peers import Actor, Session
 from broker.task import State, Task
-from wire.messages import Recall, Token
+from wire.messages import Recall
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from broker.core import Broker

@@ -11,7 +11,8 @@ from broker import lifecycle, occupancy
 from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
 from wire.errors import Code
-from wire.messages import ActorHello, Stop, Token
+from wire.messages import ActorHello, Stop
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from broker.core import Broker

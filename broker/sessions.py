@@ -8,17 +8,8 @@ from broker.task import State, Template
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import validate_desire
 from wire.limits import check_amounts
-from wire.messages import (
-    ActorHello,
-    Call,
-    ClientHello,
-    Error,
-    Frame,
-    HostHello,
-    Role,
-    Span,
-    Welcome,
-)
+from wire.messages import ActorHello, ClientHello, Error, Frame, HostHello, Welcome
+from wire.parts import Call, Role, Span
 from wire.tables import ReceiverTable, SenderTable
 
 if TYPE_CHECKING:

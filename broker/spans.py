@@ -6,7 +6,7 @@ A client may wait for many more tasks than the broker has, so nothing here count
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from wire.messages import Span
+from wire.parts import Span
 
 
 def merge(spans: Iterable[Span]) -> list[Span]:

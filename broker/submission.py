@@ -7,7 +7,8 @@ from broker import lifecycle, occupancy
 from broker.peers import Client, Session, is_owned
 from broker.task import TRIES_MAX, Event, State, Task
 from wire.errors import Code, RemoteProtocolError
-from wire.messages import Submit, Token
+from wire.messages import Submit
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from broker.core import Broker

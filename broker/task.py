@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET, UnsetType
 
-from wire.messages import Call, Status, Token
+from wire.parts import Call, Status, Token
 
 if TYPE_CHECKING:
     from broker.backlog import Shape

@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from wire.codec import INLINE_BYTES_MAX, encode
 from wire.errors import Code as ErrorCode
-from wire.messages import Call, Cancel, Failure, Function, Span, Template, Token, Welcome
+from wire.messages import Cancel, Function, Template, Welcome
+from wire.parts import Call, Failure, Span, Token
 from wire.payload import Buffer, size_of
 from wire.tables import SenderTable
 

@@ -28,7 +28,7 @@ from sdk.future import TaskFuture
 from sdk.options import NO_OPTIONS, Desired, Options
 from sdk.plan import Planned, plan_for, split_keywords
 from wire.limits import Definition, Strategy, check_definition, read_rate, read_strategy
-from wire.messages import Token
+from wire.parts import Token
 from wire.payload import Dumped
 
 BATCH_DEFAULT: Final = 1_000

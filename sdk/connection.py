@@ -35,7 +35,8 @@ from sdk.log import logger
 from sdk.loop import Handlers, Loop
 from wire.codec import decode_failure
 from wire.errors import Code
-from wire.messages import Result, Status, Token
+from wire.messages import Result
+from wire.parts import Status, Token
 from wire.payload import PYTHON, Dumped, load, told
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"

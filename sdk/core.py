@@ -21,15 +21,13 @@ from wire.messages import (
     Cancel,
     ClientHello,
     Error,
-    Failure,
     Frame,
     Query,
     Requeued,
     Result,
-    Status,
     Submit,
-    Token,
 )
+from wire.parts import Failure, Status, Token
 from wire.payload import Buffer, size_of
 from wire.session import Due, PeerSession, State, Verdict
 

@@ -22,7 +22,7 @@ from msgspec import Struct
 from sdk.code import Captured, capture, version_of
 from sdk.options import read_desires, read_limits
 from wire.labels import Desire, Labels, validate_key, validate_value
-from wire.messages import Environment as EnvironmentMessage
+from wire.parts import Environment as EnvironmentMessage
 from wire.payload import dump_code
 
 # What belongs to the environment itself; everything else that is a function is a task.

@@ -8,7 +8,7 @@ import concurrent.futures
 from typing import Final
 
 from wire.errors import Code
-from wire.messages import Failure
+from wire.parts import Failure
 from wire.payload import RemoteTraceback, load_exception
 
 __all__ = [

@@ -15,7 +15,7 @@ from sdk.environment import MethodReference, Specification
 from sdk.options import ALWAYS, NAME_LENGTH_MAX, NAMES, NO_OPTIONS, Options
 from sdk.task import OPTIONS_ATTRIBUTE
 from wire.labels import Comparator, Desire
-from wire.messages import Call
+from wire.parts import Call
 from wire.payload import PYTHON
 
 PLANS_MAX: Final = 4_096

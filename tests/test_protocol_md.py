@@ -18,22 +18,24 @@ from wire.messages import (
     IS_TOLD,
     MAY_SAY,
     PROTOCOL,
-    Attested,
     BrokerCommand,
+    Error,
+    Frame,
+    PeerCommand,
+    Welcome,
+    Who,
+)
+from wire.parts import (
+    Attested,
     Call,
     Environment,
-    Error,
     Failure,
-    Frame,
     Held,
     HeldLimits,
     Holding,
     Kept,
-    PeerCommand,
     Role,
     Status,
-    Welcome,
-    Who,
 )
 
 PEER = {kind.__struct_config__.tag: kind for kind in PeerCommand.__args__}

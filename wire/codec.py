@@ -16,7 +16,6 @@ from wire.messages import (
     PROTOCOL_OLDEST,
     Assign,
     BrokerFrame,
-    Failure,
     Frame,
     Function,
     Outcome,
@@ -24,6 +23,7 @@ from wire.messages import (
     Result,
     Submit,
 )
+from wire.parts import Failure
 
 CONTROL_BYTES_MAX: Final = 16 * 2**20
 PAYLOAD_FRAMES_MAX: Final = 65_536

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from wire.codec import BUFFER_BYTES_MIN, INLINE_BYTES_MAX
 from wire.errors import Code
-from wire.messages import Failure
+from wire.parts import Failure
 
 PICKLE_PROTOCOL: Final = 5
 # What is beyond stays in the pickle: a message must not have more frames than the protocol allows.

@@ -12,9 +12,7 @@ from wire.messages import (
     Assign,
     Bye,
     ByeAck,
-    Call,
     Credit,
-    Environment,
     Frame,
     Function,
     LabelsChanged,
@@ -23,12 +21,12 @@ from wire.messages import (
     Reacquire,
     Reject,
     Release,
-    Status,
     Stop,
     Template,
     Welcome,
     Who,
 )
+from wire.parts import Call, Environment, Status
 
 EPOCH = 1_000
 WELCOME = Welcome(1.0, 2.0, 5.0, 0.0, [], 1000, 2**28, 2**28, 512, 4096)

@@ -19,10 +19,8 @@ from wire.messages import (
     Beat,
     Bye,
     ByeAck,
-    Call,
     ClientHello,
     Credit,
-    Environment,
     Frame,
     Function,
     HostHello,
@@ -31,6 +29,7 @@ from wire.messages import (
     Welcome,
     Who,
 )
+from wire.parts import Call, Environment
 
 EPOCH = 1_000
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,24 +9,22 @@ from wire.messages import (
     ActorBeat,
     ActorHello,
     Bye,
-    Call,
     Credit,
     Drain,
     Error,
     Frame,
     Function,
-    Held,
     LabelsChanged,
     Occupied,
     Outcome,
     OutcomeAck,
     Release,
     Result,
-    Status,
     Template,
     Welcome,
     Who,
 )
+from wire.parts import Call, Held, Status
 from wire.session import State
 
 BIG = b"x" * 5000

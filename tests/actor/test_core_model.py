@@ -6,7 +6,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.actor.broker_end import HASH, connected, environment, make_core
 from wire.labels import Comparator, Desire
-from wire.messages import Assign, Call, Held, Status
+from wire.messages import Assign
+from wire.parts import Call, Held, Status
 
 SLOTS = 2
 PREFETCH = 2

@@ -4,7 +4,7 @@ import cloudpickle
 
 from actor.environment import Environments
 from actor.threads import EventLoopThread
-from wire.messages import Environment
+from wire.parts import Environment
 
 LOG: list[str] = []
 

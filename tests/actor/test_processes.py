@@ -26,9 +26,9 @@ from wire.messages import (
     OutcomeAck,
     Reject,
     Release,
-    Status,
     Stop,
 )
+from wire.parts import Status
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 

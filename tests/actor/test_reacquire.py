@@ -4,7 +4,8 @@ import pytest
 
 from actor.reacquiring import Reply
 from tests.actor.broker_end import HASH, connected, environment, make_core
-from wire.messages import Call, Credit, Held, Outcome, Reacquire, Reject, Release, Status
+from wire.messages import Credit, Outcome, Reacquire, Reject, Release
+from wire.parts import Call, Held, Status
 
 ONE = {"slot": 1}
 

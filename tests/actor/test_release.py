@@ -18,7 +18,8 @@ from sdk.task import current_task
 from tests.actor.broker_end import BLOB_HASH, connected, make_core
 from wire import payload
 from wire.codec import decode_failure
-from wire.messages import Call, Environment, Function, Held, Status, Template
+from wire.messages import Function, Template
+from wire.parts import Call, Environment, Held, Status
 
 DEADLINE_S = 20.0
 # What the functions of a test share with it; they run in this process.

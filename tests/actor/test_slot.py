@@ -19,7 +19,8 @@ from sdk.task import current_task
 from wire import payload
 from wire.codec import decode_failure
 from wire.errors import Code
-from wire.messages import Assign, Call, Environment, Status
+from wire.messages import Assign
+from wire.parts import Call, Environment, Status
 
 LAUNCH = Launch(
     core=Settings(name="h/0"), broker="tcp://127.0.0.1:1", incarnation=99, host_name="h", host_pid=1

@@ -7,23 +7,19 @@ from wire.messages import (
     PROTOCOL,
     ActorBeat,
     ActorHello,
-    Attested,
     Beat,
-    Call,
     ClientHello,
     Credit,
     Frame,
     Function,
-    Holding,
     HostBeat,
     HostHello,
-    Kept,
     Outcome,
-    Status,
     Submit,
     Template,
     Welcome,
 )
+from wire.parts import Attested, Call, Holding, Kept, Status
 
 CODE = b"c" * 16
 NAP_S = 0.25

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from broker.backlog import FLOWS_MIN, PRIORITY_STEP, Backlog
 from broker.peers import Client
 from broker.task import Event, State, Task, Template
-from wire.messages import Call
+from wire.parts import Call
 
 CALLS = [
     Call("plain", b"f"),

@@ -15,7 +15,6 @@ from wire.messages import (
     Beat,
     Bye,
     ByeAck,
-    Call,
     Cancel,
     Credit,
     Death,
@@ -30,13 +29,13 @@ from wire.messages import (
     Release,
     Requeued,
     Result,
-    Status,
     Stop,
     Submit,
     Template,
     Welcome,
     Who,
 )
+from wire.parts import Call, Status
 
 ONCE = Call("work", CODE, at_most_once=True)
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from broker.backlog import Shape
 from broker.credit import CreditAccount
-from wire.messages import Call, Credit, Environment
+from wire.messages import Credit
+from wire.parts import Call, Environment
 
 PLAIN = Shape(Call("plain", b"f"))
 ONCE = Shape(Call("once", b"f", at_most_once=True))

@@ -5,7 +5,8 @@ import pytest
 
 from tests.broker.conversation import CODE, Conversation
 from wire.labels import Comparator, Desire
-from wire.messages import Answer, Assign, Call, Query, Reject
+from wire.messages import Answer, Assign, Query, Reject
+from wire.parts import Call
 
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
 

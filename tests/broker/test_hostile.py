@@ -10,12 +10,10 @@ from wire.messages import (
     ActorBeat,
     Beat,
     Bye,
-    Call,
     Cancel,
     ClientHello,
     Credit,
     Death,
-    Environment,
     Frame,
     Function,
     HostBeat,
@@ -25,10 +23,10 @@ from wire.messages import (
     Query,
     Reject,
     Release,
-    Status,
     Submit,
     Template,
 )
+from wire.parts import Call, Environment, Status
 
 ROUNDS = 150
 

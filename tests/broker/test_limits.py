@@ -17,12 +17,9 @@ from wire.messages import (
     Answer,
     Assign,
     Beat,
-    Call,
     Cancel,
     Credit,
     Error,
-    Failure,
-    HeldLimits,
     HostHello,
     Occupied,
     Occupy,
@@ -30,10 +27,10 @@ from wire.messages import (
     Query,
     Release,
     Result,
-    Status,
     Stop,
     Vacate,
 )
+from wire.parts import Call, Failure, HeldLimits, Status
 
 EPOCH = 1000
 

@@ -21,7 +21,6 @@ from wire.messages import (
     Beat,
     Bye,
     ByeAck,
-    Call,
     ClientHello,
     Error,
     Frame,
@@ -31,6 +30,7 @@ from wire.messages import (
     Welcome,
     Who,
 )
+from wire.parts import Call
 
 pytestmark = pytest.mark.process
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from broker.backlog import Shape
 from tests.broker.conversation import CODE, Conversation
 from wire.labels import Comparator, Desire, affinity, satisfies_all
-from wire.messages import Assign, Call, Credit, Environment, Function, Submit, Template
+from wire.messages import Assign, Credit, Function, Submit, Template
+from wire.parts import Call, Environment
 
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
 

@@ -5,7 +5,8 @@ import pytest
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_explain import ask
 from wire.labels import Comparator, Desire
-from wire.messages import Assign, Call, Credit, Recall, Reject
+from wire.messages import Assign, Credit, Recall, Reject
+from wire.parts import Call
 
 LARGE = Call("large", CODE, desires=[Desire("memory", Comparator.GREATER_THAN, 256)])
 LIKED = Call("liked", CODE, desires=[Desire("memory", Comparator.GREATER_THAN, 256, False, 9.0)])

@@ -10,17 +10,16 @@ from wire.errors import Code
 from wire.messages import (
     Assign,
     Beat,
-    Call,
     Cancel,
     Credit,
     Outcome,
     OutcomeAck,
     Requeued,
     Result,
-    Status,
     Stop,
     Welcome,
 )
+from wire.parts import Call, Status
 
 OLD = (500, 3)
 OLDER = (500, 2)

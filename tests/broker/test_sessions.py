@@ -9,17 +9,7 @@ from hypothesis import strategies as st
 from broker import spans
 from tests.broker.conversation import Conversation
 from wire.errors import Code
-from wire.messages import (
-    Assign,
-    Beat,
-    Credit,
-    Error,
-    HostHello,
-    Result,
-    Stop,
-    Welcome,
-    Who,
-)
+from wire.messages import Assign, Beat, Credit, Error, HostHello, Result, Stop, Welcome, Who
 
 NUMBERS = st.integers(min_value=-3, max_value=30)
 SPANS = st.lists(st.tuples(NUMBERS, NUMBERS), max_size=6)

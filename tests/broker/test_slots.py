@@ -7,17 +7,8 @@ from broker.credit import CreditAccount
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_explain import ask
 from wire.codec import decode_failure
-from wire.messages import (
-    Assign,
-    Call,
-    Cancel,
-    Credit,
-    Environment,
-    Error,
-    Reacquire,
-    Release,
-    Result,
-)
+from wire.messages import Assign, Cancel, Credit, Error, Reacquire, Release, Result
+from wire.parts import Call, Environment
 
 PLAIN = Shape(Call("plain", CODE))
 WIDE = Shape(Call("wide", CODE, slots={"slot": 2}))

@@ -21,7 +21,8 @@ from sdk.core import ClientCore
 from tests.model.scenarios import DEEP, FAST, Scenario
 from tests.sim import mutants as sim
 from tests.sim.mutants import both, swap
-from wire.messages import ActorHello, Held
+from wire.messages import ActorHello
+from wire.parts import Held
 from wire.session import PeerSession, State, Verdict
 
 

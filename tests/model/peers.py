@@ -17,7 +17,7 @@ from sdk.core import Settings as ClientSettings
 from tests.model.processes import LIMIT, MEMORY, SLICE_S, Messages, Process
 from wire.codec import check_payloads, decode_broker, decode_peer
 from wire.labels import Comparator, Desire
-from wire.messages import Call, Held, Status
+from wire.parts import Call, Held, Status
 from wire.session import HELLO_REPEAT_FIRST_S, PeerSession, State
 
 # Below every timeout, so that a HELLO is late and not lost.

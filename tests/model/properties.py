@@ -10,7 +10,8 @@ from tests.model.processes import LIMIT, MEMORY
 from tests.model.scenarios import FAULTS
 from wire.codec import decode_failure
 from wire.errors import Code
-from wire.messages import Result, Status
+from wire.messages import Result
+from wire.parts import Status
 
 if TYPE_CHECKING:
     from tests.model.world import World

@@ -18,7 +18,7 @@ from sdk.core import Settings as ClientSettings
 from tests.model.peers import ActorProcess, ClientProcess, HostProcess, PeerProcess
 from tests.model.processes import BrokerProcess, Event, Message, Process
 from wire.codec import encode
-from wire.messages import Held, Role, Status
+from wire.parts import Held, Role, Status
 from wire.session import State as SessionState
 
 

@@ -15,19 +15,18 @@ from wire.messages import (
     Beat,
     Bye,
     ByeAck,
-    Call,
     Cancel,
     ClientHello,
     Frame,
     Function,
     Query,
     Result,
-    Status,
     Submit,
     Template,
     Welcome,
     Who,
 )
+from wire.parts import Call, Status
 from wire.payload import digest, dump, load
 from wire.tables import ReceiverTable
 

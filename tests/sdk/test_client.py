@@ -36,7 +36,8 @@ from sdk.gathering import CALLS_MAX
 from tests.sdk.fakes import ScriptedBroker
 from wire.codec import encode_failure
 from wire.errors import Code
-from wire.messages import Failure, Result, Status
+from wire.messages import Result
+from wire.parts import Failure, Status
 from wire.payload import dump, dump_exception
 
 pytestmark = pytest.mark.process

@@ -6,7 +6,7 @@ import pytest
 
 from sdk import errors
 from wire.errors import Code
-from wire.messages import Failure
+from wire.parts import Failure
 
 IN_FAILURES = [
     code for code in Code if list(Code).index(code) >= list(Code).index(Code.TASK_FAILED)

@@ -7,7 +7,8 @@ from msgspec import UNSET
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
-from wire.messages import ActorBeat, Assign, Credit, Result, Status, Token
+from wire.messages import ActorBeat, Assign, Credit, Result
+from wire.parts import Status, Token
 
 if TYPE_CHECKING:
     from actor.mailbox import Assignment

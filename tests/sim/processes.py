@@ -25,7 +25,8 @@ from tests.sim.network import Message, Wire, packed
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.errors import Code, RemoteProtocolError
 from wire.limits import read_definition
-from wire.messages import Assign, Held, Status, Token
+from wire.messages import Assign
+from wire.parts import Held, Status, Token
 
 if TYPE_CHECKING:
     from tests.sim.world import World

@@ -6,7 +6,8 @@ from sdk.call import Code, Plan
 from sdk.core import ClientCore
 from sdk.core import Settings as ClientSettings
 from tests.broker.conversation import Conversation
-from wire.messages import PROTOCOL, Beat, Call, Cancel, Frame, Status, Submit, Welcome
+from wire.messages import PROTOCOL, Beat, Cancel, Frame, Submit, Welcome
+from wire.parts import Call, Status
 from wire.session import HELLO_REPEAT_FIRST_S, HELLO_REPEAT_MAX_S, Due, PeerSession
 
 WELCOME = Welcome(1.0, 2.0, 5.0, 0.0, [], 100, 2**20, 2**20, 8, 8)

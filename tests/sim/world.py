@@ -25,7 +25,7 @@ from tests.sim.processes import (
 )
 from tests.sim.profile import Profile, draw
 from wire.labels import Comparator, Desire
-from wire.messages import Call, Environment, Token
+from wire.parts import Call, Environment, Token
 
 EPOCH_MS = 1_790_000_000_000
 HISTORY_LENGTH = 400

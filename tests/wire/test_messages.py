@@ -14,10 +14,10 @@ from wire.messages import (
     Error,
     HostCommand,
     PeerCommand,
-    Role,
     Welcome,
     Who,
 )
+from wire.parts import Role
 
 PEER = set(PeerCommand.__args__)
 BROKER = set(BrokerCommand.__args__)

@@ -4,16 +4,7 @@ from itertools import product
 
 import pytest
 
-from wire.messages import (
-    PROTOCOL,
-    Beat,
-    ClientHello,
-    Error,
-    Frame,
-    Requeued,
-    Welcome,
-    Who,
-)
+from wire.messages import PROTOCOL, Beat, ClientHello, Error, Frame, Requeued, Welcome, Who
 from wire.session import (
     HELLO_REPEAT_FIRST_S,
     HELLO_REPEAT_MAX_S,

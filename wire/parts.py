@@ -1,0 +1,122 @@
+"""What stands inside the messages: tokens, calls, inventories, outcomes (protocol.md section 7).
+
+Fields are positional on the wire, so a field is only ever appended, with a default.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from wire.labels import Desire, Labels
+
+# The number of an assignment: epoch of the broker that made it, then a count within that epoch.
+Token = tuple[int, int]
+# A run of task numbers, both ends included.
+Span = tuple[int, int]
+
+
+class Role(StrEnum):
+    CLIENT = "client"
+    ACTOR = "actor"
+    HOST = "host"
+
+
+class Status(StrEnum):
+    """How a task ended. The body of RESULT is a payload, of every other one a `Failure`."""
+
+    RESULT = "result"
+    FAILURE = "failure"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    LOST = "lost"
+
+
+class Held(StrEnum):
+    """What an actor does with an assignment that it holds."""
+
+    WAITING = "waiting"  # in the mailbox
+    RUNNING = "running"
+    RELEASED = "released"  # runs on without its slot
+
+
+class Part(Struct, frozen=True, array_like=True):
+    """What stands inside other messages."""
+
+
+class Environment(Part, frozen=True):
+    """What must be resident before a call can run; *blob* is the hash of the class's FUNCTION."""
+
+    id: str
+    name: str
+    blob: bytes
+    labels: Labels = {}
+    concurrency: int = 1
+
+
+class Call(Part, frozen=True):
+    """What all calls of one function with the same options share."""
+
+    name: str
+    function: bytes = b""
+    method: str = ""
+    environment: Environment | None = None
+    desires: list[Desire] = []
+    slots: dict[str, int] = {}
+    priority: int = 0
+    fairness_key: str = ""
+    timeout_s: float | None = None
+    schedule_timeout_s: float | None = None
+    at_most_once: bool = False
+    durable: bool = False
+    retries: int = 0
+    limits: dict[str, int] = {}
+    metadata: dict[str, str | int | float | bool | None] = {}
+    fail_infeasible: bool = False
+
+
+class HeldLimits(Part, frozen=True):
+    """What a run has of limits, or waits for; *ask* is 0 for those taken at scheduling."""
+
+    ask: int
+    limits: dict[str, int]
+    has_it: bool
+    within: list[int] | None = None
+
+
+class Holding(Part, frozen=True):
+    """An assignment that an actor holds, in its inventory."""
+
+    client: int
+    task: int
+    token: Token
+    held: Held
+    limits: list[HeldLimits] = []
+
+
+class Kept(Part, frozen=True):
+    """An outcome that an actor keeps until it is acknowledged."""
+
+    client: int
+    task: int
+    token: Token
+
+
+class Attested(Part, frozen=True):
+    """What a host sees of one of its actor processes from outside."""
+
+    incarnation: int
+    name: str
+    pid: int
+    cpu_s: float
+    stopped: bool
+
+
+class Failure(Part, frozen=True):
+    """The body of an outcome that is not a result. *exception* is a pickle, or empty."""
+
+    code: str
+    type: str
+    message: str
+    traceback: str = ""
+    exception: bytes = b""
+    history: list[str] = []
