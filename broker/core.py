@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from broker import (
     defining,
+    departures,
     explain,
     lifecycle,
     liveness,
@@ -25,6 +26,7 @@ from broker import (
     recall,
     recovery,
     sessions,
+    statements,
     submission,
 )
 from broker.backlog import Backlog
@@ -43,7 +45,6 @@ from wire.messages import (
     Answer,
     Beat,
     Bye,
-    ByeAck,
     Cancel,
     Credit,
     Death,
@@ -115,10 +116,10 @@ class Broker:
         self._handlers: dict[type, Callable[[Session, Any, Sequence[Any], float], None]] = {
             Submit: partial(submission.submit, self),
             Outcome: self._outcome,
-            Credit: self._credit,
+            Credit: partial(statements.credit, self),
             Beat: self._nothing,
-            ActorBeat: self._actor_beat,
-            HostBeat: self._host_beat,
+            ActorBeat: partial(statements.actor_beat, self),
+            HostBeat: partial(statements.host_beat, self),
             Cancel: self._cancel,
             Function: self._function,
             TemplateMessage: self._template,
@@ -126,10 +127,10 @@ class Broker:
             Reacquire: self._release,
             **dict.fromkeys((Occupy, Vacate), partial(occupancy.heard, self)),
             Reject: self._reject,
-            LabelsChanged: self._labels,
-            Death: self._death,
+            LabelsChanged: partial(statements.labels, self),
+            Death: partial(departures.death, self),
             Query: self._query,
-            Bye: self._bye,
+            Bye: partial(departures.bye, self),
         }
 
     # ------------------------------------------------------------------ what the loop calls
@@ -315,7 +316,7 @@ class Broker:
             raise RemoteProtocolError(Code.BAD_FRAME, "more payload frames than commands speak of")
         if session.beat_holding is not None:
             holding, session.beat_holding = session.beat_holding, None
-            self._compare(session, holding, now)
+            statements.compare(self, session, holding, now)
 
     def _nothing(self, session: Session, command: Beat, own: Sequence[Any], now: float) -> None: ...
 
@@ -362,52 +363,6 @@ class Broker:
         else:
             body = explain.answer(self, session.peer, command.what, command.argument, now)
         self.say(session, Answer(command.request, codec.encode(body)))
-
-    def _credit(self, session: Session, command: Credit, own: Sequence[Any], now: float) -> None:
-        actor = session.peer
-        assert isinstance(actor, Actor)
-        actor.credit.state(command, session.acked)
-        if actor.credit.available or actor.credit.has_typed:
-            self.open_actors[actor] = None
-            if self.backlog.waiting:
-                self.backlog.wake()
-            if command.free and self.recalls.ahead:
-                self.recalls.due_at = now
-
-    def _actor_beat(
-        self, session: Session, command: ActorBeat, own: Sequence[Any], now: float
-    ) -> None:
-        actor = session.peer
-        assert isinstance(actor, Actor)
-        actor.environments = command.environments
-        actor.closed = command.closed
-        if actor.offer(command.labels_version, command.labels):
-            self.backlog.wake()
-        self._credit(session, command.credit, own, now)
-        session.beat_holding = command.holding
-
-    def _compare(self, session: Session, holding: Sequence[Token], now: float) -> None:
-        """End a session whose actor has received an assignment and neither holds nor ended it.
-
-        A heartbeat speaks of the state after its frame, in which outcomes may stand behind it.
-        """
-        actor = session.peer
-        assert isinstance(actor, Actor)
-        held = set(holding)
-        for token, task in actor.assigned.items():
-            if task.frame <= session.acked and token not in held and not task.is_finished:
-                self.note("divergence", actor=actor.name, task=task.name)
-                self.close(session, now)
-                self.who(session.rid, session.number)
-                return
-
-    def _labels(
-        self, session: Session, command: LabelsChanged, own: Sequence[Any], now: float
-    ) -> None:
-        actor = session.peer
-        assert isinstance(actor, Actor)
-        if actor.offer(command.version, command.labels):
-            self.backlog.wake()
 
     def _outcome(self, session: Session, command: Outcome, own: Sequence[Any], now: float) -> None:
         actor = session.peer
@@ -457,41 +412,3 @@ class Broker:
         lifecycle.requeue(
             self, task, f"actor {actor.name} rejected it: {command.reason}", burns=None
         )
-
-    def _host_beat(
-        self, session: Session, command: HostBeat, own: Sequence[Any], now: float
-    ) -> None:
-        host = session.peer
-        assert isinstance(host, Host)
-        host.attest(command.actors, now)
-
-    def _death(self, session: Session, command: Death, own: Sequence[Any], now: float) -> None:
-        actor = self.actors.get(command.incarnation)
-        lifecycle.bury(self, command.incarnation)
-        if actor is None:
-            return
-        if command.signal is not None:
-            how = f"died of signal {command.signal}"
-        elif command.exit_code is not None:
-            how = f"ended with exit status {command.exit_code}"
-        else:
-            how = "died"
-        started = dict.fromkeys(command.started, "crash") | dict.fromkeys(
-            command.finished, "finished"
-        )
-        liveness.lose(self, actor, f"actor {actor.name} {how}", now, started=started)
-
-    def _bye(self, session: Session, command: Bye, own: Sequence[Any], now: float) -> None:
-        peer = session.peer
-        if isinstance(peer, Client):
-            self.note("client_left", client=peer.name, tasks=len(peer.tasks))
-            liveness.forget_client(self, peer)
-        elif isinstance(peer, Actor):
-            self.note("actor_left", actor=peer.name, reason=command.reason)
-            lifecycle.bury(self, peer.incarnation)
-            liveness.lose(self, peer, f"actor {peer.name} left", now, started={}, keep_session=True)
-        else:
-            self.hosts.pop(peer.incarnation, None)
-            self.note("host_left", host=peer.name, reason=command.reason)
-        self.say(session, ByeAck())
-        session.is_closing = True

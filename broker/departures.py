@@ -1,0 +1,46 @@
+"""What DEATH and BYE do: a process is dead, or leaves (protocol.md sections 7.17 and 7.19)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from broker import lifecycle, liveness
+from broker.peers import Actor, Client, Session
+from wire.messages import Bye, ByeAck, Death
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+
+def death(
+    broker: "Broker", session: Session, command: Death, own: Sequence[Any], now: float
+) -> None:
+    """Queue again what a dead actor had; each run as its host says that it stood."""
+    actor = broker.actors.get(command.incarnation)
+    lifecycle.bury(broker, command.incarnation)
+    if actor is None:
+        return
+    if command.signal is not None:
+        how = f"died of signal {command.signal}"
+    elif command.exit_code is not None:
+        how = f"ended with exit status {command.exit_code}"
+    else:
+        how = "died"
+    started = dict.fromkeys(command.started, "crash") | dict.fromkeys(command.finished, "finished")
+    liveness.lose(broker, actor, f"actor {actor.name} {how}", now, started=started)
+
+
+def bye(broker: "Broker", session: Session, command: Bye, own: Sequence[Any], now: float) -> None:
+    """Let a peer leave: nothing of it stays here."""
+    peer = session.peer
+    if isinstance(peer, Client):
+        broker.note("client_left", client=peer.name, tasks=len(peer.tasks))
+        liveness.forget_client(broker, peer)
+    elif isinstance(peer, Actor):
+        broker.note("actor_left", actor=peer.name, reason=command.reason)
+        lifecycle.bury(broker, peer.incarnation)
+        liveness.lose(broker, peer, f"actor {peer.name} left", now, started={}, keep_session=True)
+    else:
+        broker.hosts.pop(peer.incarnation, None)
+        broker.note("host_left", host=peer.name, reason=command.reason)
+    broker.say(session, ByeAck())
+    session.is_closing = True

@@ -1,0 +1,78 @@
+"""What an actor and a host state of themselves: credit, labels, what is held, who is seen at work.
+
+Each statement replaces the earlier one, so a repeated one changes nothing.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from broker.peers import Actor, Host, Session
+from wire.messages import ActorBeat, Credit, HostBeat, LabelsChanged
+from wire.parts import Token
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+
+def credit(
+    broker: "Broker", session: Session, command: Credit, own: Sequence[Any], now: float
+) -> None:
+    """Take over what an actor grants now."""
+    actor = session.peer
+    assert isinstance(actor, Actor)
+    actor.credit.state(command, session.acked)
+    if actor.credit.available or actor.credit.has_typed:
+        broker.open_actors[actor] = None
+        if broker.backlog.waiting:
+            broker.backlog.wake()
+        if command.free and broker.recalls.ahead:
+            broker.recalls.due_at = now
+
+
+def actor_beat(
+    broker: "Broker", session: Session, command: ActorBeat, own: Sequence[Any], now: float
+) -> None:
+    """Take over all that an actor states once a heartbeat."""
+    actor = session.peer
+    assert isinstance(actor, Actor)
+    actor.environments = command.environments
+    actor.closed = command.closed
+    if actor.offer(command.labels_version, command.labels):
+        broker.backlog.wake()
+    credit(broker, session, command.credit, own, now)
+    session.beat_holding = command.holding
+
+
+def compare(broker: "Broker", session: Session, holding: Sequence[Token], now: float) -> None:
+    """End a session whose actor has received an assignment and neither holds nor ended it.
+
+    A heartbeat speaks of the state after its frame, in which outcomes may stand behind it.
+    """
+    actor = session.peer
+    assert isinstance(actor, Actor)
+    held = set(holding)
+    for token, task in actor.assigned.items():
+        if task.frame <= session.acked and token not in held and not task.is_finished:
+            broker.note("divergence", actor=actor.name, task=task.name)
+            broker.close(session, now)
+            broker.who(session.rid, session.number)
+            return
+
+
+def labels(
+    broker: "Broker", session: Session, command: LabelsChanged, own: Sequence[Any], now: float
+) -> None:
+    """Take over what an actor offers now."""
+    actor = session.peer
+    assert isinstance(actor, Actor)
+    if actor.offer(command.version, command.labels):
+        broker.backlog.wake()
+
+
+def host_beat(
+    broker: "Broker", session: Session, command: HostBeat, own: Sequence[Any], now: float
+) -> None:
+    """Take over what a host sees of its actors."""
+    host = session.peer
+    assert isinstance(host, Host)
+    host.attest(command.actors, now)
