@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-from actor import starting
+from actor import hearing, starting
 from actor.grant import Statement, compute_credit
 from actor.invariants import check
 from actor.inventory import make_beat, make_hello
@@ -24,28 +24,17 @@ from actor.returns import Returns
 from actor.settings import Settings
 from actor.standing import Standing
 from actor.stopping import Stopping
-from wire.errors import Code, RemoteProtocolError
+from wire.errors import RemoteProtocolError
 from wire.labels import Labels
 from wire.messages import (
-    Assign,
-    Beat,
     Bye,
-    ByeAck,
     Credit,
-    Drain,
     Error,
     Frame,
-    Function,
     LabelsChanged,
-    Occupied,
     Occupy,
-    OutcomeAck,
-    Pause,
     Reacquire,
-    Recall,
     Release,
-    Stop,
-    Template,
     Vacate,
 )
 from wire.parts import Held, Status, Token
@@ -72,12 +61,12 @@ class ActorCore:
         self.reacquiring = Reacquiring(self.mailbox)
         self.outcomes = Outcomes()
         self.prefetch = Prefetch(settings.prefetch)
-        self.returns = Returns(self.mailbox, self.prefetch, self._note)
+        self.returns = Returns(self.mailbox, self.prefetch, self.note)
         # What it is to be told since the last HELLO.
         self.commands: list[Release | Reacquire | Occupy | Vacate] = []
         self.occupying = Occupying(self.commands.append)
         self.stopping = Stopping(
-            settings.force_grace_s, self.reacquiring, self.occupying, self.outcomes, self._note
+            settings.force_grace_s, self.reacquiring, self.occupying, self.outcomes, self.note
         )
         self.labels: Labels = dict(settings.labels)
         self.labels_version = 1
@@ -88,17 +77,17 @@ class ActorCore:
         self._upserted: Labels = {}
         self.now = now
         # What the broker has of this session: tables, labels, credit.
-        self._functions: ReceiverTable[tuple[bytes, Buffer]] = ReceiverTable(0)
-        self._recipes: ReceiverTable[Recipe] = ReceiverTable(0)
+        self.functions: ReceiverTable[tuple[bytes, Buffer]] = ReceiverTable(0)
+        self.recipes: ReceiverTable[Recipe] = ReceiverTable(0)
         self._labels_said = 0
-        self._said = Statement()
+        self.said = Statement()
         self.starts: list[Assignment] = []
         self._notes: list[Note] = []
         self._beat_at = inf
         self._drain_at = inf
-        self._bye_session = 0
+        self.bye_session = 0
         # The highest token that ever came: numbers only grow, so what is not above it came before.
-        self._highest: Token = (0, 0)
+        self.highest: Token = (0, 0)
         # Whether something changed that may let a waiting one start.
         self.is_stale = False
 
@@ -179,21 +168,21 @@ class ActorCore:
                 if frame.received >= self.prefetch.probe:
                     self.prefetch.answered(now)
                 try:
-                    self._act(frame, payloads)
+                    hearing.hear(self, frame, payloads)
                 except RemoteProtocolError as error:
                     self.bad(error, now)
             case Verdict.WELCOME:
                 self._open(now)
             case Verdict.CLOSED:
-                self._note("session_closed", reason="WHO, or a frame is missing")
+                self.note("session_closed", reason="WHO, or a frame is missing")
             case Verdict.FATAL:
-                self._note("refused", reason=str(self.session.error))
+                self.note("refused", reason=str(self.session.error))
             case Verdict.DROP:
                 pass
 
     def bad(self, error: RemoteProtocolError, now: float) -> None:
         """Note what the broker said wrong, and begin again."""
-        self._note("bad_frame", code=error.code, reason=error.message)
+        self.note("bad_frame", code=error.code, reason=error.message)
         self.session.close(now)
 
     def broken(self, now: float) -> None:
@@ -205,7 +194,7 @@ class ActorCore:
         self.now = now
         if now >= self.stopping.deadline:
             self.stopping.expire(self.mailbox.held, now)
-            self._reconsider()
+            self.reconsider()
             if now >= self.stopping.force_at:
                 self.exit_reason = "a run that was to be ended did not return"
         if self.mailbox.reacquiring:
@@ -243,7 +232,7 @@ class ActorCore:
         if self.mailbox.waiting or self.mailbox.reacquiring:
             self.is_stale = True
         if self.stopping.ended(token):
-            self._reconsider()
+            self.reconsider()
         if assignment.is_stopped:
             self.outcomes.settled.append(token)
             return
@@ -301,21 +290,21 @@ class ActorCore:
             self._drain_at = min(self._drain_at, now + deadline_s)
         if not self.is_draining:
             self.is_draining = True
-            self._note("draining", holding=len(self.mailbox.held), kept=len(self.outcomes.kept))
-        self._reconsider()
+            self.note("draining", holding=len(self.mailbox.held), kept=len(self.outcomes.kept))
+        self.reconsider()
 
     def pause(self, now: float, *, paused: bool = True) -> None:
         """Take no new work, or take some again; what runs goes on."""
         self.now = now
         self.standing.is_paused = paused
-        self._reconsider()
+        self.reconsider()
 
     def press(self, share: float, of: str, now: float) -> None:
         """Take no new work while *share* of the memory of a machine or cgroup is too much."""
         self.now = now
         if self.standing.pressure.look(share, of):
-            self._note("memory", high=self.standing.pressure.is_high, used=round(share, 3), of=of)
-            self._reconsider()
+            self.note("memory", high=self.standing.pressure.is_high, used=round(share, 3), of=of)
+            self.reconsider()
 
     def flush(self, now: float) -> list[Outgoing]:
         """Return what is to be sent now, in order."""
@@ -336,10 +325,10 @@ class ActorCore:
             self._beat_at = now + session.heartbeat_s
             self.standing.said = self.standing.closed
             commands.append(make_beat(self, credit))
-            self._said.say(credit)
-        elif self._said.differs(credit):
+            self.said.say(credit)
+        elif self.said.differs(credit):
             commands.append(credit)
-            self._said.say(credit)
+            self.said.say(credit)
         if self.commands:
             commands += self.commands
             self.commands.clear()
@@ -353,7 +342,7 @@ class ActorCore:
                 self.outcomes.sent(frame.number, tokens)
                 commands = []
         if self._may_leave():
-            self._bye_session = session.number
+            self.bye_session = session.number
             commands.append(Bye("drained"))
         if commands:
             sent.append((session.frame(commands, now), ()))
@@ -363,84 +352,7 @@ class ActorCore:
 
     def check(self) -> None:
         """Assert every invariant."""
-        check(self, self._credit(), highest=self._highest, labels_said=self._labels_said)
-
-    # --- what the broker says
-
-    def _act(self, frame: Frame[Any], payloads: Payloads) -> None:
-        at = 0
-        for command in frame.commands:
-            match command:
-                case Assign():
-                    mine = payloads[at : at + command.frames]
-                    at += command.frames
-                    self._assign(frame.epoch, command, mine)
-                case Beat():
-                    pass
-                case OutcomeAck():
-                    self.outcomes.acknowledge((*command.accepted, *command.stale))
-                case Function():
-                    mine = payloads[at : at + command.frames]
-                    at += command.frames
-                    code = mine[0] if mine and not command.body else command.body
-                    self._functions.put(command.slot, (command.hash, code))
-                case Template():
-                    code_by_hash = dict(self._functions.values())
-                    recipe = Recipe.of(command.call, code_by_hash)
-                    if not self.mailbox.fits(recipe.slots):
-                        has = self.settings.slots
-                        recipe.missing = f"needs {recipe.slots}, this actor has {has}"
-                    self._recipes.put(command.slot, recipe)
-                case Occupied():
-                    if (command.epoch, command.number) in self.mailbox.held:
-                        self.occupying.told(command)
-                case Stop():
-                    self._stop(command)
-                case Recall():
-                    self.returns.recall(command)
-                    self.is_stale = True
-                case Pause():
-                    self.pause(self.now, paused=command.paused)
-                case Drain():
-                    self.drain(self.now, command.deadline_s)
-                case ByeAck():
-                    if self._bye_session == self.session.number:
-                        self.session.end()
-                case Error():
-                    self._note("told_of_error", code=command.code, reason=command.message)
-                    if command.code == Code.UNKNOWN_TEMPLATE:
-                        self.session.close(self.now)
-                case _:
-                    self._note("not_for_an_actor", command=type(command).__name__)
-
-    def _assign(self, epoch: int, command: Assign, payloads: Payloads) -> None:
-        token = (epoch, command.number)
-        if token <= self._highest:
-            self._note("assigned_twice", token=token)
-            return
-        self._highest = token
-        recipe = self._recipes.get(command.template)
-        self._said.spend(recipe)
-        if self._bye_session == self.session.number:
-            # BYE hands back whatever the broker believes to be here.
-            return
-        reason = self.standing.closed
-        if recipe is None or recipe.missing or reason:
-            self.returns.refuse(token, command.template, recipe, reason)
-        else:
-            self.mailbox.put(Assignment(token, command, recipe, payloads))
-            self.is_stale = True
-
-    def _stop(self, command: Stop) -> None:
-        assignment = self.mailbox.held.get((command.epoch, command.number))
-        if assignment is None:
-            return
-        if assignment.held is Held.WAITING:
-            self.mailbox.drop(assignment)
-            self.occupying.dropped(assignment)
-        else:
-            self.stopping.order(assignment, self.now, force=command.force, reason=command.reason)
-        self._reconsider()
+        check(self, self._credit(), highest=self.highest, labels_said=self._labels_said)
 
     # --- sessions
 
@@ -458,18 +370,18 @@ class ActorCore:
     def _open(self, now: float) -> None:
         welcome = self.session.welcome
         assert welcome is not None
-        self._functions = ReceiverTable(welcome.functions_max)
-        self._recipes = ReceiverTable(welcome.templates_max)
-        self._said.void()
+        self.functions = ReceiverTable(welcome.functions_max)
+        self.recipes = ReceiverTable(welcome.templates_max)
+        self.said.void()
         self.prefetch.answered(now)
         self.outcomes.say_all()
         self._beat_at = now + welcome.heartbeat_s
-        self._reconsider()
-        self._note("welcome", epoch=self.session.epoch, holding=len(self.mailbox.held))
+        self.reconsider()
+        self.note("welcome", epoch=self.session.epoch, holding=len(self.mailbox.held))
 
     def _may_leave(self) -> bool:
         is_empty = not (self.mailbox.held or self.outcomes.kept)
-        return self.is_draining and is_empty and self._bye_session != self.session.number
+        return self.is_draining and is_empty and self.bye_session != self.session.number
 
     def _credit(self) -> Credit:
         is_full = self.outcomes.octets > self.settings.kept_bytes_max
@@ -478,7 +390,7 @@ class ActorCore:
 
     # --- starting and ending
 
-    def _reconsider(self) -> None:
+    def reconsider(self) -> None:
         """Find out whether something new may start; when not, nothing waits here."""
         standing, self.is_stale = self.standing, True
         standing.reconsider(is_draining=self.is_draining, is_forced=self.stopping.is_forced)
@@ -494,5 +406,5 @@ class ActorCore:
             self.labels_version += 1
             self.is_stale = True
 
-    def _note(self, event: str, **fields: object) -> None:
+    def note(self, event: str, **fields: object) -> None:
         self._notes.append((event, fields))

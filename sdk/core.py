@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from sdk.call import Introduced, Owned, Payloads, Plan, join_cancels, spans_of, too_large
+from sdk.asking import Cancels, Questions
+from sdk.call import Introduced, Owned, Payloads, Plan, spans_of, too_large
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.messages import (
@@ -71,10 +72,8 @@ class ClientCore:
         self._there = 0
         self._there_bytes = 0
         self._introduced = Introduced()
-        self._cancels: dict[int, bool] = {}
-        self._cancels_sent: deque[tuple[int, list[int]]] = deque()
-        self._queries: dict[int, Query] = {}
-        self._request = 0
+        self._cancels = Cancels()
+        self._questions = Questions()
         self._commands: list[Any] = []
         self._outgoing: list[Outgoing] = []
         self._is_beat_due = False
@@ -112,21 +111,20 @@ class ClientCore:
         """Give up a call: no outcome comes any more. *force* may end the process that runs it."""
         owned = self._drop(task)
         if owned is not None and owned.epoch:
-            self._cancels[task] = force
+            self._cancels.open[task] = force
             if self.session.is_open:
                 self._commands.append(Cancel([task], force))
 
     def query(self, what: str, argument: str, now: float) -> int:
         """Ask the broker, again in each session until the answer is there."""
-        self._request += 1
-        query = self._queries[self._request] = Query(self._request, what, argument)
+        query = self._questions.ask(what, argument)
         if self.session.is_open:
             self._commands.append(query)
-        return self._request
+        return query.request
 
     def forget_query(self, request: int) -> None:
         """Ask no more."""
-        self._queries.pop(request, None)
+        self._questions.answered(request)
 
     def leave(self, now: float) -> None:
         """Give up every call and say BYE; `has_left` tells when the broker knows."""
@@ -246,9 +244,8 @@ class ClientCore:
             return outgoing
         commands, payloads, asked = self._commands, NO_PAYLOADS, NO_COMMANDS
         self._commands = []
-        if self._cancels and any(type(command) is Cancel for command in commands):
-            commands, canceled = join_cancels(commands)
-            self._cancels_sent.append((self.session.sent + 1, canceled))
+        if self._cancels.open:
+            commands = self._cancels.sending(commands, self.session.sent + 1)
         if commands and self._queue:
             # A question may be about a call that is only sent now.
             asked = [command for command in commands if type(command) is Query]
@@ -289,7 +286,7 @@ class ClientCore:
             assert len(waiting) + len(there) == len(self.calls)
         assert len({owned.number for owned in waiting}) == len(waiting)
         assert list(self.calls) == sorted(self.calls)
-        assert not self._cancels.keys() & self.calls.keys()
+        assert not self._cancels.open.keys() & self.calls.keys()
         welcome = self.session.welcome
         if welcome is not None and self.session.is_open and self._there > 1:
             assert self._there <= max(welcome.window_tasks, self._listed)
@@ -299,9 +296,7 @@ class ClientCore:
     def _hello(self, now: float) -> Frame[Any]:
         """Open a session with every number whose outcome is wanted."""
         # A forced cancel is more than not being listed, so it is listed and said after WELCOME.
-        wanted = sorted({*self.calls, *(task for task, force in self._cancels.items() if force)})
-        self._cancels = {task: force for task, force in self._cancels.items() if force}
-        self._cancels_sent.clear()
+        wanted = sorted({*self.calls, *self._cancels.begin_session()})
         self._commands = []
         self._is_beat_due = False
         self._listed = self._number
@@ -334,8 +329,7 @@ class ClientCore:
                 self._queue.append(owned)
                 self.queued_bytes += owned.size
         # What changed since HELLO is said again.
-        self._commands = [Cancel([task], force) for task, force in self._cancels.items()]
-        self._commands += self._queries.values()
+        self._commands = [*self._cancels.again(), *self._questions.open.values()]
         self._note(
             "session_opened",
             epoch=self.session.epoch,
@@ -348,9 +342,8 @@ class ClientCore:
     def _confirm(self, received: int) -> None:
         """Note that the broker has our frames up to *received*."""
         self._confirmed = received
-        while self._cancels_sent and self._cancels_sent[0][0] <= received:
-            for task in self._cancels_sent.popleft()[1]:
-                self._cancels.pop(task, None)
+        if self._cancels.open:
+            self._cancels.confirm(received)
 
     # --- what the broker says
 
@@ -372,7 +365,7 @@ class ClientCore:
                     owned.tries = max(owned.tries, command.tries)
                     self._note("requeued", task=command.task, reason=command.reason)
             case Answer():
-                if self._queries.pop(command.request, None) is not None:
+                if self._questions.answered(command.request):
                     self._answers.append((command.request, command.body))
             case ByeAck():
                 if self.is_leaving:
@@ -417,8 +410,7 @@ class ClientCore:
         self.calls.clear()
         self._queue.clear()
         self._cancels.clear()
-        self._cancels_sent.clear()
-        self._queries.clear()
+        self._questions.open.clear()
         self._there = self._there_bytes = self.queued_bytes = 0
 
     # --- what is sent

@@ -163,7 +163,7 @@ class ActorModel(RuleBasedStateMachine):
             for frame, _ in self.end.to_actor
             if frame.session == self.end.session and frame.number > self.core.session.received
             for command in frame.commands
-            if isinstance(command, Assign) and (self.end.epoch, command.number) > self.core._highest
+            if isinstance(command, Assign) and (self.end.epoch, command.number) > self.core.highest
         }
         if self.core.session.number == self.end.session and self.core.session.is_open:
             assert self.end.available + len(travelling) + here <= SLOTS + PREFETCH

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from actor import core as actor_core
-from actor.core import ActorCore
+from actor import hearing
 from actor.outcomes import Outcomes
 from broker import lifecycle, placement, sessions
 from broker.core import Broker
@@ -137,12 +137,12 @@ def repetitions_count() -> Any:
 
     def assign(original: Any) -> Any:
         def mutated(self: Any, *rest: Any) -> None:
-            self._highest = (0, 0)
+            self.highest = (0, 0)
             original(self, *rest)
 
         return mutated
 
-    return both(swap(PeerSession, "accept", accept), swap(ActorCore, "_assign", assign))
+    return both(swap(PeerSession, "accept", accept), swap(hearing, "assign", assign))
 
 
 def a_cancel_is_said_once() -> Any:
@@ -150,7 +150,7 @@ def a_cancel_is_said_once() -> Any:
 
     def make(original: Any) -> Any:
         def mutated(self: Any, now: float) -> None:
-            self._cancels = {}
+            self._cancels.open = {}
             original(self, now)
 
         return mutated

@@ -1,0 +1,114 @@
+"""What the broker says to an actor, command by command (protocol.md section 7).
+
+What must not be broken: a token that came before is never taken again, and one that cannot be taken
+here is handed back.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from actor.mailbox import Assignment, Payloads, Recipe
+from wire.errors import Code
+from wire.messages import (
+    Assign,
+    Beat,
+    ByeAck,
+    Drain,
+    Error,
+    Frame,
+    Function,
+    Occupied,
+    OutcomeAck,
+    Pause,
+    Recall,
+    Stop,
+    Template,
+)
+from wire.parts import Held
+
+if TYPE_CHECKING:
+    from actor.core import ActorCore
+
+
+def hear(core: "ActorCore", frame: Frame[Any], payloads: Payloads) -> None:
+    """Act on the commands of *frame* in their order. Raises RemoteProtocolError."""
+    at = 0
+    for command in frame.commands:
+        match command:
+            case Assign():
+                mine = payloads[at : at + command.frames]
+                at += command.frames
+                assign(core, frame.epoch, command, mine)
+            case Beat():
+                pass
+            case OutcomeAck():
+                core.outcomes.acknowledge((*command.accepted, *command.stale))
+            case Function():
+                mine = payloads[at : at + command.frames]
+                at += command.frames
+                code = mine[0] if mine and not command.body else command.body
+                core.functions.put(command.slot, (command.hash, code))
+            case Template():
+                learn(core, command)
+            case Occupied():
+                if (command.epoch, command.number) in core.mailbox.held:
+                    core.occupying.told(command)
+            case Stop():
+                stop(core, command)
+            case Recall():
+                core.returns.recall(command)
+                core.is_stale = True
+            case Pause():
+                core.pause(core.now, paused=command.paused)
+            case Drain():
+                core.drain(core.now, command.deadline_s)
+            case ByeAck():
+                if core.bye_session == core.session.number:
+                    core.session.end()
+            case Error():
+                core.note("told_of_error", code=command.code, reason=command.message)
+                if command.code == Code.UNKNOWN_TEMPLATE:
+                    core.session.close(core.now)
+            case _:
+                core.note("not_for_an_actor", command=type(command).__name__)
+
+
+def learn(core: "ActorCore", command: Template) -> None:
+    """Remember how calls of one kind are made."""
+    code_by_hash = dict(core.functions.values())
+    recipe = Recipe.of(command.call, code_by_hash)
+    if not core.mailbox.fits(recipe.slots):
+        recipe.missing = f"needs {recipe.slots}, this actor has {core.settings.slots}"
+    core.recipes.put(command.slot, recipe)
+
+
+def assign(core: "ActorCore", epoch: int, command: Assign, payloads: Payloads) -> None:
+    """Take an assignment into the mailbox, or hand it back."""
+    token = (epoch, command.number)
+    if token <= core.highest:
+        core.note("assigned_twice", token=token)
+        return
+    core.highest = token
+    recipe = core.recipes.get(command.template)
+    core.said.spend(recipe)
+    if core.bye_session == core.session.number:
+        # BYE hands back whatever the broker believes to be here.
+        return
+    reason = core.standing.closed
+    if recipe is None or recipe.missing or reason:
+        core.returns.refuse(token, command.template, recipe, reason)
+    else:
+        core.mailbox.put(Assignment(token, command, recipe, payloads))
+        core.is_stale = True
+
+
+def stop(core: "ActorCore", command: Stop) -> None:
+    """Drop what waits; tell what runs that nobody wants it."""
+    assignment = core.mailbox.held.get((command.epoch, command.number))
+    if assignment is None:
+        return
+    if assignment.held is Held.WAITING:
+        core.mailbox.drop(assignment)
+        core.occupying.dropped(assignment)
+    else:
+        core.stopping.order(assignment, core.now, force=command.force, reason=command.reason)
+    core.reconsider()

@@ -1,0 +1,74 @@
+"""What the client asks and takes back: said again in each session until the broker has heard it.
+
+A cancel that the next HELLO says anyway, by not listing the call, is not said again; a forced one
+is more than that.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from sdk.call import join_cancels
+from wire.messages import Cancel, Query
+
+
+class Questions:
+    """What was asked and not answered."""
+
+    __slots__ = ("_last", "open")
+
+    def __init__(self) -> None:
+        """Begin with nothing asked."""
+        self.open: dict[int, Query] = {}
+        self._last = 0
+
+    def ask(self, what: str, argument: str) -> Query:
+        """Make a question with a number of its own."""
+        self._last += 1
+        query = self.open[self._last] = Query(self._last, what, argument)
+        return query
+
+    def answered(self, request: int) -> bool:
+        """Ask no more, and tell whether somebody still wanted to know."""
+        return self.open.pop(request, None) is not None
+
+
+class Cancels:
+    """Calls that were given up and that the broker may still have."""
+
+    __slots__ = ("_sent", "open")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        # Task -> whether its process may be ended for it.
+        self.open: dict[int, bool] = {}
+        self._sent: deque[tuple[int, list[int]]] = deque()
+
+    def begin_session(self) -> list[int]:
+        """Forget those that HELLO says by not listing them, and return those that it lists."""
+        self.open = {task: force for task, force in self.open.items() if force}
+        self._sent.clear()
+        return list(self.open)
+
+    def again(self) -> Iterable[Cancel]:
+        """Return what is to be said once a session is open."""
+        return (Cancel([task], force) for task, force in self.open.items())
+
+    def sending(self, commands: list[Any], frame: int) -> list[Any]:
+        """Join the cancels among *commands*, which leave in *frame*."""
+        if not any(type(command) is Cancel for command in commands):
+            return commands
+        joined, canceled = join_cancels(commands)
+        self._sent.append((frame, canceled))
+        return joined
+
+    def confirm(self, received: int) -> None:
+        """Forget what the broker has heard in our frames up to *received*."""
+        while self._sent and self._sent[0][0] <= received:
+            for task in self._sent.popleft()[1]:
+                self.open.pop(task, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.open.clear()
+        self._sent.clear()
