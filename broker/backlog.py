@@ -86,6 +86,7 @@ class Shape:
         "host_limits",
         "is_large",
         "is_plain",
+        "is_told",
         "lanes",
         "limits",
         "may_wait_ahead",
@@ -113,6 +114,8 @@ class Shape:
         # A task that waits in a mailbox may be handed back, so what must never run twice does not
         # go there.
         self.may_wait_ahead = not (call.at_most_once or call.limits or call.slots)
+        # Whether somebody was told that no connected actor could take one of these.
+        self.is_told = False
         self.lanes: dict[tuple[object, ...], Lane] = {}
         # How many tasks are queued here, also those set aside.
         self.count = 0

@@ -22,6 +22,7 @@ from broker import (
     liveness,
     occupancy,
     orders,
+    patience,
     placement,
     recall,
     recovery,
@@ -30,6 +31,7 @@ from broker import (
     submission,
 )
 from broker.backlog import Backlog
+from broker.deadlines import Deadlines
 from broker.outbox import Outbox, Send
 from broker.peers import Actor, Client, Host, Session, is_owned
 from broker.settings import Settings
@@ -89,6 +91,7 @@ class Broker:
         self.actors: dict[int, Actor] = {}
         self.actors_by_name: dict[str, Actor] = {}
         self.hosts: dict[int, Host] = {}
+        self.departed_at = now  # When an actor left last.
         # Actors that may have credit left; those that have none are dropped when somebody looks.
         self.open_actors: dict[Actor, None] = {}
         # Current assignments and outcomes that were not forgotten, by token.
@@ -102,6 +105,7 @@ class Broker:
         self.limited = self.limits.runs  # Empty where nobody uses limits.
         self.unclaimed: dict[Task, float] = {}
         self.held: dict[Task, None] = {}
+        self.deadlines: Deadlines[Task] = Deadlines()  # Of queued tasks that wait for only so long.
         # Incarnations that can never come back: dead, or replaced under their name.
         self.dead: OrderedDict[int, bool] = OrderedDict()
         self.strikes: OrderedDict[bytes, int] = OrderedDict()
@@ -231,6 +235,10 @@ class Broker:
             placement.place(self, now)
         if self.limits.stirred:
             occupancy.settle(self, now)
+        if self.deadlines.due_at <= now:
+            patience.expire(self, now)
+            if self.backlog.ready:
+                placement.place(self, now)
         if self.recalls.due_at <= now:
             recall.look(self, now)
         # Frames of a new epoch leave only when its number is on disk.
@@ -409,6 +417,5 @@ class Broker:
             if task.barred is None:
                 task.barred = {}
             task.barred[actor] = (actor.labels_version, session.number)
-        lifecycle.requeue(
-            self, task, f"actor {actor.name} rejected it: {command.reason}", burns=None
-        )
+        reason = f"actor {actor.name} rejected it: {command.reason}"
+        lifecycle.requeue(self, task, reason, now, burns=None)

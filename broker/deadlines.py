@@ -19,37 +19,29 @@ T = TypeVar("T", bound=Hashable)
 class Deadlines(Generic[T]):
     """Things with a time each, the earliest first; those of one time in the order of `set`."""
 
-    __slots__ = ("_heap", "_serial", "_serials", "due_at")
+    __slots__ = ("_heap", "_serial", "due_at", "things")
 
     def __init__(self) -> None:
         """Begin with nothing due, ever."""
         self._heap: list[tuple[float, int, T]] = []
         self._serial = count()
-        # The valid entry of each thing; every other one in the heap is void.
-        self._serials: dict[T, int] = {}
+        # The valid entry of each thing that has a time; every other one in the heap is void.
+        self.things: dict[T, int] = {}
         # No later than the earliest; earlier where that was discarded.
         self.due_at = inf
 
-    def __len__(self) -> int:
-        """Return how many things have a time."""
-        return len(self._serials)
-
-    def __contains__(self, thing: T) -> bool:
-        """Tell whether *thing* has a time."""
-        return thing in self._serials
-
     def set(self, thing: T, at: float) -> None:
         """Let *thing* be due at *at*, and at no other time."""
-        serial = self._serials[thing] = next(self._serial)
+        serial = self.things[thing] = next(self._serial)
         heappush(self._heap, (at, serial, thing))
-        if len(self._heap) > VOID_MIN + 2 * len(self._serials):
-            self._heap = [entry for entry in self._heap if self._serials.get(entry[2]) == entry[1]]
+        if len(self._heap) > VOID_MIN + 2 * len(self.things):
+            self._heap = [entry for entry in self._heap if self.things.get(entry[2]) == entry[1]]
             heapify(self._heap)
         self.due_at = self._heap[0][0]
 
     def discard(self, thing: T) -> None:
         """Let *thing* be due no more, if it was to be."""
-        if self._serials.pop(thing, None) is not None and not self._serials:
+        if self.things.pop(thing, None) is not None and not self.things:
             self._heap.clear()
             self.due_at = inf
 
@@ -59,8 +51,8 @@ class Deadlines(Generic[T]):
         heap = self._heap
         while heap and heap[0][0] <= now and len(taken) < at_most:
             _, serial, thing = heappop(heap)
-            if self._serials.get(thing) == serial:
-                del self._serials[thing]
+            if self.things.get(thing) == serial:
+                del self.things[thing]
                 taken.append(thing)
         self.due_at = heap[0][0] if heap else inf
         return taken
@@ -73,7 +65,7 @@ class Deadlines(Generic[T]):
 
     def check(self) -> None:
         """Assert that every thing has one valid entry, and that none is overlooked."""
-        valid = [entry for entry in self._heap if self._serials.get(entry[2]) == entry[1]]
-        assert len(valid) == len(self._serials)
+        valid = [entry for entry in self._heap if self.things.get(entry[2]) == entry[1]]
+        assert len(valid) == len(self.things)
         assert self.due_at == (self._heap[0][0] if self._heap else inf)
         assert all(self._heap[(i - 1) // 2] <= e for i, e in enumerate(self._heap) if i)

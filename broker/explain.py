@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import occupancy, recall
+from broker import occupancy, reasons, recall
 from broker.peers import Actor, Client
 from broker.task import State, Task
-from wire.labels import Desire, satisfies
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -137,13 +136,7 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
     reply: dict[str, Any] = describe_task(task, now) | {"actors": {}}
     match task.state:
         case State.QUEUED:
-            reply["actors"] = {
-                a.name: missing(broker, task, a, now) for a in broker.actors.values()
-            }
-            reply["reason"] = reason_of(broker, task, reply["actors"])
-            if task.call.limits:
-                reason, reply["limits"] = occupancy.explain(broker, task)
-                reply["reason"] = reason or reply["reason"]
+            explain_queued(broker, task, reply, now)
         case State.HELD:
             reply["reason"] = "the broker was started again and waits for actors that may run it"
         case State.ASSIGNED | State.UNCLAIMED_RUN:
@@ -155,6 +148,24 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
     return reply
 
 
+def explain_queued(broker: "Broker", task: Task, reply: dict[str, Any], now: float) -> None:
+    """Say why *task* waits, which actor lacks what for it, and for how long it has been so."""
+    reason = reasons.reason_of(broker, task, now)
+    reply["reason"] = reason.text
+    reply["reason_s"] = now - reason.since
+    reply["satisfiable"] = reason.is_satisfiable
+    reply["actors_s"] = {}
+    for actor in broker.actors.values():
+        text, since = reasons.missing(broker, task, actor, now)
+        reply["actors"][actor.name] = text
+        if since is not None:
+            reply["actors_s"][actor.name] = now - since
+    if task.call.limits:
+        _, reply["limits"] = occupancy.explain(broker, task)
+    if task.call.schedule_timeout_s is not None:
+        reply["ends_s"] = max(0.0, task.queued_at + task.call.schedule_timeout_s - now)
+
+
 def find_task(broker: "Broker", client: Client, argument: str) -> Task | None:
     """Find a task by its number, of this client, or by its whole name, of any."""
     owner, separator, number = argument.rpartition("-")
@@ -163,75 +174,3 @@ def find_task(broker: "Broker", client: Client, argument: str) -> Task | None:
         return known.tasks.get(int(number)) if known else None
     except ValueError:
         return None
-
-
-def reason_of(broker: "Broker", task: Task, actors: dict[str, str]) -> str:
-    """Sum up in one line why *task* waits."""
-    if not actors:
-        return "no actor is connected"
-    if task.client.is_paused:
-        return "its client does not receive its results"
-    able = [a for a in broker.actors.values() if not unmet(task, a)]
-    if not able:
-        shown = "; ".join(f"{name}: {text}" for name, text in list(actors.items())[:3])
-        return f"no connected actor satisfies it ({shown}{'; ...' if len(actors) > 3 else ''})"
-    closed = [actor for actor in able if actor.closed]
-    if len(closed) == len(able):
-        shown = ", ".join(sorted({actor.closed for actor in closed}))
-        return f"every actor that satisfies it takes no work ({shown})"
-    return f"every actor that satisfies it is busy ({len(able)} of {len(actors)})"
-
-
-def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
-    """Say why *actor* does not get *task* now."""
-    lacking = unmet(task, actor)
-    if lacking:
-        return lacking
-    if actor.session is None:
-        return f"not connected, silent for {now - actor.heard_at:.1f} s"
-    if actor.is_suspect:
-        return f"suspect, silent for {now - actor.heard_at:.1f} s"
-    if actor.closed:
-        return f"takes no work: {actor.closed}"
-    if task.barred and actor in task.barred:
-        return "rejected it"
-    if task.call.limits and (lacking := occupancy.lacking_on(broker, task, actor)):
-        return lacking
-    assert task.template
-    shape, credit = task.template.shape, actor.credit
-    short = credit.lacks(shape)
-    if short and not shape.is_plain:
-        return f"{short} slots are missing of {shape.slots} ({len(actor.assigned)} tasks)"
-    if not (credit.available or credit.has_typed):
-        return f"no free slot ({len(actor.assigned)} tasks)"
-    reserved = broker.reservation
-    is_bound = reserved is not None and reserved.binds(task, actor)
-    if reserved is not None and is_bound and not credit.covers(shape, reserved.shape):
-        return "kept free for an older task that needs more slots"
-    if not credit.covers(shape):
-        environment = task.call.environment
-        return (
-            f"no turn in environment {environment.name}" if environment else "no slot of its kind"
-        )
-    return "has a free slot"
-
-
-def unmet(task: Task, actor: Actor) -> str:
-    """Say what of the task's requirements *actor* never meets as it is, or an empty text."""
-    parts = [
-        text(desire, actor)
-        for desire in task.call.desires
-        if desire.required and not satisfies(actor.labels, desire)
-    ]
-    for kind, amount in task.call.slots.items():
-        capacity = actor.slots.get(kind, 0)
-        if capacity < amount:
-            parts.append(f"needs {amount} of slot {kind}, has {capacity}")
-    return ", ".join(parts)
-
-
-def text(desire: Desire, actor: Actor) -> str:
-    """Say what was desired and what is offered."""
-    value = "" if desire.value is None else f" {desire.value!r}"
-    offered = repr(actor.labels[desire.key]) if desire.key in actor.labels else "nothing"
-    return f"needs {desire.key} {desire.comparator}{value}, offers {offered}"

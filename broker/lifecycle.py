@@ -6,6 +6,7 @@ outcomes of its client.
 
 from typing import TYPE_CHECKING, Final
 
+from broker import patience
 from broker.peers import Session, is_owned
 from broker.task import TRANSITIONS, Ending, Event, State, Task
 from wire import codec
@@ -24,7 +25,7 @@ DEAD_KEPT: Final = 4_096
 LOST_KEPT: Final = 1_024
 
 
-def requeue(broker: "Broker", task: Task, reason: str, *, burns: str | None) -> None:
+def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str | None) -> None:
     """Queue *task* again, whose current assignment is gone.
 
     *burns* says what is known of the run: None, it never started; "crash", its process died in
@@ -49,8 +50,11 @@ def requeue(broker: "Broker", task: Task, reason: str, *, burns: str | None) -> 
             end(broker, task, Code.POISON_TASK, f"given up after {task.tries} tries: {reason}")
             return
         broker.say(task.client.session, Requeued(task.number, task.tries, reason))
+        # It had found an actor in time: what is to be timed now is another wait.
+        task.queued_at = now
     task.move(Event.REQUEUE)
     broker.backlog.push(task, is_back=True)
+    patience.watch(broker, task)
 
 
 def end(broker: "Broker", task: Task, code: Code, message: str) -> None:
@@ -115,16 +119,22 @@ def forget(broker: "Broker", task: Task) -> None:
             actor.session.outcome_acks.append(token)
             hurry(broker, actor.session, task.ending.size if task.ending else 0)
     elif state is State.QUEUED:
-        broker.backlog.forget(task)
-        if broker.reservation is not None and broker.reservation.task is task:
-            broker.reservation = None
-            broker.backlog.wake()
+        take_out(broker, task)
     elif state is State.HELD:
         del broker.held[task]
     if state is State.UNCLAIMED_OUTCOME or state is State.UNCLAIMED_RUN:
         del broker.unclaimed[task]
     detach(broker, task)
     erase(broker, task)
+
+
+def take_out(broker: "Broker", task: Task) -> None:
+    """Take a queued task from where it waits; it is skipped when its turn comes."""
+    broker.backlog.forget(task)
+    broker.deadlines.discard(task)
+    if broker.reservation is not None and broker.reservation.task is task:
+        broker.reservation = None
+        broker.backlog.wake()
 
 
 def received(broker: "Broker", task: Task, size: int) -> None:
@@ -227,6 +237,7 @@ def cancel_children(broker: "Broker", task: Task) -> None:
             match child.state:
                 case State.QUEUED:
                     broker.backlog.remove(child)
+                    broker.deadlines.discard(child)
                 case State.HELD:
                     del broker.held[child]
                 case State.ASSIGNED:

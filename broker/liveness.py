@@ -6,7 +6,7 @@ every deadline first.
 
 from typing import TYPE_CHECKING
 
-from broker import lifecycle, occupancy, recovery
+from broker import lifecycle, occupancy, patience, recovery
 from broker.peers import Actor, Client, Host
 from wire.messages import Beat, Kill
 from wire.parts import Token
@@ -21,7 +21,7 @@ LOOKS_PER_HEARTBEAT = 4
 
 def deadline(broker: "Broker") -> float:
     """Return when `tick` is due, or `flush` without anything said."""
-    return min(look_at(broker), broker.recalls.due_at)
+    return min(look_at(broker), broker.recalls.due_at, broker.deadlines.due_at)
 
 
 def look_at(broker: "Broker") -> float:
@@ -49,6 +49,8 @@ def tick(broker: "Broker", now: float) -> None:
         for session in broker.sessions.values():
             broker.say(session, Beat())
         occupancy.sweep(broker)
+        if broker.backlog.waiting:
+            patience.look(broker, now)
     for actor in list(broker.actors.values()):
         judge_actor(broker, actor, now)
     for host in list(broker.hosts.values()):
@@ -84,6 +86,7 @@ def forgive(broker: "Broker", stall: float, now: float) -> None:
     if broker.window_ends_at is not None:
         broker.window_ends_at += stall
     broker.limits.started_at += stall
+    patience.forgive(broker, stall)
     broker.unclaimed = {task: until + stall for task, until in broker.unclaimed.items()}
 
 
@@ -148,6 +151,7 @@ def lose(
     if actor.session is not None and not keep_session:
         broker.close(actor.session, now)
     broker.actors.pop(actor.incarnation, None)
+    broker.departed_at = now
     # One that is not known to be dead may come back, unless another has its name by then.
     if actor.incarnation in broker.dead and broker.actors_by_name.get(actor.name) is actor:
         del broker.actors_by_name[actor.name]
@@ -162,7 +166,7 @@ def lose(
         # A child of a task that was queued again is not there any more.
         if task.token == token:
             burns = "loss" if started is None else started.get(token)
-            lifecycle.requeue(broker, task, reason, burns=burns)
+            lifecycle.requeue(broker, task, reason, now, burns=burns)
     if broker.limited:
         broker.limits.forget_actor(actor)
 

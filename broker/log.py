@@ -18,9 +18,11 @@ LOG_FORMATS: Final = ("console", "json")
 # More lines of one event than this in one window are counted and not written.
 WINDOW_S: Final = 10.0
 LINES_MAX: Final = 200
-LINES_MAX_OF: Final = {"bad_message": 10, "send_refused": 10}
+LINES_MAX_OF: Final = {"bad_message": 10, "send_refused": 10, "unsatisfiable": 50}
 
-WARNINGS: Final = frozenset({"bad_message", "send_refused", "journal_stuck"})
+WARNINGS: Final = frozenset(
+    {"bad_message", "send_refused", "journal_stuck", "unsatisfiable", "unsatisfiable_more"}
+)
 
 Note = tuple[str, dict[str, Any]]
 

@@ -110,6 +110,7 @@ def cancel(broker: "Broker", task: Task, message: str) -> None:
     match task.state:
         case State.QUEUED:
             broker.backlog.remove(task)
+            broker.deadlines.discard(task)
         case State.HELD:
             del broker.held[task]
         case State.ASSIGNED if not task.is_finished:

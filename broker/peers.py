@@ -141,6 +141,7 @@ class Actor:
     __slots__ = (
         "assigned",
         "closed",
+        "closed_at",
         "credit",
         "environments",
         "heard_at",
@@ -149,6 +150,7 @@ class Actor:
         "is_kill_asked",
         "is_suspect",
         "labels",
+        "labels_at",
         "labels_stamp",
         "labels_version",
         "name",
@@ -184,9 +186,11 @@ class Actor:
         self.environments: dict[str, str] = {}
         # When it was last given a task, in assignments of the broker.
         self.used_at = 0
-        self.greet(hello)
+        self.labels_at = self.closed_at = now
+        self.closed = hello.closed
+        self.greet(hello, now)
 
-    def greet(self, hello: ActorHello) -> None:
+    def greet(self, hello: ActorHello, now: float) -> None:
         """Take over what HELLO says."""
         self.name = hello.name
         self.host = hello.host
@@ -194,12 +198,16 @@ class Actor:
         self.python = hello.python
         self.slots = hello.slots
         self.prefetch = hello.prefetch
-        # Why it takes no new work, as it says.
-        self.closed = hello.closed
+        self.close(hello.closed, now)
         self.labels_version = 0
-        self.offer(hello.labels_version, hello.labels)
+        self.offer(hello.labels_version, hello.labels, now)
 
-    def offer(self, version: int, labels: Labels) -> bool:
+    def close(self, closed: str, now: float) -> None:
+        """Take over why it takes no new work, as it says; empty when it does."""
+        if closed != self.closed:
+            self.closed, self.closed_at = closed, now
+
+    def offer(self, version: int, labels: Labels, now: float) -> bool:
         """Take over newer labels and tell whether they differ."""
         if version <= self.labels_version:
             return False
@@ -207,6 +215,7 @@ class Actor:
         if self.labels_stamp and labels == self.labels:
             return False
         self.labels: Labels = labels
+        self.labels_at = now
         self.labels_stamp += 1
         return True
 

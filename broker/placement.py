@@ -47,7 +47,7 @@ class Reservation:
 
 def place(broker: "Broker", now: float) -> None:
     """Assign until no task finds an actor."""
-    backlog, actors = broker.backlog, broker.open_actors
+    backlog, actors, deadlines = broker.backlog, broker.open_actors, broker.deadlines
     broker.limits.now = now
     if broker.reservation is not None and not broker.reservation.holds:
         broker.reservation = None
@@ -62,6 +62,8 @@ def place(broker: "Broker", now: float) -> None:
         actor = choose(broker, shape, task) if actors else None
         if actor is not None:
             shape.pop(task)
+            if deadlines.things:
+                deadlines.discard(task)
             if not shape.count:
                 del backlog.ready[shape]
             backlog.serve(task)
@@ -76,6 +78,7 @@ def place(broker: "Broker", now: float) -> None:
                 backlog.wake()
         elif shape.fail_infeasible and is_infeasible(broker, shape):
             shape.pop(task)
+            deadlines.discard(task)
             message = f"no connected actor has the slots that it needs: {shape.slots or 1}"
             lifecycle.end(broker, task, Code.INFEASIBLE, message)
         elif task.barred and actors:

@@ -7,7 +7,7 @@ token wins, an outcome beats a run; what nobody can want is stopped.
 
 from typing import TYPE_CHECKING
 
-from broker import lifecycle, occupancy
+from broker import lifecycle, occupancy, patience
 from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
 from wire.errors import Code
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None:
     """Settle what the broker believed against what the actor says that it holds."""
-    actor.greet(hello)
+    actor.greet(hello, now)
     actor.is_suspect = False
     actor.credit.void()
     listed = {item.token for item in hello.holding} | {item.token for item in hello.kept}
@@ -29,7 +29,8 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
         if token not in listed and task.token == token:
             # The ASSIGN belongs to a session that ended, and since HELLO the actor is deaf: it
             # never starts.
-            lifecycle.requeue(broker, task, f"actor {actor.name} never had it", burns=None)
+            reason = f"actor {actor.name} never had it"
+            lifecycle.requeue(broker, task, reason, now, burns=None)
     for kept in hello.kept:
         offered(broker, actor, kept.client, kept.task, kept.token, now, is_finished=True)
     for item in hello.holding:
@@ -83,6 +84,7 @@ def offered(  # noqa: PLR0917
         case State.QUEUED | State.HELD:
             if task.state is State.QUEUED:
                 broker.backlog.remove(task)
+                broker.deadlines.discard(task)
             broker.held.pop(task, None)
             task.move(Event.ADOPT)
             adopt(broker, task, actor, token, is_finished=is_finished)
@@ -145,6 +147,7 @@ def end_window(broker: "Broker") -> None:
         else:
             task.move(Event.RELEASE_HOLD)
             broker.backlog.push(task)
+            patience.watch(broker, task)
 
 
 def drop_unclaimed(broker: "Broker", now: float) -> None:
@@ -159,6 +162,7 @@ def drop_unclaimed(broker: "Broker", now: float) -> None:
 def check(broker: "Broker") -> None:
     """Assert every invariant of the broker's state."""
     broker.backlog.check()
+    patience.check(broker)
     occupancy.check(broker)
     for token, task in broker.tokens.items():
         assert task.token == token

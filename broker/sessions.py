@@ -1,5 +1,6 @@
 """What HELLO does: the one path of connect, reconnect and restart (protocol.md section 8.1)."""
 
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from broker import lifecycle, liveness, occupancy, orders, recovery, spans
@@ -202,6 +203,9 @@ def join_template(broker: "Broker", session: Session, call: Call) -> Template:
         check_amounts(call.limits)
     except ValueError as error:
         raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
+    timeout_s = call.schedule_timeout_s
+    if timeout_s is not None and not 0.0 < timeout_s < inf:
+        raise RemoteProtocolError(Code.BAD_FRAME, f"schedule_timeout_s {timeout_s} is no time")
     if any(amount < 1 for amount in call.slots.values()):
         raise RemoteProtocolError(Code.BAD_FRAME, f"slots {call.slots} are no amounts")
     known = {blob.hash: blob for blob in session.functions_known.values()}

@@ -36,8 +36,8 @@ def actor_beat(
     actor = session.peer
     assert isinstance(actor, Actor)
     actor.environments = command.environments
-    actor.closed = command.closed
-    if actor.offer(command.labels_version, command.labels):
+    actor.close(command.closed, now)
+    if actor.offer(command.labels_version, command.labels, now):
         broker.backlog.wake()
     credit(broker, session, command.credit, own, now)
     session.beat_holding = command.holding
@@ -65,7 +65,7 @@ def labels(
     """Take over what an actor offers now."""
     actor = session.peer
     assert isinstance(actor, Actor)
-    if actor.offer(command.version, command.labels):
+    if actor.offer(command.version, command.labels, now):
         broker.backlog.wake()
 
 

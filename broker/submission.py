@@ -1,9 +1,10 @@
 """What SUBMIT does: a new task is queued, or ended at once; one that is there is claimed."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-from broker import lifecycle, occupancy
+from broker import lifecycle, occupancy, patience
 from broker.peers import Client, Session, is_owned
 from broker.task import TRIES_MAX, Event, State, Task
 from wire.errors import Code, RemoteProtocolError
@@ -41,6 +42,8 @@ def submit(
         task = client.tasks[command.task] = Task(client, command.task, State.QUEUED, now)
     if command.tries > task.tries:
         task.tries = min(command.tries, TRIES_MAX)
+    if command.waited_s is not None and 0.0 < command.waited_s < inf:
+        task.queued_at -= command.waited_s
     task.template = template
     task.body = command.body
     task.frames = own
@@ -86,6 +89,8 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         )
     else:
         broker.backlog.push(task)
+        if task.template.call.schedule_timeout_s is not None:
+            patience.watch(broker, task)
 
 
 def adopt_child(broker: "Broker", task: Task, parent: Token) -> bool:

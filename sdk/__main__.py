@@ -186,8 +186,13 @@ def show_explain(client: Client, options: argparse.Namespace) -> int:
     if print_json(answer, options):
         return 0
     print(f"{answer.get('state', 'unknown')}: {answer.get('reason', '')}".rstrip(": "))
+    since = answer.get("actors_s", {})
     for name, missing in answer.get("actors", {}).items():
-        print(f"  {name}: {missing}")
+        print(f"  {name}: {missing}" + (f", for {since[name]:.1f} s" if name in since else ""))
+    if "waits_s" in answer and answer.get("state") == "queued":
+        print(f"  it waits for {answer['waits_s']:.1f} s, as it is for {answer['reason_s']:.1f} s")
+    if "ends_s" in answer:
+        print(f"  it is given up in {answer['ends_s']:.1f} s (schedule_timeout)")
     return 0 if answer.get("state") != "unknown" else STATUS_FAILED
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from wire.codec import INLINE_BYTES_MAX, encode
 from wire.errors import Code as ErrorCode
-from wire.messages import Cancel, Function, Template, Welcome
+from wire.messages import Cancel, Error, Function, Template, Welcome
 from wire.parts import Call, Failure, Span, Token
 from wire.payload import Buffer, size_of
 from wire.tables import SenderTable
@@ -28,12 +28,13 @@ class Code(Struct, frozen=True):
 class Plan:
     """What all calls of one function with the same options share: a template and its code."""
 
-    __slots__ = ("call", "codes", "key", "size")
+    __slots__ = ("call", "codes", "key", "schedule_timeout_s", "size")
 
     def __init__(self, call: Call, codes: Iterable[Code] = ()) -> None:
         """Name the plan by what it says, so that equal ones share a template."""
         self.call = call
         self.codes = tuple(codes)
+        self.schedule_timeout_s = call.schedule_timeout_s
         self.key: bytes = encode(call)
         self.size = sum(len(code.stream) for code in self.codes)
 
@@ -141,6 +142,22 @@ def too_large(owned: Owned, limit: int) -> Failure:
         f"the {what} of {owned.plan.call.name!r} take {size} octets, the broker allows {limit} "
         "(--payload-bytes-max); send a path or a key instead",
     )
+
+
+def refused(error: Error | None) -> Failure:
+    """Say why a client that has ended takes no call: by the broker's *error*, or its own will."""
+    if error is None:
+        return Failure(ErrorCode.CANCELED, "", "the client is closed")
+    return Failure(error.code, "", error.message)
+
+
+def overdue(owned: Owned, *, is_open: bool) -> Failure:
+    """Say why a call was not sent within its schedule timeout."""
+    why = "the broker cannot be reached"
+    if is_open:
+        why = "it waits in this process until the broker takes more of its tasks"
+    message = f"not sent within {owned.plan.schedule_timeout_s:g} s: {why}"
+    return Failure(ErrorCode.SCHEDULE_TIMEOUT, "", message)
 
 
 def spans_of(numbers: Iterable[int]) -> list[Span]:

@@ -188,7 +188,12 @@ class Client:
     def explain(
         self, future: TaskFuture, timeout: float | None = QUERY_TIMEOUT_S
     ) -> dict[str, Any]:
-        """Return why a task waits: its state, the reason in one line, what each actor lacks."""
+        """Return why a task waits: `state`, `reason`, and in `actors` what each actor lacks for it.
+
+        A queued task also has `reason_s` and `actors_s`, for how many seconds it has been so;
+        `satisfiable`, False while no connected actor could ever take it; `ends_s`, what is left of
+        its schedule timeout; and `limits`, with their holders, where it has some.
+        """
         if future.done():
             return {"state": "ended", "reason": "its outcome is here", "actors": {}}
         if not future.number:

@@ -248,6 +248,9 @@ class Connection(Handlers):
     def explain(self, number: int, timeout: float | None) -> dict[str, Any]:
         """Ask why a task is where it is."""
         answer = self.query("explain", str(number), timeout)
+        future = self.futures.get(number)
+        if future is not None:
+            future.actor = answer.get("actor", "")
         if answer["state"] == "unknown" and not self.core.is_sent(number):
             answer["state"] = "waiting"
             answer["reason"] = "it waits in this process until the broker takes more of its tasks"

@@ -11,7 +11,8 @@ from typing import Any, Final
 from msgspec import Struct
 
 from sdk.asking import Cancels, Questions
-from sdk.call import Introduced, Owned, Payloads, Plan, spans_of, too_large
+from sdk.call import Introduced, Owned, Payloads, Plan, overdue, refused, spans_of, too_large
+from sdk.waiting import Waiting
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.messages import (
@@ -74,6 +75,7 @@ class ClientCore:
         self._introduced = Introduced()
         self._cancels = Cancels()
         self._questions = Questions()
+        self._waiting = Waiting()
         self._commands: list[Any] = []
         self._outgoing: list[Outgoing] = []
         self._is_beat_due = False
@@ -100,6 +102,8 @@ class ClientCore:
         self._number += 1
         owned = Owned(self._number, plan, body, frames, parent)
         self.calls[owned.number] = owned
+        if plan.schedule_timeout_s is not None:
+            self._waiting.begin(owned.number, plan.schedule_timeout_s, now)
         if self.session.state is State.ENDED:
             self._refuse(owned)
         else:
@@ -217,10 +221,15 @@ class ClientCore:
 
     def deadline(self) -> float:
         """Return when `tick` is next wanted."""
-        return self.session.deadline()
+        return min(self.session.deadline(), self._waiting.due_at)
 
     def tick(self, now: float) -> None:
-        """Let time pass: HELLO, heartbeats."""
+        """Let time pass: HELLO, heartbeats, calls that waited here for too long."""
+        if now >= self._waiting.due_at:
+            for owned in map(self.calls.__getitem__, self._waiting.take(now)):
+                # A broker that was ever sent it may have found an actor.
+                if owned.epoch == 0:
+                    self._fail(owned, overdue(owned, is_open=self.session.is_open))
         match self.session.due(now):
             case Due.HELLO:
                 self._outgoing = [(self._hello(now), ())]
@@ -363,6 +372,7 @@ class ClientCore:
                 owned = self.calls.get(command.task)
                 if owned is not None:
                     owned.tries = max(owned.tries, command.tries)
+                    self._waiting.again(command.task, now)
                     self._note("requeued", task=command.task, reason=command.reason)
             case Answer():
                 if self._questions.answered(command.request):
@@ -383,6 +393,8 @@ class ClientCore:
         owned = self.calls.pop(task, None)
         if owned is None:
             return None
+        if self._waiting.since:
+            self._waiting.end(task)
         if owned.is_there:
             owned.is_there = False
             self._there -= 1
@@ -394,10 +406,7 @@ class ClientCore:
 
     def _refuse(self, owned: Owned) -> None:
         """End a call that this broker will never take."""
-        error = self.session.error
-        code = error.code if error else Code.CANCELED
-        message = error.message if error else "the client is closed"
-        self._fail(owned, Failure(code, "", message))
+        self._fail(owned, refused(self.session.error))
 
     def _fail(self, owned: Owned, failure: Failure) -> None:
         """Make the outcome of a call that ends here."""
@@ -424,6 +433,7 @@ class ClientCore:
         payloads: list[Buffer] = []
         size, payload_bytes_max = 0, welcome.payload_bytes_max
         queue, calls, epoch = self._queue, self.calls, self.session.epoch
+        waiting = self._waiting
         while queue:
             owned = queue[0]
             if owned.number not in calls:
@@ -462,6 +472,7 @@ class ClientCore:
                     is_again,
                     owned.tries,
                     owned.parent,
+                    waiting.waited(owned.number, now) if waiting.since else None,
                 )
             )
             payloads += owned.frames

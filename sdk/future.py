@@ -46,7 +46,7 @@ class TaskFuture(Future[Any]):
         self._exception = None
         self._waiters_made: list[Any] | None = None
         self._callbacks_made: list[Callable[[Future[Any]], object]] | None = None
-        # Which actor ran the task, HOST/INDEX; empty as long as that is not known.
+        # Which actor ran the task, HOST/INDEX; empty until the outcome, or an `explain`, tells.
         self.actor = ""
         self.attempt = 0
         self.connection = connection
@@ -106,16 +106,20 @@ class TaskFuture(Future[Any]):
         return True
 
     def status(self, timeout: float | None = None) -> str:
-        """Ask where the task is: waiting, queued, held, assigned, ended, or unknown.
+        """Ask where the task is: waiting, queued, unsatisfiable, held, assigned, ended, or unknown.
 
         *waiting* is for the results of other tasks that are its arguments, *held* for the end of a
-        broker's recovery.
+        broker's recovery; *unsatisfiable* is queued, and no actor that is connected could ever take
+        it as they are: `client.explain` says what each lacks.
         """
         if self._state in DONE:
             return "ended"
         if not self.number:
             return "waiting"
-        return str(self.connection.explain(self.number, timeout).get("state", "unknown"))
+        answer = self.connection.explain(self.number, timeout)
+        if answer.get("satisfiable") is False:
+            return "unsatisfiable"
+        return str(answer.get("state", "unknown"))
 
     def accepted(self, timeout: float | None = None) -> bool:
         """Wait until the broker has the task; False when the time is over before."""

@@ -22,6 +22,7 @@ from wire.limits import check_amounts
 
 PRIORITY_MAX: Final = 10
 NAME_LENGTH_MAX: Final = 256
+TIMEOUT_MAX_S: Final = 1e9
 
 # What the broker and the actors of this version do; each has a reader below.
 SUPPORTED: Final = (
@@ -32,6 +33,7 @@ SUPPORTED: Final = (
     "priority",
     "fairness_key",
     "timeout",
+    "schedule_timeout",
     "at_most_once",
     "fail_infeasible",
     "name",
@@ -41,7 +43,6 @@ NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "sticky": (None,),
     "retries": (None, 0),
     "retry_backoff": (None,),
-    "schedule_timeout": (None,),
     "affinity_wait": (None,),
     "durable": (None, False),
     "idempotency_key": (None,),
@@ -171,9 +172,15 @@ def read_priority(priority: Any) -> int:
 
 
 def read_timeout(timeout: Any) -> float:
-    """Read the option *timeout*, in seconds of execution."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-        raise ValueError(f"timeout {timeout!r} is not a number of seconds above 0")
+    """Read the options *timeout* (seconds of execution) and *schedule_timeout* (of waiting)."""
+    if (
+        isinstance(timeout, bool)
+        or not isinstance(timeout, int | float)
+        or not 0 < timeout <= TIMEOUT_MAX_S
+    ):
+        raise ValueError(
+            f"timeout and schedule_timeout are seconds above 0, and at most 1e9, not {timeout!r}"
+        )
     return float(timeout)
 
 
@@ -201,6 +208,7 @@ READERS: Final = {
     "priority": read_priority,
     "fairness_key": read_name,
     "timeout": read_timeout,
+    "schedule_timeout": read_timeout,
     "at_most_once": read_flag,
     "fail_infeasible": read_flag,
     "name": read_name,

@@ -103,6 +103,7 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         priority=chosen.get("priority", 0),
         fairness_key=chosen.get("fairness_key", ""),
         timeout_s=chosen.get("timeout"),
+        schedule_timeout_s=chosen.get("schedule_timeout"),
         at_most_once=chosen.get("at_most_once", False),
         metadata=chosen.get("metadata", {}),
         fail_infeasible=chosen.get("fail_infeasible", False),

@@ -30,6 +30,7 @@ from sdk import (
     NotInTask,
     PoisonTask,
     ReusePolicy,
+    ScheduleTimeout,
     SlotReleased,
     TaskCanceled,
     TaskTimeout,
@@ -408,12 +409,26 @@ def test_labels_that_change_at_run_time_move_what_waits(client):
     assert gone.cancel()
 
 
+def test_a_task_that_wants_no_long_wait_ends_with_the_reason(client):
+    wish = {"zone": "moon"}
+    future = client.submit(double, 1, desired_labels=wish, schedule_timeout=0.5)
+    reason = client.explain(future)["reason"]
+
+    with pytest.raises(ScheduleTimeout) as caught:
+        future.result(PATIENCE_S)
+
+    assert str(caught.value) == f"no actor within 0.5 s: {reason}"
+    assert "zone eq 'moon', offers 'eu'" in reason
+    assert client.submit(double, 1, schedule_timeout=20.0).result(PATIENCE_S) == 2
+
+
 def test_why_a_task_waits_can_be_asked_and_is_logged_after_three_seconds(client, capfd):
     future = client.submit(double, 1, desired_labels={"memory": 4096, "zone": "moon"})
 
     answer = client.explain(future)
 
-    assert answer["state"] == future.status() == "queued"
+    assert answer["state"] == "queued"
+    assert future.status() == "unsatisfiable"
     assert "memory eq 4096, offers 512" in answer["actors"][LARGE]
     assert "zone eq 'moon', offers 'us'" in answer["actors"][SMALL]
     said = []
@@ -755,7 +770,7 @@ def test_a_task_beyond_the_window_waits_here_and_says_so(tmp_path):
         client = world.client()
         futures = client.map(double, range(3))
 
-        wait_until(lambda: futures[1].status() == "queued")
+        wait_until(lambda: futures[1].status() == "unsatisfiable")
         assert futures[2].status() == "waiting"
         assert "in this process" in client.explain(futures[2])["reason"]
 

@@ -59,6 +59,7 @@ class Submit(Struct, frozen=True, array_like=True, tag="submit", gc=False):
     again: bool = False
     tries: int = 0
     parent: Token | None = None
+    waited_s: float | None = None
 
 
 class Cancel(Struct, frozen=True, array_like=True, tag="cancel"):

@@ -82,5 +82,5 @@ def test_it_does_as_a_slow_list_does(steps):
                 deadlines.postpone(float(by_s))
                 model = [(at + by_s, thing) for at, thing in model]
         deadlines.check()
-        assert len(deadlines) == len(model)
+        assert len(deadlines.things) == len(model)
         assert deadlines.due_at <= min((at for at, _ in model), default=inf)

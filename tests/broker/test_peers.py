@@ -53,15 +53,15 @@ def test_a_host_that_is_not_heard_vouches_for_nobody():
 def test_older_labels_are_ignored():
     actor = Actor(actor_hello(labels={"memory": 1}), 0.0)
 
-    assert not actor.offer(1, {"memory": 2})
-    assert actor.offer(2, {"memory": 2})
+    assert not actor.offer(1, {"memory": 2}, 1.0)
+    assert actor.offer(2, {"memory": 2}, 1.0)
     assert actor.labels == {"memory": 2}
 
 
 def test_a_new_session_states_its_labels_anew():
     actor = Actor(actor_hello(labels={"memory": 1}), 0.0)
-    actor.offer(9, {"memory": 9})
+    actor.offer(9, {"memory": 9}, 1.0)
 
-    actor.greet(actor_hello(labels={"memory": 1}))
+    actor.greet(actor_hello(labels={"memory": 1}), 1.0)
 
     assert (actor.labels_version, actor.labels) == (1, {"memory": 1})

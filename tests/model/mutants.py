@@ -196,8 +196,8 @@ def a_reject_burns_a_try() -> Any:
     """Count a REJECT as an attempt."""
 
     def make(original: Any) -> Any:
-        def mutated(broker: Any, task: Any, reason: str, *, burns: Any) -> None:
-            original(broker, task, reason, burns="loss" if "rejected" in reason else burns)
+        def mutated(broker: Any, task: Any, reason: str, now: float, *, burns: Any) -> None:
+            original(broker, task, reason, now, burns="loss" if "rejected" in reason else burns)
 
         return mutated
 
@@ -208,8 +208,8 @@ def absence_burns_a_try() -> Any:
     """Count an assignment that never arrived as an attempt."""
 
     def make(original: Any) -> Any:
-        def mutated(broker: Any, task: Any, reason: str, *, burns: Any) -> None:
-            original(broker, task, reason, burns="loss" if "never had" in reason else burns)
+        def mutated(broker: Any, task: Any, reason: str, now: float, *, burns: Any) -> None:
+            original(broker, task, reason, now, burns="loss" if "never had" in reason else burns)
 
         return mutated
 

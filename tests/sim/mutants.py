@@ -191,9 +191,9 @@ def absent_is_not_requeued() -> Any:
     """Wait for what an inventory does not hold."""
 
     def make(original: Any) -> Any:
-        def mutated(broker: Any, task: Any, reason: str, *, burns: Any) -> None:
+        def mutated(broker: Any, task: Any, reason: str, now: float, *, burns: Any) -> None:
             if not reason.endswith("never had it"):
-                original(broker, task, reason, burns=burns)
+                original(broker, task, reason, now, burns=burns)
 
         return mutated
 
@@ -308,8 +308,8 @@ def doubt_runs_again() -> Any:
     """Queue an at_most_once task again although it may have started."""
 
     def make(original: Any) -> Any:
-        def mutated(broker: Any, task: Any, reason: str, *, burns: Any) -> None:
-            original(broker, task, reason, burns=None if burns == "loss" else burns)
+        def mutated(broker: Any, task: Any, reason: str, now: float, *, burns: Any) -> None:
+            original(broker, task, reason, now, burns=None if burns == "loss" else burns)
 
         return mutated
 
@@ -385,7 +385,7 @@ def what_is_asked_back_is_gone() -> Any:
             known = set(broker.recalls.asked)
             original(broker, now)
             for token in broker.recalls.asked.keys() - known:
-                lifecycle.requeue(broker, broker.tokens[token], "asked back", burns=None)
+                lifecycle.requeue(broker, broker.tokens[token], "asked back", now, burns=None)
 
         return mutated
 
@@ -424,10 +424,10 @@ def a_hand_back_burns_a_try() -> Any:
     """Count an assignment that was handed back."""
 
     def make(original: Any) -> Any:
-        def mutated(broker: Any, task: Any, reason: str, *, burns: Any) -> None:
+        def mutated(broker: Any, task: Any, reason: str, now: float, *, burns: Any) -> None:
             if "rejected it" in reason and not task.call.at_most_once:
                 burns = "loss"
-            original(broker, task, reason, burns=burns)
+            original(broker, task, reason, now, burns=burns)
 
         return mutated
 

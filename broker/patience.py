@@ -1,0 +1,115 @@
+"""Which queued task has waited for too long, and which kind waits for an actor that is not there.
+
+A task with a schedule timeout is watched while it is queued, and while nothing else: it ends only
+where no actor could be found in the same turn. So what comes back from a mailbox late is placed
+where there is a slot, and ends where there is none. Its clock runs from its submission, and anew
+from the loss of a run that had started.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from broker import lifecycle, occupancy, reasons
+from broker.backlog import Shape
+from broker.task import State, Task
+from wire.errors import Code
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+# What is looked at in one turn, in tasks times actors: a reason is found by a look at every actor.
+LOOKS_A_TURN: Final = 20_000
+EXPIRED_A_TURN_MIN: Final = 16
+# So many kinds of tasks are told of one by one with a heartbeat, more of them only counted.
+TOLD_A_BEAT_MAX: Final = 5
+
+
+def watch(broker: "Broker", task: Task) -> None:
+    """Let *task*, which is queued now, end when it has waited for as long as it says."""
+    timeout_s = task.call.schedule_timeout_s
+    if timeout_s is not None:
+        broker.deadlines.set(task, task.queued_at + timeout_s)
+
+
+def expire(broker: "Broker", now: float) -> None:
+    """End what has found no actor in time, with the reason that `explain` would give."""
+    at_most = max(EXPIRED_A_TURN_MIN, LOOKS_A_TURN // (1 + len(broker.actors)))
+    known: dict[Any, str] = {}
+    for task in broker.deadlines.take(now, at_most=at_most):
+        assert task.state is State.QUEUED
+        assert task.template
+        call = task.call
+        kind = (task.template.shape, task.client, tuple(call.limits.items()))
+        reason = "" if task.barred else known.get(kind, "")
+        if not reason:
+            reason = reasons.reason_of(broker, task, now).text
+        if not task.barred:
+            known[kind] = reason
+        message = f"no actor within {call.schedule_timeout_s:g} s: {reason}"
+        lifecycle.take_out(broker, task)
+        lifecycle.end(broker, task, Code.SCHEDULE_TIMEOUT, message)
+    if broker.limits.stirred:
+        occupancy.settle(broker, now)
+
+
+def look(broker: "Broker", now: float) -> None:
+    """Tell of each kind of task for which no connected actor could do, once."""
+    if broker.window_ends_at is not None:
+        return  # Not everybody had the time to come back.
+    looks, told, more = LOOKS_A_TURN, 0, 0
+    for shape in broker.backlog.waiting:
+        task = None if shape.is_told else first_of(shape)
+        if task is None or now - task.queued_at < broker.settings.heartbeat_s:
+            continue
+        is_satisfiable = False
+        for actor in broker.actors.values():
+            looks -= 1
+            if shape.fit(actor) is not None:
+                is_satisfiable = True
+                break
+        if not is_satisfiable:
+            shape.is_told = True
+            told += 1
+            if told <= TOLD_A_BEAT_MAX:
+                reason = reasons.reason_of(broker, task, now).text
+                name, waiting = task.call.name, shape.count
+                broker.note(
+                    "unsatisfiable", task=task.name, name=name, waiting=waiting, reason=reason
+                )
+            else:
+                more += 1
+        if looks <= 0:
+            break
+    if more:
+        broker.note("unsatisfiable_more", kinds=more)
+
+
+def first_of(shape: Shape) -> Task | None:
+    """Return a task that waits under *shape*, one of the oldest."""
+    for lane in shape.lanes.values():
+        for task in lane.tasks:
+            if task.state is State.QUEUED:
+                return task
+    return shape.aside[0] if shape.aside else None
+
+
+def forgive(broker: "Broker", stall_s: float) -> None:
+    """Take no time from anybody in which the broker itself was stopped."""
+    for task in broker.deadlines.things:
+        task.queued_at += stall_s
+    broker.deadlines.postpone(stall_s)
+
+
+def check(broker: "Broker") -> None:
+    """Assert that exactly the queued tasks with a schedule timeout are watched."""
+    broker.deadlines.check()
+    watched = set(broker.deadlines.things)
+    for client in broker.clients.values():
+        for task in client.tasks.values():
+            is_timed = (
+                task.state is State.QUEUED
+                and bool(task.template)
+                and task.call.schedule_timeout_s is not None
+            )
+            assert (task in watched) == is_timed, task.name
+            watched.discard(task)
+    assert not watched

@@ -1,0 +1,134 @@
+"""Why a queued task waits: in one line, for each actor, and since when.
+
+Nothing is remembered for it: what is said is read from what stands, when somebody asks. Since when
+it stands so is the time of the last change that could have made it otherwise.
+"""
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from broker import occupancy, placement
+from broker.peers import Actor
+from broker.task import Task
+from wire.labels import Desire, satisfies
+
+if TYPE_CHECKING:
+    from broker.backlog import Shape
+    from broker.core import Broker
+
+ACTORS_SHOWN_MAX: Final = 3
+
+
+class Reason(NamedTuple):
+    """Why a task waits, since when, and whether any actor that is connected could ever take it."""
+
+    text: str
+    since: float
+    is_satisfiable: bool = True
+
+
+def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
+    """Sum up in one line why *task*, which is queued, waits."""
+    assert task.template
+    queued_at, shape = task.queued_at, task.template.shape
+    actors = list(broker.actors.values())
+    if task.client.is_paused:
+        return Reason("its client does not receive its results", queued_at)
+    if not actors:
+        since = max(queued_at, broker.departed_at)
+        return Reason("no actor is connected", since, is_satisfiable=False)
+    if task.call.limits:
+        text, _ = occupancy.explain(broker, task)
+        if text:
+            return Reason(text, queued_at)
+    able = [actor for actor in actors if shape.fit(actor) is not None]
+    if not able:
+        shown = [f"{one.name}: {unmet(task, one)}" for one in actors[:ACTORS_SHOWN_MAX]]
+        more = "; ..." if len(actors) > len(shown) else ""
+        text = f"no connected actor satisfies it ({'; '.join(shown)}{more})"
+        changed_at = max(broker.departed_at, *(actor.labels_at for actor in actors))
+        return Reason(text, max(queued_at, changed_at), is_satisfiable=False)
+    return reason_among(task, able, len(actors), now)
+
+
+def reason_among(task: Task, able: list[Actor], count: int, now: float) -> Reason:
+    """Sum up why none of those that satisfy *task* has it, of *count* actors."""
+    closed = [actor for actor in able if actor.is_open and actor.closed]
+    away = [actor for actor in able if not actor.is_open]
+    rejected = [a for a in able if a.is_open and not a.closed and placement.is_barred(task, a)]
+    busy = len(able) - len(closed) - len(away) - len(rejected)
+    since = task.queued_at
+    texts = [f"busy ({busy} of {count})"] if busy else []
+    if closed:
+        why = ", ".join(sorted({actor.closed for actor in closed}))
+        texts.append(f"takes no work ({why})")
+        since = max(since, *(actor.closed_at for actor in closed))
+    if away:
+        silent = [f"{one.name} for {now - one.heard_at:.1f} s" for one in away[:ACTORS_SHOWN_MAX]]
+        texts.append(f"is silent ({', '.join(silent)}{', ...' if len(away) > len(silent) else ''})")
+        since = max(since, *(actor.heard_at for actor in away))
+    if rejected:
+        texts.append(f"rejected it ({rejected[0].name})")
+    if len(texts) == 1:
+        only = texts[0]
+        return Reason(f"every actor that satisfies it {'is ' if busy else ''}{only}", since)
+    return Reason(f"every actor that satisfies it is one of these: {'; '.join(texts)}", since)
+
+
+def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str, float | None]:
+    """Say why *actor* does not get *task* now, and since when where that can be told."""
+    lacking = unmet(task, actor)
+    if lacking:
+        return lacking, actor.labels_at
+    if actor.session is None:
+        return f"not connected, silent for {now - actor.heard_at:.1f} s", actor.heard_at
+    if actor.is_suspect:
+        return f"suspect, silent for {now - actor.heard_at:.1f} s", actor.heard_at
+    if actor.closed:
+        return f"takes no work: {actor.closed}", actor.closed_at
+    if placement.is_barred(task, actor):
+        return "rejected it", None
+    if task.call.limits and (lacking := occupancy.lacking_on(broker, task, actor)):
+        return lacking, None
+    assert task.template
+    return short_of(broker, task, task.template.shape, actor), None
+
+
+def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
+    """Say what of the credit of *actor* is not enough for *task*."""
+    credit = actor.credit
+    short = credit.lacks(shape)
+    if short and not shape.is_plain:
+        return f"{short} slots are missing of {shape.slots} ({len(actor.assigned)} tasks)"
+    if not (credit.available or credit.has_typed):
+        return f"no free slot ({len(actor.assigned)} tasks)"
+    reserved = broker.reservation
+    is_bound = reserved is not None and reserved.binds(task, actor)
+    if reserved is not None and is_bound and not credit.covers(shape, reserved.shape):
+        return "kept free for an older task that needs more slots"
+    if not credit.covers(shape):
+        environment = task.call.environment
+        return (
+            f"no turn in environment {environment.name}" if environment else "no slot of its kind"
+        )
+    return "has a free slot"
+
+
+def unmet(task: Task, actor: Actor) -> str:
+    """Say what of the task's requirements *actor* never meets as it is, or an empty text."""
+    parts = [
+        text(desire, actor)
+        for desire in task.call.desires
+        if desire.required and not satisfies(actor.labels, desire)
+    ]
+    for kind, amount in task.call.slots.items():
+        capacity = actor.slots.get(kind, 0)
+        if capacity < amount:
+            parts.append(f"needs {amount} of slot {kind}, has {capacity}")
+    return ", ".join(parts)
+
+
+def text(desire: Desire, actor: Actor) -> str:
+    """Say what was desired and what is offered."""
+    value = "" if desire.value is None else f" {desire.value!r}"
+    offered = repr(actor.labels[desire.key]) if desire.key in actor.labels else "nothing"
+    return f"needs {desire.key} {desire.comparator}{value}, offers {offered}"
