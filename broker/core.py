@@ -26,6 +26,7 @@ from broker import (
     placement,
     recall,
     recovery,
+    reservation,
     sessions,
     statements,
     submission,
@@ -98,7 +99,7 @@ class Broker:
         self.tokens: dict[Token, Task] = {}
         self.backlog = Backlog()
         # Whom an actor is kept free for, since small tasks would starve it.
-        self.reservation: placement.Reservation | None = None
+        self.reservation: reservation.Reservation | None = None
         self.recalls = recall.Recalls()
         self.had_earlier = False  # Whether runs of an earlier broker may go on.
         self.limits = self.backlog.limits = occupancy.make_limits(self, now)
@@ -231,7 +232,7 @@ class Broker:
 
     def flush(self, now: float) -> list[Send]:
         """Place what can be placed, and return what is to be sent, in order."""
-        if self.backlog.ready:
+        if self.backlog.ready or self.reservation is not None:
             placement.place(self, now)
         if self.limits.stirred:
             occupancy.settle(self, now)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wire.messages import Credit
 
 if TYPE_CHECKING:
-    from broker.backlog import Shape
+    from broker.shapes import Shape
 
 NO_CREDIT = Credit(0)
 
@@ -94,7 +94,16 @@ class CreditAccount:
         """Tell whether a task of *shape* would start at once, beside one *kept* room for."""
         if kept is not None and not shape.shares(kept):
             kept = None
-        return self._has_slots(shape, kept) and self._has_turn(shape.environment)
+        return self.has_slots(shape, kept) and self._has_turn(shape.environment)
+
+    @property
+    def has_room(self) -> bool:
+        """Tell whether one more environment could be loaded."""
+        return self.stated.room > self._cold
+
+    def has_resident(self, environment: str) -> bool:
+        """Tell whether *environment* is resident, or is to be loaded for what is in flight."""
+        return environment in self.stated.turns or environment in self._turns
 
     def lacks(self, shape: "Shape") -> int:
         """Return how many slots are missing for one more task of *shape*, of all types."""
@@ -106,7 +115,7 @@ class CreditAccount:
     def _left(self, kind: str) -> int:
         return self.stated.typed.get(kind, 0) - self._typed.get(kind, 0)
 
-    def _has_slots(self, shape: "Shape", kept: "Shape | None") -> bool:
+    def has_slots(self, shape: "Shape", kept: "Shape | None" = None) -> bool:
         """Tell whether all of its slots are free, apart from those *kept* needs."""
         free = self.stated.free - self._flying - (kept.plain if kept else 0)
         if shape.plain > max(0, free):
@@ -120,8 +129,7 @@ class CreditAccount:
         """Tell whether there is a free turn, or room where there would be one."""
         if environment is None or self.is_warm(environment):
             return True
-        is_cold = environment not in self.stated.turns and environment not in self._turns
-        return is_cold and self.stated.room > self._cold
+        return not self.has_resident(environment) and self.has_room
 
     def _has_typed(self) -> bool:
         return any(self._left(kind) > 0 for kind in self.stated.typed)

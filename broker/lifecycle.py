@@ -6,7 +6,7 @@ outcomes of its client.
 
 from typing import TYPE_CHECKING, Final
 
-from broker import patience
+from broker import patience, reservation
 from broker.peers import Session, is_owned
 from broker.task import TRANSITIONS, Ending, Event, State, Task
 from wire import codec
@@ -133,8 +133,7 @@ def take_out(broker: "Broker", task: Task) -> None:
     broker.backlog.forget(task)
     broker.deadlines.discard(task)
     if broker.reservation is not None and broker.reservation.task is task:
-        broker.reservation = None
-        broker.backlog.wake()
+        reservation.let_go(broker)
 
 
 def received(broker: "Broker", task: Task, size: int) -> None:

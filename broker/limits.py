@@ -19,8 +19,8 @@ from wire.messages import Answer
 from wire.parts import Token
 
 if TYPE_CHECKING:
-    from broker.backlog import Lane, Shape
     from broker.peers import Actor, Host, Session
+    from broker.shapes import Lane, Shape
     from broker.task import Task
 
 # What a run took when it was assigned, and again with its slots.

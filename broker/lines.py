@@ -11,9 +11,9 @@ from wire.parts import Token
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from broker.backlog import Lane, Shape
     from broker.limits import Limits
     from broker.peers import Actor
+    from broker.shapes import Lane, Shape
     from broker.task import Task
 
 Wants = tuple[tuple[str, int], ...]

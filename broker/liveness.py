@@ -49,7 +49,7 @@ def tick(broker: "Broker", now: float) -> None:
         for session in broker.sessions.values():
             broker.say(session, Beat())
         occupancy.sweep(broker)
-        if broker.backlog.waiting:
+        if broker.backlog.matching.unmet:
             patience.look(broker, now)
     for actor in list(broker.actors.values()):
         judge_actor(broker, actor, now)
@@ -100,7 +100,7 @@ def judge_actor(broker: "Broker", actor: Actor, now: float) -> None:
         broker.note("actor_suspect" if is_suspect else "actor_trusted", actor=actor.name)
         if not is_suspect and (actor.credit.available or actor.credit.has_typed):
             broker.open_actors[actor] = None
-            broker.backlog.wake()
+            broker.backlog.matching.improve(actor)
     if silent_s < settings.lease_s:
         return
     host = broker.hosts.get(actor.host)
@@ -159,9 +159,9 @@ def lose(
         lifecycle.forget_names(broker)
     broker.open_actors.pop(actor, None)
     broker.recalls.ahead.pop(actor, None)
-    broker.backlog.forget_actor(actor)
+    broker.backlog.matching.remove(actor)
     # Somebody may have to learn that nobody is left who could hold it.
-    broker.backlog.wake()
+    broker.backlog.matching.wake_special()
     for token, task in list(actor.assigned.items()):
         # A child of a task that was queued again is not there any more.
         if task.token == token:

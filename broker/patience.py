@@ -6,10 +6,11 @@ where there is a slot, and ends where there is none. Its clock runs from its sub
 from the loss of a run that had started.
 """
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from broker import lifecycle, occupancy, reasons
-from broker.backlog import Shape
+from broker.shapes import Shape
 from broker.task import State, Task
 from wire.errors import Code
 
@@ -55,30 +56,21 @@ def look(broker: "Broker", now: float) -> None:
     """Tell of each kind of task for which no connected actor could do, once."""
     if broker.window_ends_at is not None:
         return  # Not everybody had the time to come back.
-    looks, told, more = LOOKS_A_TURN, 0, 0
-    for shape in broker.backlog.waiting:
-        task = None if shape.is_told else first_of(shape)
+    told, more = 0, 0
+    unmet = broker.backlog.matching.unmet
+    for shape in list(islice(unmet, LOOKS_A_TURN)):
+        task = first_of(shape)
         if task is None or now - task.queued_at < broker.settings.heartbeat_s:
             continue
-        is_satisfiable = False
-        for actor in broker.actors.values():
-            looks -= 1
-            if shape.fit(actor) is not None:
-                is_satisfiable = True
-                break
-        if not is_satisfiable:
-            shape.is_told = True
-            told += 1
-            if told <= TOLD_A_BEAT_MAX:
-                reason = reasons.reason_of(broker, task, now).text
-                name, waiting = task.call.name, shape.count
-                broker.note(
-                    "unsatisfiable", task=task.name, name=name, waiting=waiting, reason=reason
-                )
-            else:
-                more += 1
-        if looks <= 0:
-            break
+        shape.is_told = True
+        del unmet[shape]
+        told += 1
+        if told <= TOLD_A_BEAT_MAX:
+            reason = reasons.reason_of(broker, task, now).text
+            name, waiting = task.call.name, shape.count
+            broker.note("unsatisfiable", task=task.name, name=name, waiting=waiting, reason=reason)
+        else:
+            more += 1
     if more:
         broker.note("unsatisfiable_more", kinds=more)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from broker.credit import CreditAccount
+from broker.offers import cells
 from broker.task import FunctionBlob, State, Task, Template
 from wire.labels import Labels
 from wire.messages import ActorHello, ClientHello, HostHello
@@ -16,8 +17,9 @@ from wire.parts import Attested, Role, Token
 from wire.tables import ReceiverTable, SenderTable
 
 if TYPE_CHECKING:
-    from broker.backlog import Lane, Shape
+    from broker.crews import Crew
     from broker.orders import Order
+    from broker.shapes import Lane, Shape
 
 # 1,024 commands with bodies of at most 4 KiB stay far below the limit of a control frame.
 COMMANDS_PER_FRAME: Final = 1_024
@@ -143,6 +145,7 @@ class Actor:
         "closed",
         "closed_at",
         "credit",
+        "crews",
         "environments",
         "heard_at",
         "host",
@@ -151,13 +154,14 @@ class Actor:
         "is_suspect",
         "labels",
         "labels_at",
-        "labels_stamp",
         "labels_version",
         "name",
+        "number",
         "order",
         "pid",
         "prefetch",
         "python",
+        "resident",
         "role",
         "session",
         "session_highest",
@@ -181,11 +185,14 @@ class Actor:
         self.order: Order | None = None
         # Its current assignments, not ended.
         self.assigned: dict[Token, Task] = {}
-        # Counts the changes of the labels as the broker saw them, for what is remembered of them.
-        self.labels_stamp = 0
         self.environments: dict[str, str] = {}
         # When it was last given a task, in assignments of the broker.
         self.used_at = 0
+        # For the choice: its bit in sets of actors, the crews that it is in, its environments.
+        self.number = 0
+        self.crews: dict[Crew, None] = {}
+        self.resident: dict[str, None] = {}
+        self.labels: Labels = {}
         self.labels_at = self.closed_at = now
         self.closed = hello.closed
         self.greet(hello, now)
@@ -212,11 +219,12 @@ class Actor:
         if version <= self.labels_version:
             return False
         self.labels_version = version
-        if self.labels_stamp and labels == self.labels:
+        if labels.keys() == self.labels.keys() and all(
+            cells(values) == cells(self.labels[key]) for key, values in labels.items()
+        ):
             return False
-        self.labels: Labels = labels
+        self.labels = labels
         self.labels_at = now
-        self.labels_stamp += 1
         return True
 
     @property
@@ -287,3 +295,14 @@ class Host:
 def is_owned(task: Task) -> bool:
     """Tell whether an actor holds the current assignment of *task* and it has not ended."""
     return task.state is State.ASSIGNED or task.state is State.UNCLAIMED_RUN
+
+
+def is_barred(task: Task, actor: Actor) -> bool:
+    """Tell whether *actor* rejected *task* with the labels and session that it has now."""
+    if not task.barred or actor not in task.barred:
+        return False
+    assert actor.session
+    if task.barred[actor] == (actor.labels_version, actor.session.number):
+        return True
+    del task.barred[actor]
+    return False

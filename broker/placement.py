@@ -3,18 +3,17 @@
 In the order of the backlog each task goes to the best of the actors that satisfy it and have credit
 for it: one where it starts at once, then one where its environment is warm, then the highest sum of
 the weights of met affinities, then the most available credit, then the least recently used. A task
-that finds nobody waits, and lets those behind it pass. So that small ones never starve a large one,
-the oldest that no actor has enough slots for now reserves one actor, where those behind it leave it
-what it needs.
+that finds nobody waits, and lets those behind it pass.
 """
 
 from typing import TYPE_CHECKING
 
-from broker import lifecycle, occupancy
-from broker.backlog import Shape
-from broker.peers import Actor
+from broker import lifecycle, occupancy, reservation
+from broker.peers import Actor, is_barred
+from broker.shapes import Shape
 from broker.task import TRANSITIONS, Event, State, Task
 from wire.errors import Code
+from wire.labels import affinity, satisfies_all
 from wire.messages import Assign, Function
 from wire.messages import Template as TemplateMessage
 
@@ -22,162 +21,98 @@ if TYPE_CHECKING:
     from broker.core import Broker
 
 
-class Reservation:
-    """The oldest task that fits nowhere for its size, and the actor that is kept free for it."""
-
-    __slots__ = ("actor", "shape", "task")
-
-    def __init__(self, task: Task, shape: Shape, actor: Actor) -> None:
-        """Keep what *task* needs on *actor*."""
-        self.task = task
-        self.shape = shape
-        self.actor = actor
-
-    @property
-    def holds(self) -> bool:
-        """Tell whether the task still waits and the actor may still be given it."""
-        task, actor = self.task, self.actor
-        is_waiting = task.state is State.QUEUED and not task.client.is_paused
-        return is_waiting and actor.is_open and self.shape.fit(actor) is not None
-
-    def binds(self, task: Task, actor: Actor) -> bool:
-        """Tell whether *task* has to leave room on *actor*: it stands behind."""
-        return actor is self.actor and task is not self.task and self.task.rank <= task.rank
-
-
 def place(broker: "Broker", now: float) -> None:
     """Assign until no task finds an actor."""
-    backlog, actors, deadlines = broker.backlog, broker.open_actors, broker.deadlines
+    backlog, deadlines = broker.backlog, broker.deadlines
     broker.limits.now = now
     if broker.reservation is not None and not broker.reservation.holds:
-        broker.reservation = None
-        backlog.wake()
-    while backlog.ready:
-        if not actors:
-            block_all(broker)
-        found = backlog.next_ready()
-        if found is None:
-            return
+        reservation.let_go(broker)
+    while (found := backlog.next_ready()) is not None:
         shape, task = found
-        actor = choose(broker, shape, task) if actors else None
+        actor = choose(broker, shape, task)
         if actor is not None:
-            shape.pop(task)
+            backlog.take(shape, task)
             if deadlines.things:
                 deadlines.discard(task)
-            if not shape.count:
-                del backlog.ready[shape]
-            backlog.serve(task)
             assign(broker, task, actor)
+            if shape.is_simple:
+                # Whether anybody is left costs less to see here than behind the next task.
+                queue = shape.queue
+                assert queue
+                if queue.crew.best() is None and queue.entry is not None:
+                    backlog.block(queue)
+                continue
             if shape.limits is not None:
                 occupancy.take(broker, task)
-            if not (actor.credit.available or actor.credit.has_typed):
-                actors.pop(actor, None)
             if broker.reservation is not None and broker.reservation.task is task:
-                # What was kept for it may be of use to those that were passed.
-                broker.reservation = None
-                backlog.wake()
+                reservation.let_go(broker)
         elif shape.fail_infeasible and is_infeasible(broker, shape):
             shape.pop(task)
             deadlines.discard(task)
+            if not shape.count:
+                backlog.matching.rest(shape)
             message = f"no connected actor has the slots that it needs: {shape.slots or 1}"
             lifecycle.end(broker, task, Code.INFEASIBLE, message)
-        elif task.barred and actors:
-            shape.set_aside(task)
+        elif task.barred and broker.open_actors:
+            backlog.set_aside(shape, task)
         else:
             if shape.is_large:
-                reserve(broker, shape, task)
-            backlog.block(shape)
-
-
-def block_all(broker: "Broker") -> None:
-    """Let all wait, since nobody has credit; what more is to be done for is looked at alone."""
-    backlog = broker.backlog
-    for shape in tuple(backlog.ready):
-        if not (shape.is_large or shape.fail_infeasible):
-            backlog.block(shape)
+                reservation.reserve(broker, shape, task)
+            assert shape.queue
+            backlog.block(shape.queue)
 
 
 def is_infeasible(broker: "Broker", shape: Shape) -> bool:
     """Tell whether no actor has the capacity; not before all had the time to come back."""
     if broker.window_ends_at is not None:
         return False
-    return not any(shape.could_hold(actor) for actor in broker.actors.values())
-
-
-def reserve(broker: "Broker", shape: Shape, task: Task) -> None:
-    """Keep the actor that lacks least for *task*, unless an older one has a reservation."""
-    former = broker.reservation
-    if former is not None and former.task is not task and former.task.rank <= task.rank:
-        return
-    best: Actor | None = None
-    best_key = (0, True)
-    for actor in broker.actors.values():
-        if not actor.is_open or shape.fit(actor) is None or is_barred(task, actor):
-            continue
-        key = (actor.credit.lacks(shape), former is None or actor is not former.actor)
-        # What lacks nothing lacks a turn, for which there is no need to keep slots.
-        if key[0] and (best is None or key < best_key):
-            best, best_key = actor, key
-    if best is not None:
-        broker.reservation = Reservation(task, shape, best)
-    elif former is not None and former.task is task:
-        broker.reservation = None
+    return not broker.backlog.matching.offers.able(shape.slots)
 
 
 def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     """Return the best actor for *task* now, or None."""
+    if task.barred or shape.host_limits:
+        return choose_among(broker, shape, task)
+    if shape.is_simple:
+        assert shape.queue
+        entry = shape.queue.crew.best()
+    else:
+        entry = broker.backlog.matching.best(shape)
+    if entry is None:
+        return None
+    actor = entry[3]
+    reserved = broker.reservation
+    if reserved is not None and reserved.binds(task, actor):
+        return choose_among(broker, shape, task)
+    return actor
+
+
+def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
+    """Return the best actor for a task that not every actor of its crew may have; slowly."""
     best: Actor | None = None
     best_key: tuple[bool, bool, float, int, int] | None = None
     environment = shape.environment
-    is_alone = len(broker.open_actors) == 1
     reserved = broker.reservation
-    fits = shape.fits
-    gone: list[Actor] = []
-    for actor in broker.open_actors:
+    assert shape.queue
+    for actor in shape.queue.crew.members:
         credit = actor.credit
-        is_spent = not (credit.available or credit.has_typed)
-        if actor.session is None or actor.is_suspect or is_spent:
-            gone.append(actor)
-            continue
-        known = fits.get(actor)
-        if known is not None and known[0] == actor.labels_stamp:
-            weight = known[1]
-        else:
-            weight = shape.fit(actor)
         kept = reserved.shape if reserved and reserved.binds(task, actor) else None
-        if weight is None or not credit.covers(shape, kept):
+        if not actor.is_open or not credit.covers(shape, kept):
             continue
         if task.barred and is_barred(task, actor):
             continue
         if shape.host_limits and not broker.limits.has_host_room(shape, task, actor.host):
             continue
-        if is_alone:
-            return actor
         key = (
-            credit.available > credit.stated.ahead
-            if environment is None
-            else credit.has_place(shape, kept),
+            credit.has_place(shape, kept),
             environment is not None and credit.is_warm(environment),
-            weight,
+            affinity(actor.labels, shape.desires) if shape.has_affinity else 0.0,
             credit.available,
             -actor.used_at,
         )
         if best_key is None or key > best_key:
             best, best_key = actor, key
-    for actor in gone:
-        del broker.open_actors[actor]
     return best
-
-
-def is_barred(task: Task, actor: Actor) -> bool:
-    """Tell whether *actor* rejected *task* with the labels and session that it has now."""
-    if not task.barred or actor not in task.barred:
-        return False
-    assert actor.session
-    if task.barred[actor] == (actor.labels_version, actor.session.number):
-        return True
-    del task.barred[actor]
-    return False
 
 
 def assign(broker: "Broker", task: Task, actor: Actor) -> None:
@@ -216,6 +151,44 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
     )
     # After say: a frame that was full is sealed by it.
     task.frame = session.sent + len(session.sealed) + 1
-    actor.credit.spend(task.frame, template.shape)
-    if actor.credit.available < actor.credit.stated.ahead:
+    credit = actor.credit
+    credit.spend(task.frame, template.shape)
+    if not (credit.available or credit.has_typed):
+        broker.open_actors.pop(actor, None)
+    if credit.available < credit.stated.ahead:
         broker.recalls.ahead[actor] = None
+
+
+def check(broker: "Broker") -> None:
+    """Assert that no queue is blocked from which an actor could take a task, by looking at all."""
+    for client in broker.clients.values():
+        for task in client.tasks.values():
+            if task.state is State.QUEUED and not client.is_paused:
+                check_task(broker, task)
+
+
+def check_task(broker: "Broker", task: Task) -> None:
+    """Assert that *task* is looked at again, or that nobody can take it now."""
+    assert task.template
+    shape = task.template.shape
+    queue = shape.queue
+    assert queue
+    lane = shape.lanes.get(shape.lane_key(task))
+    is_aside = task in shape.aside
+    if not queue.is_blocked and not is_aside:
+        return
+    if not is_aside and (lane is None or lane.entry is None):
+        return  # It waits for limits.
+    if queue.environment is not None and not queue.crew.cold.is_blocked:
+        return
+    for actor in broker.actors.values():
+        reserved = broker.reservation
+        kept = reserved.shape if reserved and reserved.binds(task, actor) else None
+        if (
+            actor.is_open
+            and shape.could_hold(actor)
+            and satisfies_all(actor.labels, shape.desires)
+            and actor.credit.covers(shape, kept)
+            and not is_barred(task, actor)
+        ):
+            assert shape.host_limits, f"{task.name} is overlooked, {actor.name} could take it"

@@ -6,14 +6,14 @@ it stands so is the time of the last change that could have made it otherwise.
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from broker import occupancy, placement
-from broker.peers import Actor
+from broker import occupancy
+from broker.peers import Actor, is_barred
 from broker.task import Task
 from wire.labels import Desire, satisfies
 
 if TYPE_CHECKING:
-    from broker.backlog import Shape
     from broker.core import Broker
+    from broker.shapes import Shape
 
 ACTORS_SHOWN_MAX: Final = 3
 
@@ -40,7 +40,7 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
         text, _ = occupancy.explain(broker, task)
         if text:
             return Reason(text, queued_at)
-    able = [actor for actor in actors if shape.fit(actor) is not None]
+    able = [actor for actor in actors if shape.suits(actor)]
     if not able:
         shown = [f"{one.name}: {unmet(task, one)}" for one in actors[:ACTORS_SHOWN_MAX]]
         more = "; ..." if len(actors) > len(shown) else ""
@@ -54,7 +54,7 @@ def reason_among(task: Task, able: list[Actor], count: int, now: float) -> Reaso
     """Sum up why none of those that satisfy *task* has it, of *count* actors."""
     closed = [actor for actor in able if actor.is_open and actor.closed]
     away = [actor for actor in able if not actor.is_open]
-    rejected = [a for a in able if a.is_open and not a.closed and placement.is_barred(task, a)]
+    rejected = [a for a in able if a.is_open and not a.closed and is_barred(task, a)]
     busy = len(able) - len(closed) - len(away) - len(rejected)
     since = task.queued_at
     texts = [f"busy ({busy} of {count})"] if busy else []
@@ -85,7 +85,7 @@ def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str
         return f"suspect, silent for {now - actor.heard_at:.1f} s", actor.heard_at
     if actor.closed:
         return f"takes no work: {actor.closed}", actor.closed_at
-    if placement.is_barred(task, actor):
+    if is_barred(task, actor):
         return "rejected it", None
     if task.call.limits and (lacking := occupancy.lacking_on(broker, task, actor)):
         return lacking, None

@@ -10,8 +10,7 @@ from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from broker import placement
-from broker.peers import Actor, Session
+from broker.peers import Actor, Session, is_barred
 from broker.task import State, Task
 from wire.messages import Recall
 from wire.parts import Token
@@ -153,7 +152,5 @@ def fits(broker: "Broker", task: Task, target: Actor) -> bool:
     reserved = broker.reservation
     kept = reserved.shape if reserved and reserved.binds(task, target) else None
     return (
-        shape.fit(target) is not None
-        and target.credit.has_place(shape, kept)
-        and not placement.is_barred(task, target)
+        shape.suits(target) and target.credit.has_place(shape, kept) and not is_barred(task, target)
     )

@@ -7,7 +7,7 @@ token wins, an outcome beats a run; what nobody can want is stopped.
 
 from typing import TYPE_CHECKING
 
-from broker import lifecycle, occupancy, patience
+from broker import lifecycle, occupancy, patience, placement
 from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
 from wire.errors import Code
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None:
     """Settle what the broker believed against what the actor says that it holds."""
     actor.greet(hello, now)
+    broker.backlog.matching.update(actor)
     actor.is_suspect = False
     actor.credit.void()
     listed = {item.token for item in hello.holding} | {item.token for item in hello.kept}
@@ -41,7 +42,6 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
             if item.held == "waiting":
                 broker.recalls.ahead[actor] = None
     occupancy.greet(broker, actor, hello, now)
-    broker.backlog.wake()
 
 
 def offered(  # noqa: PLR0917
@@ -162,6 +162,7 @@ def drop_unclaimed(broker: "Broker", now: float) -> None:
 def check(broker: "Broker") -> None:
     """Assert every invariant of the broker's state."""
     broker.backlog.check()
+    placement.check(broker)
     patience.check(broker)
     occupancy.check(broker)
     for token, task in broker.tokens.items():

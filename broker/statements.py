@@ -23,8 +23,7 @@ def credit(
     actor.credit.state(command, session.acked)
     if actor.credit.available or actor.credit.has_typed:
         broker.open_actors[actor] = None
-        if broker.backlog.waiting:
-            broker.backlog.wake()
+        broker.backlog.matching.improve(actor)
         if command.free and broker.recalls.ahead:
             broker.recalls.due_at = now
 
@@ -38,7 +37,7 @@ def actor_beat(
     actor.environments = command.environments
     actor.close(command.closed, now)
     if actor.offer(command.labels_version, command.labels, now):
-        broker.backlog.wake()
+        broker.backlog.matching.update(actor)
     credit(broker, session, command.credit, own, now)
     session.beat_holding = command.holding
 
@@ -66,7 +65,10 @@ def labels(
     actor = session.peer
     assert isinstance(actor, Actor)
     if actor.offer(command.version, command.labels, now):
-        broker.backlog.wake()
+        matching = broker.backlog.matching
+        matching.update(actor)
+        if actor.credit.available or actor.credit.has_typed:
+            matching.improve(actor)
 
 
 def host_beat(

@@ -13,8 +13,8 @@ from msgspec import UNSET, UnsetType
 from wire.parts import Call, Status, Token
 
 if TYPE_CHECKING:
-    from broker.backlog import Shape
     from broker.peers import Actor, Client
+    from broker.shapes import Shape
 
 
 class State(StrEnum):

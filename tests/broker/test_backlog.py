@@ -43,10 +43,7 @@ class Queue:
         if found is None:
             return None
         shape, task = found
-        shape.pop(task)
-        if not shape.count:
-            del self.backlog.ready[shape]
-        self.backlog.serve(task)
+        self.backlog.take(shape, task)
         task.move(Event.ASSIGN)
         self.queued.remove(task)
         return task
@@ -181,7 +178,7 @@ def test_what_is_set_aside_does_not_block_and_comes_back():
     queue = Queue()
     first, second = queue.push(0, 0), queue.push(0, 0)
     shape, task = queue.backlog.next_ready()
-    shape.set_aside(task)
+    queue.backlog.set_aside(shape, task)
     queue.backlog.check()
 
     assert queue.take() is second
@@ -224,9 +221,9 @@ def test_looking_again_at_what_was_set_aside_costs_no_memory():
     shape = rejected.template.shape
     for _ in range(1_000):
         assert queue.backlog.next_ready() == (shape, rejected)
-        shape.set_aside(rejected)
+        queue.backlog.set_aside(shape, rejected)
         assert queue.backlog.next_ready() == (shape, blocked)
-        queue.backlog.block(shape)
+        queue.backlog.block(shape.queue)
         queue.backlog.wake()
         queue.backlog.check()
     assert len(shape._heap) < 100

@@ -5,8 +5,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.backlog import Shape
 from broker.credit import CreditAccount
+from broker.shapes import Shape
 from wire.messages import Credit
 from wire.parts import Call, Environment
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker.backlog import Shape
 from broker.credit import CreditAccount
+from broker.shapes import Shape
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_explain import ask
 from wire.codec import decode_failure

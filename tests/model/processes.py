@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 from broker.core import Broker
 from broker.defining import define
+from broker.matching import Matching
 from broker.occupancy import make_limits
+from broker.queues import Ready
 from broker.settings import Settings as BrokerSettings
 from wire.codec import decode_peer
 from wire.errors import RemoteProtocolError
@@ -83,6 +85,32 @@ class BrokerFacts(NamedTuple):
     unrest: str
 
 
+def forget_matches(core: Broker) -> None:
+    """Take out of the state what follows from the rest of it: who waits for whom."""
+    core.backlog._ready = core.backlog.ready = core.backlog.matching = None
+    for shape in core.backlog._shapes.values():
+        shape.queue = shape.entry = shape.tiers = None
+    for actor in core.actors.values():
+        actor.number, actor.crews, actor.resident = 0, {}, {}
+
+
+def match_anew(core: Broker) -> None:
+    """Work it out again, with everything to be looked at."""
+    backlog = core.backlog
+    backlog._ready = Ready()
+    backlog.ready = backlog._ready.heap
+    matching = backlog.matching = Matching(backlog._ready)
+    for actor in core.actors.values():
+        matching.update(actor)
+        matching.improve(actor)
+    for shape in backlog._shapes.values():
+        if shape.count:
+            matching.attach(shape)
+            matching.look(shape)
+            if shape.aside:
+                shape.queue.crew.aside[shape] = None
+
+
 class BrokerProcess(Process):
     """The broker and its loop."""
 
@@ -103,6 +131,7 @@ class BrokerProcess(Process):
             for lane in lanes:
                 lane.key = (id(lane.client), *lane.key[1:])
             shape.lanes = {lane.key: lane for lane in lanes}
+        match_anew(core)
         return cls(core)
 
     def pack(self) -> Any:
@@ -116,6 +145,7 @@ class BrokerProcess(Process):
             entries = sorted(entry for entry in shape._heap if entry[0] == entry[2].entry)
             shape._heap = [(rank, at, lane) for at, (rank, _, lane) in enumerate(entries)]
             shape._sequence = count(len(entries))
+        forget_matches(self.core)
         self.core.limits._grant = None
         # Functions are made anew: a planted bug may stand in their place.
         return {k: v for k, v in vars(self.core).items() if k not in {"_handlers", "say"}}

@@ -1,0 +1,299 @@
+"""Which shapes wait for which crew, kept true while actors come, go and change what they offer.
+
+A shape is *attached* from its first task on, and for a while after its last. What changes for an
+actor is looked up by the labels that changed, so it costs what it affects; a crew all of whose
+shapes gain or lose the same actor just gains or loses it.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from broker.crews import Crew
+from broker.offers import Offers
+from broker.queues import Ready
+from broker.rankings import Entry
+from broker.shapes import Shape
+from broker.task import Task
+from wire.labels import satisfies_all
+
+if TYPE_CHECKING:
+    from broker.peers import Actor
+
+# So many shapes without tasks stay attached, since more tasks of them are likely.
+RESTING_MAX: Final = 4_096
+
+Key = tuple[int, tuple[object, ...]]
+
+
+class Matching:
+    """All crews, by who is in them and what a task costs."""
+
+    __slots__ = ("_crews", "_resident", "_resting", "_special", "offers", "ready", "unmet")
+
+    def __init__(self, ready: Ready) -> None:
+        """Begin without actors; queues that may be served enter *ready*."""
+        self.ready = ready
+        self.offers = Offers()
+        self._crews: dict[Key, Crew] = {}
+        # Crews for which something may have to be done though no actor became better.
+        self._special: dict[Crew, None] = {}
+        # Attached shapes that no actor satisfies, of which nobody was told.
+        self.unmet: dict[Shape, None] = {}
+        # Environment -> the actors that have it by their own word.
+        self._resident: dict[str, dict[Actor, None]] = {}
+        # Attached shapes that had no task lately, the longest first.
+        self._resting: dict[Shape, None] = {}
+
+    # --- shapes
+
+    def attach(self, shape: Shape) -> None:
+        """Let *shape* wait for the actors that satisfy it."""
+        self._join(shape, self.offers.satisfying(shape))
+        self.offers.watch(shape)
+
+    def rest(self, shape: Shape) -> None:
+        """Note that *shape* has no task any more."""
+        resting = self._resting
+        resting[shape] = None
+        if len(resting) > RESTING_MAX:
+            oldest = next(iter(resting))
+            del resting[oldest]
+            if not oldest.count:
+                self.detach(oldest)
+
+    def detach(self, shape: Shape) -> None:
+        """Forget *shape*, which has no tasks."""
+        self.offers.unwatch(shape)
+        self._leave(shape)
+
+    def _join(self, shape: Shape, mask: int) -> None:
+        crew = self._crew(mask, shape)
+        crew.users += 1
+        shape.queue = crew.queue(shape.environment)
+        shape.queue.shapes += 1
+        self._note_unmet(shape)
+
+    def _note_unmet(self, shape: Shape) -> None:
+        assert shape.queue
+        if shape.queue.crew.mask or shape.is_told:
+            self.unmet.pop(shape, None)
+        else:
+            self.unmet[shape] = None
+
+    def _leave(self, shape: Shape) -> None:
+        queue = shape.queue
+        assert queue is not None
+        self._forget_tiers(shape)
+        crew = queue.crew
+        crew.aside.pop(shape, None)
+        self.unmet.pop(shape, None)
+        shape.queue = shape.entry = None
+        queue.shapes -= 1
+        if not queue.shapes:
+            crew.leave(queue)
+        self._unuse(crew)
+
+    def _unuse(self, crew: Crew) -> None:
+        crew.users -= 1
+        if not crew.users:
+            del self._crews[crew.mask, crew.cost]
+            self._special.pop(crew, None)
+            for actor in crew.members:
+                del actor.crews[crew]
+
+    def _crew(self, mask: int, sample: Shape) -> Crew:
+        crew = self._crews.get((mask, sample.cost))
+        if crew is None:
+            actors = self.offers.actors
+            members: dict[Actor, None] = {}
+            for number, digit in enumerate(bin(mask)[:1:-1]):
+                actor = actors[number] if digit == "1" else None
+                if actor is not None:
+                    members[actor] = None
+            crew = self._crews[mask, sample.cost] = Crew(mask, members, sample)
+            for actor in members:
+                actor.crews[crew] = None
+            if crew.is_special:
+                self._special[crew] = None
+        return crew
+
+    # --- choice
+
+    def best(self, shape: Shape) -> Entry | None:
+        """Return the entry of the best actor that satisfies *shape* and has credit for it."""
+        queue = shape.queue
+        assert queue is not None
+        if not shape.has_affinity:
+            return self._best_of(queue.crew, shape)
+        best: Entry | None = None
+        best_key: tuple[int, float, int, int] | None = None
+        for weight, crew in self._tiers(shape):
+            entry = self._best_of(crew, shape)
+            if entry is not None:
+                key = (-entry[0] >> 40, weight, -entry[0], -entry[1])
+                if best_key is None or key > best_key:
+                    best, best_key = entry, key
+        return best
+
+    def _best_of(self, crew: Crew, shape: Shape) -> Entry | None:
+        environment = shape.environment
+        if environment is None:
+            return crew.best()
+        assert shape.queue
+        resident = self._resident.get(environment, ())
+        return crew.best_for(environment, resident, is_skipped=shape.queue.is_skipped)
+
+    def _tiers(self, shape: Shape) -> list[tuple[float, Crew]]:
+        """Return the actors that have at least each weight, the highest weight first.
+
+        Where the best have nothing left they are not in the way: who comes next is in the next.
+        """
+        if shape.tiers is None:
+            assert shape.queue
+            shape.tiers = []
+            above = 0
+            for weight, mask in self.offers.tiers(shape, shape.queue.crew.mask):
+                above |= mask
+                crew = self._crew(above, shape)
+                crew.users += 1
+                shape.tiers.append((weight, crew))
+        return shape.tiers
+
+    def _forget_tiers(self, shape: Shape) -> None:
+        tiers, shape.tiers = shape.tiers, None
+        for _, crew in tiers or ():
+            self._unuse(crew)
+
+    # --- actors
+
+    def update(self, actor: "Actor") -> None:
+        """Take over what *actor* offers now. Whoever calls says `improve` when it has credit."""
+        if actor.crews and not self.offers.is_known_as(actor):
+            self.remove(actor)
+        self._move(actor, self.offers.put(actor))
+
+    def remove(self, actor: "Actor") -> None:
+        """Forget *actor*, which is gone."""
+        self._move(actor, self.offers.drop(actor))
+        self._note_resident(actor, {})
+        assert not actor.crews
+
+    def _move(self, actor: "Actor", shapes: dict[Shape, None]) -> None:
+        """Let *shapes* wait for other crews, where *actor* satisfies them now or no longer."""
+        moves: dict[tuple[Crew, int], list[Shape]] = {}
+        for shape in shapes:
+            if shape.has_affinity:
+                self._forget_tiers(shape)
+            assert shape.queue
+            crew, mask = shape.queue.crew, self.offers.satisfying(shape)
+            if mask != crew.mask:
+                moves.setdefault((crew, mask), []).append(shape)
+        for (crew, mask), moving in moves.items():
+            if len(moving) == crew.users and (mask, crew.cost) not in self._crews:
+                self._rekey(crew, mask, actor)
+                for shape in moving:
+                    self._note_unmet(shape)
+            else:
+                for shape in moving:
+                    self._change(shape, mask)
+
+    def _rekey(self, crew: Crew, mask: int, actor: "Actor") -> None:
+        """Let *actor* come to *crew*, or leave it."""
+        del self._crews[crew.mask, crew.cost]
+        self._crews[mask, crew.cost] = crew
+        crew.mask = mask
+        if actor in crew.members:
+            crew.drop(actor)
+            del actor.crews[crew]
+        else:
+            crew.members[actor] = None
+            actor.crews[crew] = None
+
+    def _change(self, shape: Shape, mask: int) -> None:
+        self._leave(shape)
+        self._join(shape, mask)
+        shape.recall_aside()
+        self.look(shape)
+
+    def improve(self, actor: "Actor") -> None:
+        """Note that *actor* may take more than before."""
+        turns = actor.credit.stated.turns
+        if turns.keys() != actor.resident.keys():
+            self._note_resident(actor, turns)
+        for crew in actor.crews:
+            if crew.aside:
+                for shape in crew.aside:
+                    shape.recall_aside()
+                    self.look(shape)
+                crew.aside.clear()
+            crew.improve(actor, self.ready)
+
+    def _note_resident(self, actor: "Actor", turns: dict[str, int]) -> None:
+        for environment in actor.resident.keys() - turns.keys():
+            self._resident[environment].pop(actor)
+            if not self._resident[environment]:
+                del self._resident[environment]
+        for environment in turns.keys() - actor.resident.keys():
+            self._resident.setdefault(environment, {})[actor] = None
+        actor.resident = dict.fromkeys(turns)
+
+    # --- what is looked at
+
+    def look(self, shape: Shape) -> None:
+        """Let *shape* stand in its queue with the rank that it has now."""
+        rank, queue = shape.rank, shape.queue
+        assert queue is not None
+        if rank is None or (shape.entry is not None and shape.entry <= rank):
+            return
+        queue.push(shape, rank)
+        if not queue.is_blocked:
+            self.ready.enter(queue)
+        if queue.environment is not None and not queue.is_skipped:
+            cold = queue.crew.cold
+            if queue.cold_entry is None or rank < queue.cold_entry:
+                cold.push(queue, rank)
+                if not cold.is_blocked:
+                    self.ready.enter(cold)
+
+    def set_aside(self, shape: Shape, task: Task) -> None:
+        """Let *task*, which was rejected by whoever could take it, not be in the way of others."""
+        shape.set_aside(task)
+        assert shape.queue
+        shape.queue.crew.aside[shape] = None
+
+    def wake_special(self) -> None:
+        """Look at those for which something may have to be done though no actor became better."""
+        for crew in self._special:
+            crew.unblock(self.ready)
+
+    def wake(self) -> None:
+        """Look at everything again; for what happens rarely and may concern anybody."""
+        for crew in self._crews.values():
+            for shape in crew.aside:
+                shape.recall_aside()
+                self.look(shape)
+            crew.aside.clear()
+            crew.unblock(self.ready)
+
+    def check(self) -> None:
+        """Assert that each crew is whoever satisfies its shapes, and knows how good they are."""
+        users: dict[Crew, int] = {}
+        for shape in self.offers.watching():
+            assert shape.queue is not None
+            crew = shape.queue.crew
+            suiting = {
+                actor
+                for actor in self.offers.actors
+                if actor is not None
+                and shape.could_hold(actor)
+                and satisfies_all(actor.labels, shape.desires)
+            }
+            assert suiting == crew.members.keys(), (shape.desires, suiting, crew.members)
+            assert (shape in self.unmet) == (not crew.mask and not shape.is_told)
+            for one in (crew, *(tier for _, tier in shape.tiers or ())):
+                users[one] = users.get(one, 0) + 1
+        assert users == {crew: crew.users for crew in self._crews.values()}
+        for (mask, cost), crew in self._crews.items():
+            assert (crew.mask, crew.cost) == (mask, cost)
+            assert sum(1 << actor.number for actor in crew.members) == mask
+            assert all(crew in actor.crews for actor in crew.members)
+            crew.check()

@@ -1,0 +1,301 @@
+"""Which actors satisfy a task: what they offer, turned around.
+
+For each key and value there is the set of actors that offer it. A set is an integer with one bit an
+actor, so the actors that satisfy a task come from a few operations on integers, however many
+there are. The rule that must not be broken: the answer is the one that `wire.labels` gives actor by
+actor.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from wire.labels import (
+    NEGATIVE,
+    ORDER,
+    Comparator,
+    Desire,
+    Labels,
+    LabelValue,
+    LabelValues,
+    is_number,
+)
+
+if TYPE_CHECKING:
+    from broker.peers import Actor
+    from broker.shapes import Shape
+
+# A bool is another value than the number that it equals.
+TRUE: Final = ("bool", True)
+FALSE: Final = ("bool", False)
+
+Cell = LabelValue | tuple[str, bool]
+
+
+def cell(value: LabelValue) -> Cell:
+    """Return what is equal for values that are the same: int and float are one type."""
+    if value is True:
+        return TRUE
+    return FALSE if value is False else value
+
+
+def cells(values: LabelValues) -> list[Cell]:
+    """Return the cell of each value of a key."""
+    return [cell(value) for value in values] if isinstance(values, list) else [cell(values)]
+
+
+class Column:
+    """Who offers a key, and which value of it."""
+
+    __slots__ = ("offering", "values")
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        self.offering = 0
+        self.values: dict[Cell, int] = {}
+
+    def add(self, bit: int, values: LabelValues) -> None:
+        """Let an actor offer *values*."""
+        self.offering |= bit
+        for one in cells(values):
+            self.values[one] = self.values.get(one, 0) | bit
+
+    def remove(self, bit: int, values: LabelValues) -> None:
+        """Let an actor offer them no longer."""
+        self.offering &= ~bit
+        for one in cells(values):
+            left = self.values.get(one, 0) & ~bit
+            if left:
+                self.values[one] = left
+            else:
+                self.values.pop(one, None)
+
+    def equal(self, values: LabelValues) -> int:
+        """Return who offers one of *values*."""
+        found = 0
+        for one in cells(values):
+            found |= self.values.get(one, 0)
+        return found
+
+    def ordered(self, comparator: Comparator, value: object) -> int:
+        """Return who offers a number that compares so with *value*."""
+        if not is_number(value):
+            return 0
+        compare, found = ORDER[comparator], 0
+        for one, offering in self.values.items():
+            if is_number(one) and compare(one, value):
+                found |= offering
+        return found
+
+
+class Offers:
+    """The labels and slots of all actors, and which shapes look at which label."""
+
+    __slots__ = (
+        "_columns",
+        "_equal",
+        "_free",
+        "_indexed",
+        "_key",
+        "_slots",
+        "_unbound",
+        "actors",
+        "all",
+    )
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        # The set of all actors.
+        self.all = 0
+        # By the number of their bit.
+        self.actors: list[Actor | None] = []
+        self._free: list[int] = []
+        # What each is found under here; what it says may be newer.
+        self._indexed: dict[Actor, tuple[Labels, dict[str, int]]] = {}
+        self._columns: dict[str, Column] = {}
+        self._slots: dict[str, dict[int, int]] = {}
+        # Shapes that look at one value of a key, or at any; those that nobody has to offer
+        # something for.
+        self._equal: dict[tuple[str, Cell], dict[Shape, None]] = {}
+        self._key: dict[str, dict[Shape, None]] = {}
+        self._unbound: dict[Shape, None] = {}
+
+    # --- actors
+
+    def is_known_as(self, actor: "Actor") -> bool:
+        """Tell whether *actor* is found here, with the slots that it has now."""
+        known = self._indexed.get(actor)
+        return known is not None and known[1] == actor.slots
+
+    def put(self, actor: "Actor") -> "dict[Shape, None]":
+        """Take over what *actor* offers now, and return the watching shapes that may differ."""
+        former = self._indexed.get(actor)
+        if former is None:
+            if self._free:
+                actor.number = self._free.pop()
+                self.actors[actor.number] = actor
+            else:
+                actor.number = len(self.actors)
+                self.actors.append(actor)
+            self.all |= 1 << actor.number
+            self._add(actor)
+            return self._watching(actor.labels)
+        before, after = former[0], actor.labels
+        changed: dict[Shape, None] = {}
+        for key in before.keys() | after.keys():
+            had, has = before.get(key), after.get(key)
+            if had is None or has is None or cells(had) != cells(has):
+                self._watching_key(changed, key, had)
+                self._watching_key(changed, key, has)
+        self._remove(actor)
+        self._add(actor)
+        return changed
+
+    def drop(self, actor: "Actor") -> "dict[Shape, None]":
+        """Forget *actor*, and return the watching shapes that may differ."""
+        if actor not in self._indexed:
+            return {}
+        changed = self._watching(self._indexed[actor][0])
+        self._remove(actor)
+        self.all &= ~(1 << actor.number)
+        self.actors[actor.number] = None
+        self._free.append(actor.number)
+        return changed
+
+    def _add(self, actor: "Actor") -> None:
+        bit = 1 << actor.number
+        labels, slots = actor.labels, actor.slots
+        for key, values in labels.items():
+            self._columns.setdefault(key, Column()).add(bit, values)
+        for kind, amount in slots.items():
+            amounts = self._slots.setdefault(kind, {})
+            amounts[amount] = amounts.get(amount, 0) | bit
+        self._indexed[actor] = (labels, slots)
+
+    def _remove(self, actor: "Actor") -> None:
+        bit = 1 << actor.number
+        labels, slots = self._indexed.pop(actor)
+        for key, values in labels.items():
+            column = self._columns[key]
+            column.remove(bit, values)
+            if not column.offering:
+                del self._columns[key]
+        for kind, amount in slots.items():
+            amounts = self._slots[kind]
+            amounts[amount] &= ~bit
+            if not amounts[amount]:
+                del amounts[amount]
+
+    # --- sets
+
+    def satisfying(self, shape: "Shape") -> int:
+        """Return who has the capacity for a task of *shape* and meets all that it requires."""
+        found = self.able(shape.slots)
+        for desire in shape.desires:
+            if not found:
+                break
+            if desire.required:
+                found &= self.meeting(desire)
+        return found
+
+    def able(self, slots: dict[str, int]) -> int:
+        """Return who has the capacity for *slots*."""
+        found = self.all
+        for kind, amount in slots.items():
+            if amount > 0:
+                able = 0
+                for has, offering in self._slots.get(kind, {}).items():
+                    if has >= amount:
+                        able |= offering
+                found &= able
+        return found
+
+    def meeting(self, desire: Desire) -> int:
+        """Return who meets *desire*."""
+        column = self._columns.get(desire.key)
+        comparator, value = desire.comparator, desire.value
+        if comparator is Comparator.EXISTS:
+            return column.offering if column is not None else 0
+        if comparator is Comparator.NOT_EXISTS:
+            return self.all & ~column.offering if column is not None else self.all
+        if comparator in NEGATIVE:
+            assert value is not None
+            return self.all & ~column.equal(value) if column is not None else self.all
+        if column is None:
+            return 0
+        if comparator in ORDER:
+            return column.ordered(comparator, value)
+        assert value is not None
+        return column.equal(value)
+
+    def tiers(self, shape: "Shape", base: int) -> list[tuple[float, int]]:
+        """Return each weight of met affinities with who of *base* has it, the highest first."""
+        parts: list[tuple[tuple[float, ...], int]] = [((), base)]
+        for desire in shape.desires:
+            if not desire.required:
+                met = self.meeting(desire)
+                parts = [
+                    part
+                    for weights, found in parts
+                    for part in (((*weights, desire.weight), found & met), (weights, found & ~met))
+                    if part[1]
+                ]
+        by_weight: dict[float, int] = {}
+        for weights, found in parts:
+            # As `wire.labels.affinity` adds them up, to the last bit.
+            weight = sum(weights)
+            by_weight[weight] = by_weight.get(weight, 0) | found
+        return sorted(by_weight.items(), reverse=True)
+
+    # --- watching
+
+    def watch(self, shape: "Shape") -> None:
+        """Let *shape* be returned whenever a label changes that it looks at."""
+        is_bound = False
+        for desire in shape.desires:
+            is_positive = desire.comparator not in NEGATIVE
+            is_positive &= desire.comparator is not Comparator.NOT_EXISTS
+            is_bound |= desire.required and is_positive
+            for place in self._places(desire):
+                place[shape] = None
+        if not is_bound:
+            self._unbound[shape] = None
+
+    def unwatch(self, shape: "Shape") -> None:
+        """Forget *shape*."""
+        for desire in shape.desires:
+            for place in self._places(desire):
+                place.pop(shape, None)
+            self._tidy(desire)
+        self._unbound.pop(shape, None)
+
+    def watching(self) -> "dict[Shape, None]":
+        """Return every shape that watches."""
+        found = dict(self._unbound)
+        for shapes in (*self._equal.values(), *self._key.values()):
+            found.update(shapes)
+        return found
+
+    def _places(self, desire: Desire) -> "list[dict[Shape, None]]":
+        if desire.comparator in (Comparator.EQUAL, Comparator.IN) and desire.value is not None:
+            return [self._equal.setdefault((desire.key, one), {}) for one in cells(desire.value)]
+        return [self._key.setdefault(desire.key, {})]
+
+    def _tidy(self, desire: Desire) -> None:
+        if not self._key.get(desire.key, True):
+            del self._key[desire.key]
+        for one in cells(desire.value) if desire.value is not None else ():
+            if not self._equal.get((desire.key, one), True):
+                del self._equal[desire.key, one]
+
+    def _watching(self, labels: Labels) -> "dict[Shape, None]":
+        """Return the shapes for which an actor with *labels* may come or go."""
+        found = dict(self._unbound)
+        for key, values in labels.items():
+            self._watching_key(found, key, values)
+        return found
+
+    def _watching_key(
+        self, found: "dict[Shape, None]", key: str, values: LabelValues | None
+    ) -> None:
+        found.update(self._key.get(key, ()))
+        for one in cells(values) if values is not None else ():
+            found.update(self._equal.get((key, one), ()))

@@ -1,0 +1,336 @@
+"""What decides where a task may go, and the tasks that wait under it.
+
+Tasks that may go to the same actors wait under one *shape*. Under a shape each client has a lane
+for each priority, first in first out; the lowest rank of all lanes comes first.
+"""
+
+from collections import deque
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from broker.task import State, Task
+from wire.labels import Desire, satisfies_all
+from wire.limits import HOST_PREFIX
+from wire.parts import Call
+
+if TYPE_CHECKING:
+    from broker.crews import Crew
+    from broker.limits import Limits
+    from broker.lines import LaneWaiter
+    from broker.peers import Actor, Client
+    from broker.queues import Queue
+
+# The type of slots that a task takes which names none.
+SLOT: Final = "slot"
+# From here on what is skipped anyway is taken out once it is the greater part.
+LEFT_OUT_MIN: Final = 64
+VOID_MIN: Final = 64
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Lane:
+    """The tasks of one client and priority, with the same limits, under one shape, oldest first."""
+
+    __slots__ = ("client", "entry", "key", "queued", "tasks", "waiter")
+
+    def __init__(self, client: "Client", key: tuple[object, ...]) -> None:
+        """Begin empty."""
+        self.client = client
+        # Who waits for limits in the name of the lane.
+        self.waiter: LaneWaiter | None = None
+        self.key = key
+        self.tasks: deque[Task] = deque()
+        # How many of the tasks are queued; the others are skipped when their turn comes.
+        self.queued = 0
+        # The rank under which the lane stands in the heap of its shape; entries with another one
+        # are void.
+        self.entry: float | None = None
+
+
+class Shape:
+    """What decides where a task may go. Tasks of one shape are interchangeable for placement."""
+
+    __slots__ = (
+        "__weakref__",
+        "_heap",
+        "_sequence",
+        "aside",
+        "cost",
+        "count",
+        "desires",
+        "entry",
+        "environment",
+        "fail_infeasible",
+        "has_affinity",
+        "host_limits",
+        "is_large",
+        "is_plain",
+        "is_simple",
+        "is_told",
+        "lanes",
+        "limits",
+        "may_wait_ahead",
+        "plain",
+        "queue",
+        "slots",
+        "tiers",
+        "typed",
+    )
+
+    def __init__(self, call: Call, limits: "Limits | None" = None) -> None:
+        """Take from *call* what matters for placement."""
+        # Who knows whether there is room, where the calls have limits; those of the actor's host.
+        self.limits = limits if call.limits else None
+        self.host_limits = host_limits(call)
+        self.desires: list[Desire] = call.desires
+        self.slots = call.slots
+        # What one task costs: plain slots, and slots of other types.
+        self.plain = call.slots.get(SLOT, 0) if call.slots else 1
+        self.typed = {kind: n for kind, n in call.slots.items() if kind != SLOT}
+        self.is_plain = self.plain == 1 and not self.typed
+        # One that costs more than one unit could be starved by those that cost less.
+        self.is_large = self.plain + sum(self.typed.values()) > 1
+        self.fail_infeasible = call.fail_infeasible
+        self.environment = call.environment.id if call.environment else None
+        self.has_affinity = any(not desire.required for desire in call.desires)
+        # A task that waits in a mailbox may be handed back, so what must never run twice does not
+        # go there.
+        self.may_wait_ahead = not (call.at_most_once or call.limits or call.slots)
+        # Whether somebody was told that no connected actor could take one of these.
+        self.is_told = False
+        self.lanes: dict[tuple[object, ...], Lane] = {}
+        # How many tasks are queued here, also those set aside.
+        self.count = 0
+        # Queued tasks that were REJECTed by every actor that could take them now.
+        self.aside: list[Task] = []
+        # Whoever satisfies it and has a slot can have a task, and the first of these is the best.
+        self.is_simple = (
+            self.is_plain
+            and self.environment is None
+            and not (self.has_affinity or call.limits or call.fail_infeasible)
+        )
+        # What is equal for those that any actor can take, or none, where labels and environment
+        # play no part.
+        self.cost = (
+            self.plain,
+            tuple(sorted(self.typed.items())),
+            self.may_wait_ahead,
+            tuple(self.host_limits),
+            self.fail_infeasible,
+        )
+        # Where it waits, with others for the same actors, and the rank under which it stands there;
+        # None while that is not known.
+        self.queue: Queue | None = None
+        self.entry: float | None = None
+        # Who of those actors has which weight, the highest first; each with those before it.
+        self.tiers: list[tuple[float, Crew]] | None = None
+        self._heap: list[tuple[float, int, Lane]] = []
+        self._sequence = count()
+
+    @staticmethod
+    def key(call: Call) -> bytes:
+        """Return what is equal for calls of the same shape."""
+        environment = call.environment.id if call.environment else None
+        return _encode(
+            (
+                call.desires,
+                sorted(call.slots.items()),
+                environment,
+                call.at_most_once,
+                bool(call.limits),
+                host_limits(call),
+                call.fail_infeasible,
+            )
+        )
+
+    def shares(self, other: "Shape") -> bool:
+        """Tell whether both take slots of one type."""
+        is_plain = self.plain > 0 and other.plain > 0
+        return is_plain or not self.typed.keys().isdisjoint(other.typed)
+
+    def could_hold(self, actor: "Actor") -> bool:
+        """Tell whether *actor* has the capacity for one task."""
+        return all(actor.slots.get(kind, 0) >= amount for kind, amount in self.slots.items())
+
+    def suits(self, actor: "Actor") -> bool:
+        """Tell whether *actor* has the capacity for one task and meets all that it requires."""
+        if self.queue is not None:
+            return actor in self.queue.crew.members
+        return self.could_hold(actor) and satisfies_all(actor.labels, self.desires)
+
+    @property
+    def rank(self) -> float | None:
+        """The rank before which no task comes here, None when all wait for something else."""
+        return self._heap[0][0] if self._heap else None
+
+    def push(self, task: Task, *, is_back: bool) -> None:
+        """Queue *task* by its rank; one that *is_back* goes ahead of its equals."""
+        assert task.state is State.QUEUED
+        assert task.template
+        key: tuple[object, ...] = (id(task.client), task.template.call.priority)
+        if self.limits is not None:
+            key = self.lane_key(task)
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = self.lanes[key] = Lane(task.client, key)
+            if self.limits is not None:
+                lane.waiter = self.limits.waiter_of(self, lane, task.call.limits)
+        tasks = lane.tasks
+        self.count += 1
+        lane.queued += 1
+        if not tasks:
+            tasks.append(task)
+            self._enter(lane)
+        elif is_back or task.rank < tasks[-1].rank:
+            at = 0
+            while at < len(tasks) and tasks[at].rank < task.rank:
+                at += 1
+            tasks.insert(at, task)
+            if at == 0:
+                self._enter(lane)
+        else:
+            tasks.append(task)
+
+    def peek(self) -> Task | None:
+        """Return the queued task that comes next, or None when all wait for something else."""
+        heap = self._heap
+        while heap:
+            rank, _, lane = heap[0]
+            if rank != lane.entry:
+                heappop(heap)
+                continue
+            tasks = lane.tasks
+            while tasks[0].state is not State.QUEUED:
+                tasks.popleft()
+            if tasks[0].rank != rank:
+                heappop(heap)
+                self._enter(lane)
+            elif lane.client.is_paused:
+                heappop(heap)
+                lane.entry = None
+                lane.client.parked.append((self, lane))
+            elif lane.waiter is None or lane.waiter.may_go(tasks[0]):
+                return tasks[0]
+            else:
+                heappop(heap)
+                lane.entry = None
+                continue
+            if lane.waiter is not None:
+                # Those that were behind it may be the first of their shape now.
+                lane.waiter.limits.leave(lane.waiter)
+        return None
+
+    def pop(self, task: Task) -> None:
+        """Take out *task*, which `peek` returned."""
+        rank, _, lane = self._heap[0]
+        tasks = lane.tasks
+        assert tasks[0] is task
+        assert rank == task.rank
+        tasks.popleft()
+        self.count -= 1
+        lane.queued -= 1
+        if lane.queued:
+            lane.entry = rank = tasks[0].rank
+            heapreplace(self._heap, (rank, next(self._sequence), lane))
+        else:
+            heappop(self._heap)
+            self._drop(lane)
+
+    def set_aside(self, task: Task) -> None:
+        """Put *task*, which `peek` returned, where it does not block those behind it."""
+        self.pop(task)
+        self.count += 1
+        self.aside.append(task)
+
+    def recall_aside(self) -> None:
+        """Queue again what was set aside: something changed."""
+        aside, self.aside = self.aside, []
+        for task in aside:
+            if task.state is State.QUEUED:
+                self.count -= 1
+                self.push(task, is_back=True)
+
+    def unpark(self, lane: Lane) -> None:
+        """Let a lane take part again whose client was paused."""
+        if lane.tasks:
+            self._enter(lane)
+
+    def forget(self, task: Task) -> None:
+        """Count out a queued task that nobody wants; it is skipped when its turn comes."""
+        self.count -= 1
+        if task in self.aside:
+            self.aside.remove(task)
+            return
+        lane = self.lanes[self.lane_key(task)]
+        lane.queued -= 1
+        if not lane.queued:
+            self._drop(lane)
+            return
+        if lane.waiter is not None:
+            self._ask_again(lane)
+        if len(lane.tasks) > LEFT_OUT_MIN + 2 * lane.queued:
+            # Their turn may never come.
+            kept = [one for one in lane.tasks if one.state is State.QUEUED and one is not task]
+            lane.tasks = deque(kept)
+
+    def remove(self, task: Task) -> None:
+        """Take out a queued task wherever it stands; slow, for the rare late adoption."""
+        assert task.state is State.QUEUED
+        self.count -= 1
+        if task in self.aside:
+            self.aside.remove(task)
+            return
+        lane = self.lanes[self.lane_key(task)]
+        lane.tasks.remove(task)
+        lane.queued -= 1
+        if not lane.queued:
+            self._drop(lane)
+        elif lane.waiter is not None:
+            self._ask_again(lane)
+
+    def lane_key(self, task: Task) -> tuple[object, ...]:
+        """Return under which key the lane of *task* stands."""
+        if self.limits is None:
+            return (id(task.client), task.call.priority)
+        return (id(task.client), task.call.priority, *sorted(task.call.limits.items()))
+
+    def _ask_again(self, lane: Lane) -> None:
+        """Let a lane that waits for limits say anew who is its first."""
+        assert lane.waiter is not None
+        if lane.waiter.number:
+            lane.waiter.limits.unpark(lane.waiter)
+            self._enter(lane)
+        else:
+            lane.waiter.limits.leave(lane.waiter)
+
+    def _enter(self, lane: Lane) -> None:
+        lane.entry = rank = lane.tasks[0].rank
+        if len(self._heap) > VOID_MIN + 2 * len(self.lanes):
+            # Most entries are void, or there twice; only those at the top are ever dropped.
+            entered = ((one.entry, one) for one in self.lanes.values())
+            self._heap[:] = [
+                (at, next(self._sequence), one) for at, one in entered if at is not None
+            ]
+            heapify(self._heap)
+        else:
+            heappush(self._heap, (rank, next(self._sequence), lane))
+
+    def _drop(self, lane: Lane) -> None:
+        lane.entry = None
+        if lane.waiter is not None:
+            lane.waiter.limits.leave(lane.waiter)
+        lane.tasks.clear()
+        del self.lanes[lane.key]
+
+
+def host_limits(call: Call) -> list[tuple[str, int]]:
+    """Return the limits of *call* that each host states for itself, without their prefix."""
+    return sorted(
+        (name.removeprefix(HOST_PREFIX), amount)
+        for name, amount in call.limits.items()
+        if name.startswith(HOST_PREFIX)
+    )
