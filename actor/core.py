@@ -39,11 +39,14 @@ from wire.messages import (
 )
 from wire.parts import Held, Status, Token
 from wire.payload import size_of
-from wire.session import Due, PeerSession, State, Verdict
+from wire.session import COMMANDS, NOTHING, OPEN, Due, PeerSession, State, Verdict
 from wire.tables import ReceiverTable
 
 # After a send that found no connection; ZeroMQ reconnects by itself, about as often.
 RETRY_S = 0.25
+# Looked up once, for the path of each task.
+WAITING = Held.WAITING
+RUNNING = Held.RUNNING
 
 Note = tuple[str, dict[str, Any]]
 Outgoing = tuple[Frame[Any], Sequence[Buffer]]
@@ -106,8 +109,9 @@ class ActorCore:
     def is_silent(self) -> bool:
         """Tell whether nothing waits to be said, credit and heartbeats apart."""
         has_told = self._labels_said == self.labels_version
-        has_orders = self.commands or self._notes or not self.returns.is_silent
-        return has_told and not has_orders and self.outcomes.is_silent
+        return has_told and not (
+            self.commands or self._notes or self.returns.said_next or self.outcomes.fresh
+        )
 
     @property
     def failure(self) -> Error | None:
@@ -118,9 +122,7 @@ class ActorCore:
     @property
     def has_orders(self) -> bool:
         """Tell whether some run is to be told something."""
-        return bool(
-            self.stopping.has_orders or self.reacquiring.has_answers or self.occupying.answers
-        )
+        return bool(self.stopping.orders or self.reacquiring.answers or self.occupying.answers)
 
     def deadline(self) -> float:
         """Return when the core next wants a tick."""
@@ -136,7 +138,9 @@ class ActorCore:
         """Return what is to be started now, in order; each has its slots and its turn."""
         while self.is_stale:
             starting.start_all(self)
-        starts, self.starts = self.starts, []
+        starts = self.starts
+        if starts:
+            self.starts = []
         return starts
 
     def take_stops(self) -> list[StopOrder]:
@@ -149,12 +153,16 @@ class ActorCore:
 
     def take_settled(self) -> list[Token]:
         """Return the runs that the board can forget."""
-        settled, self.outcomes.settled = self.outcomes.settled, []
+        settled = self.outcomes.settled
+        if settled:
+            self.outcomes.settled = []
         return settled
 
     def take_notes(self) -> list[Note]:
         """Return what happened, for the log and the tests."""
-        notes, self._notes = self._notes, []
+        notes = self._notes
+        if notes:
+            self._notes = []
         return notes
 
     # --- what happens
@@ -162,15 +170,17 @@ class ActorCore:
     def receive(self, frame: Frame[Any], payloads: Payloads, now: float) -> None:
         """Act on a frame of the broker. Never raises."""
         self.now = now
-        match self.session.accept(frame, now):
-            case Verdict.COMMANDS:
-                self.outcomes.received(frame.received)
-                if frame.received >= self.prefetch.probe:
-                    self.prefetch.answered(now)
-                try:
-                    hearing.hear(self, frame, payloads)
-                except RemoteProtocolError as error:
-                    self.bad(error, now)
+        verdict = self.session.accept(frame, now)
+        if verdict is COMMANDS:
+            self.outcomes.received(frame.received)
+            if frame.received >= self.prefetch.probe:
+                self.prefetch.answered(now)
+            try:
+                hearing.hear(self, frame, payloads)
+            except RemoteProtocolError as error:
+                self.bad(error, now)
+            return
+        match verdict:
             case Verdict.WELCOME:
                 self._open(now)
             case Verdict.CLOSED:
@@ -215,21 +225,21 @@ class ActorCore:
     ) -> None:
         """Take the outcome of a run, and its slots and turn back. An unknown one is ignored."""
         self.now = now
-        assignment = self.mailbox.held.get(token)
-        if assignment is None or assignment.held is Held.WAITING:
+        mailbox, prefetch = self.mailbox, self.prefetch
+        assignment = mailbox.held.get(token)
+        if assignment is None or assignment.held is WAITING:
             return
-        prefetch = self.prefetch
-        if assignment.held is Held.RUNNING:
+        if assignment.held is RUNNING:
             prefetch.runs += 1
             prefetch.busy_s += run_s
         if prefetch.is_stuck:
             prefetch.freed()
-        if self.mailbox.reacquiring:
+        if mailbox.reacquiring:
             self.reacquiring.drop(token, Reply.ENDED)
-        self.mailbox.end(assignment)
+        mailbox.end(assignment)
         if self.occupying.runs or assignment.is_stopped:
             self.occupying.ended(assignment)
-        if self.mailbox.waiting or self.mailbox.reacquiring:
+        if mailbox.waiting or mailbox.reacquiring:
             self.is_stale = True
         if self.stopping.ended(token):
             self.reconsider()
@@ -311,42 +321,42 @@ class ActorCore:
         self.now = now
         session = self.session
         due = session.due(now)
-        if due is Due.HELLO and not self.is_drained:
-            return [(self._hello(now), ())]
-        if not session.is_open:
+        if session.state is not OPEN:
+            if due is Due.HELLO and not self.is_drained:
+                return [(self._hello(now), ())]
             return []
         # A REJECT goes before the labels that lift it.
-        commands: list[Any] = [] if self.returns.is_silent else self.returns.take()
+        commands: list[Any] = self.returns.take() if self.returns.said_next else []
         if self._labels_said != self.labels_version:
             self._labels_said = self.labels_version
             commands.append(LabelsChanged(self.labels_version, self.labels))
-        credit = self._credit()
-        if now >= self._beat_at or due is Due.BEAT:
+        if now >= self._beat_at or due is not NOTHING:
+            credit = self._credit()
             self._beat_at = now + session.heartbeat_s
             self.standing.said = self.standing.closed
             commands.append(make_beat(self, credit))
             self.said.say(credit)
-        elif self.said.differs(credit):
-            commands.append(credit)
-            self.said.say(credit)
+        else:
+            news = self.said.news(self.mailbox, self.prefetch.ahead, may_grant=self._may_grant)
+            if news is not None:
+                commands.append(news)
         if self.commands:
             commands += self.commands
             self.commands.clear()
         sent: list[Outgoing] = []
-        payloads: list[Buffer] = []
-        if self.outcomes.has_fresh:
+        if self.outcomes.fresh:
             for outcomes, payloads, tokens in self.outcomes.take_fresh():
                 # Slots and labels stand before the first outcome, whichever frame that is in.
-                frame = session.frame([*commands, *outcomes], now)
+                frame = session.frame(commands + outcomes, now)
                 sent.append((frame, payloads))
                 self.outcomes.sent(frame.number, tokens)
                 commands = []
-        if self._may_leave():
+        if self.is_draining and self._may_leave():
             self.bye_session = session.number
             commands.append(Bye("drained"))
         if commands:
             sent.append((session.frame(commands, now), ()))
-        if sent and self.prefetch.probe == inf:
+        if sent and self.prefetch.may_probe:
             self.prefetch.said(session.sent, now)
         return sent
 
@@ -381,12 +391,15 @@ class ActorCore:
 
     def _may_leave(self) -> bool:
         is_empty = not (self.mailbox.held or self.outcomes.kept)
-        return self.is_draining and is_empty and self.bye_session != self.session.number
+        return is_empty and self.bye_session != self.session.number
+
+    @property
+    def _may_grant(self) -> bool:
+        """Tell whether it takes new work at all."""
+        return not (self.standing.closed or self.outcomes.octets > self.settings.kept_bytes_max)
 
     def _credit(self) -> Credit:
-        is_full = self.outcomes.octets > self.settings.kept_bytes_max
-        may_grant = not (is_full or self.standing.closed)
-        return compute_credit(self.mailbox, self.prefetch.ahead, may_grant=may_grant)
+        return compute_credit(self.mailbox, self.prefetch.ahead, may_grant=self._may_grant)
 
     # --- starting and ending
 

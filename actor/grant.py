@@ -52,6 +52,32 @@ class Statement:
         """Forget it: credit dies with its session."""
         self.is_void = True
 
+    def news(self, mailbox: Mailbox, prefetch: int, *, may_grant: bool) -> Credit | None:
+        """Note what is granted now, and return it if it has to be stated."""
+        if (
+            may_grant
+            and not (mailbox.unusual or mailbox.residents.by_id or mailbox.has_types)
+            and not (self.is_void or self.turns or self.typed)
+        ):
+            # The usual case, without a Credit that says what is known.
+            free = mailbox.slots - (
+                len(mailbox.holders) + len(mailbox.waiting) + len(mailbox.reacquiring)
+            )
+            ahead = prefetch
+            if free < 0:
+                ahead = prefetch + free if prefetch + free > 0 else 0  # noqa: FURB136
+                free = 0
+            room = mailbox.residents.maximum
+            if self.free == free and self.ahead == ahead and self.room == room:
+                return None
+            self.free, self.ahead, self.room = free, ahead, room
+            return Credit(free, ahead, room)
+        credit = compute_credit(mailbox, prefetch, may_grant=may_grant)
+        if not self.differs(credit):
+            return None
+        self.say(credit)
+        return credit
+
     def say(self, credit: Credit) -> None:
         """Note what is stated now."""
         self.is_void = False
@@ -77,7 +103,7 @@ class Statement:
         if self.free > 0:
             self.free -= 1
         else:
-            self.ahead = max(0, self.ahead - 1)
+            self.ahead = self.ahead - 1 if self.ahead > 0 else 0
         if recipe is None or recipe.is_plain:
             return
         if recipe.takes_one_slot and recipe.call.environment is not None:

@@ -4,7 +4,7 @@ What must not be broken: a token that came before is never taken again, and one 
 here is handed back.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from actor.mailbox import Assignment, Payloads, Recipe
 from wire.errors import Code
@@ -28,48 +28,62 @@ from wire.parts import Held
 if TYPE_CHECKING:
     from actor.core import ActorCore
 
+NO_PAYLOADS: Final[Payloads] = ()
+
 
 def hear(core: "ActorCore", frame: Frame[Any], payloads: Payloads) -> None:
     """Act on the commands of *frame* in their order. Raises RemoteProtocolError."""
     at = 0
     for command in frame.commands:
-        match command:
-            case Assign():
+        kind = type(command)
+        if kind is Assign:
+            mine = NO_PAYLOADS
+            if command.frames:
                 mine = payloads[at : at + command.frames]
                 at += command.frames
-                assign(core, frame.epoch, command, mine)
-            case Beat():
-                pass
-            case OutcomeAck():
-                core.outcomes.acknowledge((*command.accepted, *command.stale))
-            case Function():
-                mine = payloads[at : at + command.frames]
-                at += command.frames
-                code = mine[0] if mine and not command.body else command.body
-                core.functions.put(command.slot, (command.hash, code))
-            case Template():
-                learn(core, command)
-            case Occupied():
-                if (command.epoch, command.number) in core.mailbox.held:
-                    core.occupying.told(command)
-            case Stop():
-                stop(core, command)
-            case Recall():
-                core.returns.recall(command)
-                core.is_stale = True
-            case Pause():
-                core.pause(core.now, paused=command.paused)
-            case Drain():
-                core.drain(core.now, command.deadline_s)
-            case ByeAck():
-                if core.bye_session == core.session.number:
-                    core.session.end()
-            case Error():
-                core.note("told_of_error", code=command.code, reason=command.message)
-                if command.code == Code.UNKNOWN_TEMPLATE:
-                    core.session.close(core.now)
-            case _:
-                core.note("not_for_an_actor", command=type(command).__name__)
+            assign(core, frame.epoch, command, mine)
+        elif kind is OutcomeAck:
+            core.outcomes.acknowledge(command.accepted)
+            if command.stale:
+                core.outcomes.acknowledge(command.stale)
+        else:
+            at = hear_other(core, command, payloads, at)
+
+
+def hear_other(core: "ActorCore", command: object, payloads: Payloads, at: int) -> int:
+    """Act on what is said seldom, and return where the payload frames of the next begin."""
+    match command:
+        case Beat():
+            pass
+        case Function():
+            mine = payloads[at : at + command.frames]
+            at += command.frames
+            code = mine[0] if mine and not command.body else command.body
+            core.functions.put(command.slot, (command.hash, code))
+        case Template():
+            learn(core, command)
+        case Occupied():
+            if (command.epoch, command.number) in core.mailbox.held:
+                core.occupying.told(command)
+        case Stop():
+            stop(core, command)
+        case Recall():
+            core.returns.recall(command)
+            core.is_stale = True
+        case Pause():
+            core.pause(core.now, paused=command.paused)
+        case Drain():
+            core.drain(core.now, command.deadline_s)
+        case ByeAck():
+            if core.bye_session == core.session.number:
+                core.session.end()
+        case Error():
+            core.note("told_of_error", code=command.code, reason=command.message)
+            if command.code == Code.UNKNOWN_TEMPLATE:
+                core.session.close(core.now)
+        case _:
+            core.note("not_for_an_actor", command=type(command).__name__)
+    return at
 
 
 def learn(core: "ActorCore", command: Template) -> None:

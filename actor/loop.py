@@ -10,6 +10,7 @@ core holds `_leading`.
 
 import contextlib
 import os
+import select
 import sys
 import threading
 import time
@@ -81,9 +82,18 @@ class Loop:
         self._socket = connect(self._context, launch.broker)
         self._recv = RawSocket.recv.__get__(self._socket)
         self._send_part = RawSocket.send.__get__(self._socket)
-        self._watched: list[tuple[Any, int]] = [(self._socket, POLLIN), (waker.fd, POLLIN)]
-        self._socket_only: list[tuple[Any, int]] = [(self._socket, POLLIN)]
+        self._watched: list[tuple[Any, int]] = [(self._socket, POLLIN)]
+        # ZeroMQ's descriptor tells of a change once, and any call may eat that.
+        descriptor: Any = self._socket.getsockopt(zmq.FD)
+        self._descriptor: int = descriptor
+        self._descriptors = select.poll()
+        self._descriptors.register(descriptor, select.POLLIN)
+        self._descriptors.register(waker.fd, select.POLLIN)
+        # When outcomes that gather are due.
         self._flush_by = 0.0
+        # Whether all was said after the last run; whether messages were there before we slept.
+        self._is_said = True
+        self._is_queued = False
         self._memory = MemoryGauge()
         # When it is looked at next.
         self._measure_at = 0.0 if launch.core.memory_high is not None else inf
@@ -187,30 +197,39 @@ class Loop:
 
     def _lead(self) -> int | None:
         """Lead until the actor has left, or another thread has taken the lead: None."""
-        core, watched = self.core, self._watched
-        clock = time.monotonic
+        core, inbox = self.core, self._inbox
         # The former leader may have left something to be said.
-        wait_s, has_run = 0.0, False
+        wait_s, is_left = 0.0, False
         while True:
             # What a run has left is sent before anybody looks at the socket again.
-            if has_run:
-                can_receive = False
-            else:
-                ready = zmq_poll(watched, int(wait_s * 1000.0) + 1 if wait_s > 0.0 else 0)
-                can_receive = bool(ready) and any(which is self._socket for which, _ in ready)
-            run = self.turn(can_receive=can_receive)
+            run = self.turn(can_receive=not is_left and self._wait(wait_s))
             if (core.is_draining or core.exit_reason or core.session.error is not None) and (
                 core.is_drained or core.failure or core.exit_reason
             ):
                 return self._end()
-            # But not twice in a row, or a stream of short runs would never hear anything.
-            has_run = run is not None and not has_run
-            is_due = run is not None or bool(self._inbox)
+            was_left, is_left, self._is_said = is_left, False, True
             while run is not None:
                 if not self._run_here(run):
                     return None
-                run = self._follow()
-            wait_s = 0.0 if is_due else min(core.deadline() - clock(), POLL_MAX_S)
+                # But not twice in a row, or a stream of short runs would never hear anything.
+                run, is_left = self._follow(), not was_left and not self._is_said
+            is_due = is_left or inbox or not self._is_said
+            wait_s = 0.0 if is_due else min(core.deadline() - time.monotonic(), POLL_MAX_S)
+
+    def _wait(self, wait_s: float) -> bool:
+        """Sleep until something is there or the time is over; tell if the socket may be read."""
+        if zmq_poll(self._watched, 0):
+            self._is_queued = True
+            return True
+        self._is_queued = False
+        if wait_s <= 0.0:
+            return False
+        descriptor = self._descriptor
+        # Rounded up: a sleep that ends too early would find nothing due and spin.
+        for which, _ in self._descriptors.poll(int(wait_s * 1000.0) + 1):
+            if which == descriptor:
+                return True
+        return False
 
     def _run_here(self, run: Run) -> bool:
         """Run a task in this thread; tell whether the lead is still here."""
@@ -236,18 +255,26 @@ class Loop:
         return False
 
     def _follow(self) -> Run | None:
-        """Take the outcome of a brief run and begin the next one, when that is all there is to do.
+        """Take the outcome of a run, and begin the next one or say what there is to say.
 
-        Between runs that take less than a turn does, the turn waits until outcomes are due.
+        Only where that is all there is to do; else `_is_said` tells that a turn is needed. Between
+        runs that take less than a turn does, it waits until outcomes are due.
         """
         now = time.monotonic()
-        inbox = self._inbox
-        if now >= self._flush_by or self._is_awake or len(inbox) != 1:
+        core, inbox = self.core, self._inbox
+        self._is_said = False
+        if self._is_awake or len(inbox) != 1:
             return None
         method, arguments = inbox.popleft()
         method(*arguments, now)
-        assignment = start_next(self.core, BRIEF_S)
-        return self.slots.prepare(assignment) if assignment is not None else None
+        if core.mailbox.waiting:
+            if now < self._flush_by:
+                assignment = start_next(core, BRIEF_S)
+                return self.slots.prepare(assignment) if assignment is not None else None
+        elif not (core.is_stale or core.is_draining or core.has_orders or inbox):
+            self._is_said = True
+            self._say(now)
+        return None
 
     def _guard_for_ever(self) -> None:
         """Be the second of the two threads that lead in turn."""
@@ -338,10 +365,19 @@ class Loop:
                 self.slots.occupied(told)
         if here is not None:
             recipe = here.assignment.recipe
-            if now < self._flush_by and recipe.run_s < BRIEF_S:
+            if core.is_silent:
+                if recipe.is_plain:
+                    # Nothing gathers yet: the first outcome is this run's.
+                    self._flush_by = now + GATHER_S
+                    return here
+            elif now < self._flush_by and recipe.run_s < BRIEF_S:
                 return here
-            if recipe.is_plain and core.is_silent:
-                return here
+        self._say(now)
+        return here
+
+    def _say(self, now: float) -> None:
+        """Send what is to be said, and tell the board and the log."""
+        core = self.core
         self._flush_by = now + GATHER_S
         outgoing = core.flush(now)
         if outgoing:
@@ -351,7 +387,6 @@ class Loop:
         notes = core.take_notes()
         if notes:
             self._log(notes)
-        return here
 
     def _measure(self, now: float) -> None:
         """Tell the core how much memory is used, where that can be told."""
@@ -373,7 +408,6 @@ class Loop:
 
     def _receive(self, now: float) -> None:
         recv, core = self._recv, self.core
-        is_first = True
         while True:
             try:
                 control = recv(NOBLOCK, False)
@@ -392,10 +426,9 @@ class Loop:
                 core.bad(error, now)
                 continue
             core.receive(frame, payloads, now)
-            # A dry receive costs more than a look, many looks more than a dry receive.
-            if is_first and not zmq_poll(self._socket_only, 0):
+            # What comes while we sleep comes alone, and to look for more costs as much as it.
+            if not self._is_queued:
                 return
-            is_first = False
 
     def _send(self, outgoing: list[Outgoing]) -> None:
         for frame, payloads in outgoing:

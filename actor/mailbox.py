@@ -158,6 +158,7 @@ class Mailbox:
         "holders",
         "reacquiring",
         "residents",
+        "slots",
         "units",
         "unusual",
         "waiting",
@@ -172,6 +173,7 @@ class Mailbox:
         """Begin empty; *units* has the names of the slots of some types."""
         self.units = units or {}
         self.capacity = {SLOT: 0, **capacity}
+        self.slots = self.capacity[SLOT]
         self.has_types = any(kind != SLOT for kind in capacity)
         self.held: dict[Token, Assignment] = {}
         self.waiting: deque[Assignment] = deque()
@@ -190,7 +192,7 @@ class Mailbox:
     @property
     def is_full(self) -> bool:
         """Tell whether every plain slot is held."""
-        return len(self.holders) >= self.capacity[SLOT]
+        return len(self.holders) >= self.slots
 
     def put(self, assignment: Assignment) -> None:
         """Let *assignment* wait behind the others."""
@@ -214,9 +216,9 @@ class Mailbox:
         One whose environment has no turn is passed over. For one whose slots are not free what it
         needs is kept, so that small ones never starve a large one.
         """
-        if self.is_plain:
+        if not (self.unusual or self.residents.by_id or self.has_types):
             taken = len(self.holders) + len(self.reacquiring)
-            return self.waiting[0] if self.waiting and taken < self.capacity[SLOT] else None
+            return self.waiting[0] if self.waiting and taken < self.slots else None
         free = self.slots_free()
         ahead = set()
         for ask in self.reacquiring.values():
@@ -326,7 +328,9 @@ class Mailbox:
             self.release(assignment, None)
         else:
             del self.holders[token]
-        self._forget(assignment)
+        del self.held[token]
+        if self.unusual:
+            self.unusual.discard(token)
 
     def slots_free(self) -> dict[str, int]:
         """Return what nobody holds, of each type."""
@@ -372,6 +376,7 @@ class Mailbox:
 
     def check(self) -> None:
         """Assert that each assignment is in one place and nothing is given twice."""
+        assert self.slots == self.capacity[SLOT]
         assert self.unusual <= self.held.keys()
         assert {t for t, a in self.held.items() if not a.recipe.is_plain} <= self.unusual
         waiting = {assignment.token for assignment in self.waiting}

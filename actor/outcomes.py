@@ -44,7 +44,7 @@ class KeptOutcome:
 class Outcomes:
     """All outcomes that are kept."""
 
-    __slots__ = ("_fresh", "_in_flight", "kept", "octets", "settled")
+    __slots__ = ("_in_flight", "fresh", "kept", "octets", "settled")
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -52,19 +52,10 @@ class Outcomes:
         self.octets = 0
         # Runs that the board can forget: the outcome is at the broker, or nobody wants it.
         self.settled: list[Token] = []
-        self._fresh: list[KeptOutcome] = []
+        # Those that are to be said.
+        self.fresh: list[KeptOutcome] = []
         # The frame that carries which, oldest first.
         self._in_flight: deque[tuple[int, list[Token]]] = deque()
-
-    @property
-    def has_fresh(self) -> bool:
-        """Tell whether some are to be said."""
-        return bool(self._fresh)
-
-    @property
-    def is_silent(self) -> bool:
-        """Tell whether nothing changed of which the broker or the board is to be told."""
-        return not (self._fresh or self.settled)
 
     def keep(
         self, assignment: Assignment, status: Status, body: Buffer, frames: Payloads, run_s: float
@@ -76,7 +67,7 @@ class Outcomes:
         command = Outcome(epoch, number, status, bytes(body), len(frames), run_s)
         kept = self.kept[assignment.token] = KeptOutcome(assignment, command, frames)
         self.octets += kept.size
-        self._fresh.append(kept)
+        self.fresh.append(kept)
 
     def acknowledge(self, tokens: Sequence[Token]) -> None:
         """Forget the outcomes of *tokens*."""
@@ -85,8 +76,8 @@ class Outcomes:
             if kept is not None:
                 self.octets -= kept.size
                 self.settled.append(token)
-                if self._fresh:
-                    self._fresh = [fresh for fresh in self._fresh if fresh is not kept]
+                if self.fresh:
+                    self.fresh = [fresh for fresh in self.fresh if fresh is not kept]
 
     def received(self, number: int) -> None:
         """Note that the broker has the frames up to *number*."""
@@ -96,12 +87,12 @@ class Outcomes:
 
     def begin_session(self) -> None:
         """Note that nothing is on its way any more."""
-        self._fresh = []
+        self.fresh = []
         self._in_flight.clear()
 
     def say_all(self) -> None:
         """Have all said again."""
-        self._fresh = list(self.kept.values())
+        self.fresh = list(self.kept.values())
 
     def take_fresh(self) -> list[Batch]:
         """Return what is to be said, a batch for each frame."""
@@ -109,7 +100,7 @@ class Outcomes:
         commands: list[Outcome] = []
         payloads: list[Buffer] = []
         tokens: list[Token] = []
-        for kept in self._fresh:
+        for kept in self.fresh:
             if len(commands) >= COMMANDS_A_FRAME_MAX or (
                 payloads and len(payloads) + len(kept.payloads) > PAYLOADS_A_FRAME_MAX
             ):
@@ -118,7 +109,7 @@ class Outcomes:
             commands.append(kept.command)
             payloads += kept.payloads
             tokens.append(kept.token)
-        self._fresh = []
+        self.fresh = []
         batches.append((commands, payloads, tokens))
         return batches
 
@@ -133,7 +124,7 @@ class Outcomes:
     def check(self) -> None:
         """Assert that the octets are those of what is kept, and that only what is kept is said."""
         assert self.octets == sum(kept.size for kept in self.kept.values())
-        assert all(self.kept.get(fresh.token) is fresh for fresh in self._fresh)
+        assert all(self.kept.get(fresh.token) is fresh for fresh in self.fresh)
         numbers = [number for number, _ in self._in_flight]
         assert numbers == sorted(numbers)
 

@@ -45,6 +45,7 @@ class Prefetch:
         "is_stuck",
         "look_at",
         "maximum",
+        "may_probe",
         "probe",
         "round_trip_s",
         "runs",
@@ -66,8 +67,9 @@ class Prefetch:
         self.usual_s = 0.0
         # The shortest way to the broker and back in this session.
         self.round_trip_s = inf
-        # The number of the frame that is timed; inf for none.
+        # The number of the frame that is timed; inf for none. One between two looks is enough.
         self.probe: float = inf
+        self.may_probe = True
         self.look_at = -inf
         self._asked_at = 0.0
         self._head: Token | None = None
@@ -83,10 +85,12 @@ class Prefetch:
         """Begin to measure anew: a HELLO leaves."""
         self._asked_at = now
         self.probe = self.round_trip_s = inf
+        self.may_probe = True
 
     def said(self, number: int, now: float) -> None:
         """Time the frame *number*, which leaves now."""
         self.probe = number
+        self.may_probe = False
         self._asked_at = now
 
     def answered(self, now: float) -> None:
@@ -105,6 +109,7 @@ class Prefetch:
         *head* is the first that waits; *is_full* tells that no slot is free.
         """
         self.look_at = now + LOOK_S
+        self.may_probe = self.probe == inf
         if head is None or head != self._head:
             self._head, self._head_at = head, now
         if self.runs or not is_full:

@@ -43,17 +43,13 @@ class Answer:
 class Reacquiring:
     """Asks, and their answers."""
 
-    __slots__ = ("_answers", "_mailbox")
+    __slots__ = ("_mailbox", "answers")
 
     def __init__(self, mailbox: Mailbox) -> None:
         """Begin with nobody who asks."""
         self._mailbox = mailbox
-        self._answers: list[Answer] = []
-
-    @property
-    def has_answers(self) -> bool:
-        """Tell whether somebody is to be told."""
-        return bool(self._answers)
+        # Whom to tell what.
+        self.answers: list[Answer] = []
 
     @property
     def deadline(self) -> float:
@@ -66,9 +62,9 @@ class Reacquiring:
         mailbox = self._mailbox
         assignment = mailbox.held.get(token)
         if assignment is None or token in mailbox.reacquiring:
-            self._answers.append(Answer(token, Reply.ENDED, assignment))
+            self.answers.append(Answer(token, Reply.ENDED, assignment))
         elif assignment.is_stopped:
-            self._answers.append(Answer(token, Reply.CANCELED, assignment))
+            self.answers.append(Answer(token, Reply.CANCELED, assignment))
         else:
             # Nobody asks for more than it once had at the same time: see `next_reacquirer`.
             assert all(n <= assignment.recipe.slots.get(kind, 0) for kind, n in slots.items())
@@ -78,7 +74,7 @@ class Reacquiring:
         """End a wait without slots; one that does not wait is ignored."""
         ask = self._mailbox.reacquiring.pop(token, None)
         if ask is not None:
-            self._answers.append(Answer(token, reply, ask.assignment))
+            self.answers.append(Answer(token, reply, ask.assignment))
 
     def expire(self, now: float) -> None:
         """End the waits that have lasted for as long as they were to."""
@@ -91,10 +87,10 @@ class Reacquiring:
         mailbox = self._mailbox
         while (ask := mailbox.next_reacquirer()) is not None:
             had_none = mailbox.regain(ask)
-            self._answers.append(Answer(ask.assignment.token, Reply.GRANTED, ask.assignment))
+            self.answers.append(Answer(ask.assignment.token, Reply.GRANTED, ask.assignment))
             yield ask.assignment, had_none
 
     def take(self) -> list[Answer]:
         """Return whom to tell what."""
-        answers, self._answers = self._answers, []
+        answers, self.answers = self.answers, []
         return answers

@@ -16,28 +16,24 @@ from wire.parts import Held, Token
 class Returns:
     """The REJECTs that are to be said, and why."""
 
-    __slots__ = ("_mailbox", "_note", "_prefetch", "_said_next")
+    __slots__ = ("_mailbox", "_note", "_prefetch", "said_next")
 
     def __init__(self, mailbox: Mailbox, prefetch: Prefetch, note: Callable[..., None]) -> None:
         """Begin with nothing to hand back."""
         self._mailbox = mailbox
         self._prefetch = prefetch
         self._note = note
-        self._said_next: list[Reject] = []
-
-    @property
-    def is_silent(self) -> bool:
-        """Tell whether nothing waits to be said."""
-        return not self._said_next
+        # What is to be said next.
+        self.said_next: list[Reject] = []
 
     def take(self) -> list[Reject]:
         """Return what is to be said now. A new session's HELLO says it without words."""
-        taken, self._said_next = self._said_next, []
+        taken, self.said_next = self.said_next, []
         return taken
 
     def reject(self, token: Token, reason: str, *, bars: bool = True) -> None:
         """Let others have an assignment; it may come again unless that *bars* this actor."""
-        self._said_next.append(Reject(token[0], token[1], reason, bars))
+        self.said_next.append(Reject(token[0], token[1], reason, bars))
         self._note("rejected", token=token, reason=reason)
 
     def hand_back(self, reason: str, waiting: Iterable[Assignment] | None = None) -> None:

@@ -7,7 +7,6 @@ moment satisfy it.
 from typing import TYPE_CHECKING
 
 from actor.mailbox import Assignment
-from actor.settings import SLOT
 from wire.labels import satisfies_all
 from wire.messages import Reacquire
 
@@ -58,7 +57,7 @@ def start_next(core: "ActorCore", brief_s: float) -> Assignment | None:
         recipe.run_s >= brief_s
         or recipe.call.timeout_s is not None
         or (recipe.call.desires and recipe.satisfied_version != core.labels_version)
-        or len(mailbox.holders) + 1 != mailbox.capacity[SLOT]
+        or len(mailbox.holders) + 1 != mailbox.slots
     ):
         return None
     mailbox.start(assignment)

@@ -21,12 +21,13 @@ class Stopping:
         "_grace_s",
         "_note",
         "_occupying",
-        "_orders",
         "_outcomes",
         "_reacquiring",
         "_timeouts",
         "_unwanted",
+        "deadline",
         "force_at",
+        "orders",
     )
 
     def __init__(
@@ -45,31 +46,25 @@ class Stopping:
         # When the process ends, for runs that must end and have not returned.
         self.force_at = inf
         self._grace_s = grace_s
-        self._orders: list[StopOrder] = []
+        # Whom to tell.
+        self.orders: list[StopOrder] = []
+        # When the next run has had its time, or the process ends.
+        self.deadline = inf
         # When each run has had its time; only those that have a limit.
         self._timeouts: dict[Token, float] = {}
         self._unwanted: set[Token] = set()
-
-    @property
-    def has_orders(self) -> bool:
-        """Tell whether somebody is to be told."""
-        return bool(self._orders)
 
     @property
     def is_forced(self) -> bool:
         """Tell whether the process is about to end."""
         return self.force_at != inf
 
-    @property
-    def deadline(self) -> float:
-        """Return when the next run has had its time, or the process ends."""
-        return min(self.force_at, *self._timeouts.values()) if self._timeouts else self.force_at
-
     def started(self, assignment: Assignment, now: float) -> None:
         """Note when a run that begins has had its time."""
         timeout_s = assignment.recipe.call.timeout_s
         if timeout_s is not None:
             self._timeouts[assignment.token] = now + timeout_s
+            self._reckon()
 
     def expire(self, held: dict[Token, Assignment], now: float) -> None:
         """End the runs that have had their time: the outcome is said now, whenever they return."""
@@ -87,31 +82,39 @@ class Stopping:
         self._reacquiring.drop(assignment.token, Reply.CANCELED)
         self._occupying.cancel(assignment.token)
         self._timeouts.pop(assignment.token, None)
-        self._orders.append(StopOrder(assignment, force=force, reason=reason))
+        self.orders.append(StopOrder(assignment, force=force, reason=reason))
         if force:
             self._unwanted.add(assignment.token)
             self.force_at = min(self.force_at, now + self._grace_s)
+        self._reckon()
 
     def take(self) -> list[StopOrder]:
         """Return whom to tell."""
-        orders, self._orders = self._orders, []
+        orders, self.orders = self.orders, []
         return orders
 
     def ended(self, token: Token) -> bool:
         """Forget a run that returned; tell whether for its sake the process need not end now."""
         if self._timeouts:
             self._timeouts.pop(token, None)
+            self._reckon()
         if not self._unwanted:
             return False
         self._unwanted.discard(token)
         if self._unwanted:
             return False
         self.force_at = inf
+        self._reckon()
         return True
+
+    def _reckon(self) -> None:
+        """Find the deadline, which is asked for more often than it changes."""
+        self.deadline = min(self.force_at, *self._timeouts.values(), inf)
 
     def check(self, held: dict[Token, Assignment]) -> None:
         """Assert that only what is held can be late, and that there is a reason to end."""
         assert self._timeouts.keys() <= held.keys()
         assert self._unwanted <= held.keys()
         assert bool(self._unwanted) == self.is_forced
-        assert all(order.assignment.is_stopped for order in self._orders)
+        assert all(order.assignment.is_stopped for order in self.orders)
+        assert self.deadline == min(self.force_at, *self._timeouts.values(), inf)

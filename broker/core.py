@@ -36,7 +36,7 @@ from broker.deadlines import Deadlines
 from broker.outbox import Outbox, Send
 from broker.peers import Actor, Client, Host, Session, is_owned
 from broker.settings import Settings
-from broker.task import Ending, FunctionBlob, State, Task
+from broker.task import ASSIGNED, ENDED, Ending, FunctionBlob, Task
 from wire import codec
 from wire.codec import CARRIERS
 from wire.errors import Code, RemoteProtocolError
@@ -214,12 +214,16 @@ class Broker:
 
     def take_operations(self) -> tuple[int, list[tuple[Any, ...]]]:
         """Return what the journal shall write now, and the number that its commit will have."""
-        operations, self.operations = self.operations, []
+        operations = self.operations
+        if operations:
+            self.operations = []
         return self.sequence, operations
 
     def take_notes(self) -> list[Note]:
         """Return what happened since the last call, for the log."""
-        notes, self._notes = self._notes, []
+        notes = self._notes
+        if notes:
+            self._notes = []
         return notes
 
     def tick(self, now: float) -> None:
@@ -302,8 +306,7 @@ class Broker:
     def _act(
         self, session: Session, frame: Frame[Any], payloads: Sequence[Any], now: float
     ) -> None:
-        role, at = session.role, 0
-        may_say = MAY_SAY[role]
+        at, may_say, handlers = 0, MAY_SAY[session.role], self._handlers
         if session.peer.unreceived:
             self._received(session, frame.received)
         if not frame.commands:
@@ -313,14 +316,15 @@ class Broker:
             if session.is_closing:
                 return  # What stands behind the end of a session counts no more.
             if kind not in may_say:
-                raise RemoteProtocolError(Code.NOT_ALLOWED, f"a {role} may not say {kind.__name__}")
+                message = f"a {session.role} may not say {kind.__name__}"
+                raise RemoteProtocolError(Code.NOT_ALLOWED, message)
             own: Sequence[Any] = ()
             if kind in CARRIERS and command.frames:
                 end = at + command.frames
                 if not at < end <= len(payloads):
                     raise RemoteProtocolError(Code.BAD_FRAME, f"{end} payload frames are missing")
                 own, at = payloads[at:end], end
-            self._handlers[kind](session, command, own, now)
+            handlers[kind](session, command, own, now)
         if at != len(payloads):
             raise RemoteProtocolError(Code.BAD_FRAME, "more payload frames than commands speak of")
         if session.beat_holding is not None:
@@ -337,7 +341,7 @@ class Broker:
         while unreceived and unreceived[0][0] <= received:
             _, task, size = unreceived.popleft()
             client.unreceived_bytes -= size
-            if task.state is State.ENDED:
+            if task.state is ENDED:
                 lifecycle.received(self, task, size)
         if client.is_paused and client.unreceived_bytes < self.settings.window_bytes:
             self.resume(client)
@@ -384,7 +388,7 @@ class Broker:
                 occupancy.returned(self, actor, token)
             lifecycle.hurry(self, session, 0)
             return
-        if not is_owned(task):
+        if task.state is not ASSIGNED and not is_owned(task):
             return  # The same outcome once more: it is acknowledged when the client has it.
         del actor.assigned[token]
         ending = Ending(command.status, command.body, own, actor.name, task.tries + 1)

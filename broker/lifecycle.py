@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker import patience, reservation
 from broker.peers import Session, is_owned
-from broker.task import TRANSITIONS, Ending, Event, State, Task
+from broker.task import ENDED, TRANSITIONS, Ending, Event, State, Task
 from wire import codec
 from wire.errors import Code
 from wire.messages import Requeued, Result, Stop
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 OUTCOME_ACKS_WAITING_MAX: Final = 256
 # Above this size an actor should not have to keep an outcome until the next heartbeat.
 OUTCOME_ACK_AT_ONCE_BYTES: Final = 2**20
+FORGET: Final = Event.FORGET
+SETTLE: Final = Event.SETTLE
 DEAD_KEPT: Final = 4_096
 LOST_KEPT: Final = 1_024
 
@@ -147,7 +149,7 @@ def received(broker: "Broker", task: Task, size: int) -> None:
             if size >= OUTCOME_ACK_AT_ONCE_BYTES or len(acks) >= OUTCOME_ACKS_WAITING_MAX:
                 broker.outbox.hurry(session)
     task.token = task.actor = task.ending = None
-    task.state = TRANSITIONS[task.state, Event.FORGET]
+    task.state = TRANSITIONS[task.state, FORGET]
     del client.tasks[task.number]
     if task.size:  # Its client submitted it again, and the outcome was here already.
         unload(task)
@@ -199,15 +201,18 @@ def erase(broker: "Broker", task: Task) -> None:
 
 def settle(broker: "Broker", task: Task, ending: Ending) -> None:
     """Take over an outcome from the current assignment; children of a task that ended go on."""
-    task.state = state = TRANSITIONS[task.state, Event.SETTLE]
+    task.state = state = TRANSITIONS[task.state, SETTLE]
     task.ending = ending
     task.children = None
     if broker.limited and task.token is not None:
         if ending.status is Status.EXPIRED:
             broker.limits.stopped(task.token)
         broker.limits.end(task.token)
-    unload(task)
-    if state is State.ENDED:
+    # As `unload`.
+    task.client.task_bytes -= task.size
+    task.size = 0
+    task.body, task.frames = b"", ()
+    if state is ENDED:
         deliver(broker, task)
 
 

@@ -10,6 +10,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
@@ -101,7 +102,7 @@ class Loop:
         self._inside = frozenset({self._doorbell_rid, self._announcer_rid})
         self._is_stopping = False
         self._failure = ""
-        self._timer_ms = -1
+        self._wait_min_s = self._wait_max_s = 0.0
         self._recv = BoundSocket.recv.__get__(self._router)
         self._send = BoundSocket.send.__get__(self._router)
 
@@ -127,13 +128,18 @@ class Loop:
 
         What the core raises comes out of here; the process must not go on then.
         """
-        clock = self._clock
+        clock, recv = self._clock, self._recv
         while not self._is_stopping:
             deadline = core.deadline()
             before = clock()
-            rid = self._wait(deadline - before)
-            now = clock()
-            if rid is not None:
+            wait_s = deadline - before
+            flags = 0 if self._wait_min_s <= wait_s <= self._wait_max_s else self._arm(wait_s)
+            try:
+                rid = recv(flags)
+            except zmq.Again:
+                now = clock()
+            else:
+                now = clock()
                 control_bytes = self._receive(core, rid, now)
                 # Looking for more costs as much as a message, so only where more is likely.
                 if now - before < QUEUED_S:
@@ -154,18 +160,16 @@ class Loop:
         self._doorbell.close(0)
         self._router.close(0)
 
-    def _wait(self, wait_s: float) -> bytes | None:
-        """Block until a message begins, and return who sent it; None when the time is over."""
-        wait_ms = int(min(wait_s * 1000.0, WAIT_MS_MAX)) + 1 if wait_s > 0.0 else 0
-        timer_ms = self._timer_ms
-        if wait_ms and not wait_ms * TIMER_EARLY_SHARE <= timer_ms <= wait_ms + TIMER_SLACK_MS:
-            self._router.set(RCVTIMEO, wait_ms)
-            self._timer_ms = wait_ms
-        try:
-            rid: bytes = self._recv(0 if wait_ms else NOBLOCK)
-        except zmq.Again:
-            return None
-        return rid
+    def _arm(self, wait_s: float) -> int:
+        """Set the socket's timer to *wait_s*, and return the flags of the receive."""
+        if wait_s <= 0.0:
+            return NOBLOCK
+        timer_ms = int(min(wait_s * 1000.0, WAIT_MS_MAX)) + 1
+        self._router.set(RCVTIMEO, timer_ms)
+        # For how short and how long a wait it will do.
+        self._wait_min_s = max(timer_ms - TIMER_SLACK_MS, 1) / 1000.0
+        self._wait_max_s = inf if timer_ms > WAIT_MS_MAX else timer_ms / TIMER_EARLY_SHARE / 1000.0
+        return 0
 
     def _drain(self, core: Core, now: float, control_bytes: int) -> None:
         """Receive what waits, up to a turn's worth of which *control_bytes* are used."""
@@ -183,7 +187,7 @@ class Loop:
         """Receive what follows *rid*, let the core act, and return the control frame's size."""
         # As a Frame: it knows whether more follows. Asking the socket costs three times as much.
         control = self._recv(0, False)
-        payloads: list[zmq.Frame] = []
+        payloads: Sequence[zmq.Frame] = ()
         frames = 0
         if control.more:
             payloads, frames = self._receive_payloads()
@@ -220,7 +224,8 @@ class Loop:
         """Send what the core wants sent, journal what it wants kept, log what it noted."""
         is_settled = False
         while not is_settled:
-            is_settled = self._send_all(core, core.flush(now), now)
+            outgoing = core.flush(now)
+            is_settled = not outgoing or self._send_all(core, outgoing, now)
             sequence, operations = core.take_operations()
             if operations and self._journal.submit(sequence, operations):
                 core.committed(sequence, now)

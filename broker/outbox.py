@@ -48,31 +48,37 @@ class Outbox:
 
     def frames(self, broker: "Broker", now: float) -> list[Send]:
         """Return what gathered as numbered frames; sessions that said their last word end."""
-        sends, self._outside = self._outside, []
+        sends: list[Send] = []
+        if self._outside:
+            sends, self._outside = self._outside, []
         dirty, self._dirty = self._dirty, []
         for session in dirty:
             session.is_dirty = False
-            if broker.sessions.get(session.rid) is not session:
+            rid = session.rid
+            if broker.sessions.get(rid) is not session:
                 continue
+            commands, session.commands = session.commands, []
             if session.outcome_acks or session.outcome_acks_stale:
-                session.commands.append(
-                    OutcomeAck(session.outcome_acks, session.outcome_acks_stale)
-                )
+                commands.append(OutcomeAck(session.outcome_acks, session.outcome_acks_stale))
                 session.outcome_acks, session.outcome_acks_stale = [], []
             session.said_at = now
-            session.sealed.append((session.commands, session.payloads))
-            for commands, payloads in session.sealed:
-                session.sent += 1
-                frame: Frame[Any] = Frame(
-                    PROTOCOL,
-                    broker.epoch,
-                    session.number,
-                    session.sent,
-                    session.received,
-                    commands,
-                )
-                sends.append((session.rid, frame, payloads))
-            session.sealed, session.commands, session.payloads = [], [], []
+            if session.sealed:
+                for earlier, with_payloads in session.sealed:
+                    session.sent += 1
+                    sends.append((rid, number(broker.epoch, session, earlier), with_payloads))
+                session.sealed = []
+            session.sent += 1
+            frame = number(broker.epoch, session, commands)
+            if session.payloads:
+                payloads, session.payloads = session.payloads, []
+                sends.append((rid, frame, payloads))
+            else:
+                sends.append((rid, frame, ()))
             if session.is_closing:
                 broker.close(session, now)
         return sends
+
+
+def number(epoch: int, session: Session, commands: list[Any]) -> Frame[Any]:
+    """Return the frame that `session.sent` counts."""
+    return Frame(PROTOCOL, epoch, session.number, session.sent, session.received, commands)

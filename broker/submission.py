@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker import lifecycle, occupancy, patience
 from broker.peers import Client, Session, is_owned
-from broker.task import TRIES_MAX, Event, State, Task
+from broker.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import Submit
 from wire.parts import Token
@@ -28,7 +28,7 @@ def submit(
         )
     task = client.tasks.get(command.task)
     if task is not None and task.state not in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME):
-        if task.state is State.ENDED and all(task is not sent for _, sent, _ in client.unreceived):
+        if task.state is ENDED and all(task is not sent for _, sent, _ in client.unreceived):
             lifecycle.deliver(broker, task)
         return
     if task is None:
@@ -39,7 +39,7 @@ def submit(
                 f"more than {broker.settings.window_tasks} tasks without an outcome",
                 fatal=True,
             )
-        task = client.tasks[command.task] = Task(client, command.task, State.QUEUED, now)
+        task = client.tasks[command.task] = Task(client, command.task, QUEUED, now)
     if command.tries > task.tries:
         task.tries = min(command.tries, TRIES_MAX)
     if command.waited_s is not None and 0.0 < command.waited_s < inf:
@@ -49,7 +49,7 @@ def submit(
     task.frames = own
     task.size = len(command.body) + (sum(map(len, own)) if own else 0)
     client.task_bytes += task.size
-    if task.state is State.QUEUED:
+    if task.state is QUEUED:
         enter(broker, task, command, now)
     else:
         broker.unclaimed.pop(task)

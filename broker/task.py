@@ -41,6 +41,12 @@ class Event(StrEnum):
     FORGET = "forget"
 
 
+# Looked up once, for the path of each task: a member of an enum costs a search through its class.
+QUEUED: Final = State.QUEUED
+ASSIGNED: Final = State.ASSIGNED
+ENDED: Final = State.ENDED
+UNCLAIMED_RUN: Final = State.UNCLAIMED_RUN
+
 TRANSITIONS: Final = {
     (State.QUEUED, Event.ASSIGN): State.ASSIGNED,
     (State.QUEUED, Event.ADOPT): State.ASSIGNED,

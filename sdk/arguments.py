@@ -4,12 +4,17 @@ Nobody looks through the arguments of an ordinary call: a future announces itsel
 pickled.
 """
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sdk.errors import SerializationError
 from sdk.future import FutureInside, TaskFuture
-from wire.payload import Dumped, PayloadError, culprit, dump_value
+from wire.codec import INLINE_BYTES_MAX
+from wire.payload import PICKLE_PROTOCOL, Dumped, PayloadError, culprit, dump_value
+
+# What pickles by itself, without a buffer, code or a future in it.
+PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def dump_arguments(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Dumped | None:
@@ -17,6 +22,10 @@ def dump_arguments(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
 
     Raises SerializationError, which names the argument.
     """
+    if not kwargs and PLAIN.issuperset(map(type, args)):
+        stream = pickle.dumps((args, kwargs), PICKLE_PROTOCOL)
+        if len(stream) <= INLINE_BYTES_MAX:
+            return Dumped(stream, [], True)
     try:
         return dump_value((args, kwargs))
     except PayloadError as error:

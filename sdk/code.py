@@ -189,7 +189,9 @@ def walk(target: Any, names: set[str]) -> Watched | None:
             view = partial(view_of_module, names=names)
         if view is not None:
             now = view(holder)
-            watched.append((view, holder, now))
+            # Code itself cannot change, only what leads to it.
+            if type(value) is not types.CodeType:
+                watched.append((view, holder, now))
             todo += now
     return watched
 

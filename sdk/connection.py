@@ -31,8 +31,9 @@ from sdk.errors import (
     error_of,
 )
 from sdk.future import TaskFuture
+from sdk.handlers import Handlers
 from sdk.log import logger
-from sdk.loop import Handlers, Loop
+from sdk.loop import Loop
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import Result
@@ -47,6 +48,8 @@ PATIENCE_S: Final = 3.0
 PENDING_BYTES_MAX: Final = 256 * 2**20
 EXPLAINED_MAX: Final = 1_000
 NAME_LENGTH_MAX: Final = 256
+# Looked up once, for the path of each task.
+RESULT: Final = Status.RESULT
 
 
 class Connection(Handlers):
@@ -105,11 +108,12 @@ class Connection(Handlers):
             loop.wait(lambda: core.queued_bytes <= PENDING_BYTES_MAX, None)
         now = monotonic()
         with loop.lock:
-            loop.check_usable()
+            if loop.refusal:
+                loop.check_usable()
             number = core.submit(plan, dumped.body, dumped.frames, now, parent)
             future.number, future.since = number, now
             self.futures[number] = future
-            loop.offer(core.queued, now)
+            loop.offer(len(core.queue), now)
         if loop.has_unsettled:
             loop.settle()
         return future
@@ -264,37 +268,31 @@ class Connection(Handlers):
         if future is None:
             return
         try:
-            self._settle(future, result, payloads)
+            future.actor, future.attempt = result.actor, result.attempt
+            if result.status is RESULT:
+                try:
+                    value = load(result.body, payloads)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - the user's classes run in here.
+                    self._fail(future, unreadable(future, error))
+                    return
+                future.set_result(value)
+                return
+            failure = decode_failure(result.body)
+            if result.status is Status.CANCELED or failure.code == Code.CANCELED:
+                future.settle_canceled(failure.message)
+                self.failures += 1
+            else:
+                self._fail(future, error_of(failure))
         except KeyboardInterrupt:
             # Ctrl-C while it was read: the loop will come with it again.
             if not future.done():
                 self.futures[task] = future
             raise
 
-    def _settle(self, future: TaskFuture, result: Result, payloads: Any) -> None:
-        """Read an outcome and give it to *future*, which was taken out."""
-        future.actor, future.attempt = result.actor, result.attempt
-        if result.status is Status.RESULT:
-            try:
-                value = load(result.body, payloads)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # noqa: BLE001 - the user's classes run in here.
-                failed = SerializationError(
-                    f"the result of task {future.name!r} {future.task_id} cannot be read here: "
-                    f"{told(error)}"
-                )
-                failed.__cause__ = error
-                future.set_exception(failed)
-                self.failures += 1
-                return
-            future.set_result(value)
-            return
-        failure = decode_failure(result.body)
-        if result.status is Status.CANCELED or failure.code == Code.CANCELED:
-            future.settle_canceled(failure.message)
-        else:
-            future.set_exception(error_of(failure))
+    def _fail(self, future: TaskFuture, error: BaseException) -> None:
+        future.set_exception(error)
         # Counted when it is settled: who sees the number finds the future.
         self.failures += 1
 
@@ -389,6 +387,15 @@ class Connection(Handlers):
             self.failures += 1
             self.loop.count(len(dropped))
             logger().warning("tasks_canceled", count=len(dropped), reason=reason)
+
+
+def unreadable(future: TaskFuture, error: BaseException) -> SerializationError:
+    """Say that a result is there and cannot be read."""
+    failed = SerializationError(
+        f"the result of task {future.name!r} {future.task_id} cannot be read here: {told(error)}"
+    )
+    failed.__cause__ = error
+    return failed
 
 
 CONNECTIONS: weakref.WeakSet[Connection] = weakref.WeakSet()

@@ -200,7 +200,9 @@ class TaskFuture(Future[Any]):
             with slot_given_back([self], 1, timeout):
                 is_done = self._read(timeout)
         else:
-            is_done = self._read(timeout)
+            is_done = connection.loop.wait(
+                self._is_done, timeout, task=self.number or -1, sleep=self._sleep
+            )
         if not is_done:
             raise TimeoutError(
                 f"task {self.name!r} {self.task_id} has no outcome after {timeout} s; it goes on"

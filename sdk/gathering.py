@@ -2,9 +2,10 @@
 
 A message for each call would cost client, broker and operating system more than the call itself. So
 what is submitted shortly after a message has left waits for the next one. That leaves when enough
-has gathered, with the first submit after GATHER_S, or as soon as anybody waits for anything. For
-who submits and then does something else the daemon looks every LOOK_S. All of it happens under the
-loop's lock, apart from the daemon's looks.
+has gathered, with the first submit after GATHER_S, or as soon as anybody waits for anything. Where
+nothing has gathered by then, the next call leaves at once again: who submits waits for each alone.
+For who submits and then does something else the daemon looks every LOOK_S. All of it happens under
+the loop's lock, apart from the daemon's looks.
 """
 
 from math import inf

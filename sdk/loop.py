@@ -19,16 +19,18 @@ from typing import Any, Final
 import zmq
 from zmq.backend import Socket as RawSocket
 
-from sdk.core import ClientCore
+from sdk.core import ClientCore, Outgoing
 from sdk.dealer import LINGER_MS, NOBLOCK, open_dealer, send_message
 from sdk.errors import ClientClosed
 from sdk.gathering import Gathering
+from sdk.handlers import Handlers
 from sdk.wakeup import NAP_MAX_S, Sleep
 from wire.codec import check_payloads, decode_broker, encode
 from wire.endpoint import check_endpoint
 from wire.errors import RemoteProtocolError
 from wire.messages import Result
 from wire.payload import Buffer
+from wire.session import OPEN
 
 # Plain numbers: every operation of pyzmq's enums costs more than the call that it is for.
 POLLIN: Final = int(zmq.POLLIN)
@@ -44,26 +46,6 @@ LEAVE_S: Final = 0.5
 MESSAGES_A_TURN_MAX: Final = 256
 
 Outcome = tuple[int, Result, Any]
-
-
-class Handlers:
-    """Who hears of what the loop reads; called without the lock, on the thread that reads."""
-
-    def settle(self, task: int, result: Result, payloads: Any) -> None:
-        """Give a future its outcome."""
-        raise NotImplementedError
-
-    def answer(self, request: int, body: bytes) -> None:
-        """Give a query its answer."""
-        raise NotImplementedError
-
-    def note(self, event: str, fields: dict[str, Any]) -> None:
-        """Log what the core noted."""
-        raise NotImplementedError
-
-    def look(self, now: float) -> None:
-        """Look for what takes too long; called about every half second."""
-        raise NotImplementedError
 
 
 class Loop:
@@ -126,11 +108,15 @@ class Loop:
 
     def flush(self, now: float) -> None:
         """Send what the core has to say. The lock must be held; call `settle` without it."""
+        core = self.core
         self.gathering.is_open = False
         is_watched = self._reader_watches or self._daemon_watches
-        if self._flush(now) and is_watched and self._get(EVENTS) & POLLIN:
-            self._wake()
-        if self.core.has_news:
+        outgoing = core.flush(now)
+        if outgoing:
+            self._send_all(outgoing, now)
+            if is_watched and self._get(EVENTS) & POLLIN:
+                self._wake()
+        if core.outcomes or core.answers or core.notes:
             self._take()
 
     @property
@@ -143,35 +129,31 @@ class Loop:
         was_held_up, is_reader = self._is_held_up, self._reader == get_ident()
         if is_reader:
             self._is_held_up = True
+        unsettled, rest, count = self._unsettled, self._rest, 0
         try:
-            self._give_out()
+            while unsettled:
+                try:
+                    outcome = unsettled.popleft()
+                except IndexError:  # Another thread was faster.
+                    break
+                try:
+                    self._handlers.settle(*outcome)
+                except KeyboardInterrupt:
+                    # Whoever reads next gives it out, or finds that it was.
+                    unsettled.appendleft(outcome)
+                    raise
+                count += 1
+            while rest:
+                try:
+                    rest.popleft()()
+                except IndexError:
+                    break
+            if count:
+                self.count(count)
         finally:
             # Only the reader says so: others that settle have no say in what holds him up.
             if is_reader:
                 self._is_held_up = was_held_up
-
-    def _give_out(self) -> None:
-        """Call the handlers with what was read."""
-        count = 0
-        while self._unsettled:
-            try:
-                outcome = self._unsettled.popleft()
-            except IndexError:  # Another thread was faster.
-                break
-            try:
-                self._handlers.settle(*outcome)
-            except KeyboardInterrupt:
-                # Whoever reads next gives it out, or finds that it was.
-                self._unsettled.appendleft(outcome)
-                raise
-            count += 1
-        while self._rest:
-            try:
-                self._rest.popleft()()
-            except IndexError:
-                break
-        if count:
-            self.count(count)
 
     def count(self, settled: int) -> None:
         """Say that so many more futures are done."""
@@ -197,8 +179,13 @@ class Loop:
         """
         if is_done():
             return True
-        self.check_usable()
-        self.send_gathered()
+        if self.refusal:
+            self.check_usable()
+        if self.gathering.is_open:
+            self.send_gathered()
+        else:
+            # Whoever waits for each call alone need not let the next one wait for company.
+            self.gathering.until = 0.0
         deadline = None if timeout is None else monotonic() + timeout
         with self._changing:
             self._waiters += 1
@@ -214,7 +201,8 @@ class Loop:
                     return True
                 if deadline is not None and monotonic() >= deadline:
                     return False
-                self.check_usable()
+                if self.refusal:
+                    self.check_usable()
         finally:
             with self._changing:
                 self._waiters -= 1
@@ -349,10 +337,12 @@ class Loop:
         is_dry = self._is_quiet()
         while True:
             if is_dry:
-                until = min(self.core.deadline(), self._look_at)
-                woken = self._reader_sleep.until(
-                    until if deadline is None else min(until, deadline)
-                )
+                until = self.core.deadline()
+                if self._look_at < until:  # noqa: PLR1730 - a call of min costs more.
+                    until = self._look_at
+                if deadline is not None and deadline < until:
+                    until = deadline
+                woken = self._reader_sleep.until(until)
             is_dry = self._turn(task, woken=woken)
             self.settle()
             # A callback that waited has read here too, and may have left something.
@@ -367,11 +357,12 @@ class Loop:
     def _is_quiet(self) -> bool:
         """Tell whether the reader may sleep at once, as after most submits; cheaper than a turn."""
         with self.lock:
-            self._reader_watches = is_quiet = (
-                not self.has_unsettled
-                and not self._is_stopped
-                and self.core.session.is_open
-                and not self._get(EVENTS) & POLLIN
+            self._reader_watches = is_quiet = not (
+                self._unsettled
+                or self._rest
+                or self._is_stopped
+                or self.core.session.state is not OPEN
+                or self._get(EVENTS) & POLLIN
             )
         return is_quiet
 
@@ -400,9 +391,12 @@ class Loop:
             gathering = self.gathering
             if not gathering.is_open or now >= gathering.until:
                 gathering.is_open = False
-                if self._flush(now) and is_dry and self._get(EVENTS) & POLLIN:
-                    is_dry = False
-            if core.has_news:
+                outgoing = core.flush(now)
+                if outgoing:
+                    self._send_all(outgoing, now)
+                    if is_dry and self._get(EVENTS) & POLLIN:
+                        is_dry = False
+            if core.outcomes or core.answers or core.notes:
                 self._take()
             if now >= self._look_at:
                 self._look_at = now + LOOK_S
@@ -448,26 +442,30 @@ class Loop:
     def _take(self) -> None:
         """Take from the core what is to be given out."""
         core = self.core
-        self._unsettled.extend(core.take_outcomes())
-        for request, body in core.take_answers():
-            self._rest.append(partial(self._handlers.answer, request, body))
-        for event, fields in core.take_notes():
-            self._rest.append(partial(self._handlers.note, event, fields))
+        if core.outcomes:
+            self._unsettled.extend(core.outcomes)
+            core.outcomes.clear()
+        if core.answers or core.notes:
+            for request, body in core.take_answers():
+                self._rest.append(partial(self._handlers.answer, request, body))
+            for event, fields in core.take_notes():
+                self._rest.append(partial(self._handlers.note, event, fields))
 
     # --- sending
 
-    def _flush(self, now: float) -> bool:
-        """Send; tell whether ZeroMQ was called."""
-        outgoing = self.core.flush(now)
+    def _send_all(self, outgoing: list[Outgoing], now: float) -> None:
+        """Send what the core has to say."""
         for index, (frame, payloads) in enumerate(outgoing):
             try:
-                send_message(self._send, encode(frame), payloads)
+                if payloads:
+                    send_message(self._send, encode(frame), payloads)
+                else:
+                    self._send(encode(frame), NOBLOCK)
             except zmq.Again:
                 self.core.broken(now, [unsent for unsent, _ in outgoing[index:]])
                 # Its sleep is too long now.
                 self._wake()
                 break
-        return bool(outgoing)
 
     def _wake(self) -> None:
         """Wake whoever sleeps on the descriptor."""

@@ -9,6 +9,7 @@ from typing import Final
 
 # Nobody sleeps for longer without looking at the clock.
 NAP_MAX_S: Final = 1.0
+NAP_MAX_MS: Final = 1_000
 
 
 class Wakeup:
@@ -58,10 +59,11 @@ class Sleep:
 
     def until(self, deadline: float) -> bool:
         """Sleep; tell whether the descriptor woke us."""
-        timeout_s = min(max(0.0, deadline - monotonic()), NAP_MAX_S)
+        timeout_s = deadline - monotonic()
         is_woken = False
         # Rounded up: a sleep that ends too early would find nothing due and spin.
-        for descriptor, _ in self._both.poll(ceil(timeout_s * 1000.0)):
+        timeout_ms = NAP_MAX_MS if timeout_s > NAP_MAX_S else ceil(timeout_s * 1000.0)
+        for descriptor, _ in self._both.poll(max(0, timeout_ms)):
             if descriptor == self._descriptor:
                 is_woken = True
             else:

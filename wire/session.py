@@ -8,6 +8,7 @@ counts.
 
 from collections.abc import Sequence
 from enum import StrEnum
+from math import inf
 from typing import Any, Final
 
 from wire.messages import PROTOCOL, BrokerCommand, Error, Frame, Welcome, Who
@@ -28,6 +29,12 @@ class State(StrEnum):
     ENDED = "ended"  # for good: a fatal ERROR, or BYE-ACK
 
 
+# Looked up once: a member of an enum costs a search through its class each time.
+CLOSED: Final = State.CLOSED
+OPENING: Final = State.OPENING
+OPEN: Final = State.OPEN
+
+
 class Due(StrEnum):
     """What the owner must send now."""
 
@@ -44,6 +51,10 @@ class Verdict(StrEnum):
     COMMANDS = "commands"  # act on the commands
     CLOSED = "closed"  # the session is over: a HELLO is due
     FATAL = "fatal"  # the broker will not talk to us; `error` says why
+
+
+NOTHING: Final = Due.NOTHING
+COMMANDS: Final = Verdict.COMMANDS
 
 
 class PeerSession:
@@ -91,34 +102,31 @@ class PeerSession:
     @property
     def is_open(self) -> bool:
         """Tell whether frames other than HELLO may be sent."""
-        return self.state is State.OPEN
+        return self.state is OPEN
 
     def due(self, now: float) -> Due:
         """Return what must be sent now; a broker silent for a lease closes the session first."""
         stalled_s = now - self.ticked_at
         self.ticked_at = now
-        if self.state is State.OPEN:
+        if self.state is OPEN:
             # Somebody who was stopped himself hears first what came meanwhile, then judges.
             if stalled_s > self.heartbeat_s:
                 self.heard_at = max(self.heard_at, now - self.lease_s + self.heartbeat_s)
             # Compared as `deadline` adds, or a rounding error would make the owner spin.
             if now >= self.heard_at + self.lease_s:
                 self.close(now)
-            elif now >= self.said_at + self.heartbeat_s:
-                return Due.BEAT
-        if self.state in (State.CLOSED, State.OPENING) and now >= self.hello_at:
+            else:
+                return Due.BEAT if now >= self.said_at + self.heartbeat_s else NOTHING
+        if self.state in (CLOSED, OPENING) and now >= self.hello_at:
             return Due.HELLO
-        return Due.NOTHING
+        return NOTHING
 
     def deadline(self) -> float:
         """Return when `due` next has an answer, in the clock of *now*."""
-        match self.state:
-            case State.OPEN:
-                return min(self.said_at + self.heartbeat_s, self.heard_at + self.lease_s)
-            case State.ENDED:
-                return float("inf")
-            case _:
-                return self.hello_at
+        if self.state is OPEN:
+            beat_at, lost_at = self.said_at + self.heartbeat_s, self.heard_at + self.lease_s
+            return beat_at if beat_at < lost_at else lost_at  # noqa: FURB136 - min costs more.
+        return inf if self.state is State.ENDED else self.hello_at
 
     def close(self, now: float, *, wait_s: float = 0.0) -> None:
         """End the session: a HELLO is due after *wait_s*."""
@@ -145,7 +153,7 @@ class PeerSession:
 
     def frame(self, commands: Sequence[object], now: float) -> Frame[Any]:
         """Return the next frame, with *commands*. The session must be open."""
-        assert self.state is State.OPEN
+        assert self.state is OPEN
         self.sent += 1
         self.said_at = now
         return Frame(
@@ -159,6 +167,21 @@ class PeerSession:
 
     def accept(self, frame: Frame[Any], now: float) -> Verdict:
         """Decide what counts of *frame*, and count it."""
+        number = frame.number
+        if (
+            number == self.received + 1
+            and self.state is OPEN
+            and frame.session == self.number
+            and frame.epoch == self.epoch
+            and frame.commands
+        ):
+            self.received = number
+            self.heard_at = now
+            return COMMANDS
+        return self._unexpected(frame, now)
+
+    def _unexpected(self, frame: Frame[Any], now: float) -> Verdict:
+        """Decide what counts of a frame that is not the next one of an open session."""
         if self.state is State.ENDED or not frame.commands:
             return Verdict.DROP
         first = frame.commands[0]
@@ -172,12 +195,8 @@ class PeerSession:
             return Verdict.DROP
         if frame.number <= self.received:
             return Verdict.DROP
-        if frame.number > self.received + 1:
-            self.close(now)
-            return Verdict.CLOSED
-        self.received = frame.number
-        self.heard_at = now
-        return Verdict.COMMANDS
+        self.close(now)
+        return Verdict.CLOSED
 
     def _outside(self, frame: Frame[Any], first: object, now: float) -> Verdict:
         """WELCOME, WHO and ERROR stand outside the count."""

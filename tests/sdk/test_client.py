@@ -294,6 +294,20 @@ def test_calls_that_are_submitted_one_by_one_share_messages(client, broker, monk
     assert end.received - before < 1_000 / CALLS_MAX + 100
 
 
+def test_who_waits_for_each_call_alone_has_the_next_one_leave_at_once(client, broker, monkeypatch):
+    monkeypatch.setattr("sdk.gathering.GATHER_S", 60.0)
+    client.submit(identity, 0).result(TIMEOUT_S)
+
+    for n in range(3):
+        future = client.submit(identity, n)
+        assert not client._connection.loop.gathering.is_open
+        assert future.result(TIMEOUT_S) == n
+
+    client.submit(identity, 3)
+    client.submit(identity, 4)
+    assert client._connection.loop.gathering.is_open
+
+
 def test_calls_that_wait_for_company_leave_although_nobody_waits_for_them(client, broker):
     futures = [client.submit(identity, "later") for _ in range(10)]
 

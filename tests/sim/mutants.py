@@ -351,6 +351,7 @@ def a_release_keeps_the_slot() -> Any:
             released = original(self, assignment, typed)
             if released and assignment.token in self.held and assignment.held == "released":
                 self.capacity = {k: n - slots.get(k, 0) for k, n in self.capacity.items()}
+                self.slots = self.capacity["slot"]
             return released
 
         return mutated
