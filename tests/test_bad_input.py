@@ -291,7 +291,7 @@ BAD_DESIRES = [
 ]
 
 
-@pytest.mark.parametrize("labels", BAD_DESIRES, ids=str)
+@pytest.mark.parametrize("labels", BAD_DESIRES)
 def test_a_bad_desired_label_is_refused_at_submit(client, labels):
     with pytest.raises((TypeError, ValueError)) as caught:
         client.submit(double, 1, desired_labels=labels)

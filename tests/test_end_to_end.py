@@ -778,16 +778,23 @@ def test_a_task_beyond_the_window_waits_here_and_says_so(tmp_path):
         assert gather(futures, timeout=PATIENCE_S) == [0, 2, 4]
 
 
-def test_two_clients_share_the_actors_fairly(cluster, client):
+def number_of_assignment(_):
+    return current_task().token[1]
+
+
+def test_two_clients_share_the_actors_fairly(cluster, client, flag):
+    holder = client.submit(wait_for, flag, desired_labels=ON_SMALL)
     with Client(cluster.endpoint) as other:
-        order = []
-        many = client.options(desired_labels=ON_SMALL).map(double, range(200))
-        few = other.options(desired_labels=ON_SMALL).map(double, range(5))
-        for future in [*many, *few]:
-            future.add_done_callback(order.append)
-        gather(few, timeout=PATIENCE_S)
-        assert not all(future.done() for future in many)
-        gather(many, timeout=PATIENCE_S)
+        many = client.options(desired_labels=ON_SMALL).map(number_of_assignment, range(200))
+        client.flush(PATIENCE_S)
+        few = other.options(desired_labels=ON_SMALL).map(number_of_assignment, range(5))
+        other.flush(PATIENCE_S)
+        flag.touch()
+
+        last_of_few = max(gather(few, timeout=PATIENCE_S))
+        of_many = gather(many, timeout=PATIENCE_S)
+    assert sum(number < last_of_few for number in of_many) < 100
+    assert holder.result(PATIENCE_S) == flag.name
 
 
 # --- how a cluster ends

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,7 @@ def wait_for_file(path):
     from pathlib import Path
     from threading import Event
 
+    Path(f"{path}.begun").touch()
     while not Path(path).exists():
         Event().wait(0.005)
     return "done"
@@ -77,10 +79,9 @@ def value(broker, actor, token):
     return pickle.loads(outcome.body)
 
 
-def begun(broker, actor):
-    """Wait until the actor beats with something that it holds, and has had a moment to start it."""
-    count = len(actor.of(ActorBeat))
-    broker.until(lambda: len(actor.of(ActorBeat)) > count + 1)
+def begun(broker, path):
+    """Serve until the run that waits for the file *path* has begun."""
+    broker.until(Path(f"{path}.begun").exists)
 
 
 def test_a_host_starts_an_actor_that_runs_a_function(broker):
@@ -182,7 +183,7 @@ def test_a_crash_reports_exactly_what_had_started(broker, tmp_path, name, argume
     blocker = broker.run(actor, wait_for_file, str(tmp_path / "go"))
     crash = broker.run(actor, call, name, arguments)
     waiting = broker.run(actor, double, 2)
-    begun(broker, actor)
+    begun(broker, tmp_path / "go")
 
     (tmp_path / "go").touch()
 
@@ -237,7 +238,7 @@ def test_the_broker_can_have_an_actor_killed(broker, tmp_path):
     broker.start_host()
     actor, host = broker.actor(), broker.host()
     token = broker.run(actor, wait_for_file, str(tmp_path / "never"))
-    begun(broker, actor)
+    begun(broker, tmp_path / "never")
 
     broker.say(host, Kill(actor.hello.incarnation, "silent"))
 
@@ -293,7 +294,7 @@ def test_a_forced_stop_of_what_does_not_return_ends_the_process(broker, tmp_path
     broker.start_host()
     actor, host = broker.actor(), broker.host()
     token = broker.run(actor, wait_for_file, str(tmp_path / "never"))
-    begun(broker, actor)
+    begun(broker, tmp_path / "never")
 
     broker.say(actor, Stop(*token, True, "canceled"))
 
@@ -309,7 +310,7 @@ def test_a_drain_finishes_what_runs_and_hands_back_what_waits(broker, tmp_path):
     actor, host = broker.actor(), broker.host()
     running = broker.run(actor, wait_for_file, str(tmp_path / "go"))
     waiting = broker.run(actor, double, 1)
-    begun(broker, actor)
+    begun(broker, tmp_path / "go")
 
     process.send_signal(signal.SIGTERM)
     reject = broker.until(lambda: actor.of(Reject))[0]
@@ -331,7 +332,7 @@ def test_a_second_signal_ends_at_once(broker, tmp_path, number):
     process = broker.start_host("--slots", "2")
     actor, host = broker.actor(), broker.host()
     token = broker.run(actor, wait_for_file, str(tmp_path / "never"))
-    begun(broker, actor)
+    begun(broker, tmp_path / "never")
     assert actor.credit.free > 0
 
     process.send_signal(number)
@@ -348,7 +349,7 @@ def test_a_drain_has_a_time_limit(broker, tmp_path):
     process = broker.start_host("--drain-timeout", "0.3")
     actor, host = broker.actor(), broker.host()
     token = broker.run(actor, wait_for_file, str(tmp_path / "never"))
-    begun(broker, actor)
+    begun(broker, tmp_path / "never")
 
     process.send_signal(signal.SIGTERM)
 

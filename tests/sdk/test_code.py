@@ -111,7 +111,6 @@ def state_of(value):
         (types.SimpleNamespace(x=1), lambda v: setattr(v, "x", 2)),
         (bytearray(b"a"), lambda v: v.append(1)),
     ],
-    ids=repr,
 )
 def test_what_changes_inside_is_never_sent_stale(value, change):
     function = closed_over(value)
@@ -145,7 +144,6 @@ def test_what_changes_inside_is_never_sent_stale(value, change):
         scale,
         list[int],
     ],
-    ids=repr,
 )
 def test_what_is_known_through_and_through_is_kept(value):
     function = closed_over(value)

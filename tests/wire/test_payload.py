@@ -161,7 +161,6 @@ def test_more_buffers_than_a_message_holds_stay_in_the_pickle():
         ([{"deep": (double,)}], False),
         ("__main__", True),
     ],
-    ids=str,
 )
 def test_code_of_the_user_travels_by_value_and_other_code_by_name(value, is_portable):
     assert payload.dump_value(value).is_portable is is_portable
