@@ -17,8 +17,9 @@ def builtin_labels(host: str) -> Labels:
     if memory_mb:
         labels["memory_mb"] = memory_mb
     gpus = platform.list_gpus()
-    labels["gpu_count"] = len(gpus)
     if gpus:
+        # Where none is found there may be one of another make: nothing is said of it.
+        labels["gpu_count"] = len(gpus)
         names: list[LabelValue] = [*sorted(set(gpus))]
         labels["gpu_name"] = names[0] if len(names) == 1 else names
     return labels

@@ -30,7 +30,7 @@ EXIT_GRACE_S: Final = 2.0
 def main(arguments: list[str]) -> int:
     """Run one actor until it has left."""
     lifeline, region = map(int, arguments)
-    launch = msgspec.json.decode(read_line(lifeline), type=Launch)
+    launch = msgspec.msgpack.decode(bytes.fromhex(read_line(lifeline).decode()), type=Launch)
     # Before anything that takes time or could be held up: nobody else would end this process.
     die_with_parent(launch.host_pid, lifeline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

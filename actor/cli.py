@@ -6,6 +6,7 @@ line, with exit status 2.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -25,6 +26,8 @@ SLOTS_MAX: Final = 10_000
 AUTO: Final = "auto"
 OFF: Final = "off"
 LOG_FORMATS: Final = ("console", "json")
+# A label of one actor: its index, a colon, and the label.
+OF_ACTOR: Final = re.compile(r"(\d{1,6}):(.+)", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
-        labels = read_labels(options.label, split_environment("WARMSLOT_LABEL"))
+        inherited = split_environment("WARMSLOT_LABEL")
+        labels_of = read_labels(options.label, inherited, replicas=options.replicas)
         slots = [*os.environ.get("WARMSLOT_SLOT", "").split(), *options.slot]
         typed, units = read_slot_types(slots, replicas=options.replicas)
         limits = read_limits([*split_environment("WARMSLOT_LIMIT"), *options.limit])
@@ -49,16 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, NameTaken) as error:
         parser.error(str(error))
     known = builtin_labels(name.name)
-    for key in labels:
+    for key in dict.fromkeys(key for own in labels_of for key in own):
         if key in known or key == "name":
             parser.error(
                 f"label {key!r} is built in and says what the actor is: choose another key"
             )
     configure_logs(options.log_format)
+    is_alike = all(labels == labels_of[0] for labels in labels_of)
     settings = HostSettings(
         name=name.name,
         broker=options.broker,
-        labels={**known, **labels},
+        labels={**known, **(labels_of[0] if is_alike else {})},
+        labels_of={} if is_alike else dict(enumerate(labels_of)),
         slots=options.slots,
         typed=typed,
         limits=limits,
@@ -123,11 +129,12 @@ def add_place(parser: Parser) -> None:
     )
     parser.add_argument(
         "--label",
-        metavar="KEY=VALUE",
+        metavar="[N:]KEY=VALUE",
         action="append",
         default=[],
         help="what the actors offer, to be desired by tasks; a value is read as bool, int, float,"
-        " then string, and KEY=str:512 forces a string; may be repeated, for one KEY as well",
+        " then string, and KEY=str:512 forces a string; may be repeated, for one KEY as well. With"
+        " --replicas, 0:gpu=a is for the first actor alone, and {index} in a value is its number",
     )
 
 
@@ -233,18 +240,35 @@ def split_environment(name: str) -> list[str]:
     return os.environ.get(name, "").replace(",", " ").split()
 
 
-def read_labels(typed: Sequence[str], inherited: Sequence[str]) -> Labels:
-    """Return the labels typed, over those inherited; raise ValueError for a bad one.
+def read_labels(typed: Sequence[str], inherited: Sequence[str], *, replicas: int) -> list[Labels]:
+    """Return what each actor offers: what is typed, over what is inherited.
 
-    A key that one source names more than once has all these values.
+    A key that one source names more than once has all these values. `0:gpu=a` is for actor 0 alone,
+    over what all have; `{index}` in a value is the actor's index. Raises ValueError for a bad one.
     """
-    labels: Labels = {}
-    for source in (inherited, typed):
-        own: Labels = {}
-        for key, value in map(parse_label, source):
-            own[key] = add_value(own.get(key), value)
-        labels |= own
-    return labels
+    labels_of: list[Labels] = []
+    for index in range(replicas):
+        labels: Labels = {}
+        for source in (inherited, typed):
+            shared: Labels = {}
+            own: Labels = {}
+            for text in source:
+                match = OF_ACTOR.fullmatch(text)
+                key, value = parse_label(
+                    (match[2] if match else text).replace("{index}", str(index))
+                )
+                if match and int(match[1]) >= replicas:
+                    raise ValueError(
+                        f"label {text!r} is for actor {match[1]}, but with --replicas {replicas}"
+                        f" there is none beyond {replicas - 1}"
+                    )
+                if match is None:
+                    shared[key] = add_value(shared.get(key), value)
+                elif int(match[1]) == index:
+                    own[key] = add_value(own.get(key), value)
+            labels |= shared | own
+        labels_of.append(labels)
+    return labels_of
 
 
 def endpoint(text: str) -> str:

@@ -14,7 +14,7 @@ from actor.release import Block, Releases
 from actor.settings import Launch
 from sdk.errors import SlotReleased
 from sdk.task import ActorContext, HeldLimit, ReleasedSlot, TaskContext
-from wire.labels import Labels, LabelValues, validate_key, validate_value
+from wire.labels import Labels, LabelValues, validate_labels
 
 if TYPE_CHECKING:
     from sdk.client import Client
@@ -105,13 +105,7 @@ class Identity(ActorContext):
 
     def upsert_labels(self, labels: Mapping[str, LabelValues]) -> None:
         """Set these labels for the life of the actor."""
-        checked: Labels = {}
-        for key, value in labels.items():
-            validate_key(key)
-            for one in value if isinstance(value, list) else [value]:
-                validate_value(key, one)
-            checked[key] = list(value) if isinstance(value, list) else value
-        self._loop.change_labels(checked, ())
+        self._loop.change_labels(validate_labels(labels), ())
 
     def delete_labels(self, *keys: str) -> None:
         """Take back labels that were upserted."""

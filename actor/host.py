@@ -14,7 +14,6 @@ import sys
 import time
 from typing import Any, Final
 
-import msgspec
 import structlog
 import zmq
 
@@ -26,6 +25,7 @@ from actor.supervision import HostCore, Ward
 from wire.codec import decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.payload import PYTHON
+from wire.release import release
 
 POLL_MAX_S: Final = 60.0
 # How long the user is left to wonder before the host says that nobody answers.
@@ -61,7 +61,7 @@ class ActorProcess:
             os.close(reading)
         launch = launch_of(settings, ward, host, incarnation)
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._lifeline, msgspec.json.encode(launch) + b"\n")
+            os.write(self._lifeline, encode(launch).hex().encode() + b"\n")
 
     def send(self, number: signal.Signals) -> None:
         """Signal the process; one that has ended is not signaled, whoever has its id now."""
@@ -233,7 +233,12 @@ def launch_of(settings: HostSettings, ward: Ward, host: int, incarnation: int) -
             name=ward.name,
             host=host,
             python=PYTHON,
-            labels={**settings.labels, "name": ward.name},
+            release=release(),
+            labels={
+                **settings.labels,
+                **settings.labels_of.get(ward.index, {}),
+                "name": ward.name,
+            },
             slots={SLOT: settings.slots, **settings.typed},
             units=settings.units,
             released_max=settings.released_max,

@@ -30,6 +30,7 @@ def make_hello(core: "ActorCore") -> ActorHello:
         ],
         core.outcomes.inventory(),
         core.standing.closed,
+        settings.release,
     )
 
 

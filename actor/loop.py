@@ -59,6 +59,8 @@ POLLIN: Final = 1
 MEASURE_S: Final = 1.0
 # Heartbeats and leases are whole seconds, so nobody sleeps longer than this for nothing.
 POLL_MAX_S: Final = 60.0
+# A leader that does not come round within this time never will.
+CHANGE_TIMEOUT_S: Final = 5.0
 QUIET: Final = frozenset({"welcome", "rejected"})
 
 log = structlog.get_logger("actor")
@@ -152,8 +154,19 @@ class Loop:
         self._waker.wake()
 
     def change_labels(self, labels: Labels, deleted: Sequence[str]) -> None:
-        """Have the core offer *labels* and take *deleted* ones back; from any thread."""
-        self.post(partial(self.core.change_labels, deleted=deleted), labels)
+        """Offer *labels* and take *deleted* ones back, from any thread; return when it is so.
+
+        From then on nothing starts that they do not satisfy, and the broker is on its way to know.
+        """
+        is_done = threading.Event()
+
+        def change(now: float) -> None:
+            self.core.change_labels(labels, now, deleted=deleted)
+            is_done.set()
+
+        self.post(change)
+        # An actor that ends has no leader any more, and nothing starts there.
+        is_done.wait(CHANGE_TIMEOUT_S)
 
     def pause(self, *, paused: bool) -> None:
         """Have the core take no new work, or some again; from any thread."""

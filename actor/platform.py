@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ CPUCLOCK_SCHED: Final = 2
 # The limit, what is used, and what stands before the names in memory.stat.
 CGROUP_1: Final = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
 CGROUP_2: Final = ("memory.max", "memory.current", "")
+# A tool that says nothing for so long says nothing of use.
+GPU_TOOL_TIMEOUT_S: Final = 10.0
 CGROUP_UNLIMITED: Final = 2**60
 MEM_TOTAL: Final = re.compile(rb"MemTotal:\s*(\d+)")
 MEM_AVAILABLE: Final = re.compile(rb"MemAvailable:\s*(\d+)")
@@ -311,11 +314,28 @@ def name_system() -> str:
     return {"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)
 
 
-def list_gpus(root: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
-    """Return the model of each GPU that the driver tells of; its tools would take seconds."""
+def list_gpus(root: Path = Path("/proc/driver/nvidia/gpus"), tool: str = "nvidia-smi") -> list[str]:
+    """Return the model of each NVIDIA GPU that can be told of; empty where none can be.
+
+    The driver's own files are asked first: the tool takes seconds, and is all there is on WSL.
+    """
     found = []
     for path in sorted(root.glob("*/information")):
         with contextlib.suppress(OSError):
             match = re.search(r"^Model:\s*(.+?)\s*$", path.read_text(), re.MULTILINE)
             found.append(match[1] if match else "unknown")
-    return found
+    command = None if found else shutil.which(tool)
+    if command is None:
+        return found
+    try:
+        told = subprocess.run(
+            [command, "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=GPU_TOOL_TIMEOUT_S,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in told.stdout.splitlines() if line.strip()]

@@ -15,6 +15,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     host: int = 0
     pid: int = 0
     python: str = ""
+    release: str = ""
     labels: Labels = {}
     slots: dict[str, int] = field(default_factory=lambda: {SLOT: 1})
     # Names of the units of some slot types, as many as there are slots of it.
@@ -50,6 +51,8 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     name: str
     broker: str = ENDPOINT_DEFAULT
     labels: Labels = {}
+    # What some actors offer beside, by their index.
+    labels_of: dict[int, Labels] = {}
     slots: int = 1
     # Slot types other than the plain one, and the names of their units where they have some.
     typed: dict[str, int] = {}

@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker import occupancy, reasons, recall
 from broker.peers import Actor, Client
+from broker.shapes import SLOT
 from broker.task import State, Task
+from wire.release import release
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -47,6 +49,7 @@ def status(broker: "Broker", now: float) -> dict[str, Any]:
         for task in client.tasks.values():
             states[task.state] += 1
     return {
+        "release": release(),
         "epoch": broker.epoch,
         "uptime_s": now - broker.started_at,
         "recovering": broker.window_ends_at is not None,
@@ -71,6 +74,7 @@ def describe_actor(actor: Actor, now: float) -> dict[str, Any]:
         "host": actor.name.rpartition("/")[0],
         "pid": actor.pid,
         "python": actor.python,
+        "release": actor.release,
         "labels": actor.labels,
         "labels_version": actor.labels_version,
         "slots": actor.slots,
@@ -78,6 +82,7 @@ def describe_actor(actor: Actor, now: float) -> dict[str, Any]:
         "ahead": stated.ahead,
         "available": actor.credit.available,
         "typed": stated.typed,
+        "held": slots_held(actor),
         "holding": [
             {"task": task.name, "state": run_state(task), "attempt": task.tries + 1}
             for task in actor.assigned.values()
@@ -87,6 +92,20 @@ def describe_actor(actor: Actor, now: float) -> dict[str, Any]:
         "environments": actor.environments,
         "silent_s": now - actor.heard_at,
     }
+
+
+def slots_held(actor: Actor) -> dict[str, int]:
+    """Return how many slots of each type the tasks of *actor* hold that have not given them back.
+
+    More than there are, where tasks wait in the mailbox.
+    """
+    held = dict.fromkeys(actor.slots, 0)
+    for task in actor.assigned.values():
+        if not task.is_released:
+            slots = (task.template.call.slots if task.template else {}) or {SLOT: 1}
+            for kind, amount in slots.items():
+                held[kind] = held.get(kind, 0) + amount
+    return held
 
 
 def actor_state(actor: Actor) -> str:

@@ -161,6 +161,7 @@ class Actor:
         "pid",
         "prefetch",
         "python",
+        "release",
         "resident",
         "role",
         "session",
@@ -203,6 +204,7 @@ class Actor:
         self.host = hello.host
         self.pid = hello.pid
         self.python = hello.python
+        self.release = hello.release
         self.slots = hello.slots
         self.prefetch = hello.prefetch
         self.close(hello.closed, now)

@@ -7,7 +7,7 @@ from broker import lifecycle, liveness, occupancy, orders, recovery, spans
 from broker.peers import Actor, Client, Host, Session
 from broker.task import State, Template
 from wire.errors import Code, RemoteProtocolError
-from wire.labels import validate_desire
+from wire.labels import Labels, validate_desire, validate_labels
 from wire.limits import check_amounts
 from wire.messages import ActorHello, ClientHello, Error, Frame, HostHello, Welcome
 from wire.parts import Call, Role, Span
@@ -92,10 +92,19 @@ def check_hello(
         )
     if isinstance(hello, ActorHello):
         check_held_limits(hello)
+        check_offered(hello.labels)
     if not 0 < len(hello.name) <= NAME_LENGTH_MAX:
         raise RemoteProtocolError(
             Code.BAD_FRAME, f"a name of {len(hello.name)} characters", fatal=True
         )
+
+
+def check_offered(labels: Labels) -> None:
+    """Raise for labels that nobody can offer."""
+    try:
+        validate_labels(labels)
+    except ValueError as error:
+        raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
 
 
 def check_held_limits(hello: ActorHello) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from broker.peers import Actor, Host, Session
+from broker.sessions import check_offered
+from wire.labels import Labels
 from wire.messages import ActorBeat, Credit, HostBeat, LabelsChanged
 from wire.parts import Token
 
@@ -36,7 +38,7 @@ def actor_beat(
     assert isinstance(actor, Actor)
     actor.environments = command.environments
     actor.close(command.closed, now)
-    if actor.offer(command.labels_version, command.labels, now):
+    if offers(actor, command.labels_version, command.labels, now):
         broker.backlog.matching.update(actor)
     credit(broker, session, command.credit, own, now)
     session.beat_holding = command.holding
@@ -64,11 +66,19 @@ def labels(
     """Take over what an actor offers now."""
     actor = session.peer
     assert isinstance(actor, Actor)
-    if actor.offer(command.version, command.labels, now):
+    if offers(actor, command.version, command.labels, now):
         matching = broker.backlog.matching
         matching.update(actor)
         if actor.credit.available or actor.credit.has_typed:
             matching.improve(actor)
+
+
+def offers(actor: Actor, version: int, labels: Labels, now: float) -> bool:
+    """Take over what *actor* offers, and tell whether that changes anything. Raises."""
+    if version <= actor.labels_version:
+        return False
+    check_offered(labels)
+    return actor.offer(version, labels, now)
 
 
 def host_beat(

@@ -9,15 +9,16 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import Final, NoReturn
 
 from sdk.client import Client
 from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
 from sdk.errors import WarmslotError
+from sdk.fleet import add_actors_options, add_top_options, show_actors, show_top
 from sdk.limits import add_limit_actions, show_limits
-from sdk.table import cell, free_of, holdings, pairs, print_json, print_rows
+from sdk.table import cell, print_json, print_rows
+from wire.release import release
 
 STATUS_FAILED: Final = 1
 STATUS_BAD_OPTION: Final = 2
@@ -88,6 +89,10 @@ def parser() -> Parser:
             )
         if name in ("explain", "cancel"):
             command.add_argument("task", metavar="TASK", help="a task's id, as `tasks` shows it")
+        if name == "actors":
+            add_actors_options(command)
+        if name == "top":
+            add_top_options(command)
         if name == "limits":
             add_limit_actions(command, add_common)
         if name == "cancel":
@@ -132,28 +137,6 @@ def show_status(client: Client, options: argparse.Namespace) -> int:
     width = max(map(len, answer), default=0)
     for key, value in answer.items():
         print(f"{key:{width}}  {cell(value)}")
-    return 0
-
-
-def show_actors(client: Client, options: argparse.Namespace) -> int:
-    """Print one actor a line."""
-    answer = client.query("actors", timeout=options.timeout)
-    if not print_json(answer, options):
-        print_rows(
-            ["ACTOR", "STATE", "FREE", "SLOTS", "HOLDS", "ENVIRONMENTS", "LABELS"],
-            [
-                [
-                    actor.get("name", ""),
-                    actor.get("state", ""),
-                    " ".join(filter(None, [free_of(actor), pairs(actor.get("typed", {}))])),
-                    pairs(actor.get("slots", {})),
-                    holdings(actor.get("holding", [])),
-                    pairs(actor.get("environments", {})) or "-",
-                    pairs(actor.get("labels", {})) or "-",
-                ]
-                for actor in answer["actors"]
-            ],
-        )
     return 0
 
 
@@ -226,6 +209,7 @@ def show_cancel(_: Client, options: argparse.Namespace) -> int:
 COMMANDS: Final[dict[str, tuple[Callable[[Client, argparse.Namespace], int], str]]] = {
     "status": (show_status, "the broker in numbers"),
     "actors": (show_actors, "the actors, what they offer and what they hold"),
+    "top": (show_top, "the same again and again, with the rate of assignments"),
     "tasks": (show_tasks, "the tasks that the broker holds"),
     "clients": (show_clients, "the clients that the broker knows"),
     "limits": (show_limits, "what tasks share, who holds it; and set, delete, release"),
@@ -235,14 +219,6 @@ COMMANDS: Final[dict[str, tuple[Callable[[Client, argparse.Namespace], int], str
     "drain": (show_order, "let actors finish what they run, and leave"),
     "cancel": (show_cancel, "give up a task (not supported yet)"),
 }
-
-
-def release() -> str:
-    """Return the installed version."""
-    try:
-        return version("warmslot")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

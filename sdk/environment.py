@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from sdk.code import Captured, capture, version_of
 from sdk.options import read_desires, read_limits
-from wire.labels import Desire, Labels, validate_key, validate_value
+from wire.labels import Desire, Labels, validate_labels
 from wire.parts import Environment as EnvironmentMessage
 from wire.payload import dump_code
 
@@ -169,13 +169,7 @@ def has_async_method(cls: type) -> bool:
 
 def read_labels(cls: type) -> Labels:
     """Read the labels that an actor offers while it has a copy; raise ValueError for a bad one."""
-    labels: Labels = {}
-    for key, value in dict(type.__getattribute__(cls, "labels")).items():
-        validate_key(key)
-        for one in value if isinstance(value, list) else [value]:
-            validate_value(key, one)
-        labels[key] = list(value) if isinstance(value, list) else value
-    return labels
+    return validate_labels(dict(type.__getattribute__(cls, "labels")))
 
 
 class Specification:

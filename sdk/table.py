@@ -20,10 +20,17 @@ def print_json(answer: dict[str, Any], options: argparse.Namespace) -> bool:
 
 def print_rows(titles: list[str], rows: list[list[str]]) -> None:
     """Print a table with columns as wide as they must be."""
+    for line in rows_of(titles, rows):
+        say(line)
+
+
+def rows_of(titles: list[str], rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table with columns as wide as they must be."""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    for row in [titles, *rows]:
-        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
-        say(line.rstrip())
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in [titles, *rows]
+    ]
 
 
 def free_of(actor: dict[str, Any]) -> str:

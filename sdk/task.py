@@ -54,12 +54,18 @@ class ActorContext(ABC):
     def upsert_labels(self, labels: Mapping[str, LabelValues]) -> None:
         """Set these labels for the life of the actor; an upserted one overrides the command line's.
 
-        Raises ValueError for a key or a value that cannot be a label.
+        A list is several values under one key. When this returns, no task starts here any more that
+        the labels do not satisfy; those that wait here are handed back, and go elsewhere. Raises
+        ValueError for a key or a value that cannot be a label.
         """
 
     @abstractmethod
     def delete_labels(self, *keys: str) -> None:
-        """Take back labels that were upserted; unknown keys are ignored."""
+        """Take back labels that were upserted, as soon as `upsert_labels` sets them.
+
+        What the command line or a warm environment offers under the key is offered again; a key
+        that was not upserted is left as it is.
+        """
 
     @abstractmethod
     def pause(self) -> None:

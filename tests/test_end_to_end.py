@@ -409,6 +409,40 @@ def test_labels_that_change_at_run_time_move_what_waits(client):
     assert gone.cancel()
 
 
+def change_and_read(labels):
+    actor = current_task().actor
+    actor.upsert_labels(labels)
+    first = actor.labels
+    actor.delete_labels(*labels)
+    return first, actor.labels
+
+
+async def change_and_read_async(labels):
+    return change_and_read(labels)
+
+
+@pytest.mark.parametrize("function", [change_and_read, change_and_read_async])
+def test_a_change_of_labels_holds_when_the_call_returns(client, function):
+    future = client.submit(function, {"loaded": ["v1", 2, 0.5, True]}, desired_labels=ON_LARGE)
+    first, second = future.result(PATIENCE_S)
+
+    assert first["loaded"] == ["v1", 2, 0.5, True]
+    assert "loaded" not in second
+    assert second["memory"] == 512
+
+
+def test_two_actors_of_one_host_have_labels_of_their_own():
+    labels = {"gpu": "{index}", "1:big": True, "limit": float("inf")}
+    with LocalCluster(actors=[{"replicas": 2, "labels": labels}]) as cluster:
+        client = cluster.client()
+        wish = {"gpu": "1", "big": True, "limit": Desired(1e9, Comparator.GREATER_THAN)}
+
+        assert client.submit(where, desired_labels=wish).result(PATIENCE_S) == "local0/1"
+        assert client.submit(where, desired_labels={"gpu": "0"}).result(PATIENCE_S) == "local0/0"
+        offered = {actor["name"]: actor["labels"] for actor in client.actors()}
+        assert "big" not in offered["local0/0"]
+
+
 def test_a_task_that_wants_no_long_wait_ends_with_the_reason(client):
     wish = {"zone": "moon"}
     future = client.submit(double, 1, desired_labels=wish, schedule_timeout=0.5)

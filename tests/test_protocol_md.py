@@ -311,6 +311,117 @@ def test_an_order_of_what_is_no_number_is_refused(comparator, desired):
         labels.validate_desire(wanted(comparator, desired))
 
 
+NAN, INF = float("nan"), float("inf")
+FINE = Desire("k", Comparator.EQUAL, 1)
+
+
+def refuses(desire):
+    with pytest.raises(ValueError, match="label 'k'"):
+        labels.validate_desire(desire)
+
+
+def refuses_to_offer(value):
+    with pytest.raises(ValueError, match="label 'k'"):
+        labels.validate_labels({"k": value})
+
+
+def weighs(weight, offered):
+    wish = Desire("k", Comparator.EQUAL, 1, False, weight)
+    labels.validate_desire(wish)
+    assert labels.satisfies_all({"k": offered}, [wish]), "a wish never forbids"
+    return labels.affinity({"k": offered}, [wish])
+
+
+def check_nan():
+    for value in (NAN, [1.0, NAN]):
+        refuses_to_offer(value)
+    for comparator in ("eq", "ne", "gt", "ge", "lt", "le", "in", "not_in"):
+        refuses(wanted(comparator, NAN))
+
+
+def check_infinity():
+    assert labels.validate_labels({"k": INF}) == {"k": INF}
+    assert satisfies({"k": INF}, wanted("gt", 1e300))
+    assert satisfies({"k": 5}, wanted("lt", INF))
+    assert satisfies({"k": -INF}, wanted("eq", -INF))
+
+
+def check_no_labels():
+    for comparator, missing, *_ in ROWS:
+        assert satisfies({}, wanted(comparator, 1)) is CELLS[missing](comparator, None, 1)
+
+
+def check_a_key_twice():
+    both = [FINE, Desire("k", Comparator.EQUAL, 2)]
+    assert not labels.satisfies_all({"k": 1}, both)
+    assert labels.satisfies_all({"k": [1, 2]}, both)
+    wishes = [Desire("k", Comparator.EQUAL, 1, False, weight) for weight in (3.0, 4.0)]
+    assert labels.affinity({"k": 1}, wishes) == 7.0
+
+
+def check_a_required_weight():
+    for weight in (-5.0, 0.0, 5.0):
+        required = Desire("k", Comparator.EQUAL, 1, True, weight)
+        assert labels.affinity({"k": 1}, [required]) == 0
+        assert labels.satisfies_all({"k": 1}, [required])
+        assert not labels.satisfies_all({"k": 2}, [required])
+
+
+def check_presence():
+    for comparator in ("exists", "not_exists"):
+        refuses(Desire("k", Comparator(comparator), 1))
+
+
+def check_no_desires():
+    assert labels.satisfies_all({}, [])
+    assert labels.satisfies_all({"k": 1}, [])
+    assert labels.affinity({"k": 1}, []) == 0
+
+
+def check_a_weight_that_is_none():
+    for weight in (NAN, INF, -INF):
+        refuses(Desire("k", Comparator.EQUAL, 1, False, weight))
+
+
+def check_empty_lists():
+    for comparator in ("in", "not_in"):
+        refuses(Desire("k", Comparator(comparator), []))
+
+
+def check_no_weight():
+    assert weighs(0.0, 1) == weighs(0.0, 2) == 0
+
+
+def check_less_than_no_weight():
+    assert weighs(-3.0, 1) == -3.0
+    assert weighs(-3.0, 2) == 0
+
+
+RULES = {
+    "no desires": check_no_desires,
+    "no labels": check_no_labels,
+    "NaN, offered or desired": check_nan,
+    "infinity": check_infinity,
+    "an offered key without a value, `[]`": lambda: refuses_to_offer([]),
+    "an empty list for in or not_in": check_empty_lists,
+    "a value for exists or not_exists": check_presence,
+    "weight of a required desire": check_a_required_weight,
+    "weight of 0": check_no_weight,
+    "weight below 0": check_less_than_no_weight,
+    "weight that is infinite or NaN": check_a_weight_that_is_none,
+    "the same key in two desires": check_a_key_twice,
+}
+
+
+@pytest.mark.parametrize("rule", [row[0] for row in sections()["11"].tables[1][1:]])
+def test_what_is_not_in_the_table_is_as_it_is_written(rule):
+    RULES[rule]()
+
+
+def test_each_rule_that_is_checked_is_written():
+    assert [row[0] for row in sections()["11"].tables[1][1:]] == list(RULES)
+
+
 LABEL_EXAMPLE = re.compile(r"offered (\{.*?\})\s+(\[.*?\])\s+(not satisfied|satisfied)")
 
 

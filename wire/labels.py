@@ -7,7 +7,7 @@ must then hold for all of them, any other for one.
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -164,6 +164,23 @@ def validate_value(key: str, value: object) -> None:
         raise ValueError(f"label {key!r}: NaN equals nothing and cannot be a label")
     if type(value) is int and not -(2**63) <= value < 2**63:
         raise ValueError(f"label {key!r}: {value!r} does not fit in 64 bits")
+
+
+def validate_labels(labels: Mapping[str, object]) -> Labels:
+    """Return a copy of what somebody offers; raise ValueError for what cannot be offered.
+
+    A list has at least one value: who offers nothing under a key does not offer the key.
+    """
+    checked: Labels = {}
+    for key, value in labels.items():
+        validate_key(key)
+        values = list(value) if isinstance(value, list | tuple) else [value]
+        if not values:
+            raise ValueError(f"label {key!r} has no value: leave it out, or delete it")
+        for one in values:
+            validate_value(key, one)
+        checked[key] = values if isinstance(value, list | tuple) else value  # type: ignore[assignment]
+    return checked
 
 
 def parse_label(text: str) -> tuple[str, LabelValue]:

@@ -89,6 +89,7 @@ class ActorHello(Struct, frozen=True, array_like=True, tag="actor-hello"):
     holding: list[Holding] = []
     kept: list[Kept] = []
     closed: str = ""
+    release: str = ""
 
 
 class Credit(Struct, frozen=True, array_like=True, tag="credit", gc=False):

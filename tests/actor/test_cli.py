@@ -22,6 +22,9 @@ BAD = [
     (["--label", "a b=1"], "a b"),
     (["--label", "x=nan"], "NaN"),
     (["--label", "host=me"], "label 'host' is built in"),
+    (["--label", "0:name=me"], "label 'name' is built in"),
+    (["--label", "1:gpu=a"], "'1:gpu=a' is for actor 1, but with --replicas 1"),
+    (["--replicas", "2", "--label", "1:gpu"], "label 'gpu' has no '='"),
     (["--label", "name=me"], "label 'name' is built in"),
     (["--broker", "localhost:5555"], "tcp://"),
     (["--broker", "tcp://"], "tcp://"),
@@ -138,6 +141,20 @@ def test_what_can_be_switched_off_has_a_default(started, arguments, prefetch, me
 
     (settings,) = started
     assert (settings.prefetch, settings.memory_high) == (prefetch, memory_high)
+
+
+def test_each_actor_of_a_host_can_have_labels_of_its_own(started, monkeypatch):
+    monkeypatch.setenv("WARMSLOT_LABEL", "zone=eu 1:zone=us")
+
+    options = ["gpu={index}", "disk=str:nvme{index}", "model=a", "2:model=b", "2:model=c"]
+    cli.main(["--replicas", "3", *(word for text in options for word in ("--label", text))])
+
+    (settings,) = started
+    assert [settings.labels_of[index] for index in range(3)] == [
+        {"zone": "eu", "gpu": 0, "disk": "nvme0", "model": "a"},
+        {"zone": "us", "gpu": 1, "disk": "nvme1", "model": "a"},
+        {"zone": "eu", "gpu": 2, "disk": "nvme2", "model": ["b", "c"]},
+    ]
 
 
 def test_a_label_that_is_said_twice_has_both_values(started, monkeypatch):

@@ -1,5 +1,6 @@
 import pytest
 
+from actor import platform
 from actor.builtin import builtin_labels
 from actor.labels import environment_key, merge_labels
 from wire.labels import validate_key, validate_value
@@ -33,11 +34,28 @@ def test_an_environment_has_a_label_that_is_valid(name, key):
     validate_key(key)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "offered"),
+    [
+        ([], {}),
+        (["A100"], {"gpu_count": 1, "gpu_name": "A100"}),
+        (["T4", "A100", "T4"], {"gpu_count": 3, "gpu_name": ["A100", "T4"]}),
+    ],
+)
+def test_gpus_are_offered_where_there_are_some(gpus, offered, monkeypatch):
+    monkeypatch.setattr(platform, "list_gpus", lambda: gpus)
+
+    labels = builtin_labels("gpu1")
+
+    assert {key: value for key, value in labels.items() if key.startswith("gpu_")} == offered
+
+
 def test_built_in_labels_are_valid():
     labels = builtin_labels("gpu1")
 
     assert labels["host"] == "gpu1"
-    assert {"os", "python", "cpus", "gpu_count"} <= labels.keys()
+    assert {"os", "python", "cpus"} <= labels.keys()
+    assert "gpu_count" not in labels or labels["gpu_count"] > 0
     for key, value in labels.items():
         validate_key(key)
         for one in value if isinstance(value, list) else [value]:

@@ -155,7 +155,23 @@ def test_gpus_are_read_from_the_driver(tmp_path):
         (folder / "information").write_text(text)
 
     assert platform.list_gpus(tmp_path) == ["NVIDIA A100", "unknown"]
-    assert platform.list_gpus(tmp_path / "none") == []
+    assert platform.list_gpus(tmp_path / "none", "no such tool") == []
+
+
+@pytest.mark.parametrize(
+    ("script", "gpus"),
+    [
+        ("printf 'NVIDIA A100\\n\\nTesla T4\\n'", ["NVIDIA A100", "Tesla T4"]),
+        ("exit 9", []),
+        ("printf 'half a\\n'; exit 1", []),
+    ],
+)
+def test_where_the_driver_has_no_files_its_tool_is_asked(tmp_path, script, gpus):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+
+    assert platform.list_gpus(tmp_path / "none", str(tool)) == gpus
 
 
 def test_this_machine_has_processors_and_memory():

@@ -1,5 +1,6 @@
 """Orders of an operator reach the actors that they name, once and in any session."""
 
+import msgspec
 import pytest
 
 from tests.broker.conversation import Conversation, actor_hello
@@ -107,8 +108,7 @@ def test_what_an_actor_says_of_itself_is_shown(talk):
 
 
 def test_a_restarted_broker_knows_who_is_paused_from_its_hello(talk):
-    hello = actor_hello(11)
-    hello = type(hello)(*(getattr(hello, name) for name in hello.__struct_fields__[:-1]), "paused")
+    hello = msgspec.structs.replace(actor_hello(11), closed="paused")
     actor = talk.actor(11)
 
     actor.greets(hello)

@@ -5,10 +5,21 @@ import json
 import pytest
 
 from sdk import __main__ as program
+from sdk.fleet import actor_lines, show_screen
+from sdk.table import holdings
 from tests.sdk.fakes import ScriptedBroker
 
 ANSWERS = {
-    "status": {"epoch": 5, "uptime_s": 1.1766028880001613},
+    "status": {
+        "epoch": 5,
+        "uptime_s": 1.1766028880001613,
+        "actors": 2,
+        "actors_closed": 1,
+        "clients": 3,
+        "queued": 1500,
+        "assigned": 4,
+        "assignments": 10,
+    },
     "actors": {
         "actors": [
             {
@@ -17,8 +28,12 @@ ANSWERS = {
                 "free": 1,
                 "slots": {"slot": 2},
                 "holding": [{"task": "a-1"}],
-                "environments": {},
-                "labels": {"memory": 512, "model": ["a", "b"]},
+                "held": {"slot": 1},
+                "silent_s": 0.42,
+                "environments": {"app.models.Vision::1a2b": "warm"},
+                "labels": {"name": "h/0", "cpus": 8, "memory": 512, "model": ["a", "b"]},
+                "python": "3.11",
+                "release": "1.2.3",
             },
             {"name": "h/1", "state": "paused", "free": 0, "ahead": 16, "slots": {"slot": 2}},
         ]
@@ -27,6 +42,13 @@ ANSWERS = {
     "clients": {"clients": [{"name": "app.py", "gone_s": None}]},
     "explain": {"state": "queued", "reason": "every actor is busy", "actors": {"h/0": "busy"}},
 }
+
+ACTORS = """\
+ACTOR  STATE   BEAT   FREE  HELD    SLOTS   TASKS  ENVIRONMENTS      LABELS                RELEASE
+h/0    open    0.4 s  1     slot=1  slot=2  1      Vision@1a2b=warm  memory=512 model=a,b  1.2.3 on 3.11
+h/1    paused  -      0+16  -       slot=2  0      -                 -                     - on -
+""".splitlines()  # noqa: E501
+SUMMARY = "2 actors (1 closed), 3 clients; 1,500 queued, 4 with actors"
 
 
 @pytest.fixture
@@ -40,14 +62,23 @@ def endpoint():
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        (["status"], ["epoch     5", "uptime_s  1.2"]),
         (
-            ["actors"],
+            ["status"],
             [
-                "ACTOR  STATE   FREE  SLOTS   HOLDS  ENVIRONMENTS  LABELS",
-                "h/0    open    1     slot=2  1      -             memory=512 model=a,b",
-                "h/1    paused  0+16  slot=2  0      -             -",
+                "epoch          5",
+                "uptime_s       1.2",
+                "actors         2",
+                "actors_closed  1",
+                "clients        3",
+                "queued         1500",
+                "assigned       4",
+                "assignments    10",
             ],
+        ),
+        (["actors"], ACTORS),
+        (
+            ["top", "--count", "2", "--interval", "0.01"],
+            [f"{SUMMARY}", "", *ACTORS, "", f"{SUMMARY}, 0 assignments/s", "", *ACTORS],
         ),
         (["tasks"], ["TASK  WAITS_S", "a-1   1.2"]),
         (["clients"], ["NAME    GONE_S", "app.py  -"]),
@@ -74,6 +105,26 @@ def test_an_order_that_an_actor_does_not_obey_in_time_is_status_1(capsys):
     assert status == 1
     assert said.out.splitlines()[1:] == ["h/0    open", "h/1    away, is told when it is back"]
     assert "h/0 did not answer within 0.3 s" in said.err
+
+
+def test_all_labels_are_shown_on_request_and_h_10_stands_behind_h_2():
+    actors = [{"name": f"h/{n}", "labels": {"name": f"h/{n}", "cpus": 8}} for n in (10, 2)]
+
+    lines = actor_lines(actors, is_whole=True)
+
+    assert [line.split()[0] for line in lines[1:]] == ["h/2", "h/10"]
+    assert "name=h/2 cpus=8" in lines[1]
+
+
+def test_what_a_terminal_has_no_room_for_is_cut(capsys, monkeypatch):
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: (10, 5))
+
+    show_screen([f"line {n} is long" for n in range(9)], is_terminal=True)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("line 0 is ")
+    assert lines[-1] == "... 6 more"
+    assert len(lines) == 4
 
 
 @pytest.mark.process
@@ -149,4 +200,4 @@ def test_the_other_programs_are_started_in_its_place(monkeypatch):
     ],
 )
 def test_a_released_task_is_shown_as_released(holding, text):
-    assert program.holdings(holding) == text
+    assert holdings(holding) == text

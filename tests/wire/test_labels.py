@@ -17,6 +17,7 @@ from wire.labels import (
     satisfies_all,
     validate_desire,
     validate_key,
+    validate_labels,
     validate_value,
 )
 
@@ -145,6 +146,32 @@ def test_a_bad_value_is_refused(value):
 @pytest.mark.parametrize("value", ["", "x" * VALUE_LENGTH_MAX, 2**63 - 1, -(2**63), math.inf, True])
 def test_a_good_value_passes(value):
     validate_value("k", value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"k": []}, "has no value"),
+        ({"k": [1, math.nan]}, "NaN"),
+        ({"k": {"a": 1}}, "is not a str"),
+        ({"k": None}, "is not a str"),
+        ({"a b": 1}, "label key"),
+        ({"k": [[1]]}, "is not a str"),
+    ],
+)
+def test_what_nobody_can_offer_is_refused(labels, said):
+    with pytest.raises(ValueError, match=said):
+        validate_labels(labels)
+
+
+def test_what_can_be_offered_is_copied():
+    labels = {"a": 1, "b": ["x", 2.5], "c": (True, "y"), "d": math.inf}
+
+    checked = validate_labels(labels)
+    labels["b"].append("z")
+
+    assert checked == {"a": 1, "b": ["x", 2.5], "c": [True, "y"], "d": math.inf}
+    assert validate_labels({}) == {}
 
 
 REFUSED = [
