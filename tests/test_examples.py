@@ -58,6 +58,27 @@ def test_hello_prints_its_translation():
     assert (done.returncode, done.stdout, done.stderr) == (0, "bonjour monde, with 512 MB\n", "")
 
 
+def test_the_warm_actor_is_preferred_and_the_small_one_never_taken():
+    done = run("worker_affinity.py", "--tasks", 10)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    alone, together = done.stdout.splitlines()
+    assert alone == "one at a time: warm 10, cold 0, small 0"
+    warm, cold, small = map(int, re.findall(r"\d+", together))
+    assert (warm + cold, small) == (10, 0)
+    assert cold > 0, "nobody waits for the warm one while another is free"
+
+
+def test_models_are_swapped_and_nobody_finds_another_one():
+    done = run("evict_and_load.py", "--requests", 100)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    requested, required, stale = done.stdout.splitlines()
+    assert re.match(r"100 requests loaded a model \d+ times: small \d+, medium \d+", requested)
+    assert required.startswith("100 tasks required one")
+    assert stale == "0 tasks started where another model was"
+
+
 @needs_model
 def test_every_file_is_identified_and_reported(folder, tmp_path):
     report = tmp_path / "report.jsonl"
