@@ -22,9 +22,18 @@ import zmq
 from broker.core import Broker
 from broker.defining import define
 from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoint
-from broker.journal import Durability, Journal, JournalError, NullJournal, SqliteJournal
+from broker.journal import (
+    Durability,
+    Journal,
+    JournalError,
+    NullJournal,
+    SqliteJournal,
+    wall_clock_ms,
+)
 from broker.log import LOG_FORMATS, NoteLog, open_log
 from broker.loop import Loop, settle_garbage
+from broker.records import StoredTasks
+from broker.restoring import restore
 from broker.settings import Settings
 from wire.limits import Definition, read_definition
 
@@ -43,6 +52,7 @@ TIMES: Final = (
     ("--gil-grace", "gil_grace_s", "the same while its host sees it working"),
     ("--adopt-window", "adopt_window_s", "how long a started broker takes over what runs"),
     ("--client-timeout", "client_timeout_s", "how long the tasks of a lost client are kept"),
+    ("--outcome-ttl", "outcome_ttl_s", "how long the outcome of a durable task is kept"),
 )
 
 EPILOG = """\
@@ -98,6 +108,8 @@ def run(options: argparse.Namespace) -> int:
         core = Broker(options.settings, epoch=epoch, now=time.monotonic())
         core.had_earlier = bool(stored.had_earlier)
         set_limits(core, stored.limits, options.limit)
+        if not options.no_journal:
+            take_over(core, stored.tasks)
         log.info(
             "broker_ready",
             endpoints=loop.endpoints,
@@ -125,6 +137,14 @@ def set_limits(core: Broker, stored: Mapping[str, str], given: Sequence[Definiti
         define(core, msgspec.json.decode(text, type=Definition), is_stored=True)
     for definition in given:
         define(core, definition)
+
+
+def take_over(core: Broker, stored: StoredTasks) -> None:
+    """Let *core* keep durable tasks, beginning with those that an earlier broker kept."""
+    now = time.monotonic()
+    core.records.has_journal = True
+    core.records.clock_ms = wall_clock_ms() - now * 1000.0
+    restore(core, stored, now)
 
 
 def bind_all(loop: Loop, endpoints: Sequence[str]) -> None:
@@ -269,13 +289,20 @@ def add_windows(add: Any) -> None:
         metavar="N",
         help=f"octets of calls that one client may have here; default {defaults.window_bytes}",
     )
+    add(
+        "--journal-bytes-max",
+        type=read_size,
+        metavar="N",
+        help="octets of durable tasks and outcomes, in memory and in the journal; default"
+        f" {defaults.journal_bytes_max}",
+    )
 
 
 def make_settings(options: argparse.Namespace) -> Settings:
     """Return the settings; what is not given follows the heartbeat. Raises Usage."""
     defaults = Settings()
     names = [field for _, field, _ in TIMES]
-    names += ["payload_bytes_max", "window_tasks", "window_bytes"]
+    names += ["payload_bytes_max", "window_tasks", "window_bytes", "journal_bytes_max"]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if "heartbeat_s" in given:
         factor = given["heartbeat_s"] / defaults.heartbeat_s

@@ -17,6 +17,7 @@ from typing import Any, Final
 from broker import (
     defining,
     departures,
+    durable,
     explain,
     lifecycle,
     liveness,
@@ -35,6 +36,7 @@ from broker.backlog import Backlog
 from broker.deadlines import Deadlines
 from broker.outbox import Outbox, Send
 from broker.peers import Actor, Client, Host, Session, is_owned
+from broker.records import Record, Records
 from broker.settings import Settings
 from broker.task import ASSIGNED, ENDED, Ending, FunctionBlob, Task
 from wire import codec
@@ -46,6 +48,7 @@ from wire.messages import (
     PROTOCOL,
     ActorBeat,
     Answer,
+    Attach,
     Beat,
     Bye,
     Cancel,
@@ -112,14 +115,14 @@ class Broker:
         self.strikes: OrderedDict[bytes, int] = OrderedDict()
         # Effects that wait for the commit with their number, and what the journal shall write.
         self.operations: list[tuple[Any, ...]] = []
-        self.sequence = 0
-        self.committed_sequence = 0
-        self.fence_sequence = 0
+        self.sequence = self.committed_sequence = self.fence_sequence = 0
+        self.records = Records(now)
         self.outbox = Outbox()
         self.say = self.outbox.say
         self._notes: list[Note] = []
         self._handlers: dict[type, Callable[[Session, Any, Sequence[Any], float], None]] = {
             Submit: partial(submission.submit, self),
+            Attach: partial(submission.attach, self),
             Outcome: self._outcome,
             Credit: partial(statements.credit, self),
             Beat: self._nothing,
@@ -209,8 +212,14 @@ class Broker:
     def committed(self, sequence: int, now: float) -> None:
         """Let go what waited for the journal to write everything up to *sequence*."""
         self.committed_sequence = max(self.committed_sequence, sequence)
+        if self.records.waiting:
+            durable.committed(self)
         if self.limits.answers:
             defining.answer(self)
+
+    def journal_stuck(self, reason: str) -> None:
+        """Take no durable tasks while nothing can be written; an empty *reason* ends that."""
+        self.records.refusal = reason
 
     def take_operations(self) -> tuple[int, list[tuple[Any, ...]]]:
         """Return what the journal shall write now, and the number that its commit will have."""
@@ -363,7 +372,9 @@ class Broker:
         assert isinstance(client, Client)
         for number in command.tasks:
             task = client.tasks.get(number)
-            if task is not None:
+            if task is not None and isinstance(task.record, Record):
+                durable.cancel(self, task, "it was canceled", force=command.force)
+            elif task is not None:
                 lifecycle.drop(self, task, force=command.force, reason="canceled")
 
     def _query(self, session: Session, command: Query, own: Sequence[Any], now: float) -> None:
@@ -372,6 +383,9 @@ class Broker:
             body = orders.order(self, command.what, command.argument)
         elif command.what in defining.ORDERS:
             defining.order(self, session, command, now)
+            return
+        elif command.what in durable.ORDERS:
+            durable.order(self, session, command)
             return
         else:
             body = explain.answer(self, session.peer, command.what, command.argument, now)

@@ -32,6 +32,11 @@ def order(broker: "Broker", session: Session, command: Query, now: float) -> Non
         broker.say(session, Answer(command.request, codec.encode({"error": str(error)})))
         return
     answer = Answer(command.request, codec.encode({"done": command.what}))
+    say_when_written(broker, session, answer)
+
+
+def say_when_written(broker: "Broker", session: Session, answer: Answer) -> None:
+    """Say *answer* once all that was decided so far is on disk."""
     if broker.sequence > broker.committed_sequence:
         broker.limits.answers.append((broker.sequence, session, answer))
     else:

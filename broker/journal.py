@@ -27,12 +27,24 @@ import msgspec
 import zmq
 from msgspec import Struct
 
+from broker.records import Parts, Row, StoredTasks
+
+sqlite3.register_adapter(Parts, Parts.packed)
+
 ANNOUNCE_ENDPOINT: Final = "inproc://inside-broker"
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+# Older files that only lack tables of this one.
+SCHEMAS_READ: Final = (1, 2)
 SCHEMA_STATEMENTS: Final = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, definition TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS codes (hash BLOB PRIMARY KEY, code BLOB)",
+    "CREATE TABLE IF NOT EXISTS calls (hash BLOB PRIMARY KEY, call BLOB)",
+    # Rows stand in the order in which they were submitted. The large ones come last.
+    """CREATE TABLE IF NOT EXISTS tasks (client INTEGER, number INTEGER, call BLOB, progress BLOB,
+    is_armed INTEGER, key TEXT, digest BLOB, key_until_ms INTEGER, ended_ms INTEGER,
+    outcome BLOB, body BLOB, frames BLOB, PRIMARY KEY (client, number))""",
 )
 
 # What the core may write: the name of an operation and the statement for its fields. Each can be
@@ -41,6 +53,18 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "epoch": "UPDATE meta SET value = max(value, ?) WHERE key = 'epoch'",
     "limit-set": "INSERT OR REPLACE INTO limits VALUES (?, ?)",
     "limit-delete": "DELETE FROM limits WHERE name = ?",
+    "code": "INSERT OR IGNORE INTO codes VALUES (?, ?)",
+    "forget-code": "DELETE FROM codes WHERE hash = ?",
+    "call": "INSERT OR IGNORE INTO calls VALUES (?, ?)",
+    "forget-call": "DELETE FROM calls WHERE hash = ?",
+    "task": "INSERT OR IGNORE INTO tasks (client, number, call, body, frames, progress, is_armed,"
+    " key, digest, key_until_ms) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
+    "armed": "UPDATE tasks SET is_armed = ? WHERE client = ? AND number = ?",
+    "progress": "UPDATE tasks SET progress = ? WHERE client = ? AND number = ?",
+    "outcome": "UPDATE tasks SET outcome = ?, frames = ?, ended_ms = ?, body = NULL"
+    " WHERE client = ? AND number = ?",
+    "free-key": "UPDATE tasks SET key = NULL WHERE client = ? AND number = ?",
+    "forget": "DELETE FROM tasks WHERE client = ? AND number = ?",
 }
 
 # A transaction takes what waits, up to this: the first of a flood does not wait for the last.
@@ -94,6 +118,7 @@ class Stored(Struct):
     had_earlier: bool | None = None
     # Definitions of limits, in JSON, by name.
     limits: dict[str, str] = {}
+    tasks: StoredTasks = StoredTasks()
 
 
 class Journal(Protocol):
@@ -290,7 +315,19 @@ def read_stored(connection: sqlite3.Connection) -> Stored:
     """Read what an earlier broker left behind."""
     had_earlier = connection.execute("SELECT 1 FROM meta WHERE key = 'epoch'").fetchone()
     limits = connection.execute("SELECT name, definition FROM limits ORDER BY name").fetchall()
-    return Stored(had_earlier is not None, dict(limits))
+    return Stored(had_earlier is not None, dict(limits), read_tasks(connection))
+
+
+def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
+    """Read every durable task, in the order in which they were submitted."""
+    found = connection.execute(
+        "SELECT client, number, call, body, frames, progress, is_armed, key, digest, key_until_ms,"
+        " outcome, ended_ms FROM tasks ORDER BY rowid"
+    )
+    rows = [Row(*row) for row in found]
+    calls = connection.execute("SELECT hash, call FROM calls").fetchall()
+    codes = connection.execute("SELECT hash, code FROM codes").fetchall()
+    return StoredTasks(rows, dict(calls), dict(codes))
 
 
 def next_epoch(connection: sqlite3.Connection, clock_ms: int) -> int:
@@ -385,6 +422,9 @@ def prepare(
         connection.execute(statement)
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
     (schema,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    if schema in SCHEMAS_READ:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (SCHEMA,))
+        schema = SCHEMA
     connection.execute("COMMIT")
     if schema != SCHEMA:
         raise JournalError(

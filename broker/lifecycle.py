@@ -6,7 +6,7 @@ outcomes of its client.
 
 from typing import TYPE_CHECKING, Final
 
-from broker import patience, reservation
+from broker import attaching, durable, patience, reservation
 from broker.peers import Session, is_owned
 from broker.task import ENDED, TRANSITIONS, Ending, Event, State, Task
 from wire import codec
@@ -54,6 +54,8 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         broker.say(task.client.session, Requeued(task.number, task.tries, reason))
         # It had found an actor in time: what is to be timed now is another wait.
         task.queued_at = now
+    if task.record is not None:
+        durable.requeued(broker, task, burns=burns)
     task.move(Event.REQUEUE)
     broker.backlog.push(task, is_back=True)
     patience.watch(broker, task)
@@ -71,6 +73,8 @@ def end(broker: "Broker", task: Task, code: Code, message: str) -> None:
 
 def deliver(broker: "Broker", task: Task) -> None:
     """Say the outcome to the client, if it is there; it stays until the client has it."""
+    if task.record is not None and not durable.may_tell(broker, task):
+        return
     client, ending = task.client, task.ending
     session = client.session
     if session is None:
@@ -124,6 +128,8 @@ def forget(broker: "Broker", task: Task) -> None:
         take_out(broker, task)
     elif state is State.HELD:
         del broker.held[task]
+    elif state is State.WRITING:
+        del broker.records.writing[task]
     if state is State.UNCLAIMED_OUTCOME or state is State.UNCLAIMED_RUN:
         del broker.unclaimed[task]
     detach(broker, task)
@@ -140,6 +146,9 @@ def take_out(broker: "Broker", task: Task) -> None:
 
 def received(broker: "Broker", task: Task, size: int) -> None:
     """Forget *task*, whose client has its outcome of *size* octets: `forget` where all is known."""
+    if task.record is not None:
+        attaching.received(broker, task)
+        return
     token, actor, client = task.token, task.actor, task.client
     if token is not None:
         del broker.tokens[token]
@@ -195,6 +204,8 @@ def erase(broker: "Broker", task: Task) -> None:
     if parent is not None and parent.children:
         parent.children.pop(task, None)
     task.ending = None
+    if task.record is not None:
+        attaching.erased(broker, task)
     if client.session is None and not client.tasks:
         broker.clients.pop(client.incarnation, None)
 

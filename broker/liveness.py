@@ -6,7 +6,7 @@ every deadline first.
 
 from typing import TYPE_CHECKING
 
-from broker import lifecycle, occupancy, patience, recovery
+from broker import attaching, lifecycle, occupancy, patience, recovery, restoring
 from broker.peers import Actor, Client, Host
 from wire.messages import Beat, Kill
 from wire.parts import Token
@@ -62,13 +62,15 @@ def tick(broker: "Broker", now: float) -> None:
         if now - host.heard_at >= broker.settings.lease_s:
             lose_host(broker, host, now)
     for client in list(broker.clients.values()):
-        if broker.window_ends_at is not None or client.gone_at is None:
+        if broker.window_ends_at is not None or client.gone_at is None or client.is_left:
             continue
         if now - client.gone_at >= broker.settings.client_timeout_s:
             broker.note("client_gone", client=client.name, tasks=len(client.tasks))
             forget_client(broker, client)
     if broker.unclaimed:
         recovery.drop_unclaimed(broker, now)
+    if broker.records.has_journal:
+        restoring.tick(broker, now)
     # What changes the answer without a statement of credit is seen here.
     if broker.recalls.ahead:
         broker.recalls.due_at = now
@@ -185,9 +187,14 @@ def lose_host(broker: "Broker", host: Host, now: float) -> None:
 
 
 def forget_client(broker: "Broker", client: Client) -> None:
-    """Drop a client that is gone, with all its tasks."""
+    """Drop a client that is gone, with all its tasks that are not durable."""
     for task in list(client.tasks.values()):
-        lifecycle.drop(broker, task, reason="its client is gone")
+        if task.record is not None:
+            attaching.left(broker, task)
+        else:
+            lifecycle.drop(broker, task, reason="its client is gone")
     client.unreceived.clear()
     client.unreceived_bytes = 0
-    broker.clients.pop(client.incarnation, None)
+    client.is_left = True
+    if not client.tasks:
+        broker.clients.pop(client.incarnation, None)

@@ -99,6 +99,7 @@ class Client:
         "gone_at",
         "heard_at",
         "incarnation",
+        "is_left",
         "is_paused",
         "name",
         "parked",
@@ -128,6 +129,8 @@ class Client:
         # Results on their way: (frame, task, octets), oldest first.
         self.unreceived: deque[tuple[int, Task, int]] = deque()
         self.unreceived_bytes = 0
+        # It took leave, or was away for too long: only its durable tasks are kept.
+        self.is_left = False
         self.is_paused = False
         self.parked: list[tuple[Shape, Lane]] = []
 
@@ -135,6 +138,7 @@ class Client:
         """Take over what HELLO says."""
         self.name = hello.name
         self.python = hello.python
+        self.is_left = False
 
 
 class Actor:

@@ -8,7 +8,7 @@ that finds nobody waits, and lets those behind it pass.
 
 from typing import TYPE_CHECKING
 
-from broker import lifecycle, occupancy, reservation
+from broker import durable, lifecycle, occupancy, reservation
 from broker.peers import Actor, is_barred
 from broker.shapes import Shape
 from broker.task import TRANSITIONS, Event, State, Task
@@ -34,6 +34,9 @@ def place(broker: "Broker", now: float) -> None:
             backlog.take(shape, task)
             if deadlines.things:
                 deadlines.discard(task)
+            if shape.is_armed_first and durable.must_arm(task):
+                durable.arm(broker, task)
+                continue
             assign(broker, task, actor)
             if shape.is_simple:
                 # Whether anybody is left costs less to see here than behind the next task.

@@ -7,7 +7,7 @@ token wins, an outcome beats a run; what nobody can want is stopped.
 
 from typing import TYPE_CHECKING
 
-from broker import lifecycle, occupancy, patience, placement
+from broker import durable, lifecycle, occupancy, patience, placement, restoring
 from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
 from wire.errors import Code
@@ -137,7 +137,7 @@ def end_window(broker: "Broker") -> None:
         "recovered", tasks=sum(len(c.tasks) for c in broker.clients.values()), held=len(held)
     )
     for task in held:
-        if task.call.at_most_once:
+        if task.call.at_most_once and durable.may_have_run(task):
             lifecycle.end(
                 broker,
                 task,
@@ -165,6 +165,7 @@ def check(broker: "Broker") -> None:
     placement.check(broker)
     patience.check(broker)
     occupancy.check(broker)
+    restoring.check(broker)
     for token, task in broker.tokens.items():
         assert task.token == token
         assert task.state is not State.QUEUED
@@ -200,7 +201,7 @@ def check_client(broker: "Broker", client: Client) -> None:
         is_unclaimed = task.state in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
         assert (task in broker.unclaimed) == is_unclaimed
         match task.state:
-            case State.QUEUED | State.HELD:
+            case State.QUEUED | State.HELD | State.WRITING | State.ATTACHED:
                 assert task.token is None
                 assert task.actor is None
             case State.ASSIGNED | State.UNCLAIMED_RUN:

@@ -3,7 +3,7 @@
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import lifecycle, liveness, occupancy, orders, recovery, spans
+from broker import attaching, lifecycle, liveness, occupancy, orders, recovery, spans
 from broker.peers import Actor, Client, Host, Session
 from broker.task import State, Template
 from wire.errors import Code, RemoteProtocolError
@@ -172,15 +172,24 @@ def greet_client(
     client.greet(hello)
     client.gone_at = None
     listed = spans.merge(hello.unresolved)
+    if broker.records.kept:
+        attaching.listed(broker, client, listed)
     for task in list(client.tasks.values()):
         if not spans.holds(listed, task.number):
-            lifecycle.drop(broker, task, reason="its client wants it no more")
+            if task.record is not None:
+                attaching.unlisted(broker, task)
+            else:
+                lifecycle.drop(broker, task, reason="its client wants it no more")
         elif task.state is State.ENDED:
             lifecycle.deliver(broker, task)
     unclaimed = (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
     # A client whose last task was released above is still a client.
     broker.clients[client.incarnation] = client
-    known = (task.number for task in client.tasks.values() if task.state not in unclaimed)
+    known = [task.number for task in client.tasks.values() if task.state not in unclaimed]
+    if broker.records.has_journal:
+        attaching.say_accepted(broker, client)
+        # Durable ones stay although nobody lists them.
+        known = [number for number in known if spans.holds(listed, number)]
     return spans.without(listed, known)
 
 

@@ -17,5 +17,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     payload_bytes_max: int = 256 * 2**20
     functions_max: int = 512
     templates_max: int = 4_096
+    outcome_ttl_s: float = 86_400.0
+    journal_bytes_max: int = 2 * 2**30
     crashes_max: int = 3
     losses_max: int = 5

@@ -67,6 +67,7 @@ class Shape:
         "fail_infeasible",
         "has_affinity",
         "host_limits",
+        "is_armed_first",
         "is_large",
         "is_plain",
         "is_simple",
@@ -100,6 +101,8 @@ class Shape:
         # A task that waits in a mailbox may be handed back, so what must never run twice does not
         # go there.
         self.may_wait_ahead = not (call.at_most_once or call.limits or call.slots)
+        # Tasks that may start only once the journal says so.
+        self.is_armed_first = call.at_most_once and call.durable
         # Whether somebody was told that no connected actor could take one of these.
         self.is_told = False
         self.lanes: dict[tuple[object, ...], Lane] = {}
@@ -140,7 +143,7 @@ class Shape:
                 call.desires,
                 sorted(call.slots.items()),
                 environment,
-                call.at_most_once,
+                call.at_most_once + (call.at_most_once and call.durable),
                 bool(call.limits),
                 host_limits(call),
                 call.fail_infeasible,

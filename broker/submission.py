@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from broker import lifecycle, occupancy, patience
+from broker import attaching, durable, lifecycle, occupancy, patience
 from broker.peers import Client, Session, is_owned
 from broker.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task
 from wire.errors import Code, RemoteProtocolError
-from wire.messages import Submit
+from wire.messages import Attach, Submit
 from wire.parts import Token
 
 if TYPE_CHECKING:
@@ -28,17 +28,13 @@ def submit(
         )
     task = client.tasks.get(command.task)
     if task is not None and task.state not in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME):
-        if task.state is ENDED and all(task is not sent for _, sent, _ in client.unreceived):
+        if task.record is not None:
+            durable.said_again(broker, session, task)
+        elif task.state is ENDED and all(task is not sent for _, sent, _ in client.unreceived):
             lifecycle.deliver(broker, task)
         return
     if task is None:
-        # What actors offer, and perhaps nobody wants, does not count.
-        if len(client.tasks) - len(broker.unclaimed) >= broker.settings.window_tasks:
-            raise RemoteProtocolError(
-                Code.WINDOW_EXCEEDED,
-                f"more than {broker.settings.window_tasks} tasks without an outcome",
-                fatal=True,
-            )
+        check_window(broker, client)
         task = client.tasks[command.task] = Task(client, command.task, QUEUED, now)
     if command.tries > task.tries:
         task.tries = min(command.tries, TRIES_MAX)
@@ -49,6 +45,8 @@ def submit(
     task.frames = own
     task.size = len(command.body) + (sum(map(len, own)) if own else 0)
     client.task_bytes += task.size
+    if template.is_durable and not durable.keep(broker, task, command, now):
+        return
     if task.state is QUEUED:
         enter(broker, task, command, now)
     else:
@@ -58,6 +56,31 @@ def submit(
             occupancy.join(broker, task)
         if task.state is State.ENDED:
             lifecycle.deliver(broker, task)
+
+
+def check_window(broker: "Broker", client: Client) -> None:
+    """Raise for a client that has more here than WELCOME allows."""
+    # What actors offer, and perhaps nobody wants, does not count.
+    if len(client.tasks) - len(broker.unclaimed) >= broker.settings.window_tasks:
+        raise RemoteProtocolError(
+            Code.WINDOW_EXCEEDED,
+            f"more than {broker.settings.window_tasks} tasks without an outcome",
+            fatal=True,
+        )
+
+
+def attach(
+    broker: "Broker", session: Session, command: Attach, own: Sequence[Any], now: float
+) -> None:
+    """Find a durable task, which may be another client's."""
+    client = session.peer
+    assert isinstance(client, Client)
+    task = client.tasks.get(command.task)
+    if task is not None:
+        durable.said_again(broker, session, task)
+        return
+    check_window(broker, client)
+    attaching.attach(broker, client, command, now)
 
 
 def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
@@ -83,7 +106,7 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
     elif command.again and broker.window_ends_at is not None:
         task.state = State.HELD
         broker.held[task] = None
-    elif command.again and task.call.at_most_once:
+    elif command.again and task.call.at_most_once and task.record is None:
         lifecycle.end(
             broker, task, Code.OUTCOME_UNKNOWN, "it was sent before the broker was started again"
         )
@@ -98,6 +121,9 @@ def adopt_child(broker: "Broker", task: Task, parent: Token) -> bool:
     if owner is None or not is_owned(owner):
         # A broker that recovers does not know all parents yet.
         return broker.window_ends_at is not None
+    if task.record is not None:
+        # The journal owns it: a run that comes again finds it by its key.
+        return True
     if owner.children is None:
         owner.children = {}
     owner.children[task] = None

@@ -14,14 +14,17 @@ from wire.parts import Call, Status, Token
 
 if TYPE_CHECKING:
     from broker.peers import Actor, Client
+    from broker.records import Alias, Record
     from broker.shapes import Shape
 
 
 class State(StrEnum):
-    """Where a task stands. HELD and the unclaimed ones exist only around a broker restart."""
+    """Where a task stands. The unclaimed ones exist only around a broker restart."""
 
     QUEUED = "queued"
-    HELD = "held"
+    HELD = "held"  # until the adopt window ends
+    WRITING = "writing"  # until the journal has it that it may start
+    ATTACHED = "attached"  # another name of a durable task
     ASSIGNED = "assigned"
     UNCLAIMED_RUN = "unclaimed-run"
     UNCLAIMED_OUTCOME = "unclaimed-outcome"
@@ -33,6 +36,8 @@ class Event(StrEnum):
     """What can happen to a task."""
 
     ASSIGN = "assign"
+    WRITE = "write"
+    WRITTEN = "written"
     REQUEUE = "requeue"
     RELEASE_HOLD = "release-hold"
     ADOPT = "adopt"
@@ -52,6 +57,12 @@ TRANSITIONS: Final = {
     (State.QUEUED, Event.ADOPT): State.ASSIGNED,
     (State.QUEUED, Event.SETTLE): State.ENDED,
     (State.QUEUED, Event.FORGET): State.FORGOTTEN,
+    (State.QUEUED, Event.WRITE): State.WRITING,
+    (State.WRITING, Event.WRITTEN): State.QUEUED,
+    (State.WRITING, Event.SETTLE): State.ENDED,
+    (State.WRITING, Event.FORGET): State.FORGOTTEN,
+    (State.ATTACHED, Event.SETTLE): State.ENDED,
+    (State.ATTACHED, Event.FORGET): State.FORGOTTEN,
     (State.HELD, Event.RELEASE_HOLD): State.QUEUED,
     (State.HELD, Event.ADOPT): State.ASSIGNED,
     (State.HELD, Event.SETTLE): State.ENDED,
@@ -90,7 +101,7 @@ class FunctionBlob:
 class Template:
     """A call with the code it needs, and the shape under which its tasks wait."""
 
-    __slots__ = ("blob", "call", "function", "shape")
+    __slots__ = ("blob", "call", "function", "hash", "is_durable", "shape")
 
     def __init__(
         self,
@@ -105,6 +116,9 @@ class Template:
         self.shape = shape
         self.function = function
         self.blob = blob
+        self.is_durable = call.durable
+        # Under which name the journal has it; made when it is written there.
+        self.hash = b""
 
 
 class Ending:
@@ -145,6 +159,7 @@ class Task:
         "parent",
         "queued_at",
         "rank",
+        "record",
         "size",
         "state",
         "template",
@@ -181,6 +196,8 @@ class Task:
         self.children: dict[Task, None] | None = None
         self.parent: Task | None = None
         self.ending: Ending | None = None
+        # What the journal has of a durable task, or whose other name this is.
+        self.record: Record | Alias | None = None
 
     def move(self, event: Event) -> None:
         """Take the transition for *event*; an illegal one is our bug."""

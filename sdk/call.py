@@ -9,13 +9,19 @@ from typing import Any
 from msgspec import Struct
 
 from wire.codec import INLINE_BYTES_MAX, encode
-from wire.errors import Code as ErrorCode
-from wire.messages import Cancel, Error, Function, Template, Welcome
-from wire.parts import Call, Failure, Span, Token
+from wire.messages import Cancel, Function, Template, Welcome
+from wire.parts import Call, Span, Token
 from wire.payload import Buffer, size_of
 from wire.tables import SenderTable
 
 Payloads = Sequence[Buffer]
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What a client can be told."""
+
+    name: str = "client"
+    python: str = ""
 
 
 class Code(Struct, frozen=True):
@@ -28,7 +34,7 @@ class Code(Struct, frozen=True):
 class Plan:
     """What all calls of one function with the same options share: a template and its code."""
 
-    __slots__ = ("call", "codes", "key", "schedule_timeout_s", "size")
+    __slots__ = ("call", "codes", "is_durable", "key", "schedule_timeout_s", "size")
 
     def __init__(self, call: Call, codes: Iterable[Code] = ()) -> None:
         """Name the plan by what it says, so that equal ones share a template."""
@@ -36,6 +42,7 @@ class Plan:
         self.codes = tuple(codes)
         self.schedule_timeout_s = call.schedule_timeout_s
         self.key: bytes = encode(call)
+        self.is_durable = call.durable
         self.size = sum(len(code.stream) for code in self.codes)
 
 
@@ -129,35 +136,6 @@ def join_cancels(commands: Iterable[Any]) -> tuple[list[Any], list[int]]:
             others.append(command)
     joined: list[Any] = [Cancel(tasks, force) for force, tasks in chosen.items() if tasks]
     return joined + others, chosen[False] + chosen[True]
-
-
-def too_large(owned: Owned, limit: int) -> Failure:
-    """Say which part of a call is over the broker's limit."""
-    what, size = ("arguments", owned.size)
-    if owned.plan.size > limit:
-        what, size = ("code", owned.plan.size)
-    return Failure(
-        ErrorCode.PAYLOAD_TOO_LARGE,
-        "",
-        f"the {what} of {owned.plan.call.name!r} take {size} octets, the broker allows {limit} "
-        "(--payload-bytes-max); send a path or a key instead",
-    )
-
-
-def refused(error: Error | None) -> Failure:
-    """Say why a client that has ended takes no call: by the broker's *error*, or its own will."""
-    if error is None:
-        return Failure(ErrorCode.CANCELED, "", "the client is closed")
-    return Failure(error.code, "", error.message)
-
-
-def overdue(owned: Owned, *, is_open: bool) -> Failure:
-    """Say why a call was not sent within its schedule timeout."""
-    why = "the broker cannot be reached"
-    if is_open:
-        why = "it waits in this process until the broker takes more of its tasks"
-    message = f"not sent within {owned.plan.schedule_timeout_s:g} s: {why}"
-    return Failure(ErrorCode.SCHEDULE_TIMEOUT, "", message)
 
 
 def spans_of(numbers: Iterable[int]) -> list[Span]:

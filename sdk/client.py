@@ -24,11 +24,12 @@ from sdk.connection import (
     process_name,
     shared_connection,
 )
+from sdk.durable import digest_of
 from sdk.future import TaskFuture
-from sdk.options import NO_OPTIONS, Desired, Options
+from sdk.options import NO_OPTIONS, Desired, Options, split_key
 from sdk.plan import Planned, plan_for, split_keywords
 from wire.limits import Definition, Strategy, check_definition, read_rate, read_strategy
-from wire.parts import Token
+from wire.parts import Key, Token
 from wire.payload import Dumped
 
 BATCH_DEFAULT: Final = 1_000
@@ -39,11 +40,18 @@ QUERY_TIMEOUT_S: Final = 10.0
 class Submitter:
     """Submits with one set of options; what `Client.options` returns."""
 
-    def __init__(self, connection: Connection, options: Options, parent: Token | None) -> None:
-        """Share *connection*."""
+    def __init__(
+        self,
+        connection: Connection,
+        options: Options,
+        parent: Token | None,
+        key: tuple[str, float | None] | None = None,
+    ) -> None:
+        """Share *connection*; *key* is an idempotency key and its time to live."""
         self._connection = connection
         self._options = options
         self._parent = parent
+        self._key = key
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
         """Submit `fn(*args, **kwargs)` and return its future at once; every keyword goes to *fn*.
@@ -57,8 +65,15 @@ class Submitter:
         if dumped is None:
             self._defer(planned, args, kwargs, future)
             return future
+        return self._submit(planned, dumped, future)
+
+    def _submit(self, planned: Planned, dumped: Dumped, future: TaskFuture) -> TaskFuture:
         plan = planned.plan(is_portable=dumped.is_portable)
-        return self._connection.submit(plan, dumped, self._parent, future)
+        if self._key is None:
+            return self._connection.submit(plan, dumped, self._parent, future)
+        text, ttl_s = self._key
+        key = Key(text, digest_of(plan.call, dumped.body, dumped.frames), ttl_s)
+        return self._connection.submit(plan, dumped, self._parent, future, key)
 
     def map(
         self, fn: Callable[..., Any], /, *iterables: Iterable[Any], batch: int = BATCH_DEFAULT
@@ -66,6 +81,8 @@ class Submitter:
         """Submit one call for each item of *iterables*, in messages of *batch*."""
         if not iterables:
             raise TypeError("map() needs at least one iterable")
+        if self._key is not None:
+            raise ValueError("map() makes many calls, and an idempotency_key belongs to one")
         if type(batch) is not int or batch < 1:
             raise ValueError(f"batch={batch!r} must be an int of at least 1")
         planned = plan_for(fn, self._options)
@@ -84,6 +101,11 @@ class Submitter:
             self._connection.submit_many(calls, self._parent)
         return futures
 
+    @property
+    def checked(self) -> Options:
+        """Return the options, with the plans that were made for them."""
+        return self._options
+
     def _defer(
         self,
         planned: Planned,
@@ -97,8 +119,7 @@ class Submitter:
             ready_args, ready_kwargs = with_results(args), with_results(dict(kwargs))
             dumped = dump_arguments(planned.name, ready_args, ready_kwargs)
             assert dumped is not None, "a result was a future"
-            plan = planned.plan(is_portable=dumped.is_portable)
-            _ = self._connection.submit(plan, dumped, self._parent, future)
+            _ = self._submit(planned, dumped, future)
 
         self._connection.defer(futures_in((args, kwargs)), future, begin)
 
@@ -175,6 +196,14 @@ class Client:
         """
         submitter = self._with(options) if options else self._plain
         return submitter.map(fn, *iterables, batch=batch)
+
+    def get_future(self, task_id: str) -> TaskFuture:
+        """Return the future of a durable task by its `task_id`, from any process.
+
+        Each that asks gets the outcome. OutcomeUnknown is that of a task which the broker does not
+        know: it was never accepted, or its outcome was received and let go, or kept for too long.
+        """
+        return self._connection.find(task_id)
 
     def executor(self, **options: Any) -> "TaskExecutor":
         """Return a `concurrent.futures.Executor` that submits with these options."""
@@ -257,7 +286,10 @@ class Client:
         self._connection.query(what, argument, timeout)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the broker has every call that was submitted; False when the time is over."""
+        """Wait until the broker has every call that was submitted; False when the time is over.
+
+        Durable ones are in its journal then, or their futures say why not.
+        """
         return self._connection.flush(timeout)
 
     def pause(self, duration: float) -> None:
@@ -265,7 +297,10 @@ class Client:
         self._connection.loop.wait(lambda: False, duration)
 
     def close(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - reads well by name.
-        """Leave. What has no outcome is canceled, with one line in the log; *wait* awaits it."""
+        """Leave. What has no outcome is canceled, with one line in the log; *wait* awaits it.
+
+        Durable tasks go on: `get_future` finds them from any process.
+        """
         if self._parent is None:
             self._connection.close(wait=wait)
 
@@ -294,6 +329,12 @@ class Client:
 
     def _with(self, options: Mapping[str, Any]) -> Submitter:
         """Return a submitter with *options*, the same one for the same options."""
+        if "idempotency_key" in options or "idempotency_ttl" in options:
+            key, rest = split_key(options)
+            if key is None:
+                return self._with(rest)
+            base = self._with(rest | {"durable": True})
+            return Submitter(self._connection, base.checked, self._parent, key)
         try:
             key = freeze(options)
             known = self._cached.get(key)
@@ -400,6 +441,10 @@ class AsyncClient:
     def options(self, **options: Any) -> Submitter:
         """Return a submitter as `Client.options` does."""
         return self.client.options(**options)
+
+    def get_future(self, task_id: str) -> TaskFuture:
+        """Return the future of a durable task as `Client.get_future` does."""
+        return self.client.get_future(task_id)
 
     def map(
         self,

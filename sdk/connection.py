@@ -19,17 +19,19 @@ from typing import Any, Final
 import msgspec
 
 from sdk.arguments import Deferred
-from sdk.call import Plan
-from sdk.core import ClientCore, Settings
+from sdk.call import Plan, Settings
+from sdk.core import ClientCore
 from sdk.errors import (
     CLASSES,
     BrokerUnreachable,
     ClientClosed,
+    NotDurable,
     SerializationError,
     TaskCanceled,
     WarmslotError,
     error_of,
 )
+from sdk.found import FoundFuture, read_task_id
 from sdk.future import TaskFuture
 from sdk.handlers import Handlers
 from sdk.log import logger
@@ -37,7 +39,7 @@ from sdk.loop import Loop
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import Result
-from wire.parts import Status, Token
+from wire.parts import Key, Status, Token
 from wire.payload import PYTHON, Dumped, load, told
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
@@ -47,6 +49,10 @@ PATIENCE_S: Final = 3.0
 # What `submit` lets wait in this process before it blocks.
 PENDING_BYTES_MAX: Final = 256 * 2**20
 EXPLAINED_MAX: Final = 1_000
+# How long a client that leaves waits until the journal has its durable calls, with a broker and
+# without one.
+HAND_OVER_S: Final = 5.0
+HAND_OVER_ALONE_S: Final = 1.0
 NAME_LENGTH_MAX: Final = 256
 # Looked up once, for the path of each task.
 RESULT: Final = Status.RESULT
@@ -100,7 +106,12 @@ class Connection(Handlers):
     # --- calls
 
     def submit(
-        self, plan: Plan, dumped: Dumped, parent: Token | None, future: TaskFuture
+        self,
+        plan: Plan,
+        dumped: Dumped,
+        parent: Token | None,
+        future: TaskFuture,
+        key: Key | None = None,
     ) -> TaskFuture:
         """Own a call; blocks while too much waits here for the broker."""
         core, loop = self.core, self.loop
@@ -110,10 +121,28 @@ class Connection(Handlers):
         with loop.lock:
             if loop.refusal:
                 loop.check_usable()
-            number = core.submit(plan, dumped.body, dumped.frames, now, parent)
+            number = core.submit(plan, dumped.body, dumped.frames, now, parent, key)
             future.number, future.since = number, now
             self.futures[number] = future
             loop.offer(len(core.queue), now)
+        if loop.has_unsettled:
+            loop.settle()
+        return future
+
+    def find(self, task_id: str) -> TaskFuture:
+        """Return the future of a durable task, whoever submitted it. Raises ValueError."""
+        incarnation, wanted = read_task_id(task_id)
+        loop, now = self.loop, monotonic()
+        with loop.lock:
+            loop.check_usable()
+            own = self.futures.get(wanted) if incarnation == self.core.incarnation else None
+            if own is not None:
+                return own
+            future = FoundFuture(self, task_id)
+            future.number = number = self.core.attach(incarnation, wanted, now)
+            future.since = now
+            self.futures[number] = future
+            loop.flush(now)
         if loop.has_unsettled:
             loop.settle()
         return future
@@ -200,6 +229,9 @@ class Connection(Handlers):
                 return True
             return bool(future.number) and self.core.is_accepted(future.number)
 
+        def is_refused() -> bool:
+            return isinstance(future.failure, NotDurable)
+
         def is_sent() -> bool:
             return future.done() or (bool(future.number) and self.core.is_sent(future.number))
 
@@ -209,10 +241,11 @@ class Connection(Handlers):
             # Its answer brings the confirmation at once.
             self.ask("status", "", lambda _: None)
         rest = None if deadline is None else max(0.0, deadline - monotonic())
-        return self.loop.wait(is_accepted, rest)
+        return self.loop.wait(is_accepted, rest) and not is_refused()
 
     def flush(self, timeout: float | None) -> bool:
-        """Wait until the broker has every call; False when the time is over before."""
+        """Wait until the broker has every call, and its journal every durable one."""
+        upto = self.core.number_last
         deadline = None if timeout is None else monotonic() + timeout
         if not self.loop.wait(lambda: not self.core.queued and not self._deferred, timeout):
             return False
@@ -221,7 +254,8 @@ class Connection(Handlers):
             self.query("status", "", rest)
         except TimeoutError:
             return False
-        return True
+        rest = None if deadline is None else max(0.0, deadline - monotonic())
+        return self.loop.wait(lambda: self.core.durable.has_all(upto), rest)
 
     # --- questions
 
@@ -366,12 +400,42 @@ class Connection(Handlers):
             return
         if wait:
             self.loop.wait(lambda: not self.futures and not self._deferred, None)
+        self._hand_over()
         self.drop("the client was closed")
         self.loop.close()
         CONNECTIONS.discard(self)
 
+    def _hand_over(self) -> None:
+        """Wait shortly until the journal has what is durable, and say what it lacks then."""
+        upto = self.core.number_last
+        if self.core.durable.has_all(upto):
+            return
+        seconds = HAND_OVER_S if self.core.session.is_open else HAND_OVER_ALONE_S
+        if not self.loop.wait(
+            lambda: self.core.durable.has_all(upto) or self.core.has_left, seconds
+        ):
+            logger().warning(
+                "durable_tasks_not_accepted",
+                count=sum(not self.core.is_accepted(number) for number in self.futures),
+                hint="wait for client.flush() before the client is closed",
+            )
+
     def drop(self, reason: str) -> None:
-        """Cancel every future, with one line in the log."""
+        """Cancel every future, with one line in the log; what is durable goes on without it."""
+        kept = 0
+        for number, future in list(self.futures.items()):
+            if (
+                self.core.durable.goes_on(self.core.calls.get(number))
+                and self.futures.pop(number, None) is not None
+            ):
+                kept += 1
+                future.settle_canceled(
+                    f"task {future.name!r} {future.task_id}: {reason}; it is durable and goes on,"
+                    f" client.get_future({future.task_id!r}) finds it"
+                )
+        if kept:
+            self.loop.count(kept)
+            logger().info("durable_tasks_go_on", count=kept)
         with self._lock:
             dropped = list(self._deferred)
             self._deferred.clear()

@@ -8,15 +8,18 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
-from msgspec import Struct
-
 from sdk.asking import Cancels, Questions
-from sdk.call import Introduced, Owned, Payloads, Plan, overdue, refused, spans_of, too_large
+from sdk.call import Introduced, Owned, Payloads, Plan, Settings, spans_of
+from sdk.durable import ATTACHING, Durable, name_of
+from sdk.news import News
+from sdk.refusals import lost, overdue, refused, too_large
 from sdk.waiting import Waiting
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.messages import (
+    Accepted,
     Answer,
+    Attach,
     Beat,
     Bye,
     ByeAck,
@@ -29,7 +32,7 @@ from wire.messages import (
     Result,
     Submit,
 )
-from wire.parts import Failure, Status, Token
+from wire.parts import Failure, Key, Status, Token
 from wire.payload import Buffer, size_of
 from wire.session import COMMANDS, OPEN, Due, PeerSession, State, Verdict
 
@@ -48,18 +51,12 @@ NO_PAYLOADS: Final[list[Buffer]] = []
 Outgoing = tuple[Frame[Any], Payloads]
 
 
-class Settings(Struct, frozen=True, kw_only=True):
-    """What a client can be told."""
-
-    name: str = "client"
-    python: str = ""
-
-
-class ClientCore:
+class ClientCore(News):
     """Owns the calls of one client, and speaks for them."""
 
     def __init__(self, settings: Settings, *, incarnation: int, now: float) -> None:
         """Begin without a session; HELLO is due at once."""
+        super().__init__()
         self.settings = settings
         self.incarnation = incarnation
         self.session = PeerSession(now, seed=incarnation)
@@ -67,7 +64,7 @@ class ClientCore:
         # Octets of calls that wait for the window, or for a session.
         self.queued_bytes = 0
         self.is_leaving = False
-        self._number = 0
+        self.number_last = 0
         self._listed = 0
         self.queue: deque[Owned] = deque()
         self._there = 0
@@ -76,6 +73,7 @@ class ClientCore:
         self._cancels = Cancels()
         self._questions = Questions()
         self._waiting = Waiting()
+        self.durable = Durable()
         self._commands: list[Any] = []
         self._outgoing: list[Outgoing] = []
         self._is_beat_due = False
@@ -84,37 +82,49 @@ class ClientCore:
         self._unacknowledged_bytes = 0
         self._unacknowledged_max = UNACKNOWLEDGED_TASKS_MAX
         self._unacknowledged_bytes_max = UNACKNOWLEDGED_BYTES_MAX
-        self.outcomes: list[tuple[int, Result, Payloads]] = []
-        self.answers: list[tuple[int, bytes]] = []
-        self.notes: list[tuple[str, dict[str, Any]]] = []
 
     # --- what the user wants
 
-    def submit(
+    def submit(  # noqa: PLR0917
         self,
         plan: Plan,
         body: bytes,
         frames: Payloads,
         now: float,
         parent: Token | None = None,
+        key: Key | None = None,
     ) -> int:
         """Own a call and return its number; its outcome comes once, through `take_outcomes`."""
-        self._number += 1
-        owned = Owned(self._number, plan, body, frames, parent)
+        self.number_last += 1
+        owned = Owned(self.number_last, plan, body, frames, parent)
         self.calls[owned.number] = owned
         if plan.schedule_timeout_s is not None:
             self._waiting.begin(owned.number, plan.schedule_timeout_s, now)
+        if plan.is_durable:
+            self.durable.begin(owned, key)
         if self.session.state is State.ENDED:
-            self._refuse(owned)
+            self._fail(owned, refused(self.session.error))
         else:
             self.queue.append(owned)
             self.queued_bytes += owned.size
         return owned.number
 
+    def attach(self, incarnation: int, number: int, now: float) -> int:
+        """Own the outcome of a durable task that may be another client's, under a new number."""
+        own = self.number_last + 1
+        self.durable.attached[own] = Attach(own, incarnation, number)
+        return self.submit(ATTACHING, b"", (), now)
+
     def cancel(self, task: int, force: bool, now: float) -> None:  # noqa: FBT001
         """Give up a call: no outcome comes any more. *force* may end the process that runs it."""
+        target = self.durable.attached.get(task)
         owned = self._drop(task)
-        if owned is not None and owned.epoch:
+        if owned is None or not owned.epoch:
+            return
+        if owned.plan.is_durable or target is not None:
+            # It is answered when that is in the journal, and asked until then.
+            self.query("cancel-force" if force else "cancel", name_of(target, task), now)
+        else:
             self._cancels.open[task] = force
             if self.session.is_open:
                 self._commands.append(Cancel([task], force))
@@ -127,7 +137,6 @@ class ClientCore:
         return query.request
 
     def forget_query(self, request: int) -> None:
-        """Ask no more."""
         self._questions.answered(request)
 
     def leave(self, now: float) -> None:
@@ -149,11 +158,6 @@ class ClientCore:
         """Return how many calls are not sent."""
         return len(self.queue)
 
-    @property
-    def window_tasks(self) -> int:
-        """Return how many calls the broker takes at a time; 0 before the first WELCOME."""
-        return self.session.welcome.window_tasks if self.session.welcome else 0
-
     def is_sent(self, task: int) -> bool:
         """Tell whether the call is at the broker, or has its outcome already."""
         owned = self.calls.get(task)
@@ -164,6 +168,8 @@ class ClientCore:
         owned = self.calls.get(task)
         if owned is None:
             return True
+        if owned.plan.is_durable:
+            return task not in self.durable.open
         return owned.is_there and (
             owned.sent[0] != self.session.number or owned.sent[1] <= self._confirmed
         )
@@ -202,7 +208,7 @@ class ClientCore:
         self.session.end()
         self._note("refused", code=code, reason=message)
         for owned in list(self.calls.values()):
-            self._refuse(owned)
+            self._fail(owned, refused(self.session.error))
 
     def broken(self, now: float, unsent: Iterable[Frame[Any]] = ()) -> None:
         """Take notice of a lost connection; *unsent* frames of the last `flush` did not leave."""
@@ -266,21 +272,6 @@ class ClientCore:
             self._emit(commands, payloads, outgoing, now)
         return outgoing
 
-    def take_outcomes(self) -> list[tuple[int, Result, Payloads]]:
-        """Return the outcomes since the last time; each call has one."""
-        outcomes, self.outcomes = self.outcomes, []
-        return outcomes
-
-    def take_answers(self) -> list[tuple[int, bytes]]:
-        """Return the answers since the last time, each as msgpack."""
-        answers, self.answers = self.answers, []
-        return answers
-
-    def take_notes(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return what happened since the last time, for the log."""
-        notes, self.notes = self.notes, []
-        return notes
-
     def check(self) -> None:
         """Assert every invariant."""
         there = [owned for owned in self.calls.values() if owned.is_there]
@@ -306,7 +297,7 @@ class ClientCore:
         wanted = sorted({*self.calls, *self._cancels.begin_session()})
         self._commands = []
         self._is_beat_due = False
-        self._listed = self._number
+        self._listed = self.number_last
         hello = ClientHello(
             self.incarnation, self.settings.name, self.settings.python, spans_of(wanted)
         )
@@ -322,6 +313,7 @@ class ClientCore:
         self._unacknowledged_max = min(UNACKNOWLEDGED_TASKS_MAX, welcome.window_tasks // 4)
         self._unacknowledged_bytes_max = min(UNACKNOWLEDGED_BYTES_MAX, welcome.window_bytes // 4)
         self.queue.clear()
+        lost_ones = []
         missing = iter(welcome.missing)
         span = next(missing, None)
         for number, owned in self.calls.items():
@@ -335,6 +327,10 @@ class ClientCore:
             else:
                 self.queue.append(owned)
                 self.queued_bytes += owned.size
+                if self.durable.is_lost(owned):
+                    lost_ones.append(owned)
+        for owned in lost_ones:
+            self._fail(owned, lost(owned))
         # What changed since HELLO is said again.
         self._commands = [*self._cancels.again(), *self._questions.open.values()]
         self._note(
@@ -376,6 +372,8 @@ class ClientCore:
                     owned.tries = max(owned.tries, command.tries)
                     self._waiting.again(command.task, now)
                     self._note("requeued", task=command.task, reason=command.reason)
+            case Accepted():
+                self.durable.accepted(command.tasks)
             case Answer():
                 if self._questions.answered(command.request):
                     self.answers.append((command.request, command.body))
@@ -396,6 +394,8 @@ class ClientCore:
             return None
         if self._waiting.since:
             self._waiting.end(task)
+        if owned.plan.is_durable or owned.plan is ATTACHING:
+            self.durable.forget(task)
         if owned.is_there:
             owned.is_there = False
             self._there -= 1
@@ -404,10 +404,6 @@ class ClientCore:
             # It stays in the queue, where nobody finds it in `calls`.
             self.queued_bytes -= owned.size
         return owned
-
-    def _refuse(self, owned: Owned) -> None:
-        """End a call that this broker will never take."""
-        self._fail(owned, refused(self.session.error))
 
     def _fail(self, owned: Owned, failure: Failure) -> None:
         """Make the outcome of a call that ends here."""
@@ -420,6 +416,7 @@ class ClientCore:
         self.calls.clear()
         self.queue.clear()
         self._cancels.clear()
+        self.durable.clear()
         self._questions.open.clear()
         self._there = self._there_bytes = self.queued_bytes = 0
 
@@ -435,15 +432,14 @@ class ClientCore:
         queue, calls, epoch = self.queue, self.calls, session.epoch
         size, size_max = 0, welcome.payload_bytes_max
         sent, waiting = (session.number, session.sent + 1), self._waiting
+        keys, attached = self.durable.keys, self.durable.attached
         while queue:
             owned = queue[0]
             number, own_size, plan = owned.number, owned.size, owned.plan
+            if own_size > size_max or plan.size > size_max:
+                self._fail(owned, too_large(owned, size_max))
             if number not in calls:
                 queue.popleft()
-                continue
-            if own_size > size_max or plan.size > size_max:
-                queue.popleft()
-                self._fail(owned, too_large(owned, size_max))
                 continue
             there = self._there
             if there >= welcome.window_tasks or (
@@ -461,7 +457,7 @@ class ClientCore:
                 sent = (session.number, session.sent + 1)
             queue.popleft()
             template = self._introduced.find(plan)
-            if template is None:
+            if template is None and plan is not ATTACHING:
                 template = self._introduced.add(plan, commands, payloads)
                 size += plan.size
             is_again = False
@@ -472,8 +468,11 @@ class ClientCore:
                 is_again = plan.call.at_most_once or owned.epoch != epoch
             body, tries, parent = owned.body, owned.tries, owned.parent
             waited = waiting.waited(number, now) if waiting.since else None
+            key = keys.get(number) if keys else None
             commands.append(
-                Submit(number, template, body, len(frames), is_again, tries, parent, waited)
+                Submit(number, template, body, len(frames), is_again, tries, parent, waited, key)
+                if template is not None
+                else attached[number]
             )
             if frames:
                 payloads += frames
@@ -495,6 +494,3 @@ class ClientCore:
         outgoing.append((self.session.frame(commands, now), payloads))
         self._is_beat_due = False
         self._unacknowledged = self._unacknowledged_bytes = 0
-
-    def _note(self, event: str, **fields: Any) -> None:
-        self.notes.append((event, fields))

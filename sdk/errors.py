@@ -128,6 +128,10 @@ class Conflict(WarmslotError):
     """Something else has this name or key already."""
 
 
+class NotDurable(WarmslotError):
+    """The broker cannot keep a durable task now: no journal, a full disk or a full journal."""
+
+
 class ParentGone(WarmslotError):
     """The call was made inside a task whose run does not count any more."""
 
@@ -173,6 +177,7 @@ CLASSES: Final[dict[str, type[WarmslotError]]] = {
     Code.LIMIT_UNKNOWN: LimitUnknown,
     Code.BAD_OPTION: BadOption,
     Code.CONFLICT: Conflict,
+    Code.NOT_DURABLE: NotDurable,
     Code.DEADLOCK: Deadlock,
     Code.SERIALIZATION: SerializationError,
     Code.PROTOCOL_MISMATCH: ProtocolMismatch,

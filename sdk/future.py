@@ -122,7 +122,10 @@ class TaskFuture(Future[Any]):
         return str(answer.get("state", "unknown"))
 
     def accepted(self, timeout: float | None = None) -> bool:
-        """Wait until the broker has the task; False when the time is over before."""
+        """Wait until the broker has the task; False when the time is over before.
+
+        For a durable task: until the commit to the journal is done; False also when it was refused.
+        """
         return self.connection.accepted(self, timeout)
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -190,6 +193,12 @@ class TaskFuture(Future[Any]):
             self._invoke_callbacks()  # type: ignore[attr-defined]
 
     # --- for the connection
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Return the exception that it has by now, without waiting."""
+        error: BaseException | None = self._exception
+        return error
 
     def _is_done(self) -> bool:
         return self._state in DONE

@@ -5,7 +5,7 @@ what stands in the call itself are laid over one another, key by key, the later 
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from msgspec import Struct
@@ -35,6 +35,9 @@ SUPPORTED: Final = (
     "timeout",
     "schedule_timeout",
     "at_most_once",
+    "durable",
+    "idempotency_key",
+    "idempotency_ttl",
     "fail_infeasible",
     "name",
     "metadata",
@@ -44,8 +47,6 @@ NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "retries": (None, 0),
     "retry_backoff": (None,),
     "affinity_wait": (None,),
-    "durable": (None, False),
-    "idempotency_key": (None,),
     "allow_inplace": (None, False),
     "reuse": (None, True),
     "retry_on": (None, ()),
@@ -194,13 +195,51 @@ def read_name(name: Any) -> str:
 
 
 def read_flag(flag: Any) -> bool:
-    """Read the options *at_most_once* and *fail_infeasible*."""
+    """Read the options *at_most_once*, *durable* and *fail_infeasible*."""
     if not isinstance(flag, bool):
-        raise TypeError(f"at_most_once and fail_infeasible must be True or False, got {flag!r}")
+        raise TypeError(
+            f"at_most_once, durable and fail_infeasible must be True or False, got {flag!r}"
+        )
     return flag
 
 
-READERS: Final = {
+def refuse_key(value: Any) -> None:
+    """Refuse *idempotency_key* and *idempotency_ttl* where they would be for many calls."""
+    raise ValueError(
+        f"an idempotency_key belongs to one call, {value!r} cannot be for all calls of a function:"
+        " say it in submit(), or in client.options()"
+    )
+
+
+def split_key(
+    options: Mapping[str, Any],
+) -> tuple[tuple[str, float | None] | None, dict[str, Any]]:
+    """Take the key and its time to live out of *options*. Raises TypeError and ValueError."""
+    rest = dict(options)
+    key, ttl = rest.pop("idempotency_key", None), rest.pop("idempotency_ttl", None)
+    if key is None:
+        if ttl is not None:
+            raise ValueError(f"idempotency_ttl={ttl!r} without an idempotency_key")
+        return None, rest
+    if not isinstance(key, str):
+        raise TypeError(f"idempotency_key must be a string, got {key!r}")
+    if not 0 < len(key) <= NAME_LENGTH_MAX:
+        raise ValueError(f"an idempotency_key has 1 to {NAME_LENGTH_MAX} characters, not {key!r}")
+    if rest.get("durable") is False:
+        raise ValueError(
+            f"idempotency_key={key!r} needs a durable task, and durable=False was said"
+        )
+    return (key, None if ttl is None else read_ttl(ttl)), rest
+
+
+def read_ttl(ttl: Any) -> float:
+    """Read the option *idempotency_ttl*, in seconds."""
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl < TIMEOUT_MAX_S:
+        raise ValueError(f"idempotency_ttl {ttl!r} is not a number of seconds above 0")
+    return float(ttl)
+
+
+READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "desired_labels": read_desires,
     "environment": read_environment,
     "slots": read_slots,
@@ -210,6 +249,9 @@ READERS: Final = {
     "timeout": read_timeout,
     "schedule_timeout": read_timeout,
     "at_most_once": read_flag,
+    "durable": read_flag,
+    "idempotency_key": refuse_key,
+    "idempotency_ttl": refuse_key,
     "fail_infeasible": read_flag,
     "name": read_name,
     "metadata": read_metadata,

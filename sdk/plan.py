@@ -105,6 +105,7 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         timeout_s=chosen.get("timeout"),
         schedule_timeout_s=chosen.get("schedule_timeout"),
         at_most_once=chosen.get("at_most_once", False),
+        durable=chosen.get("durable", False),
         metadata=chosen.get("metadata", {}),
         fail_infeasible=chosen.get("fail_infeasible", False),
     )

@@ -33,6 +33,7 @@ class Code(StrEnum):
     PARENT_GONE = "parent-gone"
     LIMIT_UNKNOWN = "limit-unknown"
     CONFLICT = "conflict"
+    NOT_DURABLE = "not-durable"
     DEADLOCK = "deadlock"
     SERIALIZATION = "serialization"
     BAD_OPTION = "bad-option"

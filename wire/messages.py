@@ -10,7 +10,7 @@ from typing import Annotated, Generic, TypeVar, get_args
 from msgspec import Meta, Struct
 
 from wire.labels import Labels
-from wire.parts import Attested, Call, Holding, Kept, Role, Span, Status, Token
+from wire.parts import Attested, Call, Holding, Kept, Key, Role, Span, Status, Token
 
 # ZeroMQ reconnects without telling anybody, so every frame carries the version.
 PROTOCOL = 1
@@ -60,6 +60,15 @@ class Submit(Struct, frozen=True, array_like=True, tag="submit", gc=False):
     tries: int = 0
     parent: Token | None = None
     waited_s: float | None = None
+    key: Key | None = None
+
+
+class Attach(Struct, frozen=True, array_like=True, tag="attach"):
+    """Let *task* of this client be another name of a durable task."""
+
+    task: int
+    client: int
+    number: int
 
 
 class Cancel(Struct, frozen=True, array_like=True, tag="cancel"):
@@ -253,6 +262,12 @@ class Result(Struct, frozen=True, array_like=True, tag="result", gc=False):
     attempt: int = 1
 
 
+class Accepted(Struct, frozen=True, array_like=True, tag="accepted"):
+    """These durable tasks are in the journal."""
+
+    tasks: list[Span]
+
+
 class Requeued(Struct, frozen=True, array_like=True, tag="requeued"):
     task: int
     tries: int
@@ -290,7 +305,7 @@ class ByeAck(Struct, frozen=True, array_like=True, tag="bye-ack"):
     """The broker holds nothing of the peer any more."""
 
 
-ClientCommand = ClientHello | Function | Template | Submit | Cancel | Query | Beat | Bye
+ClientCommand = ClientHello | Function | Template | Submit | Attach | Cancel | Query | Beat | Bye
 ActorCommand = (
     ActorHello
     | Credit
@@ -318,6 +333,7 @@ BrokerCommand = (
     | Occupied
     | OutcomeAck
     | Result
+    | Accepted
     | Requeued
     | Answer
     | Kill
@@ -335,7 +351,7 @@ MAY_SAY: dict[Role, frozenset[type]] = {
     Role.HOST: frozenset(get_args(HostCommand)) - {HostHello},
 }
 IS_TOLD = {
-    Role.CLIENT: frozenset({Result, Requeued, Answer, Error, Beat, ByeAck}),
+    Role.CLIENT: frozenset({Result, Accepted, Requeued, Answer, Error, Beat, ByeAck}),
     Role.ACTOR: frozenset(
         {
             Function,

@@ -74,6 +74,14 @@ class Call(Part, frozen=True):
     fail_infeasible: bool = False
 
 
+class Key(Part, frozen=True):
+    """What makes two calls the same one: text and digest of what is called, for how long."""
+
+    text: str
+    digest: bytes
+    ttl_s: float | None = None
+
+
 class HeldLimits(Part, frozen=True):
     """What a run has of limits, or waits for; *ask* is 0 for those taken at scheduling."""
 

@@ -28,10 +28,15 @@ NAP_S = 0.25
 class Conversation:
     """A broker with the peers that talk to it. Time passes only in `wait`."""
 
-    def __init__(self, *, epoch=1000, recovered=True, **settings):
+    def __init__(self, *, epoch=1000, recovered=True, disk=None, **settings):
         self.now = 100.0
         self.settings = Settings(**settings)
         self.broker = Broker(self.settings, epoch=epoch, now=self.now)
+        self.disk = disk
+        # Whether what is to be written is on disk, and announced, at once.
+        self.writes = True
+        if disk is not None:
+            disk.give_to(self.broker, self.now)
         self.peers = {}
         self.notes = []
         if recovered:
@@ -57,11 +62,32 @@ class Conversation:
             heard = codec.decode_broker(codec.encode(frame))
             self.peers[rid].hears(heard, list(payloads))
         sequence, operations = self.broker.take_operations()
-        if operations:
+        if operations and self.disk is not None:
+            self.disk.submit(sequence, operations)
+            if self.writes:
+                self.commits()
+        elif operations:
             self.broker.committed(sequence, self.now)
             self.flush()
         self.notes += self.broker.take_notes()
         self.broker.check()
+
+    def commits(self):
+        """Write what was decided, and let the broker know."""
+        self.broker.committed(self.disk.write_all(), self.now)
+        self.flush()
+
+    def restart(self, *, writes_first=False):
+        """Kill the broker; the next one has what is on disk. Peers keep what they know."""
+        if writes_first:
+            self.disk.write_all()
+        self.disk.pending.clear()
+        self.broker = Broker(self.settings, epoch=self.broker.epoch + 1000, now=self.now)
+        self.broker.had_earlier = True
+        self.disk.give_to(self.broker, self.now)
+        self.broker.check()
+        for talker in list(self.peers.values()):
+            talker.connects()
 
     def wait(self, seconds, *, beating=()):
         """Let time pass; those *beating* send a heartbeat every second."""
@@ -188,12 +214,14 @@ class Talker:
 
     # --- a client's
 
-    def submits(self, *numbers, call=None, body=b"", again=False, tries=0, parent=None, slot=0):
+    def submits(
+        self, *numbers, call=None, body=b"", again=False, tries=0, parent=None, slot=0, key=None
+    ):
         call = call or Call("work", CODE)
         self.says(
             Function(0, CODE, b"code"),
             Template(slot, call),
-            *(Submit(n, slot, body, 0, again, tries, parent) for n in numbers),
+            *(Submit(n, slot, body, 0, again, tries, parent, None, key) for n in numbers),
         )
         return self
 

@@ -81,6 +81,9 @@ class Recorder:
     def committed(self, sequence, now):
         self.heard.put(("committed", sequence))
 
+    def journal_stuck(self, reason):
+        self.heard.put(("stuck", reason))
+
     def tick(self, now):
         self.heard.put(("tick", now))
         self.due = now + 0.05
@@ -417,6 +420,8 @@ def test_a_journal_without_room_is_told_and_goes_on(start):
     journal.say(JournalState.RECOVERED)
     journal.say(JournalState.COMMITTED, 1)
 
+    assert core.hear() == ("stuck", "database or disk is full")
+    assert core.hear() == ("stuck", "")
     assert core.hear() == ("committed", 1)
     assert [event for event, _ in running.log.lines] == ["journal_stuck", "journal_recovered"]
 

@@ -34,7 +34,7 @@ def test_an_outcome_is_never_taken_back():
 
 
 def test_every_state_can_be_reached():
-    begins = {State.QUEUED, State.HELD, State.UNCLAIMED_RUN}
+    begins = {State.QUEUED, State.HELD, State.UNCLAIMED_RUN, State.ATTACHED}
 
     assert begins | set(TRANSITIONS.values()) == set(State)
 

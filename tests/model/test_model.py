@@ -53,5 +53,5 @@ def test_a_history_reads_as_the_protocol_is_written():
     with mutant.plant():
         found = explore(mutant.scenario)
 
-    assert '["submit", 1, 0, "<>", 0, false, 0, null, null]' in found.history
+    assert '["submit", 1, 0, "<>", 0, false, 0, null, null, null]' in found.history
     assert "B to A1: " in found.history

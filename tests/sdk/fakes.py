@@ -12,6 +12,7 @@ from sdk.core import ClientCore, Settings
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.messages import (
     Answer,
+    Attach,
     Beat,
     Bye,
     ByeAck,
@@ -59,12 +60,13 @@ class BrokerEnd:
             "functions_max": 512,
             "templates_max": 4_096,
         } | welcome
-        self.tasks: dict[int, Submit] = {}
+        self.tasks: dict[int, Submit | Attach] = {}
         self.calls: dict[int, Call] = {}
         self.payloads: dict[int, list[Any]] = {}
         self.submits: list[Submit] = []
         self.heard: list[Any] = []
         self.cancels: list[Cancel] = []
+        self.attached: list[Attach] = []
         self.hellos: list[ClientHello] = []
         self.is_deaf = False
         self.answers: dict[str, Any] = {}
@@ -107,6 +109,9 @@ class BrokerEnd:
                     self.calls[command.task] = call
                     self.payloads[command.task] = list(payloads[at : at + command.frames])
                     at += command.frames
+                case Attach():
+                    self.attached.append(command)
+                    self.tasks[command.task] = command
                 case Cancel():
                     self.cancels.append(command)
                     for task in command.tasks:
@@ -177,8 +182,8 @@ class Conversation:
     def say(self, *commands, payloads=()):
         self.receive(self.broker.frame(*commands), payloads)
 
-    def submit(self, plan=None, body=b"body", frames=(), parent=None):
-        return self.core.submit(plan or plan_of(), body, frames, self.now, parent)
+    def submit(self, plan=None, body=b"body", frames=(), parent=None, key=None):
+        return self.core.submit(plan or plan_of(), body, frames, self.now, parent, key)
 
     def reopen(self, epoch=None):
         """The connection is lost, and opened again."""

@@ -683,7 +683,7 @@ def test_every_call_has_one_outcome_whatever_happens(steps):
         talk.turn()
     take()
 
-    submitted = set(range(1, talk.core._number + 1))
+    submitted = set(range(1, talk.core.number_last + 1))
     assert set(outcomes) | (settled.keys() & submitted) == submitted
     assert not talk.core.calls
 

@@ -93,7 +93,7 @@ def test_the_weight_of_a_required_desire_warns_unless_required_is_said():
         ({"at_most_once": 1}, TypeError, "1"),
         ({"environment": 7}, TypeError, "subclass of Environment"),
         ({"retries": 3}, ValueError, "retries=3 is not supported yet"),
-        ({"durable": True}, ValueError, "not supported yet"),
+        ({"durable": 1}, TypeError, "1"),
         ({"sticky": "k"}, ValueError, "not supported yet"),
         ({"limits": {"db": 0}}, ValueError, "at least 1"),
         ({"limits": {"d b": 1}}, ValueError, "not the name of a limit"),

@@ -36,12 +36,14 @@ PICKLING = ("pickle", "cloudpickle", "dill", "wire.payload")
 PAYLOAD = "wire/payload.py"
 
 PURE_BROKER = {
+    "attaching",
     "backlog",
     "core",
     "credit",
     "crews",
     "deadlock",
     "defining",
+    "durable",
     "explain",
     "lifecycle",
     "limits",
@@ -56,8 +58,10 @@ PURE_BROKER = {
     "placement",
     "queues",
     "rankings",
+    "records",
     "recovery",
     "reservation",
+    "restoring",
     "sessions",
     "shapes",
     "spans",

@@ -1,0 +1,173 @@
+"""Who wants the outcome of a durable task: its client, and whoever attached to it.
+
+A number of another client can be another name of a task, which then ends as the task does. The rule
+that must not be broken: an outcome stays until its client has it or is gone, and everybody who
+attached has it, and somebody has; or until its time is over.
+"""
+
+from typing import TYPE_CHECKING
+
+from broker import durable, lifecycle, records, spans
+from broker.peers import Client
+from broker.records import Alias, Record
+from broker.task import Event, State, Task
+from wire.errors import Code
+from wire.messages import Accepted, Attach
+from wire.parts import Span
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+
+def attach(broker: "Broker", client: Client, command: Attach, now: float) -> None:
+    """Make a number of *client*, which it did not use before, another name of a durable task."""
+    target = find(broker, command.client, command.number)
+    task = client.tasks[command.task] = Task(client, command.task, State.ATTACHED, now)
+    if target is None or target.record is None:
+        name = f"{command.client:016x}-{command.number}"
+        what = "is not durable" if target is not None else "is not known here"
+        message = (
+            f"task {name} {what}: only a durable task can be found, from when it was accepted"
+            " until its outcome was received or was kept for --outcome-ttl"
+        )
+        lifecycle.end(broker, task, Code.OUTCOME_UNKNOWN, message)
+    else:
+        attach_to(broker, task, target)
+
+
+def find(broker: "Broker", incarnation: int, number: int) -> Task | None:
+    """Find a task by its whole name; another name leads to the task itself."""
+    client = broker.clients.get(incarnation)
+    task = client.tasks.get(number) if client is not None else None
+    if task is None:
+        task = broker.records.kept.get(incarnation, {}).get(number)
+    if task is not None and isinstance(task.record, Alias):
+        return task.record.target
+    return task
+
+
+def attach_to(broker: "Broker", task: Task, target: Task) -> None:
+    """Let *task*, which is new, end as *target* does."""
+    record = target.record
+    assert isinstance(record, Record)
+    lifecycle.unload(task)
+    task.state = State.ATTACHED
+    task.record = Alias(target)
+    record.attached[task] = None
+    if record.sequence <= broker.committed_sequence:
+        number = task.number
+        broker.say(task.client.session, Accepted([(number, number)]))
+    if target.state is State.ENDED and durable.has_outcome(broker, record):
+        pass_on(broker, task, target)
+
+
+def pass_on(broker: "Broker", task: Task, target: Task) -> None:
+    """End *task* as its target has ended."""
+    task.ending = target.ending
+    task.move(Event.SETTLE)
+    lifecycle.deliver(broker, task)
+
+
+# ---------------------------------------------------------------------- who still wants it
+
+
+def received(broker: "Broker", task: Task) -> None:
+    """Somebody has the outcome: forget it when nobody else wants it."""
+    record = task.record
+    if isinstance(record, Alias):
+        target = record.target
+        assert isinstance(target.record, Record)
+        target.record.is_taken = True
+        lifecycle.erase(broker, task)
+        put_away(broker, target)
+        return
+    assert isinstance(record, Record)
+    record.is_taken = True
+    record.is_wanted = False
+    put_away(broker, task)
+
+
+def unlisted(broker: "Broker", task: Task) -> None:
+    """Act on a HELLO of its own client that does not name *task*."""
+    record = task.record
+    if isinstance(record, Alias):
+        lifecycle.drop(broker, task, reason="its client wants it no more")
+    elif isinstance(record, Record) and durable.has_outcome(broker, record):
+        received(broker, task)
+
+
+def left(broker: "Broker", task: Task) -> None:
+    """Keep *task*, whose client is gone, for whoever asks for it."""
+    record = task.record
+    if isinstance(record, Record):
+        record.is_wanted = False
+        put_away(broker, task)
+    else:
+        lifecycle.drop(broker, task, reason="its client is gone")
+
+
+def put_away(broker: "Broker", task: Task) -> None:
+    """Forget an ended task that nobody wants, or let it leave the window of its client."""
+    record = task.record
+    assert isinstance(record, Record)
+    if task.state is not State.ENDED or record.is_wanted or not durable.has_outcome(broker, record):
+        return
+    if record.is_taken and not record.attached and record.key is None:
+        lifecycle.erase(broker, task)
+        return
+    client = task.client
+    kept = broker.records.kept.setdefault(client.incarnation, {})
+    if task.number not in kept:
+        kept[task.number] = task
+        del client.tasks[task.number]
+        if client.session is None and not client.tasks:
+            broker.clients.pop(client.incarnation, None)
+
+
+def listed(broker: "Broker", client: Client, wanted: list[Span]) -> None:
+    """Give back to a client that says HELLO what was put away and it asks for."""
+    kept = broker.records.kept.pop(client.incarnation, None)
+    for number, task in (kept or {}).items():
+        if spans.holds(wanted, number):
+            assert isinstance(task.record, Record)
+            task.record.is_wanted = True
+            task.client = client
+            client.tasks[number] = task
+        else:
+            broker.records.kept.setdefault(client.incarnation, {})[number] = task
+
+
+def say_accepted(broker: "Broker", client: Client) -> None:
+    """Say at the beginning of a session what of a client is in the journal."""
+    numbers = [
+        (task.number, task.number)
+        for task in client.tasks.values()
+        if task.record is not None and durable.is_written(broker, task)
+    ]
+    if numbers:
+        broker.say(client.session, Accepted(spans.merge(numbers)))
+
+
+def erased(broker: "Broker", task: Task) -> None:
+    """Take out of the journal what is forgotten."""
+    record, known = task.record, broker.records
+    if isinstance(record, Alias):
+        assert isinstance(record.target.record, Record)
+        record.target.record.attached.pop(task, None)
+        put_away(broker, record.target)
+        return
+    assert isinstance(record, Record)
+    incarnation, number = records.name_of(task)
+    kept = known.kept.get(incarnation)
+    if kept is not None and kept.get(number) is task:
+        del kept[number]
+        if not kept:
+            del known.kept[incarnation]
+    known.writing.pop(task, None)
+    if record.key is not None and known.keys.get(record.key[0]) is task:
+        del known.keys[record.key[0]]
+    known.octets -= record.octets
+    assert task.template
+    first, count = known.calls[task.template.hash]
+    known.calls[task.template.hash] = (first, count - 1)
+    durable.write(broker, "forget", incarnation, number)

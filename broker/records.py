@@ -1,0 +1,269 @@
+"""What the journal has of durable tasks, as rows and as the core works with it.
+
+An operation is a tuple: its name and the fields of its statement in `broker.journal`. The rule that
+must not be broken: what is read back from the rows is what the core held when they were written.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum, auto
+from hashlib import blake2b
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from broker.task import Ending, FunctionBlob, Task, Template
+from wire.codec import INLINE_BYTES_MAX
+from wire.parts import Call, Status
+
+# What a row costs beside what its task brought along.
+ROW_BYTES: Final = 512
+# Integers of a row have 64 bits with a sign.
+ROW_INTEGER_MAX: Final = 2**63 - 1
+# SQLite takes no row of 1e9 octets.
+ROW_PAYLOAD_BYTES_MAX: Final = 900_000_000
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Awaited(Enum):
+    """What is done once an operation is on disk."""
+
+    SUBMIT = auto()  # say ACCEPTED
+    OUTCOME = auto()  # say the outcome, and let its actor forget it
+    ARMED = auto()  # queue again what now may start
+
+
+class Record:
+    """What the journal has of one durable task, and who waits for its outcome."""
+
+    __slots__ = (
+        "attached",
+        "expires_at",
+        "is_armed",
+        "is_taken",
+        "is_wanted",
+        "key",
+        "octets",
+        "outcome_sequence",
+        "sequence",
+    )
+
+    def __init__(self, sequence: int, octets: int) -> None:
+        """Begin as written by the operation with this number."""
+        self.sequence = sequence
+        self.octets = octets
+        # The number of the operation that wrote the outcome; None before.
+        self.outcome_sequence: int | None = None
+        # An at_most_once task that the journal lets start: from here on nobody can tell.
+        self.is_armed = False
+        # Whether its client may still ask for the outcome, and whether anybody has received it.
+        self.is_wanted = True
+        self.is_taken = False
+        self.attached: dict[Task, None] = {}
+        # Text, digest, and until when the outcome is kept for it (seconds of the core's clock).
+        self.key: tuple[str, bytes, float] | None = None
+        self.expires_at = 0.0
+
+
+class Alias:
+    """Says that a task is another name of a durable one."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: Task) -> None:
+        """Stand for *target*."""
+        self.target = target
+
+
+class Records:
+    """All that a broker knows of its journal."""
+
+    __slots__ = (
+        "calls",
+        "clock_ms",
+        "codes",
+        "expiring",
+        "has_journal",
+        "idle",
+        "kept",
+        "keys",
+        "octets",
+        "refusal",
+        "serial",
+        "swept_at",
+        "waiting",
+        "writing",
+    )
+
+    def __init__(self, now: float) -> None:
+        """Begin without a journal."""
+        self.has_journal = False
+        # What must be added to the core's clock for milliseconds since 1970.
+        self.clock_ms = 0.0
+        # Why nothing can be written now, empty while it can.
+        self.refusal = ""
+        self.octets = 0
+        # (number of the operation, what is done when it is on disk, task), oldest first.
+        self.waiting: deque[tuple[int, Awaited, Task]] = deque()
+        self.writing: dict[Task, None] = {}
+        self.keys: dict[str, Task] = {}
+        # Ended tasks whose client does not ask for them: incarnation, number.
+        self.kept: dict[int, dict[int, Task]] = {}
+        # A heap of (when, serial, task): outcomes and keys that end.
+        self.expiring: list[tuple[float, int, Task]] = []
+        self.serial = 0
+        # Hashes of calls and code on disk, with how many tasks, or calls, use each.
+        self.calls: dict[bytes, tuple[Template, int]] = {}
+        self.codes: dict[bytes, int] = {}
+        self.idle: set[bytes] = set()
+        self.swept_at = now
+
+
+class Progress(Struct, frozen=True, array_like=True):
+    """What a task went through. Fields are only ever appended, with a default."""
+
+    tries: int = 0
+    crashes: int = 0
+    losses: int = 0
+    history: list[str] = []
+    # Since when it waits, in milliseconds since 1970.
+    queued_ms: int = 0
+
+
+class Told(Struct, frozen=True, array_like=True):
+    """An outcome. Fields are only ever appended, with a default."""
+
+    status: Status
+    body: bytes
+    actor: str
+    attempt: int
+
+
+class Row(Struct, frozen=True):
+    """A task as the journal has it, in the order in which it is read."""
+
+    client: int
+    number: int
+    call: bytes
+    body: bytes
+    frames: bytes | None
+    progress: bytes
+    is_armed: bool
+    key: str | None
+    digest: bytes | None
+    key_until_ms: int | None
+    outcome: bytes | None
+    ended_ms: int | None
+
+
+class StoredTasks(Struct, frozen=True):
+    """All that an earlier broker left of durable tasks."""
+
+    rows: list[Row] = []
+    # Hash -> call; hash -> code.
+    calls: dict[bytes, bytes] = {}
+    codes: dict[bytes, bytes] = {}
+
+
+_decode_progress = msgspec.msgpack.Decoder(Progress).decode
+_decode_told = msgspec.msgpack.Decoder(Told).decode
+_decode_call = msgspec.msgpack.Decoder(Call).decode
+_decode_frames = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+class Parts:
+    """Payload frames on their way to a row; joined by the thread that writes."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self, frames: Sequence[Any]) -> None:
+        """Keep *frames*, which nobody changes."""
+        self.frames = frames
+
+    def packed(self) -> bytes:
+        """Return the frames as one value."""
+        return _encode([frame if type(frame) is bytes else frame.buffer for frame in self.frames])
+
+
+def name_of(task: Task) -> tuple[int, int]:
+    """Return the fields that name *task* in each operation."""
+    return task.client.incarnation, task.number
+
+
+def progress_of(task: Task, queued_ms: int) -> bytes:
+    """Return what *task* went through, as the row has it."""
+    history = task.history or []
+    return _encode(Progress(task.tries, task.crashes, task.losses, history, queued_ms))
+
+
+def resume(task: Task, row: Row, now_ms: int) -> None:
+    """Give *task* what it went through before."""
+    progress = _decode_progress(row.progress)
+    task.queued_at -= max(0.0, (now_ms - progress.queued_ms) / 1000.0)
+    task.tries, task.crashes, task.losses = progress.tries, progress.crashes, progress.losses
+    task.history = progress.history or None
+
+
+def told_of(ending: Ending) -> bytes:
+    """Return an outcome without its frames, as the row has it."""
+    return _encode(Told(ending.status, bytes(ending.body), ending.actor, ending.attempt))
+
+
+def ending_of(row: Row) -> Ending:
+    """Return the outcome in *row*."""
+    assert row.outcome is not None
+    told = _decode_told(row.outcome)
+    return Ending(told.status, told.body, frames_of(row), told.actor, told.attempt)
+
+
+def frames_of(row: Row) -> Sequence[bytes]:
+    """Return the payload frames in *row*: of the call, or of its outcome."""
+    return _decode_frames(row.frames) if row.frames is not None else ()
+
+
+def pack(frames: Sequence[Any]) -> Parts | None:
+    """Return *frames* as an operation carries them."""
+    return Parts(frames) if frames else None
+
+
+def hash_call(call: Call) -> tuple[bytes, bytes]:
+    """Return the name of *call* in the journal, and the call as the row has it."""
+    encoded = _encode(call)
+    return blake2b(encoded, digest_size=16).digest(), encoded
+
+
+def code_of(blob: FunctionBlob) -> bytes:
+    """Return the octets of a function, which came in the command or behind it."""
+    if not blob.frames:
+        return blob.body
+    frame: Any = blob.frames[0]
+    return frame if type(frame) is bytes else bytes(frame.buffer)
+
+
+def blob_of(digest: bytes, code: bytes) -> FunctionBlob:
+    """Return code as FUNCTION would have brought it."""
+    if len(code) > INLINE_BYTES_MAX:
+        return FunctionBlob(digest, b"", (code,))
+    return FunctionBlob(digest, code, ())
+
+
+class Shapes(Protocol):
+    """What knows the shape of a call; see `broker.backlog`."""
+
+    def shape_of(self, call: Call) -> Any: ...
+
+
+def templates_of(stored: StoredTasks, shapes: Shapes) -> dict[bytes, Template]:
+    """Return the templates of all stored calls by their hash."""
+    blobs = {digest: blob_of(digest, code) for digest, code in stored.codes.items()}
+    templates = {}
+    for digest, encoded in stored.calls.items():
+        call = _decode_call(encoded)
+        blob = blobs[call.environment.blob] if call.environment else None
+        function = blobs.get(call.function)
+        template = Template(call, shapes.shape_of(call), function=function, blob=blob)
+        template.hash = digest
+        templates[digest] = template
+    return templates

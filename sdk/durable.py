@@ -1,0 +1,100 @@
+"""Which durable calls does the broker's journal have? A part of the client's core.
+
+The rule that must not be broken: a call that was accepted is the journal's, so it is never sent
+again, unless it has a key by which the broker tells that it is the same one.
+"""
+
+from hashlib import blake2b
+from typing import Final
+
+from sdk.call import Owned, Payloads, Plan
+from wire.codec import encode
+from wire.messages import Attach
+from wire.parts import Call, Key, Span
+from wire.payload import Buffer
+
+# Of the numbers that stand for a task of another client: there is nothing to be sent but ATTACH.
+ATTACHING: Final = Plan(Call(""))
+
+
+class Durable:
+    """The durable calls of one client that have no outcome."""
+
+    __slots__ = ("attached", "keys", "open")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        # Those that the journal does not have yet, in their order.
+        self.open: dict[int, Owned] = {}
+        self.keys: dict[int, Key] = {}
+        # Number -> what says for which task it stands.
+        self.attached: dict[int, Attach] = {}
+
+    def begin(self, owned: Owned, key: Key | None) -> None:
+        """Take a call that was submitted now."""
+        self.open[owned.number] = owned
+        if key is not None:
+            self.keys[owned.number] = key
+
+    def accepted(self, tasks: list[Span]) -> None:
+        """Hear that the journal has these."""
+        for first, last in tasks:
+            if last - first < len(self.open):
+                numbers = [n for n in range(first, last + 1) if n in self.open]
+            else:
+                numbers = [n for n in self.open if first <= n <= last]
+            for number in numbers:
+                owned = self.open.pop(number)
+                if number not in self.keys:
+                    owned.body, owned.frames = b"", ()
+
+    def has_all(self, upto: int) -> bool:
+        """Tell whether the journal has every call up to this number."""
+        return next(iter(self.open), upto + 1) > upto
+
+    def goes_on(self, owned: Owned | None) -> bool:
+        """Tell whether a task is the journal's, and goes on without this client."""
+        if owned is None or owned.plan is ATTACHING:
+            return owned is not None
+        return owned.plan.is_durable and owned.number not in self.open
+
+    def is_lost(self, owned: Owned) -> bool:
+        """Tell whether a call that the broker lacks must not be sent again."""
+        number = owned.number
+        return owned.plan.is_durable and number not in self.open and number not in self.keys
+
+    def forget(self, number: int) -> None:
+        """Forget a call that has its outcome, or that nobody wants."""
+        self.open.pop(number, None)
+        self.keys.pop(number, None)
+        self.attached.pop(number, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.open.clear()
+        self.keys.clear()
+        self.attached.clear()
+
+
+def name_of(target: Attach | None, own: int) -> str:
+    """Name a task for a question: by its whole name, or by a number of this client's own."""
+    return str(own) if target is None else f"{target.client:016x}-{target.number}"
+
+
+def digest_of(call: Call, body: bytes, frames: Payloads) -> bytes:
+    """Return what is equal for calls of the same function with the same arguments.
+
+    The code is not in it: a function that was changed since is still the same function.
+    """
+    hashed = blake2b(digest_size=16)
+    environment = call.environment.id if call.environment else ""
+    hashed.update(encode([call.name, call.method, environment, len(body), len(frames)]))
+    hashed.update(body)
+    for frame in frames:
+        hashed.update(octets_of(frame))
+    return hashed.digest()
+
+
+def octets_of(frame: Buffer) -> memoryview:
+    """Return *frame* as octets, whatever items it has."""
+    return memoryview(frame).cast("B")

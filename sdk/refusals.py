@@ -1,0 +1,46 @@
+"""Why a call ends in this process, without an outcome from the broker."""
+
+from sdk.call import Owned
+from wire.errors import Code
+from wire.messages import Error
+from wire.parts import Failure
+
+
+def overdue(owned: Owned, *, is_open: bool) -> Failure:
+    """Say why a call was not sent within its schedule timeout."""
+    why = "the broker cannot be reached"
+    if is_open:
+        why = "it waits in this process until the broker takes more of its tasks"
+    message = f"not sent within {owned.plan.schedule_timeout_s:g} s: {why}"
+    return Failure(Code.SCHEDULE_TIMEOUT, "", message)
+
+
+def refused(error: Error | None) -> Failure:
+    """Say why a client that has ended takes no call: by the broker's *error*, or its own will."""
+    if error is None:
+        return Failure(Code.CANCELED, "", "the client is closed")
+    return Failure(error.code, "", error.message)
+
+
+def too_large(owned: Owned, limit: int) -> Failure:
+    """Say which part of a call is over the broker's limit."""
+    what, size = ("arguments", owned.size)
+    if owned.plan.size > limit:
+        what, size = ("code", owned.plan.size)
+    return Failure(
+        Code.PAYLOAD_TOO_LARGE,
+        "",
+        f"the {what} of {owned.plan.call.name!r} take {size} octets, the broker allows {limit} "
+        "(--payload-bytes-max); send a path or a key instead",
+    )
+
+
+def lost(owned: Owned) -> Failure:
+    """Say of a call that was accepted why nobody knows its outcome."""
+    return Failure(
+        Code.OUTCOME_UNKNOWN,
+        "",
+        f"the broker accepted task {owned.plan.call.name!r} and does not have it any more: its"
+        " outcome was received elsewhere, was kept longer than --outcome-ttl, or the journal is"
+        " another one",
+    )

@@ -1,0 +1,567 @@
+"""Durable tasks: what waits for the journal, who finds them, and what a new broker takes over."""
+
+import msgspec
+import pytest
+
+from tests.broker.conversation import CODE, Conversation
+from tests.support.disk import Disk, summary, summary_of_rows
+from wire.codec import decode_failure
+from wire.errors import Code
+from wire.messages import (
+    Accepted,
+    Answer,
+    Assign,
+    Attach,
+    Bye,
+    Cancel,
+    Credit,
+    OutcomeAck,
+    Query,
+    Result,
+    Stop,
+    Submit,
+)
+from wire.parts import Call, Key, Status
+
+DURABLE = Call("keep", CODE, durable=True)
+ONCE = Call("once", CODE, durable=True, at_most_once=True)
+KEY = Key("order 17", b"d" * 16, 60.0)
+
+
+def talk_with_disk(**settings):
+    return Conversation(disk=Disk(), **settings)
+
+
+def code_of(result):
+    return decode_failure(result.body).code
+
+
+def agree(talk):
+    return summary(talk.broker) == summary_of_rows(talk.disk.read())
+
+
+# --- what waits for the journal
+
+
+def test_accepted_is_said_after_the_commit():
+    talk = talk_with_disk()
+    client = talk.client()
+    talk.writes = False
+
+    client.submits(1, 2, 3, call=DURABLE, body=b"args")
+    assert client.takes(Accepted) == []
+    talk.commits()
+
+    assert client.takes(Accepted) == [Accepted([(1, 3)])]
+    assert agree(talk)
+
+
+def test_a_task_that_is_not_durable_waits_for_no_commit():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=2)
+    talk.writes = False
+
+    client.submits(1, call=DURABLE).submits(2, slot=1)
+    tokens = [(1000, assign.number) for assign in actor.takes(Assign)]
+    actor.ends(tokens[0], b"one").ends(tokens[1], b"two")
+
+    assert [(result.task, result.body) for result in client.takes(Result)] == [(2, b"two")]
+
+
+def test_an_outcome_is_said_and_acknowledged_after_its_commit():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    [assign] = actor.takes(Assign)
+    talk.writes = False
+
+    actor.ends((1000, assign.number), b"value")
+    talk.wait(2.0, beating=[client, actor])
+    assert client.takes(Result) == []
+    assert actor.takes(OutcomeAck) == []
+    talk.commits()
+    talk.wait(1.5, beating=[client, actor])
+
+    assert [result.body for result in client.takes(Result)] == [b"value"]
+    assert [ack.accepted for ack in actor.takes(OutcomeAck)] == [[(1000, assign.number)]]
+
+
+def test_what_its_client_received_leaves_the_journal():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    [assign] = actor.takes(Assign)
+    actor.ends((1000, assign.number), b"value")
+
+    client.beats()
+
+    assert talk.disk.read().rows == []
+    assert talk.broker.records.octets == 0
+    assert talk.task(client, 1) is None
+
+
+def test_an_at_most_once_task_starts_when_the_journal_lets_it():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=ONCE)
+    assert len(actor.takes(Assign)) == 1
+    talk.writes = False
+
+    client.submits(2, call=ONCE)
+    actor.ends((1000, 1), free=1)
+    assert talk.state(client, 2) == "writing"
+    assert actor.takes(Assign) == []
+    talk.commits()
+
+    assert len(actor.takes(Assign)) == 1
+    assert talk.disk.row(1, 2) == (1, None)
+
+
+def test_an_at_most_once_task_that_is_handed_back_is_written_as_not_started():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=ONCE)
+    [assign] = actor.takes(Assign)
+    actor.greets()
+    talk.wait(1.0, beating=[client])
+
+    assert talk.state(client, 1) == "queued"
+    assert talk.disk.row(1, 1) == (0, None)
+    assert assign.attempt == 1
+
+
+# --- refusals
+
+
+def test_without_a_journal_a_durable_task_is_refused_through_its_future():
+    talk = Conversation()
+    client, actor = talk.client(), talk.actor(free=1)
+
+    client.submits(1, call=DURABLE)
+
+    [result] = client.takes(Result)
+    assert code_of(result) == Code.NOT_DURABLE
+    assert "--no-journal" in decode_failure(result.body).message
+    assert actor.takes(Assign) == []
+
+
+def test_while_the_disk_is_full_new_durable_tasks_are_refused_and_others_are_not():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=3)
+    talk.broker.journal_stuck("database or disk is full")
+
+    client.submits(1, call=DURABLE).submits(2, slot=1)
+    [result] = client.takes(Result)
+    assert (result.task, code_of(result)) == (1, Code.NOT_DURABLE)
+    assert "database or disk is full" in decode_failure(result.body).message
+    assert [assign.task for assign in actor.takes(Assign)] == [2]
+
+    talk.broker.journal_stuck("")
+    client.submits(3, call=DURABLE)
+    assert client.takes(Accepted) == [Accepted([(3, 3)])]
+
+
+def test_a_full_journal_refuses_and_takes_again_what_fits():
+    talk = talk_with_disk(journal_bytes_max=2_000)
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE, body=b"x" * 1_000)
+    client.submits(2, call=DURABLE, body=b"x" * 1_000)
+    [result] = client.takes(Result)
+    assert (result.task, code_of(result)) == (2, Code.NOT_DURABLE)
+
+    actor.ends((1000, 1))
+    client.beats()
+    client.submits(3, call=DURABLE, body=b"x" * 1_000)
+
+    assert client.takes(Accepted)[-1] == Accepted([(3, 3)])
+
+
+# --- who owns it
+
+
+@pytest.mark.parametrize("way", ["bye", "timeout", "unlisted"])
+def test_a_durable_task_goes_on_without_its_client(way):
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor()
+    client.submits(1, call=DURABLE).submits(2, slot=1)
+
+    match way:
+        case "bye":
+            client.says(Bye("closed"))
+        case "timeout":
+            client.vanishes()
+            talk.wait(11.0, beating=[actor])
+        case "unlisted":
+            client.greets()
+
+    assert talk.state(client, 1) == "queued"
+    assert talk.state(client, 2) is None
+    assert len(talk.disk.read().rows) == 1
+
+
+def test_whoever_attaches_gets_the_outcome_and_then_it_is_forgotten():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    client.says(Bye("closed"))
+    first, second = talk.client(2), talk.client(3)
+    first.says(Attach(1, 1, 1))
+    actor.ends((1000, 1), b"value")
+    second.says(Attach(5, 1, 1))
+
+    assert [(r.task, r.body) for r in first.takes(Result)] == [(1, b"value")]
+    assert [(r.task, r.body) for r in second.takes(Result)] == [(5, b"value")]
+    first.beats()
+    assert len(talk.disk.read().rows) == 1
+    second.beats()
+    assert talk.disk.read().rows == []
+
+
+def test_an_outcome_stays_while_its_client_may_come_back():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    client.vanishes()
+    other = talk.client(2)
+    other.says(Attach(1, 1, 1))
+    actor.ends((1000, 1), b"value")
+    other.beats()
+    assert len(talk.disk.read().rows) == 1
+
+    client.connects()
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+
+    assert [r.body for r in client.takes(Result)] == [b"value"]
+    client.beats()
+    assert talk.disk.read().rows == []
+
+
+def test_a_client_that_comes_back_late_still_finds_what_nobody_took():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    client.vanishes()
+    actor.ends((1000, 1), b"value")
+    talk.wait(12.0, beating=[actor])
+    assert 1 in talk.broker.records.kept[1]
+
+    client.connects()
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+
+    assert [r.body for r in client.takes(Result)] == [b"value"]
+    assert talk.broker.records.kept == {}
+
+
+def test_what_is_not_durable_or_not_known_cannot_be_found():
+    talk = talk_with_disk()
+    client, other = talk.client(), talk.client(2)
+    client.submits(1)
+
+    other.says(Attach(1, 1, 1), Attach(2, 1, 99))
+
+    results = other.takes(Result)
+    assert [code_of(result) for result in results] == [Code.OUTCOME_UNKNOWN] * 2
+    assert "is not durable" in decode_failure(results[0].body).message
+    assert "is not known here" in decode_failure(results[1].body).message
+
+
+def test_an_outcome_that_nobody_takes_is_forgotten_in_the_end():
+    talk = talk_with_disk(outcome_ttl_s=30.0)
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    client.says(Bye("closed"))
+    actor.ends((1000, 1), b"value")
+
+    talk.wait(29.0)
+    assert len(talk.disk.read().rows) == 1
+    talk.wait(2.0)
+
+    assert talk.disk.read().rows == []
+    assert talk.noted("outcome_expired")
+
+
+def test_code_that_no_task_needs_leaves_the_journal():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    actor.ends((1000, 1))
+    client.beats()
+    assert talk.disk.read().codes == {CODE: b"code"}
+
+    talk.wait(125.0, beating=[client, actor])
+
+    assert talk.disk.read().codes == {}
+    assert talk.disk.read().calls == {}
+    client.submits(2, call=DURABLE)
+    assert talk.disk.read().codes == {CODE: b"code"}
+
+
+# --- cancel
+
+
+def test_a_cancel_ends_it_for_everybody_and_is_answered_when_it_is_written():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    other = talk.client(2)
+    other.says(Attach(1, 1, 1))
+    talk.writes = False
+
+    other.says(Query(1, "cancel", "0000000000000001-1"))
+    assert other.takes(Answer) == []
+    assert len(actor.takes(Stop)) == 1
+    talk.commits()
+
+    [answer] = other.takes(Answer)
+    assert msgspec.msgpack.decode(answer.body) == {"done": "cancel"}
+    assert [r.status for r in other.takes(Result)] == [Status.CANCELED]
+    assert [r.status for r in client.takes(Result)] == [Status.CANCELED]
+
+
+def test_the_cancel_of_another_name_lets_go_of_the_name_alone():
+    talk = talk_with_disk()
+    client, other = talk.client(), talk.client(2)
+    client.submits(1, call=DURABLE)
+    other.says(Attach(1, 1, 1))
+
+    other.says(Cancel([1]))
+
+    assert talk.state(client, 1) == "queued"
+    assert talk.state(other, 1) is None
+
+
+@pytest.mark.parametrize("state", ["queued", "held", "writing", "assigned"])
+def test_a_durable_task_can_be_canceled_in_every_state(state):
+    talk = talk_with_disk()
+    client = talk.client()
+    talk.writes = False
+    match state:
+        case "queued":
+            client.submits(1, call=DURABLE)
+        case "held":
+            client.submits(1, call=DURABLE)
+            talk.commits()
+            talk.restart()
+            client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+        case "writing":
+            talk.actor(free=1)
+            client.submits(1, call=ONCE)
+        case "assigned":
+            talk.actor(free=1)
+            client.submits(1, call=DURABLE)
+    assert talk.state(client, 1) == state
+
+    client.says(Cancel([1]))
+    talk.commits()
+
+    assert [r.status for r in client.takes(Result)] == [Status.CANCELED]
+    client.beats()
+    talk.commits()
+    assert talk.disk.read().rows == []
+
+
+# --- keys
+
+
+def test_the_same_key_and_digest_have_one_outcome():
+    talk = talk_with_disk()
+    client, actor, other = talk.client(), talk.actor(free=2), talk.client(2)
+
+    client.submits(1, call=DURABLE, key=KEY)
+    other.submits(1, call=DURABLE, key=KEY)
+    assert other.takes(Accepted) == [Accepted([(1, 1)])]
+    actor.ends((1000, 1), b"value")
+    client.submits(2, call=DURABLE, key=KEY)
+
+    assert [(r.task, r.body) for r in client.takes(Result)] == [(1, b"value"), (2, b"value")]
+    assert [(r.task, r.body) for r in other.takes(Result)] == [(1, b"value")]
+    assert len(actor.takes(Assign)) == 1
+
+
+def test_the_same_key_with_another_digest_is_a_conflict():
+    talk = talk_with_disk()
+    client = talk.client()
+    client.submits(1, call=DURABLE, key=KEY)
+
+    client.submits(2, call=DURABLE, key=msgspec.structs.replace(KEY, digest=b"e" * 16))
+
+    [result] = client.takes(Result)
+    assert (result.task, code_of(result)) == (2, Code.CONFLICT)
+
+
+def test_an_outcome_is_kept_for_its_key_and_no_longer():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE, key=KEY)
+    actor.ends((1000, 1), b"value")
+    client.beats()
+    assert len(talk.disk.read().rows) == 1
+    assert len(client.talk.broker.clients[1].tasks) == 0
+
+    talk.wait(61.0, beating=[client, actor])
+
+    assert talk.disk.read().rows == []
+    client.submits(2, call=DURABLE, key=KEY)
+    assert talk.state(client, 2) == "queued"
+
+
+def test_a_canceled_task_gives_its_key_free():
+    talk = talk_with_disk()
+    client = talk.client()
+    client.submits(1, call=DURABLE, key=KEY)
+
+    client.says(Cancel([1]))
+    client.submits(2, call=DURABLE, key=KEY)
+
+    assert talk.state(client, 2) == "queued"
+    assert agree(talk)
+
+
+def test_a_key_outlives_the_broker():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE, key=KEY)
+    actor.ends((1000, 1), b"value")
+    client.beats()
+
+    talk.restart()
+    client.greets()
+    client.submits(2, call=DURABLE, key=KEY)
+
+    assert [(r.task, r.body) for r in client.takes(Result)] == [(2, b"value")]
+
+
+# --- restart
+
+
+def test_a_new_broker_has_what_was_accepted_and_runs_it_after_the_window():
+    talk = talk_with_disk()
+    client = talk.client()
+    client.submits(1, 2, call=DURABLE, body=b"args")
+    client.says(Bye("closed"))
+
+    talk.restart()
+    actor = talk.actor(free=2)
+    assert talk.state(client, 1) == "held"
+    assert actor.takes(Assign) == []
+    talk.wait(2.5, beating=[actor])
+    actor.says(Credit(2))
+
+    assert [(a.client, a.task, a.body) for a in actor.takes(Assign)] == [
+        (1, 1, b"args"),
+        (1, 2, b"args"),
+    ]
+
+
+def test_what_was_not_committed_is_lost_and_sent_again():
+    talk = talk_with_disk()
+    client = talk.client()
+    talk.writes = False
+    client.submits(1, call=DURABLE)
+
+    talk.restart()
+    talk.writes = True
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+    client.submits(1, call=DURABLE, again=True)
+
+    assert client.takes(Accepted) == [Accepted([(1, 1)])]
+    assert talk.state(client, 1) == "held"
+
+
+def test_what_was_committed_and_not_announced_is_accepted_in_the_next_session():
+    talk = talk_with_disk()
+    client = talk.client()
+    talk.writes = False
+    client.submits(1, call=DURABLE)
+
+    talk.restart(writes_first=True)
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+
+    assert client.takes(Accepted) == [Accepted([(1, 1)])]
+
+
+def test_a_durable_run_goes_on_over_a_restart_and_is_adopted():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    actor.takes(Assign)
+    token = (1000, 1)
+
+    talk.restart()
+    holding = [
+        msgspec.convert(
+            [1, 1, token, "running"], type(actor.hello).__annotations__["holding"].__args__[0]
+        )
+    ]
+    actor.greets(msgspec.structs.replace(actor.hello, holding=holding))
+    assert talk.state(client, 1) == "assigned"
+    actor.ends(token, b"value")
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+
+    assert [r.body for r in client.takes(Result)] == [b"value"]
+
+
+@pytest.mark.parametrize("was_assigned", [True, False])
+def test_an_at_most_once_task_that_may_have_run_is_not_run_again(was_assigned):
+    talk = talk_with_disk()
+    client = talk.client()
+    if was_assigned:
+        talk.actor(free=1)
+    client.submits(1, call=ONCE)
+
+    talk.restart()
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+    talk.wait(2.5, beating=[client])
+
+    if was_assigned:
+        [result] = client.takes(Result)
+        assert code_of(result) == Code.OUTCOME_UNKNOWN
+    else:
+        assert talk.state(client, 1) == "queued"
+
+
+def test_tries_outlive_the_broker():
+    talk = talk_with_disk(losses_max=2)
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    talk.actor(12, name="host/0")
+
+    talk.restart()
+    other = talk.actor(13, name="host/1")
+    talk.wait(2.5, beating=[other])
+    other.says(Credit(1))
+
+    assert [a.attempt for a in other.takes(Assign)] == [2]
+    assert actor.incarnation == 11
+
+
+def test_an_outcome_that_was_written_is_the_outcome():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    actor.takes(Assign)
+    client.is_deaf = True
+    actor.ends((1000, 1), b"value")
+
+    talk.restart()
+    client.is_deaf = False
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+
+    assert [r.body for r in client.takes(Result)] == [b"value"]
+    assert talk.state(client, 1) == "ended"
+
+
+def test_payload_frames_outlive_the_broker():
+    talk = talk_with_disk()
+    client = talk.client()
+    client.submits(9, call=DURABLE)
+    client.says(Submit(10, 0, b"", 2), payloads=[b"large", b"larger"])
+
+    talk.restart()
+    actor = talk.actor()
+    talk.wait(2.5, beating=[actor])
+    actor.says(Credit(2))
+
+    heard = {c.task: p for _, c, p in actor.heard if isinstance(c, Assign)}
+    assert [bytes(part) for part in heard[10]][-2:] == [b"large", b"larger"]
+    assert agree(talk)

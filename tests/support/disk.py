@@ -1,0 +1,100 @@
+"""A journal on a simulated disk: the real statements, written when somebody says so."""
+
+import sqlite3
+from collections import deque
+from typing import Any
+
+from broker.core import Broker
+from broker.journal import OPERATIONS, SCHEMA_STATEMENTS, commit, read_tasks
+from broker.records import StoredTasks
+from broker.restoring import restore
+
+WALL_MS = 1_790_000_000_000
+
+
+class Disk:
+    """What an SQLite file would hold, and what is on its way to it."""
+
+    def __init__(self) -> None:
+        """Begin with an empty file."""
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        for statement in SCHEMA_STATEMENTS:
+            self.connection.execute(statement)
+        self.pending: deque[tuple[int, list[tuple[Any, ...]]]] = deque()
+
+    def submit(self, sequence: int, operations: list[tuple[Any, ...]]) -> None:
+        """Take a batch, which is lost with its broker until it is written."""
+        self.pending.append((sequence, operations))
+
+    def write(self, *, times: int = 1) -> int:
+        """Write the oldest batch and return its number; more than once, as a replay would."""
+        sequence, operations = self.pending.popleft()
+        for _ in range(times):
+            commit(self.connection, OPERATIONS, operations)
+        return sequence
+
+    def write_all(self) -> int:
+        """Write everything and return the highest number, 0 for nothing."""
+        sequence = 0
+        while self.pending:
+            sequence = self.write()
+        return sequence
+
+    def read(self) -> StoredTasks:
+        """Read what a broker that starts now would find."""
+        return read_tasks(self.connection)
+
+    def row(self, client: int, number: int) -> Any:
+        """Return (is_armed, outcome) of a task, or None."""
+        return self.connection.execute(
+            "SELECT is_armed, outcome FROM tasks WHERE client = ? AND number = ?",
+            (client, number),
+        ).fetchone()
+
+    def give_to(self, core: Broker, now: float) -> None:
+        """Let *core* keep its journal here, beginning with what is there."""
+        core.records.has_journal = True
+        core.records.clock_ms = WALL_MS
+        restore(core, self.read(), now)
+
+
+def summary(core: Broker) -> dict[tuple[int, int], Any]:
+    """Return what the journal must have of the durable tasks in *core*."""
+    from broker import records
+
+    kept = (task for tasks in core.records.kept.values() for task in tasks.values())
+    own = (task for client in core.clients.values() for task in client.tasks.values())
+    found = {}
+    for task in (*own, *kept):
+        record = task.record
+        if not isinstance(record, records.Record):
+            continue
+        ending = task.ending if record.outcome_sequence is not None else None
+        outcome = None if ending is None else records.told_of(ending)
+        parts = task.frames if ending is None else ending.frames
+        found[records.name_of(task)] = (
+            task.template.hash,
+            b"" if ending else bytes(task.body),
+            tuple(bytes(part) for part in parts),
+            bool(record.is_armed),
+            record.key and record.key[:2],
+            outcome,
+        )
+    return found
+
+
+def summary_of_rows(stored: StoredTasks) -> dict[tuple[int, int], Any]:
+    """Return the same of rows."""
+    from broker import records
+
+    return {
+        (row.client, row.number): (
+            row.call,
+            b"" if row.outcome is not None else row.body,
+            tuple(records.frames_of(row)),
+            bool(row.is_armed),
+            row.key and (row.key, row.digest),
+            row.outcome,
+        )
+        for row in stored.rows
+    }
