@@ -1,14 +1,11 @@
 """The thread that leads an actor process: the one with its socket, its core and its clock.
 
 It receives until the socket is dry, takes what the slots handed back, starts what the core says,
-and sends. It decides nothing. Who leads may change: where the last free slot is taken, nothing but
-the run itself is to be done, so the leader runs the task itself and saves two changes of threads.
-Meanwhile the lead is free. A guard takes it when the run lasts, or at once when somebody posts; the
-former leader is the guard then. The rule that must not be broken: whoever touches the socket or the
-core holds `_leading`.
+and sends. It decides nothing. Who leads may change (see `lead`): where the last free slot is taken,
+nothing but the run itself is to be done, so the leader runs the task itself and saves two changes
+of threads. The rule that must not be broken: whoever touches the socket or the core holds the lead.
 """
 
-import contextlib
 import os
 import select
 import sys
@@ -30,6 +27,7 @@ from actor.board import Board
 from actor.connection import LINGER_MS, connect
 from actor.context import Run
 from actor.core import ActorCore, Note, Outgoing
+from actor.lead import Lead
 from actor.mailbox import Assignment, Buffer, Payloads
 from actor.platform import MemoryGauge, Waker
 from actor.settings import Launch
@@ -44,10 +42,6 @@ from wire.parts import Status
 COPY_BYTES_MAX: Final = 65_536
 EXIT_REFUSED: Final = 3
 EXIT_FORCED: Final = 4
-# After so long a guard takes the lead from a leader that runs a task.
-GUARD_S: Final = 0.01
-# After so many looks at nothing a guard sleeps until it is called.
-GUARD_LOOKS: Final = 20
 # Outcomes wait for one more run of a function that took less than this lately, and so long at most.
 BRIEF_S: Final = 0.000_1
 GATHER_S: Final = 0.001
@@ -99,47 +93,42 @@ class Loop:
         self._memory = MemoryGauge()
         # When it is looked at next.
         self._measure_at = 0.0 if launch.core.memory_high is not None else inf
-        # Who holds it leads.
-        self._leading = threading.Lock()
-        # Held by who leads for one turn only, so that it is not taken for one that leads on.
-        self._visiting = threading.Lock()
-        # Since when the leader runs a task itself, so that the lead is free; 0 when it does not.
-        self._here_since = 0.0
-        # The guard: is it there, does it look by itself, was it called; its bell is a lock.
-        self._has_guard = False
-        self._is_guarding = False
-        self._is_called = False
-        # With what the guard has ended, while it led.
-        self._status: int | None = None
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self.lead = Lead()
+        # Until when the leader sleeps; 0 while it does not.
+        self._sleeps_until = 0.0
 
     def post(self, method: Callable[..., Any], *arguments: object) -> None:
         """Have the leader call *method* with *arguments* and the time; from any thread.
 
-        Where the lead is free, since the leader runs a task, the caller leads for one turn: what it
-        has to say, as that a slot is free, is on its way before anybody else has woken up.
+        Where the leader sleeps or runs a task, the caller leads for one turn: what it has to say,
+        as that a slot is free, is on its way before anybody else has woken up.
         """
         self._inbox.append((method, arguments))
-        if not (self._here_since and self._visit()):
+        if not self._visit():
             self._wake()
-        if self._here_since:
-            self._call_guard()
+        if self.lead.free_since:
+            self.lead.call()
 
     def _visit(self) -> bool:
-        """Lead for one turn, if the lead is free; tell whether it was."""
-        if not self._visiting.acquire(blocking=False):
+        """Lead for one turn, if nobody is in one; tell whether it was so."""
+        lock = self.lead.lock
+        if not lock.acquire(blocking=False):
             return False
-        is_free = self._leading.acquire(blocking=False)
-        if is_free:
-            try:
-                self.turn(can_receive=False)
-            except BaseException:  # noqa: BLE001 - our bug, and not for the task that called.
-                traceback.print_exc()
-                os._exit(1)
-            self._leading.release()
-        self._visiting.release()
-        return is_free
+        try:
+            _ = self.turn(can_receive=False, may_run_here=False)
+            # What the leader is to look at: a message whose sign was eaten here, an earlier time.
+            if self._sleeps_until and (
+                zmq_poll(self._watched, 0)
+                or self._inbox
+                or self._may_be_over
+                or self.core.deadline() < self._sleeps_until
+            ):
+                self._wake()
+        except BaseException:  # noqa: BLE001 - our bug, and not for the task that called.
+            traceback.print_exc()
+            os._exit(1)
+        lock.release()
+        return True
 
     def post_here(self, method: Callable[..., Any], *arguments: object) -> None:
         """Do as `post`, from a run in the leader's own thread that is about to return to it."""
@@ -196,13 +185,12 @@ class Loop:
 
     def run(self) -> int:
         """Work until the actor has left; return the exit status."""
-        threading.Thread(target=self._guard_for_ever, name="guard", daemon=True).start()
-        self._leading.acquire()
+        self._add_guard()
+        self.lead.begin()
         while True:
             status = self._lead()
             if status is None:
-                self._guard()
-                status = self._status
+                status = self.lead.stand_by()
             if status is not None:
                 return status
 
@@ -216,18 +204,26 @@ class Loop:
         while True:
             # What a run has left is sent before anybody looks at the socket again.
             run = self.turn(can_receive=not is_left and self._wait(wait_s))
-            if (core.is_draining or core.exit_reason or core.session.error is not None) and (
-                core.is_drained or core.failure or core.exit_reason
-            ):
+            if self._may_be_over and (core.is_drained or core.failure or core.exit_reason):
                 return self._end()
             was_left, is_left, self._is_said = is_left, False, True
             while run is not None:
-                if not self._run_here(run):
+                number = self.lead.leave()
+                self.slots.run_here(run)
+                if not self.lead.come_back(number):
+                    # What the run handed back is for somebody else now.
+                    self._wake()
                     return None
                 # But not twice in a row, or a stream of short runs would never hear anything.
                 run, is_left = self._follow(), not was_left and not self._is_said
             is_due = is_left or inbox or not self._is_said
             wait_s = 0.0 if is_due else min(core.deadline() - time.monotonic(), POLL_MAX_S)
+
+    @property
+    def _may_be_over(self) -> bool:
+        """Tell whether it is worth to ask if the actor has left."""
+        core = self.core
+        return bool(core.is_draining or core.exit_reason or core.session.error is not None)
 
     def _wait(self, wait_s: float) -> bool:
         """Sleep until something is there or the time is over; tell if the socket may be read."""
@@ -237,35 +233,17 @@ class Loop:
         self._is_queued = False
         if wait_s <= 0.0:
             return False
-        descriptor = self._descriptor
+        lock, descriptor, can_receive = self.lead.lock, self._descriptor, False
+        self._sleeps_until = time.monotonic() + wait_s
+        # Others may lead for a turn; a guard takes the lead only from one that runs a task.
+        lock.release()
         # Rounded up: a sleep that ends too early would find nothing due and spin.
         for which, _ in self._descriptors.poll(int(wait_s * 1000.0) + 1):
             if which == descriptor:
-                return True
-        return False
-
-    def _run_here(self, run: Run) -> bool:
-        """Run a task in this thread; tell whether the lead is still here."""
-        self._here_since = time.monotonic()
-        # Nobody guards once the guard leads: said by whoever leads, or it could be said too late.
-        self._has_guard = False
-        self._leading.release()
-        if not self._is_guarding:
-            self._is_guarding = True
-            self._ring()
-        self.slots.run_here(run)
-        self._here_since = 0.0
-        is_here = self._leading.acquire(blocking=False)
-        if not is_here:
-            # Who leads for one turn goes away again: only the guard leads on.
-            with self._visiting:
-                is_here = self._leading.acquire(blocking=False)
-        if is_here:
-            self._has_guard = True
-            return True
-        # What the run handed back is for somebody else now.
-        self._wake()
-        return False
+                can_receive = True
+        lock.acquire()
+        self._sleeps_until = 0.0
+        return can_receive
 
     def _follow(self) -> Run | None:
         """Take the outcome of a run, and begin the next one or say what there is to say.
@@ -289,55 +267,22 @@ class Loop:
             self._say(now)
         return None
 
+    def _add_guard(self) -> None:
+        """Start a thread that takes the lead when the leader is busy with a run."""
+        self.lead.joining += 1
+        threading.Thread(target=self._guard_for_ever, name="guard", daemon=True).start()
+
     def _guard_for_ever(self) -> None:
-        """Be the second of the two threads that lead in turn."""
-        while True:
-            self._guard()
+        """Lead whenever a guard has to, apart from the main thread."""
+        self.lead.join()
+        while self.lead.stand_by() is None:
             status = self._lead()
             if status:
                 # The main thread may run somebody's code: it has nothing more to do.
                 os._exit(status)
             if status is not None:
                 # Nothing runs, so the main thread waits, or is about to: the end is its own.
-                self._status = status
-                self._ring()
-                return
-
-    def _guard(self) -> None:
-        """Wait until the lead has to be taken, and take it, or until the other one has ended."""
-        self._has_guard = True
-        looks = 0
-        while True:
-            timeout_s = GUARD_S if self._is_guarding else -1
-            self._bell.acquire(timeout=timeout_s)
-            if self._status is not None:
-                return
-            since = self._here_since
-            if since:
-                looks = 0
-                if self._is_called or time.monotonic() - since >= GUARD_S:
-                    self._is_called = False
-                    if self._leading.acquire(blocking=False):
-                        return
-                continue
-            self._is_called = False
-            looks += 1
-            if looks > GUARD_LOOKS:
-                looks = 0
-                # In this order: a leader that begins to run after the flag has fallen rings.
-                self._is_guarding = False
-                if self._here_since:
-                    self._is_guarding = True
-
-    def _call_guard(self) -> None:
-        """Have the guard take the lead now."""
-        self._is_called = True
-        self._is_guarding = True
-        self._ring()
-
-    def _ring(self) -> None:
-        with contextlib.suppress(RuntimeError):  # It rings already.
-            self._bell.release()
+                self.lead.end(status)
 
     def _wake(self) -> None:
         if not self._is_awake:
@@ -346,7 +291,7 @@ class Loop:
 
     # --- a turn
 
-    def turn(self, *, can_receive: bool) -> Run | None:
+    def turn(self, *, can_receive: bool, may_run_here: bool = True) -> Run | None:
         """Take all that is there, start all that can start, send all that is to be said.
 
         Return the run that is left for this thread, if the last free slot was taken.
@@ -368,7 +313,8 @@ class Loop:
         while inbox:
             method, arguments = inbox.popleft()
             method(*arguments, now)
-        here = self._start(core.take_starts())
+        starts = core.take_starts()
+        here = self._start(starts, may_run_here=may_run_here) if starts else None
         if core.has_orders:
             for order in core.take_stops():
                 self.slots.stop(order)
@@ -410,11 +356,15 @@ class Loop:
             self._measure_at = now + MEASURE_S
             self.core.press(memory.used_share, memory.of, now)
 
-    def _start(self, starts: list[Assignment]) -> Run | None:
+    def _start(self, starts: list[Assignment], *, may_run_here: bool) -> Run | None:
         """Start what the core says, the last in this thread where no slot is left after it."""
-        if not starts:
-            return None
-        here = starts.pop() if self._has_guard and self.core.mailbox.is_full else None
+        here = None
+        if may_run_here and self.core.mailbox.is_full:
+            if self.lead.guards:
+                here = starts.pop()
+            elif not self.lead.joining:
+                # For the next time: all others run tasks that last.
+                self._add_guard()
         for assignment in starts:
             self.slots.start(assignment)
         return self.slots.prepare(here) if here is not None else None

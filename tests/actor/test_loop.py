@@ -12,6 +12,7 @@ import pytest
 import actor.loop
 from actor.board import Board
 from actor.core import ActorCore
+from actor.lead import Lead
 from actor.loop import EXIT_FORCED, Loop
 from actor.platform import make_waker
 from actor.settings import Launch, Settings
@@ -41,73 +42,111 @@ def loop():
 
 
 def test_whoever_takes_the_lead_first_says_what_the_former_leader_left(loop, monkeypatch):
-    waits = []
-    monkeypatch.setattr(actor.loop, "zmq_poll", lambda _, wait_ms: waits.append(wait_ms))
+    looks = []
+    monkeypatch.setattr(actor.loop, "zmq_poll", lambda _, wait_ms: looks.append(wait_ms))
     loop.core.session.hello_at = inf
     loop.core.exit_reason = "this test is over after one turn"
     assert loop._lead() == EXIT_FORCED
-    assert waits == [0]
+    assert looks == [0], "it must not sleep"
 
 
-def test_a_run_in_the_leaders_place_says_itself_what_it_posts_and_calls_the_guard(loop):
+def test_a_run_in_the_leaders_place_says_itself_what_it_posts_and_calls_a_guard(loop):
     loop.core.session.hello_at = inf
     said = []
-    loop._here_since = 1.0
+    loop.lead.begin()
+    loop.lead.leave()
+    assert loop.lead._bell.acquire(blocking=False)
 
     loop.post(lambda *what: said.append(what), "slot is free")
 
     assert [what for what, _ in said] == ["slot is free"]
-    assert loop._leading.acquire(blocking=False), "the lead is free again"
-    assert loop._bell.acquire(blocking=False), "somebody must hear what comes back"
+    assert loop.lead.lock.acquire(blocking=False), "the lead is free again"
+    assert loop.lead._bell.acquire(blocking=False), "somebody must hear what comes back"
 
 
-def test_what_is_posted_while_somebody_leads_is_left_to_him(loop):
+def test_what_is_posted_while_somebody_is_in_a_turn_is_left_to_him(loop):
     said = []
-    loop._here_since = 1.0
-    loop._leading.acquire()
+    loop.lead.begin()
 
     loop.post(lambda *what: said.append(what), "slot is free")
 
     assert said == []
     assert loop._is_awake
-    assert loop._bell.acquire(blocking=False)
 
 
-class Watched:
-    """A lock that tells when somebody found it taken."""
-
-    def __init__(self):
-        self.lock = threading.Lock()
-        self.refused = threading.Event()
-        self.release = self.lock.release
-
-    def acquire(self, blocking=True):
-        is_mine = self.lock.acquire(blocking=blocking)
-        if not is_mine:
-            self.refused.set()
-        return is_mine
-
-
-def test_a_leader_whose_run_ends_in_the_one_turn_of_another_leads_on(loop, monkeypatch):
+def test_who_posts_while_the_leader_sleeps_says_it_himself_and_lets_him_sleep(loop):
     loop.core.session.hello_at = inf
-    loop._leading = leading = Watched()
-    is_inside = threading.Event()
+    loop._sleeps_until = inf
+    said = []
+
+    loop.post(lambda *what: said.append(what), "slot is free")
+
+    assert [what for what, _ in said] == ["slot is free"]
+    assert not loop._is_awake
+
+
+@pytest.mark.parametrize("reason", ["earlier", "over"])
+def test_who_posts_while_the_leader_sleeps_wakes_him_for_what_is_his(loop, reason):
+    loop.core.session.hello_at = inf
+    loop._sleeps_until = inf
+
+    def change(_):
+        if reason == "earlier":
+            loop.core.session.hello_at = 1e9
+        else:
+            loop.core.is_draining = True
+
+    loop.post(change)
+
+    assert loop._is_awake
+
+
+def test_a_leader_whose_run_ends_in_the_one_turn_of_another_leads_on(loop):
+    loop.core.session.hello_at = inf
+    loop.lead.begin()
+    number = loop.lead.leave()
+    is_inside, comes_back = threading.Event(), threading.Event()
 
     def stay(_):
         is_inside.set()
-        assert leading.refused.wait(10.0)
+        assert comes_back.wait(10.0)
 
     visitor = threading.Thread(target=loop.post, args=(stay,))
+    visitor.start()
+    assert is_inside.wait(10.0)
+    comes_back.set()
 
-    def run_here(_):
-        visitor.start()
-        assert is_inside.wait(10.0)
-
-    monkeypatch.setattr(loop.slots, "run_here", run_here)
-    leading.acquire()
-
-    assert loop._run_here(None), "nobody else leads: the actor would be deaf and mute"
+    assert loop.lead.come_back(number), "nobody else leads: the actor would be deaf and mute"
     visitor.join(10.0)
+
+
+def test_a_guard_that_was_called_leads_on_and_the_former_leader_stands_by():
+    lead = Lead()
+    lead.begin()
+    lead.joining += 1
+    has_taken, is_over = threading.Event(), threading.Event()
+
+    def guard():
+        lead.join()
+        assert lead.stand_by() is None
+        has_taken.set()
+        assert is_over.wait(10.0)
+        lead.lock.release()
+
+    thread = threading.Thread(target=guard)
+    thread.start()
+    number = lead.leave()
+    lead.call()
+    assert has_taken.wait(10.0)
+    assert (lead.guards, lead.free_since) == (0, 0.0)
+    is_over.set()
+
+    assert not lead.come_back(number)
+
+    assert lead.guards == 1
+    lead.end(3)
+    assert lead.stand_by() == 3
+    thread.join(10.0)
 
 
 @pytest.mark.process

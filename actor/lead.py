@@ -1,0 +1,119 @@
+"""Which thread leads an actor process: has the socket, the core and the clock.
+
+One leads on, until it ends or another takes the lead. While it sleeps, or runs a task itself, the
+lead is not in use: any thread may take it for a single turn, and a guard for good from a leader
+whose run lasts, or whose run has let others in. The rule that must not be broken: whoever touches
+the socket or the core holds `lock`, and of those that lead on there is one.
+"""
+
+import contextlib
+import threading
+import time
+from typing import Final
+
+# After so long a guard takes the lead from a leader that runs a task.
+GUARD_S: Final = 0.01
+# After so many looks at nothing a guard sleeps until it is called.
+GUARD_LOOKS: Final = 20
+
+
+class Lead:
+    """The lock, who has a right to it, and the guards."""
+
+    def __init__(self) -> None:
+        """Begin with nobody who leads."""
+        self.lock = threading.Lock()
+        # Counts who led on; whose number it still is, he leads.
+        self._number = 0
+        # Since when the leader runs a task itself, so that a guard may take the lead; 0 when not.
+        self.free_since = 0.0
+        # How many threads stand by to take it, and how many are about to.
+        self.guards = self.joining = 0
+        # With what the last leader has ended; then everybody goes.
+        self.status: int | None = None
+        # One guard watches, the others wait to be the next; the bell of the one is a lock.
+        self._watch = threading.Lock()
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        # Does the guard look by itself, was it called?
+        self._is_guarding = False
+        self._is_called = False
+
+    def begin(self) -> None:
+        """Lead, as the first."""
+        self.lock.acquire()
+
+    def leave(self) -> int:
+        """Let others take the lead while a task runs here; return what `come_back` wants."""
+        number = self._number
+        self.free_since = time.monotonic()
+        self.lock.release()
+        if not self._is_guarding:
+            self._is_guarding = True
+            self._ring()
+        return number
+
+    def come_back(self, number: int) -> bool:
+        """Lead on; False when another took the lead: the caller stands by then."""
+        self.lock.acquire()
+        if number == self._number:
+            self.free_since = 0.0
+            return True
+        self.guards += 1
+        self.lock.release()
+        return False
+
+    def join(self) -> None:
+        """Be one more that stands by, as was said by `joining`."""
+        with self.lock:
+            self.joining -= 1
+            self.guards += 1
+
+    def stand_by(self) -> int | None:
+        """Wait until the lead has to be taken, and take it; return the status when all is over."""
+        with self._watch:
+            looks = 0
+            while self.status is None:
+                self._bell.acquire(timeout=GUARD_S if self._is_guarding else -1)
+                since = self.free_since
+                if since:
+                    looks = 0
+                    if (self._is_called or time.monotonic() - since >= GUARD_S) and self._take():
+                        return None
+                    continue
+                self._is_called = False
+                looks += 1
+                if looks > GUARD_LOOKS:
+                    looks = 0
+                    # In this order: a leader that begins to run after the flag has fallen rings.
+                    self._is_guarding = False
+                    if self.free_since:
+                        self._is_guarding = True
+        return self.status
+
+    def _take(self) -> bool:
+        """Take the lead for good, unless the leader came back."""
+        self._is_called = False
+        self.lock.acquire()
+        if not self.free_since:
+            self.lock.release()
+            return False
+        self.free_since = 0.0
+        self._number += 1
+        self.guards -= 1
+        return True
+
+    def call(self) -> None:
+        """Have a guard take the lead now."""
+        self._is_called = True
+        self._is_guarding = True
+        self._ring()
+
+    def end(self, status: int) -> None:
+        """Say that all is over, and with what."""
+        self.status = status
+        self._ring()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # It rings already.
+            self._bell.release()
