@@ -39,9 +39,10 @@ def place(broker: "Broker", now: float) -> None:
                 continue
             assign(broker, task, actor)
             if shape.is_simple:
-                # Whether anybody is left costs less to see here than behind the next task.
                 queue = shape.queue
-                assert queue
+                if queue is None or not shape.count:
+                    continue
+                # Whether anybody is left costs less to see here than behind the next task.
                 if queue.crew.best() is None and queue.entry is not None:
                     backlog.block(queue)
                 continue
