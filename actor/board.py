@@ -30,6 +30,7 @@ FREE: Final = 0
 STARTED: Final = 1
 RELEASED: Final = 2
 FINISHED: Final = 3
+ENTERING: Final = 4
 
 
 class Board:
@@ -77,6 +78,11 @@ class Board:
         self._places[token] = place
         return place
 
+    def enter(self, place: int, token: Token) -> None:
+        """Record that the environment of the run is entered, before it begins."""
+        if place:
+            RECORD.pack_into(self._map, place, token[0], token[1], ENTERING)
+
     def start(self, place: int, token: Token) -> None:
         """Record that the run begins; called in the thread that runs it."""
         if place:
@@ -117,10 +123,17 @@ class Board:
 
     def started(self) -> list[Token]:
         """Return the runs that had started and are not settled."""
+        return self._tokens(STARTED, RELEASED, FINISHED)
+
+    def entering(self) -> list[Token]:
+        """Return the runs that had not started, since their environment was being entered."""
+        return self._tokens(ENTERING)
+
+    def _tokens(self, *states: int) -> list[Token]:
         tokens = []
         for place in range(HEADER.size, self._size, RECORD.size):
             epoch, number, state = RECORD.unpack_from(self._map, place)
-            if state != FREE:
+            if state in states:
                 tokens.append((epoch, number))
         return sorted(tokens)
 

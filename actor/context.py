@@ -137,6 +137,7 @@ class Run(TaskContext):
         "place",
         "resetting",
         "resident",
+        "stop_entering",
         "stop_task",
     )
 
@@ -148,6 +149,8 @@ class Run(TaskContext):
         self.is_canceled_flag = False
         # How to tell a coroutine that nobody wants it; set while it runs.
         self.stop_task: Callable[[], object] | None = None
+        # The same for the environment that it enters.
+        self.stop_entering: Callable[[], object] | None = None
         # The environment's return to what it was, where the event loop does that.
         self.resetting: asyncio.Task[None] | None = None
         # Whether it runs without its slots; whether it has returned.

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-from actor import hearing, starting
+from actor import entering, hearing, starting
+from actor.entering import Entering
 from actor.grant import Statement, compute_credit
 from actor.invariants import check
 from actor.inventory import make_beat, make_hello
@@ -37,7 +38,7 @@ from wire.messages import (
     Release,
     Vacate,
 )
-from wire.parts import Held, Status, Token
+from wire.parts import Environment, Failure, Held, Status, Token
 from wire.payload import size_of
 from wire.session import COMMANDS, NOTHING, OPEN, Due, PeerSession, State, Verdict
 from wire.tables import ReceiverTable
@@ -71,9 +72,12 @@ class ActorCore:
         self.stopping = Stopping(
             settings.force_grace_s, self.reacquiring, self.occupying, self.outcomes, self.note
         )
+        self.entering = Entering()
         self.labels: Labels = dict(settings.labels)
         self.labels_version = 1
         self.is_draining = False
+        # Whether the host is to start another process once this one has left.
+        self.is_retiring = False
         self.standing = Standing(settings.memory_high)
         # Why the process has to end although something runs.
         self.exit_reason = ""
@@ -110,7 +114,11 @@ class ActorCore:
         """Tell whether nothing waits to be said, credit and heartbeats apart."""
         has_told = self._labels_said == self.labels_version
         return has_told and not (
-            self.commands or self._notes or self.returns.said_next or self.outcomes.fresh
+            self.commands
+            or self._notes
+            or self.returns.said_next
+            or self.outcomes.fresh
+            or self.entering.said_next
         )
 
     @property
@@ -121,8 +129,13 @@ class ActorCore:
 
     @property
     def has_orders(self) -> bool:
-        """Tell whether some run is to be told something."""
-        return bool(self.stopping.orders or self.reacquiring.answers or self.occupying.answers)
+        """Tell whether some run is to be told something, or an environment to be left."""
+        return bool(
+            self.stopping.orders
+            or self.reacquiring.answers
+            or self.occupying.answers
+            or self.entering.evictions
+        )
 
     def deadline(self) -> float:
         """Return when the core next wants a tick."""
@@ -132,6 +145,8 @@ class ActorCore:
         may_be_stuck = self.prefetch.ahead and (self.mailbox.waiting or self.mailbox.is_full)
         look_at = self.prefetch.look_at if may_be_stuck else inf
         own = min(now, beat_at, look_at, self._drain_at, self.stopping.deadline)
+        if self.entering.until:
+            own = min(own, self.entering.deadline)
         return min(own, self.reacquiring.deadline, self.session.deadline())
 
     def take_starts(self) -> list[Assignment]:
@@ -207,6 +222,8 @@ class ActorCore:
             self.reconsider()
             if now >= self.stopping.force_at:
                 self.exit_reason = "a run that was to be ended did not return"
+        if self.entering.until and now >= self.entering.deadline:
+            entering.expire(self)
         if self.mailbox.reacquiring:
             self.reacquiring.expire(now)
             self.is_stale = True
@@ -225,24 +242,14 @@ class ActorCore:
     ) -> None:
         """Take the outcome of a run, and its slots and turn back. An unknown one is ignored."""
         self.now = now
-        mailbox, prefetch = self.mailbox, self.prefetch
-        assignment = mailbox.held.get(token)
+        prefetch = self.prefetch
+        assignment = self.mailbox.held.get(token)
         if assignment is None or assignment.held is WAITING:
             return
         if assignment.held is RUNNING:
             prefetch.runs += 1
             prefetch.busy_s += run_s
-        if prefetch.is_stuck:
-            prefetch.freed()
-        if mailbox.reacquiring:
-            self.reacquiring.drop(token, Reply.ENDED)
-        mailbox.end(assignment)
-        if self.occupying.runs or assignment.is_stopped:
-            self.occupying.ended(assignment)
-        if mailbox.waiting or mailbox.reacquiring:
-            self.is_stale = True
-        if self.stopping.ended(token):
-            self.reconsider()
+        self.leave(assignment)
         if assignment.is_stopped:
             self.outcomes.settled.append(token)
             return
@@ -253,6 +260,25 @@ class ActorCore:
             body = failure_too_large(assignment, octets, welcome.payload_bytes_max)
         self.outcomes.keep(assignment, status, body, frames, run_s)
 
+    def leave(self, assignment: Assignment) -> None:
+        """Take slots and turn of a run back that has returned."""
+        mailbox = self.mailbox
+        if self.prefetch.is_stuck:
+            self.prefetch.freed()
+        if self.entering.until:
+            self.entering.until.pop(assignment.token, None)
+        if mailbox.reacquiring:
+            self.reacquiring.drop(assignment.token, Reply.ENDED)
+        mailbox.end(assignment)
+        if mailbox.residents.worn:
+            self._give_up_worn()
+        if self.occupying.runs or assignment.is_stopped:
+            self.occupying.ended(assignment)
+        if mailbox.waiting or mailbox.reacquiring:
+            self.is_stale = True
+        if self.stopping.ended(assignment.token):
+            self.reconsider()
+
     def release(self, token: Token, typed: dict[str, int] | None, now: float) -> bool:
         """Take back the slots and the turn of a running one; tell whether it had any of that."""
         self.now = now
@@ -260,6 +286,8 @@ class ActorCore:
         if assignment is None or not self.mailbox.release(assignment, typed):
             return False
         self.is_stale = True
+        if self.mailbox.residents.worn:
+            self._give_up_worn()
         if not assignment.is_stopped:
             self.commands.append(self.occupying.released(assignment, typed))
         return True
@@ -286,12 +314,38 @@ class ActorCore:
             self._upserted.pop(key, None)
         self.relabel()
 
-    def environment_changed(self, identity: str, state: str, now: float) -> None:
-        """Note that an environment is warm, or cold since it could not be loaded."""
+    def entered(
+        self, token: Token | None, environment: Environment, load_s: float, now: float
+    ) -> None:
+        """Note that an environment is warm, which the run *token* has entered."""
         self.now = now
-        if self.mailbox.residents.change(identity, Warmth(state)):
+        entering.entered(self, token, environment, load_s)
+
+    def not_entered(self, token: Token, failure: Failure, now: float) -> None:
+        """Hand back a run whose environment could not be entered, and is cold by now."""
+        self.now = now
+        entering.failed(self, token, failure)
+
+    def environment_lost(self, identity: str, now: float) -> None:
+        """Note that an environment is cold: it could not be entered, or went bad."""
+        self.now = now
+        if self.mailbox.residents.change(identity, Warmth.COLD):
             self.relabel()
             self.is_stale = True
+
+    def retire(self, reason: str, now: float) -> None:
+        """Leave as by `drain`, to be followed by a new process."""
+        if not self.is_draining:
+            self.is_retiring = True
+            self.note("retiring", reason=reason)
+            self.drain(now)
+
+    def _give_up_worn(self) -> None:
+        worn = self.mailbox.residents.worn
+        self.entering.evictions += worn
+        worn.clear()
+        self.relabel()
+        self.is_stale = True
 
     def drain(self, now: float, deadline_s: float | None = None) -> None:
         """Hand back what waits, finish what runs, and leave, after *deadline_s* in any case."""
@@ -327,6 +381,8 @@ class ActorCore:
             return []
         # A REJECT goes before the labels that lift it.
         commands: list[Any] = self.returns.take() if self.returns.said_next else []
+        if self.entering.said_next:
+            commands += self.entering.take()
         if self._labels_said != self.labels_version:
             self._labels_said = self.labels_version
             commands.append(LabelsChanged(self.labels_version, self.labels))
@@ -385,6 +441,7 @@ class ActorCore:
         self.said.void()
         self.prefetch.answered(now)
         self.outcomes.say_all()
+        entering.greet(self)
         self._beat_at = now + welcome.heartbeat_s
         self.reconsider()
         self.note("welcome", epoch=self.session.epoch, holding=len(self.mailbox.held))

@@ -9,7 +9,7 @@ import inspect
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -18,7 +18,8 @@ from actor.threads import EventLoopThread
 from wire import payload
 from wire.parts import Environment
 
-EXIT_TIMEOUT_S: Final = 10.0
+if TYPE_CHECKING:
+    from actor.context import Run
 
 log = structlog.get_logger("actor")
 
@@ -26,18 +27,17 @@ log = structlog.get_logger("actor")
 class Resident:
     """One loaded copy."""
 
-    __slots__ = ("id", "instance", "name", "resets")
+    __slots__ = ("exit_timeout_s", "id", "instance", "name", "resets")
 
     def __init__(self, environment: Environment, instance: Any) -> None:
         """Hold what `enter` is about to prepare."""
         self.id = environment.id
         self.name = environment.name
         self.instance = instance
+        self.exit_timeout_s = environment.reuse.exit_timeout_s
         # A hook that is not there, or does nothing, costs a run nothing.
-        reset = getattr(instance, "reset", None)
-        inherited = getattr(type(instance), "reset", None)
-        does_nothing = getattr(inherited, "__module__", "").partition(".")[0] == "sdk"
-        self.resets: Callable[[], Any] | None = None if does_nothing else reset
+        reset = None if does_nothing(instance, "reset") else getattr(instance, "reset", None)
+        self.resets: Callable[[], Any] | None = reset
 
 
 class Environments:
@@ -49,14 +49,19 @@ class Environments:
         self._residents: dict[str, Resident] = {}
         # How many evictions of an environment were done before their own run came to it.
         self._evicted_early: Counter[str] = Counter()
+        # What leaves in the background.
+        self._leaving: dict[threading.Thread, None] = {}
         self._lock = threading.Lock()
 
     def find(self, identity: str) -> Resident | None:
         """Return the loaded copy, or None."""
         return self._residents.get(identity)
 
-    def load(self, environment: Environment, blob: Buffer) -> Resident:
-        """Unpickle and enter an environment; raise what the user's code raises, keeping nothing."""
+    def load(self, environment: Environment, blob: Buffer, run: "Run | None" = None) -> Resident:
+        """Unpickle and enter an environment; raise what the user's code raises, keeping nothing.
+
+        While an `async def enter` goes on for *run*, its `stop_entering` cancels that.
+        """
         with self._lock:
             # To be evicted by another run, whose thread is slower than this one.
             former = self._residents.pop(environment.id, None)
@@ -64,6 +69,9 @@ class Environments:
                 self._evicted_early[environment.id] += 1
         if former is not None:
             self._leave(former)
+        # What has been given up has room for two only if the user says so by --environments-max.
+        for thread in list(self._leaving):
+            thread.join()
         pair: tuple[Callable[[], Any], dict[str, Any]] = payload.load(blob, ())  # type: ignore[assignment]
         kind, parameters = pair
         instance = kind()
@@ -71,7 +79,7 @@ class Environments:
         try:
             enter = getattr(instance, "enter", None)
             if enter is not None:
-                self.call(enter, **parameters)
+                self._enter(enter, parameters, run)
         except BaseException:
             # Half of it may be there: what it has taken so far is given back.
             self._leave(resident)
@@ -80,35 +88,52 @@ class Environments:
             self._residents[environment.id] = resident
         return resident
 
+    def _enter(
+        self, enter: Callable[..., Any], parameters: dict[str, Any], run: "Run | None"
+    ) -> None:
+        returned = enter(**parameters)
+        if not inspect.isawaitable(returned):
+            return
+        future = self._loop.submit(returned)
+        if run is not None:
+            run.stop_entering = future.cancel
+        try:
+            future.result()
+        finally:
+            if run is not None:
+                run.stop_entering = None
+
     def evict(self, identities: Iterable[str]) -> None:
         """Leave these environments; what their `exit` raises is logged."""
         for identity in identities:
-            with self._lock:
-                if self._evicted_early[identity]:
-                    self._evicted_early[identity] -= 1
-                    continue
-                del self._evicted_early[identity]
-                resident = self._residents.pop(identity, None)
+            resident = self._take(identity)
             if resident is not None:
                 self._leave(resident)
 
-    def close(self, timeout_s: float = EXIT_TIMEOUT_S) -> None:
-        """Leave all environments, in threads of their own, for at most *timeout_s*."""
+    def leave(self, identities: Iterable[str]) -> None:
+        """Leave these environments in threads of their own; the next `load` waits for the end."""
+        for identity in identities:
+            resident = self._take(identity)
+            if resident is not None:
+                thread = threading.Thread(target=self._leave_here, args=(resident,), daemon=True)
+                self._leaving[thread] = None
+                thread.start()
+
+    def _take(self, identity: str) -> Resident | None:
         with self._lock:
-            residents = list(self._residents.values())
-            self._residents.clear()
-        threads = [
-            threading.Thread(target=self._leave, args=(resident,), daemon=True)
-            for resident in residents
-        ]
-        for thread in threads:
-            thread.start()
-        for thread, resident in zip(threads, residents, strict=True):
-            thread.join(timeout_s)
-            if thread.is_alive():
-                log.warning(
-                    "environment_exit_timed_out", environment=resident.name, after_s=timeout_s
-                )
+            if self._evicted_early[identity]:
+                self._evicted_early[identity] -= 1
+                return None
+            del self._evicted_early[identity]
+            return self._residents.pop(identity, None)
+
+    def close(self) -> None:
+        """Leave all environments, for at most the *exit_timeout* of each."""
+        with self._lock:
+            identities = list(self._residents)
+        self.leave(identities)
+        for thread in list(self._leaving):
+            thread.join()
 
     def call(self, hook: Callable[..., Any], **parameters: object) -> Any:
         """Call a sync or async hook and wait for its end; never on the event loop."""
@@ -117,13 +142,36 @@ class Environments:
             return self._loop.wait(returned)
         return returned
 
+    def _leave_here(self, resident: Resident) -> None:
+        self._leave(resident)
+        self._leaving.pop(threading.current_thread(), None)
+
     def _leave(self, resident: Resident) -> None:
+        """Call `exit` in a thread of its own, and wait for it as long as the environment says."""
         leave = getattr(resident.instance, "exit", None)
-        if leave is None:
+        if leave is None or does_nothing(resident.instance, "exit"):
             return
+        thread = threading.Thread(target=self._exit, args=(resident, leave), daemon=True)
+        thread.start()
+        thread.join(resident.exit_timeout_s)
+        if thread.is_alive():
+            log.warning(
+                "environment_exit_timed_out",
+                environment=resident.name,
+                after_s=resident.exit_timeout_s,
+            )
+
+    def _exit(self, resident: Resident, leave: Callable[[], Any]) -> None:
         try:
             self.call(leave)
         except BaseException as error:  # noqa: BLE001 - code of a user runs in here.
             log.warning(
                 "environment_exit_failed", environment=resident.name, reason=payload.told(error)
             )
+
+
+def does_nothing(instance: object, hook: str) -> bool:
+    """Tell whether a hook is the one that `Environment` itself has."""
+    inherited = getattr(type(instance), hook, None)
+    module = getattr(inherited, "__module__", None) or ""
+    return module.partition(".")[0] == "sdk"

@@ -6,6 +6,7 @@ here is handed back.
 
 from typing import TYPE_CHECKING, Any, Final
 
+from actor import entering
 from actor.mailbox import Assignment, Payloads, Recipe
 from wire.errors import Code
 from wire.messages import (
@@ -14,6 +15,7 @@ from wire.messages import (
     ByeAck,
     Drain,
     Error,
+    Evict,
     Frame,
     Function,
     Occupied,
@@ -72,6 +74,8 @@ def hear_other(core: "ActorCore", command: object, payloads: Payloads, at: int) 
             core.is_stale = True
         case Pause():
             core.pause(core.now, paused=command.paused)
+        case Evict():
+            entering.evict(core, command.environment)
         case Drain():
             core.drain(core.now, command.deadline_s)
         case ByeAck():

@@ -186,6 +186,7 @@ class Host:
                 exit_code=status if status >= 0 else None,
                 signal=-status if status < 0 else None,
                 started=process.board.started(),
+                entering=process.board.entering(),
                 overflow=process.board.overflow,
                 has_left=process.board.has_left,
                 now=now,

@@ -19,6 +19,7 @@ def check(core: "ActorCore", credit: Credit, *, highest: Token, labels_said: int
     assert all(held[token].is_stopped for token in core.outcomes.kept.keys() & held.keys())
     assert all(token <= highest for token in held)
     core.stopping.check(held)
+    core.entering.check(held)
     core.occupying.check(held)
     core.prefetch.check()
     check_credit(credit, core.mailbox, core.prefetch.ahead)

@@ -36,7 +36,7 @@ from actor.starting import start_next
 from wire.codec import check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.labels import Labels
-from wire.parts import Status
+from wire.parts import Failure, Status
 
 # A payload frame below this is received by copying it, which is cheaper.
 COPY_BYTES_MAX: Final = 65_536
@@ -179,6 +179,12 @@ class Loop:
         usual_s = recipe.run_s
         recipe.run_s = run_s if usual_s == inf else usual_s + (run_s - usual_s) * RUN_S_SHARE
         self.core.finished(assignment.token, status, body, frames, run_s, now)
+
+    def not_entered(self, assignment: Assignment, failure: Failure, now: float) -> None:
+        """Take back a run from its thread whose environment could not be entered."""
+        self.slots.ended(assignment)
+        self.board.settle(assignment.token)
+        self.core.not_entered(assignment.token, failure, now)
 
     def release(self, assignment: Assignment, typed: dict[str, int] | None, now: float) -> None:
         """Take the slot of a run back."""
@@ -324,6 +330,8 @@ class Loop:
                 self.slots.answer(answer)
             for told in core.occupying.take_answers():
                 self.slots.occupied(told)
+            if core.entering.evictions:
+                self.slots.environments.leave(core.entering.take_evictions())
         if here is not None:
             recipe = here.assignment.recipe
             if core.is_silent:
@@ -434,7 +442,7 @@ class Loop:
             status = EXIT_FORCED
         else:
             status = 0
-        if core.is_draining:
+        if core.is_draining and not core.is_retiring:
             self.board.leave()
         self._socket.close(LINGER_MS)
         self._context.term()

@@ -409,6 +409,7 @@ class Mailbox:
                     assert not assignment.is_inside
         inside = {token for replica in self.residents.by_id.values() for token in replica.inside}
         assert inside <= self.holders.keys()
+        assert inside == {token for token, assignment in self.held.items() if assignment.is_inside}
         for replica in self.residents.by_id.values():
             assert len(replica.inside) <= replica.environment.concurrency
             assert replica.warmth is not Warmth.COLD

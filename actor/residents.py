@@ -5,6 +5,7 @@ The rule that must not be broken: nobody is evicted while somebody is inside or 
 
 from collections.abc import Iterator
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING
 
 from wire.labels import Labels
@@ -25,7 +26,7 @@ class Warmth(StrEnum):
 class Replica:
     """One environment that is loaded here, or being loaded."""
 
-    __slots__ = ("environment", "inside", "used", "warmth")
+    __slots__ = ("environment", "inside", "load_s", "tasks", "used", "warmth")
 
     def __init__(self, environment: Environment) -> None:
         """Begin loading."""
@@ -34,25 +35,42 @@ class Replica:
         # The tokens that have a turn.
         self.inside: set[Token] = set()
         self.used = 0
+        # How long it took to enter it, and how many tasks it has taken.
+        self.load_s = 0.0
+        self.tasks = 0
+
+    @property
+    def tasks_left(self) -> float:
+        """Return how many more tasks it may take before it is replaced."""
+        reuse = self.environment.reuse
+        tasks_max = 1 if reuse.is_fresh else reuse.max_tasks
+        return inf if tasks_max is None else max(0, tasks_max - self.tasks)
+
+    @property
+    def turns_free(self) -> int:
+        """Return how many more may be inside now."""
+        return int(min(self.environment.concurrency - len(self.inside), self.tasks_left))
 
 
 class Residents:
     """At most *maximum* environments; the least recently used idle one leaves first."""
 
-    __slots__ = ("_uses", "by_id", "maximum")
+    __slots__ = ("_uses", "by_id", "maximum", "worn")
 
     def __init__(self, maximum: int) -> None:
         """Begin with nothing loaded."""
         self.maximum = maximum
         self.by_id: dict[str, Replica] = {}
         self._uses = 0
+        # Those given up after their last task, to be left by `exit`.
+        self.worn: list[str] = []
 
     def can_enter(self, environment: Environment) -> bool:
         """Tell whether a turn is free now, or the environment could be loaded."""
         replica = self.by_id.get(environment.id)
         if replica is None:
             return len(self.by_id) < self.maximum or self._idle() is not None
-        return replica.warmth is Warmth.WARM and len(replica.inside) < environment.concurrency
+        return replica.warmth is Warmth.WARM and replica.turns_free > 0
 
     def enter(self, assignment: "Assignment") -> None:
         """Give *assignment* its turn; note in it what has to leave and whether it has to load."""
@@ -71,17 +89,35 @@ class Residents:
             assignment.evicts = tuple(evicts)
         self._uses += 1
         replica.used = self._uses
+        replica.tasks += 1
         replica.inside.add(assignment.token)
         assignment.is_inside = True
 
     def leave(self, assignment: "Assignment") -> None:
-        """Take the turn of *assignment* back."""
+        """Take the turn of *assignment* back; the last one out of a worn replica gives it up."""
         environment = assignment.recipe.call.environment
         assert environment is not None
         assignment.is_inside = False
         replica = self.by_id.get(environment.id)
         if replica is not None:
             replica.inside.discard(assignment.token)
+            is_worn = not (replica.inside or replica.tasks_left)
+            if is_worn and replica.warmth is Warmth.WARM:
+                del self.by_id[environment.id]
+                self.worn.append(environment.id)
+
+    def evict(self, identity: str, awaited: dict[str, int]) -> bool:
+        """Give up an idle environment that nobody waits for; tell whether it was one."""
+        replica = self.by_id.get(identity)
+        if (
+            replica is None
+            or replica.inside
+            or replica.warmth is not Warmth.WARM
+            or identity in awaited
+        ):
+            return False
+        del self.by_id[identity]
+        return True
 
     def change(self, identity: str, warmth: Warmth) -> bool:
         """Note what became of an environment; tell whether that was news."""
@@ -106,17 +142,14 @@ class Residents:
     def turns(self, awaited: dict[str, int]) -> dict[str, int]:
         """Return the free turns of each environment that is not cold."""
         return {
-            identity: max(
-                0,
-                replica.environment.concurrency - len(replica.inside) - awaited.get(identity, 0),
-            )
+            identity: max(0, replica.turns_free - awaited.get(identity, 0))
             for identity, replica in self.by_id.items()
         }
 
     def labels(self) -> Iterator[tuple[str, Labels]]:
         """Yield name and labels of each warm environment."""
         for replica in self.by_id.values():
-            if replica.warmth is Warmth.WARM:
+            if replica.warmth is Warmth.WARM and not replica.environment.reuse.is_fresh:
                 yield replica.environment.name, replica.environment.labels
 
     def _idle(self) -> Replica | None:

@@ -10,7 +10,7 @@ from actor.mailbox import Assignment, Mailbox, Recipe, covers, take
 from actor.prefetch import Prefetch
 from actor.settings import SLOT
 from wire.messages import Recall, Reject
-from wire.parts import Held, Token
+from wire.parts import Failure, Held, Token
 
 
 class Returns:
@@ -31,9 +31,11 @@ class Returns:
         taken, self.said_next = self.said_next, []
         return taken
 
-    def reject(self, token: Token, reason: str, *, bars: bool = True) -> None:
+    def reject(
+        self, token: Token, reason: str, *, bars: bool = True, failure: Failure | None = None
+    ) -> None:
         """Let others have an assignment; it may come again unless that *bars* this actor."""
-        self.said_next.append(Reject(token[0], token[1], reason, bars))
+        self.said_next.append(Reject(token[0], token[1], reason, bars, failure))
         self._note("rejected", token=token, reason=reason)
 
     def hand_back(self, reason: str, waiting: Iterable[Assignment] | None = None) -> None:

@@ -19,7 +19,6 @@ from actor.environment import Environments, Resident
 from actor.limiting import LimitWait
 from actor.mailbox import Assignment, Buffer, Recipe, StopOrder
 from actor.reacquiring import Answer
-from actor.residents import Warmth
 from actor.settings import Launch
 from actor.threads import EventLoopThread, ThreadPool
 from sdk.errors import CLASSES, EnvironmentFailed, ReleasedLimit, TaskCanceled, WarmslotError
@@ -102,6 +101,8 @@ class Slots:
             cancel = run.stop_task
             if cancel is not None:
                 self._events.call(cancel)
+            if order.force and run.stop_entering is not None:
+                run.stop_entering()
 
     def answer(self, answer: Answer) -> None:
         """Tell a run what became of its wait for slots."""
@@ -194,7 +195,7 @@ class Slots:
         if not run.assignment.loads and self.environments.find(environment.id) is None:
             raise EnvironmentFailed(f"environment {environment.name} failed in its reset")
         try:
-            return self._resident(run.assignment)
+            return self._resident(run)
         except EnvironmentFailure as error:
             raise EnvironmentFailed(f"{error} could not be entered again") from error.__cause__
 
@@ -202,10 +203,8 @@ class Slots:
         """Tell the core that the environment that *run* was to load is not there."""
         environment = run.assignment.recipe.call.environment
         assert environment is not None
-        if evicts:
-            # The user's `exit` runs there, for as long as it likes.
-            threading.Thread(target=self.environments.evict, args=(evicts,), daemon=True).start()
-        self._changed(environment.id, Warmth.COLD)
+        self.environments.leave(evicts)
+        self._lost(environment.id)
 
     def count_released(self, run: Run) -> None:
         """Count one more run without a slot; raise ReleasedLimit when there are too many."""
@@ -249,8 +248,15 @@ class Slots:
         began = time.monotonic()
         assignment = run.assignment
         try:
-            self._board.start(run.place, assignment.token)
+            if assignment.loads:
+                self._board.enter(run.place, assignment.token)
+            else:
+                self._board.start(run.place, assignment.token)
             ending = contextvars.copy_context().run(self._call, run)
+        except EnvironmentFailure as error:
+            run.close()
+            post(self._loop.not_entered, assignment, failure_of(error))
+            return
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
             ending = describe(error)
         if ending is None:
@@ -268,7 +274,9 @@ class Slots:
         recipe = assignment.recipe
         call = recipe.call
         if call.environment is not None:
-            run.resident = self._resident(assignment)
+            run.resident = self._resident(run)
+            if assignment.loads:
+                self._board.start(run.place, assignment.token)
         if call.function:
             loaded = recipe.loaded or self._function(recipe)
             function, goes_to_loop = loaded.call, loaded.is_async
@@ -360,23 +368,26 @@ class Slots:
             name=error.name,
         )
 
-    def _resident(self, assignment: Assignment) -> Resident:
-        """Return the environment of *assignment*, entering it when the core said so."""
+    def _resident(self, run: Run) -> Resident:
+        """Return the environment of *run*, entering it when the core said so."""
+        assignment = run.assignment
         environment = assignment.recipe.call.environment
         assert environment is not None
-        if assignment.loads:
-            self.environments.evict(assignment.evicts)
-            assert assignment.recipe.blob is not None
-            try:
-                resident = self.environments.load(environment, assignment.recipe.blob)
-            except BaseException as error:
-                self._changed(environment.id, Warmth.COLD)
-                raise EnvironmentFailure(environment.name) from error
-            self._changed(environment.id, Warmth.WARM)
-            return resident
-        found = self.environments.find(environment.id)
-        assert found is not None
-        return found
+        if not assignment.loads:
+            found = self.environments.find(environment.id)
+            assert found is not None
+            return found
+        self.environments.evict(assignment.evicts)
+        assert assignment.recipe.blob is not None
+        began = time.monotonic()
+        try:
+            resident = self.environments.load(environment, assignment.recipe.blob, run)
+        except BaseException as error:
+            self._lost(environment.id)
+            raise EnvironmentFailure(environment.name) from error
+        load_s = time.monotonic() - began
+        self._loop.post(self._loop.core.entered, run.token, environment, load_s)
+        return resident
 
     def _reset(self, run: Run, resident: Resident) -> None:
         """Call the environment's `reset`; one that fails makes the environment unusable."""
@@ -386,14 +397,14 @@ class Slots:
         except BaseException as error:  # noqa: BLE001 - code of a user runs in here.
             run.log.warning("environment_reset_failed", reason=payload.told(error))
             self.environments.evict([resident.id])
-            self._changed(resident.id, Warmth.COLD)
+            self._lost(resident.id)
 
     async def _reset_then_release(self, run: Run, resident: Resident) -> None:
         await asyncio.to_thread(self._reset, run, resident)
         self._loop.post(self._loop.release, run.assignment, None)
 
-    def _changed(self, identity: str, warmth: Warmth) -> None:
-        self._loop.post(self._loop.core.environment_changed, identity, warmth)
+    def _lost(self, identity: str) -> None:
+        self._loop.post(self._loop.core.environment_lost, identity)
 
     def _keep(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Start *coroutine* on the event loop, the caller's thread, and hold it until it ends."""
@@ -420,19 +431,21 @@ def describe(error: BaseException) -> Ending:
     try:
         if isinstance(error, asyncio.CancelledError):
             error = TaskCanceled("the coroutine was canceled from inside")
-        if isinstance(error, EnvironmentFailure):
-            cause = error.__cause__
-            assert cause is not None
-            failure = payload.dump_exception(cause, Code.ENVIRONMENT_FAILED)
-            failure = Failure(
-                failure.code,
-                failure.type,
-                f"environment {error} could not be entered: {payload.told(cause)}",
-                failure.traceback,
-            )
-        else:
-            code = CODES.get(type(error)) if isinstance(error, WarmslotError) else None
-            failure = payload.dump_exception(error, Code(code) if code else Code.TASK_FAILED)
+        code = CODES.get(type(error)) if isinstance(error, WarmslotError) else None
+        failure = payload.dump_exception(error, Code(code) if code else Code.TASK_FAILED)
         return Status.FAILURE, encode_failure(failure), ()
     except BaseException:  # noqa: BLE001 - memory may be out, or the exception is beyond help.
         return Status.FAILURE, OUT_OF_MEMORY, ()
+
+
+def failure_of(error: EnvironmentFailure) -> Failure:
+    """Say why an environment could not be entered."""
+    cause = error.__cause__
+    assert cause is not None
+    what = f"environment {error} could not be entered"
+    try:
+        failure = payload.dump_exception(cause, Code.ENVIRONMENT_FAILED)
+        message = f"{what}: {payload.told(cause)}"
+        return Failure(failure.code, failure.type, message, failure.traceback)
+    except BaseException:  # noqa: BLE001 - memory may be out, or the exception is beyond help.
+        return Failure(Code.ENVIRONMENT_FAILED, "", what)

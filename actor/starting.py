@@ -37,7 +37,9 @@ def start_all(core: "ActorCore") -> None:
             recipe.satisfied_version = core.labels_version
         mailbox.start(assignment)
         core.starts.append(assignment)
-        if recipe.call.timeout_s is not None:
+        if assignment.loads:
+            core.entering.begin(assignment, core.now)
+        elif recipe.call.timeout_s is not None:
             core.stopping.started(assignment, core.now)
         if assignment.evicts:
             core.relabel()

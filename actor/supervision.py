@@ -166,6 +166,7 @@ class HostCore:
         exit_code: int | None,
         signal: int | None,
         started: list[Token],
+        entering: list[Token],
         overflow: int,
         has_left: bool,
         now: float,
@@ -173,7 +174,8 @@ class HostCore:
         """Report that a process has ended, and start another unless it left by order."""
         self._now = now
         reason = f"{overflow} more had started than could be noted" if overflow else ""
-        self._deaths.append((0, Death(ward.incarnation, exit_code, signal, started, reason)))
+        death = Death(ward.incarnation, exit_code, signal, started, reason, entering=entering)
+        self._deaths.append((0, death))
         self._note(
             "actor_left" if has_left else "actor_died",
             actor=ward.name,

@@ -18,6 +18,7 @@ from broker import (
     defining,
     departures,
     durable,
+    environments,
     explain,
     lifecycle,
     liveness,
@@ -54,6 +55,7 @@ from wire.messages import (
     Cancel,
     Credit,
     Death,
+    Entered,
     Error,
     Frame,
     Function,
@@ -103,7 +105,7 @@ class Broker:
         self.backlog = Backlog()
         # Whom an actor is kept free for, since small tasks would starve it.
         self.reservation: reservation.Reservation | None = None
-        self.recalls = recall.Recalls()
+        self.recalls, self.environments = recall.Recalls(), environments.Environments()
         self.had_earlier = False  # Whether runs of an earlier broker may go on.
         self.limits = self.backlog.limits = occupancy.make_limits(self, now)
         self.limited = self.limits.runs  # Empty where nobody uses limits.
@@ -135,6 +137,7 @@ class Broker:
             Reacquire: self._release,
             **dict.fromkeys((Occupy, Vacate), partial(occupancy.heard, self)),
             Reject: self._reject,
+            Entered: partial(statements.entered, self),
             LabelsChanged: partial(statements.labels, self),
             Death: partial(departures.death, self),
             Query: self._query,
@@ -364,7 +367,7 @@ class Broker:
         self, session: Session, command: TemplateMessage, own: Sequence[Any], now: float
     ) -> None:
         session.templates_known.put(
-            command.slot, sessions.join_template(self, session, command.call)
+            command.slot, sessions.join_template(self, session, command.call, now)
         )
 
     def _cancel(self, session: Session, command: Cancel, own: Sequence[Any], now: float) -> None:
@@ -381,6 +384,8 @@ class Broker:
         assert isinstance(session.peer, Client)
         if command.what in orders.COMMANDS:
             body = orders.order(self, command.what, command.argument)
+        elif command.what == "environment-retry":
+            body = environments.retry(self, command.argument)
         elif command.what in defining.ORDERS:
             defining.order(self, session, command, now)
             return
@@ -438,3 +443,5 @@ class Broker:
             task.barred[actor] = (actor.labels_version, session.number)
         reason = f"actor {actor.name} rejected it: {command.reason}"
         lifecycle.requeue(self, task, reason, now, burns=None)
+        if command.failure is not None and task.template and task.call.environment is not None:
+            environments.failed(self, task.call.environment, actor, command.failure, now)

@@ -139,6 +139,10 @@ class CreditAccount:
         turns = self.stated.turns.get(environment)
         return turns is not None and turns > self._turns.get(environment, 0)
 
+    def flies_to(self, environment: str) -> int:
+        """Return how many assignments that need *environment* the last statement does not know."""
+        return self._turns.get(environment, 0)
+
     def spend(self, frame: int, shape: "Shape") -> None:
         """Count an assignment of *shape* that travels in *frame*."""
         environment = shape.environment

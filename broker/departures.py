@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broker import lifecycle, liveness
+from broker import environments, lifecycle, liveness
 from broker.peers import Actor, Client, Session
+from wire.errors import Code
 from wire.messages import Bye, ByeAck, Death
+from wire.parts import Failure
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -26,7 +28,17 @@ def death(
     else:
         how = "died"
     started = dict.fromkeys(command.started, "crash") | dict.fromkeys(command.finished, "finished")
+    entering = {
+        task.call.environment.id: task.call.environment
+        for token in command.entering
+        if (task := broker.tokens.get(token)) and task.actor is actor and task.template
+        if task.call.environment is not None
+    }
     liveness.lose(broker, actor, f"actor {actor.name} {how}", now, started=started)
+    for environment in entering.values():
+        reason = f"actor {actor.name} {how} while it entered environment {environment.name}"
+        failed = Failure(Code.ENVIRONMENT_FAILED, "ActorLost", reason)
+        environments.failed(broker, environment, actor, failed, now)
 
 
 def bye(broker: "Broker", session: Session, command: Bye, own: Sequence[Any], now: float) -> None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import occupancy, reasons, recall
+from broker import environments, occupancy, reasons, recall
 from broker.peers import Actor, Client
 from broker.shapes import SLOT
 from broker.task import State, Task
@@ -31,14 +31,17 @@ def answer(
                 "count": len(tasks),
                 "tasks": [describe_task(task, now) for task in tasks[:TASKS_LISTED_MAX]],
             }
+        case "environments":
+            return environments.describe(broker, now)
         case "limits":
             return occupancy.describe(broker)
         case "explain":
             return explain(broker, client, argument, now)
         case _:
             return {
-                "error": f"unknown query {what!r}; known: status, actors, clients, tasks, explain,"
-                " limits, drain, pause, resume, limit-set, limit-delete, limit-release"
+                "error": f"unknown query {what!r}; known: status, actors, clients, tasks,"
+                " environments, explain, limits, drain, pause, resume, environment-retry,"
+                " limit-set, limit-delete, limit-release"
             }
 
 

@@ -63,7 +63,11 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
 
 def end(broker: "Broker", task: Task, code: Code, message: str) -> None:
     """End *task* by the broker's own decision. It is in no queue and with no actor."""
-    ending = failure(task, code, message)
+    end_with(broker, task, failure(task, code, message), code, message)
+
+
+def end_with(broker: "Broker", task: Task, ending: Ending, code: Code, message: str) -> None:
+    """End *task*, which is in no queue and with no actor, with an outcome that the broker made."""
     task.move(Event.SETTLE)
     task.ending = ending
     broker.note("task_ended", task=task.name, code=code, message=message)

@@ -6,7 +6,16 @@ every deadline first.
 
 from typing import TYPE_CHECKING
 
-from broker import attaching, lifecycle, occupancy, patience, recovery, restoring
+from broker import (
+    attaching,
+    environments,
+    lifecycle,
+    occupancy,
+    patience,
+    recovery,
+    replicas,
+    restoring,
+)
 from broker.peers import Actor, Client, Host
 from wire.messages import Beat, Kill
 from wire.parts import Token
@@ -33,6 +42,7 @@ def look_at(broker: "Broker") -> float:
     room_at = broker.limits.deadline()
     if room_at < due:  # noqa: PLR1730
         due = room_at
+    due = min(due, broker.environments.due_at)
     if broker.window_ends_at is not None:
         due = min(due, broker.window_ends_at)
     return due
@@ -49,6 +59,7 @@ def tick(broker: "Broker", now: float) -> None:
     if broker.window_ends_at is not None and now >= broker.window_ends_at:
         recovery.end_window(broker)
     occupancy.tick(broker, now)
+    replicas.look(broker, now)
     if now >= broker.beat_at:
         broker.beat_at = now + broker.settings.heartbeat_s
         for session in broker.sessions.values():
@@ -167,6 +178,7 @@ def lose(
     broker.open_actors.pop(actor, None)
     broker.recalls.ahead.pop(actor, None)
     broker.backlog.matching.remove(actor)
+    environments.forget_actor(broker, actor)
     # Somebody may have to learn that nobody is left who could hold it.
     broker.backlog.matching.wake_special()
     for token, task in list(actor.assigned.items()):

@@ -5,6 +5,7 @@ actor is looked up by the labels that changed, so it costs what it affects; a cr
 shapes gain or lose the same actor just gains or loses it.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from broker.crews import Crew
@@ -118,29 +119,33 @@ class Matching:
 
     # --- choice
 
-    def best(self, shape: Shape) -> Entry | None:
-        """Return the entry of the best actor that satisfies *shape* and has credit for it."""
+    def best(self, shape: Shape, *, may_enter: bool = True) -> Entry | None:
+        """Return the entry of the best actor that satisfies *shape* and has credit for it.
+
+        Unless its tasks *may_enter* their environment, only of those that have it already.
+        """
         queue = shape.queue
         assert queue is not None
         if not shape.has_affinity:
-            return self._best_of(queue.crew, shape)
+            return self._best_of(queue.crew, shape, may_enter=may_enter)
         best: Entry | None = None
         best_key: tuple[int, float, int, int] | None = None
         for weight, crew in self._tiers(shape):
-            entry = self._best_of(crew, shape)
+            entry = self._best_of(crew, shape, may_enter=may_enter)
             if entry is not None:
                 key = (-entry[0] >> 40, weight, -entry[0], -entry[1])
                 if best_key is None or key > best_key:
                     best, best_key = entry, key
         return best
 
-    def _best_of(self, crew: Crew, shape: Shape) -> Entry | None:
+    def _best_of(self, crew: Crew, shape: Shape, *, may_enter: bool) -> Entry | None:
         environment = shape.environment
         if environment is None:
             return crew.best()
         assert shape.queue
         resident = self._resident.get(environment, ())
-        return crew.best_for(environment, resident, is_skipped=shape.queue.is_skipped)
+        is_skipped = shape.queue.is_skipped or not may_enter
+        return crew.best_for(environment, resident, is_skipped=is_skipped)
 
     def _tiers(self, shape: Shape) -> list[tuple[float, Crew]]:
         """Return the actors that have at least each weight, the highest weight first.
@@ -264,6 +269,12 @@ class Matching:
         """Look at those for which something may have to be done though no actor became better."""
         for crew in self._special:
             crew.unblock(self.ready)
+
+    def wake_shapes(self, shapes: Iterable[Shape]) -> None:
+        """Look at *shapes* again, for which an actor may do that did not before."""
+        for shape in shapes:
+            if shape.queue is not None:
+                shape.queue.crew.unblock(self.ready)
 
     def wake(self) -> None:
         """Look at everything again; for what happens rarely and may concern anybody."""

@@ -18,6 +18,7 @@ from wire.tables import ReceiverTable, SenderTable
 
 if TYPE_CHECKING:
     from broker.crews import Crew
+    from broker.environments import Copy
     from broker.orders import Order
     from broker.shapes import Lane, Shape
 
@@ -148,6 +149,7 @@ class Actor:
         "assigned",
         "closed",
         "closed_at",
+        "copies",
         "credit",
         "crews",
         "environments",
@@ -191,6 +193,8 @@ class Actor:
         # Its current assignments, not ended.
         self.assigned: dict[Token, Task] = {}
         self.environments: dict[str, str] = {}
+        # The environments that are not cold here, by id.
+        self.copies: dict[str, Copy] = {}
         # When it was last given a task, in assignments of the broker.
         self.used_at = 0
         # For the choice: its bit in sets of actors, the crews that it is in, its environments.

@@ -8,7 +8,8 @@ that finds nobody waits, and lets those behind it pass.
 
 from typing import TYPE_CHECKING
 
-from broker import durable, lifecycle, occupancy, reservation
+from broker import durable, environments, lifecycle, occupancy, replicas, reservation
+from broker.environments import Record
 from broker.peers import Actor, is_barred
 from broker.shapes import Shape
 from broker.task import TRANSITIONS, Event, State, Task
@@ -46,6 +47,8 @@ def place(broker: "Broker", now: float) -> None:
                 if queue.crew.best() is None and queue.entry is not None:
                     backlog.block(queue)
                 continue
+            if shape.environment is not None:
+                environments.assigned(broker, task, actor, now)
             if shape.limits is not None:
                 occupancy.take(broker, task)
             if broker.reservation is not None and broker.reservation.task is task:
@@ -80,8 +83,14 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     if shape.is_simple:
         assert shape.queue
         entry = shape.queue.crew.best()
-    else:
+    elif shape.environment is None:
         entry = broker.backlog.matching.best(shape)
+    else:
+        record = broker.environments.find(shape)
+        may_enter = record is None or replicas.may_enter(broker, record, task, broker.limits.now)
+        if record is not None and record.failed_on:
+            return choose_among(broker, shape, task)
+        entry = broker.backlog.matching.best(shape, may_enter=may_enter)
     if entry is None:
         return None
     actor = entry[3]
@@ -94,14 +103,18 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
 def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     """Return the best actor for a task that not every actor of its crew may have; slowly."""
     best: Actor | None = None
-    best_key: tuple[bool, bool, float, int, int] | None = None
+    best_key: tuple[bool, int, float, int, int] | None = None
     environment = shape.environment
     reserved = broker.reservation
+    record = broker.environments.find(shape)
+    may_enter = record is None or replicas.may_enter(broker, record, task, broker.limits.now)
     assert shape.queue
     for actor in shape.queue.crew.members:
         credit = actor.credit
         kept = reserved.shape if reserved and reserved.binds(task, actor) else None
         if not actor.is_open or not credit.covers(shape, kept):
+            continue
+        if not may_enter and environment not in actor.copies:
             continue
         if task.barred and is_barred(task, actor):
             continue
@@ -109,7 +122,7 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
             continue
         key = (
             credit.has_place(shape, kept),
-            environment is not None and credit.is_warm(environment),
+            0 if environment is None else preference(record, actor, environment),
             affinity(actor.labels, shape.desires) if shape.has_affinity else 0.0,
             credit.available,
             -actor.used_at,
@@ -117,6 +130,13 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
         if best_key is None or key > best_key:
             best, best_key = actor, key
     return best
+
+
+def preference(record: Record | None, actor: Actor, environment: str) -> int:
+    """Rank an actor for tasks of an environment: warm, then where entering it has not failed."""
+    if actor.credit.is_warm(environment):
+        return 2
+    return record is None or actor.incarnation not in record.failed_on
 
 
 def assign(broker: "Broker", task: Task, actor: Actor) -> None:
@@ -194,5 +214,6 @@ def check_task(broker: "Broker", task: Task) -> None:
             and satisfies_all(actor.labels, shape.desires)
             and actor.credit.covers(shape, kept)
             and not is_barred(task, actor)
+            and not replicas.is_held_back(broker, task, actor)
         ):
             assert shape.host_limits, f"{task.name} is overlooked, {actor.name} could take it"

@@ -4,9 +4,10 @@ Nothing is remembered for it: what is said is read from what stands, when somebo
 it stands so is the time of the last change that could have made it otherwise.
 """
 
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from broker import occupancy
+from broker import occupancy, replicas
 from broker.peers import Actor, is_barred
 from broker.task import Task
 from wire.labels import Desire, satisfies
@@ -90,7 +91,26 @@ def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str
     if task.call.limits and (lacking := occupancy.lacking_on(broker, task, actor)):
         return lacking, None
     assert task.template
-    return short_of(broker, task, task.template.shape, actor), None
+    return why_cold(broker, task, actor, now) or short_of(
+        broker, task, task.template.shape, actor
+    ), None
+
+
+def why_cold(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
+    """Say why *task* may not enter its environment in *actor*, or an empty text."""
+    assert task.template
+    record = broker.environments.find(task.template.shape)
+    if record is None or record.environment.id in actor.copies:
+        return ""
+    enter_at = replicas.enter_at(record, task)
+    if enter_at <= now:
+        return ""
+    name = record.environment.name
+    if enter_at == inf:
+        return f"environment {name} has its {record.environment.reuse.replicas_max} replicas"
+    if record.failures and record.failure is not None:
+        return f"{record.failure.message}; it is tried again in {enter_at - now:.1f} s"
+    return f"environment {name} is entered once more if it waits for {enter_at - now:.1f} s more"
 
 
 def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:

@@ -166,6 +166,7 @@ def check(broker: "Broker") -> None:
     patience.check(broker)
     occupancy.check(broker)
     restoring.check(broker)
+    broker.environments.check(broker.actors)
     for token, task in broker.tokens.items():
         assert task.token == token
         assert task.state is not State.QUEUED

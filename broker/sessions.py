@@ -211,7 +211,7 @@ def welcome(broker: "Broker", missing: list[Span], now: float) -> Welcome:
     )
 
 
-def join_template(broker: "Broker", session: Session, call: Call) -> Template:
+def join_template(broker: "Broker", session: Session, call: Call, now: float) -> Template:
     """Find the code that *call* names among what the session brought, and its shape."""
     if not -PRIORITY_MAX <= call.priority <= PRIORITY_MAX:
         raise RemoteProtocolError(Code.BAD_FRAME, f"priority {call.priority} is not in -10..10")
@@ -231,4 +231,7 @@ def join_template(broker: "Broker", session: Session, call: Call) -> Template:
     blob = known.get(call.environment.blob) if call.environment else None
     if (function is None and not call.method) or (call.environment is not None and blob is None):
         raise RemoteProtocolError(Code.UNKNOWN_TEMPLATE, f"the code of {call.name!r} was not sent")
-    return Template(call, broker.backlog.shape_of(call), function=function, blob=blob)
+    shape = broker.backlog.shape_of(call)
+    if call.environment is not None:
+        broker.environments.learn(call.environment, now).shapes.add(shape)
+    return Template(call, shape, function=function, blob=blob)

@@ -6,10 +6,11 @@ Each statement replaces the earlier one, so a repeated one changes nothing.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from broker import environments
 from broker.peers import Actor, Host, Session
 from broker.sessions import check_offered
 from wire.labels import Labels
-from wire.messages import ActorBeat, Credit, HostBeat, LabelsChanged
+from wire.messages import ActorBeat, Credit, Entered, HostBeat, LabelsChanged
 from wire.parts import Token
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def credit(
     actor = session.peer
     assert isinstance(actor, Actor)
     actor.credit.state(command, session.acked)
+    if command.turns or actor.copies:
+        environments.follow(broker, actor, now)
     if actor.credit.available or actor.credit.has_typed:
         broker.open_actors[actor] = None
         broker.backlog.matching.improve(actor)
@@ -79,6 +82,15 @@ def offers(actor: Actor, version: int, labels: Labels, now: float) -> bool:
         return False
     check_offered(labels)
     return actor.offer(version, labels, now)
+
+
+def entered(
+    broker: "Broker", session: Session, command: Entered, own: Sequence[Any], now: float
+) -> None:
+    """Take over that an environment is warm in an actor."""
+    actor = session.peer
+    assert isinstance(actor, Actor)
+    environments.entered(broker, actor, command, now)
 
 
 def host_beat(

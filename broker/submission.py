@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from broker import attaching, durable, lifecycle, occupancy, patience
+from broker import attaching, durable, environments, lifecycle, occupancy, patience
 from broker.peers import Client, Session, is_owned
 from broker.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task
 from wire.errors import Code, RemoteProtocolError
@@ -101,7 +101,9 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
             Code.PARENT_GONE,
             "the task that submitted this one was given to another actor",
         )
-    elif task.template.shape.limits is not None and not occupancy.admit(broker, task, now):
+    elif (
+        task.template.shape.environment is not None and environments.is_refused(broker, task, now)
+    ) or (task.template.shape.limits is not None and not occupancy.admit(broker, task, now)):
         return
     elif command.again and broker.window_ends_at is not None:
         task.state = State.HELD

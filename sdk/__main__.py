@@ -17,6 +17,7 @@ from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
 from sdk.errors import WarmslotError
 from sdk.fleet import add_actors_options, add_top_options, show_actors, show_top
 from sdk.limits import add_limit_actions, show_limits
+from sdk.replicas import add_environment_actions, show_environments
 from sdk.table import cell, print_json, print_rows
 from wire.release import release
 
@@ -95,6 +96,8 @@ def parser() -> Parser:
             add_top_options(command)
         if name == "limits":
             add_limit_actions(command, add_common)
+        if name == "environments":
+            add_environment_actions(command, add_common)
         if name == "cancel":
             command.add_argument(
                 "--force", action="store_true", help="end its process when it does not return"
@@ -212,6 +215,10 @@ COMMANDS: Final[dict[str, tuple[Callable[[Client, argparse.Namespace], int], str
     "top": (show_top, "the same again and again, with the rate of assignments"),
     "tasks": (show_tasks, "the tasks that the broker holds"),
     "clients": (show_clients, "the clients that the broker knows"),
+    "environments": (
+        show_environments,
+        "what is loaded where, what reuse has saved, what is broken; and retry",
+    ),
     "limits": (show_limits, "what tasks share, who holds it; and set, delete, release"),
     "explain": (show_explain, "why a task is where it is"),
     "pause": (show_order, "let actors take no new work; what they run goes on"),

@@ -232,9 +232,10 @@ class Client:
     def query(
         self, what: str, argument: str = "", timeout: float | None = QUERY_TIMEOUT_S
     ) -> dict[str, Any]:
-        """Ask the broker: actors, clients, explain, limits, status, tasks (protocol.md 7.8).
+        """Ask the broker: actors, clients, environments, explain, limits, status, tasks.
 
-        Or order actors, by a name or a pattern as *argument*: drain, pause, resume.
+        Or order actors, by a name or a pattern as *argument*: drain, pause, resume; or let an
+        environment that is broken be entered again: environment-retry (protocol.md 7.8).
         Raises TimeoutError, and WarmslotError for what it cannot answer.
         """
         return self._connection.query(what, argument, timeout)

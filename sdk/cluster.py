@@ -31,7 +31,15 @@ ERROR_LINES_MAX: Final = 20
 # How many short tasks wait in an actor beyond its slots: as many as help.
 AUTO: Final = "auto"
 # What an actor can be told here, and the option of `python -m actor` that says it.
-SPECIFICATION: Final = ("slots", "labels", "prefetch", "replicas", "name", "limits")
+SPECIFICATION: Final = (
+    "slots",
+    "labels",
+    "prefetch",
+    "replicas",
+    "name",
+    "limits",
+    "environments_max",
+)
 # sun_path has 108 octets on Linux and 104 on macOS.
 IPC_PATH_MAX: Final = 100
 
@@ -44,9 +52,9 @@ class LocalCluster:
     """A broker with *actors* actors of *slots* slots each, which offer *labels*.
 
     `LocalCluster(actors=[dict(slots=2, labels={"memory": 512}), dict(slots=1)])` makes unlike ones;
-    a dict may have slots, labels, prefetch, replicas, name and limits, which are those of its host:
-    `dict(limits={"gpu": 2})`. *limits* are the broker's, as `--limit` takes them:
-    `limits=["db=10", "api=2:per-key"]`. Slots of other types stand in a mapping:
+    a dict may have slots, labels, prefetch, replicas, name, environments_max, and limits, which are
+    those of its host: `dict(limits={"gpu": 2})`. *limits* are the broker's, as `--limit` takes
+    them: `limits=["db=10", "api=2:per-key"]`. Slots of other types stand in a mapping:
     `slots={"slot": 4, "io": 16, "gpu": ["0", "1"]}`, names for units. *prefetch* is how many short
     tasks may wait in an actor beyond its slots, "auto" or a number. Returns when all are ready,
     within *timeout* seconds; raises ClusterFailed with what the processes wrote when they are not.
@@ -258,6 +266,8 @@ def options_of(host: Mapping[str, Any]) -> list[str]:
     options = ["--drain-timeout", str(DRAIN_TIMEOUT_S)]
     for key in ("name", "slots", "replicas", "prefetch"):
         options += [f"--{key}", str(host[key])]
+    if "environments_max" in host:
+        options += ["--environments-max", str(host["environments_max"])]
     for kind, units in host.get("typed", {}).items():
         # A trailing comma makes a name of a single number.
         amount = units if isinstance(units, int) else "".join(f"{name}," for name in units)

@@ -9,7 +9,9 @@ import functools
 import hashlib
 import inspect
 import math
+import secrets
 import types
+import warnings
 from abc import ABCMeta
 from collections.abc import Mapping
 from datetime import timedelta
@@ -23,25 +25,35 @@ from sdk.code import Captured, capture, version_of
 from sdk.options import read_desires, read_limits
 from wire.labels import Desire, Labels, validate_labels
 from wire.parts import Environment as EnvironmentMessage
+from wire.parts import Reuse
 from wire.payload import dump_code
 
 # What belongs to the environment itself; everything else that is a function is a task.
 HOOKS: Final = frozenset({"enter", "exit", "reset", "using"})
+SCOPES: Final = ("global", "client")
+NONE_IS_OFF: Final = frozenset({"max_tasks"})
+# What tells the environments of this process apart from those of others, for scope="client".
+PROCESS: Final = secrets.token_hex(6)
 
 
 class ReusePolicy(Struct, frozen=True, kw_only=True):
-    """How many copies of an environment are kept, and for how long.
+    """How many copies of an environment are kept, for how long, and what one may take.
 
     *replicas* is (minimum, maximum), an int n means (n, n); *idle_ttl* ends the idle environment
     and *scaledown_ttl* one idle replica above the minimum, in seconds or as a timedelta, any
     positive value; *concurrency* is how many calls of async methods may be inside one replica at a
-    time.
+    time. *scope* "client" keeps a copy for the tasks of this process alone. A copy that has run
+    *max_tasks* tasks is replaced, and so is an actor process that takes more than *max_memory_mb*
+    (MiB). Raises ValueError here for what means nothing.
     """
 
     replicas: int | tuple[int, int] = 2
     idle_ttl: float | timedelta = 30.0
     concurrency: int = 1
     scaledown_ttl: float | timedelta = 30.0
+    scope: str = "global"
+    max_tasks: int | None = None
+    max_memory_mb: float | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that mean nothing."""
@@ -50,12 +62,19 @@ class ReusePolicy(Struct, frozen=True, kw_only=True):
             raise ValueError(f"replicas={self.replicas!r} must be at least 1, or (at least 0, ...)")
         if low > high:
             raise ValueError(f"replicas={self.replicas!r}: the minimum is above the maximum")
-        if type(self.concurrency) is not int or self.concurrency < 1:
-            raise ValueError(f"concurrency={self.concurrency!r} must be an int of at least 1")
+        for name in ("concurrency", "max_tasks"):
+            value = getattr(self, name)
+            if (type(value) is not int or value < 1) and not (
+                value is None and name in NONE_IS_OFF
+            ):
+                raise ValueError(f"{name}={value!r} must be an int of at least 1")
         for name in ("idle_ttl", "scaledown_ttl"):
-            value = seconds(getattr(self, name))
-            if not value > 0 or math.isnan(value):
-                raise ValueError(f"{name}={getattr(self, name)!r} must be a time above 0")
+            time_of(name, getattr(self, name))
+        if self.scope not in SCOPES:
+            raise ValueError(f"scope={self.scope!r} must be {' or '.join(map(repr, SCOPES))}")
+        memory = self.max_memory_mb
+        if memory is not None and (type(memory) not in (int, float) or not 0 < memory < math.inf):
+            raise ValueError(f"max_memory_mb={memory!r} must be a number above 0")
 
     @property
     def replicas_range(self) -> tuple[int, int]:
@@ -75,6 +94,14 @@ class ReusePolicy(Struct, frozen=True, kw_only=True):
     def scaledown_ttl_s(self) -> float:
         """Return *scaledown_ttl* in seconds."""
         return seconds(self.scaledown_ttl)
+
+
+def time_of(name: str, time: Any) -> float:
+    """Return a time in seconds; raise ValueError, naming it, when it is not above 0."""
+    value = seconds(time)
+    if not value > 0 or math.isnan(value):
+        raise ValueError(f"{name}={time!r} must be a time above 0")
+    return value
 
 
 def seconds(time: float | timedelta) -> float:
@@ -120,6 +147,10 @@ class Environment(metaclass=EnvironmentType):
     # By default a digest of the code; say a string to decide yourself when the old copies are
     # stale.
     version: ClassVar[str | None] = None
+    # Seconds or a timedelta, None for no end: how long `enter` may take before it has failed, and
+    # how long anybody waits for `exit`.
+    enter_timeout: ClassVar[float | timedelta | None] = 600.0
+    exit_timeout: ClassVar[float | timedelta | None] = 10.0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raise ValueError here, where the class is written, for what could never work."""
@@ -132,6 +163,11 @@ class Environment(metaclass=EnvironmentType):
                 f"{cls.__qualname__}: concurrency={own['reuse'].concurrency} needs an async "
                 "method; a sync method holds its copy alone"
             )
+        for name in ("enter_timeout", "exit_timeout"):
+            if own.get(name) is not None:
+                time_of(f"{cls.__qualname__}.{name}", own[name])
+        if "reuse" in own:
+            warn_of_starvation(cls.__qualname__, own["reuse"])
         if "labels" in own:
             read_labels(cls)
         if "desired_labels" in own:
@@ -156,6 +192,20 @@ class Environment(metaclass=EnvironmentType):
         except TypeError as error:
             raise TypeError(f"{cls.__qualname__}.enter(): {error}") from None
         return Specification(cls, parameters)
+
+
+_warned: set[str] = set()
+
+
+def warn_of_starvation(name: str, policy: ReusePolicy) -> None:
+    """Warn once of an environment in which nothing can run beside a task that waits in it."""
+    if policy.replicas_range[1] == 1 and policy.concurrency == 1 and name not in _warned:
+        _warned.add(name)
+        warnings.warn(
+            f"{name}: replicas=1 with concurrency=1 runs its tasks one at a time: one that waits"
+            " for another of them by any other means than its future starves both",
+            stacklevel=4,
+        )
 
 
 def has_async_method(cls: type) -> bool:
@@ -217,7 +267,9 @@ class Specification:
         cls = self._cls
         version = type.__getattribute__(cls, "version")
         shown = version_of(cls) if version is None else str(version)
-        return f"{cls.__module__}.{cls.__qualname__}:{digest_of(self._parameters)}:{shown}"
+        scope = type.__getattribute__(cls, "reuse").scope
+        own = f":{PROCESS}" if scope == "client" else ""
+        return f"{cls.__module__}.{cls.__qualname__}:{digest_of(self._parameters)}:{shown}{own}"
 
     @property
     def desires(self) -> dict[str, Desire]:
@@ -249,12 +301,32 @@ class Specification:
             captured = of_class[parameters] = capture((self._cls, self._parameters), what)
         return captured
 
-    def message(self, captured: Captured) -> EnvironmentMessage:
-        """Return what the broker is told."""
+    def message(self, captured: Captured, *, is_fresh: bool = False) -> EnvironmentMessage:
+        """Return what the broker is told; *is_fresh* is a copy for one call."""
         cls = self._cls
         policy: ReusePolicy = type.__getattribute__(cls, "reuse")
+        low, high = policy.replicas_range
+        enter_timeout, exit_timeout = (
+            type.__getattribute__(cls, name) for name in ("enter_timeout", "exit_timeout")
+        )
+        reuse = Reuse(
+            replicas_min=low,
+            replicas_max=high,
+            idle_ttl_s=policy.idle_ttl_s,
+            scaledown_ttl_s=policy.scaledown_ttl_s,
+            max_tasks=policy.max_tasks,
+            max_memory_mb=policy.max_memory_mb,
+            enter_timeout_s=None if enter_timeout is None else seconds(enter_timeout),
+            exit_timeout_s=None if exit_timeout is None else seconds(exit_timeout),
+            is_fresh=is_fresh,
+        )
         return EnvironmentMessage(
-            self.identity, repr(self), captured.code.hash, read_labels(cls), policy.concurrency
+            f"{self.identity}:fresh" if is_fresh else self.identity,
+            repr(self),
+            captured.code.hash,
+            {} if is_fresh else read_labels(cls),
+            1 if is_fresh else policy.concurrency,
+            reuse,
         )
 
 

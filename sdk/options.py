@@ -41,6 +41,7 @@ SUPPORTED: Final = (
     "fail_infeasible",
     "name",
     "metadata",
+    "reuse",
 )
 NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "sticky": (None,),
@@ -48,7 +49,6 @@ NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "retry_backoff": (None,),
     "affinity_wait": (None,),
     "allow_inplace": (None, False),
-    "reuse": (None, True),
     "retry_on": (None, ()),
     "after": (None, (), []),
     "result_codec": (None,),
@@ -239,6 +239,13 @@ def read_ttl(ttl: Any) -> float:
     return float(ttl)
 
 
+def read_reuse(reuse: Any) -> bool:
+    """Read the option *reuse*: False for a fresh copy of the environment, for one call."""
+    if not isinstance(reuse, bool):
+        raise TypeError(f"reuse must be True or False, got {reuse!r}")
+    return reuse
+
+
 READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "desired_labels": read_desires,
     "environment": read_environment,
@@ -255,6 +262,7 @@ READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "fail_infeasible": read_flag,
     "name": read_name,
     "metadata": read_metadata,
+    "reuse": read_reuse,
 }
 
 

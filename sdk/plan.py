@@ -90,13 +90,18 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
     else:
         captured = capture(target, f"the function {name_of(target)!r}")
     environment = specification.captured() if specification is not None else None
+    is_fresh = not chosen.get("reuse", True)
+    if is_fresh and specification is None:
+        raise ValueError(f"reuse=False for {name_of(target)}(), which runs in no environment")
     desires = {} if specification is None else dict(specification.desires)
     desires |= chosen.get("desired_labels", {})
     call = Call(
         name=chosen.get("name") or name_of(target)[:NAME_LENGTH_MAX],
         function=captured.code.hash if captured is not None else b"",
         method=method,
-        environment=specification.message(environment) if specification and environment else None,
+        environment=specification.message(environment, is_fresh=is_fresh)
+        if specification and environment
+        else None,
         desires=list(desires.values()),
         slots=chosen.get("slots", {}),
         limits=({} if specification is None else specification.limits) | chosen.get("limits", {}),

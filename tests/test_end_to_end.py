@@ -616,6 +616,7 @@ def test_an_environment_that_cannot_be_entered_fails_the_task_and_may_be_tried_a
     assert "in enter" in str(caught.value.__cause__)
 
     flag.touch()
+    client.query("environment-retry", repr(picky))
 
     assert client.submit(picky.ask).result(PATIENCE_S) == "entered"
 

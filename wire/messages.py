@@ -10,7 +10,19 @@ from typing import Annotated, Generic, TypeVar, get_args
 from msgspec import Meta, Struct
 
 from wire.labels import Labels
-from wire.parts import Attested, Call, Holding, Kept, Key, Role, Span, Status, Token
+from wire.parts import (
+    Attested,
+    Call,
+    Environment,
+    Failure,
+    Holding,
+    Kept,
+    Key,
+    Role,
+    Span,
+    Status,
+    Token,
+)
 
 # ZeroMQ reconnects without telling anybody, so every frame carries the version.
 PROTOCOL = 1
@@ -155,6 +167,15 @@ class Reject(Struct, frozen=True, array_like=True, tag="reject"):
     number: int
     reason: str
     bars: bool = True
+    failure: Failure | None = None  # why the environment could not be entered
+
+
+class Entered(Struct, frozen=True, array_like=True, tag="entered"):
+    """An environment is warm, after *load_s* seconds; *again* where it was before this session."""
+
+    environment: Environment
+    load_s: float
+    again: bool = False
 
 
 class LabelsChanged(Struct, frozen=True, array_like=True, tag="labels"):
@@ -193,6 +214,7 @@ class Death(Struct, frozen=True, array_like=True, tag="death"):
     started: list[Token]
     reason: str = ""
     finished: list[Token] = []
+    entering: list[Token] = []
 
 
 # --- what the broker says
@@ -301,6 +323,13 @@ class Pause(Struct, frozen=True, array_like=True, tag="pause"):
     paused: bool = True
 
 
+class Evict(Struct, frozen=True, array_like=True, tag="evict"):
+    """Give up the copy of an environment, unless somebody is inside or waits for it."""
+
+    environment: str
+    reason: str = ""
+
+
 class ByeAck(Struct, frozen=True, array_like=True, tag="bye-ack"):
     """The broker holds nothing of the peer any more."""
 
@@ -315,6 +344,7 @@ ActorCommand = (
     | Occupy
     | Vacate
     | Reject
+    | Entered
     | LabelsChanged
     | ActorBeat
     | Beat
@@ -340,6 +370,7 @@ BrokerCommand = (
     | Drain
     | Recall
     | Pause
+    | Evict
     | Beat
     | ByeAck
 )
@@ -363,6 +394,7 @@ IS_TOLD = {
             Drain,
             Recall,
             Pause,
+            Evict,
             Error,
             Beat,
             ByeAck,

@@ -43,6 +43,20 @@ class Part(Struct, frozen=True, array_like=True):
     """What stands inside other messages."""
 
 
+class Reuse(Part, frozen=True):
+    """How many copies of an environment are kept, how long, and what one may take; None: no end."""
+
+    replicas_min: int = 0
+    replicas_max: int | None = None
+    idle_ttl_s: float | None = None
+    scaledown_ttl_s: float | None = None
+    max_tasks: int | None = None
+    max_memory_mb: float | None = None
+    enter_timeout_s: float | None = None
+    exit_timeout_s: float | None = None
+    is_fresh: bool = False  # one copy for each call, and given up after it
+
+
 class Environment(Part, frozen=True):
     """What must be resident before a call can run; *blob* is the hash of the class's FUNCTION."""
 
@@ -51,6 +65,7 @@ class Environment(Part, frozen=True):
     blob: bytes
     labels: Labels = {}
     concurrency: int = 1
+    reuse: Reuse = Reuse()
 
 
 class Call(Part, frozen=True):

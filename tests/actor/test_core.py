@@ -1,6 +1,6 @@
 import pytest
 
-from tests.actor.broker_end import CODE, BrokerEnd, connected, environment, make_core
+from tests.actor.broker_end import CODE, BrokerEnd, connected, environment, make_core, warm
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.labels import Comparator, Desire
@@ -593,7 +593,7 @@ def test_an_environment_is_loaded_by_the_first_and_used_by_the_next():
     assert end.started[first].loads
     assert end.credit == Credit(0, 2, 0, {"e": 0})
 
-    end.core.environment_changed("e", "warm", end.now)
+    warm(end.core, "e", end.now)
     end.carry()
     assert end.labels == {"model": "v2", "environment.e": "warm"}
     assert list(end.started) == [first]
@@ -622,7 +622,7 @@ def test_the_least_recently_used_idle_environment_leaves():
     for name in "aba":
         token = end.assign(templates[name])
         end.carry()
-        end.core.environment_changed(name, "warm", end.now)
+        warm(end.core, name, end.now)
         end.finish(token)
         end.carry()
 
@@ -638,7 +638,7 @@ def test_an_environment_in_use_is_never_evicted():
     end = connected(make_core(slots=2, environments_max=1, prefetch=1))
     first = end.assign(end.template(environment=environment("a")))
     end.carry()
-    end.core.environment_changed("a", "warm", end.now)
+    warm(end.core, "a", end.now)
 
     second = end.assign(end.template(environment=environment("b")))
     end.carry()
@@ -655,7 +655,7 @@ def test_an_environment_that_cannot_be_loaded_is_cold_again():
     first, second = end.assign(template), end.assign(template)
     end.carry()
 
-    end.core.environment_changed("a", "cold", end.now)
+    end.core.environment_lost("a", end.now)
     end.finish(first, Status.FAILURE)
     end.carry()
 
@@ -667,7 +667,7 @@ def test_release_gives_back_the_turn():
     template = end.template(environment=environment("a"))
     first, second = end.assign(template), end.assign(template)
     end.carry()
-    end.core.environment_changed("a", "warm", end.now)
+    warm(end.core, "a", end.now)
 
     end.core.release(first, None, end.now)
     end.carry()
@@ -680,7 +680,7 @@ def test_concurrency_is_the_number_of_turns():
     template = end.template(environment=environment("a", concurrency=2))
     tokens = [end.assign(template) for _ in range(3)]
     end.carry()
-    end.core.environment_changed("a", "warm", end.now)
+    warm(end.core, "a", end.now)
 
     end.carry()
 

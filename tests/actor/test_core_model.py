@@ -136,8 +136,11 @@ class ActorModel(RuleBasedStateMachine):
         assignment = self.end.started[token]
         if assignment.loads:
             assignment.loads = False
-            identity = assignment.recipe.call.environment.id
-            self.core.environment_changed(identity, "warm" if works else "cold", self.end.now)
+            place = assignment.recipe.call.environment
+            if works:
+                self.core.entered(token, place, 0.1, self.end.now)
+            else:
+                self.core.environment_lost(place.id, self.end.now)
 
     @rule(zone=st.sampled_from(["eu", "us"]))
     def change_labels(self, zone):

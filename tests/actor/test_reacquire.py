@@ -3,7 +3,7 @@
 import pytest
 
 from actor.reacquiring import Reply
-from tests.actor.broker_end import HASH, connected, environment, make_core
+from tests.actor.broker_end import HASH, connected, environment, make_core, warm
 from wire.messages import Credit, Outcome, Reacquire, Reject, Release
 from wire.parts import Call, Held, Status
 
@@ -15,14 +15,14 @@ def begun(end, template=None):
     token = end.assign(template)
     end.carry()
     assert token in end.started
-    warm(end, token)
+    warmed(end, token)
     return token
 
 
-def warm(end, token):
+def warmed(end, token):
     assignment = end.started[token]
     if assignment.loads:
-        end.core.environment_changed(assignment.recipe.call.environment.id, "warm", end.now)
+        warm(end.core, assignment.recipe.call.environment.id, end.now)
         end.carry()
 
 

@@ -1,6 +1,6 @@
 """What an actor hands back, and that nothing of it starts."""
 
-from tests.actor.broker_end import connected, environment, make_core
+from tests.actor.broker_end import connected, environment, make_core, warm
 from wire.messages import Recall, Reject
 
 
@@ -73,7 +73,7 @@ def test_what_waits_for_its_environment_to_be_loaded_stays():
 
     assert list(end.started) == [first]
     assert list(end.rejected) == [third]
-    end.core.environment_changed("a", "warm", end.now)
+    warm(end.core, "a", end.now)
     end.carry()
     assert list(end.started) == [first, second]
 

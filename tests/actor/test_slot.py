@@ -45,8 +45,15 @@ class Shell:
     def post(self, method, *arguments):
         self.posts.put((method, arguments))
 
-    def environment_changed(self, identity, warmth, now=None):
-        self.environments.append((identity, str(warmth)))
+    def entered(self, token, environment, load_s, now=None):
+        self.environments.append((environment.id, "warm"))
+
+    def environment_lost(self, identity, now=None):
+        self.environments.append((identity, "cold"))
+
+    def not_entered(self, assignment, failure, now=None):
+        self.slots.ended(assignment)
+        self.ended[assignment.token] = ("not entered", failure, ())
 
     def release(self, assignment, typed, now=None):
         self.released.append(assignment.token)
@@ -504,8 +511,9 @@ def test_a_failed_enter_is_told_with_its_traceback(shell):
     log.clear()
     run = shell.begin(lambda: 1, environment=("b", Broken, {}), loads=True)
 
-    failure = shell.failure(run)
+    status, failure, _ = shell.end(run)
 
+    assert status == "not entered"
     assert failure.code == Code.ENVIRONMENT_FAILED
     assert "no such weights" in failure.message
     assert "in enter" in failure.traceback

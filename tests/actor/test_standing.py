@@ -1,6 +1,6 @@
 """An actor that is closed takes nothing new, loses nothing, and says so."""
 
-from tests.actor.broker_end import BrokerEnd, connected, environment, make_core
+from tests.actor.broker_end import BrokerEnd, connected, environment, make_core, warm
 from wire.messages import ActorBeat, Pause, Reject
 
 
@@ -45,7 +45,7 @@ def test_a_paused_actor_keeps_its_environments():
     end = connected(make_core())
     token = end.assign(end.template(environment=environment("a")))
     end.carry()
-    end.core.environment_changed("a", "warm", end.now)
+    warm(end.core, "a", end.now)
     end.finish(token)
     end.core.pause(end.now)
     end.carry()

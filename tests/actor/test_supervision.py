@@ -65,7 +65,8 @@ class Broker:
         self.core.receive(Frame(PROTOCOL, EPOCH, session, self.sent, got, commands), self.now)
 
     def die(self, ward, **end):
-        told = {"exit_code": 1, "signal": None, "started": [], "overflow": 0, "has_left": False}
+        told = {"exit_code": 1, "signal": None, "started": [], "entering": []}
+        told |= {"overflow": 0, "has_left": False}
         self.core.died(ward, **{**told, **end}, now=self.now)
 
     @property

@@ -146,7 +146,7 @@ class HostProcess(PeerProcess):
     def died(self, messages: Messages, incarnation: int, started: tuple[Any, ...]) -> None:
         """Reap an actor."""
         (ward,) = (one for one in self.core.running() if one.incarnation == incarnation)
-        told: dict[str, Any] = {"exit_code": None, "signal": 9, "overflow": 0}
+        told: dict[str, Any] = {"exit_code": None, "signal": 9, "overflow": 0, "entering": []}
         if "finished" in signature(HostCore.died).parameters:
             told["finished"] = []
         self.core.died(ward, started=list(started), has_left=False, now=0.0, **told)

@@ -10,6 +10,7 @@ from sdk.environment import Environment, MethodReference, ReusePolicy, digest_of
 from sdk.options import NO_OPTIONS, Options
 from sdk.plan import PYTHON_DESIRE, could_be_parameter, plan_for, split_keywords
 from sdk.task import task
+from wire.parts import Reuse
 from wire.payload import load_function
 
 
@@ -305,3 +306,79 @@ def test_keywords_are_told_apart():
 
     assert options == {"timeout": 2, "desired_labels": {}, "environment": None}
     assert kwargs == {"x": 1, "other": 3}
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ({"replicas": 0}, "replicas=0"),
+        ({"replicas": (3, 1)}, "minimum is above the maximum"),
+        ({"replicas": (1, 2, 3)}, r"\(minimum, maximum\)"),
+        ({"replicas": "two"}, "replicas='two'"),
+        ({"replicas": None}, "replicas=None"),
+        ({"concurrency": 0}, "concurrency=0"),
+        ({"concurrency": None}, "concurrency=None"),
+        ({"concurrency": True}, "concurrency=True"),
+        ({"idle_ttl": 0}, "idle_ttl=0"),
+        ({"idle_ttl": "1m"}, "'1m'"),
+        ({"scaledown_ttl": timedelta(0)}, "scaledown_ttl"),
+        ({"scaledown_ttl": float("nan")}, "scaledown_ttl=nan"),
+        ({"scope": "run"}, "scope='run' must be 'global' or 'client'"),
+        ({"max_tasks": 0}, "max_tasks=0"),
+        ({"max_tasks": 1.5}, "max_tasks=1.5"),
+        ({"max_memory_mb": 0}, "max_memory_mb=0"),
+        ({"max_memory_mb": float("inf")}, "max_memory_mb=inf"),
+    ],
+)
+def test_a_policy_that_means_nothing_is_refused_where_it_is_written(policy, message):
+    with pytest.raises(ValueError, match=message):
+        ReusePolicy(**policy)
+
+
+def test_short_times_and_timedeltas_are_times():
+    policy = ReusePolicy(idle_ttl=0.05, scaledown_ttl=timedelta(milliseconds=20))
+
+    assert (policy.idle_ttl_s, policy.scaledown_ttl_s) == (0.05, 0.02)
+
+
+@pytest.mark.parametrize("name", ["enter_timeout", "exit_timeout"])
+def test_a_time_that_a_hook_may_take_is_above_zero(name):
+    with pytest.raises(ValueError, match=f"Bad.{name}=0"):
+        type("Bad", (Environment,), {name: 0})
+
+
+def test_one_replica_with_one_turn_warns_of_starvation_once():
+    body = {"reuse": ReusePolicy(replicas=1), "__qualname__": "Narrow"}
+    with pytest.warns(UserWarning, match="Narrow: replicas=1 with concurrency=1"):
+        type("Narrow", (Environment,), dict(body))
+    # Warnings are errors here.
+    type("Narrow", (Environment,), dict(body))
+
+
+class Policied(Environment):
+    reuse = ReusePolicy(
+        replicas=(1, 4), idle_ttl=5, scaledown_ttl=2, concurrency=3, max_tasks=9, max_memory_mb=100
+    )
+    enter_timeout = timedelta(seconds=7)
+    exit_timeout = None
+    labels = {"policied": 1}  # noqa: RUF012
+
+    async def run(self):
+        return 1
+
+
+def test_the_policy_travels_with_the_call():
+    environment = call_of(Policied.run).environment
+
+    assert environment.concurrency == 3
+    assert environment.reuse == Reuse(1, 4, 5.0, 2.0, 9, 100, 7.0, None, False)
+
+
+def test_a_fresh_environment_is_another_one_that_offers_nothing():
+    kept = call_of(Policied.run).environment
+    fresh = call_of(Policied.run, reuse=False).environment
+
+    assert fresh.id == f"{kept.id}:fresh"
+    assert fresh.reuse.is_fresh
+    assert (fresh.labels, fresh.concurrency) == ({}, 1)
+    assert call_of(Policied.run, reuse=True).environment == kept

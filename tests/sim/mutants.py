@@ -22,14 +22,17 @@ from actor.prefetch import Prefetch
 from actor.pressure import Pressure
 from actor.returns import Returns
 from actor.standing import Standing
+from actor.supervision import HostCore
 from broker import (
     deadlock,
+    environments,
     lifecycle,
     liveness,
     occupancy,
     placement,
     recall,
     recovery,
+    replicas,
     sessions,
     spans,
     submission,
@@ -587,6 +590,59 @@ def a_release_keeps_the_limits() -> Any:
     return swap(occupancy, "release", lambda _: lambda broker, actor, command: None)
 
 
+# --- environments
+
+
+def copies_are_not_counted() -> Any:
+    """Enter an environment wherever it is cold."""
+    return swap(replicas, "enter_at", lambda _: lambda record, task: 0.0)
+
+
+def what_flies_is_no_copy() -> Any:
+    """Count only those copies that an actor has stated."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any, actor: Any, now: float) -> None:
+            if task.template.shape.environment in actor.copies:
+                original(broker, task, actor, now)
+
+        return mutated
+
+    return swap(environments, "assigned", make)
+
+
+def entering_is_running() -> Any:
+    """Report what had not started, since it entered its environment, as started."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, ward: Any, *, started: Any, entering: Any, **rest: Any) -> None:
+            original(self, ward, started=[*started, *entering], entering=[], **rest)
+
+        return mutated
+
+    return swap(HostCore, "died", make)
+
+
+def idle_copies_stay() -> Any:
+    """Keep what nobody uses."""
+    return swap(replicas, "idle_copies", lambda _: lambda broker, record, now: [])
+
+
+def an_order_to_evict_is_given_once() -> Any:
+    """Believe that an actor heard what was said in a session that ended."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, actor: Any, now: float) -> None:
+            orders = {name: copy.evicted_in for name, copy in actor.copies.items()}
+            original(broker, actor, now)
+            for name, copy in actor.copies.items():
+                copy.evicted_in = orders.get(name)
+
+        return mutated
+
+    return swap(environments, "follow", make)
+
+
 @contextmanager
 def both(*patches: Any) -> Iterator[None]:
     """Plant several patches that make one bug."""
@@ -607,6 +663,9 @@ PAUSES = BUSY.but(prefetch=2, faults={"pause": 2.0, "resume": 1.0, "broker_kill"
 CROSSING = AHEAD.but(run_s=0.1, hang=0.1, delay_s=0.03, delay_max_s=0.09, pause_s=0.04, tasks=60)
 LIMITED = BUSY.but(limit=0.8, ask=0.5, slots=3, at_most_once=0.0, force=0.0)
 LIMITED_RESTARTS = LIMITED.but(faults={"broker_kill": 1.0}, down_s=0.5, run_s=3.0)
+LOADED = BUSY.but(
+    environment=1.0, at_most_once=0.0, release=0.0, environments_max=2, replicas=3, cancel=0.0
+)
 WITH_ONCE = {"at_most_once": 0.5}
 MUTANTS = [
     Mutant(f.__name__, profile, f)
@@ -656,6 +715,11 @@ MUTANTS = [
         (a_stopped_run_is_never_over, LIMITED.but(cancel=0.4)),
         (circles_stay, LIMITED),
         (a_release_keeps_the_limits, LIMITED.but(release=0.8, reacquire=True)),
+        (copies_are_not_counted, LOADED),
+        (what_flies_is_no_copy, LOADED),
+        (entering_is_running, LOADED.but(enter_crash=0.5)),
+        (idle_copies_stay, LOADED),
+        (an_order_to_evict_is_given_once, LOADED.but(faults={"cut": 1.0}, pause_s=0.4)),
     )
 ]
 

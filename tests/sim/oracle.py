@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
+from actor.board import ENTERING
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
 from wire.messages import ActorBeat, Assign, Credit, Result
-from wire.parts import Status, Token
+from wire.parts import Environment, Status, Token
 
 if TYPE_CHECKING:
     from actor.mailbox import Assignment
@@ -20,6 +21,7 @@ class TaskRecord:
     """What the user knows of one call, and what became of it."""
 
     __slots__ = (
+        "burned",
         "call",
         "client",
         "has_parent",
@@ -41,6 +43,8 @@ class TaskRecord:
         self.is_canceled = False
         self.resolution: tuple[Any, ...] | None = None
         self.starts: list[Token] = []
+        # How many of its runs had started when their process ended.
+        self.burned = 0
         self.produced: set[tuple[Status, bytes]] = set()
 
     @property
@@ -129,6 +133,8 @@ class Oracle:
         standing = actor.core.standing
         assert not standing.is_paused, f"{record.name} starts in a paused actor"
         assert not standing.closed, f"{record.name} starts although {standing.closed}"
+        if self.world.profile.is_deadly:
+            assert assignment.attempt <= record.burned + 1, "a try was burned, nothing had started"
         record.starts.append(token)
         self.executions += 1
         if record.call.at_most_once:
@@ -136,6 +142,22 @@ class Oracle:
         if self.world.profile.is_gentle:
             assert len(record.starts) == 1, f"{record.name} runs again although its actor stayed"
         return record
+
+    def not_entered(self, record: TaskRecord, token: Token) -> None:
+        """Follow a run that never started, since its environment could not be entered."""
+        record.starts.remove(token)
+        self.executions -= 1
+
+    def entered(self, actor: "ActorProcess", environment: Environment) -> None:
+        """Check that there are not more copies than there may be, where that can be promised."""
+        copies = [
+            other
+            for other in self.world.actors
+            if other.is_alive and environment.id in other.core.mailbox.residents.by_id
+        ]
+        most = environment.reuse.replicas_max
+        if self.world.profile.is_steady and most is not None:
+            assert len(copies) <= most, f"{len(copies)} copies of {environment.name}, {most} may be"
 
     def finished(
         self, record: TaskRecord, token: Token, status: Status
@@ -149,6 +171,10 @@ class Oracle:
 
     def died(self, actor: "ActorProcess") -> None:
         """Count what a process took along: runs, and outcomes that were not acknowledged."""
+        for token, state in actor.board.items():
+            if state != ENTERING:
+                client, task, _ = self.assigned[token]
+                self.tasks[client, task].burned += 1
         self.ended_by_death += len(actor.board.keys() | actor.core.outcomes.kept.keys())
 
     def resolved(self, client: "ClientProcess", number: int, result: Result, payloads: Any) -> None:
@@ -168,6 +194,8 @@ class Oracle:
         match code:
             case Code.OUTCOME_UNKNOWN:
                 assert record.call.at_most_once, record.name
+            case Code.ENVIRONMENT_FAILED:
+                assert record.call.environment is not None, record.name
             case Code.PARENT_GONE:
                 assert record.has_parent, record.name
             case Code.CANCELED:

@@ -9,6 +9,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from actor.board import ENTERING, FINISHED, STARTED
 from actor.core import ActorCore
 from actor.mailbox import Assignment
 from actor.reacquiring import Reply
@@ -26,7 +27,7 @@ from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.errors import Code, RemoteProtocolError
 from wire.limits import read_definition
 from wire.messages import Assign
-from wire.parts import Held, Status, Token
+from wire.parts import Environment, Failure, Held, Status, Token
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -261,8 +262,8 @@ class ActorProcess(Process):
         )
         self.core = ActorCore(settings, incarnation=incarnation, now=world.now)
         self.runs: dict[Token, Run] = {}
-        # What the host reads: token -> whether it has finished; gone when settled.
-        self.board: dict[Token, bool] = {}
+        # What the host reads: token -> how it stands; gone when settled.
+        self.board: dict[Token, int] = {}
         self.cpu_s = 0.0
         self.is_busy_while_frozen = False
         # Whether it must be paused, as long as no operator had a say in it.
@@ -298,6 +299,7 @@ class ActorProcess(Process):
             self._answered(answer.token, answer.reply)
         for told in core.occupying.take_answers():
             self._occupied((told.epoch, told.number), told.ask, told.code)
+        core.entering.take_evictions()
         for frame, payloads in core.flush(now):
             if not self.send(frame, payloads):
                 core.broken(now)
@@ -367,27 +369,45 @@ class ActorProcess(Process):
         world, token = self.world, assignment.token
         task = world.oracle.started(self, assignment)
         run = self.runs[token] = Run(assignment, task, world.now)
-        self.board[token] = False
+        self.board[token] = ENTERING if assignment.loads else STARTED
         if assignment.recipe.call.limits:
             world.oracle.check_limits()
         world.note("STARTS", self, task.name, token)
         environment = assignment.recipe.call.environment
         rng = world.rng
         if environment is not None and assignment.loads:
-            state = "cold" if rng.random() < 0.1 else "warm"
+            is_entered = rng.random() >= world.profile.enter_fail or world.is_healing
             delay = rng.uniform(0.0, world.profile.run_s)
-            self.later(delay, lambda: self._loaded(run, environment.id, state))
+            if rng.random() < world.profile.enter_crash and not world.is_healing:
+                self.later(delay, lambda: self.die(signal=11))
+                return
+            self.later(delay, lambda: self._loaded(run, environment, is_entered))
         else:
             self._works(run)
 
-    def _loaded(self, run: Run, identity: str, state: str) -> None:
-        self.core.environment_changed(identity, state, self.world.now)
-        if self.runs.get(run.assignment.token) is not run:
-            return
-        if state == "cold":
-            self._finish(run, Status.FAILURE)
+    def _loaded(self, run: Run, environment: Environment, is_entered: bool) -> None:
+        core, now, token = self.core, self.world.now, run.assignment.token
+        if is_entered:
+            self.world.note("enters", self, token)
+            core.entered(token, environment, 0.5, now)
         else:
-            self._works(run)
+            core.environment_lost(environment.id, now)
+        if self.runs.get(token) is not run:
+            return
+        if is_entered:
+            self.board[token] = STARTED
+            self.world.oracle.entered(self, environment)
+            if run.is_told_to_stop:
+                self._finish(run, Status.CANCELED)
+            else:
+                self._works(run)
+            return
+        self.world.note("FAILS to enter", self, token)
+        del self.runs[token]
+        del self.board[token]
+        if not run.is_told_to_stop:
+            self.world.oracle.not_entered(run.task, token)
+        core.not_entered(token, Failure("environment-failed", "E", "it failed"), now)
 
     def _works(self, run: Run) -> None:
         world, profile, rng = self.world, self.world.profile, self.world.rng
@@ -444,7 +464,7 @@ class ActorProcess(Process):
             if run.assignment.loads:
                 environment = run.assignment.recipe.call.environment
                 assert environment is not None
-                self.core.environment_changed(environment.id, "warm", self.world.now)
+                self.core.entered(token, environment, 0.5, self.world.now)
                 self.wake_at(self.world.now)
 
     def _ask(self, run: Run) -> None:
@@ -488,7 +508,7 @@ class ActorProcess(Process):
             run.ends, run.status = True, status
             return
         del self.runs[token]
-        self.board[token] = True
+        self.board[token] = FINISHED
         body, frames = self.world.oracle.finished(run.task, token, status)
         self.world.note("ENDS", self, run.task.name, token, status.value)
         run_s = self.world.now - run.began
@@ -504,6 +524,10 @@ class ActorProcess(Process):
         if run is None or run.is_told_to_stop:
             return
         run.is_told_to_stop = True
+        if self.board[token] == ENTERING:
+            # It never starts, whatever becomes of its environment.
+            self.world.oracle.not_entered(run.task, token)
+            return
         if self.world.rng.random() < 0.6:
             delay = self.world.rng.uniform(0.0, 0.2)
             self.later(delay, lambda: self._finish(run, Status.CANCELED))
@@ -600,8 +624,10 @@ class HostProcess(Process):
             self.world.at(self.frozen_until, lambda: self.reap(actor, exit_code, signal, has_left))
             return
         del self.actors[actor.incarnation]
-        started = sorted(token for token, done in actor.board.items() if not done)
-        finished = sorted(token for token, done in actor.board.items() if done)
+        started, finished, entering = (
+            sorted(token for token, state in actor.board.items() if state == wanted)
+            for wanted in (STARTED, FINISHED, ENTERING)
+        )
         fields: dict[str, Any] = {"started": started, "finished": finished}
         if not TELLS_FINISHED:
             fields = {"started": sorted(started + finished)}
@@ -609,6 +635,7 @@ class HostProcess(Process):
             actor.ward,
             exit_code=exit_code,
             signal=signal,
+            entering=entering,
             overflow=0,
             has_left=has_left,
             now=self.world.now,

@@ -75,6 +75,9 @@ class Profile:
     force: float = 0.2
     label: float = 0.2
     environment: float = 0.2
+    # Of an environment that is entered.
+    enter_fail: float = 0.1
+    enter_crash: float = 0.0
     child: float = 0.05
     # Of a task: that it takes limits when it is assigned, or asks for some while it runs.
     limit: float = 0.0
@@ -86,7 +89,13 @@ class Profile:
     @property
     def is_gentle(self) -> bool:
         """Tell whether nothing that ran on may be run again."""
-        return GENTLE.issuperset(self.faults) and not self.crash and not self.is_slow
+        crashes = self.crash or self.enter_crash
+        return GENTLE.issuperset(self.faults) and not crashes and not self.is_slow
+
+    @property
+    def is_steady(self) -> bool:
+        """Tell whether copies come only by assignments of one broker, which knows all of them."""
+        return self.is_gentle and "broker_kill" not in self.faults and not self.release
 
     @property
     def is_deadly(self) -> bool:
@@ -150,4 +159,6 @@ def draw(rng: Random) -> Profile:
         window_bytes=rng.choice((64, 2**28, 2**28)),
         limit=rng.choice((0.0, 0.0, 0.5)),
         ask=rng.choice((0.0, 0.0, 0.5)),
+        enter_fail=rng.choice((0.0, 0.1, 0.5)),
+        enter_crash=rng.choice((0.0, 0.0, 0.1)) if style >= 0.25 else 0.0,
     )

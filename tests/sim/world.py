@@ -25,7 +25,7 @@ from tests.sim.processes import (
 )
 from tests.sim.profile import Profile, draw
 from wire.labels import Comparator, Desire
-from wire.parts import Call, Environment, Token
+from wire.parts import Call, Environment, Reuse, Token
 
 EPOCH_MS = 1_790_000_000_000
 HISTORY_LENGTH = 400
@@ -45,6 +45,12 @@ LIMITED = (
     {"host:gpu": 1},
     {"host:gpu": 1, "a": 1},
     {"c[x]": 1},
+)
+# Environments: turns, and how long copies stay.
+REUSES = (
+    (1, Reuse(0, 1, 2.0, 1.0)),
+    (2, Reuse(1, 2, 1.5, 0.5, 3, None, 1.0)),
+    (1, Reuse(is_fresh=True)),
 )
 BLOB = Code(b"e" * 16, b"environment")
 
@@ -184,8 +190,10 @@ class World:
         for number, limits in enumerate(LIMITED):
             call = Call(f"limited{number}", CODE.hash, limits=limits)
             plans.append(("limit", Plan(call, [CODE])))
-        for number, concurrency in ((0, 1), (1, 2)):
-            environment = Environment(f"id{number}", f"Env{number}", BLOB.hash, {}, concurrency)
+        for number, (concurrency, reuse) in enumerate(REUSES):
+            environment = Environment(
+                f"id{number}", f"Env{number}", BLOB.hash, {}, concurrency, reuse
+            )
             call = Call(f"method{number}", b"", "predict", environment)
             plans.append(("environment", Plan(call, [BLOB])))
         return plans
@@ -518,6 +526,11 @@ class World:
             found.append(f"limits are held or waited for: {list(core.limits.keys)}")
         if core.backlog.count or any(client.tasks for client in core.clients.values()):
             found.append("the broker has tasks")
+        for actor in self.actors:
+            known = core.actors.get(actor.incarnation)
+            residents = set(actor.core.mailbox.residents.by_id)
+            if known is not None and (residents or known.copies):
+                found.append(f"{actor.name} has {residents}, the broker knows {list(known.copies)}")
         living = {actor.incarnation for actor in self.actors if actor.is_alive}
         if set(core.actors) != living or len(living) != len(self.hosts) * self.profile.replicas:
             found.append("the broker does not have exactly the actors that live")

@@ -97,7 +97,7 @@ def example(field):
     small = {int: 1, str: "x", float: 1.5, bool: True, bytes: b"x"}
     if field.type in small:
         return small[field.type]
-    for value in ({}, [], None, "result", [1, 1], ["x"], ["credit", 1]):
+    for value in ({}, [], None, "result", [1, 1], ["x"], ["credit", 1], ["x", "x", b"x"]):
         try:
             msgspec.convert(value, field.type)
         except msgspec.ValidationError:

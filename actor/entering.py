@@ -1,0 +1,129 @@
+"""Environments that are being entered, and what is to be left: what is said of both.
+
+Until its environment is entered a run has not started: when that fails it is handed back with the
+reason, and burns no try. The rule that must not be broken: whoever enters is in `until` until it is
+known what became of it.
+"""
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from actor.mailbox import Assignment
+from actor.residents import Replica, Warmth
+from wire.errors import Code
+from wire.messages import Entered
+from wire.parts import Environment, Failure, Held, Token
+
+if TYPE_CHECKING:
+    from actor.core import ActorCore
+
+
+class Entering:
+    """Who enters, until when; what was entered and is to be told; what is to be left."""
+
+    __slots__ = ("evictions", "said_next", "until")
+
+    def __init__(self) -> None:
+        """Begin with nothing to do."""
+        self.until: dict[Token, float] = {}
+        # Environments that the loop has left, each by its `exit`.
+        self.evictions: list[str] = []
+        self.said_next: list[Entered] = []
+
+    @property
+    def deadline(self) -> float:
+        """Return when the next has had its time."""
+        return min(self.until.values(), default=inf)
+
+    def take(self) -> list[Entered]:
+        """Return what is to be said now."""
+        said, self.said_next = self.said_next, []
+        return said
+
+    def take_evictions(self) -> list[str]:
+        """Return which environments are to be left now."""
+        evictions, self.evictions = self.evictions, []
+        return evictions
+
+    def begin(self, assignment: Assignment, now: float) -> None:
+        """Note until when the environment of *assignment* must be entered."""
+        environment = assignment.recipe.call.environment
+        assert environment is not None
+        timeout_s = environment.reuse.enter_timeout_s
+        self.until[assignment.token] = inf if timeout_s is None else now + timeout_s
+
+    def say(self, replica: Replica, *, again: bool) -> None:
+        """Have the broker told that a replica is warm."""
+        self.said_next.append(Entered(replica.environment, replica.load_s, again))
+
+    def check(self, held: dict[Token, Assignment]) -> None:
+        """Assert that whoever enters is here."""
+        assert self.until.keys() <= held.keys()
+        assert all(held[token].held is not Held.WAITING for token in self.until)
+
+
+def entered(
+    core: "ActorCore", token: Token | None, environment: Environment, load_s: float
+) -> None:
+    """Note that an environment is warm; the run that entered it, if one did, starts now."""
+    entering, residents = core.entering, core.mailbox.residents
+    assignment = core.mailbox.held.get(token) if token is not None else None
+    if assignment is not None and entering.until.pop(assignment.token, None) is not None:
+        core.stopping.started(assignment, core.now)
+    if residents.change(environment.id, Warmth.WARM):
+        replica = residents.by_id[environment.id]
+        replica.load_s = load_s
+        if not environment.reuse.is_fresh:
+            entering.say(replica, again=False)
+        core.relabel()
+        core.is_stale = True
+
+
+def failed(core: "ActorCore", token: Token, failure: Failure) -> None:
+    """Hand back a run whose environment could not be entered here; an unknown one is ignored."""
+    assignment = core.mailbox.held.get(token)
+    if assignment is None or assignment.held is Held.WAITING:
+        return
+    core.entering.until.pop(token, None)
+    core.leave(assignment)
+    if assignment.is_stopped:
+        core.outcomes.settled.append(token)
+    else:
+        core.returns.reject(token, failure.message, bars=False, failure=failure)
+
+
+def expire(core: "ActorCore") -> None:
+    """Hand back the runs whose environment takes too long, and end what still enters it."""
+    late = [token for token, until in core.entering.until.items() if core.now >= until]
+    for token in late:
+        del core.entering.until[token]
+        assignment = core.mailbox.held[token]
+        environment = assignment.recipe.call.environment
+        assert environment is not None
+        if assignment.is_stopped:
+            continue
+        message = (
+            f"environment {environment.name} could not be entered within its enter_timeout of"
+            f" {environment.reuse.enter_timeout_s:g} s"
+        )
+        failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message)
+        core.returns.reject(token, message, bars=False, failure=failure)
+        core.stopping.order(assignment, core.now, force=True, reason=message)
+        core.reconsider()
+
+
+def evict(core: "ActorCore", identity: str) -> None:
+    """Give up an environment that nobody is inside or waits for; any other stays."""
+    mailbox = core.mailbox
+    if mailbox.residents.evict(identity, mailbox.awaited()):
+        core.entering.evictions.append(identity)
+        core.relabel()
+        core.is_stale = True
+
+
+def greet(core: "ActorCore") -> None:
+    """Tell a session that has begun of each environment that is warm."""
+    core.entering.take()
+    for replica in core.mailbox.residents.by_id.values():
+        if replica.warmth is Warmth.WARM and not replica.environment.reuse.is_fresh:
+            core.entering.say(replica, again=True)

@@ -1,0 +1,348 @@
+"""What the broker knows of each environment: its copies, what reuse saved, why it fails.
+
+A copy is an environment in an actor that is not cold there, or an assignment on its way that makes
+it so. The rule that must not be broken: a copy is known under its environment and under its actor,
+or under neither.
+"""
+
+from collections.abc import Iterator
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+from broker import lifecycle
+from broker.peers import Actor, Session
+from broker.shapes import Shape
+from broker.task import Ending, State, Task
+from wire import codec
+from wire.errors import Code
+from wire.messages import Entered
+from wire.parts import Environment, Failure, Status
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+# Environments without a copy are remembered for so long, and so many of them.
+KEPT_S: Final = 3_600.0
+KEPT_MAX: Final = 1_024
+BACKOFF_MAX_S: Final = 60.0
+
+
+class Copy:
+    """One environment in one actor."""
+
+    __slots__ = ("actor", "evicted_in", "idle_since", "is_warm", "record")
+
+    def __init__(self, record: "Record", actor: Actor) -> None:
+        """Begin in use, and not yet entered."""
+        self.record = record
+        self.actor = actor
+        self.is_warm = False
+        # Since when nobody is inside; None while somebody is.
+        self.idle_since: float | None = None
+        # The session and frame in which the actor was told to give it up.
+        self.evicted_in: tuple[Session, int] | None = None
+
+
+class Record:
+    """One environment."""
+
+    __slots__ = (
+        "broken_until",
+        "copies",
+        "environment",
+        "failed_on",
+        "failure",
+        "failures",
+        "hits",
+        "load_s",
+        "loads",
+        "retry_at",
+        "shapes",
+        "used_at",
+    )
+
+    def __init__(self, environment: Environment, now: float) -> None:
+        """Begin without a copy."""
+        self.environment = environment
+        self.copies: dict[Actor, Copy] = {}
+        # The shapes under which its tasks wait, as long as somebody has a template of them.
+        self.shapes: WeakSet[Shape] = WeakSet()
+        self.used_at = now
+        # How often it was entered, how long that takes, how many tasks found it warm.
+        self.loads = 0
+        self.load_s = 0.0
+        self.hits = 0
+        # How often in a row it could not be entered, where, when it is tried again, and why.
+        self.failures = 0
+        self.failed_on: set[int] = set()
+        self.retry_at = 0.0
+        self.broken_until = 0.0
+        self.failure: Failure | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Return how many of its tasks are queued."""
+        return sum(shape.count for shape in self.shapes)
+
+    @property
+    def is_warm(self) -> bool:
+        """Tell whether some copy of it was entered."""
+        return any(copy.is_warm for copy in self.copies.values())
+
+    def is_broken(self, now: float) -> bool:
+        """Tell whether its tasks are to end at once."""
+        return now < self.broken_until and not self.is_warm
+
+
+class Environments:
+    """All environments that somebody has or wants."""
+
+    __slots__ = ("due_at", "records")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.records: dict[str, Record] = {}
+        # When `replicas.look` is due; never later than the first thing to do.
+        self.due_at = inf
+
+    def learn(self, environment: Environment, now: float) -> Record:
+        """Return the record of *environment*, whose policy is now as it says."""
+        record = self.records.get(environment.id)
+        if record is None:
+            record = self.records[environment.id] = Record(environment, now)
+        record.environment = environment
+        record.used_at = now
+        return record
+
+    def find(self, shape: Shape) -> Record | None:
+        """Return the record of the environment that tasks of *shape* need."""
+        return self.records.get(shape.environment) if shape.environment is not None else None
+
+    def prune(self, now: float) -> None:
+        """Forget environments that nobody has, wants or wonders about."""
+        gone = [
+            identity
+            for identity, record in self.records.items()
+            if not (record.copies or len(record.shapes) or now < record.broken_until)
+        ]
+        excess = len(self.records) - KEPT_MAX
+        gone.sort(key=lambda identity: self.records[identity].used_at)
+        for place, identity in enumerate(gone):
+            if place < excess or now - self.records[identity].used_at >= KEPT_S:
+                del self.records[identity]
+
+    def check(self, actors: dict[int, Actor]) -> None:
+        """Assert that copies are known from both sides, and only those of actors that are here."""
+        for identity, record in self.records.items():
+            assert record.environment.id == identity
+            for actor, copy in record.copies.items():
+                assert actors.get(actor.incarnation) is actor
+                assert actor.copies[identity] is copy
+                assert copy.record is record
+        for actor in actors.values():
+            for identity, copy in actor.copies.items():
+                assert self.records[identity].copies[actor] is copy
+
+
+def follow(broker: "Broker", actor: Actor, now: float) -> None:
+    """Note what the credit of *actor* says of its environments."""
+    turns = actor.credit.stated.turns
+    for identity, copy in list(actor.copies.items()):
+        if identity not in turns and not actor.credit.flies_to(identity):
+            drop(broker, copy)
+    for identity, free in turns.items():
+        record = broker.environments.records.get(identity)
+        if record is None:
+            continue
+        copy = actor.copies.get(identity) or add(record, actor)
+        session = actor.session
+        if copy.evicted_in is not None and session is not None:
+            told, frame = copy.evicted_in
+            if told is not session or session.acked >= frame:
+                # It was in use by then, or never heard of it: the time begins anew.
+                copy.evicted_in = copy.idle_since = None
+        is_idle = not actor.credit.flies_to(identity) and (
+            free >= record.environment.concurrency or not is_used(actor, identity)
+        )
+        if not is_idle:
+            copy.idle_since = None
+        elif copy.idle_since is None:
+            copy.idle_since = now
+            reuse = record.environment.reuse
+            ttl_s = min(reuse.idle_ttl_s or inf, reuse.scaledown_ttl_s or inf)
+            broker.environments.due_at = min(broker.environments.due_at, now + ttl_s)
+
+
+def is_used(actor: Actor, identity: str) -> bool:
+    """Tell whether *actor* has a task that is inside the environment, or may be."""
+    return any(
+        not task.template or (task.template.shape.environment == identity and not task.is_released)
+        for task in actor.assigned.values()
+    )
+
+
+def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
+    """Note that *task* goes to *actor*, where its environment is then not idle."""
+    assert task.template
+    record = broker.environments.find(task.template.shape)
+    if record is None:
+        return
+    record.used_at = now
+    copy = actor.copies.get(record.environment.id)
+    if copy is None:
+        copy = add(record, actor)
+    elif copy.is_warm:
+        record.hits += 1
+    copy.idle_since = None
+
+
+def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> None:
+    """Note that an environment is warm in *actor*: whatever failed before has passed."""
+    environment = command.environment
+    record = broker.environments.learn(environment, now)
+    copy = actor.copies.get(environment.id) or add(record, actor)
+    copy.is_warm = True
+    if not command.again:
+        record.loads += 1
+    record.load_s = command.load_s
+    record.failures = 0
+    record.failed_on.clear()
+    record.retry_at = record.broken_until = 0.0
+    broker.backlog.matching.wake_shapes(record.shapes)
+    broker.note(
+        "environment_entered",
+        environment=environment.name,
+        actor=actor.name,
+        load_s=round(command.load_s, 3),
+        again=command.again,
+    )
+
+
+def failed(
+    broker: "Broker", environment: Environment, actor: Actor, failure: Failure, now: float
+) -> None:
+    """Note that an environment could not be entered: wait, or give up and end its tasks."""
+    record = broker.environments.learn(environment, now)
+    settings = broker.settings
+    record.failures += 1
+    record.failed_on.add(actor.incarnation)
+    record.failure = failure
+    backoff_s = settings.environment_retry_s * 2.0 ** min(record.failures - 1, 16)
+    record.retry_at = now + min(backoff_s, BACKOFF_MAX_S)
+    broker.environments.due_at = min(broker.environments.due_at, record.retry_at)
+    broker.note(
+        "environment_failed",
+        environment=environment.name,
+        actor=actor.name,
+        failures=record.failures,
+        reason=failure.message,
+    )
+    if record.failures >= settings.environment_failures_max and not record.is_warm:
+        record.broken_until = now + settings.environment_broken_s
+        broker.environments.due_at = min(broker.environments.due_at, record.broken_until)
+        broker.note("environment_broken", environment=environment.name, reason=failure.message)
+        for task in list(queued(broker, environment.id)):
+            lifecycle.take_out(broker, task)
+            end(broker, task, record)
+
+
+def queued(broker: "Broker", identity: str) -> Iterator[Task]:
+    """Yield the tasks that wait for an environment."""
+    for client in broker.clients.values():
+        for task in client.tasks.values():
+            if task.state is State.QUEUED and task.template:
+                environment = task.template.shape.environment
+                if environment == identity:
+                    yield task
+
+
+def is_refused(broker: "Broker", task: Task, now: float) -> bool:
+    """End *task*, which is in no queue, when its environment is broken; tell whether it was."""
+    assert task.template
+    record = broker.environments.find(task.template.shape)
+    if record is None or not record.is_broken(now):
+        return False
+    end(broker, task, record)
+    return True
+
+
+def end(broker: "Broker", task: Task, record: Record) -> None:
+    """End *task* with what the last failure of its environment said."""
+    failure = record.failure
+    assert failure is not None
+    told = Failure(
+        failure.code,
+        failure.type,
+        f"{failure.message} ({record.failures} failures in a row: tasks of it end at once for"
+        f" {broker.settings.environment_broken_s:g} s, see `python -m sdk environments`)",
+        failure.traceback,
+        failure.exception,
+    )
+    ending = Ending(Status.FAILURE, codec.encode_failure(told), (), "", task.tries + 1)
+    lifecycle.end_with(broker, task, ending, Code.ENVIRONMENT_FAILED, failure.message)
+
+
+def retry(broker: "Broker", name: str) -> dict[str, Any]:
+    """Let the environments that are called *name*, or have it as id, be entered again now."""
+    records = broker.environments.records.values()
+    named = [r for r in records if name in (r.environment.name, r.environment.id)]
+    for record in named:
+        record.failures = 0
+        record.failed_on.clear()
+        record.retry_at = record.broken_until = 0.0
+        broker.backlog.matching.wake_shapes(record.shapes)
+    if not named:
+        return {"error": f"no environment is called {name!r}"}
+    return {"environments": [record.environment.id for record in named]}
+
+
+def add(record: Record, actor: Actor) -> Copy:
+    """Count one more copy."""
+    copy = record.copies[actor] = actor.copies[record.environment.id] = Copy(record, actor)
+    return copy
+
+
+def drop(broker: "Broker", copy: Copy) -> None:
+    """Count a copy out: others may take its place."""
+    del copy.record.copies[copy.actor]
+    del copy.actor.copies[copy.record.environment.id]
+    broker.backlog.matching.wake_shapes(copy.record.shapes)
+
+
+def forget_actor(broker: "Broker", actor: Actor) -> None:
+    """Count out all copies of an actor that is lost."""
+    for copy in list(actor.copies.values()):
+        drop(broker, copy)
+
+
+def describe(broker: "Broker", now: float) -> dict[str, Any]:
+    """Answer the query "environments"."""
+    return {"environments": [describe_one(r, now) for r in broker.environments.records.values()]}
+
+
+def describe_one(record: Record, now: float) -> dict[str, Any]:
+    """Return what an operator wants to know of an environment."""
+    reuse = record.environment.reuse
+    warm = sum(copy.is_warm for copy in record.copies.values())
+    state = "broken" if record.is_broken(now) else "warm" if warm else "cold"
+    if not warm and record.copies:
+        state = "loading"
+    return {
+        "name": record.environment.name,
+        "id": record.environment.id,
+        "state": state,
+        "warm": warm,
+        "loading": len(record.copies) - warm,
+        "actors": sorted(actor.name for actor in record.copies),
+        "replicas_min": reuse.replicas_min,
+        "replicas_max": reuse.replicas_max,
+        "waiting": record.waiting,
+        "loads": record.loads,
+        "load_s": record.load_s,
+        "hits": record.hits,
+        "saved_s": record.hits * record.load_s,
+        "failures": record.failures,
+        "retry_s": max(0.0, record.retry_at - now),
+        "reason": record.failure.message if record.failures and record.failure else "",
+    }

@@ -1,0 +1,119 @@
+"""How many copies of an environment there may be: when one more is entered, when one is given up.
+
+The rules that must not be broken: never more than the maximum, assignments on their way counted;
+nobody is evicted from where somebody is inside.
+"""
+
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from broker.environments import Copy, Record
+from broker.peers import Actor
+from broker.task import Task
+from wire.messages import Evict
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+# A task that has waited for so much of the time that entering takes has it entered once more.
+WAIT_SHARE: Final = 0.125
+
+
+def may_enter(broker: "Broker", record: Record, task: Task, now: float) -> bool:
+    """Tell whether *task* may enter its environment where it is cold; else note when to look."""
+    look_at = enter_at(record, task)
+    if look_at <= now:
+        return True
+    broker.environments.due_at = min(broker.environments.due_at, look_at)
+    return False
+
+
+def enter_at(record: Record, task: Task) -> float:
+    """Return when *task* may enter its environment where it is cold, as things stand."""
+    reuse, copies = record.environment.reuse, len(record.copies)
+    if reuse.is_fresh or copies < max(1, reuse.replicas_min):
+        wait_until = 0.0
+    elif reuse.replicas_max is not None and copies >= reuse.replicas_max:
+        return inf
+    else:
+        wait_until = task.queued_at + record.load_s * WAIT_SHARE
+    return max(wait_until, record.retry_at)
+
+
+def is_held_back(broker: "Broker", task: Task, actor: Actor) -> bool:
+    """Tell whether *task* may not enter its environment in *actor*, or perhaps not yet."""
+    assert task.template
+    record = broker.environments.find(task.template.shape)
+    return (
+        record is not None
+        and record.environment.id not in actor.copies
+        and not enter_at(record, task) <= min(record.retry_at, broker.limits.now)
+    )
+
+
+def look(broker: "Broker", now: float) -> None:
+    """Give up copies that were idle for long enough, and let tasks try again whose time came."""
+    environments = broker.environments
+    if now < environments.due_at:
+        return
+    environments.due_at = inf
+    for record in environments.records.values():
+        if record.retry_at > now:
+            environments.due_at = min(environments.due_at, record.retry_at)
+        elif record.waiting:
+            broker.backlog.matching.wake_shapes(record.shapes)
+        for copy, reason in idle_copies(broker, record, now):
+            evict(broker, copy, reason)
+    environments.prune(now)
+
+
+def idle_copies(broker: "Broker", record: Record, now: float) -> list[tuple[Copy, str]]:
+    """Return which copies to give up now, and why; note when the next may be due."""
+    reuse = record.environment.reuse
+    idle = sorted(
+        (copy.idle_since, place, copy)
+        for place, copy in enumerate(record.copies.values())
+        if copy.idle_since is not None
+    )
+    if not idle:
+        return []
+    given_up: list[tuple[Copy, str]] = []
+    if len(idle) == len(record.copies) and reuse.idle_ttl_s is not None:
+        due_at = idle[-1][0] + reuse.idle_ttl_s
+        if record.waiting:
+            # What waits may go away without a word of the actors.
+            due_at = max(due_at, now + reuse.idle_ttl_s)
+        if now >= due_at:
+            reason = f"the environment is idle for {reuse.idle_ttl_s:g} s"
+            return [(copy, reason) for *_, copy in idle]
+        broker.environments.due_at = min(broker.environments.due_at, due_at)
+    surplus = len(record.copies) - reuse.replicas_min
+    excess = len(record.copies) - (inf if reuse.replicas_max is None else reuse.replicas_max)
+    for since, _, copy in idle:
+        if surplus <= 0:
+            break
+        due_at = since + (inf if reuse.scaledown_ttl_s is None else reuse.scaledown_ttl_s)
+        if excess > 0:
+            given_up.append((copy, f"there are more than {reuse.replicas_max}"))
+        elif now >= due_at:
+            given_up.append((copy, f"this copy is idle for {reuse.scaledown_ttl_s:g} s"))
+        else:
+            broker.environments.due_at = min(broker.environments.due_at, due_at)
+            break
+        surplus -= 1
+        excess -= 1
+    return given_up
+
+
+def evict(broker: "Broker", copy: Copy, reason: str) -> None:
+    """Tell the actor of *copy* to give it up, unless that is on its way; it may be in use again."""
+    session = copy.actor.session
+    if session is None or copy.evicted_in is not None:
+        return
+    environment = copy.record.environment
+    broker.say(session, Evict(environment.id, reason))
+    # After say: a frame that was full is sealed by it.
+    copy.evicted_in = (session, session.sent + len(session.sealed) + 1)
+    broker.note(
+        "environment_evicted", environment=environment.name, actor=copy.actor.name, reason=reason
+    )

@@ -1,0 +1,178 @@
+"""Entering and leaving environments: what is said, handed back, given up."""
+
+from actor.core import ActorCore
+from actor.settings import Settings
+from tests.actor.broker_end import BLOB_HASH, BrokerEnd, connected, make_core, warm
+from wire.messages import Bye, Entered, Evict, Outcome, Reject
+from wire.parts import Environment, Failure, Reuse
+
+FAILURE = Failure("environment-failed", "OSError", "no such file")
+
+
+def place(identity="e", concurrency=1, **reuse):
+    return Environment(identity, identity, BLOB_HASH, {}, concurrency, Reuse(**reuse))
+
+
+def said(end, kind):
+    return [command for command in end.everything if isinstance(command, kind)]
+
+
+def entering(environment, **options):
+    """Return the broker's end, and the token of a run that enters *environment*."""
+    end = connected(make_core(**options))
+    token = end.assign(end.template(environment=environment))
+    end.carry()
+    assert end.started[token].loads
+    return end, token
+
+
+def test_the_broker_is_told_how_long_entering_took_and_again_in_each_session():
+    end, token = entering(place())
+    end.core.entered(token, place(), 2.5, end.now)
+    end.carry()
+    assert said(end, Entered) == [Entered(place(), 2.5, False)]
+
+    end.restart()
+    end.core.broken(end.now)
+    end.pass_time(1.0)
+    end.carry()
+
+    assert said(end, Entered)[1:] == [Entered(place(), 2.5, True)]
+
+
+def test_a_run_whose_environment_failed_is_handed_back_with_the_reason():
+    end, token = entering(place())
+
+    end.core.environment_lost("e", end.now)
+    end.core.not_entered(end.started.pop(token).token, FAILURE, end.now)
+    end.carry()
+
+    assert said(end, Reject) == [Reject(*token, "no such file", False, FAILURE)]
+    assert not said(end, Outcome)
+    assert end.credit.free == end.credit.room == 1
+
+
+def test_a_stopped_run_whose_environment_failed_says_nothing():
+    end, token = entering(place())
+    end.stop(token)
+    end.carry()
+
+    end.core.environment_lost("e", end.now)
+    end.core.not_entered(end.started.pop(token).token, FAILURE, end.now)
+    end.carry()
+
+    assert not said(end, Reject)
+    assert not end.core.mailbox.held
+
+
+def test_an_environment_that_takes_too_long_is_handed_back_and_its_process_ends():
+    end, token = entering(place(enter_timeout_s=3.0), force_grace_s=1.0)
+    end.pass_time(2.9)
+    end.carry()
+    assert not said(end, Reject)
+
+    end.pass_time(0.1)
+    stops = end.carry()
+
+    [rejected] = said(end, Reject)
+    assert "enter_timeout of 3 s" in rejected.failure.message
+    assert [order.force for order in stops] == [True]
+    end.pass_time(1.0)
+    end.core.tick(end.now)
+    assert end.core.exit_reason
+    assert token in end.core.mailbox.held
+
+
+def test_the_timeout_of_a_task_counts_from_where_it_starts():
+    end = connected(make_core())
+    token = end.assign(end.template(environment=place(), timeout_s=1.0))
+    end.carry()
+    end.pass_time(5.0)
+    end.carry()
+    assert not end.core.stopping.orders
+
+    end.core.entered(token, place(), 5.0, end.now)
+    end.pass_time(1.0)
+
+    assert end.carry()
+    assert said(end, Outcome)[0].status == "expired"
+
+
+def test_a_copy_is_given_up_after_its_last_task():
+    end, token = entering(place(max_tasks=2), slots=2)
+    warm(end.core, "e", end.now)
+    end.finish(token)
+    end.carry()
+    assert end.credit.turns == {"e": 1}
+    assert not end.core.entering.evictions
+
+    token = end.assign(0)
+    end.carry()
+    assert end.credit.turns == {"e": 0}
+    end.finish(token)
+    end.carry()
+
+    assert end.credit.turns == {}
+    assert end.core.entering.take_evictions() == ["e"]
+    token = end.assign(0)
+    end.carry()
+    assert end.started[token].loads
+
+
+def test_a_fresh_copy_takes_one_task_and_nobody_is_told_of_it():
+    end, token = entering(place(is_fresh=True))
+    warm(end.core, "e", end.now)
+    end.carry()
+    assert end.labels == {}
+
+    end.finish(token)
+    end.carry()
+
+    assert end.core.entering.take_evictions() == ["e"]
+    assert not said(end, Entered)
+    assert end.credit.room == 1
+
+
+def test_an_idle_environment_is_given_up_when_that_is_ordered():
+    end, token = entering(place())
+    warm(end.core, "e", end.now)
+    end.finish(token)
+    end.carry()
+
+    end.say(Evict("e", "idle"))
+    end.carry()
+
+    assert end.core.entering.take_evictions() == ["e"]
+    assert end.credit.turns == {}
+    assert end.labels == {}
+
+
+def test_an_environment_that_is_used_loading_or_awaited_stays():
+    end, token = entering(place(), prefetch=1)
+    end.say(Evict("e", "idle"))
+    end.carry()
+    warm(end.core, "e", end.now)
+    end.say(Evict("e", "idle"))
+    end.carry()
+    end.assign(0)
+    end.say(Evict("e", "idle"))
+    end.carry()
+    end.finish(token)
+
+    end.carry()
+
+    assert not end.core.entering.evictions
+    assert [assignment.loads for assignment in end.started.values()] == [False]
+
+
+def test_an_actor_that_retires_leaves_by_bye_and_is_followed():
+    core = ActorCore(Settings(name="h/0", slots={"slot": 1}), incarnation=7, now=0.0)
+    end = BrokerEnd(core)
+    end.carry()
+
+    core.retire("memory", end.now)
+    end.carry()
+
+    assert said(end, Bye)
+    assert core.is_drained
+    assert core.is_retiring

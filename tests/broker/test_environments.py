@@ -1,0 +1,324 @@
+"""What the broker knows of environments, how many copies it allows, and when one is given up."""
+
+import pytest
+
+from tests.broker.conversation import CODE, Conversation
+from wire import codec
+from wire.messages import (
+    ActorBeat,
+    Answer,
+    Assign,
+    Beat,
+    Credit,
+    Death,
+    Entered,
+    Evict,
+    Query,
+    Reject,
+    Result,
+)
+from wire.parts import Call, Environment, Failure, Reuse
+
+FAILURE = Failure("environment-failed", "OSError", "no such file", "Traceback", b"")
+
+
+@pytest.fixture
+def talk():
+    return Conversation(environment_retry_s=1.0)
+
+
+def place(low=0, high=2, *, identity="e", concurrency=1, **reuse):
+    policy = {"idle_ttl_s": 10.0, "scaledown_ttl_s": 4.0} | reuse
+    return Environment(identity, "E", CODE, {}, concurrency, Reuse(low, high, **policy))
+
+
+def call(environment):
+    return Call("m", b"", "m", environment)
+
+
+def actors(talk, count):
+    """Return so many actors of two slots and room for one environment."""
+    found = []
+    for index in range(count):
+        actor = talk.actor(11 + index, name=f"host/{index}")
+        actor.says(Credit(2, 0, 1))
+        found.append(actor)
+    return found
+
+
+def tokens(actor):
+    return [(actor.epoch, command.number) for command in actor.takes(Assign)]
+
+
+def enters(actor, environment, load_s=2.0, *, turns=0, free=1):
+    actor.says(Entered(environment, load_s), Credit(free, 0, 0, {environment.id: turns}))
+
+
+def ends(actor, token, environment, *, turns=1, free=2):
+    actor.ends(token)
+    actor.says(Credit(free, 0, 0, {environment.id: turns}))
+
+
+def asked(talk, client, name="environments"):
+    client.says(Query(1, name, "E" if "retry" in name else ""))
+    [answer] = client.takes(Answer)
+    return codec.msgspec.msgpack.decode(answer.body)
+
+
+def about(talk, client):
+    [one] = asked(talk, client)["environments"]
+    return one
+
+
+def test_never_more_copies_are_entered_than_there_may_be(talk):
+    client = talk.client().submits(1, 2, 3, call=call(place(0, 2)))
+    found = actors(talk, 3)
+
+    talk.wait(1.0, beating=())
+
+    assert [len(actor.takes(Assign)) for actor in found] == [1, 1, 0]
+    assert about(talk, client)["waiting"] == 1
+
+
+def test_a_copy_that_is_gone_makes_room_for_another(talk):
+    talk.client().submits(1, 2, call=call(place(0, 1)))
+    first, second = actors(talk, 2)
+    [token] = tokens(first)
+    enters(first, place(0, 1))
+    first.ends(token)
+
+    first.says(Credit(0, 0, 1))
+
+    assert len(second.takes(Assign)) == 1
+
+
+def test_above_the_minimum_a_copy_is_entered_only_after_an_eighth_of_what_that_takes(talk):
+    environment = place(1, 2)
+    talk.client().submits(1, 2, call=call(environment))
+    first = talk.actor(11, name="host/0").says(Credit(1, 0, 1))
+    [token] = tokens(first)
+    enters(first, environment, load_s=16.0, free=0)
+    second = talk.actor(12, name="host/1").says(Credit(1, 0, 1))
+    passes(talk, 1.5, first, second)
+    assert not second.takes(Assign)
+
+    passes(talk, 1.0, first, second)
+
+    assert len(second.takes(Assign)) == 1
+    assert token
+
+
+def test_an_environment_that_is_idle_as_a_whole_is_given_up(talk):
+    environment = place(2, 2)
+    client = talk.client().submits(1, 2, call=call(environment))
+    found = actors(talk, 2)
+    for actor in found:
+        [token] = tokens(actor)
+        enters(actor, environment)
+        ends(actor, token, environment)
+    assert about(talk, client)["warm"] == 2
+
+    idle(talk, found, 9.5)
+    assert not [actor for actor in found if actor.takes(Evict)]
+    idle(talk, found, 1.0)
+
+    assert [len(actor.takes(Evict)) for actor in found] == [1, 1]
+
+
+def idle(talk, found, seconds):
+    """Let time pass while actors beat and state an idle copy."""
+    for _ in range(int(seconds / 0.5)):
+        talk.wait(0.5)
+        for actor in found:
+            actor.says(ActorBeat(Credit(2, 0, 0, {"e": 1}), 1, {}, []))
+
+
+def test_a_copy_above_the_minimum_is_given_up_earlier(talk):
+    environment = place(1, 3)
+    talk.client().submits(1, 2, 3, call=call(environment))
+    found = actors(talk, 3)
+    for actor in found:
+        [token] = tokens(actor)
+        enters(actor, environment)
+        ends(actor, token, environment)
+
+    idle(talk, found, 4.5)
+
+    assert sum(len(actor.takes(Evict)) for actor in found) == 2
+
+
+def test_a_copy_in_use_is_not_given_up(talk):
+    environment = place(0, 1)
+    talk.client().submits(1, call=call(environment))
+    [actor] = actors(talk, 1)
+    [token] = tokens(actor)
+    enters(actor, environment)
+
+    for _ in range(30):
+        talk.wait(0.5)
+        actor.says(ActorBeat(Credit(1, 0, 0, {"e": 0}), 1, {}, [token]))
+
+    assert not actor.takes(Evict)
+
+
+def test_an_order_that_was_lost_with_its_session_is_given_again(talk):
+    environment = place(0, 1)
+    talk.client().submits(1, call=call(environment))
+    [actor] = actors(talk, 1)
+    [token] = tokens(actor)
+    enters(actor, environment)
+    ends(actor, token, environment)
+    idle(talk, [actor], 4.5)
+    assert actor.takes(Evict)
+
+    actor.greets()
+    actor.says(Entered(environment, 2.0, True), Credit(2, 0, 0, {"e": 1}))
+    idle(talk, [actor], 4.5)
+
+    assert actor.takes(Evict)
+
+
+def fails(actor, token, *, credit=None):
+    actor.says(Reject(*token, "no such file", False, FAILURE), credit or Credit(2, 0, 1))
+
+
+def test_an_environment_that_failed_is_tried_elsewhere_after_a_while(talk):
+    talk.client().submits(1, call=call(place()))
+    first, second = actors(talk, 2)
+    [token] = tokens(first)
+
+    fails(first, token)
+    assert not first.takes(Assign)
+    assert not second.takes(Assign)
+    talk.wait(1.0)
+
+    assert not first.takes(Assign)
+    [again] = second.takes(Assign)
+    assert again.attempt == 1
+
+
+def test_after_three_failures_its_tasks_end_at_once(talk):
+    client = talk.client().submits(1, 2, call=call(place(0, 1)))
+    [actor] = actors(talk, 1)
+    fails_three_times(talk, actor)
+
+    results = client.takes(Result)
+    assert {result.task for result in results} == {1, 2}
+    failure = codec.decode_failure(results[0].body)
+    assert failure.code == "environment-failed"
+    assert failure.message.startswith("no such file (3 failures in a row")
+    assert failure.traceback == "Traceback"
+    client.submits(3, call=call(place(0, 1)))
+    assert [result.task for result in client.takes(Result)] == [3]
+    assert about(talk, client)["state"] == "broken"
+
+
+def passes(talk, seconds, *peers):
+    """Let time pass while peers show that they live."""
+    for _ in range(int(seconds / 0.5)):
+        talk.wait(0.5)
+        for peer in peers:
+            peer.says(Beat())
+
+
+def fails_three_times(talk, actor):
+    for pause_s in (1.0, 2.0, 0.0):
+        [token] = tokens(actor)
+        fails(actor, token)
+        passes(talk, pause_s, actor)
+
+
+def broken(talk):
+    client = talk.client().submits(1, call=call(place(0, 1)))
+    [actor] = actors(talk, 1)
+    fails_three_times(talk, actor)
+    client.takes(Result)
+    return client, actor
+
+
+def test_an_operator_may_let_it_try_again(talk):
+    client, actor = broken(talk)
+
+    assert asked(talk, client, "environment-retry") == {"environments": ["e"]}
+    client.submits(2, call=call(place(0, 1)))
+
+    assert len(actor.takes(Assign)) == 1
+
+
+def test_a_broken_environment_is_let_try_once_after_a_minute(talk):
+    client, actor = broken(talk)
+    passes(talk, 61.0, actor, client)
+
+    client.submits(2, 3, call=call(place(0, 1)))
+    [token] = tokens(actor)
+    fails(actor, token)
+
+    assert {result.task for result in client.takes(Result)} == {2, 3}
+
+
+def test_an_environment_that_was_entered_has_no_failures(talk):
+    environment = place(0, 1)
+    client = talk.client().submits(1, call=call(environment))
+    [actor] = actors(talk, 1)
+    fails(actor, *tokens(actor))
+    talk.wait(1.0)
+    tokens(actor)
+
+    enters(actor, environment)
+
+    known = about(talk, client)
+    assert (known["failures"], known["reason"], known["state"]) == (0, "", "warm")
+
+
+def test_a_death_while_entering_is_a_failure_of_the_environment_and_burns_no_try(talk):
+    client = talk.client().submits(1, call=call(place()))
+    first, second = actors(talk, 2)
+    host = talk.host(90)
+    [token] = tokens(first)
+
+    host.says(Death(first.incarnation, None, 11, [], "", [], [token]))
+    talk.wait(1.0)
+
+    assert about(talk, client)["failures"] == 1
+    [again] = second.takes(Assign)
+    assert again.attempt == 1
+
+
+def test_what_reuse_saves_is_hits_times_the_time_of_entering(talk):
+    environment = place(0, 1)
+    client = talk.client().submits(1, 2, 3, call=call(environment))
+    [actor] = actors(talk, 1)
+    for number in range(3):
+        [token] = tokens(actor)
+        if number == 0:
+            enters(actor, environment, 2.0)
+        ends(actor, token, environment)
+
+    known = about(talk, client)
+    assert (known["loads"], known["hits"], known["saved_s"]) == (1, 2, 4.0)
+
+
+def test_a_started_broker_learns_what_is_loaded_from_the_actors(talk):
+    environment = place(0, 1)
+    actor = talk.actor(11)
+    actor.says(Entered(environment, 2.0, True), Credit(2, 0, 0, {"e": 1}))
+    other = talk.actor(12, name="host/1")
+    other.says(Credit(2, 0, 1))
+
+    client = talk.client().submits(1, 2, call=call(environment))
+
+    assert len(actor.takes(Assign)) == 1
+    assert not other.takes(Assign)
+    known = about(talk, client)
+    assert (known["loads"], known["warm"]) == (0, 1)
+
+
+def test_explain_says_why_a_task_does_not_enter_its_environment(talk):
+    client = talk.client().submits(1, 2, call=call(place(0, 1)))
+    _, other = actors(talk, 2)
+
+    client.says(Query(1, "explain", "2"))
+
+    [answer] = client.takes(Answer)
+    told = codec.msgspec.msgpack.decode(answer.body)
+    assert told["actors"][other.name] == "environment E has its 1 replicas"

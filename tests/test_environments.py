@@ -1,0 +1,219 @@
+"""Environments in real processes: what fails, what is given up, what it saved."""
+
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from sdk import Environment, EnvironmentFailed, LocalCluster, ReusePolicy, gather
+from tests.support.deployment import wait_until
+
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
+
+PATIENCE_S = 30.0
+
+
+with warnings.catch_warnings():
+    # Tasks of one replica never wait for one another here.
+    warnings.simplefilter("ignore", UserWarning)
+
+    class Single(Environment):
+        reuse = ReusePolicy(replicas=(0, 1), idle_ttl=0.2, scaledown_ttl=0.2)
+
+
+class Noted(Single):
+    """Writes into a file what happens to it."""
+
+    def enter(self, path):
+        self.path = Path(path)
+        self.note("enter")
+
+    def exit(self):
+        self.note("exit")
+
+    def note(self, what):
+        with self.path.open("a") as file:
+            file.write(f"{what} {os.getpid()}\n")
+
+    def work(self, seconds=0.0):
+        threading.Event().wait(seconds)
+        return os.getpid()
+
+
+class Kept(Noted):
+    reuse = ReusePolicy(replicas=(0, 2), idle_ttl=60, scaledown_ttl=60)
+
+
+class Twice(Noted):
+    reuse = ReusePolicy(replicas=2, idle_ttl=60, max_tasks=2)
+
+
+class Private(Kept):
+    reuse = ReusePolicy(replicas=(0, 2), idle_ttl=60, scope="client")
+
+
+class Fatal(Environment):
+    def enter(self, path):
+        with Path(path).open("a") as file:
+            file.write("enter\n")
+        os._exit(7)
+
+    def work(self):
+        """Never reached."""
+
+
+class Hanging(Environment):
+    enter_timeout = 0.2
+
+    def enter(self, path):
+        if not Path(path).exists():
+            Path(path).touch()
+            threading.Event().wait(60.0)
+
+    def work(self):
+        return "entered"
+
+
+class AsyncHanging(Environment):
+    enter_timeout = 0.1
+
+    async def enter(self):
+        import asyncio
+
+        await asyncio.sleep(60.0)
+
+    async def work(self):
+        """Never reached."""
+
+
+class Slow(Environment):
+    reuse = ReusePolicy(replicas=(0, 2), idle_ttl=60)
+    labels: ClassVar = {"slow": True}
+
+    def enter(self):
+        threading.Event().wait(0.3)
+
+    def work(self):
+        return os.getpid()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(actors=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    with cluster.client() as client:
+        yield client
+
+
+@pytest.fixture
+def notes(tmp_path):
+    path = tmp_path / "notes"
+    path.touch()
+    return path
+
+
+def words(path):
+    return [line.split()[0] for line in path.read_text().splitlines()]
+
+
+def about(client, name):
+    [found] = [one for one in client.query("environments")["environments"] if name in one["name"]]
+    return found
+
+
+def test_an_idle_environment_is_given_up_by_its_exit(client, notes):
+    client.submit(Noted.using(path=str(notes)).work).result(PATIENCE_S)
+
+    wait_until(lambda: words(notes) == ["enter", "exit"], PATIENCE_S)
+
+
+def test_there_are_never_more_replicas_than_the_maximum(client, notes):
+    place = Noted.using(path=str(notes))
+
+    pids = gather([client.submit(place.work, 0.05) for _ in range(6)], timeout=PATIENCE_S)
+
+    assert len(set(pids)) == 1
+
+
+def test_a_burst_is_spread_over_the_replicas_that_may_be(client, notes):
+    place = Kept.using(path=str(notes))
+
+    pids = gather([client.submit(place.work, 0.2) for _ in range(6)], timeout=PATIENCE_S)
+
+    assert len(set(pids)) == 2
+    assert words(notes) == ["enter", "enter"]
+
+
+def test_a_replica_is_replaced_after_so_many_tasks(client, notes):
+    place = Twice.using(path=str(notes))
+
+    for _ in range(4):
+        client.submit(place.work).result(PATIENCE_S)
+
+    wait_until(lambda: sorted(words(notes)) == ["enter"] * 2 + ["exit"] * 2, PATIENCE_S)
+
+
+def test_a_fresh_environment_takes_one_call(client, notes):
+    place = Kept.using(path=str(notes))
+
+    for _ in range(2):
+        client.submit(place.work, reuse=False).result(PATIENCE_S)
+
+    wait_until(lambda: sorted(words(notes)) == ["enter"] * 2 + ["exit"] * 2, PATIENCE_S)
+
+
+def test_reuse_is_of_use_only_in_an_environment(client):
+    with pytest.raises(ValueError, match="reuse=False for getpid"):
+        client.submit(os.getpid, reuse=False)
+
+
+def test_an_environment_that_ends_its_process_breaks_after_three_and_burns_no_try(client, notes):
+    futures = [client.submit(Fatal.using(path=str(notes)).work) for _ in range(3)]
+
+    for future in futures:
+        with pytest.raises(EnvironmentFailed, match=r"exit status 7 while it entered"):
+            future.result(PATIENCE_S)
+
+    assert words(notes) == ["enter"] * 3
+    with pytest.raises(EnvironmentFailed, match="3 failures in a row"):
+        client.submit(Fatal.using(path=str(notes)).work).result(PATIENCE_S)
+    assert words(notes) == ["enter"] * 3
+    assert about(client, "Fatal")["state"] == "broken"
+
+
+def test_an_enter_that_hangs_is_given_up_and_tried_elsewhere(client, tmp_path):
+    place = Hanging.using(path=str(tmp_path / "tried"))
+
+    assert client.submit(place.work).result(PATIENCE_S) == "entered"
+    assert about(client, "Hanging")["failures"] == 0
+
+
+def test_an_async_enter_that_hangs_is_canceled(client):
+    pids = {actor["name"]: actor["pid"] for actor in client.actors()}
+    with pytest.raises(EnvironmentFailed, match=r"enter_timeout of 0\.1 s"):
+        client.submit(AsyncHanging.work).result(PATIENCE_S)
+    assert {actor["name"]: actor["pid"] for actor in client.actors()} == pids
+
+
+def test_what_reuse_saved_is_counted(client):
+    for _ in range(3):
+        client.submit(Slow.work).result(PATIENCE_S)
+
+    known = about(client, "Slow")
+    assert (known["loads"], known["hits"], known["warm"]) == (1, 2, 1)
+    assert 0.6 <= known["saved_s"] < 6.0
+
+
+def test_scope_client_keeps_a_copy_for_this_process_alone(client, notes):
+    place = Private.using(path=str(notes))
+    client.submit(place.work).result(PATIENCE_S)
+
+    assert place.identity.split(":")[:2] == Private.using(path=str(notes)).identity.split(":")[:2]
+    assert place.identity.count(":") == Kept.using(path=str(notes)).identity.count(":") + 1
