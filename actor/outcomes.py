@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from actor.mailbox import Assignment, Buffer, Payloads
-from wire.codec import INLINE_BYTES_MAX, encode_failure
+from actor.retries import is_timeout_retriable
+from wire.codec import INLINE_BYTES_MAX, encode_failure, read_failure
 from wire.errors import Code
 from wire.messages import Outcome
 from wire.parts import Failure, Kept, Status, Token
@@ -39,6 +40,15 @@ class KeptOutcome:
         self.size = OVERHEAD_BYTES + len(command.body)
         if payloads:
             self.size += sum(map(size_of, payloads))
+
+    @property
+    def is_retriable(self) -> bool:
+        """Tell whether it is a failure that may be tried again; read anew, since few ask."""
+        if self.command.status is Status.RESULT:
+            return False
+        body = self.command.body or (self.payloads or (b"",))[0]
+        failure = read_failure(body)
+        return failure is not None and failure.retriable
 
 
 class Outcomes:
@@ -119,7 +129,10 @@ class Outcomes:
 
     def inventory(self) -> list[Kept]:
         """Return what HELLO lists."""
-        return [Kept(kept.client, kept.task, kept.token) for kept in self.kept.values()]
+        return [
+            Kept(kept.client, kept.task, kept.token, kept.is_retriable)
+            for kept in self.kept.values()
+        ]
 
     def check(self) -> None:
         """Assert that the octets are those of what is kept, and that only what is kept is said."""
@@ -145,4 +158,5 @@ def failure_timeout(assignment: Assignment) -> bytes:
     """Make the body of the outcome of a run that has had its time."""
     call = assignment.recipe.call
     message = f"task {call.name!r} ran for longer than its timeout of {call.timeout_s} s"
-    return encode_failure(Failure(Code.TASK_TIMEOUT, "TaskTimeout", message))
+    retriable = is_timeout_retriable(call)
+    return encode_failure(Failure(Code.TASK_TIMEOUT, "TaskTimeout", message, retriable=retriable))

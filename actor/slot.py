@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
+
 from actor.board import Board
 from actor.code import CodeCache, Loaded, is_async
 from actor.context import Identity, Run
@@ -19,6 +21,7 @@ from actor.environment import Environments, Resident
 from actor.limiting import LimitWait
 from actor.mailbox import Assignment, Buffer, Recipe, StopOrder
 from actor.reacquiring import Answer
+from actor.retries import is_retriable
 from actor.settings import Launch
 from actor.threads import EventLoopThread, ThreadPool
 from sdk.errors import CLASSES, EnvironmentFailed, ReleasedLimit, TaskCanceled, WarmslotError
@@ -27,7 +30,7 @@ from wire import payload
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.messages import Occupied
-from wire.parts import Failure, Status, Token
+from wire.parts import Call, Failure, Status, Token
 
 if TYPE_CHECKING:
     from actor.loop import Loop
@@ -258,7 +261,7 @@ class Slots:
             post(self._loop.not_entered, assignment, failure_of(error))
             return
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
-            ending = describe(error)
+            ending = describe(error, assignment.recipe.call)
         if ending is None:
             return
         # The environment goes back to what it was, unless that was done at the release.
@@ -313,7 +316,7 @@ class Slots:
         try:
             ending = await inner
         except BaseException as error:  # noqa: BLE001 - canceled before its first step.
-            ending = describe(error)
+            ending = describe(error, assignment.recipe.call)
         run.stop_task = None
         had_slot = run.close()
         if run.resetting is not None:
@@ -339,7 +342,7 @@ class Slots:
             args, kwargs = self._arguments(assignment)
             return pack(await function(*args, **kwargs))
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
-            return describe(error)
+            return describe(error, call)
 
     def _function(self, recipe: Recipe) -> Loaded:
         """Return the function of *recipe*, unpickling it the first time."""
@@ -426,13 +429,15 @@ def pack(value: object) -> Ending:
     return Status.RESULT, body, frames
 
 
-def describe(error: BaseException) -> Ending:
-    """Make the outcome of a run that raised *error*."""
+def describe(error: BaseException, call: Call) -> Ending:
+    """Make the outcome of a run of *call* that raised *error*."""
     try:
         if isinstance(error, asyncio.CancelledError):
             error = TaskCanceled("the coroutine was canceled from inside")
         code = CODES.get(type(error)) if isinstance(error, WarmslotError) else None
         failure = payload.dump_exception(error, Code(code) if code else Code.TASK_FAILED)
+        if is_retriable(error, call):
+            failure = replace(failure, retriable=True)
         return Status.FAILURE, encode_failure(failure), ()
     except BaseException:  # noqa: BLE001 - memory may be out, or the exception is beyond help.
         return Status.FAILURE, OUT_OF_MEMORY, ()

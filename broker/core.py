@@ -29,6 +29,7 @@ from broker import (
     recall,
     recovery,
     reservation,
+    retrying,
     sessions,
     statements,
     submission,
@@ -40,6 +41,7 @@ from broker.peers import Actor, Client, Host, Session, is_owned
 from broker.records import Record, Records
 from broker.settings import Settings
 from broker.task import ASSIGNED, ENDED, Ending, FunctionBlob, Task
+from broker.trouble import FailedRun
 from wire import codec
 from wire.codec import CARRIERS
 from wire.errors import Code, RemoteProtocolError
@@ -68,13 +70,15 @@ from wire.messages import (
     Reject,
     Release,
     Submit,
+    Tried,
     Vacate,
     Who,
 )
 from wire.messages import Template as TemplateMessage
-from wire.parts import Token
+from wire.parts import Status, Token
 
 Note = tuple[str, dict[str, Any]]
+Handler = Callable[[Session, Any, Sequence[Any], float], None]
 
 STRIKES_MAX: Final = 3
 STRIKES_KEPT: Final = 1_024
@@ -112,6 +116,7 @@ class Broker:
         self.unclaimed: dict[Task, float] = {}
         self.held: dict[Task, None] = {}
         self.deadlines: Deadlines[Task] = Deadlines()  # Of queued tasks that wait for only so long.
+        self.delays: Deadlines[Task] = Deadlines()  # When those that failed are tried again.
         # Incarnations that can never come back: dead, or replaced under their name.
         self.dead: OrderedDict[int, bool] = OrderedDict()
         self.strikes: OrderedDict[bytes, int] = OrderedDict()
@@ -122,9 +127,14 @@ class Broker:
         self.outbox = Outbox()
         self.say = self.outbox.say
         self._notes: list[Note] = []
-        self._handlers: dict[type, Callable[[Session, Any, Sequence[Any], float], None]] = {
+        self._handlers = self._make_handlers()
+
+    def _make_handlers(self) -> dict[type, Handler]:
+        """Return who acts on which command."""
+        return {
             Submit: partial(submission.submit, self),
             Attach: partial(submission.attach, self),
+            Tried: partial(statements.tried, self),
             Outcome: self._outcome,
             Credit: partial(statements.credit, self),
             Beat: self._nothing,
@@ -292,8 +302,7 @@ class Broker:
         peer.session = None
         if isinstance(peer, Client):
             peer.gone_at = now
-            peer.unreceived.clear()
-            peer.unreceived_bytes = 0
+            retrying.let_go(self, peer)
             self.resume(peer)
         elif isinstance(peer, Actor):
             peer.credit.void()
@@ -355,6 +364,8 @@ class Broker:
             client.unreceived_bytes -= size
             if task.state is ENDED:
                 lifecycle.received(self, task, size)
+            elif isinstance(task, FailedRun):
+                retrying.acknowledge(self, task.actor, task.token)
         if client.is_paused and client.unreceived_bytes < self.settings.window_bytes:
             self.resume(client)
 
@@ -415,6 +426,8 @@ class Broker:
             allowed = self.settings.payload_bytes_max
             message = f"the result has {ending.size} octets, {allowed} are allowed here"
             ending = lifecycle.failure(task, Code.PAYLOAD_TOO_LARGE, message)
+        elif command.status is not Status.RESULT and retrying.retry(self, task, ending, now):
+            return
         lifecycle.settle(self, task, ending)
 
     def _release(

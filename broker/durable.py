@@ -8,10 +8,20 @@ written gets its place in `waiting`, so that everything follows in the order of 
 from heapq import heappush
 from typing import TYPE_CHECKING, Final
 
-from broker import attaching, defining, lifecycle, patience, records, reservation, spans
+from broker import (
+    attaching,
+    defining,
+    lifecycle,
+    patience,
+    records,
+    reservation,
+    retrying,
+    spans,
+)
 from broker.peers import Client, Session, is_owned
 from broker.records import Alias, Awaited, Record
 from broker.task import Event, FunctionBlob, State, Task, Template
+from broker.trouble import FailedRun
 from wire import codec
 from wire.errors import Code
 from wire.messages import Accepted, Answer, Query, Submit
@@ -32,7 +42,8 @@ def write(broker: "Broker", *operation: object) -> int:
 
 def progress_of(broker: "Broker", task: Task) -> bytes:
     """Return what *task* went through, as its row has it."""
-    return records.progress_of(task, wall_ms(broker, task.queued_at))
+    queued_ms = wall_ms(broker, task.queued_at)
+    return records.progress_of(task, queued_ms, broker.records.clock_ms)
 
 
 def wall_ms(broker: "Broker", at: float) -> int:
@@ -217,6 +228,13 @@ def requeued(broker: "Broker", task: Task, *, burns: str | None) -> None:
         write(broker, "armed", 0, *records.name_of(task))
 
 
+def failed(broker: "Broker", task: Task, run: FailedRun | None) -> None:
+    """Write that *task* is tried again; the actor keeps the failure of *run* until then."""
+    sequence = write(broker, "progress", progress_of(broker, task), *records.name_of(task))
+    if run is not None:
+        broker.records.waiting.append((sequence, Awaited.FAILED, run))
+
+
 def may_tell(broker: "Broker", task: Task) -> bool:
     """Tell whether the outcome of *task* is on disk; one that is new is written first."""
     record = task.record
@@ -275,6 +293,10 @@ def committed(broker: "Broker") -> None:
     accepted: dict[Client, list[Span]] = {}
     while waiting and waiting[0][0] <= limit:
         _, what, task = waiting.popleft()
+        if isinstance(task, FailedRun):
+            assert what is Awaited.FAILED
+            retrying.acknowledge(broker, task.actor, task.token)
+            continue
         if task.state is State.FORGOTTEN:
             continue
         record = task.record
@@ -291,6 +313,8 @@ def committed(broker: "Broker") -> None:
                     task.move(Event.WRITTEN)
                     broker.backlog.push(task, is_back=True)
                     patience.watch(broker, task)
+            case Awaited.FAILED:
+                raise AssertionError(task)
     for client, numbers in accepted.items():
         broker.say(client.session, Accepted(spans.merge(numbers)))
 
@@ -341,6 +365,8 @@ def cancel(broker: "Broker", task: Task, message: str, *, force: bool) -> None:
             del broker.held[task]
         case State.WRITING:
             del broker.records.writing[task]
+        case State.DELAYED:
+            broker.delays.discard(task)
         case State.ASSIGNED:
             lifecycle.stop(broker, task, force=force, reason=message)
             lifecycle.cancel_children(broker, task)

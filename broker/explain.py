@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import environments, occupancy, reasons, recall
+from broker import environments, occupancy, reasons, recall, retrying
 from broker.peers import Actor, Client
 from broker.shapes import SLOT
 from broker.task import State, Task
@@ -61,6 +61,7 @@ def status(broker: "Broker", now: float) -> dict[str, Any]:
         "actors_closed": sum(bool(actor.closed) for actor in broker.actors.values()),
         "hosts": len(broker.hosts),
         "queued": states[State.QUEUED] + states[State.HELD],
+        "delayed": states[State.DELAYED],
         "assigned": states[State.ASSIGNED] + states[State.UNCLAIMED_RUN],
         "ended": states[State.ENDED] + states[State.UNCLAIMED_OUTCOME],
         "assignments": broker.assignments,
@@ -159,6 +160,8 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
     match task.state:
         case State.QUEUED:
             explain_queued(broker, task, reply, now)
+        case State.DELAYED:
+            reply["reason"] = retrying.explain(task, now)
         case State.HELD:
             reply["reason"] = "the broker was started again and waits for actors that may run it"
         case State.ASSIGNED | State.UNCLAIMED_RUN:

@@ -6,12 +6,13 @@ outcomes of its client.
 
 from typing import TYPE_CHECKING, Final
 
-from broker import attaching, durable, patience, reservation
+from broker import attaching, durable, patience, reservation, retrying
 from broker.peers import Session, is_owned
 from broker.task import ENDED, TRANSITIONS, Ending, Event, State, Task
+from broker.trouble import Trouble
 from wire import codec
 from wire.errors import Code
-from wire.messages import Requeued, Result, Stop
+from wire.messages import Result, Stop
 from wire.parts import Failure, Status
 
 if TYPE_CHECKING:
@@ -43,15 +44,16 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         end(broker, task, Code.OUTCOME_UNKNOWN, f"{reason}; it may have run")
         return
     if burns in ("crash", "loss"):
+        trouble = task.trouble = task.trouble or Trouble()
+        trouble.crashes += burns == "crash"
+        trouble.losses += burns == "loss"
+        trouble.remember(f"attempt {task.tries + 1}: {reason}")
         task.tries += 1
-        task.crashes += burns == "crash"
-        task.losses += burns == "loss"
-        task.remember(reason)
         settings = broker.settings
-        if task.crashes >= settings.crashes_max or task.losses >= settings.losses_max:
+        if trouble.crashes >= settings.crashes_max or trouble.losses >= settings.losses_max:
             end(broker, task, Code.POISON_TASK, f"given up after {task.tries} tries: {reason}")
             return
-        broker.say(task.client.session, Requeued(task.number, task.tries, reason))
+        retrying.say_requeued(broker, task)
         # It had found an actor in time: what is to be timed now is another wait.
         task.queued_at = now
     if task.record is not None:
@@ -134,6 +136,8 @@ def forget(broker: "Broker", task: Task) -> None:
         del broker.held[task]
     elif state is State.WRITING:
         del broker.records.writing[task]
+    elif state is State.DELAYED:
+        broker.delays.discard(task)
     if state is State.UNCLAIMED_OUTCOME or state is State.UNCLAIMED_RUN:
         del broker.unclaimed[task]
     detach(broker, task)
@@ -181,7 +185,7 @@ def detach(broker: "Broker", task: Task) -> None:
         if task.actor is not None:
             task.actor.assigned.pop(token, None)
     task.token = task.actor = None
-    task.is_released = task.is_finished = False
+    task.is_released = task.is_finished = task.is_retriable = False
 
 
 def bury(broker: "Broker", incarnation: int, *, replaced: bool = False) -> None:
@@ -239,7 +243,7 @@ def unload(task: Task) -> None:
 
 
 def failure(task: Task, code: Code, message: str) -> Ending:
-    failure = Failure(code, "", message, history=task.history or [])
+    failure = Failure(code, "", message, history=task.trouble.history if task.trouble else [])
     status = Status.CANCELED if code is Code.CANCELED else Status.LOST
     name = task.actor.name if task.actor else ""
     return Ending(status, codec.encode_failure(failure), (), name, task.tries + 1)
@@ -259,6 +263,8 @@ def cancel_children(broker: "Broker", task: Task) -> None:
                     broker.deadlines.discard(child)
                 case State.HELD:
                     del broker.held[child]
+                case State.DELAYED:
+                    broker.delays.discard(child)
                 case State.ASSIGNED:
                     stop(broker, child, reason="its parent was lost")
                     detach(broker, child)

@@ -15,6 +15,7 @@ from broker import (
     recovery,
     replicas,
     restoring,
+    retrying,
 )
 from broker.peers import Actor, Client, Host
 from wire.messages import Beat, Kill
@@ -43,6 +44,8 @@ def look_at(broker: "Broker") -> float:
     if room_at < due:  # noqa: PLR1730
         due = room_at
     due = min(due, broker.environments.due_at)
+    if broker.delays.due_at < due:  # noqa: PLR1730
+        due = broker.delays.due_at
     if broker.window_ends_at is not None:
         due = min(due, broker.window_ends_at)
     return due
@@ -57,7 +60,9 @@ def tick(broker: "Broker", now: float) -> None:
         forgive(broker, stall, now)
     broker.ticked_at = now
     if broker.window_ends_at is not None and now >= broker.window_ends_at:
-        recovery.end_window(broker)
+        recovery.end_window(broker, now)
+    if broker.delays.due_at <= now:
+        retrying.wake(broker, now)
     occupancy.tick(broker, now)
     replicas.look(broker, now)
     if now >= broker.beat_at:
@@ -105,6 +110,7 @@ def forgive(broker: "Broker", stall: float, now: float) -> None:
         broker.window_ends_at += stall
     broker.limits.started_at += stall
     patience.forgive(broker, stall)
+    retrying.forgive(broker, stall)
     broker.unclaimed = {task: until + stall for task, until in broker.unclaimed.items()}
 
 
@@ -205,8 +211,7 @@ def forget_client(broker: "Broker", client: Client) -> None:
             attaching.left(broker, task)
         else:
             lifecycle.drop(broker, task, reason="its client is gone")
-    client.unreceived.clear()
-    client.unreceived_bytes = 0
+    retrying.let_go(broker, client)
     client.is_left = True
     if not client.tasks:
         broker.clients.pop(client.incarnation, None)

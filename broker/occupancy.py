@@ -115,6 +115,8 @@ def cancel(broker: "Broker", task: Task, message: str) -> None:
             del broker.held[task]
         case State.WRITING:
             del broker.records.writing[task]
+        case State.DELAYED:
+            broker.delays.discard(task)
         case State.ASSIGNED if not task.is_finished:
             lifecycle.stop(broker, task, reason=message)
             lifecycle.cancel_children(broker, task)

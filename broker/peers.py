@@ -12,7 +12,7 @@ from broker.credit import CreditAccount
 from broker.offers import cells
 from broker.task import FunctionBlob, State, Task, Template
 from wire.labels import Labels
-from wire.messages import ActorHello, ClientHello, HostHello
+from wire.messages import ActorHello, ClientHello, HostHello, Tried
 from wire.parts import Attested, Role, Token
 from wire.tables import ReceiverTable, SenderTable
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from broker.environments import Copy
     from broker.orders import Order
     from broker.shapes import Lane, Shape
+    from broker.trouble import FailedRun
 
 # 1,024 commands with bodies of at most 4 KiB stay far below the limit of a control frame.
 COMMANDS_PER_FRAME: Final = 1_024
@@ -110,6 +111,7 @@ class Client:
         "session_highest",
         "task_bytes",
         "tasks",
+        "tried",
         "unreceived",
         "unreceived_bytes",
     )
@@ -127,8 +129,10 @@ class Client:
         self.gone_at: float | None = now
         self.tasks: dict[int, Task] = {}
         self.task_bytes = 0
-        # Results on their way: (frame, task, octets), oldest first.
-        self.unreceived: deque[tuple[int, Task, int]] = deque()
+        # What it said of the SUBMIT that stands behind it.
+        self.tried: Tried | None = None
+        # Results on their way: (frame, task, octets), oldest first; and failures that it is told.
+        self.unreceived: deque[tuple[int, Task | FailedRun, int]] = deque()
         self.unreceived_bytes = 0
         # It took leave, or was away for too long: only its durable tasks are kept.
         self.is_left = False

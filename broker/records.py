@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from broker.task import Ending, FunctionBlob, Task, Template
+from broker.trouble import NO_TOKEN, FailedRun, Trouble
 from wire.codec import INLINE_BYTES_MAX
-from wire.parts import Call, Status
+from wire.parts import Call, Status, Token
 
 # What a row costs beside what its task brought along.
 ROW_BYTES: Final = 512
@@ -33,6 +34,7 @@ class Awaited(Enum):
     SUBMIT = auto()  # say ACCEPTED
     OUTCOME = auto()  # say the outcome, and let its actor forget it
     ARMED = auto()  # queue again what now may start
+    FAILED = auto()  # let its actor forget a failure that is tried again
 
 
 class Record:
@@ -106,7 +108,7 @@ class Records:
         self.refusal = ""
         self.octets = 0
         # (number of the operation, what is done when it is on disk, task), oldest first.
-        self.waiting: deque[tuple[int, Awaited, Task]] = deque()
+        self.waiting: deque[tuple[int, Awaited, Task | FailedRun]] = deque()
         self.writing: dict[Task, None] = {}
         self.keys: dict[str, Task] = {}
         # Ended tasks whose client does not ask for them: incarnation, number.
@@ -130,6 +132,10 @@ class Progress(Struct, frozen=True, array_like=True):
     history: list[str] = []
     # Since when it waits, in milliseconds since 1970.
     queued_ms: int = 0
+    # How often it failed, the last run that did, and when it is tried again.
+    failures: int = 0
+    failed: Token = NO_TOKEN
+    due_ms: int = 0
 
 
 class Told(Struct, frozen=True, array_like=True):
@@ -192,18 +198,37 @@ def name_of(task: Task) -> tuple[int, int]:
     return task.client.incarnation, task.number
 
 
-def progress_of(task: Task, queued_ms: int) -> bytes:
-    """Return what *task* went through, as the row has it."""
-    history = task.history or []
-    return _encode(Progress(task.tries, task.crashes, task.losses, history, queued_ms))
+def progress_of(task: Task, queued_ms: int, clock_ms: float) -> bytes:
+    """Return what *task* went through, as its row has it, with *clock_ms* added to what is due."""
+    trouble = task.trouble
+    if trouble is None:
+        return _encode(Progress(task.tries, queued_ms=queued_ms))
+    return _encode(
+        Progress(
+            task.tries,
+            trouble.crashes,
+            trouble.losses,
+            trouble.history,
+            queued_ms,
+            trouble.failures,
+            trouble.failed,
+            int(clock_ms + trouble.due_at * 1000.0) if trouble.due_at else 0,
+        )
+    )
 
 
-def resume(task: Task, row: Row, now_ms: int) -> None:
+def resume(task: Task, row: Row, now: float, now_ms: int) -> None:
     """Give *task* what it went through before."""
     progress = _decode_progress(row.progress)
     task.queued_at -= max(0.0, (now_ms - progress.queued_ms) / 1000.0)
-    task.tries, task.crashes, task.losses = progress.tries, progress.crashes, progress.losses
-    task.history = progress.history or None
+    task.tries = progress.tries
+    if progress.history:
+        trouble = task.trouble = Trouble()
+        trouble.failures = progress.failures
+        trouble.crashes, trouble.losses = progress.crashes, progress.losses
+        trouble.history, trouble.failed = progress.history, progress.failed
+        if progress.due_ms:
+            trouble.due_at = now + (progress.due_ms - now_ms) / 1000.0
 
 
 def told_of(ending: Ending) -> bytes:

@@ -12,7 +12,7 @@ from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
 from wire.errors import Code
 from wire.messages import ActorHello, Stop
-from wire.parts import Token
+from wire.parts import Holding, Kept
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -33,9 +33,9 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
             reason = f"actor {actor.name} never had it"
             lifecycle.requeue(broker, task, reason, now, burns=None)
     for kept in hello.kept:
-        offered(broker, actor, kept.client, kept.task, kept.token, now, is_finished=True)
+        offered(broker, actor, kept, now)
     for item in hello.holding:
-        offered(broker, actor, item.client, item.task, item.token, now, is_finished=False)
+        offered(broker, actor, item, now)
         known = broker.tokens.get(item.token)
         if known is not None and known.actor is actor:
             known.is_released = item.held == "released"
@@ -44,60 +44,56 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
     occupancy.greet(broker, actor, hello, now)
 
 
-def offered(  # noqa: PLR0917
-    broker: "Broker",
-    actor: Actor,
-    client_number: int,
-    number: int,
-    token: Token,
-    now: float,
-    *,
-    is_finished: bool,
-) -> None:
+def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) -> None:
     """Take over, keep or stop one assignment of an inventory; a finished one sends its outcome."""
-    client = broker.clients.get(client_number)
-    task = client.tasks.get(number) if client else None
+    token = item.token
+    client = broker.clients.get(item.client)
+    task = client.tasks.get(item.task) if client else None
     holder = broker.tokens.get(token)
     if holder is not None and (holder is not task or not is_of(holder, actor)):
         # A token names one giving of one task to one process.
-        stop(broker, actor, token, is_finished=is_finished)
+        stop(broker, actor, item)
         return
     if task is None:
         if broker.window_ends_at is None:
-            stop(broker, actor, token, is_finished=is_finished)
+            stop(broker, actor, item)
             return
         if client is None:
-            client = broker.clients[client_number] = Client(client_number, now)
-        task = client.tasks[number] = Task(client, number, State.UNCLAIMED_RUN, now)
+            client = broker.clients[item.client] = Client(item.client, now)
+        task = client.tasks[item.task] = Task(client, item.task, State.UNCLAIMED_RUN, now)
         broker.unclaimed[task] = now + broker.settings.client_timeout_s
-        adopt(broker, task, actor, token, is_finished=is_finished)
+        adopt(broker, task, actor, item)
         broker.note("adopted", task=task.name, actor=actor.name)
         return
     if task.token == token:
         # Known here, by an earlier session of the same process.
         task.actor = actor
         if is_owned(task):
-            task.is_finished = is_finished
+            task.is_finished = isinstance(item, Kept)
             actor.assigned[token] = task
         return
+    if task.trouble is not None and token <= task.trouble.failed:
+        # What it would say is known: the task was tried again since.
+        stop(broker, actor, item)
+        return
     match task.state:
-        case State.QUEUED | State.HELD:
+        case State.QUEUED | State.HELD | State.DELAYED:
             if task.state is State.QUEUED:
                 broker.backlog.remove(task)
                 broker.deadlines.discard(task)
             broker.held.pop(task, None)
-            task.move(Event.ADOPT)
-            adopt(broker, task, actor, token, is_finished=is_finished)
+            broker.delays.discard(task)
             broker.note("adopted", task=task.name, actor=actor.name)
-        case State.ASSIGNED | State.UNCLAIMED_RUN if beats(task, token, is_finished=is_finished):
-            assert task.actor
-            assert task.token
-            stop(broker, task.actor, task.token, is_finished=task.is_finished)
-            lifecycle.detach(broker, task)
-            task.move(Event.ADOPT)
-            adopt(broker, task, actor, token, is_finished=is_finished)
+        case State.ENDED | State.FORGOTTEN:
+            stop(broker, actor, item)
+            return
+        case _ if beats(task, item):
+            give_up(broker, task)
         case _:
-            stop(broker, actor, token, is_finished=is_finished)
+            stop(broker, actor, item)
+            return
+    task.move(Event.ADOPT)
+    adopt(broker, task, actor, item)
 
 
 def is_of(task: Task, actor: Actor) -> bool:
@@ -105,30 +101,50 @@ def is_of(task: Task, actor: Actor) -> bool:
     return task.actor is not None and task.actor.incarnation == actor.incarnation
 
 
-def beats(task: Task, token: Token, *, is_finished: bool) -> bool:
-    """Tell whether an offered assignment goes before the one that *task* has."""
+def beats(task: Task, item: Holding | Kept) -> bool:
+    """Tell whether an offered assignment goes before the one that *task* has.
+
+    A failure that may be tried again decides nothing: what came later is the next try.
+    """
     assert task.token
-    if is_finished != task.is_finished and task.state is State.UNCLAIMED_RUN:
-        return is_finished
-    return not task.is_finished and token > task.token
+    has_outcome = task.is_finished or task.state is State.UNCLAIMED_OUTCOME
+    is_decided = has_outcome and not task.is_retriable
+    decides = isinstance(item, Kept) and not item.retriable
+    if decides != is_decided and task.state is not State.ASSIGNED:
+        return decides
+    return not is_decided and item.token > task.token
 
 
-def adopt(broker: "Broker", task: Task, actor: Actor, token: Token, *, is_finished: bool) -> None:
-    """Make *token* the current assignment of *task*."""
-    task.token, task.actor, task.frame, task.is_finished = token, actor, 0, is_finished
-    broker.tokens[token] = task
-    actor.assigned[token] = task
+def give_up(broker: "Broker", task: Task) -> None:
+    """Take from *task* the assignment that another one goes before."""
+    actor, token = task.actor, task.token
+    assert actor
+    assert token
+    if task.state is State.UNCLAIMED_OUTCOME:
+        task.ending = None
+        if actor.session is not None:
+            actor.session.outcome_acks_stale.append(token)
+    elif not task.is_finished:
+        broker.say(actor.session, Stop(*token, reason="it belongs to another actor now"))
+    lifecycle.detach(broker, task)
 
 
-def stop(broker: "Broker", actor: Actor, token: Token, *, is_finished: bool) -> None:
+def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> None:
+    """Make what *item* names the current assignment of *task*."""
+    task.token, task.actor, task.frame = item.token, actor, 0
+    task.is_finished = isinstance(item, Kept)
+    task.is_retriable = isinstance(item, Kept) and item.retriable
+    broker.tokens[item.token] = task
+    actor.assigned[item.token] = task
+
+
+def stop(broker: "Broker", actor: Actor, item: Holding | Kept) -> None:
     """Tell *actor* that nobody wants this run; the outcome of a finished one will be stale."""
-    if not is_finished:
-        broker.say(
-            actor.session, Stop(token[0], token[1], reason="it belongs to another actor now")
-        )
+    if isinstance(item, Holding):
+        broker.say(actor.session, Stop(*item.token, reason="it belongs to another actor now"))
 
 
-def end_window(broker: "Broker") -> None:
+def end_window(broker: "Broker", now: float) -> None:
     """Queue what was held: nobody offered a run of it."""
     broker.window_ends_at = None
     broker.backlog.wake()
@@ -144,6 +160,9 @@ def end_window(broker: "Broker") -> None:
                 Code.OUTCOME_UNKNOWN,
                 "it was sent before the broker was started again",
             )
+        elif task.trouble is not None and task.trouble.due_at > now:
+            task.move(Event.RETRY)
+            broker.delays.set(task, task.trouble.due_at)
         else:
             task.move(Event.RELEASE_HOLD)
             broker.backlog.push(task)
@@ -164,6 +183,7 @@ def check(broker: "Broker") -> None:
     broker.backlog.check()
     placement.check(broker)
     patience.check(broker)
+    broker.delays.check()
     occupancy.check(broker)
     restoring.check(broker)
     broker.environments.check(broker.actors)
@@ -199,10 +219,11 @@ def check_client(broker: "Broker", client: Client) -> None:
         assert task.number == number
         assert task.client is client
         assert (task in broker.held) == (task.state is State.HELD)
+        assert (task in broker.delays.things) == (task.state is State.DELAYED)
         is_unclaimed = task.state in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
         assert (task in broker.unclaimed) == is_unclaimed
         match task.state:
-            case State.QUEUED | State.HELD | State.WRITING | State.ATTACHED:
+            case State.QUEUED | State.HELD | State.DELAYED | State.WRITING | State.ATTACHED:
                 assert task.token is None
                 assert task.actor is None
             case State.ASSIGNED | State.UNCLAIMED_RUN:

@@ -39,7 +39,7 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
     state = State.HELD if row.outcome is None else State.ENDED
     task = client.tasks[row.number] = Task(client, row.number, state, now)
     task.template = template
-    records.resume(task, row, durable.wall_ms(broker, now))
+    records.resume(task, row, now, durable.wall_ms(broker, now))
     first, count = known.calls[template.hash]
     known.calls[template.hash] = (first, count + 1)
     record = task.record = Record(0, 0)

@@ -3,7 +3,7 @@
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import attaching, lifecycle, liveness, occupancy, orders, recovery, spans
+from broker import attaching, lifecycle, liveness, occupancy, orders, recovery, retrying, spans
 from broker.peers import Actor, Client, Host, Session
 from broker.task import State, Template
 from wire.errors import Code, RemoteProtocolError
@@ -11,6 +11,7 @@ from wire.labels import Labels, validate_desire, validate_labels
 from wire.limits import check_amounts
 from wire.messages import ActorHello, ClientHello, Error, Frame, HostHello, Welcome
 from wire.parts import Call, Role, Span
+from wire.retries import check_retries
 from wire.tables import ReceiverTable, SenderTable
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def open_session(  # noqa: PLR0917
     # WELCOME leaves first whatever is said below: it stands outside the count.
     match hello, peer:
         case ClientHello(), Client():
-            missing = greet_client(broker, peer, hello, session)
+            missing = greet_client(broker, peer, hello, session, now)
         case ActorHello(), Actor():
             settings = broker.settings
             session.functions_told = SenderTable(settings.functions_max)
@@ -163,14 +164,14 @@ def find_peer(
 
 
 def greet_client(
-    broker: "Broker", client: Client, hello: ClientHello, session: Session
+    broker: "Broker", client: Client, hello: ClientHello, session: Session, now: float
 ) -> list[Span]:
     """Release what is not listed, say outcomes again, and return what must be sent again."""
     settings = broker.settings
     session.functions_known = ReceiverTable(settings.functions_max)
     session.templates_known = ReceiverTable(settings.templates_max)
     client.greet(hello)
-    client.gone_at = None
+    client.gone_at = client.tried = None
     listed = spans.merge(hello.unresolved)
     if broker.records.kept:
         attaching.listed(broker, client, listed)
@@ -182,6 +183,8 @@ def greet_client(
                 lifecycle.drop(broker, task, reason="its client wants it no more")
         elif task.state is State.ENDED:
             lifecycle.deliver(broker, task)
+        else:
+            retrying.say_again(broker, task, now)
     unclaimed = (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
     # A client whose last task was released above is still a client.
     broker.clients[client.incarnation] = client
@@ -219,6 +222,7 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
         for desire in call.desires:
             validate_desire(desire)
         check_amounts(call.limits)
+        check_retries(call)
     except ValueError as error:
         raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
     timeout_s = call.schedule_timeout_s

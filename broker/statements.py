@@ -1,4 +1,4 @@
-"""What an actor and a host state of themselves: credit, labels, what is held, who is seen at work.
+"""What peers state of themselves: credit, labels, what is held, who is seen at work, what failed.
 
 Each statement replaces the earlier one, so a repeated one changes nothing.
 """
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from broker import environments
-from broker.peers import Actor, Host, Session
+from broker.peers import Actor, Client, Host, Session
 from broker.sessions import check_offered
 from wire.labels import Labels
-from wire.messages import ActorBeat, Credit, Entered, HostBeat, LabelsChanged
+from wire.messages import ActorBeat, Credit, Entered, HostBeat, LabelsChanged, Tried
 from wire.parts import Token
 
 if TYPE_CHECKING:
@@ -91,6 +91,15 @@ def entered(
     actor = session.peer
     assert isinstance(actor, Actor)
     environments.entered(broker, actor, command, now)
+
+
+def tried(
+    broker: "Broker", session: Session, command: Tried, own: Sequence[Any], now: float
+) -> None:
+    """Keep what a client knows that went wrong with the task of the SUBMIT behind this."""
+    client = session.peer
+    assert isinstance(client, Client)
+    client.tried = command
 
 
 def host_beat(

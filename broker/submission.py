@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from broker import attaching, durable, environments, lifecycle, occupancy, patience
+from broker import attaching, durable, environments, lifecycle, occupancy, patience, retrying
 from broker.peers import Client, Session, is_owned
 from broker.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task
 from wire.errors import Code, RemoteProtocolError
@@ -38,6 +38,8 @@ def submit(
         task = client.tasks[command.task] = Task(client, command.task, QUEUED, now)
     if command.tries > task.tries:
         task.tries = min(command.tries, TRIES_MAX)
+        if client.tried is not None and client.tried.task == command.task:
+            retrying.take_over(task, client.tried, now)
     if command.waited_s is not None and 0.0 < command.waited_s < inf:
         task.queued_at -= command.waited_s
     task.template = template
@@ -51,9 +53,11 @@ def submit(
         enter(broker, task, command, now)
     else:
         broker.unclaimed.pop(task)
-        task.move(Event.CLAIM)
         if template.shape.limits is not None:
             occupancy.join(broker, task)
+        if task.ending is not None and retrying.retry(broker, task, task.ending, now):
+            return
+        task.move(Event.CLAIM)
         if task.state is State.ENDED:
             lifecycle.deliver(broker, task)
 
@@ -112,6 +116,10 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         lifecycle.end(
             broker, task, Code.OUTCOME_UNKNOWN, "it was sent before the broker was started again"
         )
+    elif command.again and retrying.is_early(task, now):
+        assert task.trouble
+        task.state = State.DELAYED
+        broker.delays.set(task, task.trouble.due_at)
     else:
         broker.backlog.push(task)
         if task.template.call.schedule_timeout_s is not None:

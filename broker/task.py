@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from broker.peers import Actor, Client
     from broker.records import Alias, Record
     from broker.shapes import Shape
+    from broker.trouble import Trouble
 
 
 class State(StrEnum):
@@ -24,6 +25,7 @@ class State(StrEnum):
     QUEUED = "queued"
     HELD = "held"  # until the adopt window ends
     WRITING = "writing"  # until the journal has it that it may start
+    DELAYED = "delayed"  # until its next try, since it failed
     ATTACHED = "attached"  # another name of a durable task
     ASSIGNED = "assigned"
     UNCLAIMED_RUN = "unclaimed-run"
@@ -39,6 +41,9 @@ class Event(StrEnum):
     WRITE = "write"
     WRITTEN = "written"
     REQUEUE = "requeue"
+    RETRY = "retry"
+    HOLD = "hold"
+    DUE = "due"
     RELEASE_HOLD = "release-hold"
     ADOPT = "adopt"
     CLAIM = "claim"
@@ -64,10 +69,17 @@ TRANSITIONS: Final = {
     (State.ATTACHED, Event.SETTLE): State.ENDED,
     (State.ATTACHED, Event.FORGET): State.FORGOTTEN,
     (State.HELD, Event.RELEASE_HOLD): State.QUEUED,
+    (State.HELD, Event.RETRY): State.DELAYED,
     (State.HELD, Event.ADOPT): State.ASSIGNED,
     (State.HELD, Event.SETTLE): State.ENDED,
     (State.HELD, Event.FORGET): State.FORGOTTEN,
+    (State.DELAYED, Event.DUE): State.QUEUED,
+    (State.DELAYED, Event.ADOPT): State.ASSIGNED,
+    (State.DELAYED, Event.SETTLE): State.ENDED,
+    (State.DELAYED, Event.FORGET): State.FORGOTTEN,
     (State.ASSIGNED, Event.ADOPT): State.ASSIGNED,
+    (State.ASSIGNED, Event.RETRY): State.DELAYED,
+    (State.ASSIGNED, Event.HOLD): State.HELD,
     (State.ASSIGNED, Event.REQUEUE): State.QUEUED,
     (State.ASSIGNED, Event.SETTLE): State.ENDED,
     (State.ASSIGNED, Event.FORGET): State.FORGOTTEN,
@@ -76,6 +88,9 @@ TRANSITIONS: Final = {
     (State.UNCLAIMED_RUN, Event.SETTLE): State.UNCLAIMED_OUTCOME,
     (State.UNCLAIMED_RUN, Event.FORGET): State.FORGOTTEN,
     (State.UNCLAIMED_OUTCOME, Event.CLAIM): State.ENDED,
+    (State.UNCLAIMED_OUTCOME, Event.RETRY): State.DELAYED,
+    (State.UNCLAIMED_OUTCOME, Event.HOLD): State.HELD,
+    (State.UNCLAIMED_OUTCOME, Event.ADOPT): State.UNCLAIMED_RUN,
     (State.UNCLAIMED_OUTCOME, Event.FORGET): State.FORGOTTEN,
     (State.ENDED, Event.FORGET): State.FORGOTTEN,
 }
@@ -147,14 +162,12 @@ class Task:
         "body",
         "children",
         "client",
-        "crashes",
         "ending",
         "frame",
         "frames",
-        "history",
         "is_finished",
         "is_released",
-        "losses",
+        "is_retriable",
         "number",
         "parent",
         "queued_at",
@@ -165,6 +178,7 @@ class Task:
         "template",
         "token",
         "tries",
+        "trouble",
     )
 
     def __init__(self, client: "Client", number: int, state: State, now: float) -> None:
@@ -177,9 +191,8 @@ class Task:
         self.frames: Sequence[bytes] = ()
         self.size = 0
         self.tries = 0
-        self.crashes = 0
-        self.losses = 0
-        self.history: list[str] | None = None
+        # What went wrong before, if anything did.
+        self.trouble: Trouble | None = None
         self.rank = 0.0
         self.queued_at = now
         # The current assignment: None, or its token, its actor, and the frame that carried it (0:
@@ -190,6 +203,8 @@ class Task:
         self.is_released = False
         # An adopted assignment whose outcome the actor has, and will send.
         self.is_finished = False
+        # Whether that outcome is a failure that may be tried again.
+        self.is_retriable = False
         # (actor, its labels version, its session) that REJECTed: not there again while both stand.
         self.barred: dict[Actor, tuple[int, int]] | None = None
         # What its run submitted and is not forgotten; the task in whose run it was submitted.
@@ -218,9 +233,3 @@ class Task:
     def is_over(self) -> bool:
         """Tell whether it needs nothing any more."""
         return self.state is State.ENDED or self.state is State.FORGOTTEN
-
-    def remember(self, what: str) -> None:
-        """Note *what* went wrong, for the history of a poison task."""
-        if self.history is None:
-            self.history = []
-        self.history.append(what)

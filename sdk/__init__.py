@@ -13,6 +13,7 @@ from sdk.errors import (
     EnvironmentFailed,
     Infeasible,
     LimitUnknown,
+    NonRetryable,
     NotAuthorized,
     NotDurable,
     NotInTask,
@@ -35,10 +36,12 @@ from sdk.future import TaskFuture, as_completed, gather, wait
 from sdk.options import Desired
 from sdk.task import current_task, task
 from wire.labels import Comparator
+from wire.parts import Backoff
 
 __all__ = [
     "ActorLost",
     "AsyncClient",
+    "Backoff",
     "BadOption",
     "BrokerUnreachable",
     "Client",
@@ -52,6 +55,7 @@ __all__ = [
     "Infeasible",
     "LimitUnknown",
     "LocalCluster",
+    "NonRetryable",
     "NotAuthorized",
     "NotDurable",
     "NotInTask",

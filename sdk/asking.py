@@ -1,15 +1,18 @@
-"""What the client asks and takes back: said again in each session until the broker has heard it.
+"""What the client says beside its calls: questions, cancels, what went wrong with a call before.
 
-A cancel that the next HELLO says anyway, by not listing the call, is not said again; a forced one
-is more than that.
+Each is said again in each session until the broker has heard it. A cancel that the next HELLO says
+anyway, by not listing the call, is not said again; a forced one is more than that.
 """
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from sdk.call import join_cancels
-from wire.messages import Cancel, Query
+from sdk.call import Owned, join_cancels
+from sdk.waiting import Waiting
+from wire.messages import Cancel, Query, Requeued, Tried
+
+HISTORY_MAX: Final = 10
 
 
 class Questions:
@@ -72,3 +75,50 @@ class Cancels:
         """Forget all."""
         self.open.clear()
         self._sent.clear()
+
+
+class Trials:
+    """What went wrong with calls that have no outcome yet, as the broker told."""
+
+    __slots__ = ("_history", "told")
+
+    def __init__(self) -> None:
+        """Begin with nothing that went wrong."""
+        # Call -> what was told last, and when.
+        self.told: dict[int, tuple[Requeued, float]] = {}
+        self._history: dict[int, list[str]] = {}
+
+    def note(self, owned: Owned, told: Requeued, waiting: Waiting, now: float) -> None:
+        """Remember what is to be said when the call is sent again, whose wait begins anew."""
+        if told.tries > owned.tries:
+            owned.tries = told.tries
+            waiting.again(told.task, now + told.wait_s)
+        known = self.told.get(told.task)
+        history = self._history.setdefault(told.task, [])
+        if told.reason and (known is None or known[0].tries < told.tries):
+            history.append(told.reason)
+            del history[:-HISTORY_MAX]
+        self.told[told.task] = (told, now)
+
+    def say(self, task: int, now: float) -> Tried:
+        """Make what is said before the SUBMIT of a call that was tried before."""
+        told, at = self.told[task]
+        return Tried(
+            task,
+            told.failures,
+            told.crashes,
+            told.losses,
+            max(0.0, told.wait_s - (now - at)),
+            told.failed,
+            self._history[task],
+        )
+
+    def forget(self, task: int) -> None:
+        """Let go of a call that has its outcome, or that nobody wants."""
+        self.told.pop(task, None)
+        self._history.pop(task, None)
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self.told.clear()
+        self._history.clear()

@@ -313,7 +313,8 @@ class Connection(Handlers):
                     return
                 future.set_result(value)
                 return
-            failure = decode_failure(result.body)
+            failure = decode_failure(result.body or payloads[0])
+            future.history = failure.history
             if result.status is Status.CANCELED or failure.code == Code.CANCELED:
                 future.settle_canceled(failure.message)
                 self.failures += 1

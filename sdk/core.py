@@ -8,13 +8,12 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sdk.asking import Cancels, Questions
+from sdk.asking import Cancels, Questions, Trials
 from sdk.call import Introduced, Owned, Payloads, Plan, Settings, spans_of
 from sdk.durable import ATTACHING, Durable, name_of
 from sdk.news import News
-from sdk.refusals import lost, overdue, refused, too_large
+from sdk.refusals import failed, lost, overdue, refused, too_large
 from sdk.waiting import Waiting
-from wire.codec import encode_failure
 from wire.errors import Code
 from wire.messages import (
     Accepted,
@@ -32,7 +31,7 @@ from wire.messages import (
     Result,
     Submit,
 )
-from wire.parts import Failure, Key, Status, Token
+from wire.parts import Failure, Key, Token
 from wire.payload import Buffer, size_of
 from wire.session import COMMANDS, OPEN, Due, PeerSession, State, Verdict
 
@@ -71,6 +70,7 @@ class ClientCore(News):
         self._there_bytes = 0
         self._introduced = Introduced()
         self._cancels = Cancels()
+        self._trials = Trials()
         self._questions = Questions()
         self._waiting = Waiting()
         self.durable = Durable()
@@ -369,8 +369,7 @@ class ClientCore(News):
             case Requeued():
                 owned = self.calls.get(command.task)
                 if owned is not None:
-                    owned.tries = max(owned.tries, command.tries)
-                    self._waiting.again(command.task, now)
+                    self._trials.note(owned, command, self._waiting, now)
                     self._note("requeued", task=command.task, reason=command.reason)
             case Accepted():
                 self.durable.accepted(command.tasks)
@@ -396,6 +395,8 @@ class ClientCore(News):
             self._waiting.end(task)
         if owned.plan.is_durable or owned.plan is ATTACHING:
             self.durable.forget(task)
+        if self._trials.told:
+            self._trials.forget(task)
         if owned.is_there:
             owned.is_there = False
             self._there -= 1
@@ -408,8 +409,7 @@ class ClientCore(News):
     def _fail(self, owned: Owned, failure: Failure) -> None:
         """Make the outcome of a call that ends here."""
         if self._drop(owned.number) is not None:
-            result = Result(owned.number, Status.FAILURE, encode_failure(failure))
-            self.outcomes.append((owned.number, result, ()))
+            self.outcomes.append((owned.number, failed(owned.number, failure), ()))
 
     def _clear(self) -> None:
         """Own nothing more."""
@@ -417,6 +417,7 @@ class ClientCore(News):
         self.queue.clear()
         self._cancels.clear()
         self.durable.clear()
+        self._trials.clear()
         self._questions.open.clear()
         self._there = self._there_bytes = self.queued_bytes = 0
 
@@ -430,9 +431,8 @@ class ClientCore(News):
         assert welcome is not None
         payloads: list[Buffer] = []
         queue, calls, epoch = self.queue, self.calls, session.epoch
-        size, size_max = 0, welcome.payload_bytes_max
-        sent, waiting = (session.number, session.sent + 1), self._waiting
-        keys, attached = self.durable.keys, self.durable.attached
+        size, size_max, sent = 0, welcome.payload_bytes_max, (session.number, session.sent + 1)
+        keys, attached, waiting = self.durable.keys, self.durable.attached, self._waiting
         while queue:
             owned = queue[0]
             number, own_size, plan = owned.number, owned.size, owned.plan
@@ -460,12 +460,13 @@ class ClientCore(News):
             if template is None and plan is not ATTACHING:
                 template = self._introduced.add(plan, commands, payloads)
                 size += plan.size
-            is_again = False
-            owned.sent = sent
+            owned.sent, is_again = sent, False
             if owned.epoch == 0:
                 owned.epoch, owned.first_sent = epoch, sent
             else:
-                is_again = plan.call.at_most_once or owned.epoch != epoch
+                is_again = plan.call.at_most_once or owned.epoch != epoch or owned.tries > 0
+                if owned.tries:
+                    commands.append(self._trials.say(number, now))
             body, tries, parent = owned.body, owned.tries, owned.parent
             waited = waiting.waited(number, now) if waiting.since else None
             key = keys.get(number) if keys else None

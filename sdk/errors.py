@@ -21,6 +21,7 @@ __all__ = [
     "EnvironmentFailed",
     "Infeasible",
     "LimitUnknown",
+    "NonRetryable",
     "NotAuthorized",
     "NotInTask",
     "OutcomeUnknown",
@@ -63,8 +64,18 @@ class TaskFailed(WarmslotError):
         return f"{self.type}: {self.message}" if self.type else self.message
 
 
+class NonRetryable(WarmslotError):
+    """Raise this, or a class of your own below it, in a task that is not to be tried again.
+
+    *retries* and *retry_on* of the call do not count then.
+    """
+
+
 class TaskTimeout(WarmslotError):
-    """The task ran for longer than its *timeout* and was ended."""
+    """The task ran for longer than its *timeout* and was ended.
+
+    *retries* covers it as any exception, unless *retry_on* names others only.
+    """
 
 
 class ScheduleTimeout(WarmslotError):
@@ -190,11 +201,13 @@ def error_of(failure: Failure) -> BaseException:
     if failure.code == Code.TASK_FAILED:
         error = load_exception(failure)
         # What would end the caller's own program, or its event loop, must not come from afar.
-        if isinstance(error, Exception):
-            return error
-        return with_cause(
-            TaskFailed(failure.message, type=failure.type, traceback=failure.traceback), failure
-        )
+        if not isinstance(error, Exception):
+            failed = TaskFailed(failure.message, type=failure.type, traceback=failure.traceback)
+            error = with_cause(failed, failure)
+        for line in failure.history:
+            # Shown below the traceback.
+            error.add_note(f"before: {line}")
+        return error
     if failure.code == Code.POISON_TASK:
         return with_cause(PoisonTask(failure.message, failure.history), failure)
     message = "\n  ".join([failure.message, *failure.history])

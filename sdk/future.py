@@ -34,6 +34,9 @@ class FutureInside(Unpicklable):
 class TaskFuture(Future[Any]):
     """The outcome of a task, which is there now or later."""
 
+    # What went wrong with earlier attempts, a line each, once the task has failed for good.
+    history: Sequence[str] = ()
+
     def __init__(self, connection: "Connection", name: str) -> None:
         """Belong to *connection*; users get theirs from `submit`.
 
@@ -106,11 +109,12 @@ class TaskFuture(Future[Any]):
         return True
 
     def status(self, timeout: float | None = None) -> str:
-        """Ask where the task is: waiting, queued, unsatisfiable, held, assigned, ended, or unknown.
+        """Ask where the task is: waiting, queued, unsatisfiable, held, delayed, assigned, ended.
 
         *waiting* is for the results of other tasks that are its arguments, *held* for the end of a
-        broker's recovery; *unsatisfiable* is queued, and no actor that is connected could ever take
-        it as they are: `client.explain` says what each lacks.
+        broker's recovery, *delayed* for the time of its next try; *unsatisfiable* is queued, and no
+        actor that is connected could ever take it as they are: `client.explain` says what each
+        lacks. *unknown* is what the broker has never heard of.
         """
         if self._state in DONE:
             return "ended"

@@ -19,6 +19,8 @@ from wire.labels import (
     validate_desire,
 )
 from wire.limits import check_amounts
+from wire.parts import Backoff
+from wire.retries import RETRIES_MAX, check_backoff
 
 PRIORITY_MAX: Final = 10
 NAME_LENGTH_MAX: Final = 256
@@ -34,6 +36,9 @@ SUPPORTED: Final = (
     "fairness_key",
     "timeout",
     "schedule_timeout",
+    "retries",
+    "retry_backoff",
+    "retry_on",
     "at_most_once",
     "durable",
     "idempotency_key",
@@ -45,11 +50,8 @@ SUPPORTED: Final = (
 )
 NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "sticky": (None,),
-    "retries": (None, 0),
-    "retry_backoff": (None,),
     "affinity_wait": (None,),
     "allow_inplace": (None, False),
-    "retry_on": (None, ()),
     "after": (None, (), []),
     "result_codec": (None,),
 }
@@ -185,6 +187,37 @@ def read_timeout(timeout: Any) -> float:
     return float(timeout)
 
 
+def read_retries(retries: Any) -> int:
+    """Read the option *retries*: how often a task that failed is tried again."""
+    if type(retries) is not int or not 0 <= retries <= RETRIES_MAX:
+        raise ValueError(f"retries {retries!r} is not an int from 0 to {RETRIES_MAX}")
+    return retries
+
+
+def read_backoff(backoff: Any) -> Backoff:
+    """Read the option *retry_backoff*: the first wait in seconds, or a `Backoff`."""
+    if type(backoff) in (int, float):
+        backoff = Backoff(float(backoff), max_s=max(float(backoff), Backoff().max_s))
+    if not isinstance(backoff, Backoff):
+        raise TypeError(f"retry_backoff must be a number of seconds or a Backoff, got {backoff!r}")
+    check_backoff(backoff)
+    return backoff
+
+
+def read_retry_on(kinds: Any) -> list[str]:
+    """Read the option *retry_on*: a type of exception, or several; actors know them by name."""
+    kinds = kinds if isinstance(kinds, list | tuple | set | frozenset) else [kinds]
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"retry_on must be types of exceptions, got {kind!r}")
+    return sorted(name_of_type(kind) for kind in kinds)
+
+
+def name_of_type(kind: type) -> str:
+    """Name a type as `retry_on` names it on the wire."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def read_name(name: Any) -> str:
     """Read the options *name* and *fairness_key*."""
     if not isinstance(name, str) or len(name) > NAME_LENGTH_MAX:
@@ -255,6 +288,9 @@ READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "fairness_key": read_name,
     "timeout": read_timeout,
     "schedule_timeout": read_timeout,
+    "retries": read_retries,
+    "retry_backoff": read_backoff,
+    "retry_on": read_retry_on,
     "at_most_once": read_flag,
     "durable": read_flag,
     "idempotency_key": refuse_key,

@@ -17,6 +17,7 @@ from sdk.task import OPTIONS_ATTRIBUTE
 from wire.labels import Comparator, Desire
 from wire.parts import Call
 from wire.payload import PYTHON
+from wire.retries import check_retries
 
 PLANS_MAX: Final = 4_096
 PYTHON_DESIRE: Final = Desire("python", Comparator.EQUAL, PYTHON)
@@ -113,7 +114,11 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         durable=chosen.get("durable", False),
         metadata=chosen.get("metadata", {}),
         fail_infeasible=chosen.get("fail_infeasible", False),
+        retries=chosen.get("retries", 0),
+        backoff=chosen.get("retry_backoff"),
+        retry_on=chosen.get("retry_on", []),
     )
+    check_retries(call)
     return Planned(captured, environment, call, anchor)
 
 

@@ -1,9 +1,10 @@
 """Why a call ends in this process, without an outcome from the broker."""
 
 from sdk.call import Owned
+from wire.codec import encode_failure
 from wire.errors import Code
-from wire.messages import Error
-from wire.parts import Failure
+from wire.messages import Error, Result
+from wire.parts import Failure, Status
 
 
 def overdue(owned: Owned, *, is_open: bool) -> Failure:
@@ -44,3 +45,8 @@ def lost(owned: Owned) -> Failure:
         " outcome was received elsewhere, was kept longer than --outcome-ttl, or the journal is"
         " another one",
     )
+
+
+def failed(task: int, failure: Failure) -> Result:
+    """Make the outcome of a call that ends in this process."""
+    return Result(task, Status.FAILURE, encode_failure(failure))

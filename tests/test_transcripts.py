@@ -1,6 +1,7 @@
 """Golden transcripts: what peers say, and what the broker must answer, as protocol.md writes it.
 
-A line `A1: [...] [...]` is one frame of actor 1 (C a client, H a host); `<text>` stands for octets.
+A line `A1: [...] [...]` is one frame of actor 1 (C a client, H a host); `<text>` stands for octets,
+`<retriable: OSError: text>` for a failure that may be tried again.
 Indented lines are the broker's answer, without its heartbeats. `wait 2.5` lets time pass, `cut A1`
 gives a peer a new connection, `restart` replaces the broker by one without memory. After a change
 that is meant, `pytest tests/test_transcripts.py --rewrite` writes the answers anew: read the
@@ -15,9 +16,10 @@ import pytest
 
 from broker.core import Broker
 from broker.settings import Settings
-from wire.codec import decode_failure, decode_peer, encode
+from wire.codec import decode_failure, decode_peer, encode, encode_failure
 from wire.errors import Code
 from wire.messages import PROTOCOL, Beat, Welcome
+from wire.parts import Failure
 
 FOLDER = Path(__file__).parent / "transcripts"
 INDENT = "    "
@@ -114,6 +116,9 @@ def commands_in(text):
 
 
 def octets(value):
+    if isinstance(value, str) and value.startswith("<retriable: "):
+        _, kind, message = value[1:-1].split(": ")
+        return encode_failure(Failure(Code.TASK_FAILED, kind, message, retriable=True))
     if isinstance(value, str) and value.startswith("<") and value.endswith(">"):
         return value[1:-1].encode()
     if isinstance(value, list):
@@ -135,7 +140,8 @@ def shown(value):
     if isinstance(found, dict):
         return f"<{json.dumps(found)}>"
     failure = decode_failure(value)
-    return f"<{Code(failure.code)}: {failure.message}>"
+    history = f", after {failure.history}" if failure.history else ""
+    return f"<{Code(failure.code)}: {failure.message}{history}>"
 
 
 def played(text):

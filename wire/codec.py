@@ -104,6 +104,14 @@ def encode_failure(failure: Failure) -> bytes:
     return encode(failure)
 
 
+def read_failure(body: bytes | bytearray | memoryview) -> Failure | None:
+    """Read the body of an outcome that is not a result; None when it cannot be read."""
+    try:
+        return _decode_failure(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def decode_failure(body: bytes | memoryview) -> Failure:
     """Read the body of an outcome that is not a result; an unreadable one says so itself."""
     try:

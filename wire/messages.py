@@ -83,6 +83,18 @@ class Attach(Struct, frozen=True, array_like=True, tag="attach"):
     number: int
 
 
+class Tried(Struct, frozen=True, array_like=True, tag="tried"):
+    """What went wrong with the task of the SUBMIT behind it, as REQUEUED told."""
+
+    task: int
+    failures: int
+    crashes: int = 0
+    losses: int = 0
+    wait_s: float = 0.0
+    failed: Token | None = None
+    history: list[str] = []
+
+
 class Cancel(Struct, frozen=True, array_like=True, tag="cancel"):
     tasks: list[int]
     force: bool = False
@@ -294,6 +306,11 @@ class Requeued(Struct, frozen=True, array_like=True, tag="requeued"):
     task: int
     tries: int
     reason: str
+    failures: int = 0
+    crashes: int = 0
+    losses: int = 0
+    wait_s: float = 0.0
+    failed: Token | None = None
 
 
 class Answer(Struct, frozen=True, array_like=True, tag="answer"):
@@ -334,7 +351,9 @@ class ByeAck(Struct, frozen=True, array_like=True, tag="bye-ack"):
     """The broker holds nothing of the peer any more."""
 
 
-ClientCommand = ClientHello | Function | Template | Submit | Attach | Cancel | Query | Beat | Bye
+ClientCommand = (
+    ClientHello | Function | Template | Tried | Submit | Attach | Cancel | Query | Beat | Bye
+)
 ActorCommand = (
     ActorHello
     | Credit

@@ -68,6 +68,19 @@ class Environment(Part, frozen=True):
     reuse: Reuse = Reuse()
 
 
+class Backoff(Part, frozen=True):
+    """How long a failed task waits for its next try: longer each time, up to *max_s*.
+
+    *jitter* is the share of the time that is left to chance, so that those that failed together do
+    not come back together.
+    """
+
+    initial_s: float = 1.0
+    factor: float = 2.0
+    max_s: float = 60.0
+    jitter: float = 0.5
+
+
 class Call(Part, frozen=True):
     """What all calls of one function with the same options share."""
 
@@ -87,6 +100,8 @@ class Call(Part, frozen=True):
     limits: dict[str, int] = {}
     metadata: dict[str, str | int | float | bool | None] = {}
     fail_infeasible: bool = False
+    backoff: Backoff | None = None
+    retry_on: list[str] = []
 
 
 class Key(Part, frozen=True):
@@ -117,11 +132,12 @@ class Holding(Part, frozen=True):
 
 
 class Kept(Part, frozen=True):
-    """An outcome that an actor keeps until it is acknowledged."""
+    """An outcome that an actor keeps until it is acknowledged; a failure may be retriable."""
 
     client: int
     task: int
     token: Token
+    retriable: bool = False
 
 
 class Attested(Part, frozen=True):
@@ -135,7 +151,10 @@ class Attested(Part, frozen=True):
 
 
 class Failure(Part, frozen=True):
-    """The body of an outcome that is not a result. *exception* is a pickle, or empty."""
+    """The body of an outcome that is not a result. *exception* is a pickle, or empty.
+
+    *retriable* is the actor's word, since only there the exception can be looked at.
+    """
 
     code: str
     type: str
@@ -143,3 +162,4 @@ class Failure(Part, frozen=True):
     traceback: str = ""
     exception: bytes = b""
     history: list[str] = []
+    retriable: bool = False

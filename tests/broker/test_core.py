@@ -225,7 +225,9 @@ def test_a_death_requeues_and_only_what_had_started_burns_a_try(talk):
 
     host.says(Death(11, None, 11, [first]))
 
-    assert client.takes(Requeued) == [Requeued(7, 1, "actor host/0 died of signal 11")]
+    assert client.takes(Requeued) == [
+        Requeued(7, 1, "attempt 1: actor host/0 died of signal 11", 0, 1)
+    ]
     assert [talk.task(client, n).tries for n in (7, 8)] == [1, 0]
     assert [talk.state(client, n) for n in (7, 8)] == ["queued", "queued"]
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.broker.conversation import CODE, Conversation
 from tests.support.disk import Disk, summary, summary_of_rows
-from wire.codec import decode_failure
+from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.messages import (
     Accepted,
@@ -21,7 +21,7 @@ from wire.messages import (
     Stop,
     Submit,
 )
-from wire.parts import Call, Key, Status
+from wire.parts import Backoff, Call, Failure, Key, Status
 
 DURABLE = Call("keep", CODE, durable=True)
 ONCE = Call("once", CODE, durable=True, at_most_once=True)
@@ -565,3 +565,64 @@ def test_payload_frames_outlive_the_broker():
     heard = {c.task: p for _, c, p in actor.heard if isinstance(c, Assign)}
     assert [bytes(part) for part in heard[10]][-2:] == [b"large", b"larger"]
     assert agree(talk)
+
+
+def fails(actor, token):
+    failure = Failure(Code.TASK_FAILED, "OSError", "no route", retriable=True)
+    return actor.ends(token, encode_failure(failure), status=Status.FAILURE, free=1)
+
+
+RETRIED = Call("keep", CODE, durable=True, retries=1, backoff=Backoff(5.0, 1.0, 5.0, 0.0))
+
+
+def test_a_failure_that_is_tried_again_is_acknowledged_after_its_commit():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=RETRIED)
+    [assign] = actor.takes(Assign)
+    talk.writes = False
+
+    fails(actor, (1000, assign.number))
+    talk.wait(1.0, beating=[client, actor])
+    assert actor.takes(OutcomeAck) == []
+    assert talk.state(client, 1) == "delayed"
+    talk.commits()
+    talk.wait(1.0, beating=[client, actor])
+
+    assert [ack.accepted for ack in actor.takes(OutcomeAck)] == [[(1000, assign.number)]]
+    assert agree(talk)
+
+
+def test_a_wait_for_the_next_try_outlives_the_broker_and_the_client():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=RETRIED)
+    [assign] = actor.takes(Assign)
+    fails(actor, (1000, assign.number))
+
+    talk.restart()
+    assert talk.state(client, 1) == "held"
+    talk.wait(2.5)
+    assert talk.state(client, 1) == "delayed"
+    other = talk.actor(12, name="host/1")
+    talk.wait(3.0, beating=[other])
+    other.says(Credit(1))
+
+    [again] = other.takes(Assign)
+    assert again.attempt == 2
+    fails(other, (other.epoch, again.number))
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+    [result] = client.takes(Result)
+    assert decode_failure(result.body).history == ["attempt 1 on host/0: OSError: no route"]
+
+
+def test_a_durable_task_that_waits_for_its_next_try_can_be_canceled():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=RETRIED)
+    [assign] = actor.takes(Assign)
+    fails(actor, (1000, assign.number))
+
+    client.says(Query(1, "cancel", "1"))
+
+    assert [code_of(result) for result in client.takes(Result)] == [Code.CANCELED]

@@ -12,8 +12,8 @@ from actor.settings import Settings as ActorSettings
 from actor.starting import start_next
 from actor.supervision import HostCore, Phase
 from sdk.call import Code, Plan
+from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from sdk.core import Settings as ClientSettings
 from tests.model.processes import LIMIT, MEMORY, SLICE_S, Messages, Process
 from wire.codec import check_payloads, decode_broker, decode_peer
 from wire.labels import Comparator, Desire

@@ -14,7 +14,7 @@ from actor.supervision import Phase
 from broker.settings import Settings as BrokerSettings
 from broker.task import State as TaskState
 from sdk.call import Plan
-from sdk.core import Settings as ClientSettings
+from sdk.call import Settings as ClientSettings
 from tests.model.peers import ActorProcess, ClientProcess, HostProcess, PeerProcess
 from tests.model.processes import BrokerProcess, Event, Message, Process
 from wire.codec import encode

@@ -7,8 +7,8 @@ from typing import Any
 
 import zmq
 
-from sdk.call import Code, Plan
-from sdk.core import ClientCore, Settings
+from sdk.call import Code, Plan, Settings
+from sdk.core import ClientCore
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.messages import (
     Answer,
@@ -24,6 +24,7 @@ from wire.messages import (
     Result,
     Submit,
     Template,
+    Tried,
     Welcome,
     Who,
 )
@@ -121,7 +122,7 @@ class BrokerEnd:
                     replies.append(Answer(command.request, encode(answer)))
                 case Bye():
                     replies.append(ByeAck())
-                case Beat():
+                case Beat() | Tried():
                     pass
                 case _:
                     raise AssertionError(command)

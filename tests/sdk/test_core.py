@@ -20,6 +20,7 @@ from wire.messages import (
     Requeued,
     Submit,
     Template,
+    Tried,
     Who,
 )
 
@@ -227,6 +228,38 @@ def test_tries_are_repeated():
     talk.reopen(epoch=2_000)
 
     assert talk.broker.submits[-1].tries == 2
+
+
+def test_what_went_wrong_is_said_before_the_call_with_what_is_left_of_its_back_off():
+    talk = Conversation()
+    task = talk.submit()
+    other = talk.submit()
+    talk.turn()
+    talk.say(Requeued(task, 1, "it died", 0, 1, 0))
+    talk.say(Requeued(task, 2, "it failed", 1, 1, 0, 5.0, (1_000, 4)))
+    talk.say(Requeued(task, 2, "it failed", 1, 1, 0, 4.0, (1_000, 4)))
+    talk.now += 1.5
+    talk.frames.clear()
+
+    talk.reopen(epoch=2_000)
+
+    commands = [c for frame in talk.frames for c in frame.commands]
+    told = [c for c in commands if type(c) in (Submit, Tried)]
+    assert [type(c) for c in told] == [Tried, Submit, Submit]
+    assert [c.task for c in told] == [task, task, other]
+    assert told[0] == Tried(task, 1, 1, 0, 1.5, (1_000, 4), ["it died", "it failed"])
+    assert [c.again for c in told[1:]] == [True, True]
+
+
+def test_a_call_that_has_its_outcome_leaves_nothing_of_what_went_wrong():
+    talk = Conversation()
+    task = talk.submit()
+    talk.turn()
+    talk.say(Requeued(task, 1, "it failed", 1))
+
+    talk.say(result_of(task))
+
+    assert not talk.core._trials.told
 
 
 def test_code_and_templates_are_said_again_in_a_new_session():

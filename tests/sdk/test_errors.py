@@ -2,11 +2,13 @@
 
 import concurrent.futures
 
+import msgspec
 import pytest
 
 from sdk import errors
 from wire.errors import Code
 from wire.parts import Failure
+from wire.payload import dump_exception
 
 IN_FAILURES = [
     code for code in Code if list(Code).index(code) >= list(Code).index(Code.TASK_FAILED)
@@ -38,6 +40,16 @@ def test_a_history_is_shown():
 
     assert error.history == ["died", "died again"]
     assert "died again" in str(error)
+
+
+def test_the_users_own_exception_says_what_went_wrong_before():
+    dumped = dump_exception(OSError("no route"))
+    failure = msgspec.structs.replace(dumped, history=["attempt 1: no answer"])
+
+    error = errors.error_of(failure)
+
+    assert type(error) is OSError
+    assert error.__notes__ == ["before: attempt 1: no answer"]
 
 
 def test_what_cannot_be_rebuilt_is_a_failed_task_with_its_text():

@@ -7,6 +7,7 @@ import pytest
 
 from sdk.options import NAMES, NOT_YET, Desired, Options, read_desires, read_name
 from wire.labels import Comparator, Desire
+from wire.parts import Backoff
 
 
 @pytest.mark.parametrize(
@@ -92,8 +93,19 @@ def test_the_weight_of_a_required_desire_warns_unless_required_is_said():
         ({"metadata": 3}, TypeError, "3"),
         ({"at_most_once": 1}, TypeError, "1"),
         ({"environment": 7}, TypeError, "subclass of Environment"),
-        ({"retries": 3}, ValueError, "retries=3 is not supported yet"),
         ({"durable": 1}, TypeError, "1"),
+        ({"retries": -1}, ValueError, "-1"),
+        ({"retries": True}, ValueError, "True"),
+        ({"retries": 10**7}, ValueError, "10000000"),
+        ({"retry_backoff": "1s"}, TypeError, "'1s'"),
+        ({"retry_backoff": True}, TypeError, "True"),
+        ({"retry_backoff": -1}, ValueError, "at least 0"),
+        ({"retry_backoff": float("inf")}, ValueError, "at least 0"),
+        ({"retry_backoff": Backoff(9.0, max_s=5.0)}, ValueError, "above max_s"),
+        ({"retry_backoff": Backoff(factor=0.5)}, ValueError, "factor"),
+        ({"retry_backoff": Backoff(jitter=2.0)}, ValueError, "jitter"),
+        ({"retry_on": "OSError"}, TypeError, "'OSError'"),
+        ({"retry_on": [OSError, int]}, TypeError, "int"),
         ({"sticky": "k"}, ValueError, "not supported yet"),
         ({"limits": {"db": 0}}, ValueError, "at least 1"),
         ({"limits": {"d b": 1}}, ValueError, "not the name of a limit"),
@@ -149,3 +161,29 @@ def test_options_travel_without_their_plans():
 def test_a_bad_name_is_complained_about_by_the_name_of_the_option():
     with pytest.raises(ValueError, match=r"name and fairness_key are strings .* not 3"):
         read_name(3)
+
+
+@pytest.mark.parametrize(
+    ("given", "backoff"),
+    [
+        (2, Backoff(2.0)),
+        (0.5, Backoff(0.5)),
+        (0, Backoff(0.0)),
+        (120, Backoff(120.0, max_s=120.0)),
+        (Backoff(1.0, 3.0, 9.0, 0.0), Backoff(1.0, 3.0, 9.0, 0.0)),
+    ],
+)
+def test_a_back_off_is_a_number_of_seconds_or_all_of_it(given, backoff):
+    assert Options.of({"retry_backoff": given}).chosen["retry_backoff"] == backoff
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (OSError, ["builtins.OSError"]),
+        ((OSError, KeyError), ["builtins.KeyError", "builtins.OSError"]),
+        ((), []),
+    ],
+)
+def test_types_to_retry_on_are_named(given, names):
+    assert Options.of({"retry_on": given}).chosen["retry_on"] == names

@@ -237,12 +237,11 @@ def nothing_is_adopted() -> Any:
     """Stop every run that a restarted broker does not know."""
 
     def make(original: Any) -> Any:
-        def mutated(broker: Any, actor: Any, *rest: Any, is_finished: bool) -> None:
-            token = rest[2]
-            if token in broker.tokens:
-                original(broker, actor, *rest, is_finished=is_finished)
+        def mutated(broker: Any, actor: Any, item: Any, now: float) -> None:
+            if item.token in broker.tokens:
+                original(broker, actor, item, now)
             else:
-                recovery.stop(broker, actor, token, is_finished=is_finished)
+                recovery.stop(broker, actor, item)
 
         return mutated
 
@@ -281,9 +280,9 @@ def results_are_said_once() -> Any:
     """Do not say a result again in a new session."""
 
     def make(original: Any) -> Any:
-        def mutated(broker: Any, client: Any, hello: Any, session: Any) -> Any:
+        def mutated(*arguments: Any) -> Any:
             with patch.object(lifecycle, "deliver", lambda broker, task: None):
-                return original(broker, client, hello, session)
+                return original(*arguments)
 
         return mutated
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from actor.board import ENTERING
-from wire.codec import decode_failure
+from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
 from wire.messages import ActorBeat, Assign, Credit, Result
-from wire.parts import Environment, Status, Token
+from wire.parts import Environment, Failure, Status, Token
 
 if TYPE_CHECKING:
     from actor.mailbox import Assignment
@@ -24,6 +24,7 @@ class TaskRecord:
         "burned",
         "call",
         "client",
+        "failures",
         "has_parent",
         "is_canceled",
         "name",
@@ -45,6 +46,8 @@ class TaskRecord:
         self.starts: list[Token] = []
         # How many of its runs had started when their process ended.
         self.burned = 0
+        # When a run ended that failed and may be tried again.
+        self.failures: dict[Token, float] = {}
         self.produced: set[tuple[Status, bytes]] = set()
 
     @property
@@ -114,11 +117,14 @@ class Oracle:
         """Check that what the broker tells of a task is the outcome of its current assignment."""
         known = self.world.broker.core.clients.get(client.incarnation)
         for command in frame.commands:
-            if self.world.profile.is_gentle:
-                assert getattr(command, "attempt", 1) == 1, "a try was burned, nobody died"
+            record = self.tasks.get((client.incarnation, getattr(command, "task", 0)))
+            if self.world.profile.is_gentle and record is not None:
+                tries = getattr(command, "tries", getattr(command, "attempt", 1) - 1)
+                assert tries <= len(record.failures), "a try was burned, nobody died or failed"
             task = known.tasks.get(command.task) if known and type(command) is Result else None
-            if task is not None and task.ending is not None and task.token is not None:
-                body = task.ending.body + b"".join(task.ending.frames)
+            ending = task.ending if task is not None and task.token is not None else None
+            if ending is not None and ending.status is not Status.EXPIRED:
+                body = made_of(record.call, ending)
                 assert body.endswith(b" by %d.%d" % task.token), (task.name, body, task.token)
 
     def started(self, actor: "ActorProcess", assignment: "Assignment") -> TaskRecord:
@@ -134,13 +140,20 @@ class Oracle:
         assert not standing.is_paused, f"{record.name} starts in a paused actor"
         assert not standing.closed, f"{record.name} starts although {standing.closed}"
         if self.world.profile.is_deadly:
-            assert assignment.attempt <= record.burned + 1, "a try was burned, nothing had started"
+            burned = record.burned + len(record.failures)
+            assert assignment.attempt <= burned + 1, "a try was burned, nothing had started"
         record.starts.append(token)
         self.executions += 1
         if record.call.at_most_once:
             assert len(record.starts) == 1, f"{record.name} is at_most_once and starts again"
         if self.world.profile.is_gentle:
-            assert len(record.starts) == 1, f"{record.name} runs again although its actor stayed"
+            failures = record.failures
+            assert len(record.starts) <= 1 + len(failures), f"{record.name} runs again for nothing"
+            assert len(failures) <= record.call.retries, f"{record.name} is tried too often"
+            for at in failures.values():
+                waited_s = self.world.now - at
+                least_s = record.call.backoff.initial_s * (1.0 - record.call.backoff.jitter)
+                assert waited_s >= least_s, f"{record.name} has waited for {waited_s} s"
         return record
 
     def not_entered(self, record: TaskRecord, token: Token) -> None:
@@ -165,9 +178,23 @@ class Oracle:
         """Make the value of a run, told apart from that of every other run."""
         body = b"%s by %d.%d" % (record.name.encode(), *token)
         record.produced.add((status, body))
+        if record.call.retries and status is Status.FAILURE:
+            # Told by the token, so that nothing else of the seed's history depends on it.
+            retriable = token[1] % 4 != 0
+            if retriable:
+                record.failures.setdefault(token, self.world.now)
+            failure = Failure(Code.TASK_FAILED, "", body.decode(), retriable=retriable)
+            return encode_failure(failure), ()
         if len(body) % 3:
             return body, ()
         return body[:5], (body[5:],)
+
+    def expired(self, token: Token) -> None:
+        """Note that a run has had its time, which is a failure."""
+        client, number, _ = self.assigned[token]
+        record = self.tasks[client, number]
+        if record.call.retries:
+            record.failures.setdefault(token, self.world.now)
 
     def died(self, actor: "ActorProcess") -> None:
         """Count what a process took along: runs, and outcomes that were not acknowledged."""
@@ -181,6 +208,9 @@ class Oracle:
         """Check an outcome at the moment that a future gets it."""
         record = self.tasks[client.incarnation, number]
         body = bytes(result.body) + b"".join(map(bytes, payloads))
+        if result.status is Status.FAILURE and record.call.retries:
+            self.gave_up(record, body)
+            body = decode_failure(body).message.encode()
         self.world.note("RESOLVES", client, record.name, result.status, body[:60])
         assert record.resolution is None, f"{record.name} has a second outcome"
         assert not record.is_canceled, f"{record.name} was canceled and has an outcome"
@@ -198,6 +228,8 @@ class Oracle:
                 assert record.call.environment is not None, record.name
             case Code.PARENT_GONE:
                 assert record.has_parent, record.name
+            case Code.TASK_TIMEOUT:
+                assert record.call.timeout_s is not None, record.name
             case Code.CANCELED:
                 # By a newer task with the same key.
                 assert "c[x]" in record.call.limits, record.name
@@ -205,6 +237,14 @@ class Oracle:
                 assert len(record.starts) >= 3 or not self.world.profile.is_deadly, record.name
             case _:
                 raise AssertionError((record.name, result.status, code))
+
+    def gave_up(self, record: TaskRecord, body: bytes) -> None:
+        """Check that a task that was to be tried again has failed often enough."""
+        failure = decode_failure(body)
+        assert not failure.retriable or len(record.failures) > record.call.retries, (
+            f"{record.name} is given up after {len(record.failures)} failures"
+        )
+        assert failure.code != Code.TASK_FAILED or failure.message, body
 
     def stranded(self) -> set[Token]:
         """Return what waits in a mailbox although another actor has a slot for it."""
@@ -251,8 +291,16 @@ class Oracle:
     def check_end(self) -> None:
         """Check what can only be said when all is over."""
         if self.world.profile.is_deadly:
-            limit = len(self.tasks) + self.ended_by_death
+            failures = sum(len(record.failures) for record in self.tasks.values())
+            limit = len(self.tasks) + self.ended_by_death + failures
             assert self.executions <= limit, f"{self.executions} executions, {limit} explained"
+
+
+def made_of(call: Any, ending: Any) -> bytes:
+    """Return what a run made, as it is told apart from that of every other run."""
+    body = ending.body + b"".join(ending.frames)
+    is_failure = ending.status is Status.FAILURE and call.retries
+    return decode_failure(body).message.encode() if is_failure else body
 
 
 def session_of(actor: "ActorProcess", frame: Any) -> tuple[int, int, int]:

@@ -20,8 +20,8 @@ from actor.supervision import HostCore, Phase, Ward
 from broker.core import Broker
 from broker.defining import define
 from broker.settings import Settings as BrokerSettings
+from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from sdk.core import Settings as ClientSettings
 from tests.sim.network import Message, Wire, packed
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.errors import Code, RemoteProtocolError
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # How often a run is followed by the next at once.
 FOLLOWS = 0.5
+# How often a run fails that may be tried again.
+RETRIED_FAILS = 0.5
 # What every broker is told of limits, and what runs ask for from inside.
 LIMITS = ("a=1", "b=2", "k=1:per-key", "c=1:per-key:strategy=cancel-in-progress")
 ASKED = ("a", "b", "k[x]", "host:gpu")
@@ -308,6 +310,8 @@ class ActorProcess(Process):
             self.board.pop(token, None)
         for event, fields in core.take_notes():
             world.note(event, self, *fields.values())
+            if event == "timed_out":
+                world.oracle.expired(fields["token"])
         if core.exit_reason:
             world.note("EXITS", self, core.exit_reason)
             self.die(exit_code=4)
@@ -426,7 +430,8 @@ class ActorProcess(Process):
             self.later(length * rng.random(), lambda: self._submit_child(run))
         if profile.ask and chance() < profile.ask:
             self.later(length * rng.random(), lambda: self._ask(run))
-        status = Status.FAILURE if chance() < profile.fail else Status.RESULT
+        fails = RETRIED_FAILS if run.assignment.recipe.call.retries else profile.fail
+        status = Status.FAILURE if chance() < fails else Status.RESULT
         self.later(length, lambda: self._finish(run, status))
 
     def _is_running(self, run: Run) -> bool:

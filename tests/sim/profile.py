@@ -82,6 +82,9 @@ class Profile:
     # Of a task: that it takes limits when it is assigned, or asks for some while it runs.
     limit: float = 0.0
     ask: float = 0.0
+    # Of a task: that it is tried again when it fails, or has a time to run.
+    retry: float = 0.0
+    timeout: float = 0.0
     payload: float = 0.1
     window_tasks: int = 100_000
     window_bytes: int = 2**28
@@ -89,7 +92,7 @@ class Profile:
     @property
     def is_gentle(self) -> bool:
         """Tell whether nothing that ran on may be run again."""
-        crashes = self.crash or self.enter_crash
+        crashes = self.crash or self.enter_crash or self.timeout
         return GENTLE.issuperset(self.faults) and not crashes and not self.is_slow
 
     @property
@@ -161,4 +164,6 @@ def draw(rng: Random) -> Profile:
         ask=rng.choice((0.0, 0.0, 0.5)),
         enter_fail=rng.choice((0.0, 0.1, 0.5)),
         enter_crash=rng.choice((0.0, 0.0, 0.1)) if style >= 0.25 else 0.0,
+        retry=rng.choice((0.0, 0.5)),
+        timeout=rng.choice((0.0, 0.3)) if style >= 0.15 else 0.0,
     )

@@ -3,8 +3,8 @@
 from actor.core import ActorCore
 from actor.settings import Settings as ActorSettings
 from sdk.call import Code, Plan
+from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from sdk.core import Settings as ClientSettings
 from tests.broker.conversation import Conversation
 from wire.messages import PROTOCOL, Beat, Cancel, Frame, Submit, Welcome
 from wire.parts import Call, Status

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.sim.mutants import MUTANTS, caught
+from tests.sim.mutants_life import LIFE
 
 SEEDS = range(150)
 CLEAN_SEEDS = range(3)
@@ -11,7 +12,7 @@ STEPS = 300
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *LIFE], ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_caught(mutant):
     seed, how = caught(mutant, mutant.profile, SEEDS, STEPS)
 

@@ -25,7 +25,7 @@ from tests.sim.processes import (
 )
 from tests.sim.profile import Profile, draw
 from wire.labels import Comparator, Desire
-from wire.parts import Call, Environment, Reuse, Token
+from wire.parts import Backoff, Call, Environment, Reuse, Token
 
 EPOCH_MS = 1_790_000_000_000
 HISTORY_LENGTH = 400
@@ -52,6 +52,13 @@ REUSES = (
     (2, Reuse(1, 2, 1.5, 0.5, 3, None, 1.0)),
     (1, Reuse(is_fresh=True)),
 )
+BACKOFF = Backoff(0.4, 1.0, 0.4, 0.5)
+RETRIED: dict[str, dict[str, Any]] = {
+    "retried": {},
+    "retried-late": {"backoff": Backoff(6.0, 1.0, 6.0, 0.5)},
+    "retried-limited": {"limits": {"b": 1}},
+    "retried-timed": {"timeout_s": 0.6},
+}
 BLOB = Code(b"e" * 16, b"environment")
 
 
@@ -187,6 +194,10 @@ class World:
         plans.append(("once", Plan(Call("once", CODE.hash, at_most_once=True), [CODE])))
         plans.append(("label", Plan(Call("large", CODE.hash, desires=[large]), [CODE])))
         plans.append(("label", Plan(Call("liked", CODE.hash, desires=[liked]), [CODE])))
+        for name, options in RETRIED.items():
+            call = Call(name, CODE.hash, **({"retries": 2, "backoff": BACKOFF} | options))
+            plans.append(("timeout" if call.timeout_s else "retry", Plan(call, [CODE])))
+        plans.append(("timeout", Plan(Call("timed", CODE.hash, timeout_s=1.0), [CODE])))
         for number, limits in enumerate(LIMITED):
             call = Call(f"limited{number}", CODE.hash, limits=limits)
             plans.append(("limit", Plan(call, [CODE])))
@@ -203,6 +214,10 @@ class World:
         kind = "plain"
         if chance() < profile.at_most_once:
             kind = "once"
+        elif profile.retry and chance() < profile.retry:
+            kind = "retry"
+        elif profile.timeout and chance() < profile.timeout:
+            kind = "timeout"
         elif profile.limit and chance() < profile.limit:
             kind = "limit"
         elif chance() < profile.label:
@@ -522,6 +537,8 @@ class World:
         core = broker.core
         kept = {name: len(getattr(core, name)) for name in ("tokens", "unclaimed", "held")}
         found += [f"broker.{name}: {count}" for name, count in kept.items() if count]
+        if core.delays.things:
+            found.append("somebody waits for a next try")
         if core.limits.keys or core.limits.runs:
             found.append(f"limits are held or waited for: {list(core.limits.keys)}")
         if core.backlog.count or any(client.tasks for client in core.clients.values()):
