@@ -73,8 +73,7 @@ def entered(
     if residents.change(environment.id, Warmth.WARM):
         replica = residents.by_id[environment.id]
         replica.load_s = load_s
-        if not environment.reuse.is_fresh:
-            entering.say(replica, again=False)
+        entering.say(replica, again=False)
         core.relabel()
         core.is_stale = True
 

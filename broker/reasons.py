@@ -106,8 +106,10 @@ def why_cold(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
     if enter_at <= now:
         return ""
     name = record.environment.name
-    if enter_at == inf:
+    if enter_at == inf and not record.failures:
         return f"environment {name} has its {record.environment.reuse.replicas_max} replicas"
+    if enter_at == inf:
+        return f"environment {name} is tried again elsewhere"
     if record.failures and record.failure is not None:
         return f"{record.failure.message}; it is tried again in {enter_at - now:.1f} s"
     return f"environment {name} is entered once more if it waits for {enter_at - now:.1f} s more"

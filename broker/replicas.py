@@ -31,6 +31,9 @@ def may_enter(broker: "Broker", record: Record, task: Task, now: float) -> bool:
 def enter_at(record: Record, task: Task) -> float:
     """Return when *task* may enter its environment where it is cold, as things stand."""
     reuse, copies = record.environment.reuse, len(record.copies)
+    if record.failures and not all(copy.is_warm for copy in record.copies.values()):
+        # Whether it works again, one finds out for all.
+        return inf
     if reuse.is_fresh or copies < max(1, reuse.replicas_min):
         wait_until = 0.0
     elif reuse.replicas_max is not None and copies >= reuse.replicas_max:

@@ -119,7 +119,7 @@ def test_a_copy_is_given_up_after_its_last_task():
     assert end.started[token].loads
 
 
-def test_a_fresh_copy_takes_one_task_and_nobody_is_told_of_it():
+def test_a_fresh_copy_takes_one_task_and_offers_nothing():
     end, token = entering(place(is_fresh=True))
     warm(end.core, "e", end.now)
     end.carry()
@@ -129,7 +129,7 @@ def test_a_fresh_copy_takes_one_task_and_nobody_is_told_of_it():
     end.carry()
 
     assert end.core.entering.take_evictions() == ["e"]
-    assert not said(end, Entered)
+    assert said(end, Entered) == [Entered(place(is_fresh=True), 0.1, False)]
     assert end.credit.room == 1
 
 

@@ -236,6 +236,17 @@ def broken(talk):
     return client, actor
 
 
+def test_after_a_failure_one_at_a_time_finds_out_whether_it_works_again(talk):
+    talk.client().submits(1, 2, call=call(place(2, 2)))
+    first, second = actors(talk, 2)
+    for actor in (first, second):
+        fails(actor, *tokens(actor))
+
+    passes(talk, 2.5, first, second)
+
+    assert len(first.takes(Assign)) + len(second.takes(Assign)) == 1
+
+
 def test_an_operator_may_let_it_try_again(talk):
     client, actor = broken(talk)
 
