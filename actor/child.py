@@ -22,7 +22,8 @@ from actor.core import ActorCore
 from actor.logs import configure_logs
 from actor.loop import Loop
 from actor.platform import die_with_parent, make_waker
-from actor.settings import Launch
+from actor.preloading import preload
+from actor.settings import EXIT_RETIRED, Launch
 
 EXIT_GRACE_S: Final = 2.0
 
@@ -42,8 +43,12 @@ def main(arguments: list[str]) -> int:
         incarnation=launch.incarnation,
         now=time.monotonic(),
     )
+    if launch.folder:
+        os.chdir(launch.folder)
+    sys.path[:0] = launch.python_path
     loop = Loop(launch, core, Board(region), make_waker())
     signal.signal(signal.SIGTERM, lambda *_: loop.ask_to_drain())
+    preload(loop, launch.environments)
     return loop.run()
 
 
@@ -52,7 +57,7 @@ def leave(status: int) -> NoReturn:
 
     The interpreter's own way out waits for some of them, and hangs where others hold a lock.
     """
-    if status == 0:
+    if status in (0, EXIT_RETIRED):
         end_by = threading.Timer(EXIT_GRACE_S, os._exit, (status,))
         end_by.daemon = True
         end_by.start()

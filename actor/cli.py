@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from actor.builtin import builtin_labels
 from actor.host import Host
@@ -17,12 +17,15 @@ from actor.labels import add_value
 from actor.logs import configure_logs
 from actor.names import NameTaken, hold_name
 from actor.settings import ENDPOINT_DEFAULT, SLOT, HostSettings
+from actor.surroundings import check_environments, check_folder, read_paths, read_variables
 from wire.endpoint import check_endpoint
 from wire.labels import Labels, parse_label
 from wire.limits import HOST_PREFIX, check_amounts
 
 EXIT_BAD_OPTION: Final = 2
 SLOTS_MAX: Final = 10_000
+# Where memory is what bounds them.
+MEMORY_BOUND_MAX: Final = 1_000
 AUTO: Final = "auto"
 OFF: Final = "off"
 LOG_FORMATS: Final = ("console", "json")
@@ -49,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         slots = [*os.environ.get("WARMSLOT_SLOT", "").split(), *options.slot]
         typed, units = read_slot_types(slots, replicas=options.replicas)
         limits = read_limits([*split_environment("WARMSLOT_LIMIT"), *options.limit])
+        started_with = read_surroundings(options)
         name = hold_name(options.name, options.broker)
     except (ValueError, NameTaken) as error:
         parser.error(str(error))
@@ -72,10 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         released_max=options.released_max,
         replicas=options.replicas,
         prefetch=options.prefetch,
-        environments_max=options.environments_max,
+        environments_max=read_environments_max(options),
+        environments_memory_mb=options.environments_memory_mb,
         memory_high=options.memory_high,
         drain_timeout_s=options.drain_timeout,
         log_format=options.log_format,
+        **started_with,
     )
     try:
         return Host(settings).run()
@@ -95,6 +101,7 @@ def make_parser() -> Parser:
     )
     add_place(parser)
     add_capacity(parser)
+    add_surroundings(parser)
     parser.add_argument(
         "--drain-timeout",
         metavar="SECONDS",
@@ -138,12 +145,90 @@ def add_place(parser: Parser) -> None:
     )
 
 
+def add_surroundings(parser: Parser) -> None:
+    """Add which environments actors hold, and what their processes start with."""
+    parser.add_argument(
+        "--environment",
+        metavar="MODULE:CLASS",
+        action="append",
+        default=[],
+        help="enter this environment at the start, before a task needs it; may be repeated",
+    )
+    parser.add_argument(
+        "--environments-max",
+        metavar="N",
+        type=Whole(1, SLOTS_MAX),
+        default=read("ENVIRONMENTS_MAX", None),
+        help="environments that stay loaded in one actor (default: as many as --environment names,"
+        f" at least 1; {MEMORY_BOUND_MAX} with --environments-memory-mb)",
+    )
+    parser.add_argument(
+        "--environments-memory-mb",
+        metavar="MIB",
+        type=mebibytes,
+        default=read("ENVIRONMENTS_MEMORY_MB", None),
+        help="over so much memory of its process an actor gives up the environment used the longest"
+        " ago, one a second, while it has more than one (default: no bound)",
+    )
+    parser.add_argument(
+        "--env",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="an environment variable of the actor processes; {index} in it is the actor's number,"
+        " as in CUDA_VISIBLE_DEVICES={index}; may be repeated",
+    )
+    parser.add_argument(
+        "--chdir",
+        metavar="FOLDER",
+        default=read("CHDIR", ""),
+        help="where the actor processes work, also with {index} (default: here)",
+    )
+    parser.add_argument(
+        "--python-path",
+        metavar="FOLDER",
+        action="append",
+        default=[],
+        help="where the actor processes look for modules first, also with {index}; may be repeated",
+    )
+
+
+def read_surroundings(options: argparse.Namespace) -> dict[str, Any]:
+    """Read what the actor processes start with; raise ValueError for what cannot be."""
+    replicas = options.replicas
+    variables = [*os.environ.get("WARMSLOT_ENV", "").split(), *options.env]
+    paths = read_paths(
+        [*options.python_path, os.environ.get("WARMSLOT_PYTHON_PATH", "")], replicas=replicas
+    )
+    environments = [*split_environment("WARMSLOT_ENVIRONMENT"), *options.environment]
+    check_environments(environments, paths=paths)
+    if options.chdir:
+        check_folder("chdir", options.chdir, replicas=replicas)
+    most = options.environments_max
+    if most is not None and most < len(environments):
+        raise ValueError(f"{len(environments)} environments, --environments-max is {most}")
+    return {
+        "variables": read_variables(variables),
+        "folder": os.path.abspath(options.chdir) if options.chdir else "",  # noqa: PTH100
+        "python_path": paths,
+        "environments": environments,
+    }
+
+
+def read_environments_max(options: argparse.Namespace) -> int:
+    """Return how many environments may stay loaded in one actor."""
+    if options.environments_max is not None:
+        return int(options.environments_max)
+    if options.environments_memory_mb is not None:
+        return MEMORY_BOUND_MAX
+    return max(1, len([*split_environment("WARMSLOT_ENVIRONMENT"), *options.environment]))
+
+
 def add_capacity(parser: Parser) -> None:
     """Add what says how much runs at once."""
     for name, what, lowest, default in (
         ("slots", "tasks that run at once in one actor", 1, 1),
         ("replicas", "actor processes on this machine", 1, 1),
-        ("environments-max", "environments that stay loaded in one actor", 1, 1),
         ("released-max", "tasks of one actor that run on without their slots", 0, 100),
     ):
         parser.add_argument(
@@ -323,6 +408,17 @@ def share(text: str) -> float | None:
         value = 0.0
     if not 0.0 < value <= 1.0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and up to 1, or off")
+    return value
+
+
+def mebibytes(text: str) -> float:
+    """Read an amount of memory."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < 1e12:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of MiB above 0")
     return value
 
 

@@ -120,6 +120,33 @@ def evict(core: "ActorCore", identity: str) -> None:
         core.is_stale = True
 
 
+def is_weighed(core: "ActorCore") -> bool:
+    """Tell whether somebody wants to know how much memory the process takes."""
+    by_id = core.mailbox.residents.by_id
+    return bool(by_id) and (
+        core.settings.environments_memory_mb is not None
+        or any(r.environment.reuse.max_memory_mb is not None for r in by_id.values())
+    )
+
+
+def weigh(core: "ActorCore", used_mb: float) -> None:
+    """Give up an idle environment, or the process, where that takes too much memory."""
+    residents = core.mailbox.residents
+    for replica in residents.by_id.values():
+        most_mb = replica.environment.reuse.max_memory_mb
+        if most_mb is not None and used_mb > most_mb and replica.warmth is Warmth.WARM:
+            # What has leaked does not come back by `exit`.
+            name = replica.environment.name
+            reason = f"{used_mb:.0f} MiB used, environment {name} has max_memory_mb={most_mb:g}"
+            core.retire(reason, core.now)
+            return
+    budget_mb = core.settings.environments_memory_mb
+    if budget_mb is not None and used_mb > budget_mb and len(residents.by_id) > 1:
+        oldest = residents.idle()
+        if oldest is not None:
+            evict(core, oldest.environment.id)
+
+
 def greet(core: "ActorCore") -> None:
     """Tell a session that has begun of each environment that is warm."""
     core.entering.take()

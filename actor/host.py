@@ -22,6 +22,7 @@ from actor.connection import connect
 from actor.platform import make_waker, read_processes
 from actor.settings import SLOT, HostSettings, Launch, Settings
 from actor.supervision import HostCore, Ward
+from actor.surroundings import for_actor
 from wire.codec import decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.payload import PYTHON
@@ -51,6 +52,8 @@ class ActorProcess:
                 [sys.executable, "-m", "actor.child", str(reading), str(self._region)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(reading, self._region),
+                env=os.environ
+                | {k: for_actor(v, ward.index) for k, v in settings.variables.items()},
                 # Ctrl-C in the terminal reaches the host alone, which lets its actors finish.
                 start_new_session=True,
             )
@@ -245,6 +248,7 @@ def launch_of(settings: HostSettings, ward: Ward, host: int, incarnation: int) -
             released_max=settings.released_max,
             prefetch=settings.prefetch,
             environments_max=settings.environments_max,
+            environments_memory_mb=settings.environments_memory_mb,
             memory_high=settings.memory_high,
         ),
         broker=settings.broker,
@@ -253,6 +257,9 @@ def launch_of(settings: HostSettings, ward: Ward, host: int, incarnation: int) -
         host_pid=os.getpid(),
         drain_timeout_s=settings.drain_timeout_s,
         log_format=settings.log_format,
+        folder=for_actor(settings.folder, ward.index),
+        python_path=[for_actor(path, ward.index) for path in settings.python_path],
+        environments=settings.environments,
     )
 
 

@@ -23,14 +23,15 @@ import zmq
 from zmq.backend import Socket as RawSocket
 from zmq.backend import zmq_poll
 
+from actor import entering
 from actor.board import Board
 from actor.connection import LINGER_MS, connect
 from actor.context import Run
 from actor.core import ActorCore, Note, Outgoing
 from actor.lead import Lead
 from actor.mailbox import Assignment, Buffer, Payloads
-from actor.platform import MemoryGauge, Waker
-from actor.settings import Launch
+from actor.platform import MemoryGauge, Waker, measure_own_memory_mb
+from actor.settings import EXIT_RETIRED, Launch
 from actor.slot import Slots
 from actor.starting import start_next
 from wire.codec import check_payloads, decode_broker, encode
@@ -94,7 +95,7 @@ class Loop:
         self._is_queued = False
         self._memory = MemoryGauge()
         # When it is looked at next.
-        self._measure_at = 0.0 if launch.core.memory_high is not None else inf
+        self._measure_at = 0.0
         self.lead = Lead()
         # Until when the leader sleeps; 0 while it does not.
         self._sleeps_until = 0.0
@@ -364,12 +365,15 @@ class Loop:
 
     def _measure(self, now: float) -> None:
         """Tell the core how much memory is used, where that can be told."""
-        memory = self._memory.read()
-        if memory is None:
-            self._measure_at = inf
-        else:
-            self._measure_at = now + MEASURE_S
-            self.core.press(memory.used_share, memory.of, now)
+        core = self.core
+        self._measure_at = now + MEASURE_S
+        if self.launch.core.memory_high is not None:
+            memory = self._memory.read()
+            if memory is not None:
+                core.press(memory.used_share, memory.of, now)
+        if entering.is_weighed(core):
+            core.now = now
+            entering.weigh(core, measure_own_memory_mb())
 
     def _start(self, starts: list[Assignment], *, may_run_here: bool) -> Run | None:
         """Start what the core says, the last in this thread where no slot is left after it."""
@@ -442,7 +446,9 @@ class Loop:
             status = EXIT_FORCED
         else:
             status = 0
-        if core.is_draining and not core.is_retiring:
+        if core.is_retiring and status == 0:
+            status = EXIT_RETIRED
+        elif core.is_draining:
             self.board.leave()
         self._socket.close(LINGER_MS)
         self._context.term()

@@ -210,6 +210,19 @@ def measure_memory_mb() -> int:
         return 0
 
 
+def measure_own_memory_mb(*, use_proc: bool = IS_LINUX) -> float:
+    """Return how much memory this process has resident, or 0.0 when nobody can tell."""
+    try:
+        if use_proc:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        command = ["ps", "-o", "rss=", "-p", str(os.getpid())]
+        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout
+        return int(text) / 1024
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0.0
+
+
 class Memory(NamedTuple):
     """How much of which memory is used, apart from what could be given back at once."""
 

@@ -69,7 +69,7 @@ class Residents:
         """Tell whether a turn is free now, or the environment could be loaded."""
         replica = self.by_id.get(environment.id)
         if replica is None:
-            return len(self.by_id) < self.maximum or self._idle() is not None
+            return len(self.by_id) < self.maximum or self.idle() is not None
         return replica.warmth is Warmth.WARM and replica.turns_free > 0
 
     def enter(self, assignment: "Assignment") -> None:
@@ -80,7 +80,7 @@ class Residents:
         if replica is None:
             evicts = []
             while len(self.by_id) >= self.maximum:
-                idle = self._idle()
+                idle = self.idle()
                 assert idle is not None
                 del self.by_id[idle.environment.id]
                 evicts.append(idle.environment.id)
@@ -105,6 +105,13 @@ class Residents:
             if is_worn and replica.warmth is Warmth.WARM:
                 del self.by_id[environment.id]
                 self.worn.append(environment.id)
+
+    def preload(self, environment: Environment) -> bool:
+        """Begin to load an environment that nobody waits for, if there is room."""
+        if environment.id in self.by_id or len(self.by_id) >= self.maximum:
+            return False
+        self.by_id[environment.id] = Replica(environment)
+        return True
 
     def evict(self, identity: str, awaited: dict[str, int]) -> bool:
         """Give up an idle environment that nobody waits for; tell whether it was one."""
@@ -152,7 +159,7 @@ class Residents:
             if replica.warmth is Warmth.WARM and not replica.environment.reuse.is_fresh:
                 yield replica.environment.name, replica.environment.labels
 
-    def _idle(self) -> Replica | None:
+    def idle(self) -> Replica | None:
         """Return the least recently used one that nobody is inside, or None."""
         idle = [
             replica

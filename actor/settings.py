@@ -5,6 +5,8 @@ from msgspec import Struct, field
 from wire.labels import Labels
 
 SLOT = "slot"
+# What a process ends with that another one is to follow.
+EXIT_RETIRED = 5
 ENDPOINT_DEFAULT = "tcp://127.0.0.1:5555"
 
 
@@ -25,6 +27,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     # How many tasks may wait in the mailbox beyond the slots; None: as the run times say.
     prefetch: int | None = None
     environments_max: int = 1
+    # Over so much memory of the process the environment used the longest ago leaves; None: never.
+    environments_memory_mb: float | None = None
     # Over this share of the memory of the machine or cgroup it takes no new work; None: never.
     memory_high: float | None = 0.95
     # Over this the actor asks for no more work until the clients have taken what is there.
@@ -43,6 +47,10 @@ class Launch(Struct, frozen=True, kw_only=True):
     host_pid: int
     drain_timeout_s: float = 30.0
     log_format: str = "console"
+    # Where it works, where it finds modules first, which environments it enters at once.
+    folder: str = ""
+    python_path: list[str] = []
+    environments: list[str] = []
 
 
 class HostSettings(Struct, frozen=True, kw_only=True):
@@ -63,9 +71,15 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     replicas: int = 1
     prefetch: int | None = None
     environments_max: int = 1
+    environments_memory_mb: float | None = None
     memory_high: float | None = 0.95
     drain_timeout_s: float = 30.0
     log_format: str = "console"
+    # What its processes start with; {index} in it is the actor's number.
+    variables: dict[str, str] = {}
+    folder: str = ""
+    python_path: list[str] = []
+    environments: list[str] = []
     # An actor that died is started again after this, then each time twice as long.
     restart_first_s: float = 0.1
     restart_max_s: float = 10.0

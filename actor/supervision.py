@@ -9,7 +9,7 @@ from enum import StrEnum
 from math import inf
 from typing import Any
 
-from actor.settings import HostSettings
+from actor.settings import EXIT_RETIRED, HostSettings
 from wire.messages import Beat, Bye, ByeAck, Death, Drain, Error, Frame, HostBeat, HostHello, Kill
 from wire.parts import Attested, Token
 from wire.session import Due, PeerSession, State, Verdict
@@ -186,7 +186,7 @@ class HostCore:
         if has_left or self.is_draining:
             ward.phase = Phase.GONE
             return
-        if now - ward.started_at >= self.settings.ran_well_s:
+        if exit_code == EXIT_RETIRED or now - ward.started_at >= self.settings.ran_well_s:
             ward.backoff_s = self.settings.restart_first_s
         self._again_later(ward, now)
 

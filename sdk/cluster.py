@@ -39,6 +39,7 @@ SPECIFICATION: Final = (
     "name",
     "limits",
     "environments_max",
+    "arguments",
 )
 # sun_path has 108 octets on Linux and 104 on macOS.
 IPC_PATH_MAX: Final = 100
@@ -52,9 +53,9 @@ class LocalCluster:
     """A broker with *actors* actors of *slots* slots each, which offer *labels*.
 
     `LocalCluster(actors=[dict(slots=2, labels={"memory": 512}), dict(slots=1)])` makes unlike ones;
-    a dict may have slots, labels, prefetch, replicas, name, environments_max, and limits, which are
-    those of its host: `dict(limits={"gpu": 2})`. *limits* are the broker's, as `--limit` takes
-    them: `limits=["db=10", "api=2:per-key"]`. Slots of other types stand in a mapping:
+    a dict may have slots, labels, prefetch, replicas, name, environments_max, arguments (further
+    ones of `python -m actor`), and limits, which are those of its host: `dict(limits={"gpu": 2})`.
+    *limits* are the broker's, as `--limit` takes them: `limits=["db=10", "api=2:per-key"]`. Slots of other types stand in a mapping:
     `slots={"slot": 4, "io": 16, "gpu": ["0", "1"]}`, names for units. *prefetch* is how many short
     tasks may wait in an actor beyond its slots, "auto" or a number. Returns when all are ready,
     within *timeout* seconds; raises ClusterFailed with what the processes wrote when they are not.
@@ -268,6 +269,7 @@ def options_of(host: Mapping[str, Any]) -> list[str]:
         options += [f"--{key}", str(host[key])]
     if "environments_max" in host:
         options += ["--environments-max", str(host["environments_max"])]
+    options += map(str, host.get("arguments", ()))
     for kind, units in host.get("typed", {}).items():
         # A trailing comma makes a name of a single number.
         amount = units if isinstance(units, int) else "".join(f"{name}," for name in units)

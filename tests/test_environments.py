@@ -89,6 +89,25 @@ class AsyncHanging(Environment):
         """Never reached."""
 
 
+class Leaking(Noted):
+    reuse = ReusePolicy(replicas=2, idle_ttl=60, max_memory_mb=400)
+
+    def leak(self, octets):
+        self.kept = bytearray(octets)
+        for place in range(0, octets, 4096):
+            self.kept[place] = 1
+        return os.getpid()
+
+
+class Large(Noted):
+    reuse = ReusePolicy(replicas=2, idle_ttl=60)
+    desired_labels: ClassVar = {"many": True}
+
+    def enter(self, path, octets=0):
+        super().enter(path)
+        self.kept = b"x" * octets
+
+
 class Slow(Environment):
     reuse = ReusePolicy(replicas=(0, 2), idle_ttl=60)
     labels: ClassVar = {"slow": True}
@@ -219,3 +238,65 @@ def test_scope_client_keeps_a_copy_for_this_process_alone(client, notes):
 
     assert place.identity.split(":")[:2] == Private.using(path=str(notes)).identity.split(":")[:2]
     assert place.identity.count(":") == Kept.using(path=str(notes)).identity.count(":") + 1
+
+
+def test_an_actor_that_takes_too_much_memory_is_replaced_and_no_task_is_lost(client, notes):
+    place = Leaking.using(path=str(notes))
+    pid = client.submit(place.leak, 500 * 2**20).result(PATIENCE_S)
+
+    futures = [client.submit(place.work) for _ in range(20)]
+    wait_until(lambda: pid not in {actor["pid"] for actor in client.actors()}, PATIENCE_S)
+
+    assert len(gather(futures, timeout=PATIENCE_S)) == 20
+    wait_until(lambda: f"exit {pid}" in notes.read_text().splitlines(), PATIENCE_S)
+    wait_until(lambda: len(client.actors()) == 2, PATIENCE_S)
+
+
+PRELOADED = """
+import os
+from sdk import Environment
+
+class Model(Environment):
+    def enter(self):
+        self.seen = [os.environ["DEVICE"], os.getcwd()]
+    def look(self):
+        return self.seen
+
+class Broken(Environment):
+    def enter(self):
+        raise OSError("no weights")
+"""
+
+
+def test_an_actor_starts_with_variables_a_folder_modules_and_environments(tmp_path, monkeypatch):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "preloaded.py").write_text(PRELOADED)
+    (tmp_path / "work0").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    import preloaded
+
+    arguments = ["--env", "DEVICE=gpu{index}", "--chdir", tmp_path / "work{index}"]
+    arguments += ["--python-path", tmp_path / "modules"]
+    arguments += ["--environment", "preloaded:Broken", "--environment", "preloaded:Model"]
+    with LocalCluster([{"arguments": arguments}]) as cluster, cluster.client() as client:
+        warm = {"environment.Model": "warm"}
+        looked = client.submit(preloaded.Model.look, desired_labels=warm).result(PATIENCE_S)
+        known = about(client, "Model")
+
+    assert looked == ["gpu0", str(tmp_path / "work0")]
+    assert (known["loads"], known["hits"]) == (1, 1)
+
+
+def test_an_actor_holds_as_many_environments_as_its_memory_bears(tmp_path):
+    arguments = ["--environments-memory-mb", "300", "--label", "many=true"]
+    paths = [tmp_path / name for name in "abc"]
+    with LocalCluster([{"arguments": arguments}]) as cluster, cluster.client() as client:
+        for path in paths[:2]:
+            client.submit(Large.using(path=str(path)).work).result(PATIENCE_S)
+        assert [words(path) for path in paths[:2]] == [["enter"], ["enter"]]
+
+        large = Large.using(path=str(paths[2]), octets=400 * 2**20)
+        client.submit(large.work).result(PATIENCE_S)
+
+        wait_until(lambda: all("exit" in words(path) for path in paths[:2]), PATIENCE_S)
+        assert "exit" not in words(paths[2])
