@@ -18,6 +18,7 @@ from wire.labels import Labels, LabelValues, validate_labels
 
 if TYPE_CHECKING:
     from sdk.client import Client
+    from sdk.nested import CallWait
 
 
 class Runtime(Protocol):
@@ -37,6 +38,12 @@ class Runtime(Protocol):
 
     def withdraw(self, run: "Run") -> None:
         """Let *run* wait no longer."""
+
+    def begin_wait(self, run: "Run", wait: "CallWait") -> None:
+        """Note that *run* waits for calls; `CallWait.refuse` ends a wait in a circle."""
+
+    def end_wait(self, run: "Run", wait: "CallWait") -> None:
+        """Note that a wait is over."""
 
     def occupy(self, run: "Run", wait: LimitWait) -> None:
         """Let *run* wait for limits."""
@@ -262,16 +269,24 @@ class Run(TaskContext):
         """Return a block that runs without the slot."""
         return Block(self.releases, self._runtime)
 
-    def begin_wait(self) -> None:
+    def begin_wait(self, wait: "CallWait") -> None:
         """Give everything back for a wait."""
-        self.releases.begin_wait()
+        # First what the turn finds that the release wakes.
+        self._runtime.begin_wait(self, wait)
+        try:
+            self.releases.begin_wait()
+        except BaseException:
+            self._runtime.end_wait(self, wait)
+            raise
 
-    def end_wait(self) -> None:
+    def end_wait(self, wait: "CallWait") -> None:
         """Have it again."""
+        self._runtime.end_wait(self, wait)
         self.releases.end_wait()
 
-    async def end_wait_async(self) -> None:
+    async def end_wait_async(self, wait: "CallWait") -> None:
         """Have it again."""
+        self._runtime.end_wait(self, wait)
         await self.releases.end_wait_async()
 
     def refuse_blocking(self, what: str, instead: str) -> None:

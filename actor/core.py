@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 from actor import entering, hearing, starting
+from actor.awaiting import Awaiting
 from actor.entering import Entering
 from actor.grant import Statement, compute_credit
 from actor.invariants import check
@@ -28,6 +29,7 @@ from actor.stopping import Stopping
 from wire.errors import RemoteProtocolError
 from wire.labels import Labels
 from wire.messages import (
+    Await,
     Bye,
     Credit,
     Error,
@@ -67,8 +69,9 @@ class ActorCore:
         self.prefetch = Prefetch(settings.prefetch)
         self.returns = Returns(self.mailbox, self.prefetch, self.note)
         # What it is to be told since the last HELLO.
-        self.commands: list[Release | Reacquire | Occupy | Vacate] = []
+        self.commands: list[Release | Reacquire | Occupy | Vacate | Await] = []
         self.occupying = Occupying(self.commands.append)
+        self.awaiting = Awaiting(self.mailbox, self.commands.append)
         self.stopping = Stopping(
             settings.force_grace_s, self.reacquiring, self.occupying, self.outcomes, self.note
         )
@@ -135,6 +138,7 @@ class ActorCore:
             or self.reacquiring.answers
             or self.occupying.answers
             or self.entering.evictions
+            or self.awaiting.refused
         )
 
     def deadline(self) -> float:
@@ -293,11 +297,18 @@ class ActorCore:
         return True
 
     def reacquire(
-        self, token: Token, slots: dict[str, int], now: float, *, timeout_s: float | None = None
+        self,
+        token: Token,
+        slots: dict[str, int],
+        now: float,
+        *,
+        timeout_s: float | None = None,
+        within: list[int] | None = None,
     ) -> None:
         """Let a run wait until it holds *slots* in all, and its turn; `take_answers` says how."""
         self.now = now
-        self.reacquiring.ask(token, slots, inf if timeout_s is None else now + timeout_s)
+        until = inf if timeout_s is None else now + timeout_s
+        self.reacquiring.ask(token, slots, until, within)
         self.is_stale = True
 
     def withdraw(self, token: Token, now: float) -> None:
@@ -386,12 +397,15 @@ class ActorCore:
         if self._labels_said != self.labels_version:
             self._labels_said = self.labels_version
             commands.append(LabelsChanged(self.labels_version, self.labels))
+        if self.awaiting.said:
+            self.awaiting.take_back()
         if now >= self._beat_at or due is not NOTHING:
             credit = self._credit()
             self._beat_at = now + session.heartbeat_s
             self.standing.said = self.standing.closed
             commands.append(make_beat(self, credit))
             self.said.say(credit)
+            self.awaiting.state()
         else:
             news = self.said.news(self.mailbox, self.prefetch.ahead, may_grant=self._may_grant)
             if news is not None:
@@ -439,6 +453,7 @@ class ActorCore:
         self.functions = ReceiverTable(welcome.functions_max)
         self.recipes = ReceiverTable(welcome.templates_max)
         self.said.void()
+        self.awaiting.void()
         self.prefetch.answered(now)
         self.outcomes.say_all()
         entering.greet(self)

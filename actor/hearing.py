@@ -7,7 +7,9 @@ here is handed back.
 from typing import TYPE_CHECKING, Any, Final
 
 from actor import entering
+from actor.awaiting import SLOTS
 from actor.mailbox import Assignment, Payloads, Recipe
+from actor.reacquiring import Reply
 from wire.errors import Code
 from wire.messages import (
     Assign,
@@ -65,8 +67,7 @@ def hear_other(core: "ActorCore", command: object, payloads: Payloads, at: int) 
         case Template():
             learn(core, command)
         case Occupied():
-            if (command.epoch, command.number) in core.mailbox.held:
-                core.occupying.told(command)
+            occupied(core, command)
         case Stop():
             stop(core, command)
         case Recall():
@@ -117,6 +118,15 @@ def assign(core: "ActorCore", epoch: int, command: Assign, payloads: Payloads) -
     else:
         core.mailbox.put(Assignment(token, command, recipe, payloads))
         core.is_stale = True
+
+
+def occupied(core: "ActorCore", command: Occupied) -> None:
+    """Tell a run what became of a wait for limits, calls or slots."""
+    token = (command.epoch, command.number)
+    if command.ask == SLOTS:
+        core.reacquiring.drop(token, Reply.DEADLOCK)
+    elif token in core.mailbox.held and not core.awaiting.told(command):
+        core.occupying.told(command)
 
 
 def stop(core: "ActorCore", command: Stop) -> None:

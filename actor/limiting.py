@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 entered: ContextVar[tuple[tuple[Token, int], ...]] = ContextVar("entered", default=())
 
 
+def inside(token: Token) -> list[int]:
+    """Return the blocks of a run in which this thread or coroutine is."""
+    return [own for of, own in entered.get() if of == token]
+
+
 class LimitWait:
     """One wait for limits, answered from the thread that leads."""
 
@@ -35,7 +40,7 @@ class LimitWait:
     def __init__(self, token: Token, number: int, limits: dict[str, int]) -> None:
         """Wait for all of *limits*, inside the blocks of this thread or coroutine."""
         self.number = number
-        self.within = [own for of, own in entered.get() if of == token]
+        self.within = inside(token)
         self.limits = limits
         self.answer: Future[Occupied] = Future()
 

@@ -133,8 +133,12 @@ class Loop:
         lock.release()
         return True
 
-    def post_here(self, method: Callable[..., Any], *arguments: object) -> None:
-        """Do as `post`, from a run in the leader's own thread that is about to return to it."""
+    def post_quietly(self, method: Callable[..., Any], *arguments: object) -> None:
+        """Have the leader call *method* in its next turn, without waking anybody for it.
+
+        From a run in the leader's own thread that is about to return to it, and for what is not
+        looked at before the next heartbeat.
+        """
         self._inbox.append((method, arguments))
 
     def ask_to_drain(self) -> None:
@@ -331,6 +335,8 @@ class Loop:
                 self.slots.answer(answer)
             for told in core.occupying.take_answers():
                 self.slots.occupied(told)
+            for wait, reason in core.awaiting.take_refused():
+                wait.refuse(reason)
             if core.entering.evictions:
                 self.slots.environments.leave(core.entering.take_evictions())
         if here is not None:

@@ -115,13 +115,20 @@ class Assignment:
 class Ask:
     """A released task, or one that gave back a part, which waits to hold *slots* again."""
 
-    __slots__ = ("assignment", "slots", "until")
+    __slots__ = ("assignment", "slots", "until", "within")
 
-    def __init__(self, assignment: Assignment, slots: dict[str, int], until: float) -> None:
-        """Wait up to *until*; what it still holds stays there."""
+    def __init__(
+        self,
+        assignment: Assignment,
+        slots: dict[str, int],
+        until: float,
+        within: list[int] | None = None,
+    ) -> None:
+        """Wait up to *until*, inside the blocks *within*; what it still holds stays there."""
         self.assignment = assignment
         self.slots = slots
         self.until = until
+        self.within = within
 
     @property
     def wanted(self) -> dict[str, int]:

@@ -20,6 +20,8 @@ class Reply(StrEnum):
     GRANTED = "granted"
     TIMEOUT = "timeout"
     CANCELED = "canceled"
+    # Whoever has the slots waits for this run in turn, and it is the youngest.
+    DEADLOCK = "deadlock"
     # The run returned meanwhile, or is not known here.
     ENDED = "ended"
 
@@ -57,7 +59,13 @@ class Reacquiring:
         asks = self._mailbox.reacquiring
         return min(ask.until for ask in asks.values()) if asks else inf
 
-    def ask(self, token: Token, slots: dict[str, int], until: float) -> None:
+    def ask(
+        self,
+        token: Token,
+        slots: dict[str, int],
+        until: float,
+        within: list[int] | None = None,
+    ) -> None:
         """Let a run wait for *slots* in all, and for its turn; answer at once what cannot wait."""
         mailbox = self._mailbox
         assignment = mailbox.held.get(token)
@@ -68,7 +76,7 @@ class Reacquiring:
         else:
             # Nobody asks for more than it once had at the same time: see `next_reacquirer`.
             assert all(n <= assignment.recipe.slots.get(kind, 0) for kind, n in slots.items())
-            mailbox.reacquiring[token] = Ask(assignment, slots, until)
+            mailbox.reacquiring[token] = Ask(assignment, slots, until, within)
 
     def drop(self, token: Token, reply: Reply) -> None:
         """End a wait without slots; one that does not wait is ignored."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from actor.occupying import AT_SCHEDULING
 from actor.reacquiring import Answer, Reply
-from sdk.errors import SlotReleased, TaskCanceled
+from sdk.errors import Deadlock, SlotReleased, TaskCanceled
 from sdk.task import ReleasedSlot
 
 if TYPE_CHECKING:
@@ -353,6 +353,11 @@ def refusal(name: str, reply: Reply) -> Exception:
             return TimeoutError(f"task {name!r} did not get its slot again in time; it goes on")
         case Reply.CANCELED:
             return TaskCanceled(f"task {name!r} was canceled while it waited for its slot")
+        case Reply.DEADLOCK:
+            return Deadlock(
+                f"task {name!r} waits for its slot in a circle: whoever has it waits for what this"
+                " task has, which is the younger; it goes on without its slot"
+            )
         case _:
             return SlotReleased(f"task {name!r} has ended: it gets no slot any more")
 

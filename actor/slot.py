@@ -18,13 +18,14 @@ from actor.board import Board
 from actor.code import CodeCache, Loaded, is_async
 from actor.context import Identity, Run
 from actor.environment import Environments, Resident
-from actor.limiting import LimitWait
+from actor.limiting import LimitWait, inside
 from actor.mailbox import Assignment, Buffer, Recipe, StopOrder
 from actor.reacquiring import Answer
 from actor.retries import is_retriable
 from actor.settings import Launch
 from actor.threads import EventLoopThread, ThreadPool
 from sdk.errors import CLASSES, EnvironmentFailed, ReleasedLimit, TaskCanceled, WarmslotError
+from sdk.nested import CallWait
 from sdk.task import running
 from wire import payload
 from wire.codec import encode_failure
@@ -94,7 +95,7 @@ class Slots:
 
     def run_here(self, run: Run) -> None:
         """Run in the leader's own thread, which looks at what was posted when this returns."""
-        self._run_sync(run, self._loop.post_here)
+        self._run_sync(run, self._loop.post_quietly)
 
     def stop(self, order: StopOrder) -> None:
         """Tell a run that nobody wants it."""
@@ -155,15 +156,39 @@ class Slots:
 
     def ask(self, run: Run, slots: dict[str, int], timeout: float | None) -> None:
         """Let *run* wait for its slots."""
-        self._loop.post(self._ask, run, slots, timeout)
+        self._loop.post(self._ask, run, slots, timeout, inside(run.token))
 
-    def _ask(self, run: Run, slots: dict[str, int], timeout: float | None, now: float) -> None:
+    def _ask(
+        self,
+        run: Run,
+        slots: dict[str, int],
+        timeout: float | None,
+        within: list[int],
+        now: float,
+    ) -> None:
         self._asking[run.token] = run
-        self._loop.core.reacquire(run.token, slots, now, timeout_s=timeout)
+        self._loop.core.reacquire(run.token, slots, now, timeout_s=timeout, within=within)
 
     def withdraw(self, run: Run) -> None:
         """Let *run* wait no longer."""
         self._loop.post(self._loop.core.withdraw, run.token)
+
+    def begin_wait(self, run: Run, wait: CallWait) -> None:
+        """Note that *run* waits for calls, for the heartbeat that finds it still waiting."""
+        wait.number = run.limiting.next_number()
+        wait.within = inside(run.token)
+        self._loop.post_quietly(self._begin_wait, run, wait)
+
+    def _begin_wait(self, run: Run, wait: CallWait, now: float) -> None:
+        self._loop.core.awaiting.begin(run.token, wait.number, wait)
+
+    def end_wait(self, run: Run, wait: CallWait) -> None:
+        """Note that a wait is over; at once where the broker knows of it."""
+        post = self._loop.post if wait.is_said else self._loop.post_quietly
+        post(self._end_wait, run, wait)
+
+    def _end_wait(self, run: Run, wait: CallWait, now: float) -> None:
+        self._loop.core.awaiting.end(run.token, wait.number)
 
     def occupy(self, run: Run, wait: LimitWait) -> None:
         """Let *run* wait for limits."""

@@ -52,6 +52,7 @@ from wire.messages import (
     ActorBeat,
     Answer,
     Attach,
+    Await,
     Beat,
     Bye,
     Cancel,
@@ -145,7 +146,7 @@ class Broker:
             TemplateMessage: self._template,
             Release: self._release,
             Reacquire: self._release,
-            **dict.fromkeys((Occupy, Vacate), partial(occupancy.heard, self)),
+            **dict.fromkeys((Occupy, Vacate, Await), partial(occupancy.heard, self)),
             Reject: self._reject,
             Entered: partial(statements.entered, self),
             LabelsChanged: partial(statements.labels, self),
@@ -441,6 +442,8 @@ class Broker:
             return
         if isinstance(command, Reacquire) or command.typed is None:
             task.is_released = isinstance(command, Release)
+        else:
+            self.limits.waits.parts.add((command.epoch, command.number))
 
     def _reject(self, session: Session, command: Reject, own: Sequence[Any], now: float) -> None:
         actor = session.peer

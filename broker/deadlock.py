@@ -1,52 +1,265 @@
-"""Runs that wait for one another's limits in a circle (protocol.md section 9.5).
+"""Runs that wait for one another in a circle (protocol.md section 9.8).
 
-A wait during which nothing is kept does no harm to others; only one that keeps something closes a
-circle. Those that could have what they want beside what the others keep are taken out, one after
-another; whoever is left waits for one of those that are left.
+A run waits for limits from inside, for calls of its own, or for its slots again; what it keeps
+meanwhile, limits, slots or a turn, others may need. Those whose wait could end beside what the
+others keep are taken out, one after another; whoever is left waits for one of those that are left.
+The rule that must not be broken: nobody is told of a circle who is not in one. So what is not known
+to wait is taken to go on, and what cannot be counted to be free.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from broker.lines import AskWaiter
-from wire.parts import Token
+from broker import spans
+from broker.limits import Limits
+from broker.lines import AskWaiter, RunWait, Wants, host_key, keeps, shown
+from broker.peers import Actor, Session, is_owned
+from broker.task import State, Task
+from wire.errors import Code
+from wire.limits import HOST_PREFIX
+from wire.messages import Await, Occupied
+from wire.parts import Span, Token
 
 if TYPE_CHECKING:
-    from broker.limits import Limits
+    from broker.core import Broker
+
+# So many are told at once; where there are more circles the next look finds them.
+TOLD_MAX: Final = 64
+
+# What somebody lacks: a key of a limit, slots of a type or a turn on an actor, the end of a run.
+Resource = tuple[Any, ...]
 
 
-def find(limits: "Limits") -> list[AskWaiter]:
-    """Return the waits of all circles, those of the youngest run last."""
-    waiting = [
-        waiter
-        for run in limits.runs.values()
-        if run.asks and run.rows and not run.is_stopped
-        for waiter in run.asks.values()
-        if waiter.kept()
-    ]
+Wait = AskWaiter | RunWait
+
+
+def begin(broker: "Broker", session: Session, command: Await) -> None:
+    """Note that a run waits."""
+    actor, token = session.peer, (command.epoch, command.number)
+    assert isinstance(actor, Actor)
+    task = broker.tokens.get(token)
+    if task is None or task.actor is not actor or not is_owned(task) or task.is_finished:
+        return
+    waits = broker.limits.waits.by_run.setdefault(token, {})
+    waits[command.ask] = RunWait(task, actor, command)
+    broker.limits.waits.is_new = True
+
+
+# ---------------------------------------------------------------------- who is in a circle
+
+
+def look(broker: "Broker") -> None:
+    """Tell the youngest of each circle that it waits in one."""
+    limits, waits = broker.limits, broker.limits.waits
+    waits.is_new = False
+    if waits.by_run or waits.parts:
+        waits.sweep(broker.tokens)
+    for _ in range(TOLD_MAX):
+        found = None if limits.is_closed else find(broker)
+        if found is None:
+            return
+        wait, others = found
+        task = task_of(wait)
+        others_shown = ", ".join(other.name for other in others if other is not task) or "itself"
+        message = f"it waits for {wanted(wait)} in a circle, with {others_shown}"
+        token = token_of(wait)
+        if isinstance(wait, AskWaiter):
+            limits.vacate(token, wait.ask)
+        else:
+            waits.end(token, wait.ask, wait.actor)
+        told = Occupied(*token, wait.ask, Code.DEADLOCK, f"{message}, and is the youngest")
+        broker.say(actor_of(wait).session, told)
+        broker.note("deadlock", task=task.name, others=others_shown)
+
+
+def find(broker: "Broker") -> tuple[Wait, list[Task]] | None:
+    """Return the wait of the youngest run that is in a circle, and who else is in it."""
+    waiting = everybody(broker)
     was = len(waiting) + 1
+    kept = Kept(broker, waiting)
     while waiting and len(waiting) < was:
         was = len(waiting)
-        kept = sum_of(waiting)
-        waiting = [waiter for waiter in waiting if not could_go(limits, waiter, kept)]
-    return sorted(waiting, key=lambda waiter: (waiter.run.token, waiter.ask))
+        waiting = [wait for wait in waiting if kept.lacks(wait)]
+        kept = Kept(broker, waiting)
+    blockers = {wait: list(kept.keepers(kept.lacks(wait))) for wait in waiting}
+    for wait in sorted(waiting, key=lambda one: (token_of(one), one.ask), reverse=True):
+        circle = circle_of(wait, blockers)
+        if circle:
+            return wait, list(dict.fromkeys(task_of(one) for one in circle))
+    return None
 
 
-def sum_of(waiting: list[AskWaiter]) -> dict[str, int]:
-    """Sum up by key what is kept while these wait; what several of a run keep counts once."""
-    kept: dict[str, int] = {}
-    counted: set[tuple[Token, int]] = set()
-    for waiter in waiting:
-        for number, wants in waiter.kept():
-            if (waiter.run.token, number) not in counted:
-                counted.add((waiter.run.token, number))
+def everybody(broker: "Broker") -> list[Wait]:
+    """Return the waits that may be in a circle.
+
+    Where nobody waits for calls or slots these are asks for limits that keep some, and no others.
+    """
+    runs, waits = broker.limits.runs, broker.limits.waits.by_run
+    asks: list[Wait] = [
+        ask
+        for run in runs.values()
+        if run.asks and (run.rows or waits) and not run.is_stopped
+        for ask in run.asks.values()
+        if waits or ask.kept()
+    ]
+    return asks + [wait for of_run in waits.values() for wait in of_run.values()]
+
+
+def circle_of(wait: Wait, blockers: dict[Wait, list[Wait]]) -> list[Wait]:
+    """Return those over whom *wait* waits for itself, nobody if it does not."""
+    came_from: dict[Wait, Wait] = {}
+    ahead = [wait]
+    while ahead:
+        one = ahead.pop()
+        for other in blockers.get(one, ()):
+            if other is wait:
+                circle = [one]
+                while one is not wait:
+                    one = came_from[one]
+                    circle.append(one)
+                return circle[::-1]
+            if other not in came_from:
+                came_from[other] = one
+                ahead.append(other)
+    return []
+
+
+class Kept:
+    """What some waits keep as long as they last, and what others lack because of it."""
+
+    def __init__(self, broker: "Broker", waiting: Sequence[Wait]) -> None:
+        """Sum up what is kept while all of *waiting* last; what is kept twice counts once."""
+        self._broker = broker
+        self._amounts: dict[Resource, int] = {}
+        self._keepers: dict[Resource, list[Wait]] = {}
+        seen: set[tuple[Token, Any]] = set()
+        for wait in waiting:
+            token = token_of(wait)
+            self._keep(wait, ("run", token), 0)
+            for number, wants in kept_by(broker.limits, wait):
                 for name, amount in wants:
-                    kept[name] = kept.get(name, 0) + amount
-    return kept
+                    is_new = (token, number) not in seen
+                    self._keep(wait, ("key", name), amount if is_new else 0)
+                seen.add((token, number))
+            # What its actor did not say that it gave back.
+            task, is_new = task_of(wait), (token, "slots") not in seen
+            seen.add((token, "slots"))
+            if task.is_released or token in broker.limits.waits.parts or not task.template:
+                continue
+            actor, call = actor_of(wait), task.call
+            for kind, amount in (call.slots or {"slot": 1}).items():
+                self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
+            if call.environment is not None:
+                self._keep(wait, ("turn", actor, call.environment.id), int(is_new))
+
+    def _keep(self, wait: Wait, resource: Resource, amount: int) -> None:
+        self._amounts[resource] = self._amounts.get(resource, 0) + amount
+        self._keepers.setdefault(resource, []).append(wait)
+
+    def keepers(self, resources: set[Resource]) -> Iterator[Wait]:
+        """Return who keeps some of *resources*."""
+        return (wait for resource in resources for wait in self._keepers.get(resource, ()))
+
+    def lacks(self, wait: Wait) -> set[Resource]:
+        """Return what *wait* cannot have beside what is kept; nothing if it can end."""
+        if isinstance(wait, AskWaiter):
+            return self._lacks_limits(wait.wants)
+        if wait.enough:
+            return self._lacks_calls(wait)
+        return self._lacks_slots(wait.task, wait.actor) if wait.task.template else set()
+
+    def _lacks_limits(self, wants: Wants) -> set[Resource]:
+        limits = self._broker.limits
+        return {
+            ("key", name)
+            for name, amount in wants
+            if not limits.is_decaying(name)
+            and limits.maximum(name) - self._amounts.get(("key", name), 0) < amount
+            and ("key", name) in self._keepers
+        }
+
+    def _lacks_calls(self, wait: RunWait) -> set[Resource]:
+        client = self._broker.clients.get(wait.client)
+        listed = sum(last - first + 1 for first, last in wait.calls)
+        stuck, lacking = 0, set()
+        # What is not here has ended, or has still to come.
+        tasks = client.tasks if client is not None else {}
+        for number in numbers(wait.calls, tasks):
+            found = self._lacks_end(tasks[number])
+            stuck += bool(found)
+            lacking |= found
+        return lacking if listed - stuck < wait.enough else set()
+
+    def _lacks_end(self, task: Task) -> set[Resource]:
+        """Return what keeps a call from its end."""
+        if task.state is State.QUEUED:
+            return self._lacks_start(task)
+        run = ("run", task.token)
+        return {run} if is_owned(task) and not task.is_finished and run in self._keepers else set()
+
+    def _lacks_start(self, task: Task) -> set[Resource]:
+        wants = tuple(task.call.limits.items())
+        lacking = self._lacks_limits(tuple(w for w in wants if not w[0].startswith(HOST_PREFIX)))
+        if lacking:
+            return lacking
+        assert task.template
+        shape = task.template.shape
+        for actor in self._broker.actors.values():
+            if not shape.suits(actor):
+                continue
+            own = tuple((host_key(name, actor.host), n) for name, n in shape.host_limits)
+            missing = self._lacks_slots(task, actor) | self._lacks_limits(own)
+            if not missing:
+                return set()
+            lacking |= missing
+        return lacking
+
+    def _lacks_slots(self, task: Task, actor: Actor) -> set[Resource]:
+        """Return which slots of *actor*, or turn there, *task* cannot have."""
+        call = task.call
+        lacking: set[Resource] = set()
+        for kind, amount in (call.slots or {"slot": 1}).items():
+            resource = ("slots", actor, kind)
+            if actor.slots.get(kind, 0) - self._amounts.get(resource, 0) < amount:
+                lacking.add(resource)
+        if call.environment is not None:
+            turn = ("turn", actor, call.environment.id)
+            if self._amounts.get(turn, 0) >= max(1, call.environment.concurrency):
+                lacking.add(turn)
+        return lacking
 
 
-def could_go(limits: "Limits", waiter: AskWaiter, kept: dict[str, int]) -> bool:
-    """Tell whether *waiter* could have all that it wants beside what is *kept*."""
-    return all(
-        limits.is_decaying(name) or limits.maximum(name) - kept.get(name, 0) >= amount
-        for name, amount in waiter.wants
-    )
+def numbers(calls: list[Span], tasks: dict[int, Task]) -> Iterator[int]:
+    """Return the numbers in *calls* that are among *tasks*."""
+    if sum(last - first + 1 for first, last in calls) > len(tasks):
+        yield from (number for number in tasks if spans.holds(calls, number))
+    else:
+        for first, last in calls:
+            yield from (number for number in range(first, last + 1) if number in tasks)
+
+
+def kept_by(limits: Limits, wait: Wait) -> list[tuple[int, Wants]]:
+    """Return what limits the run of *wait* does not give back before that is over."""
+    if isinstance(wait, AskWaiter):
+        return wait.kept()
+    run = limits.runs.get(wait.token)
+    return keeps(run.rows, wait.within) if run is not None else []
+
+
+def wanted(wait: Wait) -> str:
+    """Say for people what *wait* is for."""
+    if isinstance(wait, AskWaiter):
+        return "limit " + ", ".join(shown(name) for name, _ in wait.wants)
+    return "calls of its own" if wait.enough else "its slots"
+
+
+def token_of(wait: Wait) -> Token:
+    return wait.run.token if isinstance(wait, AskWaiter) else wait.token
+
+
+def task_of(wait: Wait) -> Task:
+    return wait.run.task if isinstance(wait, AskWaiter) else wait.task
+
+
+def actor_of(wait: Wait) -> Actor:
+    return wait.run.actor if isinstance(wait, AskWaiter) else wait.actor

@@ -13,7 +13,7 @@ from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from broker.lines import AskWaiter, Key, LaneWaiter, LimitedRun, Waiter, Wants
+from broker.lines import AskWaiter, Key, LaneWaiter, LimitedRun, Waiter, Waits, Wants, host_key
 from wire.limits import HOST_PREFIX, Definition, Strategy, base_of
 from wire.messages import Answer
 from wire.parts import Token
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from broker.shapes import Lane, Shape
     from broker.task import Task
 
-# What a run took when it was assigned, and again with its slots.
-AT_SCHEDULING: Final = 0
 # How many are looked at behind one that cannot go, where those before it wait themselves.
 PASSED_MAX: Final = 1_000
 
@@ -50,6 +48,7 @@ class Limits:
         "runs",
         "started_at",
         "stirred",
+        "waits",
     )
 
     def __init__(
@@ -65,6 +64,7 @@ class Limits:
         self.definitions: dict[str, Definition] = {}
         self.keys: dict[str, Key] = {}
         self.runs: dict[Token, LimitedRun] = {}
+        self.waits = Waits()
         # Keys at which somebody may go now.
         self.stirred: dict[str, None] = {}
         # Answers to orders that wait until their change is on disk.
@@ -194,7 +194,7 @@ class Limits:
             is_behind = first is not None and first is not waiter and first.rank < rank
             if is_behind and not self._is_waiting(name):
                 return name
-            claim = key.claims.first()
+            claim = self._first_claim(key)
             # A run may hold the very slot for which the other task waits.
             is_inside = isinstance(waiter, AskWaiter) and isinstance(claim, LaneWaiter)
             if (
@@ -208,11 +208,20 @@ class Limits:
                 return name
         return None
 
+    def _first_claim(self, key: Key) -> Waiter | None:
+        """Return who keeps its place at *key*, and lacks room elsewhere, not an actor."""
+        skipped: set[Shape | None] = set()
+        while True:
+            claim = key.claims.first(skipped)
+            if not isinstance(claim, LaneWaiter) or not claim.is_behind(self.keys[claim.blocked]):
+                return claim
+            skipped.add(claim.shape)
+
     def _is_waiting(self, name: str) -> bool:
         """Tell whether somebody who holds a key waits: for a limit, or for calls of its own."""
         key = self.keys.get(name)
         runs = (self.runs[token] for token, _ in key.holders) if key is not None else ()
-        return any(run.asks or run.task.children for run in runs)
+        return any(r.asks or r.task.children or r.token in self.waits.by_run for r in runs)
 
     def park(self, waiter: Waiter, rank: float, blocked: str) -> None:
         """Let *waiter* wait until there is room at *blocked*; at others it keeps its place."""
@@ -488,13 +497,3 @@ class Limits:
             for waiter in run.asks.values():
                 assert waiter in self.keys[waiter.blocked].line.members
         assert not self._promised
-
-
-def host_key(own: str, host: int) -> str:
-    """Name the key of a limit that one host states for its actors."""
-    return f"{HOST_PREFIX}{own}@{host:x}"
-
-
-def shown(name: str) -> str:
-    """Return a key's name as users write it."""
-    return name.rpartition("@")[0] if name.startswith(HOST_PREFIX) else name

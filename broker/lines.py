@@ -6,7 +6,10 @@ Plain structures for `broker.limits`, which alone changes them.
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
-from wire.parts import Token
+from broker import spans
+from wire.limits import HOST_PREFIX
+from wire.messages import Await
+from wire.parts import Span, Token
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 Wants = tuple[tuple[str, int], ...]
 
+# What a run took when it was assigned, and again with its slots.
+AT_SCHEDULING: Final = 0
 # From here on a heap is made anew once the greater part of it is void.
 VOID_MIN: Final = 64
 
@@ -79,9 +84,9 @@ class LaneWaiter(Waiter):
         if blocked is None:
             return True
         self.limits.park(self, task.rank, blocked)
-        # Those that were left behind it at its other keys are the first of their shape now.
+        # Those that were left behind it are the first of their shape now; of one rank even here.
         for name, _ in self.wants:
-            if name != blocked:
+            if name != blocked or self.limits.keys[name].first() is not self:
                 self.limits.touch(name)
         return False
 
@@ -101,12 +106,8 @@ class AskWaiter(Waiter):
         self.within = within
 
     def kept(self) -> list[tuple[int, Wants]]:
-        """Return what its run does not give back before it has what it waits for.
-
-        What was taken at scheduling ends with the run, which ends after each of its waits.
-        """
-        rows, within = self.run.rows, self.within
-        return [(n, rows[n]) for n in rows if within is None or n == 0 or n in within]
+        """Return what its run does not give back before it has what it waits for."""
+        return keeps(self.run.rows, self.within)
 
 
 class Line:
@@ -200,3 +201,75 @@ class LimitedRun:
         self.asks: dict[int, AskWaiter] = {}
         # Nobody wants it any more, but it has not returned yet.
         self.is_stopped = False
+
+
+class RunWait:
+    """A run that waits for calls of its own, or where it names none for its slots."""
+
+    __slots__ = ("actor", "ask", "calls", "client", "enough", "task", "token", "within")
+
+    def __init__(self, task: "Task", actor: "Actor", command: Await) -> None:
+        """Wait as *command* says."""
+        self.token = (command.epoch, command.number)
+        self.task = task
+        self.actor = actor
+        self.ask = command.ask
+        self.client = command.client
+        self.calls: list[Span] = spans.merge(command.calls)
+        self.enough = command.enough
+        self.within = command.within
+
+
+class Waits:
+    """The waits of runs that are not for limits, as their actors state them."""
+
+    __slots__ = ("by_run", "is_new", "parts")
+
+    def __init__(self) -> None:
+        """Begin with nobody who waits."""
+        self.by_run: dict[Token, dict[int, RunWait]] = {}
+        # Runs that gave back a part of their slots: what they keep is not known.
+        self.parts: set[Token] = set()
+        # Whether somebody said so since the last look.
+        self.is_new = False
+
+    def end(self, token: Token, ask: int | None, actor: object) -> None:
+        """Forget a wait that is over, or all of a run."""
+        waits = self.by_run.get(token)
+        if waits is None:
+            return
+        for number in [n for n in waits if ask is None or n == ask]:
+            if waits[number].actor is actor:
+                del waits[number]
+        if not waits:
+            del self.by_run[token]
+
+    def forget(self, actor: object) -> None:
+        """Forget what runs of *actor* wait for; its new session says it again."""
+        for token in list(self.by_run):
+            self.end(token, None, actor)
+
+    def sweep(self, tokens: "dict[Token, Task]") -> None:
+        """Forget the waits of runs that are over."""
+        for token in [token for token in self.by_run if token not in tokens]:
+            del self.by_run[token]
+        if self.parts:
+            self.parts = {token for token in self.parts if token in tokens}
+
+
+def keeps(rows: dict[int, Wants], within: list[int] | None) -> list[tuple[int, Wants]]:
+    """Return what of its *rows* a run keeps during a wait inside the asks *within*, None for all.
+
+    What was taken at scheduling ends with the run, which ends after each of its waits.
+    """
+    return [(n, rows[n]) for n in rows if within is None or n == AT_SCHEDULING or n in within]
+
+
+def host_key(own: str, host: int) -> str:
+    """Name the key of a limit that one host states for its actors."""
+    return f"{HOST_PREFIX}{own}@{host:x}"
+
+
+def shown(name: str) -> str:
+    """Return a key's name as users write it."""
+    return name.rpartition("@")[0] if name.startswith(HOST_PREFIX) else name

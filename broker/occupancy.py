@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from broker import deadlock, lifecycle, placement
-from broker.limits import AT_SCHEDULING, Limits, host_key, shown
-from broker.lines import AskWaiter, LimitedRun, Wants
+from broker.limits import Limits
+from broker.lines import AT_SCHEDULING, AskWaiter, LimitedRun, Wants, host_key, shown
 from broker.peers import Actor, Host, Session, is_owned
 from broker.task import State, Task
 from wire.errors import Code, RemoteProtocolError
 from wire.limits import HOST_PREFIX, Strategy, base_of, check_amounts
-from wire.messages import ActorHello, Occupied, Occupy, Release, Vacate
+from wire.messages import ActorHello, Await, Occupied, Occupy, Release, Vacate
 from wire.parts import Token
 
 if TYPE_CHECKING:
@@ -213,15 +213,18 @@ def release(broker: "Broker", actor: object, command: Release) -> None:
 def heard(
     broker: "Broker",
     session: Session,
-    command: Occupy | Vacate,
+    command: Occupy | Vacate | Await,
     own: Sequence[Any],  # noqa: ARG001
     now: float,
 ) -> None:
-    """Act on what a run says of limits."""
-    if isinstance(command, Occupy):
-        occupy(broker, session, command, now)
-    else:
-        vacate(broker, session, command, now)
+    """Act on what a run says of limits, and of what else it waits for."""
+    match command:
+        case Occupy():
+            occupy(broker, session, command, now)
+        case Vacate():
+            vacate(broker, session, command, now)
+        case Await():
+            deadlock.begin(broker, session, command)
 
 
 def occupy(broker: "Broker", session: Session, command: Occupy, now: float) -> None:
@@ -271,9 +274,10 @@ def ask(  # noqa: PLR0917
 
 def vacate(broker: "Broker", session: Session, command: Vacate, now: float) -> None:
     """Take back what a run gives back, or all that it has."""
-    limits = broker.limits
+    limits, token = broker.limits, (command.epoch, command.number)
     limits.now = now
-    run = limits.runs.get((command.epoch, command.number))
+    broker.limits.waits.end(token, command.ask, session.peer)
+    run = limits.runs.get(token)
     if run is None or run.actor is not session.peer:
         return
     if command.ask is None:
@@ -289,6 +293,7 @@ def greet(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None
     """Settle what the runs of *actor* have by the broker's word against what they say."""
     limits = broker.limits
     limits.now = now
+    broker.limits.waits.forget(actor)
     listed = {item.token: {held.ask: held for held in item.limits} for item in hello.holding}
     for run in [run for run in limits.runs.values() if run.actor is actor]:
         has = listed.get(run.token, {})
@@ -334,24 +339,16 @@ def check(broker: "Broker") -> None:
 
 def sweep(broker: "Broker") -> None:
     """Look at what no event tells of, with each heartbeat; and end circles of runs that wait."""
-    limits = broker.limits
-    limits.sweep()
-    while not limits.is_closed and (circle := deadlock.find(limits)):
-        youngest = circle[-1].run
-        runs = dict.fromkeys(one.run for one in circle if one.run is not youngest)
-        others = ", ".join(run.task.name for run in runs) or "itself"
-        for waiter in [one for one in circle if one.run is youngest]:
-            wanted = ", ".join(shown(name) for name, _ in waiter.wants)
-            message = f"it waits for limit {wanted} in a circle, with {others}, and is the youngest"
-            limits.vacate(youngest.token, waiter.ask)
-            say_occupied(broker, youngest, waiter.ask, Code.DEADLOCK, message)
-        broker.note("deadlock", task=youngest.task.name, others=others)
+    broker.limits.sweep()
+    deadlock.look(broker)
 
 
 def tick(broker: "Broker", now: float) -> None:
     """Let in whom time lets in; nobody before every holder had the time to be known."""
     limits = broker.limits
     limits.tick(now)
+    if broker.limits.waits.is_new:
+        deadlock.look(broker)
     if limits.is_closed and broker.window_ends_at is None:
         waits_s = broker.settings.lease_s if broker.had_earlier else 0.0
         if now >= limits.started_at + max(waits_s, broker.settings.adopt_window_s):

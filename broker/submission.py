@@ -98,7 +98,7 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
             f"the call has {task.size} octets, "
             f"{broker.settings.payload_bytes_max} are allowed here",
         )
-    elif command.parent is not None and not adopt_child(broker, task, command.parent):
+    elif command.parent is not None and not may_adopt(broker, command.parent):
         lifecycle.end(
             broker,
             task,
@@ -109,6 +109,11 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         task.template.shape.environment is not None and environments.is_refused(broker, task, now)
     ) or (task.template.shape.limits is not None and not occupancy.admit(broker, task, now)):
         return
+    # Only now, since a call can have its own caller canceled, and with it all that that called.
+    elif command.parent is not None and not adopt_child(broker, task, command.parent):
+        lifecycle.end(
+            broker, task, Code.PARENT_GONE, "the task that submitted this one was canceled for it"
+        )
     elif command.again and broker.window_ends_at is not None:
         task.state = State.HELD
         broker.held[task] = None
@@ -126,10 +131,15 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
             patience.watch(broker, task)
 
 
+def may_adopt(broker: "Broker", parent: Token) -> bool:
+    """Tell whether a run is there; a broker that recovers does not know all yet."""
+    owner = broker.tokens.get(parent)
+    return broker.window_ends_at is not None or (owner is not None and is_owned(owner))
+
+
 def adopt_child(broker: "Broker", task: Task, parent: Token) -> bool:
     owner = broker.tokens.get(parent)
     if owner is None or not is_owned(owner):
-        # A broker that recovers does not know all parents yet.
         return broker.window_ends_at is not None
     if task.record is not None:
         # The journal owns it: a run that comes again finds it by its key.

@@ -195,6 +195,7 @@ class Connection(Handlers):
 
         with self._lock:
             self._deferred[future] = None
+        future.arguments = arguments
         future.abandon = lambda: self._take_deferred(future)
         Deferred(arguments, begin).start(fail)
 

@@ -11,20 +11,17 @@ import concurrent.futures
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from sdk.errors import TaskCanceled
-from sdk.task import TaskContext, running
+from sdk.errors import Deadlock, TaskCanceled
+from sdk.nested import DONE, FINISHED, CallWait, slot_given_back, waiting_task
 from wire.payload import Unpicklable
 
 if TYPE_CHECKING:
     from sdk.connection import Connection
-
-FINISHED: Final = "FINISHED"
-DONE: Final = frozenset({FINISHED, "CANCELLED", "CANCELLED_AND_NOTIFIED"})
 
 
 class FutureInside(Unpicklable):
@@ -36,6 +33,8 @@ class TaskFuture(Future[Any]):
 
     # What went wrong with earlier attempts, a line each, once the task has failed for good.
     history: Sequence[str] = ()
+    # Whose results are its arguments, while it waits for them.
+    arguments: "Sequence[TaskFuture]" = ()
 
     def __init__(self, connection: "Connection", name: str) -> None:
         """Belong to *connection*; users get theirs from `submit`.
@@ -146,18 +145,21 @@ class TaskFuture(Future[Any]):
                     loop.call_soon_threadsafe(set_done, waiter)
 
             self.add_done_callback(wake)
+            wait = CallWait([self], 1)
             if task is not None:
-                task.begin_wait()
+                wait.wakes(lambda: wake(self))
+                task.begin_wait(wait)
             try:
                 yield from waiter
             except asyncio.CancelledError:
                 self.cancel()
                 if task is not None:
-                    with contextlib.suppress(TaskCanceled):
-                        yield from task.end_wait_async().__await__()
+                    with contextlib.suppress(TaskCanceled, Deadlock):
+                        yield from task.end_wait_async(wait).__await__()
                 raise
             if task is not None:
-                yield from task.end_wait_async().__await__()
+                yield from task.end_wait_async(wait).__await__()
+                wait.check()
         return self.result()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -210,8 +212,9 @@ class TaskFuture(Future[Any]):
     def _wait(self, timeout: float | None) -> None:
         connection = self.connection
         if connection.is_nested:
-            with slot_given_back([self], 1, timeout):
-                is_done = self._read(timeout)
+            with slot_given_back([self], 1, timeout) as wait:
+                is_over = wait.or_refused(self._is_done) if wait else self._is_done
+                is_done = self._read(timeout, is_over)
         else:
             is_done = connection.loop.wait(
                 self._is_done, timeout, task=self.number or -1, sleep=self._sleep
@@ -221,9 +224,9 @@ class TaskFuture(Future[Any]):
                 f"task {self.name!r} {self.task_id} has no outcome after {timeout} s; it goes on"
             )
 
-    def _read(self, timeout: float | None) -> bool:
+    def _read(self, timeout: float | None, is_over: Callable[[], bool]) -> bool:
         return self.connection.loop.wait(
-            self._is_done, timeout, task=self.number or -1, sleep=self._sleep
+            is_over, timeout, task=self.number or -1, sleep=self._sleep
         )
 
     def _sleep(self, timeout: float) -> None:
@@ -237,37 +240,6 @@ class TaskFuture(Future[Any]):
         super().cancel()
         # Only this tells those who wait with `concurrent.futures.wait`.
         self.set_running_or_notify_cancel()
-
-
-def waiting_task(
-    futures: Collection[TaskFuture], wanted: int, timeout: float | None, *, is_blocking: bool = True
-) -> TaskContext | None:
-    """Return the task that waits here until *wanted* calls of its own are done; None otherwise."""
-    task = running.get()
-    if task is None or not any(future.connection.is_nested for future in futures):
-        return None
-    is_looking = timeout is not None and timeout <= 0
-    if is_looking or sum(future._state in DONE for future in futures) >= wanted:
-        return None
-    if is_blocking:
-        task.refuse_blocking("waiting for a future", "await it")
-    return task
-
-
-@contextlib.contextmanager
-def slot_given_back(
-    futures: Collection[TaskFuture], wanted: int, timeout: float | None
-) -> Iterator[None]:
-    """Give back the slot of the task that waits here, if there is one, and have it again after."""
-    task = waiting_task(futures, wanted, timeout)
-    if task is None:
-        yield
-        return
-    task.begin_wait()
-    try:
-        yield
-    finally:
-        task.end_wait()
 
 
 def set_done(waiter: "asyncio.Future[None]") -> None:
@@ -288,8 +260,8 @@ def wait(
         raise ValueError(f"num_returns={num_returns!r} must be from 1 to {len(given)}")
     if not given:
         return [], []
-    with slot_given_back(given, num_returns, timeout):
-        _wait_for(given, num_returns, timeout)
+    with slot_given_back(given, num_returns, timeout) as wait:
+        _wait_for(given, num_returns, timeout, wait)
     ready: list[TaskFuture] = []
     pending: list[TaskFuture] = []
     begin = 0
@@ -304,11 +276,13 @@ def wait(
     return ready, pending
 
 
-def _wait_for(futures: Sequence[TaskFuture], wanted: int, timeout: float | None) -> bool:
+def _wait_for(
+    futures: Sequence[TaskFuture], wanted: int, timeout: float | None, wait: CallWait | None
+) -> bool:
     """Wait until *wanted* of *futures* are done, looking at them no more often than needed."""
     loops = {future.connection.loop for future in futures}
     if len(loops) > 1:
-        return _wait_for_mixed(futures, wanted, timeout)
+        return _wait_for_mixed(futures, wanted, timeout, wait)
     loop = loops.pop()
     look_at, is_reached = -1, False
 
@@ -330,18 +304,22 @@ def _wait_for(futures: Sequence[TaskFuture], wanted: int, timeout: float | None)
         look_at = settled + wanted - found
         return False
 
-    if loop.wait(is_enough, timeout):
+    if loop.wait(wait.or_refused(is_enough) if wait else is_enough, timeout):
         return True
     look_at = -1
     return is_enough()
 
 
-def _wait_for_mixed(futures: Sequence[TaskFuture], wanted: int, timeout: float | None) -> bool:
+def _wait_for_mixed(
+    futures: Sequence[TaskFuture], wanted: int, timeout: float | None, wait: CallWait | None
+) -> bool:
     """Wait for futures of several clients, each of which reads by itself."""
     ready = threading.Semaphore(0)
     deadline = None if timeout is None else monotonic() + timeout
     for future in futures:
         future.add_done_callback(lambda _: ready.release())
+    if wait is not None:
+        wait.wakes(lambda: ready.release(wanted))
     for _ in range(wanted):
         rest = None if deadline is None else max(0.0, deadline - monotonic())
         if not ready.acquire(timeout=rest):
@@ -402,11 +380,15 @@ class as_completed:  # noqa: N801 - used as a function.
     def _wait(self) -> None:
         rest = None if self._deadline is None else max(0.0, self._deadline - monotonic())
         loops = {future.connection.loop for future in self._pending}
-        with slot_given_back(self._pending, 1, rest):
+
+        def is_ready() -> bool:
+            return bool(self._ready)
+
+        with slot_given_back(self._pending, 1, rest) as wait:
             if len(loops) == 1:
-                loops.pop().wait(lambda: bool(self._ready), rest)
+                loops.pop().wait(wait.or_refused(is_ready) if wait else is_ready, rest)
             else:
-                _wait_for_mixed(list(self._pending), 1, rest)
+                _wait_for_mixed(list(self._pending), 1, rest, wait)
         if not self._ready:
             raise TimeoutError(
                 f"{len(self._pending)} tasks have no outcome after {self._timeout} s"
@@ -426,8 +408,8 @@ def gather(
     given = list(futures)
     if not given:
         return []
-    with slot_given_back(given, len(given), timeout):
-        _wait_for_all(given, timeout, is_patient=return_exceptions)
+    with slot_given_back(given, len(given), timeout) as wait:
+        _wait_for_all(given, timeout, wait, is_patient=return_exceptions)
     if not return_exceptions:
         for future in given:
             if future._state in DONE and has_failed(future):
@@ -436,14 +418,15 @@ def gather(
 
 
 def _wait_for_all(
-    futures: Sequence[TaskFuture], timeout: float | None, *, is_patient: bool
+    futures: Sequence[TaskFuture],
+    timeout: float | None,
+    wait: CallWait | None,
+    *,
+    is_patient: bool,
 ) -> None:
     """Wait until all are done, or one has failed unless *is_patient*."""
     if len({future.connection.loop for future in futures}) > 1:
-        deadline = None if timeout is None else monotonic() + timeout
-        for future in futures:
-            rest = None if deadline is None else max(0.0, deadline - monotonic())
-            concurrent.futures.wait([future], rest)
+        _wait_for_mixed(futures, len(futures), timeout, wait)
         return
     connection = futures[0].connection
     position, failures, is_hopeless = 0, -1, False
@@ -459,7 +442,7 @@ def _wait_for_all(
             position += 1
         return position == len(futures)
 
-    connection.loop.wait(is_over, timeout)
+    connection.loop.wait(wait.or_refused(is_over) if wait else is_over, timeout)
 
 
 def has_failed(future: TaskFuture) -> bool:

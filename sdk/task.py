@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sdk.client import Client
+    from sdk.nested import CallWait
     from wire.labels import Labels, LabelValues
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -185,7 +186,8 @@ class TaskContext(ABC):
         It goes ahead of all tasks that have not started, in the order of asking. Its environment is
         loaded again when it had to leave meanwhile, so take it anew from `environment`. After
         *timeout* seconds the built-in TimeoutError is raised and the task stays released. Raises
-        TaskCanceled when the task is canceled, EnvironmentFailed when its environment cannot be
+        TaskCanceled when the task is canceled, Deadlock when whoever has the slot waits for this
+        task in turn, EnvironmentFailed when its environment cannot be
         loaded again, and RuntimeError on the event loop.
         """
 
@@ -202,15 +204,18 @@ class TaskContext(ABC):
         """
 
     @abstractmethod
-    def begin_wait(self) -> None:
-        """Give the slot back for a wait; the futures of `client` call this, `end_wait` after it."""
+    def begin_wait(self, wait: CallWait) -> None:
+        """Give the slot back for *wait*; the futures of `client` call this, `end_wait` after it."""
 
     @abstractmethod
-    def end_wait(self) -> None:
-        """Have again what the last `begin_wait` gave back, when no other wait goes on."""
+    def end_wait(self, wait: CallWait) -> None:
+        """Have again what was given back for *wait*, when no other goes on.
+
+        Raises Deadlock when whoever has the slot waits for this task in turn, and it is younger.
+        """
 
     @abstractmethod
-    async def end_wait_async(self) -> None:
+    async def end_wait_async(self, wait: CallWait) -> None:
         """Do as `end_wait` on an event loop."""
 
     @abstractmethod

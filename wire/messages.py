@@ -174,6 +174,18 @@ class Vacate(Struct, frozen=True, array_like=True, tag="vacate"):
     ask: int | None = None
 
 
+class Await(Struct, frozen=True, array_like=True, tag="await"):
+    """A run waits for *enough* of these calls of *client*, or for its slots where none is named."""
+
+    epoch: int
+    number: int
+    ask: int
+    client: int = 0
+    calls: list[Span] = []
+    enough: int = 0
+    within: list[int] | None = None
+
+
 class Reject(Struct, frozen=True, array_like=True, tag="reject"):
     epoch: int
     number: int
@@ -362,6 +374,7 @@ ActorCommand = (
     | Reacquire
     | Occupy
     | Vacate
+    | Await
     | Reject
     | Entered
     | LabelsChanged

@@ -425,6 +425,24 @@ def test_lanes_that_find_no_actor_hold_up_no_run_that_asks():
     assert actor.takes(Occupied) == [Occupied(EPOCH, 2, 1)]
 
 
+def test_who_was_let_go_and_lost_its_room_does_not_hold_up_its_equal():
+    """Found by a seed: both lanes have one rank, and the first lines up behind the second."""
+    talk = limited("db=2", "k=1:per-key")
+    actor = talk.actor(free=1, slots={"slot": 1})
+    talk.client().submits(1)
+    actor.says(Occupy(EPOCH, 1, 1, {"db": 2}, []))
+    talk.client(2).submits(1, call=call(limits={"db": 2}))
+    talk.client(3).submits(2, call=call(limits={"db": 1, "k[x]": 1}))
+    # The first is let go, and finds no slot; the run takes a part of its room again.
+    actor.says(Vacate(EPOCH, 1, 1))
+    actor.says(Occupy(EPOCH, 1, 2, {"db": 1}, []))
+    got(actor)
+
+    actor.says(Credit(1), Release(EPOCH, 1))
+
+    assert got(actor) == [2]
+
+
 # --- circles
 
 
@@ -954,3 +972,18 @@ def wander(seed):
         actor.says(Credit(5))
     assert not talk.broker.limits.keys
     assert not talk.broker.backlog.count
+
+
+def test_a_call_that_has_its_own_caller_canceled_ends_with_it():
+    """Found by a seed: the broker looked for the new call in the backlog before it stood there."""
+    talk = limited("api=1:per-key:strategy=cancel-in-progress")
+    actor = talk.actor(free=1)
+    client = talk.client().submits(1, call=call(limits={"api[a]": 1}))
+    assert got(actor) == [1]
+
+    client.submits(2, call=call(limits={"api[a]": 1}), slot=1, parent=(EPOCH, 1))
+
+    assert {n: failure.code for n, failure in failures(client).items()} == {
+        1: Code.CANCELED,
+        2: Code.PARENT_GONE,
+    }

@@ -14,6 +14,7 @@ import msgspec
 
 from actor import core as actor_core
 from actor import starting
+from actor.awaiting import Awaiting
 from actor.core import ActorCore
 from actor.mailbox import Mailbox
 from actor.occupying import Occupying
@@ -581,7 +582,23 @@ def a_stopped_run_is_never_over() -> Any:
 
 def circles_stay() -> Any:
     """Let runs wait for one another for ever."""
-    return swap(deadlock, "find", lambda _: lambda limits: [])
+    return swap(deadlock, "find", lambda _: lambda broker: None)
+
+
+def nobody_says_that_it_waits() -> Any:
+    """Do not tell the broker of waits for calls and for slots."""
+    return swap(Awaiting, "state", lambda _: lambda self: None)
+
+
+def all_who_wait_are_in_circles() -> Any:
+    """Take who waits behind a circle, or for what goes on, for one in it."""
+    both_keep = swap(deadlock, "circle_of", lambda _: lambda wait, blockers: [wait])
+    return both(both_keep, swap(deadlock.Kept, "lacks", lambda _: lambda self, wait: {("all",)}))
+
+
+def slots_are_nobodys() -> Any:
+    """Do not count the slots that are held by those who wait."""
+    return swap(deadlock.Kept, "_lacks_slots", lambda _: lambda self, task, actor: set())
 
 
 def a_release_keeps_the_limits() -> Any:
@@ -665,6 +682,7 @@ LIMITED_RESTARTS = LIMITED.but(faults={"broker_kill": 1.0}, down_s=0.5, run_s=3.
 LOADED = BUSY.but(
     environment=1.0, at_most_once=0.0, release=0.0, environments_max=2, replicas=3, cancel=0.0
 )
+WAITING = LIMITED.but(slots=1, child=0.5, wait=1.0, cancel=0.0, tasks=20)
 WITH_ONCE = {"at_most_once": 0.5}
 MUTANTS = [
     Mutant(f.__name__, profile, f)
@@ -713,6 +731,9 @@ MUTANTS = [
         (a_dead_actor_keeps_what_it_had, LIMITED.but(faults={"actor_kill": 1.0}, cancel=0.4)),
         (a_stopped_run_is_never_over, LIMITED.but(cancel=0.4)),
         (circles_stay, LIMITED),
+        (nobody_says_that_it_waits, WAITING),
+        (all_who_wait_are_in_circles, WAITING),
+        (slots_are_nobodys, WAITING),
         (a_release_keeps_the_limits, LIMITED.but(release=0.8, reacquire=True)),
         (copies_are_not_counted, LOADED),
         (what_flies_is_no_copy, LOADED),

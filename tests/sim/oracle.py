@@ -14,6 +14,7 @@ from wire.parts import Environment, Failure, Status, Token
 if TYPE_CHECKING:
     from actor.mailbox import Assignment
     from tests.sim.processes import ActorProcess, ClientProcess
+    from tests.sim.waiting import Wait
     from tests.sim.world import World
 
 
@@ -245,6 +246,18 @@ class Oracle:
             f"{record.name} is given up after {len(record.failures)} failures"
         )
         assert failure.code != Code.TASK_FAILED or failure.message, body
+
+    def told_of_circle(self, wait: "Wait") -> None:
+        """Check that who is told of a circle waits for a call that could not end.
+
+        Where something else may have ended it since, nobody can say that.
+        """
+        profile = self.world.profile
+        starts = wait.record.starts
+        if not profile.is_gentle or profile.faults or profile.cancel or not starts:
+            return
+        runs = [actor.runs[starts[-1]] for actor in self.world.actors if starts[-1] in actor.runs]
+        assert [run for run in runs if run.waits_for], f"{wait.record.name} waits for nothing"
 
     def stranded(self) -> set[Token]:
         """Return what waits in a mailbox although another actor has a slot for it."""

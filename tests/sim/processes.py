@@ -22,6 +22,7 @@ from broker.defining import define
 from broker.settings import Settings as BrokerSettings
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
+from tests.sim import waiting
 from tests.sim.network import Message, Wire, packed
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.errors import Code, RemoteProtocolError
@@ -219,6 +220,8 @@ class Run:
         "ends",
         "is_released",
         "is_told_to_stop",
+        "is_waiting",
+        "regains",
         "status",
         "task",
         "waits_for",
@@ -236,6 +239,9 @@ class Run:
         self.waits_for: set[int] = set()
         self.ends, self.status = False, Status.RESULT
         self.is_told_to_stop = False
+        # Whether it waits for a call of its own, and which wait is over but for its slots.
+        self.is_waiting = False
+        self.regains: waiting.Wait | None = None
 
 
 class ActorProcess(Process):
@@ -302,6 +308,9 @@ class ActorProcess(Process):
         for told in core.occupying.take_answers():
             self._occupied((told.epoch, told.number), told.ask, told.code)
         core.entering.take_evictions()
+        for wait, reason in core.awaiting.take_refused():
+            wait.refuse(reason)
+            world.oracle.told_of_circle(wait)
         for frame, payloads in core.flush(now):
             if not self.send(frame, payloads):
                 core.broken(now)
@@ -449,7 +458,7 @@ class ActorProcess(Process):
 
     def _reacquire(self, run: Run) -> None:
         token = run.assignment.token
-        if self._is_running(run) and run.is_released:
+        if self._is_running(run) and run.is_released and not run.is_waiting:
             self.world.note("reacquires", self, token)
             timeout_s = 0.3 if token[1] % 2 else None
             slots = run.assignment.recipe.slots
@@ -471,6 +480,8 @@ class ActorProcess(Process):
                 assert environment is not None
                 self.core.entered(token, environment, 0.5, self.world.now)
                 self.wake_at(self.world.now)
+        if run is not None and run.regains:
+            waiting.over(self, run, run.regains)
 
     def _ask(self, run: Run) -> None:
         """Ask for a limit from inside, for a while."""
@@ -493,17 +504,24 @@ class ActorProcess(Process):
         self.world.oracle.check_limits()
         run = self.runs.get(token)
         if run is not None and number in run.waits_for:
-            self.later(0.1, lambda: self._leave_block(run, number))
+            if not code and waiting.begin_inside(self, run, number):
+                return
+            self.later(0.1, lambda: self.leave_block(run, number))
 
-    def _leave_block(self, run: Run, number: int) -> None:
+    def leave_block(self, run: Run, number: int) -> None:
+        """Let a run go on behind a block, or a wait."""
         run.waits_for.discard(number)
         self.core.occupying.vacate(run.assignment.token, number)
         if run.ends and not run.waits_for:
             self._finish(run, run.status)
 
     def _submit_child(self, run: Run) -> None:
-        if self._is_running(run):
-            self.world.submit_child(run.assignment.token)
+        if not self._is_running(run):
+            return
+        record = self.world.submit_child(run.assignment.token)
+        profile = self.world.profile
+        if record is not None and profile.may_wait and self.world.rng.random() < profile.wait:
+            waiting.begin(self, run, record)
 
     def _finish(self, run: Run, status: Status) -> None:
         token = run.assignment.token

@@ -79,6 +79,8 @@ class Profile:
     enter_fail: float = 0.1
     enter_crash: float = 0.0
     child: float = 0.05
+    # Of a call that a run makes: that the run waits for it.
+    wait: float = 0.0
     # Of a task: that it takes limits when it is assigned, or asks for some while it runs.
     limit: float = 0.0
     ask: float = 0.0
@@ -99,6 +101,11 @@ class Profile:
     def is_steady(self) -> bool:
         """Tell whether copies come only by assignments of one broker, which knows all of them."""
         return self.is_gentle and "broker_kill" not in self.faults and not self.release
+
+    @property
+    def may_wait(self) -> bool:
+        """Tell whether runs wait for calls; not for those that a full window keeps back."""
+        return self.wait > 0 and self.window_tasks > 100 and self.window_bytes > 1_000
 
     @property
     def is_deadly(self) -> bool:
@@ -166,4 +173,5 @@ def draw(rng: Random) -> Profile:
         enter_crash=rng.choice((0.0, 0.0, 0.1)) if style >= 0.25 else 0.0,
         retry=rng.choice((0.0, 0.5)),
         timeout=rng.choice((0.0, 0.3)) if style >= 0.15 else 0.0,
+        wait=rng.choice((0.0, 0.8)),
     )

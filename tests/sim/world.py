@@ -252,11 +252,10 @@ class World:
         client.wake_at(self.now)
         return record
 
-    def submit_child(self, parent: Token) -> None:
+    def submit_child(self, parent: Token) -> TaskRecord | None:
         """Let some client submit a call from inside a run."""
         living = [client for client in self.clients.values() if can_work(client)]
-        if living:
-            self.submit(self.rng.choice(living), parent)
+        return self.submit(self.rng.choice(living), parent) if living else None
 
     def _cancel(self, client: ClientProcess) -> None:
         mine = [record for record in self.oracle.open_tasks() if record.client is client]

@@ -1,0 +1,167 @@
+"""Waits for calls and for slots: said once a heartbeat, taken back at once (section 9.8)."""
+
+from actor.awaiting import SLOTS
+from actor.reacquiring import Reply
+from tests.actor.broker_end import EPOCH, connected, make_core
+from tests.actor.test_reacquire import answers, ask, begun, released
+from wire.errors import Code
+from wire.messages import Await, Occupied, Vacate
+
+BEAT_S = 1.0
+
+
+class Wait:
+    """A wait for calls 8 and 9 of client 5."""
+
+    def __init__(self, found=(5, [(8, 9)], 2)):
+        self.found = found
+        self.is_said = False
+        self.within = [1]
+        self.refusal = ""
+
+    def calls(self):
+        return self.found
+
+    def refuse(self, reason):
+        self.refusal = reason
+
+
+def said(end):
+    """Return what was said of waits since the last call."""
+    commands = [command for command in end.everything if isinstance(command, Await | Vacate)]
+    end.everything.clear()
+    return commands
+
+
+def beat(end):
+    end.now += BEAT_S
+    end.carry()
+
+
+def begin(end, wait=None):
+    token = released(end)
+    wait = wait or Wait()
+    end.core.awaiting.begin(token, 3, wait)
+    end.carry()
+    said(end)
+    return token, wait
+
+
+def test_a_wait_that_is_over_before_the_heartbeat_costs_nothing():
+    end = connected(make_core())
+    token, _ = begin(end)
+
+    end.core.awaiting.end(token, 3)
+    beat(end)
+
+    assert said(end) == []
+
+
+def test_a_wait_is_said_with_the_heartbeat_and_once():
+    end = connected(make_core())
+    token, _ = begin(end)
+
+    beat(end)
+    assert said(end) == [Await(*token, 3, 5, [(8, 9)], 2, [1])]
+    beat(end)
+
+    assert said(end) == []
+
+
+def test_one_that_was_said_is_taken_back_at_once():
+    end = connected(make_core())
+    token, _ = begin(end)
+    beat(end)
+    said(end)
+
+    end.core.awaiting.end(token, 3)
+    end.carry()
+
+    assert said(end) == [Vacate(*token, 3)]
+
+
+def test_one_of_which_there_is_nothing_to_tell_is_not_said():
+    end = connected(make_core())
+    begin(end, Wait(None))
+
+    beat(end)
+
+    assert said(end) == []
+
+
+def test_a_new_session_is_told_again():
+    end = connected(make_core())
+    begin(end)
+    beat(end)
+    said(end)
+
+    end.restart()
+    end.core.session.close(end.now)
+    beat(end)
+    beat(end)
+
+    assert [type(command) for command in said(end)] == [Await]
+
+
+def test_a_run_that_ended_is_not_said_to_wait():
+    end = connected(make_core())
+    token, _ = begin(end)
+    end.finish(token)
+    end.carry()
+
+    beat(end)
+
+    assert said(end) == []
+    assert not end.core.awaiting.waits
+
+
+def test_a_wait_for_slots_is_said_and_taken_back_when_they_are_had():
+    end = connected(make_core())
+    token = released(end)
+    other = begun(end)
+    ask(end, token)
+    said(end)
+
+    beat(end)
+    assert said(end) == [Await(*token, SLOTS)]
+    end.finish(other)
+    end.carry()
+
+    assert said(end) == [Vacate(*token, SLOTS)]
+    assert answers(end) == [(token, Reply.GRANTED)]
+
+
+def test_who_waits_for_its_slots_in_a_circle_goes_on_without():
+    end = connected(make_core())
+    token = released(end)
+    begun(end)
+    ask(end, token)
+    beat(end)
+
+    end.say(Occupied(*token, SLOTS, Code.DEADLOCK, "in a circle"))
+    end.carry()
+
+    assert answers(end) == [(token, Reply.DEADLOCK)]
+    assert token not in end.core.mailbox.reacquiring
+
+
+def test_who_waits_for_calls_in_a_circle_is_told_why():
+    end = connected(make_core())
+    token, wait = begin(end)
+    beat(end)
+
+    end.say(Occupied(*token, 3, Code.DEADLOCK, "in a circle"))
+    end.carry()
+    for one, reason in end.core.awaiting.take_refused():
+        one.refuse(reason)
+
+    assert wait.refusal == "in a circle"
+    assert not end.core.awaiting.waits
+
+
+def test_a_wait_of_a_run_that_is_not_here_is_none():
+    end = connected(make_core())
+
+    end.core.awaiting.begin((EPOCH, 99), 1, Wait())
+
+    assert not end.core.awaiting.waits

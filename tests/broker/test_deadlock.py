@@ -1,0 +1,311 @@
+"""Who waits for whom, and who is told of a circle (protocol.md section 9.8)."""
+
+import pytest
+
+from broker.deadlock import TOLD_MAX
+from tests.broker.conversation import CODE
+from tests.broker.test_limits import EPOCH, call, limited
+from wire.errors import Code
+from wire.messages import (
+    Assign,
+    Await,
+    Beat,
+    Cancel,
+    Credit,
+    Occupied,
+    Occupy,
+    Reacquire,
+    Release,
+    Vacate,
+)
+from wire.parts import Call, Environment
+
+BOXED = Environment("id", "Box", CODE)
+
+
+class Scene:
+    """One client and one actor; tasks are assigned in the order of their numbers."""
+
+    def __init__(self, *definitions, slots=4, free=None, **fields):
+        self.talk = limited(*definitions)
+        free = slots if free is None else free
+        self.actor = self.talk.actor(free=free, slots={"slot": slots}, **fields)
+        self.client = self.talk.client()
+        self.templates = 0
+
+    def submits(self, number, call=None, parent=None):
+        self.templates += 1
+        self.client.submits(
+            number,
+            call=call,
+            slot=self.templates,
+            parent=(EPOCH, parent) if parent else None,
+        )
+        return self
+
+    def waits(self, token, *tasks, ask=9, enough=None, within=None):
+        """Let a run that gave its slots back wait for calls."""
+        calls = [(task, task) for task in tasks]
+        wanted = len(tasks) if enough is None else enough
+        self.actor.says(
+            Credit(1),
+            Release(EPOCH, token),
+            Await(*self.name(token, ask), 1, calls, wanted, within),
+        )
+        return self
+
+    def name(self, token, ask):
+        return EPOCH, token, ask
+
+    def told(self, beats=2):
+        """Return (run, ask) of whoever is told of a circle within some heartbeats."""
+        found = []
+        for _ in range(4 * beats):
+            self.actor.says(Beat())
+            self.client.says(Beat())
+            self.talk.wait(0.25)
+            found += [
+                (told.number, told.ask)
+                for told in self.actor.takes(Occupied)
+                if told.code == Code.DEADLOCK
+            ]
+        return found
+
+
+def holding(*definitions, **fields):
+    """Let run 1 have limit db from inside, by its ask 1."""
+    scene = Scene(*(definitions or ("db=1",)), **fields).submits(1)
+    scene.actor.says(Occupy(EPOCH, 1, 1, {"db": 1}, []))
+    return scene
+
+
+def test_who_waits_for_a_call_that_waits_for_its_limit_is_told_within_a_heartbeat():
+    scene = holding().submits(2, call(), parent=1).waits(1, 2, within=[1])
+
+    assert scene.told(beats=1) == [(1, 9)]
+    # The wait is over, the run has what it had: the call goes on waiting until that is given back.
+    scene.actor.takes(Assign)
+    scene.actor.says(Vacate(EPOCH, 1, 1))
+    assert [assign.task for assign in scene.actor.takes(Assign)] == [2]
+
+
+def test_who_waits_for_a_call_that_asks_from_inside_leaves_it_to_the_younger():
+    scene = holding().submits(2, parent=1)
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"db": 1}, []))
+
+    assert scene.waits(1, 2, within=[1]).told() == [(2, 1)]
+
+
+def test_a_wait_that_began_is_not_a_circle_as_long_as_the_call_runs():
+    scene = holding().submits(2, parent=1).waits(1, 2, within=[1])
+
+    assert scene.told() == []
+
+
+def test_a_circle_over_several_levels_is_found():
+    scene = holding().submits(2, parent=1).submits(3, parent=2).submits(4, call(), parent=3)
+    scene.waits(1, 2, within=[1]).waits(2, 3)
+    assert scene.told() == []
+
+    scene.waits(3, 4)
+
+    assert scene.told(beats=1) == [(3, 9)]
+
+
+def test_callers_that_cross_are_a_circle_of_both():
+    scene = Scene("db=1", "api=1").submits(1).submits(2)
+    scene.actor.says(Occupy(EPOCH, 1, 1, {"db": 1}, []), Occupy(EPOCH, 2, 1, {"api": 1}, []))
+    scene.submits(3, call(limits={"api": 1}), parent=1).submits(4, call(), parent=2)
+    scene.waits(1, 3, within=[1])
+    assert scene.told() == []
+
+    assert scene.waits(2, 4, within=[1]).told() == [(2, 9)]
+
+
+def test_what_is_not_kept_during_the_wait_closes_no_circle():
+    """Another coroutine of the run has the limit, and ends without it."""
+    scene = holding().submits(2, call(), parent=1)
+
+    assert scene.waits(1, 2, within=[]).told() == []
+
+
+def test_limits_kept_at_a_release_close_a_circle():
+    scene = Scene("db=1").submits(1, call()).submits(2, call(), parent=1)
+    scene.actor.says(
+        Release(EPOCH, 1, None, keep_limits=True), Await(EPOCH, 1, 9, 1, [(2, 2)], 1, [])
+    )
+
+    assert scene.told() == [(1, 9)]
+
+
+def test_limits_given_back_at_a_release_close_none():
+    scene = Scene("db=1").submits(1, call()).submits(2, call(), parent=1).waits(1, 2)
+
+    assert scene.told() == []
+    assert [assign.task for assign in scene.actor.takes(Assign)][-1] == 2
+
+
+@pytest.mark.parametrize(("enough", "told"), [(1, []), (2, [(1, 9)])])
+def test_only_so_many_calls_must_end_as_are_enough(enough, told):
+    scene = holding().submits(2, parent=1).submits(3, call(), parent=1)
+
+    assert scene.waits(1, 2, 3, enough=enough, within=[1]).told() == told
+
+
+def test_a_call_that_is_not_here_is_no_reason():
+    scene = holding()
+
+    assert scene.waits(1, 2, within=[1]).told() == []
+
+
+def test_who_stands_behind_a_circle_is_not_told():
+    scene = holding("db=1", "api=1").submits(2, call(), parent=1).submits(3)
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"api": 1}, []), Occupy(EPOCH, 2, 2, {"db": 1}, [1]))
+
+    # Run 2 has something that nobody needs, and is the youngest.
+    assert scene.waits(1, 2, within=[1]).told() == [(1, 9)]
+
+
+def test_room_for_one_more_is_no_circle():
+    scene = holding("db=2").submits(2, call(), parent=1).waits(1, 2, within=[1])
+
+    assert scene.told() == []
+
+
+def test_a_limit_that_comes_back_with_time_closes_none():
+    scene = holding("db=1:rate=0.01/s").submits(2, call(), parent=1).waits(1, 2, within=[1])
+
+    assert scene.told() == []
+
+
+def test_slots_held_by_those_that_wait_close_a_circle():
+    scene = holding(slots=1).waits(1, 2, within=[1]).submits(3).submits(2, parent=1)
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"db": 1}, []))
+
+    assert scene.told() == [(2, 1)]
+
+
+def test_a_slot_somewhere_else_is_a_way_out():
+    scene = holding(slots=1).waits(1, 2, within=[1]).submits(3)
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"db": 1}, []))
+    other = scene.talk.actor(12, name="host/1")
+    scene.submits(2, parent=1)
+
+    for _ in range(8):
+        other.says(Beat())
+        assert scene.told(beats=1) == []
+
+
+def test_who_waits_for_its_slot_while_its_holder_waits_for_its_limit_closes_a_circle():
+    scene = holding(slots=1)
+    scene.actor.says(Credit(1), Release(EPOCH, 1))
+    scene.submits(2)
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"db": 1}, []), Await(EPOCH, 1, -1, within=[1]))
+
+    assert scene.told() == [(2, 1)]
+
+
+def test_the_younger_is_told_that_it_will_not_have_its_slot():
+    scene = Scene("db=1", slots=1).submits(1)
+    scene.actor.says(Credit(1), Release(EPOCH, 1))
+    scene.submits(2)
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"db": 1}, []))
+    scene.actor.says(Credit(1), Release(EPOCH, 2), Credit(0), Reacquire(EPOCH, 1))
+    scene.actor.says(Occupy(EPOCH, 1, 1, {"db": 1}, []), Await(EPOCH, 2, -1, within=[1]))
+
+    assert scene.told() == [(2, -1)]
+
+
+def test_slots_of_which_a_part_was_given_back_are_not_counted():
+    scene = holding(slots=1).waits(1, 2, within=[1]).submits(3).submits(2, parent=1)
+    scene.actor.says(Release(EPOCH, 2, {"slot": 1}), Occupy(EPOCH, 2, 1, {"db": 1}, []))
+
+    assert scene.told() == []
+
+
+def test_who_keeps_its_turn_and_waits_for_a_call_of_the_same_replica_is_told():
+    """As a replica with an address does, whose callers wait for one another."""
+    boxed = Call("method", b"", "work", BOXED)
+    scene = Scene(slots=2).submits(1, boxed)
+    scene.submits(2, boxed, parent=1)
+    scene.actor.says(Release(EPOCH, 1, {"slot": 1}), Await(EPOCH, 1, 9, 1, [(2, 2)], 1, []))
+    assert scene.told() == [], "what it kept of its slots is not known"
+
+
+def test_a_run_that_released_nothing_keeps_its_turn():
+    boxed = Call("method", b"", "work", BOXED)
+    scene = Scene(slots=2, free=0)
+    scene.actor.says(Credit(2, 0, 1, {}))
+    scene.submits(1, boxed)
+    scene.actor.says(Credit(1, 0, 0, {"id": 0}))
+    scene.submits(2, boxed, parent=1)
+    scene.actor.says(Await(EPOCH, 1, 9, 1, [(2, 2)], 1, []))
+
+    assert scene.told() == [(1, 9)]
+
+
+def test_a_wait_that_is_over_is_forgotten():
+    scene = holding().submits(2, call(), parent=1)
+    scene.waits(1, 2, within=[1])
+    scene.actor.says(Vacate(EPOCH, 1, 9))
+
+    assert not scene.talk.broker.limits.waits.by_run
+    assert scene.told() == []
+
+
+def test_the_waits_of_a_run_that_ended_are_forgotten():
+    scene = holding().submits(2, parent=1).waits(1, 2, within=[1])
+    scene.actor.ends((EPOCH, 1))
+
+    scene.told()
+
+    assert not scene.talk.broker.limits.waits.by_run
+
+
+def test_a_new_session_says_its_waits_again():
+    scene = holding().submits(2, call(), parent=1).waits(1, 2, within=[1])
+
+    scene.actor.greets()
+
+    assert not scene.talk.broker.limits.waits.by_run
+
+
+def test_a_wait_of_a_run_that_is_not_its_own_is_ignored():
+    scene = holding().submits(2, call(), parent=1)
+    other = scene.talk.actor(12, name="host/1")
+
+    other.says(Await(EPOCH, 1, 9, 1, [(2, 2)], 1), Vacate(EPOCH, 1, 9))
+    scene.waits(1, 2, within=[1])
+    other.says(Vacate(EPOCH, 1, 9))
+
+    assert scene.told() == [(1, 9)]
+
+
+@pytest.mark.parametrize(
+    "calls", [[(5, 2)], [(-3, -1)], [(0, 2**62)], [(1, 1), (1, 2**60)], [(2, 2)] * 1000]
+)
+def test_strange_calls_do_no_harm(calls):
+    scene = holding().submits(2, call(), parent=1)
+
+    scene.actor.says(Await(EPOCH, 1, 9, 1, calls, 10**9, [1]), Await(EPOCH, 1, 8, 77, calls, -4))
+
+    scene.told()
+
+
+def test_a_canceled_call_ends_the_wait():
+    scene = holding().submits(2, call(), parent=1)
+    scene.client.says(Cancel([2]))
+
+    assert scene.waits(1, 2, within=[1]).told() == []
+
+
+def test_many_circles_end_one_after_another():
+    pairs = TOLD_MAX + 5
+    scene = Scene(f"db={1}", "k=1:per-key", slots=3 * pairs)
+    for n in range(1, pairs + 1):
+        scene.submits(n)
+    for n in range(1, pairs + 1):
+        scene.actor.says(Occupy(EPOCH, n, 1, {f"k[{n}]": 1}, []))
+        scene.actor.says(Occupy(EPOCH, n, 2, {f"k[{n}]": 1}, [1]))
+
+    assert sorted(scene.told(beats=4)) == [(n, 2) for n in range(1, pairs + 1)]

@@ -1,0 +1,81 @@
+"""What a task says of the calls that it waits for."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from sdk.errors import Deadlock
+from sdk.nested import SPANS_MAX, CallWait
+
+PENDING, DONE = "PENDING", "FINISHED"
+
+
+class Connection:
+    def __init__(self, incarnation=5):
+        self.core = SimpleNamespace(incarnation=incarnation)
+
+
+HERE = Connection()
+
+
+def future(number, state=PENDING, arguments=(), connection=HERE):
+    return SimpleNamespace(number=number, _state=state, arguments=arguments, connection=connection)
+
+
+def waits(*futures, enough=None):
+    return CallWait(futures, len(futures) if enough is None else enough).calls()
+
+
+def test_numbers_stand_in_spans():
+    assert waits(*map(future, (9, 7, 4, 8))) == (5, [(4, 4), (7, 9)], 4)
+
+
+def test_what_is_done_counts_as_enough_already():
+    assert waits(future(1), future(2, DONE), future(3), enough=2) == (5, [(1, 1), (3, 3)], 1)
+
+
+def test_a_call_that_waits_for_its_arguments_stands_for_them():
+    inner = future(3)
+    outer = future(0, arguments=(future(2), future(0, arguments=(inner, future(1, DONE)))))
+
+    assert waits(outer, inner) == (5, [(2, 3)], 2)
+
+
+@pytest.mark.parametrize(
+    "futures",
+    [
+        [future(1, DONE)],
+        [future(0)],
+        [future(1), future(1, connection=Connection())],
+        [future(2 * n) for n in range(1, SPANS_MAX + 2)],
+    ],
+    ids=["done", "not submitted", "two clients", "too many pieces"],
+)
+def test_what_cannot_be_told_is_not(futures):
+    assert waits(*futures) is None
+
+
+def test_one_of_two_that_waits_for_its_arguments_is_not_told():
+    assert waits(future(1), future(0, arguments=(future(2),)), enough=1) is None
+
+
+def test_who_was_refused_and_has_enough_is_not_told():
+    one = future(1)
+    wait = CallWait([one], 1)
+    wait.refusal = "in a circle"
+    with pytest.raises(Deadlock, match="in a circle"):
+        wait.check()
+
+    one._state = DONE
+
+    wait.check()
+
+
+def test_a_waker_that_comes_late_is_called_at_once():
+    wait = CallWait([], 1)
+    wait.refuse("in a circle")
+    called = []
+
+    wait.wakes(lambda: called.append(True))
+
+    assert called
