@@ -7,19 +7,19 @@ nobody is evicted from where somebody is inside.
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from broker.environments import Copy, Record
 from broker.peers import Actor
 from broker.task import Task
 from wire.messages import Evict
 
 if TYPE_CHECKING:
     from broker.core import Broker
+    from broker.environments import Copy, Record
 
 # A task that has waited for so much of the time that entering takes has it entered once more.
 WAIT_SHARE: Final = 0.125
 
 
-def may_enter(broker: "Broker", record: Record, task: Task, now: float) -> bool:
+def may_enter(broker: "Broker", record: "Record", task: Task, now: float) -> bool:
     """Tell whether *task* may enter its environment where it is cold; else note when to look."""
     look_at = enter_at(record, task)
     if look_at <= now:
@@ -28,7 +28,7 @@ def may_enter(broker: "Broker", record: Record, task: Task, now: float) -> bool:
     return False
 
 
-def enter_at(record: Record, task: Task) -> float:
+def enter_at(record: "Record", task: Task) -> float:
     """Return when *task* may enter its environment where it is cold, as things stand."""
     reuse, copies = record.environment.reuse, len(record.copies)
     if record.failures and not all(copy.is_warm for copy in record.copies.values()):
@@ -70,7 +70,7 @@ def look(broker: "Broker", now: float) -> None:
     environments.prune(now)
 
 
-def idle_copies(broker: "Broker", record: Record, now: float) -> list[tuple[Copy, str]]:
+def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[Copy, str]]":
     """Return which copies to give up now, and why; note when the next may be due."""
     reuse = record.environment.reuse
     idle = sorted(
@@ -108,7 +108,7 @@ def idle_copies(broker: "Broker", record: Record, now: float) -> list[tuple[Copy
     return given_up
 
 
-def evict(broker: "Broker", copy: Copy, reason: str) -> None:
+def evict(broker: "Broker", copy: "Copy", reason: str) -> None:
     """Tell the actor of *copy* to give it up, unless that is on its way; it may be in use again."""
     session = copy.actor.session
     if session is None or copy.evicted_in is not None:
