@@ -1,4 +1,4 @@
-"""How fast a slot or a limit changes hands: from its release to the next task's first line.
+"""How fast a slot, a limit or a label is of use: from its change to the first line of who waited.
 
 The rule: whoever is next waits already, so what is measured is the way of the news to the broker
 and back, as a ratio to the round trip of the bare relay in the same round. The goal is at most 1.0.
@@ -6,6 +6,7 @@ and back, as a ratio to the round trip of the bare relay in the same round. The 
     python -m bench.slots [--rounds 5] [--count 200] [--transport tcp|ipc|both] [--json FILE]
 """
 
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -47,6 +48,15 @@ def leave_limit_then_stay() -> float:
     return left
 
 
+def relabel_then_stay(version: int) -> float:
+    """Return when the labels were to be changed; go on until who waits for them has begun."""
+    time.sleep(head_start_s)
+    changed = time.monotonic()
+    current_task().actor.upsert_labels({"version": version})
+    time.sleep(head_start_s)
+    return changed
+
+
 def first_line() -> float:
     return time.monotonic()
 
@@ -82,10 +92,20 @@ def limit_inside(client: Client) -> tuple[TaskFuture, TaskFuture]:
     return holder, client.submit(first_line_inside)
 
 
+versions = itertools.count()
+
+
+def label(client: Client) -> tuple[TaskFuture, TaskFuture]:
+    version = next(versions)
+    waiting = client.submit(first_line, desired_labels={"version": version})
+    return client.submit(relabel_then_stay, version), waiting
+
+
 HANDOVERS: dict[str, tuple[Handover, str]] = {
     "release_slot() to a task that waits": (slot, "1"),
     "limit to a task that waits at scheduling": (limit_at_scheduling, "2"),
     "limit to a task that waits inside": (limit_inside, "2"),
+    "upsert_labels() to a task that waits for it": (label, "2"),
 }
 
 
@@ -121,7 +141,7 @@ def measure(transport: str, count: int) -> tuple[float, dict[str, tuple[float, f
 
 
 def main() -> int:
-    parser = arguments("Measure how fast a slot or a limit changes hands.")
+    parser = arguments("Measure how fast a slot or a limit changes hands, and a label is of use.")
     parser.set_defaults(count=200)
     options = parser.parse_args()
     print(f"{machine()}; {options.rounds} rounds, {options.count} hand-overs each", flush=True)
