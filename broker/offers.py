@@ -42,6 +42,13 @@ def cells(values: LabelValues) -> list[Cell]:
     return [cell(value) for value in values] if isinstance(values, list) else [cell(values)]
 
 
+def is_unchanged(had: LabelValues | None, has: LabelValues | None) -> bool:
+    """Tell whether a key is offered as before."""
+    if type(had) is not type(has) or had is None or has is None or isinstance(had, list):
+        return had is not None and has is not None and cells(had) == cells(has)
+    return had == has
+
+
 class Column:
     """Who offers a key, and which value of it."""
 
@@ -139,14 +146,22 @@ class Offers:
             self._add(actor)
             return self._watching(actor.labels)
         before, after = former[0], actor.labels
+        bit = 1 << actor.number
         changed: dict[Shape, None] = {}
         for key in before.keys() | after.keys():
             had, has = before.get(key), after.get(key)
-            if had is None or has is None or cells(had) != cells(has):
-                self._watching_key(changed, key, had)
-                self._watching_key(changed, key, has)
-        self._remove(actor)
-        self._add(actor)
+            if is_unchanged(had, has):
+                continue
+            self._watching_key(changed, key, had)
+            self._watching_key(changed, key, has)
+            if had is not None:
+                self._remove_key(key, bit, had)
+            if has is not None:
+                self._columns.setdefault(key, Column()).add(bit, has)
+        if former[1] != actor.slots:
+            self._remove_slots(bit, former[1])
+            self._add_slots(bit, actor.slots)
+        self._indexed[actor] = (after, actor.slots)
         return changed
 
     def drop(self, actor: "Actor") -> "dict[Shape, None]":
@@ -165,19 +180,28 @@ class Offers:
         labels, slots = actor.labels, actor.slots
         for key, values in labels.items():
             self._columns.setdefault(key, Column()).add(bit, values)
+        self._add_slots(bit, slots)
+        self._indexed[actor] = (labels, slots)
+
+    def _add_slots(self, bit: int, slots: dict[str, int]) -> None:
         for kind, amount in slots.items():
             amounts = self._slots.setdefault(kind, {})
             amounts[amount] = amounts.get(amount, 0) | bit
-        self._indexed[actor] = (labels, slots)
 
     def _remove(self, actor: "Actor") -> None:
         bit = 1 << actor.number
         labels, slots = self._indexed.pop(actor)
         for key, values in labels.items():
-            column = self._columns[key]
-            column.remove(bit, values)
-            if not column.offering:
-                del self._columns[key]
+            self._remove_key(key, bit, values)
+        self._remove_slots(bit, slots)
+
+    def _remove_key(self, key: str, bit: int, values: LabelValues) -> None:
+        column = self._columns[key]
+        column.remove(bit, values)
+        if not column.offering:
+            del self._columns[key]
+
+    def _remove_slots(self, bit: int, slots: dict[str, int]) -> None:
         for kind, amount in slots.items():
             amounts = self._slots[kind]
             amounts[amount] &= ~bit

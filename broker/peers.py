@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from broker.credit import CreditAccount
-from broker.offers import cells
+from broker.offers import is_unchanged
 from broker.task import FunctionBlob, State, Task, Template
 from wire.labels import Labels
 from wire.messages import ActorHello, ClientHello, HostHello, Tried
@@ -233,8 +233,8 @@ class Actor:
         if version <= self.labels_version:
             return False
         self.labels_version = version
-        if labels.keys() == self.labels.keys() and all(
-            cells(values) == cells(self.labels[key]) for key, values in labels.items()
+        if len(labels) == len(self.labels) and all(
+            is_unchanged(self.labels.get(key), values) for key, values in labels.items()
         ):
             return False
         self.labels = labels
