@@ -9,18 +9,24 @@ thread that owns it, and its state last.
 import mmap
 import os
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 from actor.platform import open_shared
+from actor.supervision import Runs
 from wire.parts import Token
 
-RECORDS_MAX: Final = 16_384
+# More outcomes than this are never kept at once (`outcomes.OVERHEAD_BYTES`), so with those that
+# hold slots or have released them every run has a record.
+RECORDS: Final = 65_536 + 4_096
 
-# Magic, records, whether the actor left by itself, runs that found no record.
-HEADER: Final = struct.Struct("<8sQQQ")
-MAGIC: Final = b"warmslt1"
+# Magic, records, whether the actor left by itself, runs that found no record, whether it ends for
+# the sake of the runs that are doomed.
+HEADER: Final = struct.Struct("<8sQQQQ")
+MAGIC: Final = b"warmslt2"
 LEFT_AT: Final = 16
 OVERFLOW_AT: Final = 24
+FORCED_AT: Final = 32
 # Epoch and number of the token, state.
 RECORD: Final = struct.Struct("<QQQ")
 WORD: Final = struct.Struct("<Q")
@@ -31,29 +37,30 @@ STARTED: Final = 1
 RELEASED: Final = 2
 FINISHED: Final = 3
 ENTERING: Final = 4
+DOOMED: Final = 5
 
 
 class Board:
     """The region, mapped by both ends."""
 
-    def __init__(self, fd: int, *, records: int = RECORDS_MAX) -> None:
+    def __init__(self, fd: int) -> None:
         """Map *fd*, which stays open and belongs to the caller."""
+        records = (os.fstat(fd).st_size - HEADER.size) // RECORD.size
         self._size = HEADER.size + records * RECORD.size
         self._map = mmap.mmap(fd, self._size)
-        self.records = records
-        # The actor's end: where each run stands, and which records are free, the lowest last.
+        # The actor's end: where each run stands, which records are free again, and which were
+        # never used.
         self._places: dict[Token, int] = {}
-        self._free = list(
-            range(HEADER.size + (records - 1) * RECORD.size, HEADER.size - 1, -RECORD.size)
-        )
+        self._free: list[int] = []
+        self._unused = HEADER.size
         self._finished: dict[Token, int] = {}
 
     @classmethod
-    def create(cls, *, records: int = RECORDS_MAX) -> tuple["Board", int]:
+    def create(cls, *, records: int = RECORDS) -> tuple["Board", int]:
         """Return a new region and the descriptor that leads to it."""
         fd = open_shared(HEADER.size + records * RECORD.size)
-        board = cls(fd, records=records)
-        HEADER.pack_into(board._map, 0, MAGIC, records, 0, 0)
+        board = cls(fd)
+        HEADER.pack_into(board._map, 0, MAGIC, records, 0, 0, 0)
         return board, fd
 
     # --- the actor's end
@@ -66,6 +73,9 @@ class Board:
         """
         if self._free:
             place = self._free.pop()
+        elif self._unused < self._size:
+            place = self._unused
+            self._unused += RECORD.size
         elif self._finished:
             oldest = next(iter(self._finished))
             place = self._finished.pop(oldest)
@@ -119,23 +129,30 @@ class Board:
         """Record that the actor ends because it was told to, not because a task made it."""
         WORD.pack_into(self._map, LEFT_AT, 1)
 
+    def force(self, doomed: Iterable[Token]) -> None:
+        """Record that the process ends for the sake of the runs *doomed*, which do not return."""
+        for token in doomed:
+            place = self._places.get(token)
+            if place is not None:
+                WORD.pack_into(self._map, place + STATE_AT, DOOMED)
+        WORD.pack_into(self._map, FORCED_AT, 1)
+
     # --- the host's end
 
-    def started(self) -> list[Token]:
-        """Return the runs that had started and are not settled."""
-        return self._tokens(STARTED, RELEASED, FINISHED)
-
-    def entering(self) -> list[Token]:
-        """Return the runs that had not started, since their environment was being entered."""
-        return self._tokens(ENTERING)
-
-    def _tokens(self, *states: int) -> list[Token]:
-        tokens = []
+    def read(self, *, is_ended: bool = False) -> Runs:
+        """Return the runs that are not settled; *is_ended*: the host itself ended the process."""
+        states: dict[int, list[Token]] = {}
         for place in range(HEADER.size, self._size, RECORD.size):
             epoch, number, state = RECORD.unpack_from(self._map, place)
-            if state in states:
-                tokens.append((epoch, number))
-        return sorted(tokens)
+            if state != FREE:
+                states.setdefault(state, []).append((epoch, number))
+        running = sorted(states.get(STARTED, []) + states.get(RELEASED, []))
+        doomed = sorted(states.get(DOOMED, []))
+        finished, entering = sorted(states.get(FINISHED, [])), sorted(states.get(ENTERING, []))
+        is_forced = is_ended or bool(WORD.unpack_from(self._map, FORCED_AT)[0])
+        if is_forced:
+            return Runs(doomed, finished, entering, running)
+        return Runs(sorted(running + doomed), finished, entering, [])
 
     @property
     def has_left(self) -> bool:
@@ -144,7 +161,7 @@ class Board:
 
     @property
     def overflow(self) -> int:
-        """Return how many runs found no record, and are not in `started`."""
+        """Return how many runs found no record, and are not in `read`."""
         count: int = WORD.unpack_from(self._map, OVERFLOW_AT)[0]
         return count
 

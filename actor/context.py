@@ -13,6 +13,7 @@ from actor.mailbox import Assignment
 from actor.release import Block, Releases
 from actor.settings import Launch
 from sdk.errors import SlotReleased
+from sdk.options import read_timeout
 from sdk.task import ActorContext, HeldLimit, ReleasedSlot, TaskContext
 from wire.labels import Labels, LabelValues, validate_labels
 
@@ -35,6 +36,9 @@ class Runtime(Protocol):
 
     def ask(self, run: "Run", slots: dict[str, int], timeout: float | None) -> None:
         """Let *run* wait for its slots; `Releases.answered` hears what became of it."""
+
+    def refresh_timeout(self, run: "Run", seconds: float) -> None:
+        """Let *run* have *seconds* more."""
 
     def withdraw(self, run: "Run") -> None:
         """Let *run* wait no longer."""
@@ -231,6 +235,11 @@ class Run(TaskContext):
     def is_canceled(self) -> bool:
         """Tell whether nobody wants the outcome any more."""
         return self.is_canceled_flag
+
+    def refresh_timeout(self, seconds: float) -> None:
+        """Let the task run for *seconds* more."""
+        self.raise_if_canceled()
+        self._runtime.refresh_timeout(self, read_timeout(seconds))
 
     @property
     def is_released(self) -> bool:

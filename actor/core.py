@@ -311,6 +311,11 @@ class ActorCore:
         self.reacquiring.ask(token, slots, until, within)
         self.is_stale = True
 
+    def refresh_timeout(self, token: Token, seconds: float, now: float) -> None:
+        """Let a run have *seconds* more from now. An unknown one is ignored."""
+        self.now = now
+        self.stopping.refresh(self.mailbox.held.get(token), seconds, now)
+
     def withdraw(self, token: Token, now: float) -> None:
         """Let a run wait for its slots no longer."""
         self.now = now

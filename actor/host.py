@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 import zmq
 
-from actor.board import Board
+from actor.board import RECORDS, Board
 from actor.connection import connect
 from actor.platform import make_waker, read_processes
 from actor.settings import SLOT, HostSettings, Launch, Settings
@@ -45,7 +45,7 @@ class ActorProcess:
         """Start it. Raises OSError when the system does not let us."""
         self.ward = ward
         self.incarnation = incarnation
-        self.board, self._region = Board.create()
+        self.board, self._region = Board.create(records=records_for(settings))
         reading, self._lifeline = os.pipe()
         try:
             self.process = subprocess.Popen(
@@ -188,8 +188,7 @@ class Host:
                 ward,
                 exit_code=status if status >= 0 else None,
                 signal=-status if status < 0 else None,
-                started=process.board.started(),
-                entering=process.board.entering(),
+                runs=process.board.read(is_ended=ward.is_ended),
                 overflow=process.board.overflow,
                 has_left=process.board.has_left,
                 now=now,
@@ -228,6 +227,12 @@ class Host:
         self._send(now)
         self._socket.close()
         self._context.term()
+
+
+def records_for(settings: HostSettings) -> int:
+    """Return how many runs of an actor can be unsettled at once."""
+    holding = settings.slots + sum(settings.typed.values()) + settings.released_max
+    return RECORDS + 2 * holding
 
 
 def launch_of(settings: HostSettings, ward: Ward, host: int, incarnation: int) -> Launch:

@@ -441,6 +441,7 @@ class Loop:
         """Let the environments leave, and tell the host whether this end was ordered."""
         core = self.core
         if core.exit_reason:
+            self.board.force(core.stopping.unwanted)
             log.warning("ended_by_force", actor=self.launch.core.name, reason=core.exit_reason)
         else:
             self.slots.close()

@@ -19,8 +19,9 @@ from wire.payload import size_of
 # A frame of outcomes that are said again stays far below the limits of a control frame.
 COMMANDS_A_FRAME_MAX: Final = 512
 PAYLOADS_A_FRAME_MAX: Final = 16_384
-# What keeping an outcome costs beside its octets.
-OVERHEAD_BYTES: Final = 256
+# Each outcome counts for so much beside its octets: with the default of kept_bytes_max no more are
+# kept than the board has records for.
+OVERHEAD_BYTES: Final = 4_096
 
 Batch = tuple[list[Outcome], list[Buffer], list[Token]]
 
@@ -154,9 +155,14 @@ def failure_too_large(assignment: Assignment, octets: int, limit: int) -> bytes:
     )
 
 
-def failure_timeout(assignment: Assignment) -> bytes:
-    """Make the body of the outcome of a run that has had its time."""
+def failure_timeout(assignment: Assignment, refreshed_s: float | None) -> bytes:
+    """Make the body of the outcome of a run that has had its time, or what it got at last."""
     call = assignment.recipe.call
     message = f"task {call.name!r} ran for longer than its timeout of {call.timeout_s} s"
+    if refreshed_s is not None:
+        message = (
+            f"task {call.name!r} ran for longer than the {refreshed_s} s that it got at last by"
+            " refresh_timeout"
+        )
     retriable = is_timeout_retriable(call)
     return encode_failure(Failure(Code.TASK_TIMEOUT, "TaskTimeout", message, retriable=retriable))

@@ -169,6 +169,10 @@ class Slots:
         self._asking[run.token] = run
         self._loop.core.reacquire(run.token, slots, now, timeout_s=timeout, within=within)
 
+    def refresh_timeout(self, run: Run, seconds: float) -> None:
+        """Let *run* have *seconds* more."""
+        self._loop.post(self._loop.core.refresh_timeout, run.token, seconds)
+
     def withdraw(self, run: Run) -> None:
         """Let *run* wait no longer."""
         self._loop.post(self._loop.core.withdraw, run.token)

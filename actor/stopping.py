@@ -23,11 +23,12 @@ class Stopping:
         "_occupying",
         "_outcomes",
         "_reacquiring",
+        "_refreshed",
         "_timeouts",
-        "_unwanted",
         "deadline",
         "force_at",
         "orders",
+        "unwanted",
     )
 
     def __init__(
@@ -52,7 +53,9 @@ class Stopping:
         self.deadline = inf
         # When each run has had its time; only those that have a limit.
         self._timeouts: dict[Token, float] = {}
-        self._unwanted: set[Token] = set()
+        # What those got that asked for more time, at last.
+        self._refreshed: dict[Token, float] = {}
+        self.unwanted: set[Token] = set()
 
     @property
     def is_forced(self) -> bool:
@@ -66,12 +69,19 @@ class Stopping:
             self._timeouts[assignment.token] = now + timeout_s
             self._reckon()
 
+    def refresh(self, assignment: Assignment | None, seconds: float, now: float) -> None:
+        """Let a run have *seconds* more from now, whatever was left to it, unless it is over."""
+        if assignment is not None and not assignment.is_stopped:
+            self._timeouts[assignment.token] = now + seconds
+            self._refreshed[assignment.token] = seconds
+            self._reckon()
+
     def expire(self, held: dict[Token, Assignment], now: float) -> None:
         """End the runs that have had their time: the outcome is said now, whenever they return."""
         for token in [token for token, at in self._timeouts.items() if now >= at]:
             assignment = held[token]
             timeout_s = assignment.recipe.call.timeout_s or 0.0
-            body = failure_timeout(assignment)
+            body = failure_timeout(assignment, self._refreshed.get(token))
             self._outcomes.keep(assignment, Status.EXPIRED, body, (), timeout_s)
             self._note("timed_out", token=token, after_s=timeout_s)
             self.order(assignment, now, force=True, reason="its timeout is over")
@@ -82,9 +92,10 @@ class Stopping:
         self._reacquiring.drop(assignment.token, Reply.CANCELED)
         self._occupying.cancel(assignment.token)
         self._timeouts.pop(assignment.token, None)
+        self._refreshed.pop(assignment.token, None)
         self.orders.append(StopOrder(assignment, force=force, reason=reason))
         if force:
-            self._unwanted.add(assignment.token)
+            self.unwanted.add(assignment.token)
             self.force_at = min(self.force_at, now + self._grace_s)
         self._reckon()
 
@@ -97,11 +108,12 @@ class Stopping:
         """Forget a run that returned; tell whether for its sake the process need not end now."""
         if self._timeouts:
             self._timeouts.pop(token, None)
+            self._refreshed.pop(token, None)
             self._reckon()
-        if not self._unwanted:
+        if not self.unwanted:
             return False
-        self._unwanted.discard(token)
-        if self._unwanted:
+        self.unwanted.discard(token)
+        if self.unwanted:
             return False
         self.force_at = inf
         self._reckon()
@@ -114,7 +126,8 @@ class Stopping:
     def check(self, held: dict[Token, Assignment]) -> None:
         """Assert that only what is held can be late, and that there is a reason to end."""
         assert self._timeouts.keys() <= held.keys()
-        assert self._unwanted <= held.keys()
-        assert bool(self._unwanted) == self.is_forced
+        assert self._refreshed.keys() <= self._timeouts.keys()
+        assert self.unwanted <= held.keys()
+        assert bool(self.unwanted) == self.is_forced
         assert all(order.assignment.is_stopped for order in self.orders)
         assert self.deadline == min(self.force_at, *self._timeouts.values(), inf)

@@ -7,7 +7,7 @@ comes from the process's end and the board, never from a guess.
 from collections import deque
 from enum import StrEnum
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from actor.settings import EXIT_RETIRED, HostSettings
 from wire.messages import Beat, Bye, ByeAck, Death, Drain, Error, Frame, HostBeat, HostHello, Kill
@@ -25,6 +25,16 @@ class Phase(StrEnum):
     GONE = "gone"  # left for good
 
 
+class Runs(NamedTuple):
+    """How the runs stood that were not settled when their process ended, as DEATH tells it."""
+
+    started: list[Token]
+    finished: list[Token]
+    entering: list[Token]
+    # Had started, and the process was ended for the sake of others.
+    beside: list[Token]
+
+
 class Ward:
     """One actor under the host's care: its place, and the process that fills it now."""
 
@@ -33,6 +43,7 @@ class Ward:
         "cpu_s",
         "incarnation",
         "index",
+        "is_ended",
         "is_stopped",
         "name",
         "phase",
@@ -53,6 +64,8 @@ class Ward:
         self.pid = 0
         self.cpu_s = 0.0
         self.is_stopped = False
+        # Whether the host ended the process by its own will, so that no run is to blame.
+        self.is_ended = False
 
 
 class HostCore:
@@ -136,6 +149,8 @@ class HostCore:
         self._now = now
         if now >= self._drain_at and self.running():
             self._drain_at = inf
+            for ward in self.running():
+                ward.is_ended = True
             self._kills += self.running()
             self._note("drain_timed_out", actors=[ward.name for ward in self.running()])
 
@@ -146,7 +161,7 @@ class HostCore:
         ward.pid = pid
         ward.started_at = now
         ward.cpu_s = 0.0
-        ward.is_stopped = False
+        ward.is_stopped = ward.is_ended = False
         self._note("actor_started", actor=ward.name, pid=pid)
 
     def failed(self, ward: Ward, reason: str, now: float) -> None:
@@ -165,8 +180,7 @@ class HostCore:
         *,
         exit_code: int | None,
         signal: int | None,
-        started: list[Token],
-        entering: list[Token],
+        runs: Runs,
         overflow: int,
         has_left: bool,
         now: float,
@@ -174,14 +188,23 @@ class HostCore:
         """Report that a process has ended, and start another unless it left by order."""
         self._now = now
         reason = f"{overflow} more had started than could be noted" if overflow else ""
-        death = Death(ward.incarnation, exit_code, signal, started, reason, entering=entering)
+        death = Death(
+            ward.incarnation,
+            exit_code,
+            signal,
+            runs.started,
+            reason,
+            runs.finished,
+            runs.entering,
+            runs.beside,
+        )
         self._deaths.append((0, death))
         self._note(
             "actor_left" if has_left else "actor_died",
             actor=ward.name,
             exit_code=exit_code,
             signal=signal,
-            started=len(started),
+            started=len(runs.started),
         )
         if has_left or self.is_draining:
             ward.phase = Phase.GONE

@@ -27,7 +27,9 @@ def death(
         how = f"ended with exit status {command.exit_code}"
     else:
         how = "died"
-    started = dict.fromkeys(command.started, "crash") | dict.fromkeys(command.finished, "finished")
+    started = dict.fromkeys(command.started, "crash") | dict.fromkeys(
+        (*command.finished, *command.beside), "innocent"
+    )
     entering = {
         task.call.environment.id: task.call.environment
         for token in command.entering

@@ -32,7 +32,7 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
     """Queue *task* again, whose current assignment is gone.
 
     *burns* says what is known of the run: None, it never started; "crash", its process died in
-    it; "loss", it may have started; "finished", it ended and the outcome was lost.
+    it; "loss", it may have started; "innocent", it started and its end says nothing of it.
     """
     detach(broker, task)
     if task.state is State.UNCLAIMED_RUN:

@@ -222,6 +222,15 @@ class TaskContext(ABC):
     def refuse_blocking(self, what: str, instead: str) -> None:
         """Raise RuntimeError, naming *what* and *instead*, on the event loop of the actor."""
 
+    @abstractmethod
+    def refresh_timeout(self, seconds: float) -> None:
+        """Let the task run for *seconds* from now, more or less than was left of its *timeout*.
+
+        A task without a *timeout* has one from then on, so a loop that says it each time around
+        ends when it hangs. Raises TaskCanceled when the task is canceled or its time was over,
+        ValueError for what is not a number of seconds above 0.
+        """
+
     def raise_if_canceled(self) -> None:
         """Raise TaskCanceled when nobody wants the outcome any more."""
         from sdk.errors import TaskCanceled  # noqa: PLC0415

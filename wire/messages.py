@@ -239,6 +239,7 @@ class Death(Struct, frozen=True, array_like=True, tag="death"):
     reason: str = ""
     finished: list[Token] = []
     entering: list[Token] = []
+    beside: list[Token] = []
 
 
 # --- what the broker says

@@ -5,7 +5,12 @@ import pytest
 
 from actor import platform
 from actor.board import Board
+from actor.host import records_for
+from actor.outcomes import OVERHEAD_BYTES
+from actor.settings import HostSettings, Settings
+from actor.supervision import Runs
 
+NAMES = Runs._fields
 ONE, TWO, THREE = (1, 1), (1, 2), (2**62, 3)
 
 
@@ -13,7 +18,7 @@ ONE, TWO, THREE = (1, 1), (1, 2), (2**62, 3)
 def boards():
     """The actor's end and the host's, of one region with two records."""
     host, fd = Board.create(records=2)
-    actor = Board(fd, records=2)
+    actor = Board(fd)
     yield actor, host
     actor.close()
     host.close()
@@ -28,7 +33,7 @@ def start(board, token):
 def test_nothing_has_started_at_first(boards):
     _, host = boards
 
-    assert host.started() == []
+    assert host.read().started == []
     assert not host.has_left
     assert host.overflow == 0
 
@@ -36,23 +41,48 @@ def test_nothing_has_started_at_first(boards):
 def test_a_run_counts_from_its_start_and_not_from_its_place(boards):
     actor, host = boards
     place = actor.reserve(ONE)
-    assert host.started() == []
+    assert host.read().started == []
 
     actor.start(place, ONE)
 
-    assert host.started() == [ONE]
+    assert host.read().started == [ONE]
 
 
-@pytest.mark.parametrize("change", ["release", "finish"])
-def test_a_run_counts_until_it_is_settled(boards, change):
+@pytest.mark.parametrize(("change", "stands"), [("release", "started"), ("finish", "finished")])
+def test_a_run_counts_until_it_is_settled(boards, change, stands):
     actor, host = boards
     start(actor, ONE)
     getattr(actor, change)(ONE)
-    assert host.started() == [ONE]
+    assert host.read()._asdict() == {name: [] for name in NAMES} | {stands: [ONE]}
 
     actor.settle(ONE)
 
-    assert host.started() == []
+    assert not any(host.read())
+
+
+def test_who_runs_beside_one_for_which_the_process_ends_is_not_to_blame(boards):
+    actor, host = boards
+    start(actor, ONE)
+    start(actor, TWO)
+
+    actor.force([TWO, THREE])
+
+    assert host.read() == Runs([TWO], [], [], [ONE])
+
+
+def test_nobody_is_to_blame_when_the_host_itself_ends_the_process(boards):
+    actor, host = boards
+    start(actor, ONE)
+    start(actor, TWO)
+    actor.finish(TWO)
+
+    assert host.read(is_ended=True) == Runs([], [TWO], [], [ONE])
+
+
+def test_there_is_a_record_for_every_outcome_that_can_be_kept():
+    most = Settings(name="h/0").kept_bytes_max // OVERHEAD_BYTES
+
+    assert records_for(HostSettings(name="h", slots=5_000)) >= most + 5_000
 
 
 def test_records_are_used_again(boards):
@@ -63,7 +93,7 @@ def test_records_are_used_again(boards):
         actor.settle((1, number))
     start(actor, THREE)
 
-    assert host.started() == [THREE]
+    assert host.read().started == [THREE]
 
 
 def test_a_full_board_forgets_what_has_finished_first(boards):
@@ -74,10 +104,10 @@ def test_a_full_board_forgets_what_has_finished_first(boards):
 
     start(actor, THREE)
 
-    assert host.started() == [ONE, THREE]
+    assert host.read().started == [ONE, THREE]
     assert host.overflow == 0
     actor.settle(TWO)
-    assert host.started() == [ONE, THREE]
+    assert host.read().started == [ONE, THREE]
 
 
 def test_what_finds_no_record_is_counted(boards):
@@ -85,12 +115,12 @@ def test_what_finds_no_record_is_counted(boards):
     for token in (ONE, TWO, THREE):
         start(actor, token)
 
-    assert host.started() == [ONE, TWO]
+    assert host.read().started == [ONE, TWO]
     assert host.overflow == 1
     for token in (ONE, TWO, THREE):
         actor.finish(token)
         actor.settle(token)
-    assert host.started() == []
+    assert host.read().started == []
 
 
 def test_unknown_tokens_change_nothing(boards):
@@ -100,7 +130,7 @@ def test_unknown_tokens_change_nothing(boards):
     actor.finish(ONE)
     actor.settle(ONE)
 
-    assert host.started() == []
+    assert host.read().started == []
 
 
 def test_an_actor_that_was_told_to_leave_says_so(boards):

@@ -926,3 +926,47 @@ def test_what_is_not_all_there_is_to_do_waits_for_the_turn(reason):
 
     end.carry()
     assert third in end.started or reason == "released"
+
+
+def test_a_run_gets_more_time_when_it_asks_for_it():
+    end = connected(make_core())
+    token = end.assign(end.template(timeout_s=2.0))
+    end.carry()
+    end.pass_time(1.5)
+    end.core.refresh_timeout(token, 2.0, end.now)
+
+    end.pass_time(1.5)
+    assert end.carry() == []
+    end.pass_time(0.5)
+    (order,) = end.carry()
+
+    assert order.force
+    assert "the 2.0 s that it got" in decode_failure(end.finished[token].body).message
+
+
+@pytest.mark.parametrize("timeout_s", [None, 60.0])
+def test_a_run_can_give_itself_less_time_also_when_it_had_all(timeout_s):
+    end = connected(make_core())
+    token = end.assign(end.template(timeout_s=timeout_s))
+    end.carry()
+
+    end.core.refresh_timeout(token, 1.0, end.now)
+    assert end.core.deadline() <= end.now + 1.0
+    end.pass_time(1.0)
+
+    assert [order.assignment.token for order in end.carry()] == [token]
+
+
+def test_a_run_that_had_its_time_gets_none_again():
+    end = connected(make_core())
+    token = end.assign(end.template(timeout_s=1.0))
+    end.carry()
+    end.pass_time(1.0)
+    end.carry()
+
+    end.core.refresh_timeout(token, 60.0, end.now)
+    end.core.refresh_timeout((9, 9), 60.0, end.now)
+    end.pass_time(end.core.settings.force_grace_s)
+    end.carry()
+
+    assert end.core.exit_reason

@@ -33,7 +33,7 @@ class Stage:
     def __init__(self, fd, **settings):
         self.core = make_core(**settings)
         self.end = connected(self.core)
-        self.board = Board(fd, records=256)
+        self.board = Board(fd)
         self.posts = queue.Queue()
         self.started = set()
         self.launch = Launch(

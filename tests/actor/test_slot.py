@@ -32,7 +32,7 @@ class Shell:
     """What the loop is to the slots."""
 
     def __init__(self, fd):
-        self.board = Board(fd, records=64)
+        self.board = Board(fd)
         self.core = self
         self.labels = {"memory": 512}
         self.posts = queue.Queue()
@@ -586,10 +586,10 @@ def test_the_board_knows_what_runs(shell):
     gates.append(threading.Event())
     run = shell.begin(wait)
     assert gates[-2].wait(10)
-    assert shell.board.started() == [run.token]
+    assert shell.board.read().started == [run.token]
     gates[-1].set()
     shell.value(run)
 
     shell.board.settle(run.token)
 
-    assert shell.board.started() == []
+    assert shell.board.read().started == []

@@ -1,5 +1,5 @@
 from actor.settings import HostSettings
-from actor.supervision import HostCore, Phase
+from actor.supervision import HostCore, Phase, Runs
 from wire.messages import (
     PROTOCOL,
     Bye,
@@ -65,8 +65,8 @@ class Broker:
         self.core.receive(Frame(PROTOCOL, EPOCH, session, self.sent, got, commands), self.now)
 
     def die(self, ward, **end):
-        told = {"exit_code": 1, "signal": None, "started": [], "entering": []}
-        told |= {"overflow": 0, "has_left": False}
+        runs = Runs(*(end.pop(name, []) for name in Runs._fields))
+        told = {"exit_code": 1, "signal": None, "runs": runs, "overflow": 0, "has_left": False}
         self.core.died(ward, **{**told, **end}, now=self.now)
 
     @property
@@ -281,3 +281,24 @@ def test_an_error_that_is_not_fatal_is_noted():
 
     assert not broker.core.is_over
     assert "told_of_error" in [event for event, _ in broker.core.take_notes()]
+
+
+def test_a_death_says_how_each_run_stood():
+    broker = Broker().open()
+
+    broker.die(broker.ward, started=[(1, 1)], finished=[(1, 2)], entering=[(1, 3)], beside=[(1, 4)])
+
+    (death,) = broker.turn()
+    assert (death.started, death.finished) == ([(1, 1)], [(1, 2)])
+    assert (death.entering, death.beside) == ([(1, 3)], [(1, 4)])
+
+
+def test_a_process_that_the_host_ends_after_a_drain_was_ended_by_its_host():
+    broker = Broker().open()
+    assert not broker.ward.is_ended
+
+    broker.core.drain(broker.now, 1.0)
+    broker.turn(2.0)
+
+    assert broker.core.take_kills() == [broker.ward]
+    assert broker.ward.is_ended

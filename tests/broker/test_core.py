@@ -244,6 +244,18 @@ def test_what_had_finished_when_its_actor_died_burns_no_try(talk):
     assert talk.state(client, 7) == "queued"
 
 
+def test_who_ran_beside_one_for_which_its_process_ended_burns_no_try(talk):
+    host = talk.host(actors=[attested(11)])
+    actor = talk.actor(free=2)
+    client = talk.client().submits(7, 8)
+    first, second = assigned(actor)
+
+    host.says(Death(11, 4, None, [first], "", [], [], [second]))
+
+    assert [told.task for told in client.takes(Requeued)] == [7]
+    assert [talk.task(client, n).tries for n in (7, 8)] == [1, 0]
+
+
 def test_three_crashes_end_a_task_with_its_history(talk):
     host = talk.host()
     client = talk.client().submits(7)

@@ -1,6 +1,5 @@
 """Clients, actors and hosts: their real cores with what stands around them in a process."""
 
-from inspect import signature
 from typing import Any, NamedTuple
 
 from actor.core import ActorCore
@@ -10,7 +9,7 @@ from actor.reacquiring import Reply
 from actor.settings import HostSettings
 from actor.settings import Settings as ActorSettings
 from actor.starting import start_next
-from actor.supervision import HostCore, Phase
+from actor.supervision import HostCore, Phase, Runs
 from sdk.call import Code, Plan
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
@@ -146,10 +145,10 @@ class HostProcess(PeerProcess):
     def died(self, messages: Messages, incarnation: int, started: tuple[Any, ...]) -> None:
         """Reap an actor."""
         (ward,) = (one for one in self.core.running() if one.incarnation == incarnation)
-        told: dict[str, Any] = {"exit_code": None, "signal": 9, "overflow": 0, "entering": []}
-        if "finished" in signature(HostCore.died).parameters:
-            told["finished"] = []
-        self.core.died(ward, started=list(started), has_left=False, now=0.0, **told)
+        runs = Runs(list(started), [], [], [])
+        self.core.died(
+            ward, exit_code=None, signal=9, runs=runs, overflow=0, has_left=False, now=0.0
+        )
 
     def spawned(self, messages: Messages, incarnation: int) -> None:
         """Fill the place that is empty."""

@@ -25,6 +25,8 @@ class Context(TaskContext):
     attempt = token = name = metadata = actor = environment = log = client = property()
     slot_ids = property()
 
+    def refresh_timeout(self, seconds): ...
+
     def release_slot(self, slots=None):
         return True
 

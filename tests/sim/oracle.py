@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from actor.board import ENTERING
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
@@ -199,10 +198,9 @@ class Oracle:
 
     def died(self, actor: "ActorProcess") -> None:
         """Count what a process took along: runs, and outcomes that were not acknowledged."""
-        for token, state in actor.board.items():
-            if state != ENTERING:
-                client, task, _ = self.assigned[token]
-                self.tasks[client, task].burned += 1
+        for token in actor.read_board().started:
+            client, task, _ = self.assigned[token]
+            self.tasks[client, task].burned += 1
         self.ended_by_death += len(actor.board.keys() | actor.core.outcomes.kept.keys())
 
     def resolved(self, client: "ClientProcess", number: int, result: Result, payloads: Any) -> None:

@@ -4,7 +4,6 @@ Each takes turns as its loop does: hear what arrived, let the core decide, send.
 nothing and later everything at once.
 """
 
-import inspect
 from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from actor.reacquiring import Reply
 from actor.settings import HostSettings
 from actor.settings import Settings as ActorSettings
 from actor.starting import start_next
-from actor.supervision import HostCore, Phase, Ward
+from actor.supervision import HostCore, Phase, Runs, Ward
 from broker.core import Broker
 from broker.defining import define
 from broker.settings import Settings as BrokerSettings
@@ -40,7 +39,6 @@ RETRIED_FAILS = 0.5
 # What every broker is told of limits, and what runs ask for from inside.
 LIMITS = ("a=1", "b=2", "k=1:per-key", "c=1:per-key:strategy=cancel-in-progress")
 ASKED = ("a", "b", "k[x]", "host:gpu")
-TELLS_FINISHED = "finished" in inspect.signature(HostCore.died).parameters
 
 
 class Process:
@@ -266,12 +264,14 @@ class ActorProcess(Process):
             slots={"slot": profile.slots},
             prefetch=profile.prefetch,
             environments_max=profile.environments_max,
-            kept_bytes_max=10_000,
+            kept_bytes_max=160_000,
         )
         self.core = ActorCore(settings, incarnation=incarnation, now=world.now)
         self.runs: dict[Token, Run] = {}
         # What the host reads: token -> how it stands; gone when settled.
         self.board: dict[Token, int] = {}
+        # For whose sake the process ends, when it does by its own will.
+        self.doomed: set[Token] | None = None
         self.cpu_s = 0.0
         self.is_busy_while_frozen = False
         # Whether it must be paused, as long as no operator had a say in it.
@@ -323,6 +323,7 @@ class ActorProcess(Process):
                 world.oracle.expired(fields["token"])
         if core.exit_reason:
             world.note("EXITS", self, core.exit_reason)
+            self.doomed = set(core.stopping.unwanted)
             self.die(exit_code=4)
         elif core.is_drained:
             self.die(exit_code=0, has_left=True)
@@ -331,6 +332,17 @@ class ActorProcess(Process):
             assert core.failure.code == Code.NAME_TAKEN, (self.name, core.failure)
             assert not self.world.profile.is_deadly
             self.die(exit_code=3)
+
+    def read_board(self) -> Runs:
+        """Return what the host reads when the process has ended, as `actor.board` does."""
+        started, finished, entering = (
+            sorted(token for token, state in self.board.items() if state == wanted)
+            for wanted in (STARTED, FINISHED, ENTERING)
+        )
+        if self.doomed is None:
+            return Runs(started, finished, entering, [])
+        beside = [token for token in started if token not in self.doomed]
+        return Runs(sorted(set(started) & self.doomed), finished, entering, beside)
 
     def deadline(self) -> float:
         return self.core.deadline()
@@ -647,22 +659,14 @@ class HostProcess(Process):
             self.world.at(self.frozen_until, lambda: self.reap(actor, exit_code, signal, has_left))
             return
         del self.actors[actor.incarnation]
-        started, finished, entering = (
-            sorted(token for token, state in actor.board.items() if state == wanted)
-            for wanted in (STARTED, FINISHED, ENTERING)
-        )
-        fields: dict[str, Any] = {"started": started, "finished": finished}
-        if not TELLS_FINISHED:
-            fields = {"started": sorted(started + finished)}
         self.core.died(
             actor.ward,
             exit_code=exit_code,
             signal=signal,
-            entering=entering,
+            runs=actor.read_board(),
             overflow=0,
             has_left=has_left,
             now=self.world.now,
-            **fields,
         )
         self.wake_at(self.world.now)
 

@@ -1,0 +1,159 @@
+"""What ends a task and its process, with real ones: neighbours pay for nothing.
+
+Each task writes a line when it begins, so what ran is known whatever became of its process.
+"""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from sdk import PoisonTask, TaskTimeout, current_task
+from tests.support.deployment import Deployment
+
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(90)]
+
+SHORT = ("--heartbeat", "0.2", "--adopt-window", "0.5")
+PATIENCE_S = 40.0
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "begun")
+
+
+def begin(path, key):
+    task = current_task()
+    line = json.dumps([key, os.getpid(), task.attempt]) + "\n"
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, line.encode())
+    os.close(file)
+
+
+def begun(path, key):
+    """Return the process and the attempt of each start of *key*."""
+    if not Path(path).exists():
+        return []
+    lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    return [(pid, attempt) for one, pid, attempt in lines if one == key]
+
+
+def crash(path, key, way):
+    begin(path, key)
+    Event().wait(0.2)
+    match way:
+        case "exit":
+            os._exit(7)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case _:
+            import ctypes
+
+            ctypes.string_at(0)
+
+
+def until(path, key, flag):
+    """Run until *flag* exists, whoever wants it or not; return which attempt it was."""
+    begin(path, key)
+    while not Path(flag).exists():
+        Event().wait(0.01)
+    return current_task().attempt
+
+
+def refreshing(seconds, each):
+    """Take longer than the timeout, and say each time around that it goes on."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        current_task().refresh_timeout(each)
+        Event().wait(each / 4)
+    return current_task().attempt
+
+
+def hanging_after(seconds):
+    current_task().refresh_timeout(seconds)
+    while not current_task().is_canceled:
+        Event().wait(0.01)
+
+
+def test_a_long_task_lives_as_long_as_it_refreshes_its_timeout():
+    with Deployment(*SHORT) as world:
+        world.start_broker()
+        world.start_host("h")
+        client = world.client()
+
+        assert client.submit(refreshing, 2.0, 0.6, timeout=0.6).result(PATIENCE_S) == 1
+        error = client.submit(hanging_after, 0.4).exception(PATIENCE_S)
+
+        assert isinstance(error, TaskTimeout)
+        assert "refresh_timeout" in str(error)
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+def test_a_neighbour_of_a_task_that_must_end_with_its_process_burns_no_try(path, tmp_path, how):
+    flag = str(tmp_path / "flag")
+    with Deployment(*SHORT) as world:
+        world.start_broker()
+        world.start_host("h", "--slots", "2")
+        client = world.client()
+        world.actors(client, "h/0")
+        neighbour = client.submit(until, path, "neighbour", flag)
+        timeout = 0.5 if how == "timeout" else None
+        stubborn = client.submit(until, path, "stubborn", flag, timeout=timeout)
+        world.until(lambda: begun(path, "neighbour") and begun(path, "stubborn"))
+        first = begun(path, "stubborn")[0][0]
+
+        if how == "cancel":
+            assert stubborn.cancel(force=True)
+        else:
+            assert isinstance(stubborn.exception(PATIENCE_S), TaskTimeout)
+
+        world.until(lambda: len(begun(path, "neighbour")) == 2, PATIENCE_S)
+        Path(flag).touch()
+        assert neighbour.result(PATIENCE_S) == 1
+        assert [attempt for _, attempt in begun(path, "neighbour")] == [1, 1]
+        assert begun(path, "neighbour")[1][0] != first
+        assert len(begun(path, "stubborn")) == 1
+
+
+def test_a_cancel_without_force_costs_no_process(path, tmp_path):
+    flag = str(tmp_path / "flag")
+    with Deployment(*SHORT) as world:
+        world.start_broker()
+        world.start_host("h", "--slots", "2")
+        client = world.client()
+        pid = world.actors(client, "h/0")["h/0"]["pid"]
+        stubborn = client.submit(until, path, "stubborn", flag)
+        world.until(lambda: begun(path, "stubborn"))
+
+        assert stubborn.cancel()
+        world.until(lambda: client.query("status")["assigned"] == 0)
+        Path(flag).touch()
+
+        assert client.submit(os.getpid).result(PATIENCE_S) == pid
+
+
+@pytest.mark.parametrize("way", ["exit", "kill", "segfault"])
+def test_three_crashes_are_told_one_by_one_and_cost_the_neighbours_nothing(path, tmp_path, way):
+    """As in contribsys/faktory#99, vectorize-io/hindsight#2675: a silent crash counts."""
+    flag = str(tmp_path / "flag")
+    with Deployment(*SHORT) as world:
+        world.start_broker()
+        world.start_host("h", "--replicas", "2", "--slots", "2")
+        client = world.client()
+        world.actors(client, "h/0", "h/1")
+        neighbours = [client.submit(until, path, f"n{number}", flag) for number in range(2)]
+        poison = client.submit(crash, path, "poison", way)
+
+        with pytest.raises(PoisonTask) as caught:
+            poison.result(PATIENCE_S)
+        Path(flag).touch()
+
+        word = {"exit": "exit status 7", "kill": "signal 9", "segfault": "signal 11"}[way]
+        assert len(begun(path, "poison")) == len(caught.value.history) == 3
+        assert all(word in line for line in caught.value.history), caught.value.history
+        results = [neighbour.result(PATIENCE_S) for neighbour in neighbours]
+        assert set(results) <= {1, 2}
