@@ -30,6 +30,9 @@ def place(broker: "Broker", now: float) -> None:
         reservation.let_go(broker)
     while (found := backlog.next_ready()) is not None:
         shape, task = found
+        if shape.is_simple and not task.barred and broker.reservation is None:
+            place_simple(broker, shape, task)
+            continue
         actor = choose(broker, shape, task)
         if actor is not None:
             backlog.take(shape, task)
@@ -39,14 +42,6 @@ def place(broker: "Broker", now: float) -> None:
                 durable.arm(broker, task)
                 continue
             assign(broker, task, actor)
-            if shape.is_simple:
-                queue = shape.queue
-                if queue is None or not shape.count:
-                    continue
-                # Whether anybody is left costs less to see here than behind the next task.
-                if queue.crew.best() is None and queue.entry is not None:
-                    backlog.block(queue)
-                continue
             if shape.environment is not None:
                 environments.assigned(broker, task, actor, now)
             if shape.limits is not None:
@@ -69,6 +64,31 @@ def place(broker: "Broker", now: float) -> None:
             backlog.block(shape.queue)
 
 
+def place_simple(broker: "Broker", shape: Shape, task: Task) -> None:
+    """Assign tasks of one queue, of which this is the first, to its best actors, one by one.
+
+    The rule is that of `place`; nothing but credit decides here, so it is looked at once a task.
+    """
+    backlog, deadlines = broker.backlog, broker.deadlines
+    queue, ready = shape.queue, backlog.ready
+    assert queue
+    ranking = queue.crew.ranking or queue.crew.rank()
+    while (best := ranking.first()) is not None:
+        backlog.take(shape, task)
+        if deadlines.things:
+            deadlines.discard(task)
+        assign(broker, task, best[3])
+        if len(ready) > 1:
+            return  # Another queue may be first now.
+        found = queue.first()
+        if found is None:
+            return
+        shape, task = found
+        if task.barred or not shape.is_simple:
+            return
+    backlog.block(queue)
+
+
 def is_infeasible(broker: "Broker", shape: Shape) -> bool:
     """Tell whether no actor has the capacity; not before all had the time to come back."""
     if broker.window_ends_at is not None:
@@ -80,10 +100,7 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     """Return the best actor for *task* now, or None."""
     if task.barred or shape.host_limits:
         return choose_among(broker, shape, task)
-    if shape.is_simple:
-        assert shape.queue
-        entry = shape.queue.crew.best()
-    elif shape.environment is None:
+    if shape.environment is None:
         entry = broker.backlog.matching.best(shape)
     else:
         record = broker.environments.find(shape)

@@ -115,6 +115,7 @@ class Shape:
             self.is_plain
             and self.environment is None
             and not (self.has_affinity or call.limits or call.fail_infeasible)
+            and not self.is_armed_first
         )
         # What is equal for those that any actor can take, or none, where labels and environment
         # play no part.
