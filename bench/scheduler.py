@@ -249,10 +249,8 @@ def part_desires(options: Any) -> list[Row]:
             "met by one": [eq("customer", n) for n in range(desires)],
         }
         for how, wanted in kinds.items():
-            share = -(-desires // 10)
             cluster = Cluster(
-                10,
-                offers=lambda n, share=share: {"customer": list(range(n * share, (n + 1) * share))},
+                10, offers=lambda n, desires=desires: {"customer": list(range(n, desires, 10))}
             )
             cluster.learn([plain([desire]) for desire in wanted])
             cluster.submit(max(1_000, desires), lambda n, desires=desires: n % desires)

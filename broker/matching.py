@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from broker.peers import Actor
 
 # So many shapes without tasks stay attached, since more tasks of them are likely.
-RESTING_MAX: Final = 4_096
+RESTING_MAX: Final = 16_384
 
 Key = tuple[int, tuple[object, ...]]
 

@@ -6,7 +6,7 @@ there are. The rule that must not be broken: the answer is the one that `wire.la
 actor.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from wire.labels import (
     NEGATIVE,
@@ -28,6 +28,7 @@ TRUE: Final = ("bool", True)
 FALSE: Final = ("bool", False)
 
 Cell = LabelValue | tuple[str, bool]
+Place = TypeVar("Place")
 
 
 def cell(value: LabelValue) -> Cell:
@@ -47,6 +48,15 @@ def is_unchanged(had: LabelValues | None, has: LabelValues | None) -> bool:
     if type(had) is not type(has) or had is None or has is None or isinstance(had, list):
         return had is not None and has is not None and cells(had) == cells(has)
     return had == has
+
+
+def forget(places: "dict[Place, dict[Shape, None]]", place: Place, shape: "Shape") -> None:
+    """Let *shape* be found at *place* no more, and the place go where nobody is found."""
+    shapes = places.get(place)
+    if shapes is not None:
+        shapes.pop(shape, None)
+        if not shapes:
+            del places[place]
 
 
 class Column:
@@ -274,21 +284,36 @@ class Offers:
     def watch(self, shape: "Shape") -> None:
         """Let *shape* be returned whenever a label changes that it looks at."""
         is_bound = False
+        equal = self._equal
         for desire in shape.desires:
-            is_positive = desire.comparator not in NEGATIVE
-            is_positive &= desire.comparator is not Comparator.NOT_EXISTS
-            is_bound |= desire.required and is_positive
-            for place in self._places(desire):
-                place[shape] = None
+            comparator, value = desire.comparator, desire.value
+            if comparator is Comparator.EQUAL or comparator is Comparator.IN:
+                is_bound |= desire.required
+                assert value is not None
+                for one in cells(value):
+                    place = (desire.key, one)
+                    shapes = equal.get(place)
+                    if shapes is None:
+                        equal[place] = {shape: None}
+                    else:
+                        shapes[shape] = None
+            else:
+                is_negative = comparator in NEGATIVE or comparator is Comparator.NOT_EXISTS
+                is_bound |= desire.required and not is_negative
+                self._key.setdefault(desire.key, {})[shape] = None
         if not is_bound:
             self._unbound[shape] = None
 
     def unwatch(self, shape: "Shape") -> None:
         """Forget *shape*."""
         for desire in shape.desires:
-            for place in self._places(desire):
-                place.pop(shape, None)
-            self._tidy(desire)
+            comparator, value = desire.comparator, desire.value
+            if comparator is Comparator.EQUAL or comparator is Comparator.IN:
+                assert value is not None
+                for one in cells(value):
+                    forget(self._equal, (desire.key, one), shape)
+            else:
+                forget(self._key, desire.key, shape)
         self._unbound.pop(shape, None)
 
     def watching(self) -> "dict[Shape, None]":
@@ -297,18 +322,6 @@ class Offers:
         for shapes in (*self._equal.values(), *self._key.values()):
             found.update(shapes)
         return found
-
-    def _places(self, desire: Desire) -> "list[dict[Shape, None]]":
-        if desire.comparator in (Comparator.EQUAL, Comparator.IN) and desire.value is not None:
-            return [self._equal.setdefault((desire.key, one), {}) for one in cells(desire.value)]
-        return [self._key.setdefault(desire.key, {})]
-
-    def _tidy(self, desire: Desire) -> None:
-        if not self._key.get(desire.key, True):
-            del self._key[desire.key]
-        for one in cells(desire.value) if desire.value is not None else ():
-            if not self._equal.get((desire.key, one), True):
-                del self._equal[desire.key, one]
 
     def _watching(self, labels: Labels) -> "dict[Shape, None]":
         """Return the shapes for which an actor with *labels* may come or go."""
