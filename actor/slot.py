@@ -269,8 +269,10 @@ class Slots:
     def nested_client(self, run: Run) -> "Client":
         """Return a client whose calls carry the token of *run*."""
         from sdk.client import Client  # noqa: PLC0415 - most runs need none.
+        from sdk.options import inheriting  # noqa: PLC0415
 
-        return Client(self.launch.broker, parent=run.token)
+        inherited = inheriting(run.assignment.recipe.call.sticky)
+        return Client(self.launch.broker, parent=run.token, inherited=inherited)
 
     def _run_in_thread(self, run: Run) -> None:
         self._run_sync(run, self._loop.post)

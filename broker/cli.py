@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 import zmq
 
+from broker import bindings
 from broker.core import Broker
 from broker.defining import define
 from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoint
@@ -51,6 +52,7 @@ TIMES: Final = (
     ("--lease", "lease_s", "silence after which an actor counts as lost (5 heartbeats)"),
     ("--gil-grace", "gil_grace_s", "the same while its host sees it working"),
     ("--adopt-window", "adopt_window_s", "how long a started broker takes over what runs"),
+    ("--sticky-ttl", "sticky_ttl_s", "how long a key stays bound to its actor without a task"),
     ("--client-timeout", "client_timeout_s", "how long the tasks of a lost client are kept"),
     ("--outcome-ttl", "outcome_ttl_s", "how long the outcome of a durable task is kept"),
 )
@@ -108,6 +110,7 @@ def run(options: argparse.Namespace) -> int:
         core = Broker(options.settings, epoch=epoch, now=time.monotonic())
         core.had_earlier = bool(stored.had_earlier)
         set_limits(core, stored.limits, options.limit)
+        bindings.restore(core, stored.bindings, time.monotonic())
         if not options.no_journal:
             take_over(core, stored.tasks)
         log.info(

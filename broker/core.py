@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from broker import (
+    bindings,
     defining,
     departures,
     durable,
@@ -93,9 +94,8 @@ class Broker:
         self.settings = settings
         self.epoch = epoch
         self.assignments = 0
-        self.started_at = now
+        self.started_at = self.ticked_at = now
         self.window_ends_at: float | None = now + settings.adopt_window_s
-        self.ticked_at = now
         self.beat_at = now + settings.heartbeat_s
         self.sessions: dict[bytes, Session] = {}
         self.clients: dict[int, Client] = {}
@@ -108,6 +108,7 @@ class Broker:
         # Current assignments and outcomes that were not forgotten, by token.
         self.tokens: dict[Token, Task] = {}
         self.backlog = Backlog()
+        self.bindings = bindings.make(self)
         # Whom an actor is kept free for, since small tasks would starve it.
         self.reservation: reservation.Reservation | None = None
         self.recalls, self.environments = recall.Recalls(), environments.Environments()

@@ -39,6 +39,7 @@ SCHEMAS_READ: Final = (1, 2)
 SCHEMA_STATEMENTS: Final = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, definition TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS bindings (key TEXT PRIMARY KEY, actor TEXT) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS codes (hash BLOB PRIMARY KEY, code BLOB)",
     "CREATE TABLE IF NOT EXISTS calls (hash BLOB PRIMARY KEY, call BLOB)",
     # Rows stand in the order in which they were submitted. The large ones come last.
@@ -53,6 +54,8 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "epoch": "UPDATE meta SET value = max(value, ?) WHERE key = 'epoch'",
     "limit-set": "INSERT OR REPLACE INTO limits VALUES (?, ?)",
     "limit-delete": "DELETE FROM limits WHERE name = ?",
+    "bind": "INSERT OR REPLACE INTO bindings VALUES (?, ?)",
+    "unbind": "DELETE FROM bindings WHERE key = ?",
     "code": "INSERT OR IGNORE INTO codes VALUES (?, ?)",
     "forget-code": "DELETE FROM codes WHERE hash = ?",
     "call": "INSERT OR IGNORE INTO calls VALUES (?, ?)",
@@ -119,6 +122,8 @@ class Stored(Struct):
     # Definitions of limits, in JSON, by name.
     limits: dict[str, str] = {}
     tasks: StoredTasks = StoredTasks()
+    # The actor's name by the key that is bound to it.
+    bindings: dict[str, str] = {}
 
 
 class Journal(Protocol):
@@ -315,7 +320,9 @@ def read_stored(connection: sqlite3.Connection) -> Stored:
     """Read what an earlier broker left behind."""
     had_earlier = connection.execute("SELECT 1 FROM meta WHERE key = 'epoch'").fetchone()
     limits = connection.execute("SELECT name, definition FROM limits ORDER BY name").fetchall()
-    return Stored(had_earlier is not None, dict(limits), read_tasks(connection))
+    tasks = read_tasks(connection)
+    bindings = connection.execute("SELECT key, actor FROM bindings").fetchall()
+    return Stored(had_earlier is not None, dict(limits), tasks, dict(bindings))
 
 
 def read_tasks(connection: sqlite3.Connection) -> StoredTasks:

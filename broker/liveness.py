@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from broker import (
     attaching,
+    bindings,
     environments,
     lifecycle,
     occupancy,
@@ -70,6 +71,7 @@ def tick(broker: "Broker", now: float) -> None:
         for session in broker.sessions.values():
             broker.say(session, Beat())
         occupancy.sweep(broker)
+        bindings.tick(broker, now)
         if broker.backlog.matching.unmet:
             patience.look(broker, now)
     for actor in list(broker.actors.values()):
@@ -109,6 +111,8 @@ def forgive(broker: "Broker", stall: float, now: float) -> None:
     if broker.window_ends_at is not None:
         broker.window_ends_at += stall
     broker.limits.started_at += stall
+    for binding in broker.bindings.by_key.values():
+        binding.until += stall
     patience.forgive(broker, stall)
     retrying.forgive(broker, stall)
     broker.unclaimed = {task: until + stall for task, until in broker.unclaimed.items()}
@@ -185,6 +189,7 @@ def lose(
     broker.recalls.ahead.pop(actor, None)
     broker.backlog.matching.remove(actor)
     environments.forget_actor(broker, actor)
+    bindings.lost(broker, actor, now)
     # Somebody may have to learn that nobody is left who could hold it.
     broker.backlog.matching.wake_special()
     for token, task in list(actor.assigned.items()):

@@ -5,7 +5,7 @@ actor is looked up by the labels that changed, so it costs what it affects; a cr
 shapes gain or lose the same actor just gains or loses it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from broker.crews import Crew
@@ -28,7 +28,17 @@ Key = tuple[int, tuple[object, ...]]
 class Matching:
     """All crews, by who is in them and what a task costs."""
 
-    __slots__ = ("_crews", "_resident", "_resting", "_special", "offers", "ready", "unmet")
+    __slots__ = (
+        "_crews",
+        "_resident",
+        "_resting",
+        "_special",
+        "by_key",
+        "narrow",
+        "offers",
+        "ready",
+        "unmet",
+    )
 
     def __init__(self, ready: Ready) -> None:
         """Begin without actors; queues that may be served enter *ready*."""
@@ -37,6 +47,9 @@ class Matching:
         self._crews: dict[Key, Crew] = {}
         # Crews for which something may have to be done though no actor became better.
         self._special: dict[Crew, None] = {}
+        # Attached shapes by the key that may be bound; who of a set may have their tasks then.
+        self.by_key: dict[str, dict[Shape, None]] = {}
+        self.narrow: Callable[[Shape, int], int] = lambda _, mask: mask
         # Attached shapes that no actor satisfies, of which nobody was told.
         self.unmet: dict[Shape, None] = {}
         # Environment -> the actors that have it by their own word.
@@ -48,8 +61,15 @@ class Matching:
 
     def attach(self, shape: Shape) -> None:
         """Let *shape* wait for the actors that satisfy it."""
-        self._join(shape, self.offers.satisfying(shape))
+        self._join(shape, self._mask(shape))
         self.offers.watch(shape)
+        if shape.sticky:
+            self.by_key.setdefault(shape.sticky, {})[shape] = None
+
+    def _mask(self, shape: Shape) -> int:
+        """Return who may have tasks of *shape*."""
+        mask = self.offers.satisfying(shape)
+        return self.narrow(shape, mask) if shape.sticky else mask
 
     def rest(self, shape: Shape) -> None:
         """Note that *shape* has no task any more."""
@@ -65,6 +85,15 @@ class Matching:
         """Forget *shape*, which has no tasks."""
         self.offers.unwatch(shape)
         self._leave(shape)
+        if shape.sticky:
+            shapes = self.by_key[shape.sticky]
+            del shapes[shape]
+            if not shapes:
+                del self.by_key[shape.sticky]
+
+    def review(self, key: str) -> None:
+        """Look anew at who may have the tasks with *key*, which may be bound otherwise now."""
+        self._move(None, self.by_key.get(key, {}))
 
     def _join(self, shape: Shape, mask: int) -> None:
         crew = self._crew(mask, shape)
@@ -182,18 +211,23 @@ class Matching:
         self._note_resident(actor, {})
         assert not actor.crews
 
-    def _move(self, actor: "Actor", shapes: dict[Shape, None]) -> None:
-        """Let *shapes* wait for other crews, where *actor* satisfies them now or no longer."""
+    def _move(self, actor: "Actor | None", shapes: dict[Shape, None]) -> None:
+        """Let *shapes* wait for other crews, where *actor* satisfies them now or no longer.
+
+        Without *actor* something else may have changed than who satisfies them.
+        """
         moves: dict[tuple[Crew, int], list[Shape]] = {}
         for shape in shapes:
             if shape.has_affinity:
                 self._forget_tiers(shape)
             assert shape.queue
-            crew, mask = shape.queue.crew, self.offers.satisfying(shape)
+            crew, mask = shape.queue.crew, self._mask(shape)
             if mask != crew.mask:
                 moves.setdefault((crew, mask), []).append(shape)
         for (crew, mask), moving in moves.items():
-            if len(moving) == crew.users and (mask, crew.cost) not in self._crews:
+            is_alone = actor is not None and mask ^ crew.mask == 1 << actor.number
+            if is_alone and len(moving) == crew.users and (mask, crew.cost) not in self._crews:
+                assert actor is not None
                 self._rekey(crew, mask, actor)
                 for shape in moving:
                     self._note_unmet(shape)
@@ -298,7 +332,11 @@ class Matching:
                 and shape.could_hold(actor)
                 and satisfies_all(actor.labels, shape.desires)
             }
-            assert suiting == crew.members.keys(), (shape.desires, suiting, crew.members)
+            mask = sum(1 << actor.number for actor in suiting)
+            if shape.sticky:
+                mask = self.narrow(shape, mask)
+                assert shape in self.by_key[shape.sticky]
+            assert mask == crew.mask, (shape.desires, suiting, crew.members)
             assert (shape in self.unmet) == (not crew.mask and not shape.is_told)
             for one in (crew, *(tier for _, tier in shape.tiers or ())):
                 users[one] = users.get(one, 0) + 1

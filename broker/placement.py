@@ -8,7 +8,7 @@ that finds nobody waits, and lets those behind it pass.
 
 from typing import TYPE_CHECKING
 
-from broker import durable, environments, lifecycle, occupancy, replicas, reservation
+from broker import bindings, durable, environments, lifecycle, occupancy, replicas, reservation
 from broker.environments import Record
 from broker.peers import Actor, is_barred
 from broker.shapes import Shape
@@ -46,6 +46,8 @@ def place(broker: "Broker", now: float) -> None:
                 environments.assigned(broker, task, actor, now)
             if shape.limits is not None:
                 occupancy.take(broker, task)
+            if shape.sticky:
+                bindings.bind(broker, shape.sticky, actor.name, now)
             if broker.reservation is not None and broker.reservation.task is task:
                 reservation.let_go(broker)
         elif shape.fail_infeasible and is_infeasible(broker, shape):
@@ -229,6 +231,7 @@ def check_task(broker: "Broker", task: Task) -> None:
             actor.is_open
             and shape.could_hold(actor)
             and satisfies_all(actor.labels, shape.desires)
+            and (not shape.sticky or actor in queue.crew.members)
             and actor.credit.covers(shape, kept)
             and not is_barred(task, actor)
             and not replicas.is_held_back(broker, task, actor)

@@ -7,7 +7,7 @@ it stands so is the time of the last change that could have made it otherwise.
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from broker import occupancy, replicas
+from broker import bindings, occupancy, replicas
 from broker.peers import Actor, is_barred
 from broker.task import Task
 from wire.labels import Desire, satisfies
@@ -41,6 +41,9 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
         text, _ = occupancy.explain(broker, task)
         if text:
             return Reason(text, queued_at)
+    text, is_satisfiable = bindings.reason(broker, task)
+    if text:
+        return Reason(text, queued_at, is_satisfiable=is_satisfiable)
     able = [actor for actor in actors if shape.suits(actor)]
     if not able:
         shown = [f"{one.name}: {unmet(task, one)}" for one in actors[:ACTORS_SHOWN_MAX]]
@@ -80,6 +83,9 @@ def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str
     lacking = unmet(task, actor)
     if lacking:
         return lacking, actor.labels_at
+    bound = bindings.actor_named(broker, task)
+    if bound and bound != actor.name:
+        return f"its key is bound to {bound}", None
     if actor.session is None:
         return f"not connected, silent for {now - actor.heard_at:.1f} s", actor.heard_at
     if actor.is_suspect:

@@ -7,7 +7,7 @@ token wins, an outcome beats a run; what nobody can want is stopped.
 
 from typing import TYPE_CHECKING
 
-from broker import durable, lifecycle, occupancy, patience, placement, restoring
+from broker import bindings, durable, lifecycle, occupancy, patience, placement, restoring
 from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
 from wire.errors import Code
@@ -22,6 +22,7 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
     """Settle what the broker believed against what the actor says that it holds."""
     actor.greet(hello, now)
     broker.backlog.matching.update(actor)
+    bindings.review(broker, actor)
     actor.is_suspect = False
     actor.credit.void()
     listed = {item.token for item in hello.holding} | {item.token for item in hello.kept}
@@ -147,6 +148,7 @@ def stop(broker: "Broker", actor: Actor, item: Holding | Kept) -> None:
 def end_window(broker: "Broker", now: float) -> None:
     """Queue what was held: nobody offered a run of it."""
     broker.window_ends_at = None
+    bindings.end_window(broker)
     broker.backlog.wake()
     held, broker.held = broker.held, {}
     broker.note(
@@ -184,6 +186,7 @@ def check(broker: "Broker") -> None:
     placement.check(broker)
     patience.check(broker)
     broker.delays.check()
+    broker.bindings.check()
     occupancy.check(broker)
     restoring.check(broker)
     broker.environments.check(broker.actors)

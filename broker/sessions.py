@@ -3,7 +3,17 @@
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import attaching, lifecycle, liveness, occupancy, orders, recovery, retrying, spans
+from broker import (
+    attaching,
+    bindings,
+    lifecycle,
+    liveness,
+    occupancy,
+    orders,
+    recovery,
+    retrying,
+    spans,
+)
 from broker.peers import Actor, Client, Host, Session
 from broker.task import State, Template
 from wire.errors import Code, RemoteProtocolError
@@ -61,6 +71,9 @@ def open_session(  # noqa: PLR0917
     match hello, peer:
         case ClientHello(), Client():
             missing = greet_client(broker, peer, hello, session, now)
+            # What it has seen at this broker itself is no news.
+            if hello.bound and 0 < frame.epoch < broker.epoch:
+                bindings.told(broker, hello.bound, now)
         case ActorHello(), Actor():
             settings = broker.settings
             session.functions_told = SenderTable(settings.functions_max)
@@ -214,6 +227,12 @@ def welcome(broker: "Broker", missing: list[Span], now: float) -> Welcome:
     )
 
 
+def check_sticky(call: Call) -> None:
+    """Raise ValueError for a key that is none."""
+    if call.sticky is not None and not 0 < len(call.sticky.key) <= NAME_LENGTH_MAX:
+        raise ValueError(f"a key of {len(call.sticky.key)} characters cannot be sticky")
+
+
 def join_template(broker: "Broker", session: Session, call: Call, now: float) -> Template:
     """Find the code that *call* names among what the session brought, and its shape."""
     if not -PRIORITY_MAX <= call.priority <= PRIORITY_MAX:
@@ -223,6 +242,7 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
             validate_desire(desire)
         check_amounts(call.limits)
         check_retries(call)
+        check_sticky(call)
     except ValueError as error:
         raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
     timeout_s = call.schedule_timeout_s

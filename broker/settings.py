@@ -25,3 +25,5 @@ class Settings(Struct, frozen=True, kw_only=True):
     environment_retry_s: float = 1.0
     environment_failures_max: int = 3
     environment_broken_s: float = 60.0
+    sticky_ttl_s: float = 600.0
+    sticky_keys_max: int = 262_144

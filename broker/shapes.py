@@ -68,6 +68,7 @@ class Shape:
         "has_affinity",
         "host_limits",
         "is_armed_first",
+        "is_hard",
         "is_large",
         "is_plain",
         "is_simple",
@@ -78,6 +79,7 @@ class Shape:
         "plain",
         "queue",
         "slots",
+        "sticky",
         "tiers",
         "typed",
     )
@@ -97,6 +99,9 @@ class Shape:
         self.is_large = self.plain + sum(self.typed.values()) > 1
         self.fail_infeasible = call.fail_infeasible
         self.environment = call.environment.id if call.environment else None
+        # The key that may be bound to one actor, and whether only that one will do.
+        self.sticky = call.sticky.key if call.sticky is not None else ""
+        self.is_hard = call.sticky is not None and call.sticky.hard
         self.has_affinity = any(not desire.required for desire in call.desires)
         # A task that waits in a mailbox may be handed back, so what must never run twice does not
         # go there.
@@ -114,7 +119,7 @@ class Shape:
         self.is_simple = (
             self.is_plain
             and self.environment is None
-            and not (self.has_affinity or call.limits or call.fail_infeasible)
+            and not (self.has_affinity or call.limits or call.fail_infeasible or self.sticky)
             and not self.is_armed_first
         )
         # What is equal for those that any actor can take, or none, where labels and environment
@@ -148,6 +153,7 @@ class Shape:
                 bool(call.limits),
                 host_limits(call),
                 call.fail_infeasible,
+                (call.sticky.key, call.sticky.hard) if call.sticky is not None else None,
             )
         )
 
@@ -164,12 +170,18 @@ class Shape:
         """Tell whether *actor* has the capacity for one task and meets all that it requires."""
         if self.queue is not None:
             return actor in self.queue.crew.members
+        if self.sticky:
+            return False  # It may be bound to another one.
         return self.could_hold(actor) and satisfies_all(actor.labels, self.desires)
 
     @property
     def rank(self) -> float | None:
         """The rank before which no task comes here, None when all wait for something else."""
         return self._heap[0][0] if self._heap else None
+
+    def tasks(self) -> list[Task]:
+        """Return all that wait here, also those set aside."""
+        return [*(task for lane in self.lanes.values() for task in lane.tasks), *self.aside]
 
     def push(self, task: Task, *, is_back: bool) -> None:
         """Queue *task* by its rank; one that *is_back* goes ahead of its equals."""

@@ -6,7 +6,7 @@ Each statement replaces the earlier one, so a repeated one changes nothing.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broker import environments
+from broker import bindings, environments
 from broker.offers import is_unchanged
 from broker.peers import Actor, Client, Host, Session
 from broker.sessions import check_offered
@@ -41,7 +41,9 @@ def actor_beat(
     actor = session.peer
     assert isinstance(actor, Actor)
     actor.environments = command.environments
-    actor.close(command.closed, now)
+    if actor.closed != command.closed:
+        actor.close(command.closed, now)
+        bindings.review(broker, actor)
     if offers(actor, command.labels_version, command.labels, now):
         broker.backlog.matching.update(actor)
     credit(broker, session, command.credit, own, now)

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from broker import attaching, durable, environments, lifecycle, occupancy, patience, retrying
+from broker import (
+    attaching,
+    bindings,
+    durable,
+    environments,
+    lifecycle,
+    occupancy,
+    patience,
+    retrying,
+)
 from broker.peers import Client, Session, is_owned
 from broker.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task
 from wire.errors import Code, RemoteProtocolError
@@ -55,6 +64,8 @@ def submit(
         broker.unclaimed.pop(task)
         if template.shape.limits is not None:
             occupancy.join(broker, task)
+        if template.shape.sticky and task.actor is not None:
+            bindings.bind(broker, template.shape.sticky, task.actor.name, now)
         if task.ending is not None and retrying.retry(broker, task, task.ending, now):
             return
         task.move(Event.CLAIM)

@@ -33,7 +33,7 @@ from sdk.errors import (
     WarmslotError,
 )
 from sdk.future import TaskFuture, as_completed, gather, wait
-from sdk.options import Desired
+from sdk.options import Desired, Sticky
 from sdk.task import current_task, task
 from wire.labels import Comparator
 from wire.parts import Backoff
@@ -70,6 +70,7 @@ __all__ = [
     "ScheduleTimeout",
     "SerializationError",
     "SlotReleased",
+    "Sticky",
     "TaskCanceled",
     "TaskFailed",
     "TaskFuture",

@@ -34,13 +34,14 @@ class Code(Struct, frozen=True):
 class Plan:
     """What all calls of one function with the same options share: a template and its code."""
 
-    __slots__ = ("call", "codes", "is_durable", "key", "schedule_timeout_s", "size")
+    __slots__ = ("call", "codes", "is_durable", "key", "schedule_timeout_s", "size", "sticky")
 
     def __init__(self, call: Call, codes: Iterable[Code] = ()) -> None:
         """Name the plan by what it says, so that equal ones share a template."""
         self.call = call
         self.codes = tuple(codes)
         self.schedule_timeout_s = call.schedule_timeout_s
+        self.sticky = call.sticky.key if call.sticky is not None else ""
         self.key: bytes = encode(call)
         self.is_durable = call.durable
         self.size = sum(len(code.stream) for code in self.codes)
@@ -79,6 +80,16 @@ class Owned:
         self.first_sent = self.sent = (0, 0)
         # The broker of this session has it.
         self.is_there = False
+
+
+def check_calls(calls: dict[int, Owned], queue: Iterable[Owned], queued_bytes: int) -> int:
+    """Assert that what waits to be sent is counted right, and return how many calls that are."""
+    waiting = [owned for owned in queue if owned.number in calls]
+    assert not any(owned.is_there for owned in waiting)
+    assert sum(owned.size for owned in waiting) == queued_bytes
+    assert len({owned.number for owned in waiting}) == len(waiting)
+    assert list(calls) == sorted(calls)
+    return len(waiting)
 
 
 class Introduced:

@@ -129,7 +129,8 @@ class Client:
 
     Returns at once and waits for a broker in the background, with one line on stderr after 3 s.
     With *connect_timeout* (seconds) it raises BrokerUnreachable instead. *name* is for people.
-    *parent* is the token of the task that calls are made for: users take `current_task().client`.
+    *parent* is the token of the task that calls are made for, *inherited* what they have from it:
+    users take `current_task().client`.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Client:
         connect_timeout: float | None = None,
         name: str | None = None,
         parent: Token | None = None,
+        inherited: Options = NO_OPTIONS,
     ) -> None:
         """Connect."""
         chosen = endpoint or os.environ.get(ENDPOINT_VARIABLE) or ENDPOINT_DEFAULT
@@ -147,7 +149,8 @@ class Client:
             self._connection = Connection(chosen, name or process_name())
         else:
             self._connection = shared_connection(chosen)
-        self._plain = Submitter(self._connection, NO_OPTIONS, parent)
+        self._inherited = inherited
+        self._plain = Submitter(self._connection, inherited, parent)
         self._cached: dict[Any, Submitter] = {}
         if connect_timeout is not None:
             try:
@@ -340,13 +343,17 @@ class Client:
             key = freeze(options)
             known = self._cached.get(key)
         except TypeError:
-            return Submitter(self._connection, Options.of(options), self._parent)
+            return self._make(options)
         if known is None:
-            known = Submitter(self._connection, Options.of(options), self._parent)
+            known = self._make(options)
             if len(self._cached) >= OPTIONS_CACHED_MAX:
                 self._cached.clear()
             self._cached[key] = known
         return known
+
+    def _make(self, options: Mapping[str, Any]) -> Submitter:
+        chosen = Options.of(options).over(self._inherited)
+        return Submitter(self._connection, chosen, self._parent)
 
 
 def freeze(value: Any) -> Any:

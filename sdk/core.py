@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from sdk.asking import Cancels, Questions, Trials
-from sdk.call import Introduced, Owned, Payloads, Plan, Settings, spans_of
+from sdk.bound import Bound
+from sdk.call import Introduced, Owned, Payloads, Plan, Settings, check_calls, spans_of
 from sdk.durable import ATTACHING, Durable, name_of
 from sdk.news import News
 from sdk.refusals import failed, lost, overdue, refused, too_large
@@ -74,6 +75,7 @@ class ClientCore(News):
         self._questions = Questions()
         self._waiting = Waiting()
         self.durable = Durable()
+        self.bound = Bound()
         self._commands: list[Any] = []
         self._outgoing: list[Outgoing] = []
         self._is_beat_due = False
@@ -274,16 +276,11 @@ class ClientCore(News):
 
     def check(self) -> None:
         """Assert every invariant."""
+        queued = check_calls(self.calls, self.queue, self.queued_bytes)
         there = [owned for owned in self.calls.values() if owned.is_there]
-        assert len(there) == self._there
-        assert sum(owned.size for owned in there) == self._there_bytes
-        waiting = [owned for owned in self.queue if owned.number in self.calls]
-        assert not any(owned.is_there for owned in waiting)
-        assert sum(owned.size for owned in waiting) == self.queued_bytes
+        assert (len(there), sum(owned.size for owned in there)) == (self._there, self._there_bytes)
         if self.session.state is not State.ENDED:
-            assert len(waiting) + len(there) == len(self.calls)
-        assert len({owned.number for owned in waiting}) == len(waiting)
-        assert list(self.calls) == sorted(self.calls)
+            assert queued + len(there) == len(self.calls)
         assert not self._cancels.open.keys() & self.calls.keys()
         welcome = self.session.welcome
         if welcome is not None and self.session.is_open and self._there > 1:
@@ -298,9 +295,9 @@ class ClientCore(News):
         self._commands = []
         self._is_beat_due = False
         self._listed = self.number_last
-        hello = ClientHello(
-            self.incarnation, self.settings.name, self.settings.python, spans_of(wanted)
-        )
+        name, python = self.settings.name, self.settings.python
+        bound = self.bound.actors
+        hello = ClientHello(self.incarnation, name, python, spans_of(wanted), bound)
         return self.session.hello(hello, now)
 
     def _open(self, now: float) -> None:
@@ -359,7 +356,10 @@ class ClientCore(News):
         ):
             self._is_beat_due = True
         # A second outcome of the same call finds nobody.
-        if self._drop(result.task) is not None:
+        owned = self._drop(result.task)
+        if owned is not None:
+            if owned.plan.sticky and result.actor:
+                self.bound.note(owned.plan.sticky, result.actor)
             self.outcomes.append((result.task, result, own))
         return end
 

@@ -20,6 +20,7 @@ from wire.labels import (
 )
 from wire.limits import check_amounts
 from wire.parts import Backoff
+from wire.parts import Sticky as StickyPart
 from wire.retries import RETRIES_MAX, check_backoff
 
 PRIORITY_MAX: Final = 10
@@ -32,6 +33,7 @@ SUPPORTED: Final = (
     "environment",
     "slots",
     "limits",
+    "sticky",
     "priority",
     "fairness_key",
     "timeout",
@@ -49,13 +51,14 @@ SUPPORTED: Final = (
     "reuse",
 )
 NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
-    "sticky": (None,),
     "affinity_wait": (None,),
     "allow_inplace": (None, False),
     "after": (None, (), []),
     "result_codec": (None,),
 }
 NAMES: Final = frozenset({*SUPPORTED, *NOT_YET})
+# What a call has from the run that submits it, where neither it nor its function says so.
+INHERITED_STICKY: Final = "inherited_sticky"
 # These two are options wherever they stand: nobody calls a parameter so.
 ALWAYS: Final = frozenset({"desired_labels", "environment"})
 
@@ -128,6 +131,35 @@ def read_desired(key: str, wish: Any) -> Desired:
     if "value" not in wish and comparator not in PRESENCE:
         raise ValueError(f"label {key!r}: {dict(wish)!r} has no value")
     return Desired(wish.get("value"), comparator, wish.get("required"), wish.get("weight"))
+
+
+class Sticky(Struct, frozen=True):
+    """Run calls with one key on one actor: that of the first, for `--sticky-ttl` after the last.
+
+    When that actor is gone, takes no work or does not satisfy what the call desires, another one
+    is found at once and the key is bound to it; with *hard* the call waits for its actor, and ends
+    in `ActorLost` when that stays away. What a call submits itself has the same key, unless it
+    has one of its own or *inherit* is False.
+    """
+
+    key: str
+    hard: bool = False
+    inherit: bool = True
+
+
+def read_sticky(sticky: Any) -> Sticky:
+    """Read the option *sticky*: a `Sticky`, or its key alone."""
+    if isinstance(sticky, str):
+        sticky = Sticky(sticky)
+    if not isinstance(sticky, Sticky):
+        raise TypeError(f"sticky must be a Sticky or its key, got {sticky!r}")
+    key: Any = sticky.key
+    flags: list[Any] = [sticky.hard, sticky.inherit]
+    if not isinstance(key, str) or not 0 < len(key) <= NAME_LENGTH_MAX:
+        raise ValueError(f"a sticky key has 1 to {NAME_LENGTH_MAX} characters, not {key!r}")
+    if not all(isinstance(flag, bool) for flag in flags):
+        raise TypeError(f"hard and inherit of {sticky!r} must be True or False")
+    return sticky
 
 
 def read_slots(slots: Any) -> dict[str, int]:
@@ -284,6 +316,7 @@ READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "environment": read_environment,
     "slots": read_slots,
     "limits": read_limits,
+    "sticky": read_sticky,
     "priority": read_priority,
     "fairness_key": read_name,
     "timeout": read_timeout,
@@ -354,3 +387,10 @@ class Options:
 
 
 NO_OPTIONS: Final = Options({})
+
+
+def inheriting(sticky: StickyPart | None) -> Options:
+    """Return what calls have from the run that submits them, whose call has *sticky*."""
+    if sticky is None or not sticky.inherit:
+        return NO_OPTIONS
+    return Options({INHERITED_STICKY: Sticky(sticky.key, sticky.hard)})

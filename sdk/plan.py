@@ -12,10 +12,19 @@ from typing import Any, Final
 from sdk.call import Plan
 from sdk.code import Captured, capture, weak
 from sdk.environment import MethodReference, Specification
-from sdk.options import ALWAYS, NAME_LENGTH_MAX, NAMES, NO_OPTIONS, Options
+from sdk.options import (
+    ALWAYS,
+    INHERITED_STICKY,
+    NAME_LENGTH_MAX,
+    NAMES,
+    NO_OPTIONS,
+    Options,
+    Sticky,
+)
 from sdk.task import OPTIONS_ATTRIBUTE
 from wire.labels import Comparator, Desire
 from wire.parts import Call
+from wire.parts import Sticky as StickyPart
 from wire.payload import PYTHON
 from wire.retries import check_retries
 
@@ -117,9 +126,16 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         retries=chosen.get("retries", 0),
         backoff=chosen.get("retry_backoff"),
         retry_on=chosen.get("retry_on", []),
+        sticky=sticky_of(chosen),
     )
     check_retries(call)
     return Planned(captured, environment, call, anchor)
+
+
+def sticky_of(chosen: dict[str, Any]) -> StickyPart | None:
+    """Return what the broker is told of the key that was chosen, or inherited."""
+    sticky: Sticky | None = chosen.get("sticky") or chosen.get(INHERITED_STICKY)
+    return None if sticky is None else StickyPart(sticky.key, sticky.hard, sticky.inherit)
 
 
 def pinned(call: Call) -> Call:

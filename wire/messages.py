@@ -61,6 +61,7 @@ class ClientHello(Struct, frozen=True, array_like=True, tag="client-hello"):
     name: str
     python: str
     unresolved: list[Span] = []
+    bound: dict[str, str] = {}
 
 
 class Submit(Struct, frozen=True, array_like=True, tag="submit", gc=False):

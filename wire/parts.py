@@ -81,6 +81,14 @@ class Backoff(Part, frozen=True):
     jitter: float = 0.5
 
 
+class Sticky(Part, frozen=True):
+    """The key that a call shares with others for the same actor (section 11.1)."""
+
+    key: str
+    hard: bool = False
+    inherit: bool = True
+
+
 class Call(Part, frozen=True):
     """What all calls of one function with the same options share."""
 
@@ -102,6 +110,7 @@ class Call(Part, frozen=True):
     fail_infeasible: bool = False
     backoff: Backoff | None = None
     retry_on: list[str] = []
+    sticky: Sticky | None = None
 
 
 class Key(Part, frozen=True):

@@ -100,6 +100,7 @@ def match_anew(core: Broker) -> None:
     backlog._ready = Ready()
     backlog.ready = backlog._ready.heap
     matching = backlog.matching = Matching(backlog._ready)
+    matching.narrow = core.bindings.narrow
     for actor in core.actors.values():
         matching.update(actor)
         matching.improve(actor)

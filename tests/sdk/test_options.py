@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from sdk.options import NAMES, NOT_YET, Desired, Options, read_desires, read_name
+from sdk.options import NAMES, NOT_YET, Desired, Options, Sticky, read_desires, read_name
 from wire.labels import Comparator, Desire
 from wire.parts import Backoff
 
@@ -106,7 +106,10 @@ def test_the_weight_of_a_required_desire_warns_unless_required_is_said():
         ({"retry_backoff": Backoff(jitter=2.0)}, ValueError, "jitter"),
         ({"retry_on": "OSError"}, TypeError, "'OSError'"),
         ({"retry_on": [OSError, int]}, TypeError, "int"),
-        ({"sticky": "k"}, ValueError, "not supported yet"),
+        ({"sticky": ""}, ValueError, "a sticky key has 1 to 256"),
+        ({"sticky": Sticky("k" * 257)}, ValueError, "a sticky key has 1 to 256"),
+        ({"sticky": Sticky("k", hard=1)}, TypeError, "must be True or False"),
+        ({"sticky": 7}, TypeError, "must be a Sticky or its key"),
         ({"limits": {"db": 0}}, ValueError, "at least 1"),
         ({"limits": {"d b": 1}}, ValueError, "not the name of a limit"),
         ({"limits": {"db[]": 1}}, ValueError, "a key has 1 to"),

@@ -25,6 +25,7 @@ from actor.returns import Returns
 from actor.standing import Standing
 from actor.supervision import HostCore
 from broker import (
+    bindings,
     deadlock,
     environments,
     lifecycle,
@@ -38,9 +39,11 @@ from broker import (
     spans,
     submission,
 )
+from broker.bindings import Bindings
 from broker.core import Broker
 from broker.credit import CreditAccount
 from broker.limits import Limits
+from broker.matching import Matching
 from broker.peers import is_owned
 from broker.task import Ending
 from sdk.core import ClientCore
@@ -659,6 +662,29 @@ def an_order_to_evict_is_given_once() -> Any:
     return swap(environments, "follow", make)
 
 
+def a_key_is_never_bound() -> Any:
+    """Let tasks with one key go anywhere."""
+    return swap(bindings, "bind", lambda _: lambda broker, key, actor, now: None)
+
+
+def a_burst_is_not_held_together() -> Any:
+    """Bind a key without looking at what waits already."""
+    return swap(Matching, "review", lambda _: lambda self, key: None)
+
+
+def a_hard_key_falls_back() -> Any:
+    """Let a hard key go elsewhere when its actor takes no work."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, shape: Any, satisfying: int) -> int:
+            with patch.object(shape, "is_hard", False):
+                return original(self, shape, satisfying)
+
+        return mutated
+
+    return swap(Bindings, "narrow", make)
+
+
 @contextmanager
 def both(*patches: Any) -> Iterator[None]:
     """Plant several patches that make one bug."""
@@ -684,6 +710,7 @@ LOADED = BUSY.but(
 )
 WAITING = LIMITED.but(slots=1, child=0.5, wait=1.0, cancel=0.0, tasks=20)
 WITH_ONCE = {"at_most_once": 0.5}
+STICKY = BUSY.but(sticky=0.9, at_most_once=0.0, label=0.0, replicas=2, machines=2)
 MUTANTS = [
     Mutant(f.__name__, profile, f)
     for f, profile in (
@@ -739,6 +766,9 @@ MUTANTS = [
         (what_flies_is_no_copy, LOADED),
         (entering_is_running, LOADED.but(enter_crash=0.5)),
         (idle_copies_stay, LOADED),
+        (a_key_is_never_bound, STICKY),
+        (a_burst_is_not_held_together, STICKY),
+        (a_hard_key_falls_back, STICKY.but(faults={"pause": 1.0, "resume": 1.0})),
         (an_order_to_evict_is_given_once, LOADED.but(faults={"cut": 1.0}, pause_s=0.4)),
     )
 ]

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 
+# Faults in which no broker forgets, and no actor is lost.
+KEEPING = {"freeze_broker", "repeat", "pause", "resume", "press"}
+STICKY_TTL_S = 8.0
+
+
 class TaskRecord:
     """What the user knows of one call, and what became of it."""
 
@@ -71,6 +76,8 @@ class Oracle:
         self.executions = 0
         # Of each session of an actor: (number, received, credit) of each frame that states some,
         # and the frames that carried assignments.
+        # Where each hard key went last, and when.
+        self.bound: dict[str, tuple[str, float]] = {}
         self.statements: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
         self.flights: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
 
@@ -112,6 +119,20 @@ class Oracle:
             assert epoch >= self.epoch_highest, f"epoch {epoch} after {self.epoch_highest}"
             self.epoch_highest = epoch
         self.assigned[token] = (command.client, command.task, actor.incarnation)
+        record = self.tasks[command.client, command.task]
+        if record.call.sticky is not None and record.call.sticky.hard:
+            self.check_hard(actor, record)
+
+    def check_hard(self, actor: "ActorProcess", record: TaskRecord) -> None:
+        """Check that a hard key stays with the actor that it is bound to.
+
+        A broker that was started again may not know; an actor that is gone for long is given up.
+        """
+        key, now = record.call.sticky.key, self.world.now
+        former, used_at = self.bound.get(key, (actor.name, now))
+        if self.world.profile.faults.keys() <= KEEPING and now < used_at + STICKY_TTL_S:
+            assert former == actor.name, f"{key} is bound to {former} and goes to {actor.name}"
+        self.bound[key] = (actor.name, now)
 
     def told_results(self, client: "ClientProcess", frame: Any) -> None:
         """Check that what the broker tells of a task is the outcome of its current assignment."""
@@ -225,6 +246,8 @@ class Oracle:
                 assert record.call.at_most_once, record.name
             case Code.ENVIRONMENT_FAILED:
                 assert record.call.environment is not None, record.name
+            case Code.ACTOR_LOST:
+                assert record.call.sticky.hard, record.name
             case Code.PARENT_GONE:
                 assert record.has_parent, record.name
             case Code.TASK_TIMEOUT:

@@ -23,6 +23,7 @@ from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.sim import waiting
 from tests.sim.network import Message, Wire, packed
+from tests.sim.oracle import STICKY_TTL_S
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.errors import Code, RemoteProtocolError
 from wire.limits import read_definition
@@ -149,7 +150,9 @@ class BrokerProcess(Process):
         super().__init__(world, "broker")
         profile = world.profile
         settings = BrokerSettings(
-            window_tasks=profile.window_tasks, window_bytes=profile.window_bytes
+            sticky_ttl_s=STICKY_TTL_S,
+            window_tasks=profile.window_tasks,
+            window_bytes=profile.window_bytes,
         )
         self.core = Broker(settings, epoch=epoch, now=world.now)
         self.core.had_earlier = world.has_journal and world.had_broker

@@ -90,6 +90,8 @@ class Profile:
     payload: float = 0.1
     window_tasks: int = 100_000
     window_bytes: int = 2**28
+    # Of a task: that it has one of two sticky keys, one of them hard.
+    sticky: float = 0.0
 
     @property
     def is_gentle(self) -> bool:
@@ -174,4 +176,5 @@ def draw(rng: Random) -> Profile:
         retry=rng.choice((0.0, 0.5)),
         timeout=rng.choice((0.0, 0.3)) if style >= 0.15 else 0.0,
         wait=rng.choice((0.0, 0.8)),
+        sticky=rng.choice((0.0, 0.0, 0.4)),
     )

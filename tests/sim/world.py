@@ -25,7 +25,7 @@ from tests.sim.processes import (
 )
 from tests.sim.profile import Profile, draw
 from wire.labels import Comparator, Desire
-from wire.parts import Backoff, Call, Environment, Reuse, Token
+from wire.parts import Backoff, Call, Environment, Reuse, Sticky, Token
 
 EPOCH_MS = 1_790_000_000_000
 HISTORY_LENGTH = 400
@@ -198,6 +198,9 @@ class World:
             call = Call(name, CODE.hash, **({"retries": 2, "backoff": BACKOFF} | options))
             plans.append(("timeout" if call.timeout_s else "retry", Plan(call, [CODE])))
         plans.append(("timeout", Plan(Call("timed", CODE.hash, timeout_s=1.0), [CODE])))
+        for key, is_hard in (("soft", False), ("hard", True)):
+            call = Call(key, CODE.hash, sticky=Sticky(key, is_hard))
+            plans.append(("sticky", Plan(call, [CODE])))
         for number, limits in enumerate(LIMITED):
             call = Call(f"limited{number}", CODE.hash, limits=limits)
             plans.append(("limit", Plan(call, [CODE])))
@@ -224,6 +227,8 @@ class World:
             kind = "label"
         elif chance() < profile.environment:
             kind = "environment"
+        elif profile.sticky and chance() < profile.sticky:
+            kind = "sticky"
         return self.rng.choice([plan for name, plan in self.plans if name == kind])
 
     def _work(self) -> None:

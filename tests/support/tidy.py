@@ -38,6 +38,7 @@ PAYLOAD = "wire/payload.py"
 PURE_BROKER = {
     "attaching",
     "backlog",
+    "bindings",
     "core",
     "credit",
     "crews",
