@@ -55,7 +55,8 @@ class LocalCluster:
     `LocalCluster(actors=[dict(slots=2, labels={"memory": 512}), dict(slots=1)])` makes unlike ones;
     a dict may have slots, labels, prefetch, replicas, name, environments_max, arguments (further
     ones of `python -m actor`), and limits, which are those of its host: `dict(limits={"gpu": 2})`.
-    *limits* are the broker's, as `--limit` takes them: `limits=["db=10", "api=2:per-key"]`. Slots of other types stand in a mapping:
+    *limits* are the broker's, as `--limit` takes them: `limits=["db=10", "api=2:per-key"]`. Slots
+    of other types stand in a mapping:
     `slots={"slot": 4, "io": 16, "gpu": ["0", "1"]}`, names for units. *prefetch* is how many short
     tasks may wait in an actor beyond its slots, "auto" or a number. Returns when all are ready,
     within *timeout* seconds; raises ClusterFailed with what the processes wrote when they are not.
