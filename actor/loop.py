@@ -86,10 +86,8 @@ class Loop:
         self._descriptors = select.poll()
         self._descriptors.register(descriptor, select.POLLIN)
         self._descriptors.register(waker.fd, select.POLLIN)
-        # When outcomes that gather are due, and how many gather at most: while the broker answers
-        # for one half of what is granted, the other half runs.
+        # When outcomes that gather are due.
         self._flush_by = 0.0
-        self._gathered_max = 1
         # Whether all was said after the last run; whether messages were there before we slept.
         self._is_said = True
         self._is_queued = False
@@ -272,7 +270,7 @@ class Loop:
         method, arguments = inbox.popleft()
         method(*arguments, now)
         if core.mailbox.waiting:
-            if now < self._flush_by and len(core.outcomes.fresh) < self._gathered_max:
+            if now < self._flush_by:
                 assignment = start_next(core, BRIEF_S)
                 return self.slots.prepare(assignment) if assignment is not None else None
         elif not (core.is_stale or core.is_draining or core.has_orders or inbox):
@@ -346,11 +344,7 @@ class Loop:
                     # Nothing gathers yet: the first outcome is this run's.
                     self._flush_by = now + GATHER_S
                     return here
-            elif (
-                now < self._flush_by
-                and recipe.run_s < BRIEF_S
-                and len(core.outcomes.fresh) < self._gathered_max
-            ):
+            elif now < self._flush_by and recipe.run_s < BRIEF_S:
                 return here
         self._say(now)
         return here
@@ -359,7 +353,6 @@ class Loop:
         """Send what is to be said, and tell the board and the log."""
         core = self.core
         self._flush_by = now + GATHER_S
-        self._gathered_max = (core.mailbox.slots + core.prefetch.ahead) // 2
         outgoing = core.flush(now)
         if outgoing:
             self._send(outgoing)
