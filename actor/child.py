@@ -7,6 +7,7 @@ host; *BOARD* is the descriptor of the shared memory.
 import atexit
 import contextlib
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -48,6 +49,9 @@ def main(arguments: list[str]) -> int:
     sys.path[:0] = launch.python_path
     loop = Loop(launch, core, Board(region), make_waker())
     signal.signal(signal.SIGTERM, lambda *_: loop.ask_to_drain())
+    # What is here stays, other than what is the user's: no collection need look at it.
+    gc.collect()
+    gc.freeze()
     preload(loop, launch.environments)
     return loop.run()
 

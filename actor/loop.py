@@ -34,7 +34,7 @@ from actor.platform import MemoryGauge, Waker, measure_own_memory_mb
 from actor.settings import EXIT_RETIRED, Launch
 from actor.slot import Slots
 from actor.starting import start_next
-from wire.codec import check_payloads, decode_broker, encode
+from wire.codec import CARRIERS, check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.labels import Labels
 from wire.parts import Failure, Status
@@ -391,25 +391,33 @@ class Loop:
         recv, core = self._recv, self.core
         while True:
             try:
-                control = recv(NOBLOCK, False)
+                control = recv(NOBLOCK)
             except zmq.Again:
                 return
-            payloads: list[Buffer] = []
-            part = control
-            while part.more:
-                part = recv(NOBLOCK, False)
-                payloads.append(part.bytes if len(part) <= COPY_BYTES_MAX else part.buffer)
+            payloads: Sequence[Buffer] = ()
             try:
                 frame = decode_broker(control)
-                if payloads:
-                    check_payloads(frame, payloads)
+                for command in frame.commands:
+                    if type(command) in CARRIERS and command.frames:
+                        payloads = self._receive_payloads()
+                        check_payloads(frame, payloads)
+                        break
             except RemoteProtocolError as error:
+                _ = self._receive_payloads()
                 core.bad(error, now)
                 continue
             core.receive(frame, payloads, now)
             # What comes while we sleep comes alone, and to look for more costs as much as it.
             if not self._is_queued:
                 return
+
+    def _receive_payloads(self) -> list[Buffer]:
+        """Receive the frames that are left of a message."""
+        payloads: list[Buffer] = []
+        while self._socket.getsockopt(zmq.RCVMORE):
+            part = self._recv(NOBLOCK, False)
+            payloads.append(part.bytes if len(part) <= COPY_BYTES_MAX else part.buffer)
+        return payloads
 
     def _send(self, outgoing: list[Outgoing]) -> None:
         for frame, payloads in outgoing:

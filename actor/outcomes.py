@@ -86,8 +86,9 @@ class Outcomes:
             kept = self.kept.pop(token, None)
             if kept is not None:
                 self.octets -= kept.size
-                self.settled.append(token)
-                if self.fresh:
+                # Else the broker has received all that was said, and this is settled already.
+                if self.fresh or self._in_flight:
+                    self.settled.append(token)
                     self.fresh = [fresh for fresh in self.fresh if fresh is not kept]
 
     def received(self, number: int) -> None:
@@ -107,11 +108,16 @@ class Outcomes:
 
     def take_fresh(self) -> list[Batch]:
         """Return what is to be said, a batch for each frame."""
+        fresh = self.fresh
+        if len(fresh) == 1:
+            self.fresh = []
+            [kept] = fresh
+            return [([kept.command], [*kept.payloads], [kept.token])]
         batches: list[Batch] = []
         commands: list[Outcome] = []
         payloads: list[Buffer] = []
         tokens: list[Token] = []
-        for kept in self.fresh:
+        for kept in fresh:
             if len(commands) >= COMMANDS_A_FRAME_MAX or (
                 payloads and len(payloads) + len(kept.payloads) > PAYLOADS_A_FRAME_MAX
             ):
