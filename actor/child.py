@@ -24,7 +24,7 @@ from actor.logs import configure_logs
 from actor.loop import Loop
 from actor.platform import die_with_parent, make_waker
 from actor.preloading import preload
-from actor.settings import EXIT_RETIRED, Launch
+from actor.settings import EXIT_RETIRED, EXIT_SPARE, Launch
 
 EXIT_GRACE_S: Final = 2.0
 
@@ -61,7 +61,7 @@ def leave(status: int) -> NoReturn:
 
     The interpreter's own way out waits for some of them, and hangs where others hold a lock.
     """
-    if status in (0, EXIT_RETIRED):
+    if status in (0, EXIT_RETIRED, EXIT_SPARE):
         end_by = threading.Timer(EXIT_GRACE_S, os._exit, (status,))
         end_by.daemon = True
         end_by.start()

@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         inherited = split_environment("WARMSLOT_LABEL")
-        labels_of = read_labels(options.label, inherited, replicas=options.replicas)
+        labels_of = read_labels(options.label, inherited, replicas=options.replicas[1])
         slots = [*os.environ.get("WARMSLOT_SLOT", "").split(), *options.slot]
-        typed, units = read_slot_types(slots, replicas=options.replicas)
+        typed, units = read_slot_types(slots, replicas=options.replicas[1])
         limits = read_limits([*split_environment("WARMSLOT_LIMIT"), *options.limit])
         started_with = read_surroundings(options)
         name = hold_name(options.name, options.broker)
@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limits=limits,
         units=units,
         released_max=options.released_max,
-        replicas=options.replicas,
+        replicas=options.replicas[0],
+        replicas_max=options.replicas[1],
         prefetch=options.prefetch,
         environments_max=read_environments_max(options),
         environments_memory_mb=options.environments_memory_mb,
@@ -195,7 +196,7 @@ def add_surroundings(parser: Parser) -> None:
 
 def read_surroundings(options: argparse.Namespace) -> dict[str, Any]:
     """Read what the actor processes start with; raise ValueError for what cannot be."""
-    replicas = options.replicas
+    replicas = options.replicas[1]
     variables = [*os.environ.get("WARMSLOT_ENV", "").split(), *options.env]
     paths = read_paths(
         [*options.python_path, os.environ.get("WARMSLOT_PYTHON_PATH", "")], replicas=replicas
@@ -228,7 +229,6 @@ def add_capacity(parser: Parser) -> None:
     """Add what says how much runs at once."""
     for name, what, lowest, default in (
         ("slots", "tasks that run at once in one actor", 1, 1),
-        ("replicas", "actor processes on this machine", 1, 1),
         ("released-max", "tasks of one actor that run on without their slots", 0, 100),
     ):
         parser.add_argument(
@@ -238,6 +238,14 @@ def add_capacity(parser: Parser) -> None:
             default=read(name.replace("-", "_").upper(), default),
             help=f"{what} (default: %(default)s)",
         )
+    parser.add_argument(
+        "--replicas",
+        metavar="N|MIN:MAX",
+        type=replicas,
+        default=read("REPLICAS", "1"),
+        help="actor processes on this machine; with MIN:MAX the broker has more started while tasks"
+        " wait for one, and lets those go that have nothing to do (default: %(default)s)",
+    )
     parser.add_argument(
         "--prefetch",
         metavar="N|auto",
@@ -409,6 +417,18 @@ def share(text: str) -> float | None:
     if not 0.0 < value <= 1.0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and up to 1, or off")
     return value
+
+
+def replicas(text: str) -> tuple[int, int]:
+    """Read how many actors there are, and may be."""
+    low, separator, high = text.partition(":")
+    if not separator:
+        count = Whole(1, SLOTS_MAX)(text)
+        return count, count
+    least, most = Whole(0, SLOTS_MAX)(low), Whole(1, SLOTS_MAX)(high)
+    if least > most:
+        raise argparse.ArgumentTypeError(f"{text!r}: the minimum is above the maximum")
+    return least, most
 
 
 def mebibytes(text: str) -> float:

@@ -81,6 +81,8 @@ class ActorCore:
         self.is_draining = False
         # Whether the host is to start another process once this one has left.
         self.is_retiring = False
+        # Whether one may follow when it is needed again.
+        self.is_spare = False
         self.standing = Standing(settings.memory_high)
         # Why the process has to end although something runs.
         self.exit_reason = ""
@@ -349,13 +351,6 @@ class ActorCore:
             self.relabel()
             self.is_stale = True
 
-    def retire(self, reason: str, now: float) -> None:
-        """Leave as by `drain`, to be followed by a new process."""
-        if not self.is_draining:
-            self.is_retiring = True
-            self.note("retiring", reason=reason)
-            self.drain(now)
-
     def _give_up_worn(self) -> None:
         worn = self.mailbox.residents.worn
         self.entering.evictions += worn
@@ -363,9 +358,10 @@ class ActorCore:
         self.relabel()
         self.is_stale = True
 
-    def drain(self, now: float, deadline_s: float | None = None) -> None:
+    def drain(self, now: float, deadline_s: float | None = None, *, is_spare: bool = False) -> None:
         """Hand back what waits, finish what runs, and leave, after *deadline_s* in any case."""
         self.now = now
+        self.is_spare = is_spare and (self.is_spare or not self.is_draining)
         if deadline_s is not None:
             self._drain_at = min(self._drain_at, now + deadline_s)
         if not self.is_draining:

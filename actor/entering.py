@@ -138,13 +138,21 @@ def weigh(core: "ActorCore", used_mb: float) -> None:
             # What has leaked does not come back by `exit`.
             name = replica.environment.name
             reason = f"{used_mb:.0f} MiB used, environment {name} has max_memory_mb={most_mb:g}"
-            core.retire(reason, core.now)
+            retire(core, reason)
             return
     budget_mb = core.settings.environments_memory_mb
     if budget_mb is not None and used_mb > budget_mb and len(residents.by_id) > 1:
         oldest = residents.idle()
         if oldest is not None:
             evict(core, oldest.environment.id)
+
+
+def retire(core: "ActorCore", reason: str) -> None:
+    """Leave as by a drain, to be followed by a new process."""
+    if not core.is_draining:
+        core.is_retiring = True
+        core.note("retiring", reason=reason)
+        core.drain(core.now)
 
 
 def greet(core: "ActorCore") -> None:

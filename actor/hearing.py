@@ -78,7 +78,7 @@ def hear_other(core: "ActorCore", command: object, payloads: Payloads, at: int) 
         case Evict():
             entering.evict(core, command.environment)
         case Drain():
-            core.drain(core.now, command.deadline_s)
+            core.drain(core.now, command.deadline_s, is_spare=command.is_spare)
         case ByeAck():
             if core.bye_session == core.session.number:
                 core.session.end()

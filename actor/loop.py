@@ -31,7 +31,7 @@ from actor.core import ActorCore, Note, Outgoing
 from actor.lead import Lead
 from actor.mailbox import Assignment, Buffer, Payloads
 from actor.platform import MemoryGauge, Waker, measure_own_memory_mb
-from actor.settings import EXIT_RETIRED, Launch
+from actor.settings import EXIT_RETIRED, EXIT_SPARE, Launch
 from actor.slot import Slots
 from actor.starting import start_next
 from wire.codec import CARRIERS, check_payloads, decode_broker, encode
@@ -456,6 +456,8 @@ class Loop:
             status = 0
         if core.is_retiring and status == 0:
             status = EXIT_RETIRED
+        elif core.is_spare and status == 0:
+            status = EXIT_SPARE
         elif core.is_draining:
             self.board.leave()
         self._socket.close(LINGER_MS)

@@ -7,6 +7,8 @@ from wire.labels import Labels
 SLOT = "slot"
 # What a process ends with that another one is to follow.
 EXIT_RETIRED = 5
+# And with what, when another one may follow on the word of the broker.
+EXIT_SPARE = 6
 ENDPOINT_DEFAULT = "tcp://127.0.0.1:5555"
 
 
@@ -69,6 +71,8 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     limits: dict[str, int] = {}
     released_max: int = 100
     replicas: int = 1
+    # How many there may be on the word of the broker; 0: as many as there are.
+    replicas_max: int = 0
     prefetch: int | None = None
     environments_max: int = 1
     environments_memory_mb: float | None = None

@@ -9,8 +9,20 @@ from enum import StrEnum
 from math import inf
 from typing import Any, NamedTuple
 
-from actor.settings import EXIT_RETIRED, HostSettings
-from wire.messages import Beat, Bye, ByeAck, Death, Drain, Error, Frame, HostBeat, HostHello, Kill
+from actor.settings import EXIT_RETIRED, EXIT_SPARE, SLOT, HostSettings
+from wire.messages import (
+    Beat,
+    Bye,
+    ByeAck,
+    Death,
+    Drain,
+    Error,
+    Frame,
+    HostBeat,
+    HostHello,
+    Kill,
+    Scale,
+)
 from wire.parts import Attested, Token
 from wire.session import Due, PeerSession, State, Verdict
 
@@ -22,6 +34,7 @@ class Phase(StrEnum):
 
     DUE = "due"  # to be started at `start_at`
     RUNNING = "running"
+    SPARE = "spare"  # may be started on the broker's word
     GONE = "gone"  # left for good
 
 
@@ -79,8 +92,10 @@ class HostCore:
         self.session = PeerSession(now, seed=incarnation)
         self.wards = [
             Ward(index, f"{settings.name}/{index}", now, settings.restart_first_s)
-            for index in range(settings.replicas)
+            for index in range(max(settings.replicas, settings.replicas_max))
         ]
+        for ward in self.wards[settings.replicas :]:
+            ward.phase = Phase.SPARE
         self.is_draining = False
         self._now = now
         self._beat_at = inf
@@ -209,6 +224,10 @@ class HostCore:
         if has_left or self.is_draining:
             ward.phase = Phase.GONE
             return
+        ward.phase = Phase.SPARE
+        if exit_code == EXIT_SPARE and self._present() >= self.settings.replicas:
+            ward.backoff_s = self.settings.restart_first_s
+            return
         if exit_code == EXIT_RETIRED or now - ward.started_at >= self.settings.ran_well_s:
             ward.backoff_s = self.settings.restart_first_s
         self._again_later(ward, now)
@@ -223,7 +242,7 @@ class HostCore:
         self.is_draining = True
         self._drains += self.running()
         for ward in self.wards:
-            if ward.phase is Phase.DUE:
+            if ward.phase in (Phase.DUE, Phase.SPARE):
                 ward.phase = Phase.GONE
         self._note("draining", actors=len(self._drains))
 
@@ -287,6 +306,8 @@ class HostCore:
         numbers = [number for number, _ in self._deaths if number]
         assert numbers == sorted(numbers)
         assert len({w.incarnation for w in self.running()}) == len(self.running())
+        if not self.is_draining and not any(w.phase is Phase.GONE for w in self.wards):
+            assert self._present() >= self.settings.replicas
         for ward in self.wards:
             assert ward.backoff_s <= self.settings.restart_max_s
             assert not (self.is_draining and ward.phase is Phase.DUE)
@@ -298,6 +319,8 @@ class HostCore:
                 self._kills += victims
                 for ward in victims:
                     self._note("kill_ordered", actor=ward.name, reason=command.reason)
+            case Scale():
+                self._scale(command)
             case Drain():
                 self.drain(self._now, command.deadline_s)
             case ByeAck():
@@ -310,10 +333,34 @@ class HostCore:
             case _:
                 self._note("not_for_a_host", command=type(command).__name__)
 
+    def _scale(self, command: Scale) -> None:
+        """Let as many be started as the broker asks for, the lowest number first."""
+        missing = command.actors - self._present()
+        for ward in self.wards:
+            if missing > 0 and ward.phase is Phase.SPARE:
+                ward.phase, ward.start_at = Phase.DUE, self._now
+                missing -= 1
+                self._note("actor_wanted", actor=ward.name, reason=command.reason)
+
+    def _present(self) -> int:
+        """Return how many actors there are or are about to be."""
+        return sum(ward.phase in (Phase.RUNNING, Phase.DUE) for ward in self.wards)
+
     def _hello(self) -> HostHello:
         settings = self.settings
-        attested = self._attest()
-        return HostHello(self.incarnation, settings.name, self.pid, settings.limits, attested)
+        # What the first one that may be started would offer, or else any.
+        spare = min(settings.replicas, len(self.wards) - 1)
+        return HostHello(
+            self.incarnation,
+            settings.name,
+            self.pid,
+            settings.limits,
+            self._attest(),
+            settings.replicas,
+            len(self.wards),
+            settings.labels | settings.labels_of.get(spare, {}),
+            {SLOT: settings.slots, **settings.typed},
+        )
 
     def _attest(self) -> list[Attested]:
         return [

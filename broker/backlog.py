@@ -191,6 +191,10 @@ class Backlog:
                 self.matching.look(shape)
         client.parked.clear()
 
+    def shapes(self) -> list[Shape]:
+        """Return every shape that there is."""
+        return list(self._shapes.values())
+
     @property
     def count(self) -> int:
         """How many tasks are queued."""

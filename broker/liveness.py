@@ -17,6 +17,7 @@ from broker import (
     replicas,
     restoring,
     retrying,
+    scaling,
 )
 from broker.peers import Actor, Client, Host
 from wire.messages import Beat, Kill
@@ -65,6 +66,9 @@ def tick(broker: "Broker", now: float) -> None:
     if broker.delays.due_at <= now:
         retrying.wake(broker, now)
     occupancy.tick(broker, now)
+    # In this order: what waits now was looked at, and found nobody.
+    if broker.hosts:
+        scaling.tick(broker, now)
     replicas.look(broker, now)
     if now >= broker.beat_at:
         broker.beat_at = now + broker.settings.heartbeat_s

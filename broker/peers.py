@@ -159,6 +159,7 @@ class Actor:
         "environments",
         "heard_at",
         "host",
+        "idle_since",
         "incarnation",
         "is_kill_asked",
         "is_suspect",
@@ -197,6 +198,8 @@ class Actor:
         # Its current assignments, not ended.
         self.assigned: dict[Token, Task] = {}
         self.environments: dict[str, str] = {}
+        # Since when it has had nothing to do, where somebody wants to know.
+        self.idle_since: float | None = None
         # The environments that are not cold here, by id.
         self.copies: dict[str, Copy] = {}
         # When it was last given a task, in assignments of the broker.
@@ -251,16 +254,22 @@ class Host:
     """A supervisor process."""
 
     __slots__ = (
+        "actors_max",
+        "actors_min",
+        "asked",
+        "asked_until",
         "attested",
         "grew",
         "heard_at",
         "incarnation",
+        "labels",
         "limits",
         "name",
         "pid",
         "role",
         "session",
         "session_highest",
+        "slots",
         "unreceived",
     )
 
@@ -275,6 +284,9 @@ class Host:
         self.attested: dict[int, Attested] = {}
         # Actor -> when its CPU time last grew.
         self.grew: dict[int, float] = {}
+        # For how many actors it was asked last, and until when they may come.
+        self.asked = 0
+        self.asked_until = 0.0
         self.greet(hello, now)
 
     def greet(self, hello: HostHello, now: float) -> None:
@@ -282,6 +294,11 @@ class Host:
         self.name = hello.name
         self.pid = hello.pid
         self.limits = hello.limits
+        # How many actors there may be, and what a further one would offer.
+        self.actors_min = hello.actors_min
+        self.actors_max = hello.actors_max
+        self.labels = hello.labels
+        self.slots = hello.slots
         self.attest(hello.actors, now)
 
     def attest(self, actors: list[Attested], now: float) -> None:

@@ -9,7 +9,6 @@ that finds nobody waits, and lets those behind it pass.
 from typing import TYPE_CHECKING
 
 from broker import bindings, durable, environments, lifecycle, occupancy, replicas, reservation
-from broker.environments import Record
 from broker.peers import Actor, is_barred
 from broker.shapes import Shape
 from broker.task import TRANSITIONS, Event, State, Task
@@ -20,6 +19,7 @@ from wire.messages import Template as TemplateMessage
 
 if TYPE_CHECKING:
     from broker.core import Broker
+    from broker.environments import Record
 
 
 def place(broker: "Broker", now: float) -> None:
@@ -151,7 +151,7 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     return best
 
 
-def preference(record: Record | None, actor: Actor, environment: str) -> int:
+def preference(record: "Record | None", actor: Actor, environment: str) -> int:
     """Rank an actor for tasks of an environment: warm, then where entering it has not failed."""
     if actor.credit.is_warm(environment):
         return 2

@@ -27,3 +27,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     environment_broken_s: float = 60.0
     sticky_ttl_s: float = 600.0
     sticky_keys_max: int = 262_144
+    # How long a task without environment waits before a host starts one more actor for it, and how
+    # long an actor above the minimum has nothing before it leaves.
+    scale_after_s: float = 1.0
+    scale_down_s: float = 5.0

@@ -55,8 +55,8 @@ class LocalCluster:
     `LocalCluster(actors=[dict(slots=2, labels={"memory": 512}), dict(slots=1)])` makes unlike ones;
     a dict may have slots, labels, prefetch, replicas, name, environments_max, arguments (further
     ones of `python -m actor`), and limits, which are those of its host: `dict(limits={"gpu": 2})`.
-    *limits* are the broker's, as `--limit` takes them: `limits=["db=10", "api=2:per-key"]`. Slots
-    of other types stand in a mapping:
+    *limits* are the broker's, as `--limit` takes them: `limits=["db=10", "api=2:per-key"]`.
+    Replicas (1, 3) let the broker have more started. Slots of other types stand in a mapping:
     `slots={"slot": 4, "io": 16, "gpu": ["0", "1"]}`, names for units. *prefetch* is how many short
     tasks may wait in an actor beyond its slots, "auto" or a number. Returns when all are ready,
     within *timeout* seconds; raises ClusterFailed with what the processes wrote when they are not.
@@ -147,7 +147,7 @@ class LocalCluster:
         expected: set[str] = set()
         for host in self._hosts:
             name = str(host["name"])
-            expected |= {f"{name}/{index}" for index in range(host["replicas"])}
+            expected |= {f"{name}/{index}" for index in range(least(host["replicas"]))}
             self._spawn(name, "actor", "--broker", self._endpoint, *options_of(host))
         client = self.client(name="cluster")
         while True:
@@ -168,7 +168,7 @@ class LocalCluster:
         with contextlib.suppress(TimeoutError):
             actors = client.actors(timeout=min(0.5, max(0.0, deadline - monotonic())))
             ready = {actor["name"] for actor in actors if actor["state"] == "open"}
-            if len(ready) == sum(host["replicas"] for host in self._hosts):
+            if len(ready) == sum(least(host["replicas"]) for host in self._hosts):
                 return ready
         client.pause(LOOK_INTERVAL_S)
         return set()
@@ -251,6 +251,8 @@ def read_actors(
             low = 0 if key == "prefetch" else 1
             if key == "prefetch" and host[key] == AUTO:
                 continue
+            if key == "replicas" and type(host[key]) is tuple:
+                continue
             if type(host[key]) is not int or host[key] < low:
                 other = ', or "auto"' if key == "prefetch" else ""
                 raise ValueError(f"{key}={host[key]!r} must be an int of at least {low}{other}")
@@ -263,11 +265,18 @@ def read_actors(
     return hosts
 
 
+def least(replicas: int | tuple[int, int]) -> int:
+    """Return how many actors a host has at its start."""
+    return replicas[0] if isinstance(replicas, tuple) else replicas
+
+
 def options_of(host: Mapping[str, Any]) -> list[str]:
     """Say a host's part on the command line of `python -m actor`."""
     options = ["--drain-timeout", str(DRAIN_TIMEOUT_S)]
     for key in ("name", "slots", "replicas", "prefetch"):
-        options += [f"--{key}", str(host[key])]
+        value = host[key]
+        shown = ":".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        options += [f"--{key}", shown]
     if "environments_max" in host:
         options += ["--environments-max", str(host["environments_max"])]
     options += map(str, host.get("arguments", ()))

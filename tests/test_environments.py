@@ -108,6 +108,10 @@ class Large(Noted):
         self.kept = b"x" * octets
 
 
+class Scaled(Noted):
+    reuse = ReusePolicy(replicas=(0, 3), idle_ttl=0.5, scaledown_ttl=0.5)
+
+
 class Slow(Environment):
     reuse = ReusePolicy(replicas=(0, 2), idle_ttl=60)
     labels: ClassVar = {"slow": True}
@@ -300,3 +304,22 @@ def test_an_actor_holds_as_many_environments_as_its_memory_bears(tmp_path):
 
         wait_until(lambda: all("exit" in words(path) for path in paths[:2]), PATIENCE_S)
         assert "exit" not in words(paths[2])
+
+
+def test_a_host_starts_more_actors_for_a_burst_and_ends_them_after_it(notes):
+    with LocalCluster([{"replicas": (1, 3)}]) as cluster, cluster.client() as client:
+        place = Scaled.using(path=str(notes))
+
+        pids = gather([client.submit(place.work, 0.5) for _ in range(9)], timeout=PATIENCE_S)
+
+        assert len(set(pids)) == 3
+        wait_until(lambda: len(client.actors()) == 1, PATIENCE_S)
+        assert sorted(words(notes)) == ["enter"] * 3 + ["exit"] * 3
+        # The one that stays, or one that is started again, goes on.
+        assert client.submit(place.work).result(PATIENCE_S)
+
+
+def test_a_host_without_actors_starts_one_for_a_plain_task():
+    with LocalCluster([{"replicas": (0, 1)}]) as cluster, cluster.client() as client:
+        assert client.actors() == []
+        assert client.submit(os.getpid).result(PATIENCE_S)

@@ -226,6 +226,10 @@ class HostHello(Struct, frozen=True, array_like=True, tag="host-hello"):
     pid: int
     limits: dict[str, int] = {}
     actors: list[Attested] = []
+    actors_min: int = 0
+    actors_max: int = 0
+    labels: Labels = {}
+    slots: dict[str, int] = {}
 
 
 class HostBeat(Struct, frozen=True, array_like=True, tag="host-beat"):
@@ -338,7 +342,17 @@ class Kill(Struct, frozen=True, array_like=True, tag="kill"):
 
 
 class Drain(Struct, frozen=True, array_like=True, tag="drain"):
+    """Leave; one that *is_spare* may be started again when it is needed."""
+
     deadline_s: float | None = None
+    is_spare: bool = False
+
+
+class Scale(Struct, frozen=True, array_like=True, tag="scale"):
+    """Have so many actors, as far as there may be; nobody is ended for it."""
+
+    actors: int
+    reason: str = ""
 
 
 class Recall(Struct, frozen=True, array_like=True, tag="recall"):
@@ -402,6 +416,7 @@ BrokerCommand = (
     | Answer
     | Kill
     | Drain
+    | Scale
     | Recall
     | Pause
     | Evict
@@ -434,7 +449,7 @@ IS_TOLD = {
             ByeAck,
         }
     ),
-    Role.HOST: frozenset({Kill, Drain, Error, Beat, ByeAck}),
+    Role.HOST: frozenset({Kill, Drain, Scale, Error, Beat, ByeAck}),
 }
 HELLOS: dict[type, Role] = {ClientHello: Role.CLIENT, ActorHello: Role.ACTOR, HostHello: Role.HOST}
 

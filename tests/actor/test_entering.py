@@ -1,6 +1,7 @@
 """Entering and leaving environments: what is said, handed back, given up."""
 
 from actor.core import ActorCore
+from actor.entering import retire
 from actor.settings import Settings
 from tests.actor.broker_end import BLOB_HASH, BrokerEnd, connected, make_core, warm
 from wire.messages import Bye, Entered, Evict, Outcome, Reject
@@ -170,7 +171,7 @@ def test_an_actor_that_retires_leaves_by_bye_and_is_followed():
     end = BrokerEnd(core)
     end.carry()
 
-    core.retire("memory", end.now)
+    retire(core, "memory")
     end.carry()
 
     assert said(end, Bye)

@@ -1,4 +1,4 @@
-from actor.settings import HostSettings
+from actor.settings import EXIT_RETIRED, EXIT_SPARE, HostSettings
 from actor.supervision import HostCore, Phase, Runs
 from wire.messages import (
     PROTOCOL,
@@ -11,6 +11,7 @@ from wire.messages import (
     HostBeat,
     HostHello,
     Kill,
+    Scale,
     Welcome,
     Who,
 )
@@ -302,3 +303,76 @@ def test_a_process_that_the_host_ends_after_a_drain_was_ended_by_its_host():
 
     assert broker.core.take_kills() == [broker.ward]
     assert broker.ward.is_ended
+
+
+def phases(broker):
+    return [ward.phase for ward in broker.core.wards]
+
+
+def test_spare_actors_are_started_on_the_word_of_the_broker_and_never_above_the_maximum():
+    broker = Broker(replicas=1, replicas_max=3).open()
+    broker.turn()
+    assert phases(broker) == [Phase.RUNNING, Phase.SPARE, Phase.SPARE]
+
+    broker.tell(Scale(2, "tasks wait"))
+    broker.turn()
+    assert phases(broker) == [Phase.RUNNING, Phase.RUNNING, Phase.SPARE]
+    broker.tell(Scale(2), Scale(1))
+    broker.turn()
+    assert phases(broker) == [Phase.RUNNING, Phase.RUNNING, Phase.SPARE]
+    broker.tell(Scale(9))
+    broker.turn()
+
+    assert phases(broker) == [Phase.RUNNING] * 3
+
+
+def test_an_actor_that_was_let_go_may_be_started_again_but_the_minimum_is_kept():
+    broker = Broker(replicas=1, replicas_max=2).open()
+    broker.turn()
+    broker.tell(Scale(2))
+    broker.turn()
+
+    broker.die(broker.core.wards[1], exit_code=EXIT_SPARE)
+    broker.turn(1.0)
+    assert phases(broker) == [Phase.RUNNING, Phase.SPARE]
+
+    broker.die(broker.ward, exit_code=EXIT_SPARE)
+    broker.turn(1.0)
+    assert phases(broker) == [Phase.RUNNING, Phase.SPARE]
+
+
+def test_an_actor_that_an_operator_drained_stays_away():
+    broker = Broker(replicas=1, replicas_max=2).open()
+    broker.turn()
+    broker.tell(Scale(2))
+    broker.turn()
+
+    broker.die(broker.core.wards[1], exit_code=0, has_left=True)
+    broker.tell(Scale(2))
+    broker.turn(1.0)
+
+    assert phases(broker) == [Phase.RUNNING, Phase.GONE]
+
+
+def test_a_host_without_actors_waits_for_the_word_of_the_broker():
+    broker = Broker(replicas=0, replicas_max=1).open()
+    broker.turn()
+    assert not broker.core.is_over
+    [hello] = [command for command in broker.heard if isinstance(command, HostHello)]
+    assert (hello.actors_min, hello.actors_max, hello.slots) == (0, 1, {"slot": 1})
+
+    broker.core.drain(broker.now)
+    broker.turn()
+
+    assert phases(broker) == [Phase.GONE]
+
+
+def test_an_actor_that_retired_is_followed_at_once():
+    broker = Broker().open()
+    broker.turn()
+    broker.die(broker.ward)
+    broker.turn(0.1)
+
+    broker.die(broker.ward, exit_code=EXIT_RETIRED)
+
+    assert broker.ward.start_at == broker.now + broker.core.settings.restart_first_s

@@ -23,7 +23,7 @@ from actor.prefetch import Prefetch
 from actor.pressure import Pressure
 from actor.returns import Returns
 from actor.standing import Standing
-from actor.supervision import HostCore
+from actor.supervision import HostCore, Runs
 from broker import (
     bindings,
     deadlock,
@@ -35,6 +35,7 @@ from broker import (
     recall,
     recovery,
     replicas,
+    scaling,
     sessions,
     spans,
     submission,
@@ -634,8 +635,9 @@ def entering_is_running() -> Any:
     """Report what had not started, since it entered its environment, as started."""
 
     def make(original: Any) -> Any:
-        def mutated(self: Any, ward: Any, *, started: Any, entering: Any, **rest: Any) -> None:
-            original(self, ward, started=[*started, *entering], entering=[], **rest)
+        def mutated(self: Any, ward: Any, *, runs: Any, **rest: Any) -> None:
+            started = [*runs.started, *runs.entering]
+            original(self, ward, runs=Runs(started, runs.finished, [], runs.beside), **rest)
 
         return mutated
 
@@ -645,6 +647,11 @@ def entering_is_running() -> Any:
 def idle_copies_stay() -> Any:
     """Keep what nobody uses."""
     return swap(replicas, "idle_copies", lambda _: lambda broker, record, now: [])
+
+
+def nobody_is_let_go() -> Any:
+    """Keep every actor that was started."""
+    return swap(scaling, "let_go", lambda _: lambda *arguments: None)
 
 
 def an_order_to_evict_is_given_once() -> Any:
@@ -769,6 +776,7 @@ MUTANTS = [
         (a_key_is_never_bound, STICKY),
         (a_burst_is_not_held_together, STICKY),
         (a_hard_key_falls_back, STICKY.but(faults={"pause": 1.0, "resume": 1.0})),
+        (nobody_is_let_go, LOADED.but(replicas=1, spare=2)),
         (an_order_to_evict_is_given_once, LOADED.but(faults={"cut": 1.0}, pause_s=0.4)),
     )
 ]

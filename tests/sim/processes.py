@@ -12,7 +12,7 @@ from actor.board import ENTERING, FINISHED, STARTED
 from actor.core import ActorCore
 from actor.mailbox import Assignment
 from actor.reacquiring import Reply
-from actor.settings import HostSettings
+from actor.settings import EXIT_SPARE, HostSettings
 from actor.settings import Settings as ActorSettings
 from actor.starting import start_next
 from actor.supervision import HostCore, Phase, Runs, Ward
@@ -329,7 +329,7 @@ class ActorProcess(Process):
             self.doomed = set(core.stopping.unwanted)
             self.die(exit_code=4)
         elif core.is_drained:
-            self.die(exit_code=0, has_left=True)
+            self.die(exit_code=EXIT_SPARE if core.is_spare else 0, has_left=not core.is_spare)
         if core.failure is not None and self.is_alive:
             # A late HELLO of a dead process took its name; the host starts another.
             assert core.failure.code == Code.NAME_TAKEN, (self.name, core.failure)
@@ -600,6 +600,7 @@ class HostProcess(Process):
         settings = HostSettings(
             name=name,
             replicas=world.profile.replicas,
+            replicas_max=world.profile.replicas + world.profile.spare,
             slots=world.profile.slots,
             limits={"gpu": 1},
         )
@@ -650,7 +651,9 @@ class HostProcess(Process):
     @property
     def is_empty(self) -> bool:
         """Tell whether no actor runs here or ever will."""
-        return all(ward.phase is Phase.GONE for ward in self.core.wards)
+        is_over = all(ward.phase is Phase.GONE for ward in self.core.wards)
+        # Those that an operator drained leave only what may be started.
+        return is_over or not any(w.phase in (Phase.DUE, Phase.RUNNING) for w in self.core.wards)
 
     def reap(
         self, actor: ActorProcess, exit_code: int | None, signal: int | None, has_left: bool

@@ -40,6 +40,8 @@ class Profile:
 
     machines: int = 1
     replicas: int = 2
+    # How many more each machine may have on the word of the broker.
+    spare: int = 0
     slots: int = 1
     # None: as the run times say.
     prefetch: int | None = 0
@@ -172,6 +174,7 @@ def draw(rng: Random) -> Profile:
         limit=rng.choice((0.0, 0.0, 0.5)),
         ask=rng.choice((0.0, 0.0, 0.5)),
         enter_fail=rng.choice((0.0, 0.1, 0.5)),
+        spare=rng.choice((0, 0, 1, 2)),
         enter_crash=rng.choice((0.0, 0.0, 0.1)) if style >= 0.25 else 0.0,
         retry=rng.choice((0.0, 0.5)),
         timeout=rng.choice((0.0, 0.3)) if style >= 0.15 else 0.0,

@@ -1,0 +1,169 @@
+"""When the broker has hosts start more actors, and when it lets some go."""
+
+import pytest
+
+from tests.broker.conversation import CODE, Conversation, attested
+from wire.labels import Comparator, Desire
+from wire.messages import (
+    ActorBeat,
+    Assign,
+    Beat,
+    Credit,
+    Drain,
+    Entered,
+    HostBeat,
+    HostHello,
+    Scale,
+)
+from wire.parts import Call, Environment, Reuse
+
+
+@pytest.fixture
+def talk():
+    return Conversation(scale_after_s=1.0, scale_down_s=3.0)
+
+
+def place(low=0, high=3):
+    return Environment("e", "E", CODE, {}, 1, Reuse(low, high, 60.0, 60.0))
+
+
+def call(environment, **options):
+    return Call("m", b"", "m", environment, **options)
+
+
+def host(talk, incarnation=90, *, low=0, high=3, actors=(), name="host", labels=None):
+    """Let a host say HELLO that may start more actors."""
+    return talker(
+        talk,
+        HostHello(incarnation, name, 1, {}, list(actors), low, high, labels or {}, {"slot": 1}),
+    )
+
+
+def talker(talk, hello):
+    from tests.broker.conversation import Talker
+
+    return Talker(talk, hello)
+
+
+def passes(talk, seconds, *peers):
+    for _ in range(int(seconds / 0.25)):
+        talk.wait(0.25)
+        for peer in peers:
+            if isinstance(peer.hello, HostHello):
+                peer.says(HostBeat(peer.hello.actors))
+            else:
+                peer.says(Beat())
+
+
+def scaled(machine):
+    return [command.actors for command in machine.takes(Scale)]
+
+
+def test_a_burst_has_as_many_started_as_the_policy_allows(talk):
+    machine = host(talk, high=5)
+    client = talk.client().submits(*range(1, 9), call=call(place(0, 3)))
+
+    passes(talk, 1.0, machine, client)
+
+    assert scaled(machine) == [3]
+
+
+def test_no_host_is_asked_for_more_than_its_maximum(talk):
+    one, two = host(talk, 90, high=2), host(talk, 91, high=2, name="other")
+    client = talk.client().submits(*range(1, 9), call=call(place(0, 3)))
+
+    passes(talk, 1.0, one, two, client)
+
+    assert scaled(one) + scaled(two) == [2, 1]
+
+
+def test_an_actor_that_has_room_is_filled_first(talk):
+    machine = host(talk)
+    actor = talk.actor(11, name="other/0", host=1).says(Credit(1, 0, 1))
+    client = talk.client().submits(1, call=call(place(0, 3)))
+
+    passes(talk, 1.0, machine, client, actor)
+
+    assert actor.takes(Assign)
+    assert not scaled(machine)
+
+
+def test_a_host_whose_actors_would_not_satisfy_is_not_asked(talk):
+    small, large = host(talk, 90), host(talk, 91, name="large", labels={"memory": 512})
+    wish = Desire("memory", Comparator.GREATER_THAN, 256)
+    client = talk.client().submits(1, call=call(place(), desires=[wish]))
+
+    passes(talk, 0.5, small, large, client)
+
+    assert (scaled(small), scaled(large)) == ([], [1])
+
+
+def test_what_does_not_come_is_asked_for_again(talk):
+    machine = host(talk)
+    client = talk.client().submits(1, call=call(place()))
+
+    passes(talk, 9.0, machine, client)
+    assert scaled(machine) == [1]
+    passes(talk, 2.0, machine, client)
+
+    assert scaled(machine) == [1]
+
+
+def test_a_task_without_environment_waits_for_a_while_first(talk):
+    machine = host(talk)
+    client = talk.client().submits(1, 2)
+
+    passes(talk, 0.75, machine, client)
+    assert not scaled(machine)
+    passes(talk, 1.0, machine, client)
+
+    assert scaled(machine) == [1]
+
+
+def idle(talk, machine, actors, seconds, credit):
+    for _ in range(int(seconds / 0.5)):
+        talk.wait(0.5)
+        machine.says(HostBeat(machine.hello.actors))
+        for actor in actors:
+            actor.says(ActorBeat(credit, 1, {}, []))
+
+
+def test_an_actor_above_the_minimum_that_has_nothing_to_do_is_let_go(talk):
+    machine = host(talk, low=1, actors=[attested(11), attested(12, name="host/1")])
+    first = talk.actor(11, name="host/0").says(Credit(1, 0, 1))
+    second = talk.actor(12, name="host/1").says(Credit(1, 0, 1))
+
+    idle(talk, machine, [first, second], 2.5, Credit(1, 0, 1))
+    assert not second.takes(Drain)
+    idle(talk, machine, [first, second], 10.0, Credit(1, 0, 1))
+
+    assert second.takes(Drain) == [Drain(None, True)]
+    assert not first.takes(Drain)
+
+
+def test_an_actor_that_works_or_holds_a_copy_stays(talk):
+    machine = host(talk, low=0, actors=[attested(11)])
+    actor = talk.actor(11, name="host/0").says(Credit(1, 0, 1))
+    talk.client().submits(1, call=call(place()))
+    [assigned] = actor.takes(Assign)
+    actor.says(Entered(place(), 1.0), Credit(0, 0, 0, {"e": 0}))
+    for _ in range(10):
+        talk.wait(0.5)
+        machine.says(HostBeat(machine.hello.actors))
+        actor.says(ActorBeat(Credit(0, 0, 0, {"e": 0}), 1, {}, [(actor.epoch, assigned.number)]))
+    assert not actor.takes(Drain)
+
+    actor.ends((actor.epoch, assigned.number))
+    idle(talk, machine, [actor], 10.0, Credit(1, 0, 0, {"e": 1}))
+
+    assert not actor.takes(Drain)
+
+
+def test_a_host_of_a_fixed_number_is_left_alone(talk):
+    machine = host(talk, low=1, high=1, actors=[attested(11)])
+    actor = talk.actor(11, name="host/0").says(Credit(1, 0, 1))
+
+    idle(talk, machine, [actor], 10.0, Credit(1, 0, 1))
+
+    assert not actor.takes(Drain)
+    assert not scaled(machine)
