@@ -207,7 +207,7 @@ class Run(TaskContext):
     @property
     def environment(self) -> Any:
         """Return the resident object, None for a call without."""
-        if self.has_released and self.assignment.recipe.call.environment is not None:
+        if self.has_released and self.resident is not None and not self.assignment.is_named:
             raise SlotReleased(
                 f"task {self.name!r} gave back its slot and with it its turn in the environment:"
                 " keep what is needed in a variable before release_slot()"

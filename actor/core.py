@@ -84,8 +84,7 @@ class ActorCore:
         # Whether one may follow when it is needed again.
         self.is_spare = False
         self.standing = Standing(settings.memory_high)
-        # Why the process has to end although something runs.
-        self.exit_reason = ""
+        self.exit_reason = ""  # Why the process has to end although something runs.
         self._upserted: Labels = {}
         self.now = now
         # What the broker has of this session: tables, labels, credit.
@@ -100,8 +99,7 @@ class ActorCore:
         self.bye_session = 0
         # The highest token that ever came: numbers only grow, so what is not above it came before.
         self.highest: Token = (0, 0)
-        # Whether something changed that may let a waiting one start.
-        self.is_stale = False
+        self.is_stale = False  # Whether something changed that may let a waiting one start.
 
     # --- what the loop asks
 
@@ -245,6 +243,7 @@ class ActorCore:
         frames: Payloads,
         run_s: float,
         now: float,
+        checkpoint: Buffer | None = None,
     ) -> None:
         """Take the outcome of a run, and its slots and turn back. An unknown one is ignored."""
         self.now = now
@@ -264,7 +263,10 @@ class ActorCore:
         if welcome is not None and octets > welcome.payload_bytes_max:
             status, frames = Status.FAILURE, ()
             body = failure_too_large(assignment, octets, welcome.payload_bytes_max)
-        self.outcomes.keep(assignment, status, body, frames, run_s)
+        serial = 0
+        if checkpoint is not None:
+            serial, frames = self.mailbox.residents.named.seal(assignment, frames, checkpoint)
+        self.outcomes.keep(assignment, status, body, frames, run_s, serial)
 
     def leave(self, assignment: Assignment) -> None:
         """Take slots and turn of a run back that has returned."""
@@ -277,7 +279,7 @@ class ActorCore:
             self.reacquiring.drop(assignment.token, Reply.ENDED)
         mailbox.end(assignment)
         if mailbox.residents.worn:
-            self._give_up_worn()
+            self.give_up_worn()
         if self.occupying.runs or assignment.is_stopped:
             self.occupying.ended(assignment)
         if mailbox.waiting or mailbox.reacquiring:
@@ -293,7 +295,7 @@ class ActorCore:
             return False
         self.is_stale = True
         if self.mailbox.residents.worn:
-            self._give_up_worn()
+            self.give_up_worn()
         if not assignment.is_stopped:
             self.commands.append(self.occupying.released(assignment, typed))
         return True
@@ -351,7 +353,8 @@ class ActorCore:
             self.relabel()
             self.is_stale = True
 
-    def _give_up_worn(self) -> None:
+    def give_up_worn(self) -> None:
+        """Have left what is given up."""
         worn = self.mailbox.residents.worn
         self.entering.evictions += worn
         worn.clear()
@@ -427,6 +430,8 @@ class ActorCore:
             commands.append(Bye("drained"))
         if commands:
             sent.append((session.frame(commands, now), ()))
+        if self.mailbox.residents.named.has_untold:
+            sent += self.mailbox.residents.named.tell(session, now)
         if sent and self.prefetch.may_probe:
             self.prefetch.said(session.sent, now)
         return sent

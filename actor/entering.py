@@ -71,11 +71,13 @@ def entered(
     if assignment is not None and entering.until.pop(assignment.token, None) is not None:
         core.stopping.started(assignment, core.now)
     if residents.change(environment.id, Warmth.WARM):
-        replica = residents.by_id[environment.id]
-        replica.load_s = load_s
-        entering.say(replica, again=False)
         core.relabel()
         core.is_stale = True
+        replica = residents.by_id.get(environment.id)
+        if replica is None:
+            return  # A named actor, of which RESIDES speaks.
+        replica.load_s = load_s
+        entering.say(replica, again=False)
 
 
 def failed(core: "ActorCore", token: Token, failure: Failure) -> None:
@@ -158,6 +160,7 @@ def retire(core: "ActorCore", reason: str) -> None:
 def greet(core: "ActorCore") -> None:
     """Tell a session that has begun of each environment that is warm."""
     core.entering.take()
+    core.mailbox.residents.named.begin_session()
     for replica in core.mailbox.residents.by_id.values():
         if replica.warmth is Warmth.WARM and not replica.environment.reuse.is_fresh:
             core.entering.say(replica, again=True)

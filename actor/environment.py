@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from actor.checkpoints import Checkpoints
 from actor.mailbox import Buffer
 from actor.threads import EventLoopThread
 from wire import payload
@@ -27,7 +28,7 @@ log = structlog.get_logger("actor")
 class Resident:
     """One loaded copy."""
 
-    __slots__ = ("exit_timeout_s", "id", "instance", "name", "resets")
+    __slots__ = ("checkpoints", "exit_timeout_s", "id", "instance", "name", "resets")
 
     def __init__(self, environment: Environment, instance: Any) -> None:
         """Hold what `enter` is about to prepare."""
@@ -38,6 +39,11 @@ class Resident:
         # A hook that is not there, or does nothing, costs a run nothing.
         reset = None if does_nothing(instance, "reset") else getattr(instance, "reset", None)
         self.resets: Callable[[], Any] | None = reset
+        # A named actor is what its calls have made of it: nothing brings it back to where it was,
+        # and once it is entered it may be asked for its state.
+        self.checkpoints: Checkpoints | None = None
+        if environment.named is not None:
+            self.resets = None
 
 
 class Environments:
@@ -57,10 +63,17 @@ class Environments:
         """Return the loaded copy, or None."""
         return self._residents.get(identity)
 
-    def load(self, environment: Environment, blob: Buffer, run: "Run | None" = None) -> Resident:
+    def load(
+        self,
+        environment: Environment,
+        blob: Buffer,
+        run: "Run | None" = None,
+        checkpoint: Buffer | None = None,
+    ) -> Resident:
         """Unpickle and enter an environment; raise what the user's code raises, keeping nothing.
 
-        While an `async def enter` goes on for *run*, its `stop_entering` cancels that.
+        While an `async def enter` goes on for *run*, its `stop_entering` cancels that. A named
+        actor begins from *checkpoint*, if it has said one.
         """
         with self._lock:
             # To be evicted by another run, whose thread is slower than this one.
@@ -80,6 +93,10 @@ class Environments:
             enter = getattr(instance, "enter", None)
             if enter is not None:
                 self._enter(enter, parameters, run)
+            if environment.named is not None:
+                resident.checkpoints = Checkpoints.of(instance, environment.name)
+                if checkpoint is not None and resident.checkpoints is not None:
+                    resident.checkpoints.restore(checkpoint, self.call)
         except BaseException:
             # Half of it may be there: what it has taken so far is given back.
             self._leave(resident)

@@ -29,7 +29,7 @@ def compute_credit(mailbox: Mailbox, prefetch: int, *, may_grant: bool) -> Credi
         max(0, free),
         max(0, min(prefetch, prefetch + free)),
         residents.room(awaited),
-        residents.turns(awaited),
+        residents.turns(awaited) | residents.named.turns(mailbox.waiting),
         {kind: max(0, amount) for kind, amount in unclaimed.items()},
     )
 
@@ -129,5 +129,7 @@ def check_credit(credit: Credit, mailbox: Mailbox, prefetch: int) -> None:
     assert not granted or granted + taken <= slots + prefetch
     assert 0 <= credit.room <= mailbox.residents.maximum
     for identity, turns in credit.turns.items():
+        if identity not in mailbox.residents.by_id:
+            continue
         replica = mailbox.residents.by_id[identity]
         assert 0 <= turns <= replica.environment.concurrency - len(replica.inside)

@@ -20,10 +20,12 @@ from wire.messages import (
     Evict,
     Frame,
     Function,
+    Leave,
     Occupied,
     OutcomeAck,
     Pause,
     Recall,
+    Restore,
     Stop,
     Template,
 )
@@ -77,6 +79,13 @@ def hear_other(core: "ActorCore", command: object, payloads: Payloads, at: int) 
             core.pause(core.now, paused=command.paused)
         case Evict():
             entering.evict(core, command.environment)
+        case Restore():
+            mine = payloads[at : at + command.frames]
+            at += command.frames
+            core.mailbox.residents.named.restore(command, mine)
+        case Leave():
+            core.mailbox.residents.named.order(command)
+            core.give_up_worn()
         case Drain():
             core.drain(core.now, command.deadline_s, is_spare=command.is_spare)
         case ByeAck():

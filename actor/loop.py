@@ -173,15 +173,16 @@ class Loop:
         body: Buffer,
         frames: Payloads,
         run_s: float,
+        checkpoint: Buffer | None,
         now: float,
     ) -> None:
-        """Take the outcome of a run from its thread."""
+        """Take the outcome of a run from its thread, with what a named actor says of its state."""
         self.slots.ended(assignment)
         self.board.finish(assignment.token)
         recipe = assignment.recipe
         usual_s = recipe.run_s
         recipe.run_s = run_s if usual_s == inf else usual_s + (run_s - usual_s) * RUN_S_SHARE
-        self.core.finished(assignment.token, status, body, frames, run_s, now)
+        self.core.finished(assignment.token, status, body, frames, run_s, now, checkpoint)
 
     def not_entered(self, assignment: Assignment, failure: Failure, now: float) -> None:
         """Take back a run from its thread whose environment could not be entered."""

@@ -60,7 +60,7 @@ class Recipe:
             self.missing = f"the code of {call.name!r} did not come"
         elif call.environment is not None and blob is None:
             self.missing = f"the code of environment {call.environment.name!r} did not come"
-        elif not call.function and not (call.method and call.environment):
+        elif not call.function and not call.environment:
             self.missing = f"template {call.name!r} names nothing to run"
 
     @classmethod
@@ -110,6 +110,12 @@ class Assignment:
         self.is_inside = False
         self.loads = False
         self.evicts: tuple[str, ...] = ()
+
+    @property
+    def is_named(self) -> bool:
+        """Tell whether it is a call to a named actor, in which it keeps its turn to its end."""
+        environment = self.recipe.call.environment
+        return environment is not None and environment.named is not None
 
 
 class Ask:
@@ -211,6 +217,9 @@ class Mailbox:
     def drop(self, assignment: Assignment) -> None:
         """Forget one that waits."""
         self.waiting.remove(assignment)
+        environment = assignment.recipe.call.environment
+        if environment is not None and environment.named is not None:
+            self.residents.named.forget(environment)
         self._forget(assignment)
 
     def fits(self, slots: dict[str, int]) -> bool:
@@ -233,12 +242,13 @@ class Mailbox:
             if ask.environment is not None:
                 ahead.add(ask.environment.id)
         # Whoever reacquires enters first: its own environment, and any other that must be loaded.
-        is_full = not ahead <= self.residents.by_id.keys()
+        resident = self.residents.by_id
+        is_full = not ahead <= resident.keys()
         for assignment in self.waiting:
             environment = assignment.recipe.call.environment
             if environment is not None and (
                 environment.id in ahead
-                or (is_full and environment.id not in self.residents.by_id)
+                or (is_full and environment.named is None and environment.id not in resident)
                 or not self.residents.can_enter(environment)
             ):
                 continue
@@ -323,7 +333,7 @@ class Mailbox:
         assignment.slots = NO_SLOTS
         assignment.units = NO_UNITS
         assignment.held = Held.RELEASED
-        if assignment.is_inside:
+        if assignment.is_inside and not assignment.is_named:
             self.residents.leave(assignment)
         return True
 
@@ -333,6 +343,8 @@ class Mailbox:
         assert token not in self.reacquiring
         if assignment.is_inside or token not in self.holders:
             self.release(assignment, None)
+            if assignment.is_inside:
+                self.residents.leave(assignment)
         else:
             del self.holders[token]
         del self.held[token]
@@ -360,7 +372,7 @@ class Mailbox:
         counts: dict[str, int] = {}
         places = [assignment.recipe.call.environment for assignment in self.waiting]
         for environment in (*places, *(ask.environment for ask in self.reacquiring.values())):
-            if environment is not None:
+            if environment is not None and environment.named is None:
                 counts[environment.id] = counts.get(environment.id, 0) + 1
         return counts
 
@@ -413,9 +425,12 @@ class Mailbox:
                 case Held.RELEASED:
                     assert token not in self.holders
                     assert token not in waiting
-                    assert not assignment.is_inside
+                    assert assignment.is_named or not assignment.is_inside
+        self.residents.named.check(self.held)
         inside = {token for replica in self.residents.by_id.values() for token in replica.inside}
         assert inside <= self.holders.keys()
+        named = (replica.inside for replica in self.residents.named.by_id.values())
+        inside = inside.union(*named)
         assert inside == {token for token, assignment in self.held.items() if assignment.is_inside}
         for replica in self.residents.by_id.values():
             assert len(replica.inside) <= replica.environment.concurrency

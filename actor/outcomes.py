@@ -68,14 +68,23 @@ class Outcomes:
         # The frame that carries which, oldest first.
         self._in_flight: deque[tuple[int, list[Token]]] = deque()
 
-    def keep(
-        self, assignment: Assignment, status: Status, body: Buffer, frames: Payloads, run_s: float
+    def keep(  # noqa: PLR0917 - on the path of each task.
+        self,
+        assignment: Assignment,
+        status: Status,
+        body: Buffer,
+        frames: Payloads,
+        run_s: float,
+        checkpoint: int = 0,
     ) -> None:
-        """Keep the outcome of *assignment*, to be said now."""
+        """Keep the outcome of *assignment*, to be said now.
+
+        With the serial of a *checkpoint* that is the last of *frames*.
+        """
         if len(body) > INLINE_BYTES_MAX:
             frames, body = (body, *frames), b""
         epoch, number = assignment.token
-        command = Outcome(epoch, number, status, bytes(body), len(frames), run_s)
+        command = Outcome(epoch, number, status, bytes(body), len(frames), run_s, checkpoint)
         kept = self.kept[assignment.token] = KeptOutcome(assignment, command, frames)
         self.octets += kept.size
         self.fresh.append(kept)

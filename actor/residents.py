@@ -8,6 +8,7 @@ from enum import StrEnum
 from math import inf
 from typing import TYPE_CHECKING
 
+from actor.named import NamedReplicas
 from wire.labels import Labels
 from wire.parts import Environment, Token
 
@@ -55,7 +56,7 @@ class Replica:
 class Residents:
     """At most *maximum* environments; the least recently used idle one leaves first."""
 
-    __slots__ = ("_uses", "by_id", "maximum", "worn")
+    __slots__ = ("_uses", "by_id", "maximum", "named", "worn")
 
     def __init__(self, maximum: int) -> None:
         """Begin with nothing loaded."""
@@ -64,9 +65,13 @@ class Residents:
         self._uses = 0
         # Those given up after their last task, to be left by `exit`.
         self.worn: list[str] = []
+        # Those that have an address, which count for no number here.
+        self.named = NamedReplicas(self.worn)
 
     def can_enter(self, environment: Environment) -> bool:
         """Tell whether a turn is free now, or the environment could be loaded."""
+        if environment.named is not None:
+            return self.named.can_enter(environment)
         replica = self.by_id.get(environment.id)
         if replica is None:
             return len(self.by_id) < self.maximum or self.idle() is not None
@@ -76,6 +81,9 @@ class Residents:
         """Give *assignment* its turn; note in it what has to leave and whether it has to load."""
         environment = assignment.recipe.call.environment
         assert environment is not None
+        if environment.named is not None:
+            self.named.enter(assignment, environment)
+            return
         replica = self.by_id.get(environment.id)
         if replica is None:
             evicts = []
@@ -97,6 +105,9 @@ class Residents:
         """Take the turn of *assignment* back; the last one out of a worn replica gives it up."""
         environment = assignment.recipe.call.environment
         assert environment is not None
+        if environment.named is not None:
+            self.named.leave(assignment, environment)
+            return
         assignment.is_inside = False
         replica = self.by_id.get(environment.id)
         if replica is not None:
@@ -129,7 +140,9 @@ class Residents:
     def change(self, identity: str, warmth: Warmth) -> bool:
         """Note what became of an environment; tell whether that was news."""
         replica = self.by_id.get(identity)
-        if replica is None or replica.warmth is warmth:
+        if replica is None:
+            return self.named.change(identity, is_warm=warmth is Warmth.WARM)
+        if replica.warmth is warmth:
             return False
         if warmth is Warmth.COLD:
             del self.by_id[identity]
@@ -158,6 +171,8 @@ class Residents:
         for replica in self.by_id.values():
             if replica.warmth is Warmth.WARM and not replica.environment.reuse.is_fresh:
                 yield replica.environment.name, replica.environment.labels
+        if self.named.by_id:
+            yield from self.named.labels()
 
     def idle(self) -> Replica | None:
         """Return the least recently used one that nobody is inside, or None."""

@@ -298,8 +298,11 @@ class Slots:
         # The environment goes back to what it was, unless that was done at the release.
         if run.close() and run.resident is not None and run.resident.resets is not None:
             self._reset(run, run.resident)
+        if run.resident is not None and run.resident.checkpoints is not None:
+            run.resident.checkpoints.hand_over(self._loop.finish, assignment, ending, began, post)
+            return
         status, body, frames = ending
-        post(self._loop.finish, assignment, status, body, frames, time.monotonic() - began)
+        post(self._loop.finish, assignment, status, body, frames, time.monotonic() - began, None)
 
     def _call(self, run: Run) -> Ending | None:
         """Call the function of *run*; None when it is a coroutine, which the event loop runs."""
@@ -314,6 +317,8 @@ class Slots:
         if call.function:
             loaded = recipe.loaded or self._function(recipe)
             function, goes_to_loop = loaded.call, loaded.is_async
+        elif not call.method:
+            return pack(None)  # Entering was all there was to do.
         else:
             assert run.resident is not None
             function = getattr(run.resident.instance, call.method)
@@ -355,9 +360,13 @@ class Slots:
         resident = run.resident
         if had_slot and resident is not None and resident.resets is not None:
             await asyncio.to_thread(self._reset, run, resident)
+        if resident is not None and resident.checkpoints is not None:
+            post = self._loop.post
+            resident.checkpoints.hand_over(self._loop.finish, assignment, ending, began, post)
+            return
         status, body, frames = ending
         run_s = time.monotonic() - began
-        self._loop.post(self._loop.finish, assignment, status, body, frames, run_s)
+        self._loop.post(self._loop.finish, assignment, status, body, frames, run_s, None)
 
     async def _await(self, run: Run) -> Ending:
         assignment = run.assignment
@@ -412,10 +421,13 @@ class Slots:
             assert found is not None
             return found
         self.environments.evict(assignment.evicts)
-        assert assignment.recipe.blob is not None
+        blob, checkpoint = assignment.recipe.blob, None
+        assert blob is not None
+        if environment.named is not None:
+            checkpoint = self._loop.core.mailbox.residents.named.restored(environment.id)
         began = time.monotonic()
         try:
-            resident = self.environments.load(environment, assignment.recipe.blob, run)
+            resident = self.environments.load(environment, blob, run, checkpoint)
         except BaseException as error:
             self._lost(environment.id)
             raise EnvironmentFailure(environment.name) from error

@@ -23,6 +23,7 @@ from broker import (
     explain,
     lifecycle,
     liveness,
+    named,
     occupancy,
     orders,
     patience,
@@ -30,6 +31,7 @@ from broker import (
     recall,
     recovery,
     reservation,
+    residing,
     retrying,
     sessions,
     statements,
@@ -71,6 +73,7 @@ from wire.messages import (
     Reacquire,
     Reject,
     Release,
+    Resides,
     Submit,
     Tried,
     Vacate,
@@ -105,16 +108,15 @@ class Broker:
         self.departed_at = now  # When an actor left last.
         # Actors that may have credit left; those that have none are dropped when somebody looks.
         self.open_actors: dict[Actor, None] = {}
-        # Current assignments and outcomes that were not forgotten, by token.
-        self.tokens: dict[Token, Task] = {}
+        self.tokens: dict[Token, Task] = {}  # Current assignments, and outcomes not forgotten.
         self.backlog = Backlog()
         self.bindings = bindings.make(self)
-        # Whom an actor is kept free for, since small tasks would starve it.
-        self.reservation: reservation.Reservation | None = None
+        self.reservation: reservation.Reservation | None = None  # For a task that would starve.
         self.recalls, self.environments = recall.Recalls(), environments.Environments()
         self.had_earlier = False  # Whether runs of an earlier broker may go on.
         self.limits = self.backlog.limits = occupancy.make_limits(self, now)
         self.limited = self.limits.runs  # Empty where nobody uses limits.
+        self.named = named.NamedActors()
         self.unclaimed: dict[Task, float] = {}
         self.held: dict[Task, None] = {}
         self.deadlines: Deadlines[Task] = Deadlines()  # Of queued tasks that wait for only so long.
@@ -150,6 +152,7 @@ class Broker:
             **dict.fromkeys((Occupy, Vacate, Await), partial(occupancy.heard, self)),
             Reject: self._reject,
             Entered: partial(statements.entered, self),
+            Resides: partial(residing.resides, self),
             LabelsChanged: partial(statements.labels, self),
             Death: partial(departures.death, self),
             Query: self._query,
@@ -399,6 +402,8 @@ class Broker:
             body = orders.order(self, command.what, command.argument)
         elif command.what == "environment-retry":
             body = environments.retry(self, command.argument)
+        elif command.what == residing.KILL:
+            body = residing.order(self, command.argument)
         elif command.what in defining.ORDERS:
             defining.order(self, session, command, now)
             return
@@ -422,6 +427,8 @@ class Broker:
             return
         if task.state is not ASSIGNED and not is_owned(task):
             return  # The same outcome once more: it is acknowledged when the client has it.
+        if command.checkpoint:
+            own = residing.take_checkpoint(self, task, command, own)
         del actor.assigned[token]
         ending = Ending(command.status, command.body, own, actor.name, task.tries + 1)
         if ending.size > self.settings.payload_bytes_max:

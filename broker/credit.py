@@ -116,9 +116,12 @@ class CreditAccount:
         return self.stated.typed.get(kind, 0) - self._typed.get(kind, 0)
 
     def has_slots(self, shape: "Shape", kept: "Shape | None" = None) -> bool:
-        """Tell whether all of its slots are free, apart from those *kept* needs."""
+        """Tell whether all of its slots are free, apart from those *kept* needs.
+
+        So is a turn of a named actor, which has all of them where nothing is said of it.
+        """
         free = self.stated.free - self._flying - (kept.plain if kept else 0)
-        if shape.plain > max(0, free):
+        if shape.plain > max(0, free) or (shape.named and not self._has_turn_of(shape)):
             return False
         return all(
             self._left(kind) - (kept.typed.get(kind, 0) if kept else 0) >= amount
@@ -130,6 +133,11 @@ class CreditAccount:
         if environment is None or self.is_warm(environment):
             return True
         return not self.has_resident(environment) and self.has_room
+
+    def _has_turn_of(self, shape: "Shape") -> bool:
+        assert shape.place
+        turns = self.stated.turns.get(shape.place, shape.turns)
+        return turns > self._turns.get(shape.place, 0)
 
     def _has_typed(self) -> bool:
         return any(self._left(kind) > 0 for kind in self.stated.typed)
@@ -145,7 +153,7 @@ class CreditAccount:
 
     def spend(self, frame: int, shape: "Shape") -> None:
         """Count an assignment of *shape* that travels in *frame*."""
-        environment = shape.environment
+        environment = shape.place
         self._in_flight.append((frame, shape))
         self._flying += shape.plain
         self.available -= shape.plain
@@ -177,8 +185,8 @@ class CreditAccount:
         turns: dict[str, int] = {}
         typed: dict[str, int] = {}
         for _, shape in self._in_flight:
-            if shape.environment is not None:
-                turns[shape.environment] = turns.get(shape.environment, 0) + 1
+            if shape.place is not None:
+                turns[shape.place] = turns.get(shape.place, 0) + 1
             for kind, amount in shape.typed.items():
                 typed[kind] = typed.get(kind, 0) + amount
         assert typed == self._typed
@@ -194,7 +202,7 @@ class CreditAccount:
         for _, shape in self._in_flight:
             for kind, amount in shape.typed.items():
                 self._typed[kind] = self._typed.get(kind, 0) + amount
-            environment = shape.environment
+            environment = shape.place
             if environment is not None:
                 self._turns[environment] = self._turns.get(environment, 0) + 1
                 if environment not in self.stated.turns:

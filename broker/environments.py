@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from broker import lifecycle
+from broker import lifecycle, named
 from broker.peers import Actor, Session
 from broker.shapes import Shape
 from broker.task import Ending, State, Task
@@ -223,6 +223,9 @@ def failed(
     broker: "Broker", environment: Environment, actor: Actor, failure: Failure, now: float
 ) -> None:
     """Note that an environment could not be entered: wait, or give up and end its tasks."""
+    if environment.named is not None:
+        named.failed(broker, environment, failure, now)
+        return
     record = broker.environments.learn(environment, now)
     settings = broker.settings
     record.failures += 1

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import environments, occupancy, reasons, recall, retrying
+from broker import environments, occupancy, reasons, recall, residing, retrying
 from broker.peers import Actor, Client
 from broker.shapes import SLOT
 from broker.task import State, Task
@@ -35,13 +35,15 @@ def answer(
             return environments.describe(broker, now)
         case "limits":
             return occupancy.describe(broker)
+        case "named":
+            return residing.answer(broker, argument)
         case "explain":
             return explain(broker, client, argument, now)
         case _:
             return {
                 "error": f"unknown query {what!r}; known: status, actors, clients, tasks,"
-                " environments, explain, limits, drain, pause, resume, environment-retry,"
-                " limit-set, limit-delete, limit-release"
+                " environments, explain, limits, named, drain, pause, resume, environment-retry,"
+                " limit-set, limit-delete, limit-release, named-kill"
             }
 
 
@@ -187,6 +189,8 @@ def explain_queued(broker: "Broker", task: Task, reply: dict[str, Any], now: flo
             reply["actors_s"][actor.name] = now - since
     if task.call.limits:
         _, reply["limits"] = occupancy.explain(broker, task)
+    if task.template and task.template.shape.named:
+        reply["reason"] = residing.explain(broker, task) or reply["reason"]
     if task.call.schedule_timeout_s is not None:
         reply["ends_s"] = max(0.0, task.queued_at + task.call.schedule_timeout_s - now)
 

@@ -6,7 +6,7 @@ outcomes of its client.
 
 from typing import TYPE_CHECKING, Final
 
-from broker import attaching, durable, patience, reservation, retrying
+from broker import attaching, durable, named, patience, reservation, retrying
 from broker.peers import Session, is_owned
 from broker.task import ENDED, TRANSITIONS, Ending, Event, State, Task
 from broker.trouble import Trouble
@@ -34,23 +34,29 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
     *burns* says what is known of the run: None, it never started; "crash", its process died in
     it; "loss", it may have started; "innocent", it started and its end says nothing of it.
     """
+    token = task.token
     detach(broker, task)
     if task.state is State.UNCLAIMED_RUN:
         broker.unclaimed.pop(task)
         erase(broker, task)
         return
     cancel_children(broker, task)
+    assert task.template
+    is_named = task.template.shape.named
+    if is_named and not named.goes_on(broker, task, token, reason, burns=burns):
+        return
     if burns is not None and task.call.at_most_once:
         end(broker, task, Code.OUTCOME_UNKNOWN, f"{reason}; it may have run")
         return
-    if burns in ("crash", "loss"):
+    if burns in ("crash", "loss") or (is_named and burns is not None):
         trouble = task.trouble = task.trouble or Trouble()
         trouble.crashes += burns == "crash"
         trouble.losses += burns == "loss"
         trouble.remember(f"attempt {task.tries + 1}: {reason}")
         task.tries += 1
         settings = broker.settings
-        if trouble.crashes >= settings.crashes_max or trouble.losses >= settings.losses_max:
+        is_poison = trouble.crashes >= settings.crashes_max or trouble.losses >= settings.losses_max
+        if is_poison and not is_named:
             end(broker, task, Code.POISON_TASK, f"given up after {task.tries} tries: {reason}")
             return
         retrying.say_requeued(broker, task)

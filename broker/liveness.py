@@ -11,6 +11,7 @@ from broker import (
     bindings,
     environments,
     lifecycle,
+    named,
     occupancy,
     patience,
     recovery,
@@ -93,6 +94,8 @@ def tick(broker: "Broker", now: float) -> None:
         recovery.drop_unclaimed(broker, now)
     if broker.records.has_journal:
         restoring.tick(broker, now)
+    if broker.named.by_id:
+        named.tick(broker, now)
     # What changes the answer without a statement of credit is seen here.
     if broker.recalls.ahead:
         broker.recalls.due_at = now
@@ -119,6 +122,9 @@ def forgive(broker: "Broker", stall: float, now: float) -> None:
         binding.until += stall
     patience.forgive(broker, stall)
     retrying.forgive(broker, stall)
+    for record in broker.named.by_id.values():
+        if record.orphaned_at is not None:
+            record.orphaned_at += stall
     broker.unclaimed = {task: until + stall for task, until in broker.unclaimed.items()}
 
 
@@ -201,6 +207,8 @@ def lose(
         if task.token == token:
             burns = "loss" if started is None else started.get(token)
             lifecycle.requeue(broker, task, reason, now, burns=burns)
+    if broker.named.by_id:
+        named.lost(broker, actor, reason, leaves=keep_session)
     if broker.limited:
         broker.limits.forget_actor(actor)
 
@@ -220,6 +228,7 @@ def forget_client(broker: "Broker", client: Client) -> None:
             attaching.left(broker, task)
         else:
             lifecycle.drop(broker, task, reason="its client is gone")
+    named.client_left(broker, client)
     retrying.let_go(broker, client)
     client.is_left = True
     if not client.tasks:

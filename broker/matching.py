@@ -146,6 +146,17 @@ class Matching:
                 self._special[crew] = None
         return crew
 
+    def bind(self, shape: Shape, home: "Actor | None", *, is_shut: bool) -> None:
+        """Let tasks of *shape* go to *home* alone, with None to all who satisfy them.
+
+        Or for now to nobody.
+        """
+        shape.home, shape.is_shut = home, is_shut
+        if shape.queue is not None:
+            mask = self.offers.satisfying(shape)
+            if mask != shape.queue.crew.mask:
+                self._change(shape, mask)
+
     # --- choice
 
     def best(self, shape: Shape, *, may_enter: bool = True) -> Entry | None:
@@ -329,6 +340,7 @@ class Matching:
                 actor
                 for actor in self.offers.actors
                 if actor is not None
+                and shape.may_go_to(actor)
                 and shape.could_hold(actor)
                 and satisfies_all(actor.labels, shape.desires)
             }

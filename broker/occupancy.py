@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from broker import deadlock, lifecycle, placement
+from broker import deadlock, lifecycle, named, placement
 from broker.limits import Limits
 from broker.lines import AT_SCHEDULING, AskWaiter, LimitedRun, Wants, host_key, shown
 from broker.peers import Actor, Host, Session, is_owned
@@ -353,6 +353,7 @@ def tick(broker: "Broker", now: float) -> None:
         waits_s = broker.settings.lease_s if broker.had_earlier else 0.0
         if now >= limits.started_at + max(waits_s, broker.settings.adopt_window_s):
             limits.open()
+            named.release(broker)
             broker.backlog.wake()
 
 

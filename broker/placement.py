@@ -8,7 +8,16 @@ that finds nobody waits, and lets those behind it pass.
 
 from typing import TYPE_CHECKING
 
-from broker import bindings, durable, environments, lifecycle, occupancy, replicas, reservation
+from broker import (
+    bindings,
+    durable,
+    environments,
+    lifecycle,
+    named,
+    occupancy,
+    replicas,
+    reservation,
+)
 from broker.peers import Actor, is_barred
 from broker.shapes import Shape
 from broker.task import TRANSITIONS, Event, State, Task
@@ -179,6 +188,8 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
     task.token, task.actor = token, actor
     broker.tokens[token] = actor.assigned[token] = task
     actor.used_at = number
+    if template.shape.named:
+        named.assigned(broker, task, actor)
     broker.say(
         session,
         Assign(
@@ -229,6 +240,7 @@ def check_task(broker: "Broker", task: Task) -> None:
         kept = reserved.shape if reserved and reserved.binds(task, actor) else None
         if (
             actor.is_open
+            and shape.may_go_to(actor)
             and shape.could_hold(actor)
             and satisfies_all(actor.labels, shape.desires)
             and (not shape.sticky or actor in queue.crew.members)

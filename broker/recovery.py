@@ -7,7 +7,7 @@ token wins, an outcome beats a run; what nobody can want is stopped.
 
 from typing import TYPE_CHECKING
 
-from broker import bindings, durable, lifecycle, occupancy, patience, placement, restoring
+from broker import bindings, durable, lifecycle, named, occupancy, patience, placement, restoring
 from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
 from wire.errors import Code
@@ -151,6 +151,7 @@ def end_window(broker: "Broker", now: float) -> None:
     bindings.end_window(broker)
     broker.backlog.wake()
     held, broker.held = broker.held, {}
+    named.release_held(broker, held)
     broker.note(
         "recovered", tasks=sum(len(c.tasks) for c in broker.clients.values()), held=len(held)
     )
@@ -190,6 +191,7 @@ def check(broker: "Broker") -> None:
     occupancy.check(broker)
     restoring.check(broker)
     broker.environments.check(broker.actors)
+    named.check(broker)
     for token, task in broker.tokens.items():
         assert task.token == token
         assert task.state is not State.QUEUED

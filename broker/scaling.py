@@ -78,6 +78,8 @@ def count_wanted(broker: "Broker", shape: Shape, now: float) -> int:
     task = first_of(shape)
     if task is None or task.client.is_paused or not is_blocked(shape):
         return 0
+    if shape.home is not None or shape.is_shut:
+        return 0  # Calls to a named actor go where it is.
     record = broker.environments.find(shape)
     if record is None:
         # One after the other: how long they run is not known.
@@ -110,8 +112,10 @@ def suits(host: Host, shape: Shape) -> bool:
 def let_go(broker: "Broker", host: Host, actors: list[Actor], now: float) -> None:
     """Drain the actors above the minimum that had nothing and held nothing for long enough."""
     staying = [actor for actor in actors if not is_leaving(actor)]
+    homes = {record.home for record in broker.named.by_id.values()}
     for actor in staying:
         is_idle = not (actor.assigned or actor.copies or actor.closed) and actor.is_open
+        is_idle &= actor not in homes
         if not is_idle:
             actor.idle_since = None
         elif actor.idle_since is None:

@@ -8,6 +8,7 @@ from broker import (
     bindings,
     lifecycle,
     liveness,
+    named,
     occupancy,
     orders,
     recovery,
@@ -253,6 +254,8 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
     known = {blob.hash: blob for blob in session.functions_known.values()}
     function = known.get(call.function)
     blob = known.get(call.environment.blob) if call.environment else None
+    if call.environment is not None and call.environment.named is not None:
+        return named.join(broker, call, blob)
     if (function is None and not call.method) or (call.environment is not None and blob is None):
         raise RemoteProtocolError(Code.UNKNOWN_TEMPLATE, f"the code of {call.name!r} was not sent")
     shape = broker.backlog.shape_of(call)

@@ -66,21 +66,27 @@ class Shape:
         "environment",
         "fail_infeasible",
         "has_affinity",
+        "home",
         "host_limits",
         "is_armed_first",
         "is_hard",
         "is_large",
         "is_plain",
+        "is_shut",
         "is_simple",
         "is_told",
         "lanes",
         "limits",
         "may_wait_ahead",
+        "named",
+        "needs_admission",
+        "place",
         "plain",
         "queue",
         "slots",
         "sticky",
         "tiers",
+        "turns",
         "typed",
     )
 
@@ -94,18 +100,19 @@ class Shape:
         # What one task costs: plain slots, and slots of other types.
         self.plain = call.slots.get(SLOT, 0) if call.slots else 1
         self.typed = {kind: n for kind, n in call.slots.items() if kind != SLOT}
-        self.is_plain = self.plain == 1 and not self.typed
+        self._enter_at(call)
+        self.needs_admission = self.limits is not None or self.named
+        self.is_plain = self.plain == 1 and not self.typed and not self.named
         # One that costs more than one unit could be starved by those that cost less.
         self.is_large = self.plain + sum(self.typed.values()) > 1
         self.fail_infeasible = call.fail_infeasible
-        self.environment = call.environment.id if call.environment else None
         # The key that may be bound to one actor, and whether only that one will do.
         self.sticky = call.sticky.key if call.sticky is not None else ""
         self.is_hard = call.sticky is not None and call.sticky.hard
         self.has_affinity = any(not desire.required for desire in call.desires)
         # A task that waits in a mailbox may be handed back, so what must never run twice does not
-        # go there.
-        self.may_wait_ahead = not (call.at_most_once or call.limits or call.slots)
+        # go there, nor what must keep its order.
+        self.may_wait_ahead = not (call.at_most_once or call.limits or call.slots or self.named)
         # Tasks that may start only once the journal says so.
         self.is_armed_first = call.at_most_once and call.durable
         # Whether somebody was told that no connected actor could take one of these.
@@ -130,6 +137,7 @@ class Shape:
             self.may_wait_ahead,
             tuple(self.host_limits),
             self.fail_infeasible,
+            self.place if self.named else None,
         )
         # Where it waits, with others for the same actors, and the rank under which it stands there;
         # None while that is not known.
@@ -139,6 +147,16 @@ class Shape:
         self.tiers: list[tuple[float, Crew]] | None = None
         self._heap: list[tuple[float, int, Lane]] = []
         self._sequence = count()
+
+    def _enter_at(self, call: Call) -> None:
+        # What is to be entered, and how many may be inside; what room must be found for, if it is
+        # not there. Calls to a named actor need no room, but go where it is; now perhaps nowhere.
+        self.place = call.environment.id if call.environment else None
+        self.turns = call.environment.concurrency if call.environment else 0
+        self.named = call.environment is not None and call.environment.named is not None
+        self.environment = None if self.named else self.place
+        self.home: Actor | None = None
+        self.is_shut = False
 
     @staticmethod
     def key(call: Call) -> bytes:
@@ -166,13 +184,21 @@ class Shape:
         """Tell whether *actor* has the capacity for one task."""
         return all(actor.slots.get(kind, 0) >= amount for kind, amount in self.slots.items())
 
+    def may_go_to(self, actor: "Actor") -> bool:
+        """Tell whether calls to a named actor may go to *actor*: it is there, or nowhere yet."""
+        return not self.is_shut and (self.home is None or self.home is actor)
+
     def suits(self, actor: "Actor") -> bool:
         """Tell whether *actor* has the capacity for one task and meets all that it requires."""
         if self.queue is not None:
             return actor in self.queue.crew.members
         if self.sticky:
             return False  # It may be bound to another one.
-        return self.could_hold(actor) and satisfies_all(actor.labels, self.desires)
+        return (
+            self.may_go_to(actor)
+            and self.could_hold(actor)
+            and satisfies_all(actor.labels, self.desires)
+        )
 
     @property
     def rank(self) -> float | None:

@@ -10,6 +10,7 @@ from broker import (
     durable,
     environments,
     lifecycle,
+    named,
     occupancy,
     patience,
     retrying,
@@ -66,6 +67,8 @@ def submit(
             occupancy.join(broker, task)
         if template.shape.sticky and task.actor is not None:
             bindings.bind(broker, template.shape.sticky, task.actor.name, now)
+        if template.shape.named:
+            named.claim(broker, task)
         if task.ending is not None and retrying.retry(broker, task, task.ending, now):
             return
         task.move(Event.CLAIM)
@@ -118,7 +121,7 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         )
     elif (
         task.template.shape.environment is not None and environments.is_refused(broker, task, now)
-    ) or (task.template.shape.limits is not None and not occupancy.admit(broker, task, now)):
+    ) or (task.template.shape.needs_admission and not admit(broker, task, command, now)):
         return
     # Only now, since a call can have its own caller canceled, and with it all that that called.
     elif command.parent is not None and not adopt_child(broker, task, command.parent):
@@ -146,6 +149,15 @@ def may_adopt(broker: "Broker", parent: Token) -> bool:
     """Tell whether a run is there; a broker that recovers does not know all yet."""
     owner = broker.tokens.get(parent)
     return broker.window_ends_at is not None or (owner is not None and is_owned(owner))
+
+
+def admit(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
+    """Tell whether a task with limits, or a call to a named actor, is to be queued."""
+    assert task.template
+    shape = task.template.shape
+    if shape.limits is not None and not occupancy.admit(broker, task, now):
+        return False
+    return not shape.named or named.admit(broker, task, is_new=not command.again)
 
 
 def adopt_child(broker: "Broker", task: Task, parent: Token) -> bool:

@@ -1,10 +1,12 @@
 """What a user imports: clients, futures, environments, the task's own side, errors."""
 
-from sdk.client import AsyncClient, Client
+from sdk.asynchronous import AsyncClient
+from sdk.client import Client
 from sdk.cluster import LocalCluster
 from sdk.environment import Environment, ReusePolicy
 from sdk.errors import (
     ActorLost,
+    ActorUnknown,
     BadOption,
     BrokerUnreachable,
     ClientClosed,
@@ -22,6 +24,7 @@ from sdk.errors import (
     PayloadTooLarge,
     PoisonTask,
     ProtocolMismatch,
+    QueueFull,
     ReleasedLimit,
     RemoteTraceback,
     ScheduleTimeout,
@@ -33,13 +36,16 @@ from sdk.errors import (
     WarmslotError,
 )
 from sdk.future import TaskFuture, as_completed, gather, wait
+from sdk.handle import ActorHandle
 from sdk.options import Desired, Sticky
 from sdk.task import current_task, task
 from wire.labels import Comparator
 from wire.parts import Backoff
 
 __all__ = [
+    "ActorHandle",
     "ActorLost",
+    "ActorUnknown",
     "AsyncClient",
     "Backoff",
     "BadOption",
@@ -64,6 +70,7 @@ __all__ = [
     "PayloadTooLarge",
     "PoisonTask",
     "ProtocolMismatch",
+    "QueueFull",
     "ReleasedLimit",
     "RemoteTraceback",
     "ReusePolicy",

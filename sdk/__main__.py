@@ -6,6 +6,7 @@ answer with 1.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -94,6 +95,10 @@ def parser() -> Parser:
             add_actors_options(command)
         if name == "top":
             add_top_options(command)
+        if name == "named":
+            command.add_argument(
+                "--kill", metavar="NAMESPACE/NAME", help="end the actor that has this name"
+            )
         if name == "limits":
             add_limit_actions(command, add_common)
         if name == "environments":
@@ -151,6 +156,25 @@ def show_tasks(client: Client, options: argparse.Namespace) -> int:
 def show_clients(client: Client, options: argparse.Namespace) -> int:
     """Print the broker's clients, one a line."""
     return show_table(client, options, "clients")
+
+
+def show_named(client: Client, options: argparse.Namespace) -> int:
+    """Print one named actor a line, or end one."""
+    if options.kill:
+        wish = json.dumps({"actor": options.kill, "force": True})
+        answer = client.query("named-kill", wish, timeout=options.timeout)
+        if not print_json(answer, options) and not answer["killed"]:
+            print(f"no named actor is called {options.kill}")
+        return 0 if answer["killed"] else STATUS_FAILED
+    answer = client.query("named", timeout=options.timeout)
+    if not print_json(answer, options):
+        columns = ["name", "state", "actor", "generation", "pending", "running", "restarts"]
+        columns += ["checkpoint", "lifetime", "environment"]
+        print_rows(
+            [column.upper() for column in columns],
+            [[cell(row[column]) or "-" for column in columns] for row in answer["named"]],
+        )
+    return 0
 
 
 def show_table(client: Client, options: argparse.Namespace, what: str) -> int:
@@ -219,6 +243,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[Client, argparse.Namespace], int], str
         show_environments,
         "what is loaded where, what reuse has saved, what is broken; and retry",
     ),
+    "named": (show_named, "the named actors, where they are and how they stand; and end one"),
     "limits": (show_limits, "what tasks share, who holds it; and set, delete, release"),
     "explain": (show_explain, "why a task is where it is"),
     "pause": (show_order, "let actors take no new work; what they run goes on"),

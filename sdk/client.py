@@ -5,13 +5,11 @@ with Client() as client:
     Comparator.GREATER_THAN)}) future.result()
 """
 
-import asyncio
-import concurrent.futures
 import os
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import msgspec
 
@@ -25,9 +23,12 @@ from sdk.connection import (
     shared_connection,
 )
 from sdk.durable import digest_of
+from sdk.executor import TaskExecutor
 from sdk.future import TaskFuture
+from sdk.handle import ActorHandle
+from sdk.named import NAMESPACE_DEFAULT, find_actor, make_actor
 from sdk.options import NO_OPTIONS, Desired, Options, split_key
-from sdk.plan import Planned, plan_for, split_keywords
+from sdk.plan import plan_for, split_keywords
 from wire.limits import Definition, Strategy, check_definition, read_rate, read_strategy
 from wire.parts import Key, Token
 from wire.payload import Dumped
@@ -35,6 +36,15 @@ from wire.payload import Dumped
 BATCH_DEFAULT: Final = 1_000
 OPTIONS_CACHED_MAX: Final = 256
 QUERY_TIMEOUT_S: Final = 10.0
+
+
+class AnyPlanned(Protocol):
+    """What calls have in common: of a function with its options, or of a named actor's method."""
+
+    name: str
+
+    def plan(self, *, is_portable: bool) -> Plan:
+        """Return the plan for arguments that are portable or not."""
 
 
 class Submitter:
@@ -59,7 +69,12 @@ class Submitter:
         Raises SerializationError, which names the argument. An array of 16 KiB or more is not
         copied: do not change it before the future is done.
         """
-        planned = plan_for(fn, self._options)
+        return self.submit_planned(plan_for(fn, self._options), args, kwargs)
+
+    def submit_planned(
+        self, planned: AnyPlanned, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> TaskFuture:
+        """Submit a call whose plans are made."""
         future = TaskFuture(self._connection, planned.name)
         dumped = dump_arguments(planned.name, args, kwargs)
         if dumped is None:
@@ -67,7 +82,7 @@ class Submitter:
             return future
         return self._submit(planned, dumped, future)
 
-    def _submit(self, planned: Planned, dumped: Dumped, future: TaskFuture) -> TaskFuture:
+    def _submit(self, planned: AnyPlanned, dumped: Dumped, future: TaskFuture) -> TaskFuture:
         plan = planned.plan(is_portable=dumped.is_portable)
         if self._key is None:
             return self._connection.submit(plan, dumped, self._parent, future)
@@ -79,13 +94,21 @@ class Submitter:
         self, fn: Callable[..., Any], /, *iterables: Iterable[Any], batch: int = BATCH_DEFAULT
     ) -> list[TaskFuture]:
         """Submit one call for each item of *iterables*, in messages of *batch*."""
-        if not iterables:
-            raise TypeError("map() needs at least one iterable")
         if self._key is not None:
             raise ValueError("map() makes many calls, and an idempotency_key belongs to one")
         if type(batch) is not int or batch < 1:
             raise ValueError(f"batch={batch!r} must be an int of at least 1")
-        planned = plan_for(fn, self._options)
+        return self.map_planned(plan_for(fn, self._options), iterables, batch)
+
+    def map_planned(
+        self,
+        planned: AnyPlanned,
+        iterables: tuple[Iterable[Any], ...],
+        batch: int = BATCH_DEFAULT,
+    ) -> list[TaskFuture]:
+        """Submit one call for each item of *iterables*, whose plans are made."""
+        if not iterables:
+            raise TypeError("map() needs at least one iterable")
         futures: list[TaskFuture] = []
         items = zip(*iterables, strict=False)
         while chunk := list(islice(items, batch)):
@@ -108,7 +131,7 @@ class Submitter:
 
     def _defer(
         self,
-        planned: Planned,
+        planned: AnyPlanned,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         future: TaskFuture,
@@ -208,7 +231,55 @@ class Client:
         """
         return self._connection.find(task_id)
 
-    def executor(self, **options: Any) -> "TaskExecutor":
+    def actor(self, cls: Any, /, *args: Any, **given: Any) -> ActorHandle:
+        """Make one copy of *cls* that keeps its state and has an address; return its handle.
+
+        *cls* is a class, an Environment or any other, or `Class.using(...)`; arguments are those of
+        its `enter`, or `__init__`. Options: *name* (default: a random one) and *namespace*;
+        *get_if_exists* returns the actor that has the name, if class, parameters and code are the
+        same; *lifetime* "client" ends it with this client, "detached" when it is killed;
+        *max_restarts* is how often it is entered again elsewhere when its process dies (0; -1
+        without end), from what `checkpoint()` said last, if the class has that and
+        `restore(state)`; *max_task_retries* how often a call runs again that may have run when
+        that happened (0; -1), which else raises ActorLost; *max_pending* how many calls may wait;
+        *concurrency* how many may be inside at once (1); *desired_labels*, *slots*, *limits* as in
+        `submit`, for each call. Waits up to *timeout* (10 s) for the broker's word, not for the
+        entry: that is `handle.ready()`. Raises Conflict when the name is taken.
+        """
+        return make_actor(self, cls, args, given)
+
+    def get_actor(
+        self,
+        name: str,
+        namespace: str = NAMESPACE_DEFAULT,
+        timeout: float | None = QUERY_TIMEOUT_S,
+    ) -> ActorHandle:
+        """Return the handle of the actor that has this name; raise ActorUnknown for none."""
+        return find_actor(self, name, namespace, timeout)
+
+    def named(self, timeout: float | None = QUERY_TIMEOUT_S) -> list[dict[str, Any]]:
+        """Return every named actor: name, state, actor, generation, pending, restarts."""
+        named: list[dict[str, Any]] = self.query("named", timeout=timeout)["named"]
+        return named
+
+    @property
+    def incarnation(self) -> int:
+        """Return the number of this client, with which its named actors end."""
+        return self._connection.core.incarnation
+
+    def submit_planned(
+        self, planned: AnyPlanned, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> TaskFuture:
+        """Submit a call of a named actor."""
+        return self._plain.submit_planned(planned, args, kwargs)
+
+    def map_planned(
+        self, planned: AnyPlanned, iterables: tuple[Iterable[Any], ...]
+    ) -> list[TaskFuture]:
+        """Submit many calls of a named actor."""
+        return self._plain.map_planned(planned, iterables)
+
+    def executor(self, **options: Any) -> TaskExecutor:
         """Return a `concurrent.futures.Executor` that submits with these options."""
         return TaskExecutor(self._with(options))
 
@@ -372,111 +443,3 @@ def freeze(value: Any) -> Any:
         )
     hash(value)
     return (type(value), value)
-
-
-class TaskExecutor(concurrent.futures.Executor):
-    """The standard library's interface; `shutdown` leaves the client open."""
-
-    def __init__(self, submitter: Submitter) -> None:
-        """Submit with *submitter*."""
-        self._submitter = submitter
-        self._futures: set[TaskFuture] = set()
-        self._is_shut_down = False
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
-        """Submit a call; every keyword goes to *fn*."""
-        if self._is_shut_down:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        future = self._submitter.submit(fn, *args, **kwargs)
-        self._futures.add(future)
-        future.add_done_callback(self._futures.discard)
-        return future
-
-    def shutdown(
-        self,
-        wait: bool = True,  # noqa: FBT001, FBT002 - as the base class has it.
-        *,
-        cancel_futures: bool = False,
-    ) -> None:
-        """Take no more calls; wait for those that were submitted, or cancel them."""
-        self._is_shut_down = True
-        futures = list(self._futures)
-        if cancel_futures:
-            for future in futures:
-                future.cancel()
-        if wait:
-            for future in futures:
-                if not future.done():
-                    concurrent.futures.wait([future])
-
-
-class AsyncClient:
-    """A Client for asyncio: `async with AsyncClient() as client: await client.submit(fn, 1)`.
-
-    `submit`, `map` and `options` are those of Client and return at once; futures are awaitable.
-    """
-
-    def __init__(self, endpoint: str | None = None, **arguments: Any) -> None:
-        """Take what `Client` takes; connects when it is entered."""
-        self._make = lambda: Client(endpoint, **arguments)
-        self._client: Client | None = None
-
-    @property
-    def client(self) -> Client:
-        """Return the client below; raises RuntimeError before `async with`."""
-        if self._client is None:
-            raise RuntimeError("use `async with AsyncClient(...) as client:`")
-        return self._client
-
-    async def __aenter__(self) -> Self:
-        """Connect."""
-        self._client = await asyncio.to_thread(self._make)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        frames: TracebackType | None,
-    ) -> None:
-        """Leave."""
-        await self.close()
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **given: Any) -> TaskFuture:
-        """Submit as `Client.submit` does."""
-        return self.client.submit(fn, *args, **given)
-
-    def options(self, **options: Any) -> Submitter:
-        """Return a submitter as `Client.options` does."""
-        return self.client.options(**options)
-
-    def get_future(self, task_id: str) -> TaskFuture:
-        """Return the future of a durable task as `Client.get_future` does."""
-        return self.client.get_future(task_id)
-
-    def map(
-        self,
-        fn: Callable[..., Any],
-        /,
-        *iterables: Iterable[Any],
-        batch: int = BATCH_DEFAULT,
-        **options: Any,
-    ) -> list[TaskFuture]:
-        """Submit many calls as `Client.map` does."""
-        return self.client.map(fn, *iterables, batch=batch, **options)
-
-    async def actors(self) -> list[dict[str, Any]]:
-        """Return what the broker knows of each actor."""
-        return await asyncio.to_thread(self.client.actors)
-
-    async def explain(self, future: TaskFuture) -> dict[str, Any]:
-        """Return why a task waits."""
-        return await asyncio.to_thread(self.client.explain, future)
-
-    async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109
-        """Wait until the broker has every call."""
-        return await asyncio.to_thread(self.client.flush, timeout)
-
-    async def close(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - as Client has it.
-        """Leave."""
-        await asyncio.to_thread(self.client.close, wait)

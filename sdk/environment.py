@@ -29,7 +29,7 @@ from wire.parts import Reuse
 from wire.payload import dump_code
 
 # What belongs to the environment itself; everything else that is a function is a task.
-HOOKS: Final = frozenset({"enter", "exit", "reset", "using"})
+HOOKS: Final = frozenset({"enter", "exit", "reset", "using", "checkpoint", "restore"})
 SCOPES: Final = ("global", "client")
 NONE_IS_OFF: Final = frozenset({"max_tasks"})
 # What tells the environments of this process apart from those of others, for scope="client".

@@ -13,6 +13,7 @@ from wire.payload import RemoteTraceback, load_exception
 
 __all__ = [
     "ActorLost",
+    "ActorUnknown",
     "BadOption",
     "BrokerUnreachable",
     "ClientClosed",
@@ -29,6 +30,7 @@ __all__ = [
     "PayloadTooLarge",
     "PoisonTask",
     "ProtocolMismatch",
+    "QueueFull",
     "ReleasedLimit",
     "RemoteTraceback",
     "ScheduleTimeout",
@@ -92,6 +94,14 @@ class Infeasible(WarmslotError):
 
 class ActorLost(WarmslotError):
     """The actor died or was lost while it ran the task; the message has exit code or signal."""
+
+
+class ActorUnknown(ActorLost, LookupError):
+    """No named actor has this name."""
+
+
+class QueueFull(WarmslotError):
+    """More calls wait for this named actor than its *max_pending* allows."""
 
 
 class OutcomeUnknown(WarmslotError):
@@ -191,6 +201,7 @@ CLASSES: Final[dict[str, type[WarmslotError]]] = {
     Code.NOT_DURABLE: NotDurable,
     Code.DEADLOCK: Deadlock,
     Code.SERIALIZATION: SerializationError,
+    Code.QUEUE_FULL: QueueFull,
     Code.PROTOCOL_MISMATCH: ProtocolMismatch,
     Code.NOT_AUTHORIZED: NotAuthorized,
 }

@@ -20,6 +20,8 @@ from wire.messages import (
     Function,
     Outcome,
     PeerFrame,
+    Resides,
+    Restore,
     Result,
     Submit,
 )
@@ -33,7 +35,7 @@ INLINE_BYTES_MAX: Final = 4_096
 # pickle.
 BUFFER_BYTES_MIN: Final = 16_384
 
-CARRIERS: Final = frozenset({Submit, Assign, Outcome, Result, Function})
+CARRIERS: Final = frozenset({Submit, Assign, Outcome, Result, Function, Resides, Restore})
 
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode

@@ -37,6 +37,7 @@ class Code(StrEnum):
     DEADLOCK = "deadlock"
     SERIALIZATION = "serialization"
     BAD_OPTION = "bad-option"
+    QUEUE_FULL = "queue-full"
 
 
 class RemoteProtocolError(Exception):

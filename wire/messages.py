@@ -141,6 +141,7 @@ class Outcome(Struct, frozen=True, array_like=True, tag="outcome", gc=False):
     body: bytes
     frames: int = 0
     run_s: float = 0.0
+    checkpoint: int = 0  # the serial of that in the last of its frames; 0 for none
 
 
 class Release(Struct, frozen=True, array_like=True, tag="release"):
@@ -201,6 +202,15 @@ class Entered(Struct, frozen=True, array_like=True, tag="entered"):
     environment: Environment
     load_s: float
     again: bool = False
+
+
+class Resides(Struct, frozen=True, array_like=True, tag="resides"):
+    """A named actor is here, since *generation*; its frames are its code and its checkpoint."""
+
+    call: Call
+    generation: Token
+    serial: int = 0
+    frames: int = 0
 
 
 class LabelsChanged(Struct, frozen=True, array_like=True, tag="labels"):
@@ -375,6 +385,22 @@ class Evict(Struct, frozen=True, array_like=True, tag="evict"):
     reason: str = ""
 
 
+class Restore(Struct, frozen=True, array_like=True, tag="restore"):
+    """The next entry of a named actor begins from this checkpoint, which is its frame."""
+
+    environment: str
+    serial: int
+    frames: int = 0
+
+
+class Leave(Struct, frozen=True, array_like=True, tag="leave"):
+    """Give up a named actor, of this generation or an earlier one, once nobody is inside."""
+
+    environment: str
+    generation: Token
+    reason: str = ""
+
+
 class ByeAck(Struct, frozen=True, array_like=True, tag="bye-ack"):
     """The broker holds nothing of the peer any more."""
 
@@ -393,6 +419,7 @@ ActorCommand = (
     | Await
     | Reject
     | Entered
+    | Resides
     | LabelsChanged
     | ActorBeat
     | Beat
@@ -420,6 +447,8 @@ BrokerCommand = (
     | Recall
     | Pause
     | Evict
+    | Restore
+    | Leave
     | Beat
     | ByeAck
 )
@@ -432,23 +461,8 @@ MAY_SAY: dict[Role, frozenset[type]] = {
 }
 IS_TOLD = {
     Role.CLIENT: frozenset({Result, Accepted, Requeued, Answer, Error, Beat, ByeAck}),
-    Role.ACTOR: frozenset(
-        {
-            Function,
-            Template,
-            Assign,
-            Stop,
-            Occupied,
-            OutcomeAck,
-            Drain,
-            Recall,
-            Pause,
-            Evict,
-            Error,
-            Beat,
-            ByeAck,
-        }
-    ),
+    Role.ACTOR: frozenset(get_args(BrokerCommand))
+    - {Welcome, Who, Result, Accepted, Requeued, Answer, Kill, Scale},
     Role.HOST: frozenset({Kill, Drain, Scale, Error, Beat, ByeAck}),
 }
 HELLOS: dict[type, Role] = {ClientHello: Role.CLIENT, ActorHello: Role.ACTOR, HostHello: Role.HOST}

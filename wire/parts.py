@@ -57,6 +57,23 @@ class Reuse(Part, frozen=True):
     is_fresh: bool = False  # one copy for each call, and given up after it
 
 
+class Named(Part, frozen=True):
+    """What makes an environment a named actor: its address, and what becomes of it.
+
+    *identity* is what must be equal for one to be taken for another: class, parameters, version.
+    *owner* is the client with which it ends, 0 for none. Bounds are -1 for no end, *max_pending* 0.
+    """
+
+    namespace: str
+    name: str
+    identity: str
+    owner: int = 0
+    max_restarts: int = 0
+    max_task_retries: int = 0
+    max_pending: int = 0
+    methods: list[str] = []
+
+
 class Environment(Part, frozen=True):
     """What must be resident before a call can run; *blob* is the hash of the class's FUNCTION."""
 
@@ -66,6 +83,7 @@ class Environment(Part, frozen=True):
     labels: Labels = {}
     concurrency: int = 1
     reuse: Reuse = Reuse()
+    named: Named | None = None
 
 
 class Backoff(Part, frozen=True):

@@ -21,6 +21,7 @@ from wire.messages import (
     Reacquire,
     Reject,
     Release,
+    Resides,
     Stop,
     Template,
     Welcome,
@@ -83,6 +84,7 @@ class BrokerEnd:
         self.has_code = False
         self.released = set()
         self.acks = []
+        self.residents = []
 
     # --- the actor's shell
 
@@ -101,9 +103,9 @@ class BrokerEnd:
         self.core.check()
         return stops
 
-    def finish(self, token, status=Status.RESULT, body=b"x"):
+    def finish(self, token, status=Status.RESULT, body=b"x", checkpoint=None):
         self.started.pop(token)
-        self.core.finished(token, status, body, (), 0.5, self.now)
+        self.core.finished(token, status, body, (), 0.5, self.now, checkpoint)
 
     def follow(self, brief_s):
         """Start the next right behind a run that has just finished, if that is all there is."""
@@ -191,6 +193,9 @@ class BrokerEnd:
                     del self.assigned[token]
                     self.finished[token] = command
                 self.acks.append(token)
+                return at + command.frames
+            case Resides():
+                self.residents.append((command, payloads[at : at + command.frames]))
                 return at + command.frames
             case Reject():
                 token = (command.epoch, command.number)

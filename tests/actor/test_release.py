@@ -52,10 +52,10 @@ class Stage:
     def release(self, assignment, typed, now):
         self.core.release(assignment.token, typed, now)
 
-    def finish(self, assignment, status, body, frames, run_s, now):  # noqa: PLR0917
+    def finish(self, assignment, status, body, frames, run_s, checkpoint, now):  # noqa: PLR0917
         self.slots.ended(assignment)
         self.end.started.pop(assignment.token)
-        self.core.finished(assignment.token, status, body, frames, run_s, now)
+        self.core.finished(assignment.token, status, body, frames, run_s, now, checkpoint)
 
     def template(self, function, environment=None, **options):
         """Teach the actor *function*; return the slot of its template."""

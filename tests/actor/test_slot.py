@@ -63,7 +63,7 @@ class Shell:
         for key in deleted:
             self.labels.pop(key, None)
 
-    def finish(self, assignment, status, body, frames, run_s, now=None):  # noqa: PLR0917
+    def finish(self, assignment, status, body, frames, run_s, checkpoint=None, now=None):  # noqa: PLR0917
         self.slots.ended(assignment)
         self.ended[assignment.token] = (status, body, frames)
 

@@ -1,0 +1,213 @@
+"""The handle of a named actor: what calls it, from the program that made it or from a task.
+
+The rule that must not be broken: a handle means one actor, and never another that has its name
+later.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from sdk.call import Code, Plan
+from sdk.future import TaskFuture
+from sdk.options import NAME_LENGTH_MAX, NO_OPTIONS, Options
+from sdk.task import running
+from wire.parts import Call, Named
+from wire.parts import Environment as EnvironmentMessage
+
+if TYPE_CHECKING:
+    from sdk.client import Client
+
+# What a single call may say; where it runs is decided where the actor is made.
+CALL_OPTIONS: Final = frozenset({"timeout", "name", "metadata"})
+TIMEOUT_DEFAULT_S: Final = 10.0
+
+
+class ActorHandle:
+    """Calls one named actor: `handle.method.submit(...)`; can be sent into tasks.
+
+    Its calls start in the order in which this process submits them. Inside a task it uses that
+    task's client. What `client.actor` returned; an actor of the same name that is made later is
+    another one, and calls through this handle then raise ActorLost.
+    """
+
+    __slots__ = ("_call", "_client", "_codes", "_entered", "_methods")
+
+    def __init__(
+        self,
+        call: Call,
+        codes: Iterable[Code],
+        client: "Client | None",
+        entered: TaskFuture | None = None,
+    ) -> None:
+        """Speak for the actor that *call* enters."""
+        self._call = call
+        self._codes = tuple(codes)
+        self._client = client
+        self._entered = entered
+        self._methods: dict[Any, Planned] = {}
+
+    def __getattr__(self, name: str) -> "ActorMethod":
+        """Return a method to submit."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self.method(name)
+
+    def method(self, name: str) -> "ActorMethod":
+        """Return the method *name*, also one that is called like something of the handle itself."""
+        known = self._named.methods
+        if known and name not in known:
+            raise AttributeError(f"{self!r} has no method {name!r}; it has {', '.join(known)}")
+        return ActorMethod(repr(self), name, NO_OPTIONS, self._planned, self._client_here)
+
+    @property
+    def address(self) -> str:
+        """Return NAMESPACE/NAME."""
+        return f"{self._named.namespace}/{self._named.name}"
+
+    def ready(self, timeout: float | None = None) -> None:
+        """Wait until it is entered; raise why it could not be, or TimeoutError."""
+        future = self._entered
+        if future is None:
+            future = self._submitter(Planned(self._call, self._codes))
+        future.result(timeout)
+
+    def kill(self, *, force: bool = True, timeout: float | None = TIMEOUT_DEFAULT_S) -> bool:
+        """End the actor: calls without an outcome raise ActorLost; tell whether it was there.
+
+        What runs in it is told; with *force* its process is ended if that does not return in time,
+        and what else runs there runs again elsewhere.
+        """
+        wish = json.dumps({"actor": self._environment.id, "force": force})
+        return bool(self._client_here().query("named-kill", wish, timeout)["killed"])
+
+    def __dir__(self) -> list[str]:
+        """List the methods as well."""
+        return [*super().__dir__(), *self._named.methods]
+
+    def __repr__(self) -> str:
+        """Show class and address."""
+        return f"<actor {self._environment.name} {self.address!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether it is the same actor."""
+        return isinstance(other, ActorHandle) and self._environment.id == other._environment.id
+
+    def __hash__(self) -> int:
+        """Agree with `==`."""
+        return hash(self._environment.id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without the client and the code, which the broker has."""
+        return rebuild, (msgspec.msgpack.encode(self._call),)
+
+    @property
+    def _environment(self) -> EnvironmentMessage:
+        assert self._call.environment
+        return self._call.environment
+
+    @property
+    def _named(self) -> Named:
+        assert self._environment.named
+        return self._environment.named
+
+    def _client_here(self) -> "Client":
+        """Return the client of the task that runs here, or the one that made the handle."""
+        task = running.get()
+        client = task.client if task is not None else self._client
+        if client is None:
+            raise RuntimeError(
+                f"{self!r} has no client in this process: say client.get_actor"
+                f"({self._named.name!r}, namespace={self._named.namespace!r})"
+            )
+        return client
+
+    def _planned(self, method: str, options: Options) -> "Planned":
+        """Return what the calls of a method have in common."""
+        key = (method, json.dumps(options.chosen, sort_keys=True))
+        planned = self._methods.get(key)
+        if planned is None:
+            chosen = options.chosen
+            default = f"{self._environment.name}.{method}"[:NAME_LENGTH_MAX]
+            call = msgspec.structs.replace(
+                self._call,
+                method=method,
+                name=chosen.get("name", default),
+                timeout_s=chosen.get("timeout"),
+                metadata=chosen.get("metadata", {}),
+            )
+            planned = self._methods[key] = Planned(call, self._codes)
+        return planned
+
+    def _submitter(self, planned: "Planned") -> TaskFuture:
+        return self._client_here().submit_planned(planned, (), {})
+
+
+def rebuild(octets: bytes) -> ActorHandle:
+    """Make the handle that was sent."""
+    return ActorHandle(msgspec.msgpack.decode(octets, type=Call), (), None)
+
+
+class Planned:
+    """The plan of calls to a named actor: all of them go to it, whatever their arguments need."""
+
+    __slots__ = ("_plan", "name")
+
+    def __init__(self, call: Call, codes: Iterable[Code]) -> None:
+        """Keep what the calls share."""
+        self.name = call.name
+        self._plan = Plan(call, codes)
+
+    def plan(self, *, is_portable: bool) -> Plan:
+        """Return the plan."""
+        return self._plan
+
+
+class ActorMethod:
+    """A method of a named actor."""
+
+    __slots__ = ("_client", "_name", "_options", "_plan", "_title")
+
+    def __init__(
+        self,
+        title: str,
+        name: str,
+        options: Options,
+        plan: Callable[[str, Options], Planned],
+        client: Callable[[], "Client"],
+    ) -> None:
+        """Bind it to its actor, who says what its calls have in common and through whom they go."""
+        self._title = title
+        self._name = name
+        self._options = options
+        self._plan = plan
+        self._client = client
+
+    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture:
+        """Call it and return the future at once; every keyword goes to the method."""
+        return self._client().submit_planned(self._plan(self._name, self._options), args, kwargs)
+
+    def map(self, *iterables: Iterable[Any]) -> list[TaskFuture]:
+        """Call it for each item of *iterables*, in order, in few messages."""
+        return self._client().map_planned(self._plan(self._name, self._options), iterables)
+
+    def options(self, **options: Any) -> "ActorMethod":
+        """Return the method with *timeout*, *name* or *metadata* for its calls."""
+        for name in options:
+            if name not in CALL_OPTIONS:
+                raise TypeError(
+                    f"{name!r} is no option of a call to an actor; those are"
+                    f" {', '.join(sorted(CALL_OPTIONS))}: the rest is decided by client.actor()"
+                )
+        chosen = Options.of(options).over(self._options)
+        return ActorMethod(self._title, self._name, chosen, self._plan, self._client)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: it runs elsewhere."""
+        raise TypeError(f"{self!r} runs in its actor: say .{self._name}.submit(...).result()")
+
+    def __repr__(self) -> str:
+        """Show method and actor."""
+        return f"<method {self._name!r} of {self._title}>"

@@ -1,0 +1,372 @@
+"""Named actors: one copy of a class that has an address, made or found.
+
+counter = client.actor(Counter, start=0, name="clicks", get_if_exists=True)
+counter.incr.submit(2).result()
+
+The rule that must not be broken: whoever asks for a name gets the one actor that has it, or is told
+why not.
+"""
+
+import functools
+import inspect
+import secrets
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from sdk.call import Code
+from sdk.code import capture, version_of
+from sdk.environment import (
+    HOOKS,
+    Environment,
+    EnvironmentType,
+    Specification,
+    digest_of,
+    read_labels,
+    seconds,
+)
+from sdk.errors import ActorUnknown, Conflict
+from sdk.future import TaskFuture
+from sdk.handle import TIMEOUT_DEFAULT_S, ActorHandle, Planned
+from sdk.options import NAME_LENGTH_MAX, read_desires, read_limits, read_slots
+from sdk.plan import PYTHON_DESIRE
+from wire.labels import Labels
+from wire.parts import Call, Named, Reuse
+from wire.parts import Environment as EnvironmentMessage
+
+if TYPE_CHECKING:
+    from sdk.client import Client
+
+NAMESPACE_DEFAULT: Final = "default"
+LIFETIMES: Final = ("client", "detached")
+# What `Client.actor` takes for itself; every other keyword goes to the class.
+ACTOR_OPTIONS: Final = frozenset(
+    {
+        "concurrency",
+        "desired_labels",
+        "get_if_exists",
+        "lifetime",
+        "limits",
+        "max_pending",
+        "max_restarts",
+        "max_task_retries",
+        "name",
+        "namespace",
+        "slots",
+        "timeout",
+    }
+)
+
+# How often it is asked again while a broker that was started again finds out what there is.
+ASK_INTERVAL_S: Final = 0.02
+
+
+class Plain:
+    """A class that is no Environment, entered by its own `__init__`."""
+
+    def __init__(self, cls: type) -> None:
+        """Hold the class."""
+        self._cls = cls
+        self._instance: Any = None
+
+    def enter(self, **parameters: Any) -> None:
+        """Make the instance."""
+        self._instance = self._cls(**parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the instance in everything else."""
+        return getattr(self.__dict__.get("_instance"), name)
+
+
+class Blueprint:
+    """What a named actor is made of: a class with parameters, and what it needs."""
+
+    __slots__ = (
+        "codes",
+        "concurrency",
+        "desires",
+        "identity",
+        "labels",
+        "limits",
+        "methods",
+        "reuse",
+        "title",
+    )
+
+    def __init__(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Read a class, or `Class.using(...)`; raise TypeError for what is none."""
+        self.labels: Labels = {}
+        self.reuse = reuse_of(Environment)
+        self.desires = read_desires(None)
+        self.limits: dict[str, int] = {}
+        self.concurrency = 1
+        if isinstance(target, Specification):
+            if args or kwargs:
+                raise TypeError(f"{target!r} has its parameters already, got {args!r} {kwargs!r}")
+            specification = target
+        elif isinstance(target, EnvironmentType) and target is not Environment:
+            specification = Specification(target, bind(target, target.enter, args, kwargs))  # type: ignore[arg-type]
+        elif isinstance(target, type):
+            self._read_plain(target, args, kwargs)
+            return
+        else:
+            raise TypeError(f"an actor is made of a class, got {target!r}")
+        cls = specification.cls
+        self.identity = specification.identity
+        self.title = repr(specification)
+        self.codes: list[Code] = [specification.captured().code]
+        self.desires = specification.desires
+        self.limits = specification.limits
+        self.labels = read_labels(cls)
+        self.reuse = reuse_of(cls)
+        self.concurrency = type.__getattribute__(cls, "reuse").concurrency
+        self.methods = methods_of(cls)
+
+    def _read_plain(self, cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        parameters = bind(cls, cls.__init__, args, kwargs)  # type: ignore[misc]
+        self.title = cls.__qualname__
+        where = f"{cls.__module__}.{cls.__qualname__}"
+        self.identity = f"{where}:{digest_of(parameters)}:{version_of(cls)}"
+        pair = (functools.partial(Plain, cls), parameters)
+        self.codes = [capture(pair, f"the class {self.title!r}").code]
+        self.methods = methods_of(cls)
+
+
+def reuse_of(cls: type[Environment]) -> Reuse:
+    """Return the times that *cls* has to be entered and left; nothing else of its policy holds."""
+    enter_s, exit_s = (
+        None if time is None else seconds(time)
+        for time in (
+            type.__getattribute__(cls, "enter_timeout"),
+            type.__getattribute__(cls, "exit_timeout"),
+        )
+    )
+    return Reuse(1, 1, enter_timeout_s=enter_s, exit_timeout_s=exit_s)
+
+
+def bind(cls: type, enter: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters by name; raise TypeError where they are not those of the class."""
+    try:
+        signature = inspect.signature(enter)
+    except ValueError:  # Of a class that is written in C.
+        if args:
+            raise TypeError(f"{cls.__qualname__} takes keywords only here, got {args!r}") from None
+        return dict(kwargs)
+    if enter is object.__init__:
+        signature = inspect.Signature(
+            [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
+        )
+    try:
+        bound = signature.bind(None, *args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{cls.__qualname__}: {error}") from None
+    parameters: dict[str, Any] = {}
+    for index, (name, value) in enumerate(bound.arguments.items()):
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            parameters |= value
+        elif index and kind in (
+            inspect.Parameter.POSITIONAL_ONLY,
+            inspect.Parameter.VAR_POSITIONAL,
+        ):
+            raise TypeError(f"{cls.__qualname__}: the parameter {name!r} has no keyword")
+        elif index:
+            parameters[name] = value
+    return parameters
+
+
+def methods_of(cls: type) -> list[str]:
+    """Return what can be called on an actor of *cls*; nothing where only it knows that itself."""
+    if any("__getattr__" in kind.__dict__ for kind in cls.__mro__):
+        return []
+    names = {
+        name
+        for kind in cls.__mro__
+        for name, value in kind.__dict__.items()
+        if callable(value) or isinstance(value, staticmethod | classmethod)
+    }
+    check_hooks(cls, names)
+    return sorted(name for name in names if not name.startswith("_") and name not in HOOKS)
+
+
+def check_hooks(cls: type, names: set[str]) -> None:
+    """Raise TypeError where a state is said that nobody can begin from, or only later."""
+    if ("checkpoint" in names) != ("restore" in names):
+        raise TypeError(
+            f"{cls.__qualname__} has one of checkpoint() and restore(state): needs both"
+        )
+    hook = inspect.getattr_static(cls, "checkpoint", None)
+    if inspect.iscoroutinefunction(hook):
+        raise TypeError(
+            f"{cls.__qualname__}.checkpoint must not be async: it is one moment's state"
+        )
+
+
+# ---------------------------------------------------------------------- making and finding
+
+
+def make_actor(
+    client: "Client", target: Any, args: Sequence[Any], given: Mapping[str, Any]
+) -> ActorHandle:
+    """Make a named actor, or find the one that has the name; see `Client.actor`."""
+    chosen = {name: value for name, value in given.items() if name in ACTOR_OPTIONS}
+    kwargs = {name: value for name, value in given.items() if name not in ACTOR_OPTIONS}
+    refuse_ambiguous(target, chosen)
+    blueprint = Blueprint(target, args, kwargs)
+    timeout = chosen.pop("timeout", TIMEOUT_DEFAULT_S)
+    deadline = None if timeout is None else monotonic() + timeout
+    get_if_exists = chosen.pop("get_if_exists", False)
+    while True:
+        call = entry_call(blueprint, chosen, client.incarnation)
+        entered = client.submit_planned(Planned(call, blueprint.codes), (), {})
+        try:
+            found = ask(client, call, entered, deadline)
+        except BaseException:
+            entered.cancel()
+            raise
+        if found is not None:
+            break
+    assert call.environment
+    assert found.environment
+    assert found.environment.named
+    if found.environment.id == call.environment.id:
+        return ActorHandle(call, blueprint.codes, client, entered)
+    entered.cancel()
+    named = found.environment.named
+    address = f"{named.namespace}/{named.name}"
+    if not get_if_exists:
+        raise Conflict(
+            f"there is an actor {address!r} already, a {found.environment.name}: say"
+            " get_if_exists=True to have it, or kill() it first"
+        )
+    if named.identity != blueprint.identity:
+        raise Conflict(
+            f"the actor {address!r} was made as {named.identity}, not as {blueprint.identity}"
+            " (class, parameters, version of the code): kill() it first, or take another name"
+        )
+    return ActorHandle(found, blueprint.codes, client)
+
+
+def refuse_ambiguous(target: Any, chosen: Mapping[str, Any]) -> None:
+    """Raise TypeError for an option that could be a parameter of the class."""
+    if isinstance(target, Specification):
+        return
+    enter = getattr(target, "enter", None) if isinstance(target, EnvironmentType) else None
+    enter = enter or getattr(target, "__init__", None)
+    try:
+        names = set(inspect.signature(enter).parameters) if enter else set()
+    except (TypeError, ValueError):
+        names = set()
+    for name in chosen:
+        if name in names:
+            raise TypeError(
+                f"{name!r} is an option of client.actor() and a parameter of {target!r}: say"
+                f" client.actor(Class.using({name}=...)) for the parameter of an Environment,"
+                " or rename it"
+            )
+
+
+def entry_call(blueprint: Blueprint, chosen: Mapping[str, Any], incarnation: int) -> Call:
+    """Make the call that enters the actor; raise TypeError or ValueError for a bad option."""
+    name = chosen.get("name")
+    name = secrets.token_hex(6) if name is None else read_address("name", name)
+    namespace = read_address("namespace", chosen.get("namespace", NAMESPACE_DEFAULT))
+    if "/" in namespace:
+        raise ValueError(f"namespace={namespace!r} must not have a '/'")
+    lifetime = chosen.get("lifetime", LIFETIMES[0])
+    if lifetime not in LIFETIMES:
+        raise ValueError(f"lifetime={lifetime!r} is neither {' nor '.join(LIFETIMES)}")
+    named = Named(
+        namespace,
+        name,
+        blueprint.identity,
+        incarnation if lifetime == LIFETIMES[0] else 0,
+        read_count("max_restarts", chosen.get("max_restarts", 0), least=-1),
+        read_count("max_task_retries", chosen.get("max_task_retries", 0), least=-1),
+        read_count("max_pending", chosen.get("max_pending") or 0, least=0),
+        blueprint.methods,
+    )
+    concurrency = chosen.get("concurrency", blueprint.concurrency)
+    environment = EnvironmentMessage(
+        f"{blueprint.identity}@{namespace}/{name}#{secrets.token_hex(8)}",
+        blueprint.title,
+        blueprint.codes[0].hash,
+        blueprint.labels,
+        read_count("concurrency", concurrency, least=1),
+        blueprint.reuse,
+        named,
+    )
+    desires = blueprint.desires | read_desires(chosen.get("desired_labels"))
+    desires.setdefault(PYTHON_DESIRE.key, PYTHON_DESIRE)
+    return Call(
+        name=blueprint.title[:NAME_LENGTH_MAX],
+        environment=environment,
+        desires=list(desires.values()),
+        slots=read_slots(chosen["slots"]) if "slots" in chosen else {},
+        limits=blueprint.limits | read_limits(chosen.get("limits", {})),
+    )
+
+
+def read_address(what: str, text: Any) -> str:
+    """Read a name or a namespace."""
+    if not isinstance(text, str) or not 0 < len(text) <= NAME_LENGTH_MAX:
+        raise ValueError(f"{what}={text!r} is not a string of 1 to {NAME_LENGTH_MAX} characters")
+    return text
+
+
+def read_count(what: str, number: Any, *, least: int) -> int:
+    """Read an int of at least *least*."""
+    if type(number) is not int or not least <= number < 2**31:
+        raise ValueError(f"{what}={number!r} is not an int of at least {least}")
+    return number
+
+
+def ask(client: "Client", call: Call, entered: TaskFuture, deadline: float | None) -> Call | None:
+    """Return the entry call of whoever has the name now; None when it is free again."""
+    assert call.environment
+    assert call.environment.named
+    named = call.environment.named
+    while True:
+        found = look_up(client, named.namespace, named.name, deadline)
+        if found is not None:
+            return found
+        if entered.done():
+            error = entered.exception()
+            if isinstance(error, Conflict):
+                return None  # Who had it has ended in between.
+            entered.result()
+            raise ActorUnknown(f"the actor '{named.namespace}/{named.name}' was killed at once")
+        pause(client, deadline)
+
+
+def find_actor(client: "Client", name: str, namespace: str, timeout: float | None) -> ActorHandle:
+    """Return the handle of the actor that has a name; raise ActorUnknown when there is none."""
+    deadline = None if timeout is None else monotonic() + timeout
+    found = look_up(client, namespace, name, deadline)
+    if found is None:
+        raise ActorUnknown(f"there is no actor '{namespace}/{name}'")
+    return ActorHandle(found, (), client)
+
+
+def look_up(client: "Client", namespace: str, name: str, deadline: float | None) -> Call | None:
+    """Ask the broker who has a name, once it knows: not before its adopt window is over."""
+    while True:
+        left = None if deadline is None else max(0.001, deadline - monotonic())
+        answer = client.query("named", f"{namespace}/{name}", left)
+        if answer["named"]:
+            return msgspec.convert(answer["named"][0]["call"], Call)
+        if not answer["recovering"]:
+            return None
+        pause(client, deadline)
+
+
+def pause(client: "Client", deadline: float | None) -> None:
+    """Let a moment pass before it is asked again; raise TimeoutError when the time is over."""
+    if deadline is not None and monotonic() >= deadline:
+        raise TimeoutError(
+            f"the broker at {client.endpoint} could not say in time who has the name: it was"
+            " started again, or takes no more calls of this client now"
+        )
+    client.pause(ASK_INTERVAL_S)
