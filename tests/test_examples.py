@@ -175,3 +175,10 @@ def test_a_pipeline_without_its_model_names_what_to_install():
     assert done.returncode == 2
     assert "pip install rapidocr" in done.stderr
     assert "--model sleep" in done.stderr
+
+
+def test_the_counter_survives_its_kills():
+    done = run("counter.py", "--kills", 3)
+
+    assert done.returncode == 0, done.stderr
+    assert "60 increments, 3 kills: 0 lost, 0 repeated" in done.stdout
