@@ -279,7 +279,7 @@ class ActorCore:
             self.reacquiring.drop(assignment.token, Reply.ENDED)
         mailbox.end(assignment)
         if mailbox.residents.worn:
-            self.give_up_worn()
+            entering.give_up_worn(self)
         if self.occupying.runs or assignment.is_stopped:
             self.occupying.ended(assignment)
         if mailbox.waiting or mailbox.reacquiring:
@@ -295,7 +295,7 @@ class ActorCore:
             return False
         self.is_stale = True
         if self.mailbox.residents.worn:
-            self.give_up_worn()
+            entering.give_up_worn(self)
         if not assignment.is_stopped:
             self.commands.append(self.occupying.released(assignment, typed))
         return True
@@ -352,14 +352,6 @@ class ActorCore:
         if self.mailbox.residents.change(identity, Warmth.COLD):
             self.relabel()
             self.is_stale = True
-
-    def give_up_worn(self) -> None:
-        """Have left what is given up."""
-        worn = self.mailbox.residents.worn
-        self.entering.evictions += worn
-        worn.clear()
-        self.relabel()
-        self.is_stale = True
 
     def drain(self, now: float, deadline_s: float | None = None, *, is_spare: bool = False) -> None:
         """Hand back what waits, finish what runs, and leave, after *deadline_s* in any case."""

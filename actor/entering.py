@@ -164,3 +164,12 @@ def greet(core: "ActorCore") -> None:
     for replica in core.mailbox.residents.by_id.values():
         if replica.warmth is Warmth.WARM and not replica.environment.reuse.is_fresh:
             core.entering.say(replica, again=True)
+
+
+def give_up_worn(core: "ActorCore") -> None:
+    """Have left what was given up after its last task."""
+    worn = core.mailbox.residents.worn
+    core.entering.evictions += worn
+    worn.clear()
+    core.relabel()
+    core.is_stale = True

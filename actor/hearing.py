@@ -85,7 +85,7 @@ def hear_other(core: "ActorCore", command: object, payloads: Payloads, at: int) 
             core.mailbox.residents.named.restore(command, mine)
         case Leave():
             core.mailbox.residents.named.order(command)
-            core.give_up_worn()
+            entering.give_up_worn(core)
         case Drain():
             core.drain(core.now, command.deadline_s, is_spare=command.is_spare)
         case ByeAck():
