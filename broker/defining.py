@@ -9,6 +9,7 @@ import msgspec
 
 from broker import lifecycle
 from broker.occupancy import RELEASED, refusal, say_occupied
+from broker.outbox import say_when_written
 from broker.peers import Session
 from broker.task import State
 from wire import codec
@@ -33,14 +34,6 @@ def order(broker: "Broker", session: Session, command: Query, now: float) -> Non
         return
     answer = Answer(command.request, codec.encode({"done": command.what}))
     say_when_written(broker, session, answer)
-
-
-def say_when_written(broker: "Broker", session: Session, answer: Answer) -> None:
-    """Say *answer* once all that was decided so far is on disk."""
-    if broker.sequence > broker.committed_sequence:
-        broker.limits.answers.append((broker.sequence, session, answer))
-    else:
-        broker.say(session, answer)
 
 
 def obey(broker: "Broker", command: Query) -> None:

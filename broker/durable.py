@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from broker import (
     attaching,
-    defining,
     lifecycle,
     patience,
     records,
@@ -18,6 +17,7 @@ from broker import (
     retrying,
     spans,
 )
+from broker.outbox import say_when_written
 from broker.peers import Client, Session, is_owned
 from broker.records import Alias, Awaited, Record
 from broker.task import Event, FunctionBlob, State, Task, Template
@@ -352,8 +352,22 @@ def order(broker: "Broker", session: Session, command: Query) -> None:
     if task is None:
         reply = {"error": f"task {command.argument} is not known here"}
     else:
+        own = client.tasks.get(int(number)) if not separator else None
+        if own is not None:
+            give_up(broker, own)
         cancel(broker, task, "it was canceled", force=command.what == "cancel-force")
-    defining.say_when_written(broker, session, Answer(command.request, codec.encode(reply)))
+    say_when_written(broker, session, Answer(command.request, codec.encode(reply)))
+
+
+def give_up(broker: "Broker", task: Task) -> None:
+    """Take *task* out of the window of its client, which waits for its outcome no more."""
+    record = task.record
+    if isinstance(record, Alias):
+        lifecycle.drop(broker, task, reason="canceled")
+    elif isinstance(record, Record):
+        record.is_wanted = False
+        record.is_taken = True
+        attaching.put_away(broker, task)
 
 
 def cancel(broker: "Broker", task: Task, message: str, *, force: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from broker.peers import COMMANDS_PER_FRAME, Session
-from wire.messages import PROTOCOL, Frame, OutcomeAck
+from wire.messages import PROTOCOL, Answer, Frame, OutcomeAck
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -82,3 +82,11 @@ class Outbox:
 def number(epoch: int, session: Session, commands: list[Any]) -> Frame[Any]:
     """Return the frame that `session.sent` counts."""
     return Frame(PROTOCOL, epoch, session.number, session.sent, session.received, commands)
+
+
+def say_when_written(broker: "Broker", session: Session, answer: Answer) -> None:
+    """Say *answer* once all that was decided so far is on disk."""
+    if broker.sequence > broker.committed_sequence:
+        broker.limits.answers.append((broker.sequence, session, answer))
+    else:
+        broker.say(session, answer)

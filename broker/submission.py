@@ -16,6 +16,7 @@ from broker import (
     retrying,
 )
 from broker.peers import Client, Session, is_owned
+from broker.records import Record
 from broker.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import Attach, Submit
@@ -79,12 +80,23 @@ def submit(
 def check_window(broker: "Broker", client: Client) -> None:
     """Raise for a client that has more here than WELCOME allows."""
     # What actors offer, and perhaps nobody wants, does not count.
-    if len(client.tasks) - len(broker.unclaimed) >= broker.settings.window_tasks:
+    window = broker.settings.window_tasks
+    if len(client.tasks) - len(broker.unclaimed) < window:
+        return
+    # Nor does what is durable and was given up by its client.
+    if sum(counts(task) for task in client.tasks.values()) >= window:
         raise RemoteProtocolError(
             Code.WINDOW_EXCEEDED,
             f"more than {broker.settings.window_tasks} tasks without an outcome",
             fatal=True,
         )
+
+
+def counts(task: Task) -> bool:
+    """Tell whether *task* takes part of the window of its client."""
+    if task.state is State.UNCLAIMED_RUN or task.state is State.UNCLAIMED_OUTCOME:
+        return False
+    return not isinstance(task.record, Record) or task.record.is_wanted
 
 
 def attach(

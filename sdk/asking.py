@@ -15,6 +15,19 @@ from wire.messages import Cancel, Query, Requeued, Tried
 HISTORY_MAX: Final = 10
 
 
+def split_questions(commands: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Return what is said ahead of the calls of a frame, and behind: questions about such a call.
+
+    A cancel goes ahead: it makes room in the window.
+    """
+    first: list[Any] = []
+    last: list[Any] = []
+    for command in commands:
+        is_question = type(command) is Query and not command.what.startswith("cancel")
+        (last if is_question else first).append(command)
+    return first, last
+
+
 class Questions:
     """What was asked and not answered."""
 

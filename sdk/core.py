@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sdk.asking import Cancels, Questions, Trials
+from sdk.asking import Cancels, Questions, Trials, split_questions
 from sdk.bound import Bound
 from sdk.call import Introduced, Owned, Payloads, Plan, Settings, check_calls, spans_of
 from sdk.durable import ATTACHING, Durable, name_of
@@ -27,7 +27,6 @@ from wire.messages import (
     ClientHello,
     Error,
     Frame,
-    Query,
     Requeued,
     Result,
     Submit,
@@ -126,7 +125,7 @@ class ClientCore(News):
         if owned.plan.is_durable or target is not None:
             # It is answered when that is in the journal, and asked until then.
             self.query("cancel-force" if force else "cancel", name_of(target, task), now)
-        else:
+        if not owned.plan.is_durable:
             self._cancels.open[task] = force
             if self.session.is_open:
                 self._commands.append(Cancel([task], force))
@@ -261,9 +260,7 @@ class ClientCore(News):
         if self._cancels.open:
             commands = self._cancels.sending(commands, self.session.sent + 1)
         if commands and self.queue:
-            # A question may be about a call that is only sent now.
-            asked = [command for command in commands if type(command) is Query]
-            commands = [command for command in commands if type(command) is not Query]
+            commands, asked = split_questions(commands)
         if self.queue:
             commands, payloads = self._add_calls(commands, outgoing, now)
             if asked:

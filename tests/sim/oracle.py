@@ -8,10 +8,11 @@ from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
 from wire.messages import ActorBeat, Assign, Credit, Result
-from wire.parts import Environment, Failure, Status, Token
+from wire.parts import Environment, Failure, Key, Status, Token
 
 if TYPE_CHECKING:
     from actor.mailbox import Assignment
+    from tests.sim.durability import Group
     from tests.sim.processes import ActorProcess, ClientProcess
     from tests.sim.waiting import Wait
     from tests.sim.world import World
@@ -30,10 +31,15 @@ class TaskRecord:
         "call",
         "client",
         "failures",
+        "group",
         "has_parent",
+        "is_attached",
         "is_canceled",
+        "is_looked_for",
+        "key",
         "name",
         "number",
+        "origin",
         "produced",
         "resolution",
         "starts",
@@ -47,6 +53,11 @@ class TaskRecord:
         self.call = call
         self.has_parent = has_parent
         self.is_canceled = False
+        # Of a durable one: what must end alike, and the task that this is another name of.
+        self.group: Group | None = None
+        self.key: Key | None = None
+        self.origin = (client.incarnation, number)
+        self.is_attached = self.is_looked_for = False
         self.resolution: tuple[Any, ...] | None = None
         self.starts: list[Token] = []
         # How many of its runs had started when their process ended.
@@ -104,6 +115,15 @@ class Oracle:
     ) -> TaskRecord:
         """Follow a call."""
         record = TaskRecord(client, number, call, has_parent)
+        self.tasks[client.incarnation, number] = record
+        return record
+
+    def attached(self, client: "ClientProcess", number: int, target: TaskRecord) -> TaskRecord:
+        """Follow another name of a durable task."""
+        record = TaskRecord(client, number, target.call, target.has_parent)
+        record.group, record.origin, record.key = target.group, target.origin, target.key
+        record.produced, record.starts = target.produced, target.starts
+        record.is_attached = True
         self.tasks[client.incarnation, number] = record
         return record
 
@@ -235,6 +255,13 @@ class Oracle:
         assert record.resolution is None, f"{record.name} has a second outcome"
         assert not record.is_canceled, f"{record.name} was canceled and has an outcome"
         record.resolution = (result.status, body)
+        ledger = self.world.ledger
+        if (
+            ledger is not None
+            and record.group is not None
+            and ledger.resolved(record, result.status, body, result.actor)
+        ):
+            return
         if result.actor and result.status in (Status.RESULT, Status.FAILURE, Status.CANCELED):
             assert (result.status, body) in record.produced, (
                 f"no run of {record.name} made {body!r}"

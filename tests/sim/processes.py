@@ -158,6 +158,8 @@ class BrokerProcess(Process):
         self.core.had_earlier = world.has_journal and world.had_broker
         for text in LIMITS:
             define(self.core, read_definition(text), is_stored=True)
+        if world.ledger is not None:
+            world.ledger.disk.give_to(self.core, world.now)
 
     def turn(self, now: float) -> None:
         """As broker.loop: receive, tick when it is time, send until nobody is unreachable."""
@@ -184,7 +186,9 @@ class BrokerProcess(Process):
                     continue
                 self.world.told(wire_down.peer, control, frame)
             sequence, operations = core.take_operations()
-            if operations:
+            if operations and self.world.ledger is not None:
+                self.world.ledger.submit(self, sequence, operations)
+            elif operations:
                 self.world.stored_epoch = max(self.world.stored_epoch, core.epoch)
                 self.world.after(
                     self.world.rng.choice((0.0, 0.02)),
@@ -198,6 +202,12 @@ class BrokerProcess(Process):
             self.core.committed(sequence, self.world.now)
             self.wake_at(self.world.now)
 
+    def announced(self, sequence: int) -> None:
+        """Hear from the journal what is on disk."""
+        self._commit(sequence)
+        if self.is_alive and self.world.ledger is not None:
+            self.world.ledger.check_replay(self)
+
     def deadline(self) -> float:
         return self.core.deadline()
 
@@ -208,6 +218,8 @@ class BrokerProcess(Process):
         self.is_alive = False
         unread = list(self.inbox)
         self.inbox.clear()
+        if self.world.ledger is not None:
+            self.world.ledger.lose()
         self.world.network.broker_dies(unread)
 
 

@@ -27,6 +27,7 @@ FAULTS = (
     "resume",
     "press",
     "client_leave",
+    "disk_full",
 )
 # What ends no run: after these alone nothing that ran on may run again.
 GENTLE = frozenset({"broker_kill", "freeze_broker", "repeat", "pause", "resume", "press"})
@@ -90,6 +91,12 @@ class Profile:
     retry: float = 0.0
     timeout: float = 0.0
     payload: float = 0.1
+    # Of a task: that it is durable; of a durable one, that it has a key; of a submit, that some
+    # client looks for a durable task instead. What a commit takes at most.
+    durable: float = 0.0
+    keyed: float = 0.0
+    attach: float = 0.0
+    commit_s: float = 0.02
     window_tasks: int = 100_000
     window_bytes: int = 2**28
     # Of a task: that it has one of two sticky keys, one of them hard.
@@ -173,6 +180,10 @@ def draw(rng: Random) -> Profile:
         window_bytes=rng.choice((64, 2**28, 2**28)),
         limit=rng.choice((0.0, 0.0, 0.5)),
         ask=rng.choice((0.0, 0.0, 0.5)),
+        durable=rng.choice((0.0, 0.0, 0.4, 0.8)),
+        keyed=rng.choice((0.0, 0.3)),
+        attach=rng.choice((0.0, 0.2)),
+        commit_s=rng.choice((0.001, 0.02, 0.5)),
         enter_fail=rng.choice((0.0, 0.1, 0.5)),
         spare=rng.choice((0, 0, 1, 2)),
         enter_crash=rng.choice((0.0, 0.0, 0.1)) if style >= 0.25 else 0.0,

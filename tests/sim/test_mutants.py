@@ -3,6 +3,7 @@
 import pytest
 
 from tests.sim.mutants import MUTANTS, caught
+from tests.sim.mutants_durable import DURABLE
 from tests.sim.mutants_life import LIFE
 
 SEEDS = range(150)
@@ -12,7 +13,7 @@ STEPS = 300
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("mutant", [*MUTANTS, *LIFE], ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *LIFE, *DURABLE], ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_caught(mutant):
     seed, how = caught(mutant, mutant.profile, SEEDS, STEPS)
 

@@ -13,6 +13,7 @@ from zlib import crc32
 
 from broker import orders
 from sdk.call import Code, Plan
+from tests.sim.durability import Ledger
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, TaskRecord
 from tests.sim.processes import (
@@ -88,7 +89,8 @@ class World:
         self.actors: list[ActorProcess] = []
         self.plans = self._plans()
         self.submits_left = self.profile.tasks
-        self.has_journal = self.rng.random() < 0.5
+        self.has_journal = self.rng.random() < 0.5 or self.profile.durable > 0.0
+        self.ledger = Ledger(self) if self.profile.durable else None
         self.faults: dict[str, int] = {}
         self._start_broker()
         for number in range(self.profile.machines):
@@ -165,6 +167,12 @@ class World:
         self.history.append((self.now, peer.name, "is told", frame))
         if isinstance(peer, ClientProcess) and frame.number:
             self.oracle.told_results(peer, frame)
+        if self.ledger is not None and frame.number:
+            for command in frame.commands:
+                if isinstance(peer, ClientProcess):
+                    self.ledger.told_client(peer, command)
+                elif isinstance(peer, ActorProcess):
+                    self.ledger.told_actor(command)
         if isinstance(peer, ActorProcess) and frame.number:
             given = assigns(frame)
             for command in given:
@@ -192,6 +200,11 @@ class World:
         plans = [("plain", Plan(Call("plain", CODE.hash), [CODE]))]
         plans.append(("plain", Plan(Call("urgent", CODE.hash, priority=5), [CODE])))
         plans.append(("once", Plan(Call("once", CODE.hash, at_most_once=True), [CODE])))
+        for name, once in (("durable", False), ("kept", False), ("durable-once", True)):
+            call = Call(name, CODE.hash, durable=True, at_most_once=once)
+            plans.append(("durable", Plan(call, [CODE])))
+        call = Call("durable-limited", CODE.hash, durable=True, limits={"b": 1})
+        plans.append(("durable", Plan(call, [CODE])))
         plans.append(("label", Plan(Call("large", CODE.hash, desires=[large]), [CODE])))
         plans.append(("label", Plan(Call("liked", CODE.hash, desires=[liked]), [CODE])))
         for name, options in RETRIED.items():
@@ -215,7 +228,9 @@ class World:
     def _choose_plan(self) -> Plan:
         profile, chance = self.profile, self.rng.random
         kind = "plain"
-        if chance() < profile.at_most_once:
+        if profile.durable and chance() < profile.durable:
+            kind = "durable"
+        elif chance() < profile.at_most_once:
             kind = "once"
         elif profile.retry and chance() < profile.retry:
             kind = "retry"
@@ -243,6 +258,8 @@ class World:
             elif self.submits_left:
                 self.submits_left -= 1
                 for _ in range(self.rng.choice((1, 1, 4))):
+                    if self.ledger is not None and self.rng.random() < self.profile.attach:
+                        self._attach(client)
                     self.submit(client)
         self.after(self.rng.uniform(0.0, self.profile.pause_s * 2), self._work)
 
@@ -251,11 +268,29 @@ class World:
         plan = self._choose_plan()
         chance = self.rng.random()
         frames = (b"part one", b"two") if chance < self.profile.payload else ()
-        number = client.core.submit(plan, b"arguments", frames, self.now, parent)
+        key = None
+        if plan.is_durable and self.ledger is not None:
+            key = self.ledger.key(plan.call.name)
+        number = client.core.submit(plan, b"arguments", frames, self.now, parent, key)
         record = self.oracle.submitted(client, number, plan.call, has_parent=parent is not None)
+        if plan.is_durable and self.ledger is not None:
+            self.ledger.submitted(record, key)
         self.note("SUBMITS", client, record.name, plan.call.name, parent)
         client.wake_at(self.now)
         return record
+
+    def attach(self, client: ClientProcess, target: TaskRecord) -> None:
+        """Let *client* look for a durable task, whoever submitted it."""
+        number = client.core.attach(*target.origin, self.now)
+        record = self.oracle.attached(client, number, target)
+        self.note("ATTACHES", client, record.name, target.name)
+        client.wake_at(self.now)
+
+    def _attach(self, client: ClientProcess) -> None:
+        assert self.ledger is not None
+        found = [record for record in self.ledger.accepted.values() if not record.is_canceled]
+        if found:
+            self.attach(client, self.rng.choice(found))
 
     def submit_child(self, parent: Token) -> TaskRecord | None:
         """Let some client submit a call from inside a run."""
@@ -269,6 +304,8 @@ class World:
             force = self.rng.random() < self.profile.force
             self.note("CANCELS", client, record.name, force)
             record.is_canceled = True
+            if record.group is not None:
+                record.group.is_canceled = True
             client.core.cancel(record.number, force, self.now)
             client.wake_at(self.now)
 
@@ -414,6 +451,16 @@ class World:
             client.wake_at(self.now)
             self.after(3.0, lambda: self._start_client(client.name))
 
+    def _disk_full(self) -> None:
+        """Let the disk have no room for a while."""
+        if self.ledger is not None and not self.ledger.is_full:
+            self.ledger.is_full = self.ledger.was_full = True
+            self.after(self._down_s(), self._disk_has_room)
+
+    def _disk_has_room(self) -> None:
+        assert self.ledger is not None
+        self.ledger.is_full = False
+
     def _cut(self) -> None:
         peer = self._peer()
         if peer is not None and peer.wire is not None:
@@ -484,6 +531,8 @@ class World:
     def heal(self) -> None:
         """Stop all faults and all new load, and demand that everything comes to rest."""
         self.is_healing = True
+        if self.ledger is not None:
+            self.ledger.is_full = False
         self.history.append((self.now, "world", "HEALS"))
         self._start_broker()
         everybody = [self.broker, *self.actors, *self.hosts.values(), *self.clients.values()]
@@ -513,6 +562,11 @@ class World:
 
     def _tend(self) -> None:
         """Keep what a cluster has: its machines, and labels that let every task run."""
+        living = [client for client in self.clients.values() if can_work(client)]
+        if self.ledger is not None and living:
+            for record in self.ledger.unclaimed():
+                record.is_looked_for = True
+                self.attach(living[0], record)
         for name, host in list(self.hosts.items()):
             if not host.is_alive or (host.is_empty and not host.actors):
                 if host.is_alive:
@@ -540,6 +594,7 @@ class World:
             return ["the broker is away"]
         core = broker.core
         kept = {name: len(getattr(core, name)) for name in ("tokens", "unclaimed", "held")}
+        kept["records.waiting"] = len(core.records.waiting)
         found += [f"broker.{name}: {count}" for name, count in kept.items() if count]
         if core.delays.things:
             found.append("somebody waits for a next try")

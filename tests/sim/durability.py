@@ -1,0 +1,193 @@
+"""Durable tasks in the simulator: what the disk has, and what may be said because it has it.
+
+A group is all that must end alike: a durable task, its other names, and what has the same key.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from tests.support.disk import Disk, summary, summary_of_rows
+from wire.codec import decode_failure
+from wire.errors import Code
+from wire.messages import Accepted, Assign, OutcomeAck, Result
+from wire.parts import Key, Status
+
+if TYPE_CHECKING:
+    from tests.sim.oracle import TaskRecord
+    from tests.sim.processes import BrokerProcess
+    from tests.sim.world import World
+
+Name = tuple[int, int]
+DIGESTS = (b"d" * 16, b"d" * 16, b"d" * 16, b"e" * 16)
+KEYS = 5
+KEY_TTL_S = 5_000.0
+
+
+class Group:
+    """What is known of a durable task under all its names."""
+
+    def __init__(self) -> None:
+        self.outcomes: set[tuple[Status, bytes]] = set()
+        self.is_canceled = False
+        # Whether somebody was told its outcome, so that it may be forgotten.
+        self.is_seen = False
+
+
+class Ledger:
+    """Follows the disk, and checks what the broker says against it."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.disk = Disk()
+        self.is_full = False
+        self.was_full = False
+        self.groups: dict[str, Group] = {}
+        # What the disk ever had: tasks, outcomes; and which at_most_once tasks may start now.
+        self.tasks: set[Name] = set()
+        self.outcomes: set[Name] = set()
+        self.armed: set[Name] = set()
+        self.accepted: dict[Name, TaskRecord] = {}
+
+    # --- the disk
+
+    def submit(self, broker: "BrokerProcess", sequence: int, operations: Any) -> None:
+        """Take a batch; it is written after a while, and announced a moment later."""
+        self.disk.submit(sequence, operations)
+        world = self.world
+        world.after(world.rng.uniform(0.0, world.profile.commit_s), lambda: self.write(broker))
+
+    def write(self, broker: "BrokerProcess") -> None:
+        """Write the oldest batch of a broker that lives, unless there is no room."""
+        if not broker.is_alive or not self.disk.pending:
+            return
+        if self.is_full:
+            broker.core.journal_stuck("disk is full")
+            self.world.after(1.0, lambda: self.write(broker))
+            return
+        broker.core.journal_stuck("")
+        sequence = self._write(times=1 if self.world.rng.random() < 0.9 else 2)
+        self.world.after(self.world.rng.uniform(0.0, 0.002), lambda: broker.announced(sequence))
+
+    def _write(self, *, times: int = 1) -> int:
+        _, operations = self.disk.pending[0]
+        sequence = self.disk.write(times=times)
+        for operation in operations:
+            match operation:
+                case ("epoch", epoch):
+                    self.world.stored_epoch = max(self.world.stored_epoch, epoch)
+                case ("task", client, number, *_):
+                    self.tasks.add((client, number))
+                case ("outcome", _, _, _, client, number):
+                    self.outcomes.add((client, number))
+                case ("armed", is_armed, client, number):
+                    (self.armed.add if is_armed else self.armed.discard)((client, number))
+        return sequence
+
+    def lose(self) -> None:
+        """Lose power or the process: some of what was under way is on disk, and never announced."""
+        while self.disk.pending and not self.is_full and self.world.rng.random() < 0.5:
+            self._write()
+        self.disk.pending.clear()
+
+    def check_replay(self, broker: "BrokerProcess") -> None:
+        """Compare what the disk has with what the core believes that it has."""
+        if not self.disk.pending and not broker.core.operations:
+            assert summary(broker.core) == summary_of_rows(self.disk.read())
+
+    # --- what the user does
+
+    def key(self, name: str) -> Key | None:
+        """Draw a key for a call, or none."""
+        rng, profile = self.world.rng, self.world.profile
+        if not profile.keyed or rng.random() >= profile.keyed:
+            return None
+        return Key(f"{name}-{rng.randrange(KEYS)}", rng.choice(DIGESTS), KEY_TTL_S)
+
+    def submitted(self, record: "TaskRecord", key: Key | None) -> None:
+        """Put a durable call into its group."""
+        name = f"{record.origin}" if key is None else f"key {key.text} {key.digest.decode()}"
+        record.group = self.groups.setdefault(name, Group())
+        record.key = key
+        if key is not None:
+            # Whoever came first with this key runs for all.
+            first = getattr(record.group, "produced", None)
+            record.group.produced = record.produced = record.produced if first is None else first
+
+    # --- what the broker says
+
+    def told_client(self, client: Any, command: Any) -> None:
+        """Check ACCEPTED and RESULT."""
+        match command:
+            case Accepted():
+                for first, last in command.tasks:
+                    for number in range(first, last + 1):
+                        self._told_accepted(client.incarnation, number)
+            case Result():
+                record = self.world.oracle.tasks.get((client.incarnation, command.task))
+                if record is None or record.group is None or record.key is not None:
+                    return
+                name = record.origin
+                if command.actor:
+                    assert name in self.outcomes, f"{record.name}: an outcome is told unwritten"
+
+    def _told_accepted(self, incarnation: int, number: int) -> None:
+        record = self.world.oracle.tasks[incarnation, number]
+        # What has a key may be another name of an earlier one, and then goes with its client.
+        if record.key is not None:
+            return
+        assert record.origin in self.tasks, f"{record.name} is accepted and not written"
+        if record.origin == (incarnation, number):
+            self.accepted[incarnation, number] = record
+
+    def told_actor(self, command: Any) -> None:
+        """Check ASSIGN and OUTCOME-ACK."""
+        oracle = self.world.oracle
+        match command:
+            case Assign():
+                record = oracle.tasks[command.client, command.task]
+                if record.call.durable and record.call.at_most_once:
+                    assert record.origin in self.armed, f"{record.name} may not start yet"
+            case OutcomeAck():
+                for token in command.accepted:
+                    client, number, _ = oracle.assigned[tuple(token)]
+                    record = oracle.tasks[client, number]
+                    # What was never written is nobody's, when its client is gone.
+                    if record.origin in self.tasks and not record.group.is_canceled:
+                        done = record.origin in self.outcomes
+                        assert done, f"{record.name} is acknowledged and not written"
+
+    def resolved(self, record: "TaskRecord", status: Status, body: bytes, actor: str) -> bool:
+        """Check the outcome of a durable call; True when nothing else is to be checked."""
+        group = record.group
+        assert group is not None
+        code = None if actor else decode_failure(body).code
+        match code:
+            case Code.NOT_DURABLE:
+                assert self.was_full, record.name
+                return True
+            case Code.CONFLICT:
+                assert record.key is not None, record.name
+                return True
+            case Code.CANCELED if group.is_canceled:
+                group.is_seen = True
+                return True
+            case Code.OUTCOME_UNKNOWN if record.is_attached or group.is_seen:
+                assert group.is_seen or record.call.at_most_once or group.is_canceled, (
+                    f"{record.name}: nobody has its outcome, and it is not known"
+                )
+                return True
+        group.is_seen = True
+        group.outcomes.add((status, body))
+        if record.key is None or not group.is_canceled:
+            assert len(group.outcomes) == 1, f"{record.name} ends in {group.outcomes}"
+        return False
+
+    # --- the end
+
+    def unclaimed(self) -> list["TaskRecord"]:
+        """Return what was accepted, and whose client is gone before anybody had the outcome."""
+        return [
+            record
+            for record in self.accepted.values()
+            if not (record.group.is_seen or record.group.is_canceled or record.is_looked_for)
+            and not record.client.is_alive
+        ]

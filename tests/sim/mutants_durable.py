@@ -1,0 +1,164 @@
+"""Planted bugs in what a broker promises of durable tasks."""
+
+from typing import Any
+
+import msgspec
+
+from broker import attaching, durable, lifecycle, restoring
+from broker.records import Alias
+from broker.task import Event
+from tests.sim.mutants import BUSY, RESTARTS, Mutant, both, swap
+from tests.support import disk
+from wire.messages import Accepted
+
+
+def accepted_before_the_commit() -> Any:
+    """Say ACCEPTED as soon as the task is on its way to the disk."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any, command: Any, now: float) -> bool:
+            kept = original(broker, task, command, now)
+            if kept and task.record is not None:
+                broker.say(task.client.session, Accepted([(task.number, task.number)]))
+            return kept
+
+        return mutated
+
+    return swap(durable, "keep", make)
+
+
+def told_before_the_commit() -> Any:
+    """Tell an outcome while it is written."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any) -> bool:
+            original(broker, task)
+            return True
+
+        return mutated
+
+    return swap(durable, "may_tell", make)
+
+
+def acknowledged_before_the_commit() -> Any:
+    """Let the actor forget an outcome while it is written."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any, record: Any) -> None:
+            original(broker, task, record)
+            if task.token is not None and task.actor.session is not None:
+                task.actor.session.outcome_acks.append(task.token)
+
+        return mutated
+
+    return swap(durable, "write_outcome", make)
+
+
+def started_before_the_commit() -> Any:
+    """Assign an at_most_once task that the journal does not let start."""
+    check = swap(restoring, "check", lambda _: lambda broker: None)
+    return both(check, swap(durable, "must_arm", lambda _: lambda task: False))
+
+
+def what_may_have_started_starts_again() -> Any:
+    """Forget with the broker that an at_most_once task may have started."""
+    return swap(durable, "may_have_run", lambda _: lambda task: False)
+
+
+def a_new_broker_forgets() -> Any:
+    """Begin with an empty journal."""
+    return swap(disk, "restore", lambda _: lambda core, stored, now: None)
+
+
+def a_new_broker_does_not_wait() -> Any:
+    """Queue at once what an earlier broker may have given to an actor."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, stored: Any, now: float) -> None:
+            original(broker, stored, now)
+            for task in list(broker.held):
+                del broker.held[task]
+                task.move(Event.RELEASE_HOLD)
+                broker.backlog.push(task)
+
+        return mutated
+
+    return swap(disk, "restore", make)
+
+
+def durable_tasks_go_with_their_client() -> Any:
+    """Cancel what is durable when its client is gone."""
+
+    def make(_: Any) -> Any:
+        return lambda broker, task: lifecycle.drop(broker, task, reason="its client is gone")
+
+    return swap(attaching, "left", make)
+
+
+def the_first_takes_all() -> Any:
+    """Forget an outcome when one of those who want it has it."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any) -> None:
+            target = task.record.target if isinstance(task.record, Alias) else task
+            original(broker, task)
+            if target.record.is_wanted:
+                lifecycle.erase(broker, target)
+
+        return mutated
+
+    return swap(attaching, "received", make)
+
+
+def keys_do_not_matter() -> Any:
+    """Run each call by itself, whatever its key."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any, command: Any, now: float) -> bool:
+            return original(broker, task, msgspec.structs.replace(command, key=None), now)
+
+        return mutated
+
+    return swap(durable, "keep", make)
+
+
+def a_cancel_is_not_written() -> Any:
+    """End a task that is canceled in memory alone."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any, message: str, *, force: bool) -> None:
+            before = len(broker.operations)
+            original(broker, task, message, force=force)
+            del broker.operations[before:]
+
+        return mutated
+
+    return swap(durable, "cancel", make)
+
+
+KEPT = BUSY.but(
+    durable=0.7,
+    attach=0.5,
+    commit_s=0.1,
+    machines=2,
+    faults={"broker_kill": 1.0, "client_kill": 0.5, "cut": 0.5, "actor_kill": 0.3},
+    down_s=1.0,
+)
+KEPT_RESTARTS = RESTARTS.but(durable=0.8, commit_s=0.01, pause_s=0.2)
+LEAVING = KEPT.but(faults={"client_leave": 1.0}, run_s=3.0, pause_s=0.3)
+DURABLE = [
+    Mutant(f.__name__, profile, f)
+    for f, profile in (
+        (accepted_before_the_commit, KEPT),
+        (told_before_the_commit, KEPT),
+        (acknowledged_before_the_commit, KEPT),
+        (started_before_the_commit, KEPT),
+        (what_may_have_started_starts_again, KEPT),
+        (a_new_broker_forgets, KEPT),
+        (a_new_broker_does_not_wait, KEPT_RESTARTS),
+        (durable_tasks_go_with_their_client, LEAVING),
+        (the_first_takes_all, KEPT.but(attach=1.0)),
+        (keys_do_not_matter, KEPT.but(keyed=0.7)),
+        (a_cancel_is_not_written, KEPT.but(cancel=0.4)),
+    )
+]
