@@ -255,6 +255,8 @@ def has_outcome(broker: "Broker", record: Record) -> bool:
 def write_outcome(broker: "Broker", task: Task, record: Record) -> None:
     ending, known = task.ending, broker.records
     assert ending is not None
+    if task.size:  # Its client submitted it again, and the outcome was here already.
+        lifecycle.unload(task)
     known.octets -= record.octets
     record.octets = ending.size + records.ROW_BYTES
     known.octets += record.octets

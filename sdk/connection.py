@@ -403,6 +403,9 @@ class Connection(Handlers):
         if wait:
             self.loop.wait(lambda: not self.futures and not self._deferred, None)
         self._hand_over()
+        with self.loop.lock:
+            self.core.durable.hold(self.core.session.received)
+        self.loop.settle()
         self.drop("the client was closed")
         self.loop.close()
         CONNECTIONS.discard(self)

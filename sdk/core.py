@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from sdk.asking import Cancels, Questions, Trials, split_questions
 from sdk.bound import Bound
 from sdk.call import Introduced, Owned, Payloads, Plan, Settings, check_calls, spans_of
@@ -123,7 +125,6 @@ class ClientCore(News):
         if owned is None or not owned.epoch:
             return
         if owned.plan.is_durable or target is not None:
-            # It is answered when that is in the journal, and asked until then.
             self.query("cancel-force" if force else "cancel", name_of(target, task), now)
         if not owned.plan.is_durable:
             self._cancels.open[task] = force
@@ -143,6 +144,7 @@ class ClientCore(News):
     def leave(self, now: float) -> None:
         """Give up every call and say BYE; `has_left` tells when the broker knows."""
         self.is_leaving = True
+        self.durable.leave(self.calls, self.session.received)
         self._clear()
         if self.session.is_open:
             self._commands = [Bye("closed")]
@@ -288,7 +290,7 @@ class ClientCore(News):
     def _hello(self, now: float) -> Frame[Any]:
         """Open a session with every number whose outcome is wanted."""
         # A forced cancel is more than not being listed, so it is listed and said after WELCOME.
-        wanted = sorted({*self.calls, *self._cancels.begin_session()})
+        wanted = sorted({*self.calls, *self._cancels.begin_session(), *self.durable.left})
         self._commands = []
         self._is_beat_due = False
         self._listed = self.number_last
@@ -333,6 +335,7 @@ class ClientCore(News):
             calls=len(self.calls),
             missing=len(self.queue),
         )
+        self.durable.reopened()
         if self.is_leaving:
             self._commands.append(Bye("closed"))
 
@@ -489,6 +492,9 @@ class ClientCore(News):
         now: float,
     ) -> None:
         """Close one frame; it acknowledges whatever was received."""
-        outgoing.append((self.session.frame(commands, now), payloads))
+        frame = self.session.frame(commands, now)
+        if self.durable.held is not None:
+            frame = replace(frame, received=self.durable.held)
+        outgoing.append((frame, payloads))
         self._is_beat_due = False
         self._unacknowledged = self._unacknowledged_bytes = 0

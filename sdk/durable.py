@@ -4,6 +4,7 @@ The rule that must not be broken: a call that was accepted is the journal's, so 
 again, unless it has a key by which the broker tells that it is the same one.
 """
 
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final
 
@@ -20,7 +21,7 @@ ATTACHING: Final = Plan(Call(""))
 class Durable:
     """The durable calls of one client that have no outcome."""
 
-    __slots__ = ("attached", "keys", "open")
+    __slots__ = ("attached", "held", "keys", "left", "open")
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -29,6 +30,10 @@ class Durable:
         self.keys: dict[int, Key] = {}
         # Number -> what says for which task it stands.
         self.attached: dict[int, Attach] = {}
+        # Of a client that leaves: what it has no outcome of, and still lists in HELLO.
+        self.left: list[int] = []
+        # How many frames it had received then: it acknowledges no more.
+        self.held: int | None = None
 
     def begin(self, owned: Owned, key: Key | None) -> None:
         """Take a call that was submitted now."""
@@ -62,6 +67,20 @@ class Durable:
         """Tell whether a call that the broker lacks must not be sent again."""
         number = owned.number
         return owned.plan.is_durable and number not in self.open and number not in self.keys
+
+    def hold(self, received: int) -> None:
+        """Acknowledge no more outcomes: those of durable tasks are for who comes next."""
+        if self.held is None:
+            self.held = received
+
+    def reopened(self) -> None:
+        """Count from 0 in a new session."""
+        self.held = None if self.held is None else 0
+
+    def leave(self, calls: Mapping[int, Owned], received: int) -> None:
+        """Remember which outcomes never came, so that nobody takes them for received."""
+        self.hold(received)
+        self.left += [number for number, owned in calls.items() if owned.plan.is_durable]
 
     def forget(self, number: int) -> None:
         """Forget a call that has its outcome, or that nobody wants."""

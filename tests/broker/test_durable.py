@@ -21,7 +21,7 @@ from wire.messages import (
     Stop,
     Submit,
 )
-from wire.parts import Backoff, Call, Failure, Key, Status
+from wire.parts import Backoff, Call, Failure, Kept, Key, Status
 
 DURABLE = Call("keep", CODE, durable=True)
 ONCE = Call("once", CODE, durable=True, at_most_once=True)
@@ -625,4 +625,35 @@ def test_a_durable_task_that_waits_for_its_next_try_can_be_canceled():
 
     client.says(Query(1, "cancel", "1"))
 
-    assert [code_of(result) for result in client.takes(Result)] == [Code.CANCELED]
+    assert len(client.takes(Answer)) == 1
+    assert talk.task(client, 1) is None
+
+
+def test_what_its_client_canceled_takes_no_room_in_its_window():
+    talk = talk_with_disk(window_tasks=1)
+    client = talk.client()
+    client.submits(1, call=DURABLE)
+    talk.writes = False
+
+    client.says(Query(1, "cancel", "1"))
+    client.submits(2, call=DURABLE)
+    talk.writes = True
+    talk.commits()
+
+    assert talk.state(client, 2) == "queued"
+    assert [row.number for row in talk.disk.read().rows] == [2]
+
+
+def test_an_outcome_that_came_before_its_call_leaves_no_call_behind():
+    talk = talk_with_disk(epoch=1000, recovered=False)
+    kept = Kept(1, 7, (900, 3))
+    actor = talk.actor()
+    actor.greets(msgspec.structs.replace(actor.hello, kept=[kept]), epoch=900)
+    actor.ends((900, 3), b"value")
+    client = talk.client(unresolved=[(7, 7)])
+
+    client.submits(7, call=DURABLE, body=b"args", again=True)
+    assert [r.body for r in client.takes(Result)] == [b"value"]
+    client.says(Bye("closed"))
+
+    assert talk.disk.read().rows == []

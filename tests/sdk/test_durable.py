@@ -237,3 +237,30 @@ def test_the_answer_to_a_cancel_ends_the_question():
 
     assert asked(talk) == [("cancel", str(task))]
     assert [type(c) for c in talk.broker.heard].count(Submit) == 1
+
+
+def test_who_leaves_takes_no_outcome_along_that_nobody_saw():
+    talk = Conversation().turn()
+    task = talk.submit(keep())
+    talk.turn()
+    talk.core.leave(talk.now)
+    talk.say(Accepted([(task, task)]), result_of(task))
+
+    outgoing = talk.core.flush(talk.now)
+
+    assert [frame.received for frame, _ in outgoing] == [0]
+    assert talk.core.take_outcomes() == []
+
+
+def test_who_leaves_without_a_session_still_lists_what_is_durable():
+    talk = Conversation().turn()
+    task = talk.submit(keep())
+    talk.submit()
+    talk.turn()
+    talk.core.leave(talk.now)
+    talk.core.flush(talk.now)
+
+    talk.core.broken(talk.now)
+    talk.turn(talk.now + 1.0)
+
+    assert talk.broker.hellos[-1].unresolved == [(task, task)]
