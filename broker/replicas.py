@@ -111,7 +111,10 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
 def evict(broker: "Broker", copy: "Copy", reason: str) -> None:
     """Tell the actor of *copy* to give it up, unless that is on its way; it may be in use again."""
     session = copy.actor.session
-    if session is None or copy.evicted_in is not None:
+    if session is None:
+        copy.idle_since = None  # Its time begins anew with the next statement of the actor.
+        return
+    if copy.evicted_in is not None:
         return
     environment = copy.record.environment
     broker.say(session, Evict(environment.id, reason))
