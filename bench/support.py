@@ -185,7 +185,12 @@ class Workspace:
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def start(self, module: str, *arguments: str) -> None:
+    @property
+    def folder(self) -> Path:
+        """Return the folder that goes away with this."""
+        return self._folder
+
+    def start(self, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
         """Start `python -m MODULE` with *arguments* in the project's folder."""
         with (self._folder / f"{len(self._children)}.log").open("w") as log:
             child = subprocess.Popen(
@@ -199,6 +204,13 @@ class Workspace:
                 start_new_session=True,
             )
         self._children.append(child)
+        return child
+
+    def kill(self, child: "subprocess.Popen[bytes]") -> None:
+        """End *child* with SIGKILL, as a crash would."""
+        self._children.remove(child)
+        child.kill()
+        end(child)
 
     def endpoint(self, transport: str) -> str:
         """Return an endpoint on which nobody listens: "tcp" on loopback, "ipc" in the folder."""
