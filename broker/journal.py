@@ -73,6 +73,12 @@ OPERATIONS: Final[Mapping[str, str]] = {
 # A transaction takes what waits, up to this: the first of a flood does not wait for the last.
 OPERATIONS_PER_COMMIT_MAX: Final = 4_096
 RETRY_S: Final = 1.0
+# The log of writes is cut to this; the file gives back pages when more than half of it is empty, so
+# many at a time and no more often than this.
+LOG_BYTES_MAX: Final = 64 * 2**20
+EMPTY_PAGES_MAX: Final = 2_048
+PAGES_GIVEN_BACK: Final = 4_096
+GIVE_BACK_S: Final = 1.0
 CLOSE_TIMEOUT_S: Final = 5.0
 
 # A write that found no room changed nothing and can be repeated. A failed fsync cannot: the kernel
@@ -247,10 +253,14 @@ class SqliteJournal:
     def _write_all(self, connection: sqlite3.Connection, announcer: "zmq.Socket[bytes]") -> None:
         """Write batch after batch until `close`."""
         is_ending = False
+        looked_at = time.monotonic()
         while not is_ending:
             sequence, operations, is_ending = self._next_batch()
             if operations and self._write(connection, operations, announcer):
                 announce(announcer, JournalState.COMMITTED, sequence=sequence)
+            if time.monotonic() - looked_at >= GIVE_BACK_S:
+                give_back(connection)
+                looked_at = time.monotonic()
 
     def _next_batch(self) -> tuple[int, list[tuple[Any, ...]], bool]:
         """Return the highest sequence and the operations of all that waits, and whether to end."""
@@ -314,6 +324,20 @@ def commit(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def give_back(connection: sqlite3.Connection) -> None:
+    """Give empty pages back to the disk, some at a time, where they are most of the file."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (empty,) = connection.execute("PRAGMA freelist_count").fetchone()
+    if empty <= max(EMPTY_PAGES_MAX, pages // 2):
+        return
+    try:
+        # As a script: what has no columns is otherwise run for one page alone.
+        connection.executescript(f"PRAGMA incremental_vacuum({PAGES_GIVEN_BACK})")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode not in CAN_REPEAT:
+            raise
 
 
 def read_stored(connection: sqlite3.Connection) -> Stored:
@@ -411,7 +435,10 @@ def prepare(
     """Set the file up as this module needs it, and refuse one that is damaged or newer."""
     # Before the first access, so that not even the memory shared between connections is made.
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    if not path.stat().st_size:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
     level = "FULL" if durability is Durability.POWER else "NORMAL"
     connection.execute(f"PRAGMA synchronous = {level}")
     # Only macOS knows the difference: its fsync leaves the data in the drive.
@@ -421,7 +448,7 @@ def prepare(
     verdicts = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
     if verdicts != ["ok"]:
         raise JournalError(
-            f"journal {path} is damaged ({'; '.join(verdicts)}); "
+            f"journal {path} is damaged ({' '.join('; '.join(verdicts).split())}); "
             "restore it, or move it away to begin with an empty one"
         )
     connection.execute("BEGIN IMMEDIATE")
@@ -429,10 +456,15 @@ def prepare(
         connection.execute(statement)
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
     (schema,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    if schema in SCHEMAS_READ:
+    is_older = schema in SCHEMAS_READ[:-1]
+    if is_older:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (SCHEMA,))
         schema = SCHEMA
     connection.execute("COMMIT")
+    if is_older:
+        # From here on the file can give back what is empty; it is small, since it had no tasks.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("VACUUM")
     if schema != SCHEMA:
         raise JournalError(
             f"journal {path} has schema {schema}, this broker reads {SCHEMA}; "

@@ -1,5 +1,7 @@
 """Durable tasks with real processes: clients leave, brokers are killed, disks fill."""
 
+import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -204,3 +206,61 @@ def test_a_second_broker_on_the_same_journal_refuses_at_once():
         assert second.returncode == 2
         [line] = second.stderr.splitlines()
         assert f"is in use by the broker of process {world.processes['broker'].pid}" in line
+
+
+def test_a_full_disk_refuses_durable_tasks_alone_and_recovers_by_itself():
+    with Journaled(*SHORT) as world:
+        world.start_broker()
+        world.start_host("h")
+        client = world.client()
+        assert client.submit(double, 1, durable=True).result(PATIENCE_S) == 2
+        pid = world.processes["broker"].pid
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+
+        # No file of the broker can grow beyond this: writes fail as on a full disk.
+        size = (world.data_dir / "journal.db-wal").stat().st_size
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+        waits = client.map(double, range(20), durable=True)
+        world.until(lambda: "journal_stuck" in world.log("broker"))
+        refused = client.submit(double, 3, durable=True)
+
+        with pytest.raises(NotDurable, match="cannot be written now"):
+            refused.result(PATIENCE_S)
+        assert client.submit(double, 4).result(PATIENCE_S) == 8
+        assert not waits[-1].done()
+
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+        assert [future.result(PATIENCE_S) for future in waits] == [2 * n for n in range(20)]
+        assert client.submit(double, 5, durable=True).accepted(PATIENCE_S)
+        world.restart_broker()
+        assert client.submit(double, 6, durable=True).result(PATIENCE_S) == 12
+
+
+def test_a_damaged_journal_keeps_the_broker_from_starting_in_one_line():
+    with Journaled(*SHORT) as world:
+        world.start_broker()
+        client = world.client()
+        client.map(double, range(2_000), durable=True)
+        assert client.flush(PATIENCE_S)
+        client.close()
+        world.kill("broker", signal.SIGTERM)
+        journal = world.data_dir / "journal.db"
+        octets = bytearray(journal.read_bytes())
+        for at in range(8_192, len(octets), 4_096):
+            octets[at : at + 64] = bytes(64)
+        journal.write_bytes(octets)
+
+        other = f"ipc://{world.folder}/other.sock"
+        started = subprocess.run(
+            [sys.executable, "-m", "broker", "--bind", other, "--data-dir", str(world.data_dir)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+        assert started.returncode == 2
+        [line] = started.stderr.splitlines()
+        assert str(journal) in line
+        assert "restore it, or move it away" in line

@@ -25,6 +25,7 @@ from broker.journal import (
     SqliteJournal,
     commit,
     decode_announcement,
+    give_back,
     open_file,
 )
 
@@ -91,6 +92,44 @@ def rows(folder):
     with contextlib.closing(sqlite3.connect(folder / "journal.db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         return [n for (n,) in connection.execute("SELECT n FROM row ORDER BY n")]
+
+
+# --- the file
+
+
+def test_a_file_of_the_first_schema_is_taken_over(journal_in, tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as old:
+        old.execute("PRAGMA journal_mode = WAL")
+        for statement in SCHEMA_STATEMENTS[:2]:
+            old.execute(statement)
+        old.execute("INSERT INTO meta VALUES ('schema', 1), ('epoch', 7000)")
+        old.execute("INSERT INTO limits VALUES ('db', '{}')")
+
+    journal, epoch = journal_in(tmp_path, clock_ms=lambda: 5_000)
+    assert epoch == 7_001
+    assert journal.stored.limits == {"db": "{}"}
+    assert journal.stored.tasks.rows == []
+    journal.close()
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as file:
+        assert file.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (2,)
+        assert file.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+
+
+def test_what_is_empty_is_given_back_to_the_disk(tmp_path):
+    connection = open_file(
+        tmp_path / "journal.db", durability=Durability.PROCESS, statements=STATEMENTS
+    )
+    with contextlib.closing(connection):
+        rows = [("row", n, b"x" * 4_000) for n in range(5_000)]
+        commit(connection, OPERATIONS, rows)
+        (full,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute("DELETE FROM row")
+        for _ in range(2):
+            give_back(connection)
+
+        (left,) = connection.execute("PRAGMA page_count").fetchone()
+        assert left < full // 2
 
 
 # --- epochs
