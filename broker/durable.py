@@ -364,12 +364,12 @@ def order(broker: "Broker", session: Session, command: Query) -> None:
 def give_up(broker: "Broker", task: Task) -> None:
     """Take *task* out of the window of its client, which waits for its outcome no more."""
     record = task.record
-    if isinstance(record, Alias):
-        lifecycle.drop(broker, task, reason="canceled")
-    elif isinstance(record, Record):
+    if isinstance(record, Record):
         record.is_wanted = False
         record.is_taken = True
         attaching.put_away(broker, task)
+    else:  # Another name, or one that was refused.
+        lifecycle.drop(broker, task, reason="canceled")
 
 
 def cancel(broker: "Broker", task: Task, message: str, *, force: bool) -> None:

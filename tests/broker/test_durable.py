@@ -657,3 +657,16 @@ def test_an_outcome_that_came_before_its_call_leaves_no_call_behind():
     client.says(Bye("closed"))
 
     assert talk.disk.read().rows == []
+
+
+def test_what_was_refused_and_canceled_takes_no_room_in_the_window():
+    talk = talk_with_disk(window_tasks=1)
+    client = talk.client()
+    talk.broker.journal_stuck("disk is full")
+    client.is_deaf = True
+    client.submits(1, call=DURABLE)
+
+    client.says(Query(1, "cancel", "1"))
+    client.submits(2)
+
+    assert talk.state(client, 2) == "queued"
