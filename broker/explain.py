@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import environments, occupancy, reasons, recall, residing, retrying
+from broker import attaching, environments, occupancy, reasons, recall, residing, retrying
 from broker.peers import Actor, Client
 from broker.shapes import SLOT
 from broker.task import State, Task
@@ -62,10 +62,12 @@ def status(broker: "Broker", now: float) -> dict[str, Any]:
         "actors": len(broker.actors),
         "actors_closed": sum(bool(actor.closed) for actor in broker.actors.values()),
         "hosts": len(broker.hosts),
-        "queued": states[State.QUEUED] + states[State.HELD],
+        "queued": states[State.QUEUED] + states[State.HELD] + states[State.WRITING],
         "delayed": states[State.DELAYED],
         "assigned": states[State.ASSIGNED] + states[State.UNCLAIMED_RUN],
         "ended": states[State.ENDED] + states[State.UNCLAIMED_OUTCOME],
+        "kept": sum(map(len, broker.records.kept.values())),
+        "journal_octets": broker.records.octets,
         "assignments": broker.assignments,
         "recalled": broker.recalls.count,
     }
@@ -166,6 +168,8 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
             reply["reason"] = retrying.explain(task, now)
         case State.HELD:
             reply["reason"] = "the broker was started again and waits for actors that may run it"
+        case State.WRITING:
+            reply["reason"] = "an actor may start it once the journal says so"
         case State.ASSIGNED | State.UNCLAIMED_RUN:
             reply["reason"] = f"it is with actor {reply['actor']}"
             if task.actor and task in recall.waiting_at(broker.recalls, task.actor):
@@ -199,7 +203,7 @@ def find_task(broker: "Broker", client: Client, argument: str) -> Task | None:
     """Find a task by its number, of this client, or by its whole name, of any."""
     owner, separator, number = argument.rpartition("-")
     try:
-        known = broker.clients.get(int(owner, 16)) if separator else client
-        return known.tasks.get(int(number)) if known else None
+        incarnation = int(owner, 16) if separator else client.incarnation
+        return attaching.find(broker, incarnation, int(number))
     except ValueError:
         return None

@@ -670,3 +670,16 @@ def test_what_was_refused_and_canceled_takes_no_room_in_the_window():
     client.submits(2)
 
     assert talk.state(client, 2) == "queued"
+
+
+def test_what_is_asked_of_another_name_is_told_of_the_task():
+    talk = talk_with_disk()
+    client, other = talk.client(), talk.client(2)
+    client.submits(1, call=DURABLE, body=b"args")
+    other.says(Attach(5, 1, 1))
+
+    other.says(Query(1, "explain", "5"), Query(2, "status"))
+
+    explained, status = (msgspec.msgpack.decode(answer.body) for answer in other.takes(Answer))
+    assert (explained["state"], explained["reason"]) == ("queued", "no actor is connected")
+    assert (status["queued"], status["journal_octets"]) == (1, talk.broker.records.octets)
