@@ -6,6 +6,7 @@
 #   make check                   before every commit: layout, lint, types, fast tests, 200 seeds, model
 #   make fix                     what the tools can repair
 #   make sim SEEDS=10000         the simulator, as long as you like (also STEPS=)
+#   make chaos                   real processes that are killed, stopped and cut off (options in ARGS=--share 0.1)
 #   make bench                   latency of a task (options in ARGS=)
 #   make clean                   remove .venv and the caches
 #
@@ -25,7 +26,7 @@ INSTALL := $(PIP) install --constraint requirements.lock
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard $(addsuffix /__init__.py,wire broker actor sdk)))
 SIM      := $(wildcard tests/sim/test_*.py tests/model/test_*.py)
 
-.PHONY: demo pipeline test check fix sim bench clean
+.PHONY: demo pipeline test check fix sim chaos bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -51,6 +52,9 @@ fix: $(VENV)/test.stamp
 
 sim: $(VENV)/test.stamp
 	@$(RUN) -m tests.sim.run --seeds $(SEEDS) --steps $(STEPS)
+
+chaos: $(VENV)/test.stamp
+	@$(RUN) -m tests.chaos.run $(ARGS)
 
 bench: $(VENV)/test.stamp
 	@$(RUN) bench/latency.py $(ARGS)

@@ -1,0 +1,158 @@
+"""The proxy does what it is told to, and nothing else."""
+
+import contextlib
+import socket
+import threading
+
+import pytest
+
+from tests.chaos.proxy import Proxy, Way
+from tests.support.deployment import wait_until
+
+pytestmark = pytest.mark.process
+
+TIMEOUT_S = 10.0
+
+
+@pytest.fixture
+def echo():
+    """Return the address of a server that says what it hears."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def answer(connection):
+        with connection:
+            while octets := connection.recv(65_536):
+                connection.sendall(octets)
+
+    def serve():
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=guarded, args=(connection,), daemon=True).start()
+
+    def guarded(connection):
+        try:
+            answer(connection)
+        except OSError:
+            return
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield server.getsockname()
+    server.close()
+
+
+@pytest.fixture
+def proxy(echo):
+    proxy = Proxy(echo)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def connect(proxy):
+    """Return what connects to the proxy; all is closed in the end."""
+    with contextlib.ExitStack() as stack:
+
+        def connect():
+            address = ("127.0.0.1", proxy.port)
+            return stack.enter_context(socket.create_connection(address, timeout=TIMEOUT_S))
+
+        yield connect
+
+
+def hear(connection, octets):
+    heard = b""
+    while len(heard) < octets:
+        part = connection.recv(octets - len(heard))
+        if not part:
+            return heard
+        heard += part
+    return heard
+
+
+def test_octets_come_through_in_order(proxy, connect):
+    text = bytes(range(256)) * 2_000
+    connection = connect()
+    threading.Thread(target=connection.sendall, args=(text,), daemon=True).start()
+
+    assert hear(connection, len(text)) == text
+
+
+@pytest.mark.parametrize("way", Way)
+def test_what_is_held_back_comes_when_it_is_healed(proxy, connect, way):
+    connection = connect()
+    proxy.stall(way)
+    connection.sendall(b"abc")
+    connection.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        connection.recv(3)
+
+    proxy.heal()
+
+    connection.settimeout(TIMEOUT_S)
+    assert hear(connection, 3) == b"abc"
+
+
+def test_what_is_swallowed_is_gone_and_the_stream_with_it(proxy, connect):
+    connection = connect()
+    proxy.swallow(Way.UP)
+    connection.sendall(b"abc")
+    connection.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        connection.recv(3)
+
+    proxy.heal()
+
+    connection.settimeout(TIMEOUT_S)
+    with pytest.raises(ConnectionError):
+        connection.recv(3)
+
+
+def test_a_cut_ends_a_connection_in_the_middle(proxy, connect):
+    connection = connect()
+    proxy.cut_after(5, Way.DOWN)
+    connection.sendall(b"0123456789")
+
+    assert hear(connection, 10) == b"01234"
+
+
+def test_a_reset_is_noticed_and_the_next_connection_works(proxy, connect):
+    connection = connect()
+    connection.sendall(b"a")
+    assert hear(connection, 1) == b"a"
+    proxy.reset()
+    with pytest.raises(ConnectionError):
+        connection.recv(1)
+
+    again = connect()
+    again.sendall(b"b")
+
+    assert hear(again, 1) == b"b"
+
+
+def test_who_is_refused_is_reset(proxy, connect):
+    proxy.refuse()
+    with pytest.raises(ConnectionError):
+        connect().recv(1)
+    assert proxy.connections == 0
+
+    proxy.heal()
+
+    again = connect()
+    again.sendall(b"b")
+    assert hear(again, 1) == b"b"
+    wait_until(lambda: proxy.connections == 1)
+
+
+def test_a_delay_lasts_as_long_as_it_says(proxy, connect):
+    connection = connect()
+    proxy.delay(0.2, Way.UP)
+    connection.settimeout(0.1)
+    connection.sendall(b"abc")
+    with pytest.raises(TimeoutError):
+        connection.recv(3)
+
+    connection.settimeout(TIMEOUT_S)
+    assert hear(connection, 3) == b"abc"
