@@ -252,7 +252,9 @@ def failure(task: Task, code: Code, message: str) -> Ending:
     failure = Failure(code, "", message, history=task.trouble.history if task.trouble else [])
     status = Status.CANCELED if code is Code.CANCELED else Status.LOST
     name = task.actor.name if task.actor else ""
-    return Ending(status, codec.encode_failure(failure), (), name, task.tries + 1)
+    # Where none goes on, the last attempt is the one that was counted last.
+    attempt = task.tries if task.tries and task.actor is None else task.tries + 1
+    return Ending(status, codec.encode_failure(failure), (), name, attempt)
 
 
 def cancel_children(broker: "Broker", task: Task) -> None:

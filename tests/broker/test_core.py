@@ -268,6 +268,7 @@ def test_three_crashes_end_a_task_with_its_history(talk):
     failure = codec.decode_failure(result.body)
 
     assert (result.status, failure.code) == (Status.LOST, Code.POISON_TASK)
+    assert result.attempt == 3, "there was no fourth"
     assert len(failure.history) == 3
 
 
