@@ -238,6 +238,8 @@ class Broker:
     def journal_stuck(self, reason: str) -> None:
         """Take no durable tasks while nothing can be written; an empty *reason* ends that."""
         self.records.refusal = reason
+        if reason and self.limits.answers:
+            defining.stuck(self, reason)
 
     def take_operations(self) -> tuple[int, list[tuple[Any, ...]]]:
         """Return what the journal shall write now, and the number that its commit will have."""

@@ -37,7 +37,11 @@ def order(broker: "Broker", session: Session, command: Query, now: float) -> Non
 
 
 def obey(broker: "Broker", command: Query) -> None:
-    """Do it. Raises ValueError for what makes no sense."""
+    """Do it. Raises ValueError for what makes no sense, or cannot be written now."""
+    if broker.records.refusal and command.what != "limit-release":
+        raise ValueError(
+            f"the journal cannot be written now: {broker.records.refusal}; nothing was changed"
+        )
     match command.what:
         case "limit-set":
             definition = msgspec.json.decode(command.argument, type=Definition)
@@ -56,6 +60,15 @@ def answer(broker: "Broker") -> None:
     for sequence, session, message in waiting:
         if sequence <= broker.committed_sequence and not session.is_closing:
             broker.say(session, message)
+
+
+def stuck(broker: "Broker", reason: str) -> None:
+    """Tell those whose order is not on disk why they wait; it is written as soon as it can be."""
+    waiting, broker.limits.answers = broker.limits.answers, []
+    text = f"it is done, and will be written when the journal can be written again: {reason}"
+    for _, session, message in waiting:
+        if not session.is_closing:
+            broker.say(session, Answer(message.request, codec.encode({"error": text})))
 
 
 def define(broker: "Broker", definition: Definition, *, is_stored: bool = False) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 
+import msgspec
 import pytest
 
 from broker.defining import define
@@ -987,3 +988,32 @@ def test_a_call_that_has_its_own_caller_canceled_ends_with_it():
         1: Code.CANCELED,
         2: Code.PARENT_GONE,
     }
+
+
+def test_while_nothing_can_be_written_an_operator_is_told_why():
+    talk = limited("db=1")
+    client = talk.client()
+    talk.broker.journal_stuck("database or disk is full")
+
+    says = ask(client, "limit-set", json.dumps({"name": "db", "maximum": 2}))
+
+    assert "database or disk is full" in says["error"]
+    assert talk.broker.limits.definitions["db"].maximum == 1
+    talk.broker.journal_stuck("")
+    assert ask(client, "limit-set", json.dumps({"name": "db", "maximum": 2})) == {
+        "done": "limit-set"
+    }
+
+
+def test_who_waits_for_a_disk_that_is_full_is_told_why():
+    talk = limited("db=1")
+    client = talk.client()
+    definition = json.dumps({"name": "db", "maximum": 2})
+    client.says(Query(1, "limit-set", definition), silently=True)
+    talk.broker.take_operations()
+
+    talk.broker.journal_stuck("database or disk is full")
+    talk.flush()
+
+    [answer] = client.takes(Answer)
+    assert "it is done, and will be written" in msgspec.msgpack.decode(answer.body)["error"]
