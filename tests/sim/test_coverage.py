@@ -1,0 +1,121 @@
+"""Each transition of a task happens in the fixed seeds, or in a test that is named here.
+
+A pair of state and event that is not in the table raises KeyError, in a broker as in the simulator:
+that the many seeds run without one shows that it does not occur.
+"""
+
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import pytest
+
+from broker import lifecycle, placement, task
+from broker.task import TRANSITIONS, Event, State
+from tests.broker import test_durable, test_recovery
+from tests.broker.conversation import Conversation
+from tests.sim.world import World
+from wire.parts import Held
+
+pytestmark = pytest.mark.slow
+
+STEPS = 500
+SEEDS = 110
+
+
+def of_two_runs_that_nobody_claims_the_later_counts():
+    talk = Conversation(recovered=False)
+    talk.actor(11, name="a/0", holding=[(1, 1, (900, 1), Held.RUNNING)])
+    talk.actor(12, name="b/0", holding=[(1, 1, (900, 2), Held.RUNNING)])
+
+
+def of_two_runs_that_are_claimed_the_later_counts():
+    talk = Conversation(recovered=False)
+    talk.client(unresolved=[(1, 1)]).submits(1, again=True)
+    talk.actor(11, name="a/0", holding=[(1, 1, (900, 1), Held.RUNNING)])
+    talk.actor(12, name="b/0", holding=[(1, 1, (900, 2), Held.RUNNING)])
+
+
+# What the simulator does not do (it has no durable tasks), or too seldom for so many seeds.
+ELSEWHERE = {
+    (
+        State.QUEUED,
+        Event.ADOPT,
+    ): test_recovery.test_a_run_offered_after_the_window_is_adopted_while_its_task_waits,
+    (
+        State.QUEUED,
+        Event.WRITE,
+    ): test_durable.test_an_at_most_once_task_starts_when_the_journal_lets_it,
+    (
+        State.WRITING,
+        Event.WRITTEN,
+    ): test_durable.test_an_at_most_once_task_starts_when_the_journal_lets_it,
+    (
+        State.ATTACHED,
+        Event.SETTLE,
+    ): test_durable.test_whoever_attaches_gets_the_outcome_and_then_it_is_forgotten,
+    (
+        State.ATTACHED,
+        Event.FORGET,
+    ): test_durable.test_the_cancel_of_another_name_lets_go_of_the_name_alone,
+    (
+        State.DELAYED,
+        Event.SETTLE,
+    ): test_durable.test_a_durable_task_that_waits_for_its_next_try_can_be_canceled,
+    (State.UNCLAIMED_RUN, Event.ADOPT): of_two_runs_that_nobody_claims_the_later_counts,
+    (State.ASSIGNED, Event.ADOPT): of_two_runs_that_are_claimed_the_later_counts,
+}
+# In the table, and shown by nothing that runs here.
+NOT_SHOWN = {
+    (State.WRITING, Event.SETTLE),
+    (State.WRITING, Event.FORGET),
+    (State.DELAYED, Event.ADOPT),
+    (State.UNCLAIMED_OUTCOME, Event.RETRY),
+    (State.UNCLAIMED_OUTCOME, Event.ADOPT),
+}
+
+
+class Recording(dict):
+    """The table, which remembers what was looked up."""
+
+    def __init__(self):
+        super().__init__(TRANSITIONS)
+        self.seen = set()
+
+    def __getitem__(self, pair):
+        self.seen.add(pair)
+        return super().__getitem__(pair)
+
+
+@contextmanager
+def recorded():
+    table = Recording()
+    with (
+        patch.object(task, "TRANSITIONS", table),
+        patch.object(lifecycle, "TRANSITIONS", table),
+        patch.object(placement, "TRANSITIONS", table),
+    ):
+        yield table.seen
+
+
+def test_every_transition_happens_in_the_fixed_seeds():
+    wanted = TRANSITIONS.keys() - ELSEWHERE.keys() - NOT_SHOWN
+    with recorded() as seen:
+        for seed in range(SEEDS):
+            World(seed).run(STEPS)
+            if wanted <= seen:
+                break
+
+    assert wanted <= seen, sorted(wanted - seen)
+
+
+@pytest.mark.parametrize("pair", ELSEWHERE, ids=lambda pair: f"{pair[0]} {pair[1]}")
+def test_what_seeds_do_not_reach_another_test_does(pair):
+    with recorded() as seen:
+        ELSEWHERE[pair]()
+
+    assert pair in seen
+
+
+def test_what_is_said_of_the_table_is_in_it():
+    assert ELSEWHERE.keys() | NOT_SHOWN <= TRANSITIONS.keys()
+    assert not ELSEWHERE.keys() & NOT_SHOWN
