@@ -18,7 +18,7 @@ from broker.task import State, Task
 from wire.errors import Code
 from wire.limits import HOST_PREFIX
 from wire.messages import Await, Occupied
-from wire.parts import Span, Token
+from wire.parts import Environment, Span, Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -141,16 +141,18 @@ class Kept:
                     is_new = (token, number) not in seen
                     self._keep(wait, ("key", name), amount if is_new else 0)
                 seen.add((token, number))
-            # What its actor did not say that it gave back.
+            # What its actor did not say that it gave back; a named one keeps the turn to the end.
             task, is_new = task_of(wait), (token, "slots") not in seen
             seen.add((token, "slots"))
-            if task.is_released or token in broker.limits.waits.parts or not task.template:
+            if not task.template:
                 continue
             actor, call = actor_of(wait), task.call
-            for kind, amount in (call.slots or {"slot": 1}).items():
-                self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
-            if call.environment is not None:
-                self._keep(wait, ("turn", actor, call.environment.id), int(is_new))
+            has_slots = not (task.is_released or token in broker.limits.waits.parts)
+            if call.environment is not None and (has_slots or call.environment.named is not None):
+                self._keep(wait, turn_of(actor, call.environment), int(is_new))
+            if has_slots:
+                for kind, amount in (call.slots or {"slot": 1}).items():
+                    self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
 
     def _keep(self, wait: Wait, resource: Resource, amount: int) -> None:
         self._amounts[resource] = self._amounts.get(resource, 0) + amount
@@ -223,10 +225,15 @@ class Kept:
             if actor.slots.get(kind, 0) - self._amounts.get(resource, 0) < amount:
                 lacking.add(resource)
         if call.environment is not None:
-            turn = ("turn", actor, call.environment.id)
+            turn = turn_of(actor, call.environment)
             if self._amounts.get(turn, 0) >= max(1, call.environment.concurrency):
                 lacking.add(turn)
         return lacking
+
+
+def turn_of(actor: Actor, environment: Environment) -> Resource:
+    """Return the turn in an environment's copy on *actor*; of a named one there is one copy."""
+    return ("turn", None if environment.named is not None else actor, environment.id)
 
 
 def numbers(calls: list[Span], tasks: dict[int, Task]) -> Iterator[int]:

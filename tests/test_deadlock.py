@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from sdk import Deadlock, LocalCluster, as_completed, current_task, gather, wait
+from sdk import Deadlock, Environment, LocalCluster, as_completed, current_task, gather, wait
 
 pytestmark = pytest.mark.process
 
@@ -169,3 +169,34 @@ def test_a_coroutine_beside_one_that_waits_goes_on(client):
         return [type(one).__name__ if isinstance(one, Exception) else one for one in results]
 
     assert client.submit(work).result(TIMEOUT_S) == ["Deadlock", 2]
+
+
+class Echo(Environment):
+    """Calls another named actor, or itself, in the middle of a call."""
+
+    def hello(self):
+        return "hello"
+
+    def call(self, other):
+        return outcome(other.hello.submit().result)
+
+    def call_back(self, other, me):
+        return other.call.submit(me).result()
+
+
+def test_a_named_actor_that_waits_for_itself_hears_of_it(client):
+    echo = client.actor(Echo, name="narcissus")
+
+    said = echo.call.submit(echo).result(TIMEOUT_S)
+
+    assert said.startswith("deadlock: it waits for calls of its own in a circle, with itself"), said
+    assert echo.hello.submit().result(TIMEOUT_S) == "hello"
+
+
+def test_named_actors_that_wait_for_one_another_hear_of_it_in_the_younger(client):
+    first, second = (client.actor(Echo, name=name) for name in ("first", "second"))
+
+    said = first.call_back.submit(second, first).result(TIMEOUT_S)
+
+    assert said.startswith("deadlock: it waits for calls of its own in a circle, with"), said
+    assert first.call.submit(second).result(TIMEOUT_S) == "hello"
