@@ -72,11 +72,13 @@ def labels(
     """Take over what an actor offers now."""
     actor = session.peer
     assert isinstance(actor, Actor)
+    is_newer = command.version > actor.labels_version
+    matching = broker.backlog.matching
     if offers(actor, command.version, command.labels, now):
-        matching = broker.backlog.matching
         matching.update(actor)
-        if actor.credit.available or actor.credit.has_typed:
-            matching.improve(actor)
+    # A newer statement of the same lifts bars as well: in between it may have been another.
+    if is_newer and (actor.credit.available or actor.credit.has_typed):
+        matching.improve(actor)
 
 
 def offers(actor: Actor, version: int, labels: Labels, now: float) -> bool:

@@ -292,7 +292,7 @@ def test_each_assignment_is_the_one_that_the_rule_names(block):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(100))
-def test_it_is_so_in_thousands_of_cases(block):
+@pytest.mark.parametrize("block", range(10))
+def test_it_is_so_in_hundreds_of_cases(block):
     for seed in range(1_000 + block * 30, 1_000 + block * 30 + 30):
         run(seed, 60)

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 from broker.shapes import Shape
 from tests.broker.conversation import CODE, Conversation
 from wire.labels import Comparator, Desire, affinity, satisfies_all
-from wire.messages import Assign, Credit, Function, Submit, Template
+from wire.messages import (
+    Assign,
+    Credit,
+    Function,
+    LabelsChanged,
+    Reject,
+    Submit,
+    Template,
+)
 from wire.parts import Call, Environment
 
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
@@ -148,3 +156,17 @@ def test_the_least_recently_used_of_equals_is_chosen():
                 actor.ends((actor.epoch, assign.number), free=1)
 
     assert order == [0, 1, 2, 0, 1, 2]
+
+
+def test_labels_said_anew_lift_what_a_reject_barred_though_they_are_as_before():
+    talk = Conversation()
+    actor = talk.actor(11, free=1)
+    talk.client().submits(1)
+    (assign,) = actor.takes(Assign)
+    # It offered something else when the task left its mailbox, and offers the former again.
+    actor.says(Reject(actor.epoch, assign.number, "other labels", True), Credit(1))
+    assert got(actor) == []
+
+    actor.says(LabelsChanged(2, actor.hello.labels))
+
+    assert got(actor) == [1]
