@@ -109,7 +109,7 @@ class Statement:
         if recipe.takes_one_slot and recipe.call.environment is not None:
             identity = recipe.call.environment.id
             if identity in self.turns:
-                self.turns[identity] = max(0, self.turns[identity] - 1)
+                self.turns[identity] = max(0, self.turns[identity] - recipe.call.environment.turns)
             else:
                 self.room = max(0, self.room - 1)
         else:
@@ -132,4 +132,4 @@ def check_credit(credit: Credit, mailbox: Mailbox, prefetch: int) -> None:
         if identity not in mailbox.residents.by_id:
             continue
         replica = mailbox.residents.by_id[identity]
-        assert 0 <= turns <= replica.environment.concurrency - len(replica.inside)
+        assert 0 <= turns <= replica.environment.concurrency - sum(replica.inside.values())

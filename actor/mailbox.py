@@ -368,12 +368,12 @@ class Mailbox:
         return free
 
     def awaited(self) -> dict[str, int]:
-        """Count those that wait for each environment."""
+        """Count the turns that those take who wait for each environment."""
         counts: dict[str, int] = {}
         places = [assignment.recipe.call.environment for assignment in self.waiting]
         for environment in (*places, *(ask.environment for ask in self.reacquiring.values())):
             if environment is not None and environment.named is None:
-                counts[environment.id] = counts.get(environment.id, 0) + 1
+                counts[environment.id] = counts.get(environment.id, 0) + environment.turns
         return counts
 
     def _allot(self, assignment: Assignment) -> None:
@@ -433,7 +433,7 @@ class Mailbox:
         inside = inside.union(*named)
         assert inside == {token for token, assignment in self.held.items() if assignment.is_inside}
         for replica in self.residents.by_id.values():
-            assert len(replica.inside) <= replica.environment.concurrency
+            assert sum(replica.inside.values()) <= replica.environment.concurrency
             assert replica.warmth is not Warmth.COLD
 
 

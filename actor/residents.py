@@ -33,8 +33,8 @@ class Replica:
         """Begin loading."""
         self.environment = environment
         self.warmth = Warmth.LOADING
-        # The tokens that have a turn.
-        self.inside: set[Token] = set()
+        # Who is inside, with how many turns each.
+        self.inside: dict[Token, int] = {}
         self.used = 0
         # How long it took to enter it, and how many tasks it has taken.
         self.load_s = 0.0
@@ -49,8 +49,10 @@ class Replica:
 
     @property
     def turns_free(self) -> int:
-        """Return how many more may be inside now."""
-        return int(min(self.environment.concurrency - len(self.inside), self.tasks_left))
+        """Return how many turns are free now."""
+        if not self.tasks_left:
+            return 0
+        return self.environment.concurrency - sum(self.inside.values())
 
 
 class Residents:
@@ -75,7 +77,7 @@ class Residents:
         replica = self.by_id.get(environment.id)
         if replica is None:
             return len(self.by_id) < self.maximum or self.idle() is not None
-        return replica.warmth is Warmth.WARM and replica.turns_free > 0
+        return replica.warmth is Warmth.WARM and replica.turns_free >= environment.turns
 
     def enter(self, assignment: "Assignment") -> None:
         """Give *assignment* its turn; note in it what has to leave and whether it has to load."""
@@ -98,7 +100,7 @@ class Residents:
         self._uses += 1
         replica.used = self._uses
         replica.tasks += 1
-        replica.inside.add(assignment.token)
+        replica.inside[assignment.token] = environment.turns
         assignment.is_inside = True
 
     def leave(self, assignment: "Assignment") -> None:
@@ -111,7 +113,7 @@ class Residents:
         assignment.is_inside = False
         replica = self.by_id.get(environment.id)
         if replica is not None:
-            replica.inside.discard(assignment.token)
+            replica.inside.pop(assignment.token, None)
             is_worn = not (replica.inside or replica.tasks_left)
             if is_worn and replica.warmth is Warmth.WARM:
                 del self.by_id[environment.id]

@@ -74,11 +74,11 @@ class Returns:
         for ask in mailbox.reacquiring.values():
             take(free, ask.wanted)
             if ask.environment is not None:
-                take(turns, {ask.environment.id: 1})
+                take(turns, {ask.environment.id: ask.environment.turns})
         beyond = []
         for assignment in mailbox.waiting:
             environment = assignment.recipe.call.environment
-            turn = {} if environment is None else {environment.id: 1}
+            turn = {} if environment is None else {environment.id: environment.turns}
             if covers(free, assignment.slots) and covers(turns, turn):
                 take(free, assignment.slots)
                 take(turns, turn)

@@ -78,7 +78,7 @@ class CreditAccount:
         turns = stated.turns.get(environment)
         taken = self._turns.get(environment, 0)
         if stated.free > flying:
-            if turns is not None and turns > taken:
+            if turns is not None and turns - taken >= shape.turns_taken:
                 return True
             if turns is None and not taken and stated.room > self._cold:
                 return True
@@ -94,7 +94,7 @@ class CreditAccount:
         """Tell whether a task of *shape* would start at once, beside one *kept* room for."""
         if kept is not None and not shape.shares(kept):
             kept = None
-        return self.has_slots(shape, kept) and self._has_turn(shape.environment)
+        return self.has_slots(shape, kept) and self._has_turn(shape.environment, shape.turns_taken)
 
     @property
     def has_room(self) -> bool:
@@ -128,9 +128,9 @@ class CreditAccount:
             for kind, amount in shape.typed.items()
         )
 
-    def _has_turn(self, environment: str | None) -> bool:
-        """Tell whether there is a free turn, or room where there would be one."""
-        if environment is None or self.is_warm(environment):
+    def _has_turn(self, environment: str | None, turns: int) -> bool:
+        """Tell whether so many turns are free, or room where they would be."""
+        if environment is None or self.is_warm(environment, turns):
             return True
         return not self.has_resident(environment) and self.has_room
 
@@ -142,13 +142,13 @@ class CreditAccount:
     def _has_typed(self) -> bool:
         return any(self._left(kind) > 0 for kind in self.stated.typed)
 
-    def is_warm(self, environment: str) -> bool:
-        """Tell whether *environment* is loaded or loading, with a free turn."""
-        turns = self.stated.turns.get(environment)
-        return turns is not None and turns > self._turns.get(environment, 0)
+    def is_warm(self, environment: str, turns: int = 1) -> bool:
+        """Tell whether *environment* is loaded or loading, with so many free turns."""
+        stated = self.stated.turns.get(environment)
+        return stated is not None and stated - self._turns.get(environment, 0) >= turns
 
     def flies_to(self, environment: str) -> int:
-        """Return how many assignments that need *environment* the last statement does not know."""
+        """Return how many turns are taken of which the last statement does not know."""
         return self._turns.get(environment, 0)
 
     def spend(self, frame: int, shape: "Shape") -> None:
@@ -162,7 +162,7 @@ class CreditAccount:
                 self._typed[kind] = self._typed.get(kind, 0) + amount
             self.has_typed = self._has_typed()
         if environment is not None:
-            self._turns[environment] = self._turns.get(environment, 0) + 1
+            self._turns[environment] = self._turns.get(environment, 0) + shape.turns_taken
             if environment not in self.stated.turns:
                 self._cold += 1
 
@@ -182,16 +182,18 @@ class CreditAccount:
         left = self.stated.free + self.stated.ahead - self._flying
         assert self.available == max(0, left)
         assert self.has_typed == self._has_typed()
+        cold = 0
         turns: dict[str, int] = {}
         typed: dict[str, int] = {}
         for _, shape in self._in_flight:
             if shape.place is not None:
-                turns[shape.place] = turns.get(shape.place, 0) + 1
+                turns[shape.place] = turns.get(shape.place, 0) + shape.turns_taken
+                cold += shape.place not in self.stated.turns
             for kind, amount in shape.typed.items():
                 typed[kind] = typed.get(kind, 0) + amount
         assert typed == self._typed
         assert turns == {k: v for k, v in self._turns.items() if v}
-        assert self._cold == sum(n for e, n in turns.items() if e not in self.stated.turns)
+        assert self._cold == cold
         frames = [frame for frame, _ in self._in_flight]
         assert frames == sorted(frames)
 
@@ -204,6 +206,6 @@ class CreditAccount:
                 self._typed[kind] = self._typed.get(kind, 0) + amount
             environment = shape.place
             if environment is not None:
-                self._turns[environment] = self._turns.get(environment, 0) + 1
+                self._turns[environment] = self._turns.get(environment, 0) + shape.turns_taken
                 if environment not in self.stated.turns:
                     self._cold += 1

@@ -99,7 +99,7 @@ class Crew:
         turns = credit.stated.turns.get(environment)
         if turns is None or actor.is_suspect:
             return 0
-        is_warm = credit.is_warm(environment)
+        is_warm = credit.is_warm(environment, self.sample.turns_taken)
         if is_warm and credit.has_slots(self.sample):
             return PLACE + WARM + credit.available
         # Behind a replica that is warm here a task may wait in the mailbox.

@@ -150,7 +150,7 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
             continue
         key = (
             credit.has_place(shape, kept),
-            0 if environment is None else preference(record, actor, environment),
+            0 if environment is None else preference(record, actor, shape),
             affinity(actor.labels, shape.desires) if shape.has_affinity else 0.0,
             credit.available,
             -actor.used_at,
@@ -160,9 +160,10 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     return best
 
 
-def preference(record: "Record | None", actor: Actor, environment: str) -> int:
+def preference(record: "Record | None", actor: Actor, shape: Shape) -> int:
     """Rank an actor for tasks of an environment: warm, then where entering it has not failed."""
-    if actor.credit.is_warm(environment):
+    assert shape.environment
+    if actor.credit.is_warm(shape.environment, shape.turns_taken):
         return 2
     return record is None or actor.incarnation not in record.failed_on
 

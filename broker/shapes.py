@@ -87,6 +87,7 @@ class Shape:
         "sticky",
         "tiers",
         "turns",
+        "turns_taken",
         "typed",
     )
 
@@ -109,6 +110,8 @@ class Shape:
         # The key that may be bound to one actor, and whether only that one will do.
         self.sticky = call.sticky.key if call.sticky is not None else ""
         self.is_hard = call.sticky is not None and call.sticky.hard
+        # How many turns of its environment one task takes.
+        self.turns_taken = call.environment.turns if call.environment else 0
         self.has_affinity = any(not desire.required for desire in call.desires)
         # A task that waits in a mailbox may be handed back, so what must never run twice does not
         # go there, nor what must keep its order.
@@ -138,6 +141,7 @@ class Shape:
             tuple(self.host_limits),
             self.fail_infeasible,
             self.place if self.named else None,
+            self.turns_taken,
         )
         # Where it waits, with others for the same actors, and the rank under which it stands there;
         # None while that is not known.
@@ -161,7 +165,7 @@ class Shape:
     @staticmethod
     def key(call: Call) -> bytes:
         """Return what is equal for calls of the same shape."""
-        environment = call.environment.id if call.environment else None
+        environment = (call.environment.id, call.environment.turns) if call.environment else None
         return _encode(
             (
                 call.desires,

@@ -301,8 +301,13 @@ class Specification:
             captured = of_class[parameters] = capture((self._cls, self._parameters), what)
         return captured
 
-    def message(self, captured: Captured, *, is_fresh: bool = False) -> EnvironmentMessage:
-        """Return what the broker is told; *is_fresh* is a copy for one call."""
+    def message(
+        self, captured: Captured, *, is_fresh: bool = False, is_alone: bool = True
+    ) -> EnvironmentMessage:
+        """Return what the broker is told; *is_fresh* is a copy for one call.
+
+        A call that *is_alone* takes all turns of a copy.
+        """
         cls = self._cls
         policy: ReusePolicy = type.__getattribute__(cls, "reuse")
         low, high = policy.replicas_range
@@ -327,6 +332,7 @@ class Specification:
             {} if is_fresh else read_labels(cls),
             1 if is_fresh else policy.concurrency,
             reuse,
+            turns=policy.concurrency if is_alone and not is_fresh else 1,
         )
 
 

@@ -109,7 +109,9 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         name=chosen.get("name") or name_of(target)[:NAME_LENGTH_MAX],
         function=captured.code.hash if captured is not None else b"",
         method=method,
-        environment=specification.message(environment, is_fresh=is_fresh)
+        environment=specification.message(
+            environment, is_fresh=is_fresh, is_alone=not is_coroutine(target)
+        )
         if specification and environment
         else None,
         desires=list(desires.values()),
@@ -136,6 +138,13 @@ def sticky_of(chosen: dict[str, Any]) -> StickyPart | None:
     """Return what the broker is told of the key that was chosen, or inherited."""
     sticky: Sticky | None = chosen.get("sticky") or chosen.get(INHERITED_STICKY)
     return None if sticky is None else StickyPart(sticky.key, sticky.hard, sticky.inherit)
+
+
+def is_coroutine(target: Any) -> bool:
+    """Tell whether a call of *target* runs on the event loop, so that others may be inside too."""
+    function = target.function if isinstance(target, MethodReference) else target
+    called = inspect.getattr_static(type(function), "__call__", None)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def pinned(call: Call) -> Call:

@@ -112,6 +112,27 @@ class Scaled(Noted):
     reuse = ReusePolicy(replicas=(0, 3), idle_ttl=0.5, scaledown_ttl=0.5)
 
 
+class Mixed(Environment):
+    reuse = ReusePolicy(replicas=(0, 2), idle_ttl=60, concurrency=4)
+
+    def enter(self):
+        self.inside, self.most = 0, 0
+
+    async def share(self):
+        import asyncio
+
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        await asyncio.sleep(0.05)
+        self.inside -= 1
+        return self.most
+
+    def alone(self):
+        found = self.inside
+        threading.Event().wait(0.01)
+        return found
+
+
 class Slow(Environment):
     reuse = ReusePolicy(replicas=(0, 2), idle_ttl=60)
     labels: ClassVar = {"slow": True}
@@ -323,3 +344,13 @@ def test_a_host_without_actors_starts_one_for_a_plain_task():
     with LocalCluster([{"replicas": (0, 1)}]) as cluster, cluster.client() as client:
         assert client.actors() == []
         assert client.submit(os.getpid).result(PATIENCE_S)
+
+
+def test_async_calls_share_a_copy_and_a_sync_one_is_alone_in_it():
+    with LocalCluster(actors=1, slots=6) as cluster, cluster.client() as client:
+        client.submit(Mixed.alone).result(PATIENCE_S)
+        shared = [client.submit(Mixed.share) for _ in range(8)]
+        alone = [client.submit(Mixed.alone) for _ in range(4)]
+
+        assert gather(alone, timeout=PATIENCE_S) == [0] * 4
+        assert max(gather(shared, timeout=PATIENCE_S)) in range(2, 5)

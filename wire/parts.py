@@ -84,6 +84,7 @@ class Environment(Part, frozen=True):
     concurrency: int = 1
     reuse: Reuse = Reuse()
     named: Named | None = None
+    turns: int = 1  # what the call takes of them; all for one that is to be alone
 
 
 class Backoff(Part, frozen=True):

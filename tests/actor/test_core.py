@@ -1,4 +1,5 @@
 import pytest
+from msgspec import structs
 
 from tests.actor.broker_end import CODE, BrokerEnd, connected, environment, make_core, warm
 from wire.codec import decode_failure
@@ -685,6 +686,26 @@ def test_concurrency_is_the_number_of_turns():
     end.carry()
 
     assert list(end.started) == tokens[:2]
+    assert end.credit.turns == {"a": 0}
+
+
+def test_who_must_be_alone_takes_all_turns():
+    end = connected(make_core(slots=4, prefetch=1))
+    shared = environment("a", concurrency=3)
+    alone = end.template(environment=structs.replace(shared, turns=3))
+    first = end.assign(end.template(environment=shared))
+    end.carry()
+    warm(end.core, "a", end.now)
+    end.carry()
+    assert end.credit.turns == {"a": 2}
+
+    second = end.assign(alone)
+    end.carry()
+    assert list(end.started) == [first]
+    end.finish(first)
+    end.carry()
+
+    assert list(end.started) == [second]
     assert end.credit.turns == {"a": 0}
 
 

@@ -1,6 +1,7 @@
 """What the broker knows of environments, how many copies it allows, and when one is given up."""
 
 import pytest
+from msgspec import structs
 
 from tests.broker.conversation import CODE, Conversation
 from wire import codec
@@ -78,6 +79,24 @@ def test_never_more_copies_are_entered_than_there_may_be(talk):
 
     assert [len(actor.takes(Assign)) for actor in found] == [1, 1, 0]
     assert about(talk, client)["waiting"] == 1
+
+
+def test_a_call_that_must_be_alone_waits_until_nobody_is_inside(talk):
+    shared = place(0, 1, concurrency=3)
+    alone = structs.replace(shared, turns=3)
+    client = talk.client().submits(1, call=call(shared))
+    actor = talk.actor(11).says(Credit(4, 0, 1))
+    [token] = tokens(actor)
+    enters(actor, shared, turns=2, free=3)
+
+    client.submits(2, call=call(alone), slot=1)
+    assert not actor.takes(Assign)
+    client.submits(3, call=call(shared), slot=2)
+    [other] = tokens(actor)
+    actor.ends(token)
+    ends(actor, other, shared, turns=3, free=4)
+
+    assert len(actor.takes(Assign)) == 1
 
 
 def test_a_copy_that_is_gone_makes_room_for_another(talk):

@@ -374,6 +374,23 @@ def test_the_policy_travels_with_the_call():
     assert environment.reuse == Reuse(1, 4, 5.0, 2.0, 9, 100, 7.0, None, False)
 
 
+def test_a_sync_call_is_alone_and_an_async_one_is_not():
+    async def shared():
+        return 1
+
+    def alone():
+        return 1
+
+    class Mixed(Policied):
+        def look(self):
+            return 1
+
+    assert call_of(Mixed.run).environment.turns == 1
+    assert call_of(Mixed.look).environment.turns == 3
+    assert call_of(shared, environment=Mixed).environment.turns == 1
+    assert call_of(alone, environment=Mixed).environment.turns == 3
+
+
 def test_a_fresh_environment_is_another_one_that_offers_nothing():
     kept = call_of(Policied.run).environment
     fresh = call_of(Policied.run, reuse=False).environment

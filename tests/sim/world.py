@@ -11,6 +11,8 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
+from msgspec import structs
+
 from broker import orders
 from sdk.call import Code, Plan
 from tests.sim.durability import Ledger
@@ -221,8 +223,10 @@ class World:
             environment = Environment(
                 f"id{number}", f"Env{number}", BLOB.hash, {}, concurrency, reuse
             )
-            call = Call(f"method{number}", b"", "predict", environment)
-            plans.append(("environment", Plan(call, [BLOB])))
+            for turns in dict.fromkeys((1, concurrency)):
+                place = structs.replace(environment, turns=turns)
+                call = Call(f"method{number}", b"", "predict", place)
+                plans.append(("environment", Plan(call, [BLOB])))
         return plans
 
     def _choose_plan(self) -> Plan:
