@@ -156,12 +156,12 @@ def admit(broker: "Broker", task: Task, *, is_new: bool) -> bool:
     assert template
     assert environment is not None
     record = broker.named.by_id.get(environment.id)
+    if broker.window_ends_at is not None or (record is None and broker.limits.is_closed):
+        # Whoever has it may still come, and so may calls that were made before.
+        task.state = State.HELD
+        broker.held[task] = None
+        return False
     if record is None:
-        if broker.limits.is_closed:
-            # Whoever has it may still come.
-            task.state = State.HELD
-            broker.held[task] = None
-            return False
         record = make(broker, task) if is_entry(task.call) else None
         if record is None:
             if task.state is not State.ENDED:

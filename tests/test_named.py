@@ -14,6 +14,7 @@ from sdk import (
     ActorUnknown,
     AsyncClient,
     Conflict,
+    Deadlock,
     Environment,
     EnvironmentFailed,
     LocalCluster,
@@ -271,6 +272,43 @@ def test_more_calls_than_may_wait_are_refused(client, tmp_path):
         second.result(TIMEOUT_S)
     held.cancel()
     assert first.result(TIMEOUT_S) == [1]
+
+
+class Selfish:
+    def __init__(self):
+        self.me = None
+
+    def meet(self, me):
+        self.me = me
+
+    def one(self):
+        return 1
+
+    def wait_for_myself(self):
+        return self.me.one.submit().result()
+
+    def wait_for(self, other):
+        return other.wait_for_myself.submit().result()
+
+
+def test_a_call_that_waits_for_itself_is_told_so(client):
+    actor, other = client.actor(Selfish), client.actor(Selfish)
+    actor.meet.submit(actor)
+    other.meet.submit(actor)
+
+    with pytest.raises(Deadlock):
+        actor.wait_for_myself.submit().result(TIMEOUT_S)
+    assert actor.one.submit().result(TIMEOUT_S) == 1
+    assert other.wait_for_myself.submit().result(TIMEOUT_S) == 1
+    with pytest.raises(Deadlock):
+        actor.wait_for.submit(make_circle(client, actor)).result(TIMEOUT_S)
+
+
+def make_circle(client, actor):
+    """Return an actor that waits for *actor*."""
+    other = client.actor(Selfish)
+    other.meet.submit(actor).result(TIMEOUT_S)
+    return other
 
 
 def test_async_calls_are_inside_together(client):

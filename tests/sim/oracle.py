@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
+from tests.sim.counters import Counters, named_of
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
@@ -78,6 +79,7 @@ class Oracle:
     def __init__(self, world: "World") -> None:
         """Begin with nothing submitted."""
         self.world = world
+        self.counters = Counters(world)
         self.tasks: dict[tuple[int, int], TaskRecord] = {}
         self.assigned: dict[Token, tuple[int, int, int]] = {}
         self.started_tokens: set[Token] = set()
@@ -116,6 +118,7 @@ class Oracle:
         """Follow a call."""
         record = TaskRecord(client, number, call, has_parent)
         self.tasks[client.incarnation, number] = record
+        self.counters.submitted(record)
         return record
 
     def attached(self, client: "ClientProcess", number: int, target: TaskRecord) -> TaskRecord:
@@ -184,6 +187,7 @@ class Oracle:
             burned = record.burned + len(record.failures)
             assert assignment.attempt <= burned + 1, "a try was burned, nothing had started"
         record.starts.append(token)
+        self.counters.started(actor, record, assignment)
         self.executions += 1
         if record.call.at_most_once:
             assert len(record.starts) == 1, f"{record.name} is at_most_once and starts again"
@@ -266,6 +270,7 @@ class Oracle:
             assert (result.status, body) in record.produced, (
                 f"no run of {record.name} made {body!r}"
             )
+            self.counters.resolved(record, body)
             return
         code = decode_failure(body).code
         match code:
@@ -274,7 +279,9 @@ class Oracle:
             case Code.ENVIRONMENT_FAILED:
                 assert record.call.environment is not None, record.name
             case Code.ACTOR_LOST:
-                assert record.call.sticky.hard, record.name
+                assert named_of(record.call) or record.call.sticky.hard, record.name
+            case Code.CONFLICT:
+                assert named_of(record.call), record.name
             case Code.PARENT_GONE:
                 assert record.has_parent, record.name
             case Code.TASK_TIMEOUT:

@@ -429,6 +429,8 @@ class ActorProcess(Process):
         core, now, token = self.core, self.world.now, run.assignment.token
         if is_entered:
             self.world.note("enters", self, token)
+            if environment.named is not None:
+                self.world.oracle.counters.entered(self, environment)
             core.entered(token, environment, 0.5, now)
         else:
             core.environment_lost(environment.id, now)
@@ -437,6 +439,7 @@ class ActorProcess(Process):
         if is_entered:
             self.board[token] = STARTED
             self.world.oracle.entered(self, environment)
+            self.world.oracle.counters.begins(run.task)
             if run.is_told_to_stop:
                 self._finish(run, Status.CANCELED)
             else:
@@ -562,7 +565,8 @@ class ActorProcess(Process):
         body, frames = self.world.oracle.finished(run.task, token, status)
         self.world.note("ENDS", self, run.task.name, token, status.value)
         run_s = self.world.now - run.began
-        self.core.finished(token, status, body, frames, run_s, self.world.now)
+        checkpoint = self.world.oracle.counters.finished(self, run.task, token)
+        self.core.finished(token, status, body, frames, run_s, self.world.now, checkpoint)
         # As the leader of an actor does between brief runs.
         run.assignment.recipe.run_s = 0.01
         following = start_next(self.core, 1.0) if self.world.rng.random() < FOLLOWS else None

@@ -101,6 +101,8 @@ class Profile:
     window_bytes: int = 2**28
     # Of a task: that it has one of two sticky keys, one of them hard.
     sticky: float = 0.0
+    # Of a call to a named actor.
+    named: float = 0.0
 
     @property
     def is_gentle(self) -> bool:
@@ -191,4 +193,5 @@ def draw(rng: Random) -> Profile:
         timeout=rng.choice((0.0, 0.3)) if style >= 0.15 else 0.0,
         wait=rng.choice((0.0, 0.8)),
         sticky=rng.choice((0.0, 0.0, 0.4)),
+        named=rng.choice((0.0, 0.0, 0.6)),
     )

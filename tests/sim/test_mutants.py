@@ -5,6 +5,7 @@ import pytest
 from tests.sim.mutants import MUTANTS, caught
 from tests.sim.mutants_durable import DURABLE
 from tests.sim.mutants_life import LIFE
+from tests.sim.mutants_named import NAMED
 
 SEEDS = range(150)
 CLEAN_SEEDS = range(3)
@@ -13,7 +14,9 @@ STEPS = 300
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("mutant", [*MUTANTS, *LIFE, *DURABLE], ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize(
+    "mutant", [*MUTANTS, *LIFE, *DURABLE, *NAMED], ids=lambda mutant: mutant.name
+)
 def test_a_planted_bug_is_caught(mutant):
     seed, how = caught(mutant, mutant.profile, SEEDS, STEPS)
 

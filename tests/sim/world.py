@@ -15,6 +15,7 @@ from msgspec import structs
 
 from broker import orders
 from sdk.call import Code, Plan
+from tests.sim import counters
 from tests.sim.durability import Ledger
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, TaskRecord
@@ -227,6 +228,7 @@ class World:
                 place = structs.replace(environment, turns=turns)
                 call = Call(f"method{number}", b"", "predict", place)
                 plans.append(("environment", Plan(call, [BLOB])))
+        plans += [("named", plan) for plan in counters.plans(BLOB)]
         return plans
 
     def _choose_plan(self) -> Plan:
@@ -248,6 +250,8 @@ class World:
             kind = "environment"
         elif profile.sticky and chance() < profile.sticky:
             kind = "sticky"
+        elif profile.named and chance() < profile.named:
+            kind = "named"
         return self.rng.choice([plan for name, plan in self.plans if name == kind])
 
     def _work(self) -> None:
@@ -612,7 +616,16 @@ class World:
             if known is not None and (residents or known.copies):
                 found.append(f"{actor.name} has {residents}, the broker knows {list(known.copies)}")
         living = {actor.incarnation for actor in self.actors if actor.is_alive}
-        if set(core.actors) != living or len(living) != len(self.hosts) * self.profile.replicas:
+        # One beyond what its host starts with stays where a named actor lives in it.
+        homes = {one.home.incarnation for one in core.named.by_id.values() if one.home is not None}
+        by_host = {
+            host: {a.incarnation for a in self.actors if a.is_alive and a.host is host}
+            for host in self.hosts.values()
+        }
+        is_right = all(
+            len(mine) == self.profile.replicas or mine <= homes for mine in by_host.values()
+        )
+        if set(core.actors) != living or not is_right:
             found.append("the broker does not have exactly the actors that live")
         found += [
             f"{actor.name} is not idle"

@@ -1,0 +1,140 @@
+"""Named actors in the simulator: each counts its calls, and nobody's result tells of a wrong count.
+
+What a call changes is its own name, added to what the actor remembers. So a name that is there
+twice is an increment that was repeated, and one that is missing is an increment that was lost.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sdk.call import Code, Plan
+from wire.messages import Call
+from wire.parts import Environment, Named, Token
+
+if TYPE_CHECKING:
+    from actor.mailbox import Assignment
+    from tests.sim.oracle import TaskRecord
+    from tests.sim.processes import ActorProcess
+    from tests.sim.world import World
+
+# How often each may be entered again, and a call to it run again.
+BOUNDS = ((-1, -1), (3, 0))
+
+
+def plans(blob: Code) -> list[Plan]:
+    """Return for each actor the call that makes it, and one that counts."""
+    made = []
+    for number, (restarts, retries) in enumerate(BOUNDS):
+        named = Named("default", f"n{number}", "Counter", 0, restarts, retries)
+        environment = Environment(f"named{number}", "Counter", blob.hash, named=named)
+        made.append(Plan(Call(f"enter{number}", environment=environment), [blob]))
+        call = Call(f"count{number}", method="incr", environment=environment)
+        made.append(Plan(call, [blob]))
+    return made
+
+
+def named_of(call: Any) -> Named | None:
+    """Return to which named actor a call goes, if to any."""
+    return call.environment.named if call.environment is not None else None
+
+
+def key_of(record: "TaskRecord") -> str:
+    """Name a call as no other is named, also of a client that was started again."""
+    return f"{record.client.incarnation:x}-{record.number}"
+
+
+class Counters:
+    """What is remembered where, and what each result has to tell of."""
+
+    def __init__(self, world: "World") -> None:
+        """Begin with nothing counted."""
+        self.world = world
+        # By process and actor; what an outcome followed, by the token of its run.
+        self.states: dict[tuple[int, str], list[str]] = {}
+        self.followed: dict[Token, tuple[str, ...]] = {}
+        # Whose results somebody has, by actor; whose results were known when a call was made.
+        self.known: dict[str, list[str]] = {}
+        self.must_have: dict[str, tuple[str, ...]] = {}
+        self.last_started: dict[tuple[int, int, str], int] = {}
+        self.begun: dict[str, int] = {}
+
+    @property
+    def may_lose(self) -> bool:
+        """Tell whether a broker took its memory along, and perhaps the only checkpoint."""
+        return "broker_kill" in self.world.profile.faults
+
+    def submitted(self, record: "TaskRecord") -> None:
+        """Note what is known before a call is made."""
+        if named_of(record.call) is not None and record.call.method:
+            known = self.known.get(record.call.environment.id, ())
+            self.must_have[key_of(record)] = tuple(known)
+
+    def started(
+        self, actor: "ActorProcess", record: "TaskRecord", assignment: "Assignment"
+    ) -> None:
+        """Check that calls of one client start in its order, and again only if they may."""
+        named = named_of(record.call)
+        if named is None:
+            return
+        identity = record.call.environment.id
+        inside = [
+            r for r in actor.runs.values() if r.task.call.environment == record.call.environment
+        ]
+        assert not inside, f"{record.name} starts in {identity} beside {inside[0].task.name}"
+        if not record.call.method:
+            return
+        key = (actor.incarnation, assignment.client, identity)
+        if len(record.starts) == 1:
+            assert assignment.task > self.last_started.get(key, 0), f"{record.name} is overtaken"
+        self.last_started[key] = max(assignment.task, self.last_started.get(key, 0))
+        if not assignment.loads:
+            self.begins(record)
+
+    def begins(self, record: "TaskRecord") -> None:
+        """Check that a call that has begun before may begin again; entering was not begun."""
+        key, named = key_of(record), named_of(record.call)
+        self.begun[key] = self.begun.get(key, 0) + 1
+        if named is not None and not named.max_task_retries and not self.may_lose:
+            assert self.begun[key] == 1, f"{record.name} runs again and must not"
+
+    def entered(self, actor: "ActorProcess", environment: Environment) -> None:
+        """Begin from what the broker has sent along."""
+        if environment.named is None:
+            return
+        checkpoint = actor.core.mailbox.residents.named.restored(environment.id)
+        text = bytes(checkpoint).decode() if checkpoint is not None else ""
+        self.states[actor.incarnation, environment.id] = text.split(",") if text else []
+        others = [
+            other
+            for other in self.world.actors
+            if other.is_alive and environment.id in other.core.mailbox.residents.named.by_id
+        ]
+        if self.world.profile.is_steady:
+            assert others == [actor], f"{environment.id} is in {len(others)} processes"
+
+    def finished(self, actor: "ActorProcess", record: "TaskRecord", token: Token) -> bytes | None:
+        """Let a call count, and return what the actor says of its state then."""
+        if named_of(record.call) is None:
+            return None
+        state = self.states[actor.incarnation, record.call.environment.id]
+        if record.call.method:
+            assert key_of(record) not in state, f"{record.name} is counted twice"
+            state.append(key_of(record))
+        self.followed[token] = tuple(state)
+        return ",".join(state).encode()
+
+    def resolved(self, record: "TaskRecord", body: bytes) -> None:
+        """Check that a result follows all those that were known when its call was made."""
+        if key_of(record) not in self.must_have:
+            return
+        epoch, _, number = body.rpartition(b" by ")[2].partition(b".")
+        followed = self.followed[int(epoch), int(number)]
+        missing = set(self.must_have[key_of(record)]) - set(followed)
+        if not self.may_lose:
+            lost = [name for name in missing if self._is_kept(record)]
+            assert not lost, f"{record.name} does not know of {lost}"
+        self.known.setdefault(record.call.environment.id, []).append(key_of(record))
+
+    def _is_kept(self, record: "TaskRecord") -> bool:
+        """Tell whether an actor can not have ended, and another been made under its name."""
+        named = named_of(record.call)
+        return named is not None and named.max_restarts < 0

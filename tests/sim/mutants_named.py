@@ -1,0 +1,99 @@
+"""Planted bugs in named actors: where they are, what they begin from, which calls run again."""
+
+from typing import Any
+
+from actor.mailbox import Assignment
+from actor.named import NamedReplicas
+from broker import named, residing
+from broker.matching import Matching
+from tests.sim.mutants import BUSY, Mutant, swap
+
+
+def it_begins_from_nothing() -> Any:
+    """Enter a named actor again without what it said last."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any, actor: Any) -> None:
+            record = broker.named.by_id[task.call.environment.id]
+            serial, record.serial = record.serial, 0
+            original(broker, task, actor)
+            record.serial = serial
+
+        return mutated
+
+    return swap(named, "assigned", make)
+
+
+def it_is_wherever_there_is_a_slot() -> Any:
+    """Let calls to a named actor go anywhere."""
+
+    def make(original: Any) -> Any:
+        return lambda matching, shape, home, *, is_shut: original(
+            matching, shape, None, is_shut=is_shut
+        )
+
+    return swap(Matching, "bind", make)
+
+
+def what_may_have_run_runs_again() -> Any:
+    """Queue a call again that may have run, whatever was said of that."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any, token: Any, reason: str, *, burns: str | None) -> bool:
+            if burns is not None and broker.named.by_id.get(task.call.environment.id):
+                return True
+            return bool(original(broker, task, token, reason, burns=burns))
+
+        return mutated
+
+    return swap(named, "goes_on", make)
+
+
+def the_checkpoint_comes_one_call_late() -> Any:
+    """Send with each outcome the checkpoint that belongs to the one before."""
+
+    def make(original: Any) -> Any:
+        last: dict[str, Any] = {}
+
+        def mutated(replicas: Any, assignment: Any, frames: Any, checkpoint: Any) -> Any:
+            identity = assignment.recipe.call.environment.id
+            late, last[identity] = last.get(identity, b""), checkpoint
+            return original(replicas, assignment, frames, late)
+
+        return mutated
+
+    return swap(NamedReplicas, "seal", make)
+
+
+def no_checkpoint_is_kept() -> Any:
+    """Take the checkpoint from an outcome and let it go."""
+
+    def make(_: Any) -> Any:
+        def mutated(broker: Any, task: Any, command: Any, own: Any) -> Any:
+            return own[:-1]
+
+        return mutated
+
+    return swap(residing, "take_checkpoint", make)
+
+
+def a_release_gives_the_turn_back() -> Any:
+    """Let a second call in while one that has released its slot is still inside."""
+    return swap(Assignment, "is_named", lambda _: property(lambda assignment: False))
+
+
+COUNTS = BUSY.but(
+    named=0.9, at_most_once=0.0, cancel=0.0, force=0.0, replicas=2, faults={"cut": 1.0}
+)
+KILLS = COUNTS.but(crash=0.1, run_s=0.1, pause_s=0.2)
+NAMED = [
+    Mutant(f.__name__, profile, f)
+    for f, profile in (
+        (it_begins_from_nothing, KILLS),
+        (it_is_wherever_there_is_a_slot, COUNTS),
+        (what_may_have_run_runs_again, KILLS),
+        (the_checkpoint_comes_one_call_late, KILLS),
+        (no_checkpoint_is_kept, KILLS),
+        (a_release_gives_the_turn_back, COUNTS.but(release=0.5)),
+    )
+]
