@@ -428,6 +428,8 @@ def test_calls_of_a_generation_that_was_replaced_end_there():
     client.says(Template(1, call()))
     first.says(Resides(entry(), (500, 3), 0, 1), Credit(1), payloads=[b"code"])
     calls(client, 7, 8)
+    talk.wait(2.0, beating=[first, client])
+    first.says(Credit(1))
     assert tasks(first) == [(1, 7)]
 
     second = talk.actor(12, name="host/1")
