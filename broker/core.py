@@ -432,6 +432,8 @@ class Broker:
         if command.checkpoint:
             own = residing.take_checkpoint(self, task, command, own)
         del actor.assigned[token]
+        if actor.copies:
+            environments.ran(self, task, command.run_s)
         ending = Ending(command.status, command.body, own, actor.name, task.tries + 1)
         if ending.size > self.settings.payload_bytes_max:
             allowed = self.settings.payload_bytes_max

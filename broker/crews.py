@@ -34,6 +34,7 @@ class Crew:
         "is_large",
         "is_plain",
         "is_special",
+        "is_usual",
         "mask",
         "may_wait_ahead",
         "members",
@@ -55,6 +56,8 @@ class Crew:
         self.is_large = sample.is_large
         # Something may have to be done for these, though no actor became better.
         self.is_special = sample.is_large or sample.fail_infeasible or bool(sample.host_limits)
+        # Whoever has a slot and a turn can have a task.
+        self.is_usual = sample.is_plain and not self.is_special and sample.limits is None
         # How many shapes wait here; how many look here for actors of some weight.
         self.users = 0
         # The queue without environment, and those with one.

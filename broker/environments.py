@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 KEPT_S: Final = 3_600.0
 KEPT_MAX: Final = 1_024
 BACKOFF_MAX_S: Final = 60.0
+# What one run counts in how long they take.
+RUN_SHARE: Final = 0.125
 
 
 class Copy:
@@ -58,6 +60,7 @@ class Record:
         "load_s",
         "loads",
         "retry_at",
+        "run_s",
         "shapes",
         "used_at",
     )
@@ -73,6 +76,8 @@ class Record:
         self.loads = 0
         self.load_s = 0.0
         self.hits = 0
+        # How long a task runs in it, of late.
+        self.run_s = 0.0
         # How often in a row it could not be entered, where, when it is tried again, and why.
         self.failures = 0
         self.failed_on: set[int] = set()
@@ -197,12 +202,20 @@ def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     copy.idle_since = None
 
 
+def ran(broker: "Broker", task: Task, run_s: float) -> None:
+    """Note how long a task ran."""
+    record = broker.environments.find(task.template.shape) if task.template else None
+    if record is not None and 0.0 <= run_s < inf:
+        record.run_s += (run_s - record.run_s) * RUN_SHARE if record.run_s else run_s
+
+
 def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> None:
     """Note that an environment is warm in *actor*: whatever failed before has passed."""
     environment = command.environment
     record = broker.environments.learn(environment, now)
     copy = actor.copies.get(environment.id) or add(record, actor)
     copy.is_warm = True
+    actor.entered_at = now
     if not command.again:
         record.loads += 1
     record.load_s = command.load_s

@@ -6,6 +6,7 @@ process, known by its incarnation. Nothing keeps a reference to a session longer
 
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from broker.credit import CreditAccount
@@ -156,6 +157,7 @@ class Actor:
         "copies",
         "credit",
         "crews",
+        "entered_at",
         "environments",
         "heard_at",
         "host",
@@ -210,6 +212,8 @@ class Actor:
         self.resident: dict[str, None] = {}
         self.labels: Labels = {}
         self.labels_at = self.closed_at = now
+        # When an environment was entered there last.
+        self.entered_at = -inf
         self.closed = hello.closed
         self.greet(hello, now)
 

@@ -19,6 +19,7 @@ from broker import (
     reservation,
 )
 from broker.peers import Actor, is_barred
+from broker.rankings import PLACE
 from broker.shapes import Shape
 from broker.task import TRANSITIONS, Event, State, Task
 from wire.errors import Code
@@ -43,6 +44,12 @@ def place(broker: "Broker", now: float) -> None:
             place_simple(broker, shape, task)
             continue
         actor = choose(broker, shape, task)
+        if actor is not None and shape.environment is not None:
+            rival = replicas.rival(broker, shape, actor, now)
+            if rival is not None:
+                # It is found in the queue that stands first for its environment.
+                shape, task = rival
+                actor = choose(broker, shape, task)
         if actor is not None:
             backlog.take(shape, task)
             if deadlines.things:
@@ -115,10 +122,16 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
         entry = broker.backlog.matching.best(shape)
     else:
         record = broker.environments.find(shape)
-        may_enter = record is None or replicas.may_enter(broker, record, task, broker.limits.now)
         if record is not None and record.failed_on:
             return choose_among(broker, shape, task)
-        entry = broker.backlog.matching.best(shape, may_enter=may_enter)
+        entry = broker.backlog.matching.best(shape, may_enter=record is None)
+        # Where it is warm and free it goes in any case.
+        if (
+            record is not None
+            and (entry is None or -entry[0] < PLACE)
+            and replicas.may_enter(broker, record, task, broker.limits.now)
+        ):
+            entry = broker.backlog.matching.best(shape)
     if entry is None:
         return None
     actor = entry[3]

@@ -14,9 +14,10 @@ from wire.messages import Evict
 if TYPE_CHECKING:
     from broker.core import Broker
     from broker.environments import Copy, Record
+    from broker.shapes import Shape
 
-# A task that has waited for so much of the time that entering takes has it entered once more.
-WAIT_SHARE: Final = 0.125
+# How long entering takes, as far as anybody knows, while no copy was ever entered.
+LOAD_GUESS_S: Final = 0.5
 
 
 def may_enter(broker: "Broker", record: "Record", task: Task, now: float) -> bool:
@@ -39,8 +40,51 @@ def enter_at(record: "Record", task: Task) -> float:
     elif reuse.replicas_max is not None and copies >= reuse.replicas_max:
         return inf
     else:
-        wait_until = task.queued_at + record.load_s * WAIT_SHARE
+        wait_until = task.queued_at + wait_s(record, task)
     return max(wait_until, record.retry_at)
+
+
+def wait_s(record: "Record", task: Task) -> float:
+    """Return how long *task* waits for a turn in a copy that there is, before one more is entered.
+
+    One copy serves a burst while it does so sooner than another one would be there.
+    """
+    assert task.template
+    wanted_s = task.template.shape.affinity_wait_s
+    if wanted_s is not None:
+        return wanted_s
+    load_s = record.load_s if record.loads else LOAD_GUESS_S
+    turns = len(record.copies) * record.environment.concurrency
+    return 0.0 if record.waiting * record.run_s > turns * load_s else load_s
+
+
+def rival(
+    broker: "Broker", shape: "Shape", actor: Actor, now: float
+) -> "tuple[Shape, Task] | None":
+    """Return a task that is warm in *actor* and goes there before one of *shape* that is not.
+
+    What was entered there is used for as long as entering took, so that two environments with
+    many tasks do not drive each other out with each of them.
+    """
+    environment = shape.environment
+    if environment in actor.copies or not actor.copies:
+        return None
+    record = broker.environments.find(shape)
+    load_s = record.load_s if record is not None and record.loads else LOAD_GUESS_S
+    if now >= actor.entered_at + load_s:
+        return None
+    best: tuple[Shape, Task] | None = None
+    for name in actor.copies:
+        if not actor.credit.is_warm(name):
+            continue
+        for crew in actor.crews:
+            queue = crew.queues.get(name) if crew.is_usual else None
+            found = queue.first() if queue is not None and not queue.is_blocked else None
+            if found is None or found[1].barred:
+                continue
+            if best is None or found[1].rank < best[1].rank:
+                best = found
+    return best
 
 
 def is_held_back(broker: "Broker", task: Task, actor: Actor) -> bool:

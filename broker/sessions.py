@@ -246,6 +246,9 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
         check_sticky(call)
     except ValueError as error:
         raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
+    wait_s = call.affinity_wait_s
+    if wait_s is not None and not 0.0 <= wait_s < inf:
+        raise RemoteProtocolError(Code.BAD_FRAME, f"affinity_wait_s {wait_s} is no time")
     timeout_s = call.schedule_timeout_s
     if timeout_s is not None and not 0.0 < timeout_s < inf:
         raise RemoteProtocolError(Code.BAD_FRAME, f"schedule_timeout_s {timeout_s} is no time")

@@ -58,6 +58,7 @@ class Shape:
         "__weakref__",
         "_heap",
         "_sequence",
+        "affinity_wait_s",
         "aside",
         "cost",
         "count",
@@ -132,17 +133,7 @@ class Shape:
             and not (self.has_affinity or call.limits or call.fail_infeasible or self.sticky)
             and not self.is_armed_first
         )
-        # What is equal for those that any actor can take, or none, where labels and environment
-        # play no part.
-        self.cost = (
-            self.plain,
-            tuple(sorted(self.typed.items())),
-            self.may_wait_ahead,
-            tuple(self.host_limits),
-            self.fail_infeasible,
-            self.place if self.named else None,
-            self.turns_taken,
-        )
+        self.cost = self._cost()
         # Where it waits, with others for the same actors, and the rank under which it stands there;
         # None while that is not known.
         self.queue: Queue | None = None
@@ -152,7 +143,26 @@ class Shape:
         self._heap: list[tuple[float, int, Lane]] = []
         self._sequence = count()
 
+    def _cost(self) -> tuple[object, ...]:
+        """Return what is equal for those that any actor can take, or none.
+
+        Labels and environment play no part.
+        """
+        return (
+            self.plain,
+            tuple(sorted(self.typed.items())),
+            self.may_wait_ahead,
+            tuple(self.host_limits),
+            self.fail_infeasible,
+            self.place if self.named else None,
+            self.turns_taken,
+            self.affinity_wait_s,
+        )
+
     def _enter_at(self, call: Call) -> None:
+        # How long a task waits for a copy of its environment before it has one more entered; None
+        # for as long as entering takes.
+        self.affinity_wait_s = call.affinity_wait_s
         # What is to be entered, and how many may be inside; what room must be found for, if it is
         # not there. Calls to a named actor need no room, but go where it is; now perhaps nowhere.
         self.place = call.environment.id if call.environment else None
@@ -176,6 +186,7 @@ class Shape:
                 host_limits(call),
                 call.fail_infeasible,
                 (call.sticky.key, call.sticky.hard) if call.sticky is not None else None,
+                call.affinity_wait_s,
             )
         )
 

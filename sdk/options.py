@@ -34,6 +34,7 @@ SUPPORTED: Final = (
     "slots",
     "limits",
     "sticky",
+    "affinity_wait",
     "priority",
     "fairness_key",
     "timeout",
@@ -51,7 +52,6 @@ SUPPORTED: Final = (
     "reuse",
 )
 NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
-    "affinity_wait": (None,),
     "allow_inplace": (None, False),
     "after": (None, (), []),
     "result_codec": (None,),
@@ -160,6 +160,16 @@ def read_sticky(sticky: Any) -> Sticky:
     if not all(isinstance(flag, bool) for flag in flags):
         raise TypeError(f"hard and inherit of {sticky!r} must be True or False")
     return sticky
+
+
+def read_wait(wait: Any) -> float | None:
+    """Read the option *affinity_wait*: seconds, or "auto" for as long as entering takes."""
+    if wait == "auto":
+        return None
+    is_number = isinstance(wait, int | float) and not isinstance(wait, bool)
+    if not is_number or not 0 <= wait <= TIMEOUT_MAX_S:
+        raise ValueError(f'affinity_wait is "auto" or seconds from 0 to 1e9, not {wait!r}')
+    return float(wait)
 
 
 def read_slots(slots: Any) -> dict[str, int]:
@@ -317,6 +327,7 @@ READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "slots": read_slots,
     "limits": read_limits,
     "sticky": read_sticky,
+    "affinity_wait": read_wait,
     "priority": read_priority,
     "fairness_key": read_name,
     "timeout": read_timeout,

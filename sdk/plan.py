@@ -129,7 +129,13 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         backoff=chosen.get("retry_backoff"),
         retry_on=chosen.get("retry_on", []),
         sticky=sticky_of(chosen),
+        affinity_wait_s=chosen.get("affinity_wait"),
     )
+    if call.affinity_wait_s is not None and call.environment is None:
+        raise ValueError(
+            f"affinity_wait={call.affinity_wait_s:g} is for a copy of an environment, and "
+            f"{call.name!r} has none"
+        )
     check_retries(call)
     return Planned(captured, environment, call, anchor)
 

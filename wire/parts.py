@@ -130,6 +130,7 @@ class Call(Part, frozen=True):
     backoff: Backoff | None = None
     retry_on: list[str] = []
     sticky: Sticky | None = None
+    affinity_wait_s: float | None = None
 
 
 class Key(Part, frozen=True):

@@ -78,6 +78,7 @@ def a_call(random):
         {"gpu": 1} if kind > 0.85 else {},
         random.choice((-1, 0, 0, 2)),
         at_most_once=random.random() < 0.2,
+        affinity_wait_s=0.0,
     )
 
 

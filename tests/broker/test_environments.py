@@ -14,11 +14,12 @@ from wire.messages import (
     Death,
     Entered,
     Evict,
+    Outcome,
     Query,
     Reject,
     Result,
 )
-from wire.parts import Call, Environment, Failure, Reuse
+from wire.parts import Call, Environment, Failure, Reuse, Status
 
 FAILURE = Failure("environment-failed", "OSError", "no such file", "Traceback", b"")
 
@@ -33,8 +34,8 @@ def place(low=0, high=2, *, identity="e", concurrency=1, **reuse):
     return Environment(identity, "E", CODE, {}, concurrency, Reuse(low, high, **policy))
 
 
-def call(environment):
-    return Call("m", b"", "m", environment)
+def call(environment, wait_s=None):
+    return Call("m", b"", "m", environment, affinity_wait_s=wait_s)
 
 
 def actors(talk, count):
@@ -111,12 +112,12 @@ def test_a_copy_that_is_gone_makes_room_for_another(talk):
     assert len(second.takes(Assign)) == 1
 
 
-def test_above_the_minimum_a_copy_is_entered_only_after_an_eighth_of_what_that_takes(talk):
+def test_above_the_minimum_a_copy_is_entered_only_after_as_long_as_that_takes(talk):
     environment = place(1, 2)
     talk.client().submits(1, 2, call=call(environment))
     first = talk.actor(11, name="host/0").says(Credit(1, 0, 1))
     [token] = tokens(first)
-    enters(first, environment, load_s=16.0, free=0)
+    enters(first, environment, load_s=2.0, free=0)
     second = talk.actor(12, name="host/1").says(Credit(1, 0, 1))
     passes(talk, 1.5, first, second)
     assert not second.takes(Assign)
@@ -154,7 +155,7 @@ def idle(talk, found, seconds):
 
 def test_a_copy_above_the_minimum_is_given_up_earlier(talk):
     environment = place(1, 3)
-    talk.client().submits(1, 2, 3, call=call(environment))
+    talk.client().submits(1, 2, 3, call=call(environment, 0.0))
     found = actors(talk, 3)
     for actor in found:
         [token] = tokens(actor)
@@ -352,3 +353,70 @@ def test_explain_says_why_a_task_does_not_enter_its_environment(talk):
     [answer] = client.takes(Answer)
     told = codec.msgspec.msgpack.decode(answer.body)
     assert told["actors"][other.name] == "environment E has its 1 replicas"
+
+
+def loaded(talk, client, load_s, run_s):
+    """Let an environment be known: how long entering takes, and how long its tasks run."""
+    environment = place(0, 9)
+    client.submits(1, call=call(environment))
+    first = talk.actor(11, name="host/0").says(Credit(1, 0, 1))
+    [token] = tokens(first)
+    first.says(Entered(environment, load_s))
+    first.says(Outcome(*token, Status.RESULT, b"", 0, run_s), Credit(1, 0, 0, {"e": 1}))
+    return environment, first, talk.actor(12, name="host/1").says(Credit(4, 0, 4))
+
+
+def test_one_copy_serves_a_burst_that_is_over_sooner_than_another_would_be_there(talk):
+    client = talk.client()
+    environment, first, second = loaded(talk, client, load_s=3.0, run_s=0.1)
+
+    client.submits(*range(2, 12), call=call(environment))
+
+    assert len(first.takes(Assign)) == 1
+    assert second.takes(Assign) == []
+
+
+def test_a_burst_that_keeps_its_copy_busy_for_longer_spreads_at_once(talk):
+    client = talk.client()
+    environment, first, second = loaded(talk, client, load_s=3.0, run_s=1.0)
+
+    client.submits(*range(2, 12), call=call(environment))
+
+    assert len(first.takes(Assign)) == 1
+    assert len(second.takes(Assign)) == 1
+
+
+def test_what_has_waited_for_as_long_as_entering_takes_spills(talk):
+    client = talk.client()
+    environment, first, second = loaded(talk, client, load_s=3.0, run_s=0.1)
+    client.submits(2, 3, call=call(environment))
+    [token] = tokens(first)
+
+    for _ in range(5):
+        first.says(ActorBeat(Credit(0, 0, 0, {"e": 0}), 1, {}, [token]))
+        second.says(ActorBeat(Credit(4, 0, 4), 1, {}, []))
+        talk.wait(0.5)
+    assert second.takes(Assign) == []
+    passes(talk, 1.0, second)
+
+    assert len(second.takes(Assign)) == 1
+
+
+def test_what_waits_for_no_copy_spills_at_once(talk):
+    client = talk.client()
+    environment, first, second = loaded(talk, client, load_s=3.0, run_s=0.1)
+
+    client.submits(2, 3, call=call(environment, 0.0))
+
+    assert len(first.takes(Assign)) == 1
+    assert len(second.takes(Assign)) == 1
+
+
+def test_a_burst_for_an_environment_that_nobody_has_is_entered_once(talk):
+    first, second = actors(talk, 2)
+
+    talk.client().submits(1, 2, 3, call=call(place(0, 9)))
+
+    assert sorted(len(actor.takes(Assign)) for actor in (first, second)) == [0, 1]
+    passes(talk, 1.0, first, second)
+    assert sorted(len(actor.takes(Assign)) for actor in (first, second)) == [0, 1]
