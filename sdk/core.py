@@ -419,6 +419,7 @@ class ClientCore(News):
         self.durable.clear()
         self._trials.clear()
         self._questions.open.clear()
+        self._waiting = Waiting()
         self._there = self._there_bytes = self.queued_bytes = 0
 
     # --- what is sent

@@ -107,6 +107,19 @@ def test_what_has_its_outcome_is_not_counted_any_more():
     assert talk.core._waiting.due_at == float("inf")
 
 
+def test_a_client_that_leaves_counts_for_nobody_any_more():
+    """Found by seed 98: a tick after `leave` looked for a call that was not there."""
+    talk = Conversation()
+    talk.submit(HASTY)
+    talk.turn()
+    talk.core.leave(talk.now)
+    talk.turn()
+
+    talk.core.tick(10.0)
+
+    assert not ended(talk)
+
+
 def test_without_a_broker_the_future_ends():
     with Client("tcp://127.0.0.1:9") as client:
         future = client.submit(abs, 1, schedule_timeout=0.3)

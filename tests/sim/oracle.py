@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
+from tests.sim import labels
 from tests.sim.counters import Counters, named_of
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
@@ -44,6 +45,7 @@ class TaskRecord:
         "produced",
         "resolution",
         "starts",
+        "submitted_at",
     )
 
     def __init__(self, client: "ClientProcess", number: int, call: Any, has_parent: bool) -> None:
@@ -61,6 +63,7 @@ class TaskRecord:
         self.is_attached = self.is_looked_for = False
         self.resolution: tuple[Any, ...] | None = None
         self.starts: list[Token] = []
+        self.submitted_at = client.world.now
         # How many of its runs had started when their process ended.
         self.burned = 0
         # When a run ended that failed and may be tried again.
@@ -143,6 +146,7 @@ class Oracle:
             self.epoch_highest = epoch
         self.assigned[token] = (command.client, command.task, actor.incarnation)
         record = self.tasks[command.client, command.task]
+        labels.check_assign(self.world, actor, record.call)
         if record.call.sticky is not None and record.call.sticky.hard:
             self.check_hard(actor, record)
 
@@ -284,6 +288,8 @@ class Oracle:
                 assert named_of(record.call), record.name
             case Code.PARENT_GONE:
                 assert record.has_parent, record.name
+            case Code.SCHEDULE_TIMEOUT:
+                labels.gave_up(self.world, record)
             case Code.TASK_TIMEOUT:
                 assert record.call.timeout_s is not None, record.name
             case Code.CANCELED:

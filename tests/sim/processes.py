@@ -21,7 +21,7 @@ from broker.defining import define
 from broker.settings import Settings as BrokerSettings
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from tests.sim import waiting
+from tests.sim import labels, waiting
 from tests.sim.network import Message, Wire, packed
 from tests.sim.oracle import STICKY_TTL_S
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
@@ -213,6 +213,7 @@ class BrokerProcess(Process):
 
     def check(self) -> None:
         self.core.check()
+        labels.check_waiting(self.world)
 
     def end(self) -> None:
         self.is_alive = False
@@ -469,6 +470,8 @@ class ActorProcess(Process):
             self.later(length * rng.random(), lambda: self._submit_child(run))
         if profile.ask and chance() < profile.ask:
             self.later(length * rng.random(), lambda: self._ask(run))
+        if profile.churn and chance() < profile.churn and not world.is_healing:
+            self.later(length * rng.random(), lambda: labels.flip(self))
         fails = RETRIED_FAILS if run.assignment.recipe.call.retries else profile.fail
         status = Status.FAILURE if chance() < fails else Status.RESULT
         self.later(length, lambda: self._finish(run, status))

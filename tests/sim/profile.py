@@ -90,6 +90,11 @@ class Profile:
     # Of a task: that it is tried again when it fails, or has a time to run.
     retry: float = 0.0
     timeout: float = 0.0
+    # Of a task: that it requires a model, or waits only for so long; of a run: that it changes
+    # the labels.
+    model: float = 0.0
+    hasty: float = 0.0
+    churn: float = 0.0
     payload: float = 0.1
     # Of a task: that it is durable; of a durable one, that it has a key; of a submit, that some
     # client looks for a durable task instead. What a commit takes at most.
@@ -194,4 +199,7 @@ def draw(rng: Random) -> Profile:
         wait=rng.choice((0.0, 0.8)),
         sticky=rng.choice((0.0, 0.0, 0.4)),
         named=rng.choice((0.0, 0.0, 0.6)),
+        model=rng.choice((0.0, 0.0, 0.4)),
+        hasty=rng.choice((0.0, 0.0, 0.4)),
+        churn=rng.choice((0.0, 0.5)),
     )

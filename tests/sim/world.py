@@ -15,7 +15,7 @@ from msgspec import structs
 
 from broker import orders
 from sdk.call import Code, Plan
-from tests.sim import counters
+from tests.sim import counters, labels
 from tests.sim.durability import Ledger
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, TaskRecord
@@ -95,6 +95,7 @@ class World:
         self.has_journal = self.rng.random() < 0.5 or self.profile.durable > 0.0
         self.ledger = Ledger(self) if self.profile.durable else None
         self.faults: dict[str, int] = {}
+        self.flips = 0
         self._start_broker()
         for number in range(self.profile.machines):
             self._start_machine(f"machine{number}")
@@ -229,7 +230,7 @@ class World:
                 call = Call(f"method{number}", b"", "predict", place)
                 plans.append(("environment", Plan(call, [BLOB])))
         plans += [("named", plan) for plan in counters.plans(BLOB)]
-        return plans
+        return plans + labels.make_plans(CODE)
 
     def _choose_plan(self) -> Plan:
         profile, chance = self.profile, self.rng.random
@@ -244,6 +245,10 @@ class World:
             kind = "timeout"
         elif profile.limit and chance() < profile.limit:
             kind = "limit"
+        elif profile.model and chance() < profile.model:
+            kind = "model"
+        elif profile.hasty and chance() < profile.hasty:
+            kind = "hasty"
         elif chance() < profile.label:
             kind = "label"
         elif chance() < profile.environment:
@@ -585,6 +590,8 @@ class World:
                 actor.pause(paused=False)
             if actor.is_alive and actor.core.standing.pressure.is_high:
                 actor.press(0.1)
+            if actor.is_alive and (self.profile.model or self.profile.hasty):
+                labels.offer_all(actor)
             if actor.is_alive and actor.core.labels.get("memory") != 512:
                 actor.core.change_labels({"memory": 512}, self.now)
                 actor.wake_at(self.now)
