@@ -471,7 +471,8 @@ class ActorProcess(Process):
         if profile.ask and chance() < profile.ask:
             self.later(length * rng.random(), lambda: self._ask(run))
         if profile.churn and chance() < profile.churn and not world.is_healing:
-            self.later(length * rng.random(), lambda: labels.flip(self))
+            for _ in range(max(1, round(profile.churn))):
+                self.later(length * rng.random(), lambda: labels.flip(self))
         fails = RETRIED_FAILS if run.assignment.recipe.call.retries else profile.fail
         status = Status.FAILURE if chance() < fails else Status.RESULT
         self.later(length, lambda: self._finish(run, status))

@@ -91,7 +91,7 @@ class Profile:
     retry: float = 0.0
     timeout: float = 0.0
     # Of a task: that it requires a model, or waits only for so long; of a run: that it changes
-    # the labels.
+    # the labels, above 1 how often.
     model: float = 0.0
     hasty: float = 0.0
     churn: float = 0.0

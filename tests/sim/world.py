@@ -29,6 +29,7 @@ from tests.sim.processes import (
 )
 from tests.sim.profile import Profile, draw
 from wire.labels import Comparator, Desire
+from wire.messages import Reject
 from wire.parts import Backoff, Call, Environment, Reuse, Sticky, Token
 
 EPOCH_MS = 1_790_000_000_000
@@ -95,7 +96,8 @@ class World:
         self.has_journal = self.rng.random() < 0.5 or self.profile.durable > 0.0
         self.ledger = Ledger(self) if self.profile.durable else None
         self.faults: dict[str, int] = {}
-        self.flips = 0
+        # How often labels changed in a run, and assignments came back for their labels.
+        self.flips = self.rejected = 0
         self._start_broker()
         for number in range(self.profile.machines):
             self._start_machine(f"machine{number}")
@@ -164,6 +166,8 @@ class World:
         self.history.append((self.now, peer.name, "says", frame))
         if isinstance(peer, ActorProcess):
             self.oracle.stated(peer, frame)
+            rejects = [one for one in frame.commands if type(one) is Reject]
+            self.rejected += sum(one.bars for one in rejects)
 
     def told(self, peer: Process, control: bytes, frame: Any) -> None:
         """Note what a peer is told, and check each new token."""
