@@ -119,7 +119,8 @@ def forgive(broker: "Broker", stall: float, now: float) -> None:
         broker.window_ends_at += stall
     broker.limits.started_at += stall
     for binding in broker.bindings.by_key.values():
-        binding.until += stall
+        # One that was made in this turn lost nothing, and none ends after those that come.
+        binding.until = min(binding.until + stall, now + broker.settings.sticky_ttl_s)
     patience.forgive(broker, stall)
     retrying.forgive(broker, stall)
     for record in broker.named.by_id.values():

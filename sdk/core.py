@@ -416,9 +416,8 @@ class ClientCore(News):
         self.calls.clear()
         self.queue.clear()
         self._cancels.clear()
-        self.durable.clear()
-        self._trials.clear()
-        self._questions.open.clear()
+        for one in (self.durable, self._trials, self._questions.open):
+            one.clear()
         self._waiting = Waiting()
         self._there = self._there_bytes = self.queued_bytes = 0
 

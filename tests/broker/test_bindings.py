@@ -362,3 +362,19 @@ def test_both_ways_of_looking_lead_to_the_same_bindings(steps):
                 del expected[key]
         bindings.check()
         assert [(k, b.actor) for k, b in bindings.by_key.items()] == list(expected.items())
+
+
+def test_what_is_bound_in_the_turn_of_a_wake_up_ends_no_later_than_what_comes_after(talk):
+    """Found by the simulator: a stall was added to a binding that was made behind it."""
+    actor = talk.actor(free=2)
+    client = talk.client()
+    talk.sleep(60.0)
+    client.submits(1, call=sticky("first"))
+    talk.wake()
+    actor.says(Credit(2))
+
+    client.submits(2, call=sticky("second"), slot=1)
+
+    ends = [binding.until for binding in talk.broker.bindings.by_key.values()]
+    assert ends == sorted(ends)
+    assert max(ends) <= talk.now + TTL_S

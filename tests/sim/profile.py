@@ -143,6 +143,8 @@ class Profile:
 def draw(rng: Random) -> Profile:
     """Draw the profile of a seed."""
     style = rng.random()
+    # So that whatever else a seed draws stays as it is.
+    own = Random(style)
     if style < 0.15:
         faults = {name: 1.0 for name in sorted(GENTLE) if rng.random() < 0.7}
     elif style < 0.25:
@@ -199,7 +201,7 @@ def draw(rng: Random) -> Profile:
         wait=rng.choice((0.0, 0.8)),
         sticky=rng.choice((0.0, 0.0, 0.4)),
         named=rng.choice((0.0, 0.0, 0.6)),
-        model=rng.choice((0.0, 0.0, 0.4)),
-        hasty=rng.choice((0.0, 0.0, 0.4)),
-        churn=rng.choice((0.0, 0.5)),
+        model=own.choice((0.0, 0.0, 0.4)),
+        hasty=own.choice((0.0, 0.0, 0.4)),
+        churn=own.choice((0.0, 0.0, 0.5)),
     )
