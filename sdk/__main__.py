@@ -19,6 +19,7 @@ from sdk.errors import WarmslotError
 from sdk.fleet import add_actors_options, add_top_options, show_actors, show_top
 from sdk.limits import add_limit_actions, show_limits
 from sdk.replicas import add_environment_actions, show_environments
+from sdk.submitting import add_submit_options, show_submit
 from sdk.table import cell, print_json, print_rows
 from wire.release import release
 
@@ -91,6 +92,8 @@ def parser() -> Parser:
             )
         if name in ("explain", "cancel"):
             command.add_argument("task", metavar="TASK", help="a task's id, as `tasks` shows it")
+        if name == "submit":
+            add_submit_options(command)
         if name == "actors":
             add_actors_options(command)
         if name == "top":
@@ -245,6 +248,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[Client, argparse.Namespace], int], str
     ),
     "named": (show_named, "the named actors, where they are and how they stand; and end one"),
     "limits": (show_limits, "what tasks share, who holds it; and set, delete, release"),
+    "submit": (show_submit, "call a function, as MODULE:FUNCTION key=value, and print its result"),
     "explain": (show_explain, "why a task is where it is"),
     "pause": (show_order, "let actors take no new work; what they run goes on"),
     "resume": (show_order, "let actors take work again"),
