@@ -21,6 +21,7 @@ from broker import (
     durable,
     environments,
     explain,
+    isolation,
     lifecycle,
     liveness,
     named,
@@ -120,6 +121,7 @@ class Broker:
         self.unclaimed: dict[Task, float] = {}
         self.held: dict[Task, None] = {}
         self.deadlines: Deadlines[Task] = Deadlines()  # Of queued tasks that wait for only so long.
+        self.isolation = isolation.Isolation()
         self.delays: Deadlines[Task] = Deadlines()  # When those that failed are tried again.
         # Incarnations that can never come back: dead, or replaced under their name.
         self.dead: OrderedDict[int, bool] = OrderedDict()
@@ -265,6 +267,8 @@ class Broker:
 
     def flush(self, now: float) -> list[Send]:
         """Place what can be placed, and return what is to be sent, in order."""
+        if self.isolation.is_needed:
+            isolation.look(self, now)
         if self.backlog.ready or self.reservation is not None:
             placement.place(self, now)
         if self.limits.stirred:

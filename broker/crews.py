@@ -87,7 +87,7 @@ class Crew:
     def grade(self, actor: "Actor") -> int:
         """Grade *actor* for a task without environment; 0 when it can have none."""
         credit = actor.credit
-        if actor.is_suspect:
+        if actor.is_shut:
             return 0
         if not self.is_plain:
             return PLACE + credit.available if credit.has_slots(self.sample) else 0
@@ -100,7 +100,7 @@ class Crew:
         """Grade *actor*, where *environment* is resident by its own word."""
         credit = actor.credit
         turns = credit.stated.turns.get(environment)
-        if turns is None or actor.is_suspect:
+        if turns is None or actor.is_shut:
             return 0
         is_warm = credit.is_warm(environment, self.sample.turns_taken)
         if is_warm and credit.has_slots(self.sample):
@@ -113,7 +113,7 @@ class Crew:
     def grade_cold(self, actor: "Actor") -> int:
         """Grade *actor* for a task whose environment is not resident there."""
         credit = actor.credit
-        if actor.is_suspect or not credit.has_room or not credit.has_slots(self.sample):
+        if actor.is_shut or not credit.has_room or not credit.has_slots(self.sample):
             return 0
         return PLACE + credit.available
 

@@ -27,7 +27,9 @@ def death(
         how = f"ended with exit status {command.exit_code}"
     else:
         how = "died"
-    started = dict.fromkeys(command.started, "crash") | dict.fromkeys(
+    # Beside others nobody can tell whose fault it was.
+    blame = "shared" if len(command.started) > 1 else "crash"
+    started = dict.fromkeys(command.started, blame) | dict.fromkeys(
         (*command.finished, *command.beside), "innocent"
     )
     entering = {

@@ -383,6 +383,8 @@ def cancel(broker: "Broker", task: Task, message: str, *, force: bool) -> None:
             del broker.records.writing[task]
         case State.DELAYED:
             broker.delays.discard(task)
+        case State.ALONE:
+            del broker.isolation.waiting[task]
         case State.ASSIGNED:
             lifecycle.stop(broker, task, force=force, reason=message)
             lifecycle.cancel_children(broker, task)

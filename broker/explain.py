@@ -2,7 +2,16 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import attaching, environments, occupancy, reasons, recall, residing, retrying
+from broker import (
+    attaching,
+    environments,
+    isolation,
+    occupancy,
+    reasons,
+    recall,
+    residing,
+    retrying,
+)
 from broker.peers import Actor, Client
 from broker.shapes import SLOT
 from broker.task import State, Task
@@ -64,6 +73,7 @@ def status(broker: "Broker", now: float) -> dict[str, Any]:
         "hosts": len(broker.hosts),
         "queued": states[State.QUEUED] + states[State.HELD] + states[State.WRITING],
         "delayed": states[State.DELAYED],
+        "alone": states[State.ALONE],
         "assigned": states[State.ASSIGNED] + states[State.UNCLAIMED_RUN],
         "ended": states[State.ENDED] + states[State.UNCLAIMED_OUTCOME],
         "kept": sum(map(len, broker.records.kept.values())),
@@ -164,6 +174,8 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
     match task.state:
         case State.QUEUED:
             explain_queued(broker, task, reply, now)
+        case State.ALONE:
+            reply["reason"] = isolation.explain(broker)
         case State.DELAYED:
             reply["reason"] = retrying.explain(task, now)
         case State.HELD:

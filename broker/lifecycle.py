@@ -6,7 +6,7 @@ outcomes of its client.
 
 from typing import TYPE_CHECKING, Final
 
-from broker import attaching, durable, named, patience, reservation, retrying
+from broker import attaching, durable, isolation, named, patience, reservation, retrying
 from broker.peers import Session, is_owned
 from broker.task import ENDED, TRANSITIONS, Ending, Event, State, Task
 from broker.trouble import Trouble
@@ -32,7 +32,8 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
     """Queue *task* again, whose current assignment is gone.
 
     *burns* says what is known of the run: None, it never started; "crash", its process died in
-    it; "loss", it may have started; "innocent", it started and its end says nothing of it.
+    it; "shared", it and others did; "loss", it may have started; "innocent", it started, and that
+    its process ended says nothing of it.
     """
     token = task.token
     detach(broker, task)
@@ -48,22 +49,27 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
     if burns is not None and task.call.at_most_once:
         end(broker, task, Code.OUTCOME_UNKNOWN, f"{reason}; it may have run")
         return
-    if burns in ("crash", "loss") or (is_named and burns is not None):
+    if burns in ("crash", "shared", "loss") or (is_named and burns is not None):
         trouble = task.trouble = task.trouble or Trouble()
-        trouble.crashes += burns == "crash"
+        trouble.crashes += burns in ("crash", "shared")
         trouble.losses += burns == "loss"
         trouble.remember(f"attempt {task.tries + 1}: {reason}")
-        task.tries += 1
+        # Of a crash among others nobody knows whose it was: it counts, and the try does not.
+        task.tries += burns != "shared"
         settings = broker.settings
         is_poison = trouble.crashes >= settings.crashes_max or trouble.losses >= settings.losses_max
         if is_poison and not is_named:
-            end(broker, task, Code.POISON_TASK, f"given up after {task.tries} tries: {reason}")
+            many = f"{trouble.crashes} crashes" if trouble.crashes else f"{trouble.losses} losses"
+            end(broker, task, Code.POISON_TASK, f"given up after {many}: {reason}")
             return
         retrying.say_requeued(broker, task)
         # It had found an actor in time: what is to be timed now is another wait.
         task.queued_at = now
     if task.record is not None:
         durable.requeued(broker, task, burns=burns)
+    if task.trouble is not None and isolation.must_be_alone(task):
+        isolation.isolate(broker, task, now)
+        return
     task.move(Event.REQUEUE)
     broker.backlog.push(task, is_back=True)
     patience.watch(broker, task)
@@ -144,6 +150,8 @@ def forget(broker: "Broker", task: Task) -> None:
         del broker.records.writing[task]
     elif state is State.DELAYED:
         broker.delays.discard(task)
+    elif state is State.ALONE:
+        del broker.isolation.waiting[task]
     if state is State.UNCLAIMED_OUTCOME or state is State.UNCLAIMED_RUN:
         del broker.unclaimed[task]
     detach(broker, task)
@@ -273,6 +281,8 @@ def cancel_children(broker: "Broker", task: Task) -> None:
                     del broker.held[child]
                 case State.DELAYED:
                     broker.delays.discard(child)
+                case State.ALONE:
+                    del broker.isolation.waiting[child]
                 case State.ASSIGNED:
                     stop(broker, child, reason="its parent was lost")
                     detach(broker, child)

@@ -10,6 +10,7 @@ from broker import (
     attaching,
     bindings,
     environments,
+    isolation,
     lifecycle,
     named,
     occupancy,
@@ -126,6 +127,7 @@ def forgive(broker: "Broker", stall: float, now: float) -> None:
     for record in broker.named.by_id.values():
         if record.orphaned_at is not None:
             record.orphaned_at += stall
+    isolation.forgive(broker, stall)
     broker.unclaimed = {task: until + stall for task, until in broker.unclaimed.items()}
 
 
@@ -136,8 +138,9 @@ def judge_actor(broker: "Broker", actor: Actor, now: float) -> None:
     is_suspect = silent_s >= settings.suspect_s or is_deaf(actor, now, settings.suspect_s)
     if is_suspect != actor.is_suspect:
         actor.is_suspect = is_suspect
+        actor.is_shut = is_suspect or actor.is_alone
         broker.note("actor_suspect" if is_suspect else "actor_trusted", actor=actor.name)
-        if not is_suspect and (actor.credit.available or actor.credit.has_typed):
+        if not actor.is_shut and (actor.credit.available or actor.credit.has_typed):
             broker.open_actors[actor] = None
             broker.backlog.matching.improve(actor)
     if silent_s < settings.lease_s:
@@ -199,6 +202,7 @@ def lose(
     broker.open_actors.pop(actor, None)
     broker.recalls.ahead.pop(actor, None)
     broker.backlog.matching.remove(actor)
+    isolation.forget_actor(broker, actor)
     environments.forget_actor(broker, actor)
     bindings.lost(broker, actor, now)
     # Somebody may have to learn that nobody is left who could hold it.

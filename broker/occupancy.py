@@ -117,6 +117,8 @@ def cancel(broker: "Broker", task: Task, message: str) -> None:
             del broker.records.writing[task]
         case State.DELAYED:
             broker.delays.discard(task)
+        case State.ALONE:
+            del broker.isolation.waiting[task]
         case State.ASSIGNED if not task.is_finished:
             lifecycle.stop(broker, task, reason=message)
             lifecycle.cancel_children(broker, task)

@@ -163,7 +163,9 @@ class Actor:
         "host",
         "idle_since",
         "incarnation",
+        "is_alone",
         "is_kill_asked",
+        "is_shut",
         "is_suspect",
         "labels",
         "labels_at",
@@ -193,6 +195,9 @@ class Actor:
         self.session_highest = 0
         self.heard_at = now
         self.is_suspect = False
+        # Whether it is kept for a task that must run alone, or runs one; whether it is given no
+        # work for either reason.
+        self.is_alone = self.is_shut = False
         self.is_kill_asked = False
         self.credit = CreditAccount()
         # What an operator ordered last.
@@ -251,7 +256,7 @@ class Actor:
     @property
     def is_open(self) -> bool:
         """Tell whether it may be given work, credit aside."""
-        return self.session is not None and not self.is_suspect
+        return self.session is not None and not self.is_shut
 
 
 class Host:

@@ -90,6 +90,8 @@ def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str
         return f"not connected, silent for {now - actor.heard_at:.1f} s", actor.heard_at
     if actor.is_suspect:
         return f"suspect, silent for {now - actor.heard_at:.1f} s", actor.heard_at
+    if actor.is_alone:
+        return "is kept for, or runs, a task that must be alone", None
     if actor.closed:
         return f"takes no work: {actor.closed}", actor.closed_at
     if is_barred(task, actor):

@@ -7,7 +7,17 @@ token wins, an outcome beats a run; what nobody can want is stopped.
 
 from typing import TYPE_CHECKING
 
-from broker import bindings, durable, lifecycle, named, occupancy, patience, placement, restoring
+from broker import (
+    bindings,
+    durable,
+    isolation,
+    lifecycle,
+    named,
+    occupancy,
+    patience,
+    placement,
+    restoring,
+)
 from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
 from wire.errors import Code
@@ -24,6 +34,7 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
     broker.backlog.matching.update(actor)
     bindings.review(broker, actor)
     actor.is_suspect = False
+    actor.is_shut = actor.is_alone
     actor.credit.void()
     listed = {item.token for item in hello.holding} | {item.token for item in hello.kept}
     for token, task in list(actor.assigned.items()):
@@ -78,12 +89,13 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
         stop(broker, actor, item)
         return
     match task.state:
-        case State.QUEUED | State.HELD | State.DELAYED:
+        case State.QUEUED | State.HELD | State.DELAYED | State.ALONE:
             if task.state is State.QUEUED:
                 broker.backlog.remove(task)
                 broker.deadlines.discard(task)
             broker.held.pop(task, None)
             broker.delays.discard(task)
+            broker.isolation.waiting.pop(task, None)
             broker.note("adopted", task=task.name, actor=actor.name)
         case State.ENDED | State.FORGOTTEN:
             stop(broker, actor, item)
@@ -166,6 +178,8 @@ def end_window(broker: "Broker", now: float) -> None:
         elif task.trouble is not None and task.trouble.due_at > now:
             task.move(Event.RETRY)
             broker.delays.set(task, task.trouble.due_at)
+        elif isolation.must_be_alone(task):
+            isolation.isolate(broker, task, now)
         else:
             task.move(Event.RELEASE_HOLD)
             broker.backlog.push(task)
@@ -188,6 +202,7 @@ def check(broker: "Broker") -> None:
     patience.check(broker)
     broker.delays.check()
     broker.bindings.check()
+    isolation.check(broker)
     occupancy.check(broker)
     restoring.check(broker)
     broker.environments.check(broker.actors)
@@ -225,10 +240,18 @@ def check_client(broker: "Broker", client: Client) -> None:
         assert task.client is client
         assert (task in broker.held) == (task.state is State.HELD)
         assert (task in broker.delays.things) == (task.state is State.DELAYED)
+        assert (task in broker.isolation.waiting) == (task.state is State.ALONE)
         is_unclaimed = task.state in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
         assert (task in broker.unclaimed) == is_unclaimed
         match task.state:
-            case State.QUEUED | State.HELD | State.DELAYED | State.WRITING | State.ATTACHED:
+            case (
+                State.QUEUED
+                | State.HELD
+                | State.DELAYED
+                | State.ALONE
+                | State.WRITING
+                | State.ATTACHED
+            ):
                 assert task.token is None
                 assert task.actor is None
             case State.ASSIGNED | State.UNCLAIMED_RUN:

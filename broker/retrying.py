@@ -7,7 +7,7 @@ told which run it was, and the actor keeps that outcome until the client knows.
 
 from typing import TYPE_CHECKING
 
-from broker import durable, lifecycle, patience
+from broker import durable, isolation, lifecycle, patience
 from broker.peers import Actor, Client
 from broker.task import Ending, Event, State, Task
 from broker.trouble import HISTORY_MAX, WAIT_S_MAX, FailedRun, Trouble, delay_s
@@ -97,6 +97,9 @@ def again(broker: "Broker", task: Task, ending: Ending, wait_s: float, now: floa
 def wake(broker: "Broker", now: float) -> None:
     """Queue again whose time has come."""
     for task in broker.delays.take(now, at_most=COUNT_MAX):
+        if isolation.must_be_alone(task):
+            isolation.isolate(broker, task, now)
+            continue
         task.move(Event.DUE)
         # It had found an actor in time: what is to be timed now is another wait.
         task.queued_at = now

@@ -9,6 +9,7 @@ from broker import (
     bindings,
     durable,
     environments,
+    isolation,
     lifecycle,
     named,
     occupancy,
@@ -151,6 +152,9 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         assert task.trouble
         task.state = State.DELAYED
         broker.delays.set(task, task.trouble.due_at)
+    elif task.trouble is not None and isolation.must_be_alone(task):
+        task.state = State.HELD
+        isolation.isolate(broker, task, now)
     else:
         broker.backlog.push(task)
         if task.template.call.schedule_timeout_s is not None:

@@ -25,6 +25,7 @@ class State(StrEnum):
     QUEUED = "queued"
     HELD = "held"  # until the adopt window ends
     WRITING = "writing"  # until the journal has it that it may start
+    ALONE = "alone"  # until an actor holds nothing else, since its process crashed
     DELAYED = "delayed"  # until its next try, since it failed
     ATTACHED = "attached"  # another name of a durable task
     ASSIGNED = "assigned"
@@ -43,6 +44,7 @@ class Event(StrEnum):
     REQUEUE = "requeue"
     RETRY = "retry"
     HOLD = "hold"
+    ISOLATE = "isolate"
     DUE = "due"
     RELEASE_HOLD = "release-hold"
     ADOPT = "adopt"
@@ -74,6 +76,14 @@ TRANSITIONS: Final = {
     (State.HELD, Event.SETTLE): State.ENDED,
     (State.HELD, Event.FORGET): State.FORGOTTEN,
     (State.DELAYED, Event.DUE): State.QUEUED,
+    (State.DELAYED, Event.ISOLATE): State.ALONE,
+    (State.HELD, Event.ISOLATE): State.ALONE,
+    (State.ASSIGNED, Event.ISOLATE): State.ALONE,
+    (State.ALONE, Event.ASSIGN): State.ASSIGNED,
+    (State.ALONE, Event.ADOPT): State.ASSIGNED,
+    (State.ALONE, Event.DUE): State.QUEUED,
+    (State.ALONE, Event.SETTLE): State.ENDED,
+    (State.ALONE, Event.FORGET): State.FORGOTTEN,
     (State.DELAYED, Event.ADOPT): State.ASSIGNED,
     (State.DELAYED, Event.SETTLE): State.ENDED,
     (State.DELAYED, Event.FORGET): State.FORGOTTEN,

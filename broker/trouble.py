@@ -25,7 +25,7 @@ WORD: Final = 2**64 - 1
 class Trouble:
     """The failures, crashes and losses of one task, counted apart, and what is told of them."""
 
-    __slots__ = ("crashes", "due_at", "failed", "failures", "history", "losses")
+    __slots__ = ("crashes", "due_at", "failed", "failures", "history", "is_patient", "losses")
 
     def __init__(self) -> None:
         """Begin with nothing that went wrong."""
@@ -39,6 +39,8 @@ class Trouble:
         self.failed = NO_TOKEN
         # When the task is tried again.
         self.due_at = 0.0
+        # Whether it has waited long enough for an actor of its own.
+        self.is_patient = False
 
     def remember(self, what: str) -> None:
         """Note *what* went wrong."""

@@ -117,7 +117,7 @@ def test_a_silent_host_attests_nobody(talk):
 def test_five_losses_end_a_task(talk):
     client = talk.client().submits(7)
     for incarnation in range(11, 16):
-        talk.actor(incarnation, free=1)
+        talk.actor(incarnation, free=2)
         talk.wait(6.0, beating=[client])
 
     assert talk.noted("task_ended")[0]["code"] == "poison-task"

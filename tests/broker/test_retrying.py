@@ -171,7 +171,7 @@ def test_crashes_and_failures_are_counted_apart(talk):
     passes(talk, 1.25, actor, client, host)
     host.says(Death(11, None, 11, assigned(actor)))
 
-    second = talk.actor(12, free=1)
+    second = talk.actor(12, free=2)
     (told,) = [one for one in client.takes(Requeued) if one.crashes]
     assert (told.tries, told.failures, told.crashes) == (2, 1, 1)
     fails(second, *assigned(second))

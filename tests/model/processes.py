@@ -203,6 +203,8 @@ class BrokerProcess(Process):
         core.recalls.due_at -= seconds
         core.limits.now = 0.0
         core.limits.started_at = core.limits.is_closed * (core.limits.started_at - seconds)
+        isolation = core.isolation
+        isolation.waiting = {task: until - seconds for task, until in isolation.waiting.items()}
         core.unclaimed = {task: until - seconds for task, until in core.unclaimed.items()}
         self._age(seconds)
         for session in core.sessions.values():

@@ -1,0 +1,207 @@
+"""Tasks that run alone, since a process crashed under them (protocol.md section 10.2).
+
+Where several tasks ran in a process that crashed, nobody can tell whose fault it was: each runs
+next in an actor that holds nothing else, and nothing is put beside it. The rule that must not be
+broken: at most one actor is kept free for those that wait, and nobody waits here for ever.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from broker import environments, patience, placement, replicas
+from broker.peers import Actor, is_barred
+from broker.shapes import SLOT
+from broker.task import Event, Task
+from wire.labels import satisfies_all
+from wire.parts import Token
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+# With more actors than this they are not looked at in every turn.
+ACTORS_MANY: Final = 64
+LOOK_AGAIN_S: Final = 0.02
+
+
+class Isolation:
+    """Who waits for an actor of its own, and which actors are shut for whom."""
+
+    __slots__ = ("is_needed", "kept", "look_at", "running", "waiting")
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        # Each with the time until which it waits, in the order of their crashes.
+        self.waiting: dict[Task, float] = {}
+        # The actor that is kept free for the first of these.
+        self.kept: Actor | None = None
+        # The actors that run a task alone.
+        self.running: dict[Actor, Token] = {}
+        self.look_at = 0.0
+        # Whether anybody waits, or runs alone.
+        self.is_needed = False
+
+
+def must_be_alone(task: Task) -> bool:
+    """Tell whether *task* may not run beside others now.
+
+    One with limits stands in their lines, one that is sticky or called a named actor goes to its
+    own.
+    """
+    trouble = task.trouble
+    if trouble is None or not (trouble.crashes or trouble.losses > 1) or trouble.is_patient:
+        return False
+    assert task.template
+    shape = task.template.shape
+    return shape.limits is None and not shape.named and not shape.sticky
+
+
+def isolate(broker: "Broker", task: Task, now: float) -> None:
+    """Let *task* wait for an actor that holds nothing else."""
+    task.move(Event.ISOLATE)
+    broker.isolation.waiting[task] = now + broker.settings.isolation_s
+    broker.isolation.is_needed = True
+
+
+def look(broker: "Broker", now: float) -> None:
+    """Give actors of their own to those that wait, and open those that are alone no more."""
+    isolation = broker.isolation
+    for actor, token in list(isolation.running.items()):
+        if token not in actor.assigned and has_all_slots(actor):
+            del isolation.running[actor]
+            shut(broker, actor, is_alone=False)
+    kept = isolation.kept
+    if kept is not None and (kept.closed or kept.session is None or kept.is_suspect):
+        keep_no_more(broker)
+    if not isolation.waiting:
+        keep_no_more(broker)
+        isolation.is_needed = bool(isolation.running)
+        return
+    if now < isolation.look_at:
+        return
+    broker.limits.now = now
+    if len(broker.actors) > ACTORS_MANY:
+        isolation.look_at = now + LOOK_AGAIN_S
+    for task, until in list(isolation.waiting.items()):
+        if task.client.is_paused:
+            continue
+        able = [actor for actor in broker.actors.values() if is_able(broker, task, actor, now)]
+        empty = [actor for actor in able if is_empty(actor) and covers(task, actor)]
+        if empty:
+            start(broker, task, min(empty, key=lambda actor: actor.used_at), now)
+        elif now >= until:
+            give_up(broker, task)
+        elif isolation.kept is None and able:
+            isolation.kept = min(able, key=lambda actor: (len(actor.assigned), actor.used_at))
+            shut(broker, isolation.kept, is_alone=True)
+
+
+def start(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
+    """Give *task* to *actor*, which is shut for all others until it is over."""
+    isolation = broker.isolation
+    del isolation.waiting[task]
+    if actor is isolation.kept:
+        isolation.kept = None
+    placement.assign(broker, task, actor)
+    assert task.token
+    assert task.template
+    if task.template.shape.environment is not None:
+        environments.assigned(broker, task, actor, now)
+    isolation.running[actor] = task.token
+    shut(broker, actor, is_alone=True)
+    keep_no_more(broker)
+
+
+def give_up(broker: "Broker", task: Task) -> None:
+    """Queue a task that has waited for too long as any other."""
+    del broker.isolation.waiting[task]
+    keep_no_more(broker)
+    assert task.trouble
+    task.trouble.is_patient = True
+    task.move(Event.DUE)
+    broker.backlog.push(task, is_back=True)
+    patience.watch(broker, task)
+
+
+def keep_no_more(broker: "Broker") -> None:
+    """Open the actor that was kept free."""
+    kept, broker.isolation.kept = broker.isolation.kept, None
+    if kept is not None:
+        shut(broker, kept, is_alone=False)
+
+
+def shut(broker: "Broker", actor: Actor, *, is_alone: bool) -> None:
+    """Give *actor* no more work, or some again."""
+    actor.is_alone = is_alone
+    actor.is_shut = is_alone or actor.is_suspect
+    is_known = broker.actors.get(actor.incarnation) is actor
+    if is_known and not actor.is_shut and (actor.credit.available or actor.credit.has_typed):
+        broker.open_actors[actor] = None
+        broker.backlog.matching.improve(actor)
+
+
+def forget_actor(broker: "Broker", actor: Actor) -> None:
+    """Keep nothing for an actor that is gone."""
+    broker.isolation.running.pop(actor, None)
+    if broker.isolation.kept is actor:
+        broker.isolation.kept = None
+
+
+def forgive(broker: "Broker", stall_s: float) -> None:
+    """Take no time from anybody in which the broker itself was stopped."""
+    waiting = broker.isolation.waiting
+    for task in waiting:
+        waiting[task] += stall_s
+
+
+def is_able(broker: "Broker", task: Task, actor: Actor, now: float) -> bool:
+    """Tell whether *actor* could run *task* if it held nothing."""
+    assert task.template
+    shape = task.template.shape
+    is_taken = actor in broker.isolation.running
+    if actor.session is None or actor.is_suspect or actor.closed or is_taken:
+        return False
+    if not (shape.could_hold(actor) and satisfies_all(actor.labels, shape.desires)):
+        return False
+    if is_barred(task, actor):
+        return False
+    record = broker.environments.find(shape)
+    if record is None or shape.environment is None:
+        return True
+    may_enter = actor.credit.has_resident(shape.environment) or (
+        replicas.may_enter(broker, record, task, now)
+    )
+    return may_enter and not replicas.is_held_back(broker, task, actor)
+
+
+def is_empty(actor: Actor) -> bool:
+    """Tell whether *actor* holds nothing, also nothing that was told to stop."""
+    return not actor.assigned and has_all_slots(actor)
+
+
+def has_all_slots(actor: Actor) -> bool:
+    """Tell whether *actor* states all of its plain slots, or can state none."""
+    return actor.session is None or actor.credit.slots_available >= actor.slots.get(SLOT, 0)
+
+
+def covers(task: Task, actor: Actor) -> bool:
+    """Tell whether *actor* has granted what *task* needs."""
+    assert task.template
+    return actor.credit.has_place(task.template.shape, None)
+
+
+def explain(broker: "Broker") -> str:
+    """Say for what a task waits that must run alone."""
+    kept = broker.isolation.kept
+    shown = f"; {kept.name} is kept free" if kept is not None else ""
+    return f"its process crashed, so it waits for an actor that holds nothing else{shown}"
+
+
+def check(broker: "Broker") -> None:
+    """Assert that exactly those actors are shut that are kept or run a task alone."""
+    isolation = broker.isolation
+    alone = {actor for actor in broker.actors.values() if actor.is_alone}
+    kept = {isolation.kept} if isolation.kept is not None else set()
+    assert alone == isolation.running.keys() | kept
+    for actor in broker.actors.values():
+        assert actor.is_shut == (actor.is_suspect or actor.is_alone)
+    for actor, token in isolation.running.items():
+        assert actor.assigned.keys() <= {token}, "something is put beside a task that runs alone"

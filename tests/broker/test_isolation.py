@@ -1,0 +1,148 @@
+"""Tasks that run alone since a process crashed under them: one conversation a rule."""
+
+import msgspec
+import pytest
+
+from tests.broker.conversation import CODE, Conversation, attested
+from wire.codec import decode_failure
+from wire.errors import Code
+from wire.messages import Answer, Assign, Cancel, Credit, Death, Query, Reject, Requeued, Result
+from wire.parts import Call
+
+
+@pytest.fixture
+def talk():
+    return Conversation()
+
+
+def assigned(actor):
+    return [(actor.epoch, command.number) for command in actor.takes(Assign)]
+
+
+def crashed_together(talk, *, call=None):
+    """Return a client and a host after the crash of the process in which tasks 7 and 8 ran."""
+    host = talk.host(actors=[attested(11)])
+    actor = talk.actor(free=2)
+    client = talk.client().submits(7, 8, call=call)
+    host.says(Death(11, None, 11, assigned(actor)))
+    return client, host
+
+
+def test_a_crash_among_others_counts_and_burns_no_try(talk):
+    client, _ = crashed_together(talk)
+
+    assert [(r.task, r.tries, r.crashes) for r in client.takes(Requeued)] == [(7, 0, 1), (8, 0, 1)]
+    assert [talk.state(client, n) for n in (7, 8)] == ["alone", "alone"]
+
+
+def test_each_suspect_runs_where_nothing_else_does(talk):
+    client, _ = crashed_together(talk)
+    other = talk.actor(12, name="host/1", free=2)
+
+    (first,) = assigned(other)
+    client.submits(9, slot=1, call=Call("other", CODE))
+    other.says(Credit(1))
+    assert assigned(other) == []
+    other.ends(first, free=2)
+
+    (second,) = assigned(other)
+    assert [r.task for r in client.takes(Result)] == [7]
+    other.ends(second, free=2)
+    assert [talk.task(client, 9).token] == assigned(other)
+
+
+def held_up(talk):
+    """Return an actor that runs something and has one more slot, which it does not grant yet."""
+    busy = talk.actor(13, name="host/2", free=1)
+    talk.client(5).submits(1)
+    (run,) = assigned(busy)
+    busy.says(Credit(0))
+    return busy, run
+
+
+def test_no_suspect_goes_to_an_actor_that_holds_something(talk):
+    busy, run = held_up(talk)
+    client, _ = crashed_together(talk)
+    busy.says(Credit(1))
+    assert assigned(busy) == []
+
+    client.submits(9, slot=1, call=Call("other", CODE))
+    assert assigned(busy) == [], "it is kept free for the first that waits"
+    busy.ends(run, free=2)
+
+    assert assigned(busy) == [talk.task(client, 7).token]
+
+
+def test_whoever_crashes_alone_is_to_blame_and_the_others_are_not(talk):
+    client, host = crashed_together(talk)
+    for incarnation in (12, 13):
+        actor = talk.actor(incarnation, name="host/1", free=2)
+        (assign,) = actor.takes(Assign)
+        token = (actor.epoch, assign.number)
+        if assign.task == 7:
+            host.says(Death(incarnation, None, 11, [token]))
+        else:
+            actor.ends(token, free=2)
+            (again,) = assigned(actor)
+            host.says(Death(incarnation, None, 11, [again]))
+
+    results = {result.task: result for result in client.takes(Result)}
+    failure = decode_failure(results[7].body)
+    assert (failure.code, len(failure.history)) == (Code.POISON_TASK, 3)
+    assert results[8].attempt == 1
+
+
+def test_a_suspect_that_is_handed_back_still_runs_alone(talk):
+    client, _ = crashed_together(talk)
+    other = talk.actor(12, name="host/1", free=2)
+    (token,) = assigned(other)
+
+    other.says(Reject(*token, "draining", False), Credit(0))
+
+    assert talk.state(client, 7) == "alone"
+
+
+def test_a_cancel_ends_the_wait_and_opens_the_actor_that_was_kept(talk):
+    busy, _ = held_up(talk)
+    client, _ = crashed_together(talk)
+    busy.says(Credit(1))
+    client.submits(9, slot=1, call=Call("other", CODE))
+    assert assigned(busy) == []
+
+    client.says(Cancel([7, 8]))
+
+    assert assigned(busy) == [talk.task(client, 9).token]
+
+
+def test_nobody_waits_for_an_actor_of_its_own_for_ever(talk):
+    client, host = crashed_together(talk)
+    busy = talk.actor(12, name="host/1", slots={"slot": 4})
+    busy.says(Credit(1))
+
+    talk.wait(talk.settings.isolation_s - 2.0, beating=[client, host, busy])
+    busy.says(Credit(1))
+    assert assigned(busy) == []
+    talk.wait(3.0, beating=[client, host, busy])
+    busy.says(Credit(1))
+
+    assert len(assigned(busy)) == 1
+
+
+def test_explain_says_for_what_it_waits(talk):
+    client, _ = crashed_together(talk)
+
+    client.says(Query(1, "explain", "7"))
+
+    (answer,) = client.takes(Answer)
+    reply = msgspec.msgpack.decode(answer.body)
+    assert reply["state"] == "alone"
+    assert "an actor that holds nothing else" in reply["reason"]
+
+
+def test_an_actor_that_ran_a_suspect_and_died_keeps_nothing(talk):
+    client, host = crashed_together(talk)
+    other = talk.actor(12, name="host/1", free=2)
+    host.says(Death(12, None, 9, assigned(other)))
+
+    assert not talk.broker.isolation.running
+    assert talk.state(client, 7) == "alone"
