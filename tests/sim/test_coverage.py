@@ -19,7 +19,8 @@ from wire.parts import Held
 pytestmark = pytest.mark.slow
 
 STEPS = 500
-SEEDS = 110
+# More than are needed: each new draw in the simulator changes which seed shows what.
+SEEDS = 400
 
 
 def of_two_runs_that_nobody_claims_the_later_counts():
