@@ -62,6 +62,8 @@ def look(broker: "Broker", now: float) -> None:
         task = first_of(shape)
         if task is None or now - task.queued_at < broker.settings.heartbeat_s:
             continue
+        if shape.is_shut or shape.home is not None:
+            continue  # A named actor is where it is, or is entered again in a moment.
         shape.is_told = True
         del unmet[shape]
         told += 1

@@ -299,6 +299,19 @@ def test_one_that_cannot_be_entered_is_tried_again_later_and_not_for_ever(talk):
     assert state_of(talk) == {}
 
 
+def test_nobody_is_warned_of_calls_that_wait_for_it_to_be_entered_again(talk):
+    actor = talk.actor(free=1)
+    client = calls(makes(talk.client()), 2)
+    failure = Failure(Code.ENVIRONMENT_FAILED, "ValueError", "no licence")
+    actor.says(Reject(*token(1), "no licence", False, failure), Credit(1))
+    actor.takes(Assign)
+
+    talk.wait(0.9, beating=[actor, client])
+    talk.wait(1.4, beating=[actor, client])
+
+    assert talk.noted("unsatisfiable") == []
+
+
 def state_of(talk):
     return talk.broker.named.by_id
 

@@ -84,7 +84,8 @@ class Counters:
             return
         key = (actor.incarnation, assignment.client, identity)
         if len(record.starts) == 1:
-            assert assignment.task > self.last_started.get(key, 0), f"{record.name} is overtaken"
+            # Again is not overtaken: its environment could not be entered, or its process died.
+            assert assignment.task >= self.last_started.get(key, 0), f"{record.name} is overtaken"
         self.last_started[key] = max(assignment.task, self.last_started.get(key, 0))
         if not assignment.loads:
             self.begins(record)
