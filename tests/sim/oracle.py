@@ -187,7 +187,7 @@ class Oracle:
         standing = actor.core.standing
         assert not standing.is_paused, f"{record.name} starts in a paused actor"
         assert not standing.closed, f"{record.name} starts although {standing.closed}"
-        if self.world.profile.is_deadly:
+        if self.world.profile.is_told_of_starts:
             burned = record.burned + len(record.failures)
             assert assignment.attempt <= burned + 1, "a try was burned, nothing had started"
         record.starts.append(token)

@@ -131,6 +131,15 @@ class Profile:
         return DEADLY.issuperset(self.faults) and not self.is_slow
 
     @property
+    def is_told_of_starts(self) -> bool:
+        """Tell whether the broker always hears from the host what a dead process had started.
+
+        A broker that was stopped may read the HELLO of the next process before the DEATH, and what
+        cannot be told burns a try.
+        """
+        return self.is_deadly and "freeze_broker" not in self.faults
+
+    @property
     def is_slow(self) -> bool:
         """Tell whether the network alone can cost a lease or the adopt window."""
         return self.delay_max_s > 0.1 or self.clock_jumps
