@@ -53,6 +53,7 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         trouble = task.trouble = task.trouble or Trouble()
         trouble.crashes += burns in ("crash", "shared")
         trouble.losses += burns == "loss"
+        trouble.is_patient = False
         trouble.remember(f"attempt {task.tries + 1}: {reason}")
         # Of a crash among others nobody knows whose it was: it counts, and the try does not.
         task.tries += burns != "shared"

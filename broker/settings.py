@@ -21,7 +21,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     journal_bytes_max: int = 2 * 2**30
     crashes_max: int = 3
     losses_max: int = 5
-    isolation_s: float = 10.0
+    isolation_s: float = 2.0
     # An environment that cannot be entered: when again, how often in a row, for how long not.
     environment_retry_s: float = 1.0
     environment_failures_max: int = 3

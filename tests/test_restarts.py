@@ -260,7 +260,8 @@ def test_the_tasks_of_a_killed_actor_run_elsewhere_within_a_second_and_a_half(jo
         assert {entry.key for entry in again} == {0, 1}
         assert max(entry.at for entry in again) - killed_at < 1.5
         gather(futures, timeout=PATIENCE_S)
-        assert {future.attempt for future in futures} == {2}
+        # Nobody can tell which of the two brought it down.
+        assert {future.attempt for future in futures} == {1}
         assert other in {entry.pid for entry in again}
 
 

@@ -119,10 +119,10 @@ def test_nobody_waits_for_an_actor_of_its_own_for_ever(talk):
     busy = talk.actor(12, name="host/1", slots={"slot": 4})
     busy.says(Credit(1))
 
-    talk.wait(talk.settings.isolation_s - 2.0, beating=[client, host, busy])
+    talk.wait(talk.settings.isolation_s - 1.0, beating=[client, host, busy])
     busy.says(Credit(1))
     assert assigned(busy) == []
-    talk.wait(3.0, beating=[client, host, busy])
+    talk.wait(2.0, beating=[client, host, busy])
     busy.says(Credit(1))
 
     assert len(assigned(busy)) == 1
@@ -145,4 +145,16 @@ def test_an_actor_that_ran_a_suspect_and_died_keeps_nothing(talk):
     host.says(Death(12, None, 9, assigned(other)))
 
     assert not talk.broker.isolation.running
+    assert talk.state(client, 7) == "alone"
+
+
+def test_who_has_waited_in_vain_is_alone_again_after_the_next_crash(talk):
+    client, host = crashed_together(talk)
+    busy = talk.actor(12, name="host/1", slots={"slot": 4})
+    talk.wait(talk.settings.isolation_s + 1.0, beating=[client, host, busy])
+    busy.says(Credit(1))
+    (token,) = assigned(busy)
+
+    host.says(Death(12, None, 9, [token]))
+
     assert talk.state(client, 7) == "alone"
