@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from tests.broker.conversation import CODE, Conversation, attested
-from wire.codec import decode_failure
+from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.messages import Answer, Assign, Cancel, Credit, Death, Query, Reject, Requeued, Result
-from wire.parts import Call
+from wire.parts import Backoff, Call, Failure, Status
 
 
 @pytest.fixture
@@ -156,5 +156,19 @@ def test_who_has_waited_in_vain_is_alone_again_after_the_next_crash(talk):
     (token,) = assigned(busy)
 
     host.says(Death(12, None, 9, [token]))
+
+    assert talk.state(client, 7) == "alone"
+
+
+def test_a_suspect_that_fails_alone_runs_alone_again_after_its_back_off(talk):
+    retried = Call("work", CODE, retries=2, backoff=Backoff(1.0, 2.0, 4.0, 0.0))
+    client, _ = crashed_together(talk, call=retried)
+    other = talk.actor(12, name="host/1", free=2)
+    (first,) = assigned(other)
+    failure = Failure(Code.TASK_FAILED, "OSError", "no route", "Traceback", b"", [], True)
+    other.ends(first, encode_failure(failure), status=Status.FAILURE, free=2)
+    assert talk.state(client, 7) == "delayed"
+
+    talk.wait(1.5, beating=[other, client])
 
     assert talk.state(client, 7) == "alone"

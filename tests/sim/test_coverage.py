@@ -11,7 +11,7 @@ import pytest
 
 from broker import lifecycle, placement, task
 from broker.task import TRANSITIONS, Event, State
-from tests.broker import test_durable, test_recovery
+from tests.broker import test_durable, test_isolation, test_recovery, test_retrying
 from tests.broker.conversation import Conversation
 from tests.sim.world import World
 from wire.parts import Held
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 STEPS = 500
 # More than are needed: each new draw in the simulator changes which seed shows what.
-SEEDS = 400
+SEEDS = 200
 
 
 def of_two_runs_that_nobody_claims_the_later_counts():
@@ -34,6 +34,24 @@ def of_two_runs_that_are_claimed_the_later_counts():
     talk.client(unresolved=[(1, 1)]).submits(1, again=True)
     talk.actor(11, name="a/0", holding=[(1, 1, (900, 1), Held.RUNNING)])
     talk.actor(12, name="b/0", holding=[(1, 1, (900, 2), Held.RUNNING)])
+
+
+def a_cancel_ends_the_wait_of_a_suspect():
+    test_isolation.test_a_cancel_ends_the_wait_and_opens_the_actor_that_was_kept(Conversation())
+
+
+def a_suspect_that_fails_waits_for_an_actor_of_its_own_again():
+    test_isolation.test_a_suspect_that_fails_alone_runs_alone_again_after_its_back_off(
+        Conversation()
+    )
+
+
+def a_failure_is_known_before_the_run_is_claimed():
+    test_retrying.test_a_failure_that_both_know_counts_once_after_a_restart(Conversation(), False)
+
+
+def a_failure_is_known_before_the_outcome_is_claimed():
+    test_retrying.test_a_failure_that_both_know_counts_once_after_a_restart(Conversation(), True)
 
 
 # What the simulator does not do (it has no durable tasks), or too seldom for so many seeds.
@@ -62,11 +80,17 @@ ELSEWHERE = {
         State.DELAYED,
         Event.SETTLE,
     ): test_durable.test_a_durable_task_that_waits_for_its_next_try_can_be_canceled,
+    (State.ALONE, Event.FORGET): a_cancel_ends_the_wait_of_a_suspect,
+    (State.DELAYED, Event.ISOLATE): a_suspect_that_fails_waits_for_an_actor_of_its_own_again,
+    (State.ASSIGNED, Event.HOLD): a_failure_is_known_before_the_run_is_claimed,
+    (State.UNCLAIMED_OUTCOME, Event.HOLD): a_failure_is_known_before_the_outcome_is_claimed,
     (State.UNCLAIMED_RUN, Event.ADOPT): of_two_runs_that_nobody_claims_the_later_counts,
     (State.ASSIGNED, Event.ADOPT): of_two_runs_that_are_claimed_the_later_counts,
 }
 # In the table, and shown by nothing that runs here.
 NOT_SHOWN = {
+    (State.ALONE, Event.ADOPT),
+    (State.ALONE, Event.SETTLE),
     (State.WRITING, Event.SETTLE),
     (State.WRITING, Event.FORGET),
     (State.DELAYED, Event.ADOPT),
