@@ -9,45 +9,29 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final
-
-from msgspec.structs import replace
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from actor.board import Board
 from actor.code import CodeCache, Loaded, is_async
 from actor.context import Identity, Run
+from actor.endings import Ending, EnvironmentFailure, describe, failure_of, pack
 from actor.environment import Environments, Resident
 from actor.limiting import LimitWait, inside
-from actor.mailbox import Assignment, Buffer, Recipe, StopOrder
+from actor.mailbox import Assignment, Recipe, StopOrder
 from actor.reacquiring import Answer
-from actor.retries import is_retriable
 from actor.settings import Launch
 from actor.threads import EventLoopThread, ThreadPool
-from sdk.errors import CLASSES, EnvironmentFailed, ReleasedLimit, TaskCanceled, WarmslotError
+from sdk.errors import EnvironmentFailed, ReleasedLimit, TaskCanceled
 from sdk.nested import CallWait
 from sdk.task import running
 from wire import payload
-from wire.codec import encode_failure
-from wire.errors import Code
 from wire.messages import Occupied
-from wire.parts import Call, Failure, Status, Token
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from actor.loop import Loop
     from sdk.client import Client
-
-# Made beforehand: when memory is out, nothing new can be.
-OUT_OF_MEMORY: Final = encode_failure(
-    Failure(Code.TASK_FAILED, "MemoryError", "the actor ran out of memory")
-)
-CODES: Final = {kind: code for code, kind in CLASSES.items()}
-
-Ending = tuple[Status, Buffer, Sequence[Buffer]]
-
-
-class EnvironmentFailure(Exception):
-    """The environment could not be entered; the cause says why."""
 
 
 class Slots:
@@ -458,42 +442,3 @@ class Slots:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def pack(value: object) -> Ending:
-    """Make the outcome of a function that returned *value*."""
-    try:
-        body, frames = payload.dump(value)
-    except payload.PayloadError as error:
-        failure = Failure(
-            Code.SERIALIZATION, "SerializationError", f"the result cannot be sent back: {error}"
-        )
-        return Status.FAILURE, encode_failure(failure), ()
-    return Status.RESULT, body, frames
-
-
-def describe(error: BaseException, call: Call) -> Ending:
-    """Make the outcome of a run of *call* that raised *error*."""
-    try:
-        if isinstance(error, asyncio.CancelledError):
-            error = TaskCanceled("the coroutine was canceled from inside")
-        code = CODES.get(type(error)) if isinstance(error, WarmslotError) else None
-        failure = payload.dump_exception(error, Code(code) if code else Code.TASK_FAILED)
-        if is_retriable(error, call):
-            failure = replace(failure, retriable=True)
-        return Status.FAILURE, encode_failure(failure), ()
-    except BaseException:  # noqa: BLE001 - memory may be out, or the exception is beyond help.
-        return Status.FAILURE, OUT_OF_MEMORY, ()
-
-
-def failure_of(error: EnvironmentFailure) -> Failure:
-    """Say why an environment could not be entered."""
-    cause = error.__cause__
-    assert cause is not None
-    what = f"environment {error} could not be entered"
-    try:
-        failure = payload.dump_exception(cause, Code.ENVIRONMENT_FAILED)
-        message = f"{what}: {payload.told(cause)}"
-        return Failure(failure.code, failure.type, message, failure.traceback)
-    except BaseException:  # noqa: BLE001 - memory may be out, or the exception is beyond help.
-        return Failure(Code.ENVIRONMENT_FAILED, "", what)

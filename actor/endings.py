@@ -1,0 +1,70 @@
+"""How a run ends, as the outcome that is sent: a value that was returned, or what was raised.
+
+What must not be broken: there is an outcome whatever the code of a user did, also when memory is
+out.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from actor.mailbox import Buffer
+from actor.retries import is_retriable
+from sdk.errors import CLASSES, TaskCanceled, WarmslotError
+from wire import payload
+from wire.codec import encode_failure
+from wire.errors import Code
+from wire.parts import Call, Failure, Status
+
+# Made beforehand: when memory is out, nothing new can be.
+OUT_OF_MEMORY: Final = encode_failure(
+    Failure(Code.TASK_FAILED, "MemoryError", "the actor ran out of memory")
+)
+CODES: Final = {kind: code for code, kind in CLASSES.items()}
+
+Ending = tuple[Status, Buffer, Sequence[Buffer]]
+
+
+class EnvironmentFailure(Exception):
+    """The environment could not be entered; the cause says why."""
+
+
+def pack(value: object) -> Ending:
+    """Make the outcome of a function that returned *value*."""
+    try:
+        body, frames = payload.dump(value)
+    except payload.PayloadError as error:
+        failure = Failure(
+            Code.SERIALIZATION, "SerializationError", f"the result cannot be sent back: {error}"
+        )
+        return Status.FAILURE, encode_failure(failure), ()
+    return Status.RESULT, body, frames
+
+
+def describe(error: BaseException, call: Call) -> Ending:
+    """Make the outcome of a run of *call* that raised *error*."""
+    try:
+        if isinstance(error, asyncio.CancelledError):
+            error = TaskCanceled("the coroutine was canceled from inside")
+        code = CODES.get(type(error)) if isinstance(error, WarmslotError) else None
+        failure = payload.dump_exception(error, Code(code) if code else Code.TASK_FAILED)
+        if is_retriable(error, call):
+            failure = replace(failure, retriable=True)
+        return Status.FAILURE, encode_failure(failure), ()
+    except BaseException:  # noqa: BLE001 - memory may be out, or the exception is beyond help.
+        return Status.FAILURE, OUT_OF_MEMORY, ()
+
+
+def failure_of(error: EnvironmentFailure) -> Failure:
+    """Say why an environment could not be entered."""
+    cause = error.__cause__
+    assert cause is not None
+    what = f"environment {error} could not be entered"
+    try:
+        failure = payload.dump_exception(cause, Code.ENVIRONMENT_FAILED)
+        message = f"{what}: {payload.told(cause)}"
+        return Failure(failure.code, failure.type, message, failure.traceback)
+    except BaseException:  # noqa: BLE001 - memory may be out, or the exception is beyond help.
+        return Failure(Code.ENVIRONMENT_FAILED, "", what)
