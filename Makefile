@@ -6,7 +6,7 @@
 #   make check                   before every commit: layout, lint, types, fast tests, 200 seeds, model
 #   make fix                     what the tools can repair
 #   make sim SEEDS=10000         the simulator, as long as you like (also STEPS=)
-#   make chaos                   real processes that are killed, stopped and cut off (options in ARGS=--share 0.1)
+#   make chaos                   real processes, killed, stopped and cut off (options in ARGS=--share 0.1)
 #   make bench                   latency of a task (options in ARGS=)
 #   make clean                   remove .venv and the caches
 #

@@ -5,26 +5,22 @@ Heartbeats are a tenth of the defaults, so a lease lasts for half a second.
 
 import os
 import random
+import resource
 import signal
 import socket
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
 from typing import Any
 
-import sdk
-from sdk import Client, TaskFuture, current_task
 from tests.chaos import history
+from tests.chaos.load import Load
 from tests.chaos.proxy import Proxy
-from tests.support.deployment import Deployment, wait_until
+from tests.support.deployment import Deployment
 
 HEARTBEAT_S = 0.1
 LEASE_S = 5 * HEARTBEAT_S
 SLOTS = 2
 REPLICAS = 2
-IN_FLIGHT = 16
-LOOK_S = 0.005
 TIMEOUT_S = 60.0
 BROKER = ("--heartbeat", str(HEARTBEAT_S), "--adopt-window", "0.3", "--limit", "db=2")
 # Whoever is killed often should not wait ten seconds for each restart.
@@ -35,124 +31,40 @@ import actor.cli
 actor.cli.HostSettings = partial(actor.cli.HostSettings, restart_max_s=0.2)
 sys.exit(actor.cli.main())
 """
-
-
-# --- what the tasks do
-
-
-def last(duration_s: float) -> None:
-    """Be a task that takes so long."""
-    Event().wait(duration_s)
-
-
-def work(path: str, key: str, duration_s: float, how: str) -> list[int]:
-    """Note the beginning and the end; return the token, which no other run has."""
-    task = current_task()
-    token = list(task.token)
-    history.note(path, what=history.BEGAN, key=key, token=token)
-    last(duration_s)
-    match how:
-        case "release":
-            task.release_slot()
-            last(duration_s)
-        case "reacquire":
-            with task.released_slot():
-                last(duration_s)
-        case "limit":
-            with task.limit("db"):
-                last(duration_s)
-    history.note(path, what=history.ENDED, key=key, token=token)
-    return token
-
-
-class Load:
-    """One client's calls: always so many in flight, each noted in its history."""
-
-    def __init__(self, client: Client, path: Path, seed: int, name: str = "main") -> None:
-        self.client = client
-        self.path = str(path)
-        self.name = name
-        self.random = random.Random(seed)
-        self.futures: dict[str, TaskFuture] = {}
-        self.number = 0
-        self.ended = 0
-        # Numbers of calls with an outcome, above all that are waited for.
-        self.newest = -1
-        # So many are in flight; payloads of so many octets.
-        self.in_flight = IN_FLIGHT
-
-    def pump(self) -> None:
-        """Take the outcomes that are there, and submit as many."""
-        for key, future in list(self.futures.items()):
-            if future.done():
-                del self.futures[key]
-                self._settle(key, future)
-        while len(self.futures) < self.in_flight:
-            self.submit()
-
-    def submit(self) -> None:
-        """Submit a call of a random kind."""
-        key = f"{self.name}-{self.number}"
-        self.number += 1
-        how = self.random.choice(("", "", "", "release", "reacquire", "limit"))
-        once = self.random.random() < 0.1
-        limits = {"db": 1} if self.random.random() < 0.1 and how != "limit" else {}
-        options = self.client.options(at_most_once=once, limits=limits)
-        history.note(self.path, what=history.CALLED, key=key, client=self.name, once=once)
-        duration_s = self.random.choice((0.0, 0.002, 0.02, 0.1))
-        self.futures[key] = options.submit(work, self.path, key, duration_s, how)
-
-    def _settle(self, key: str, future: TaskFuture) -> None:
-        try:
-            token, kind = future.result(0), "result"
-        except sdk.WarmslotError as error:
-            token, kind = [], type(error).__name__
-        self.ended += 1
-        self.newest = max(self.newest, int(key.rpartition("-")[2]))
-        history.note(self.path, what=history.OUTCOME, key=key, kind=kind, token=token)
-
-    def run(self, seconds: float) -> None:
-        """Go on for so long."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.pump()
-            last(LOOK_S)
-
-    def until(self, question: Callable[[], Any], story: Callable[[], str]) -> float:
-        """Go on until *question* is true; return how many seconds that took."""
-        began = time.monotonic()
-
-        def look() -> Any:
-            self.pump()
-            return question()
-
-        wait_until(look, TIMEOUT_S, story)
-        return time.monotonic() - began
-
-    def drain(self, story: Callable[[], str]) -> None:
-        """Take the outcomes of all that is in flight, and submit no more."""
-        self.in_flight = 0
-
-        def is_empty() -> bool:
-            self.pump()
-            return not self.futures
-
-        wait_until(is_empty, TIMEOUT_S, story)
+STOP, GO = signal.SIGSTOP, signal.SIGCONT
 
 
 class Cluster(Deployment):
     """A broker, and machines with two actors each behind a proxy."""
 
-    def __init__(self, seed: int, *, machines: int = 2, has_journal: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        machines: int = 2,
+        has_journal: bool = False,
+        replicas: str = str(REPLICAS),
+    ) -> None:
         super().__init__(*BROKER)
         self.random = random.Random(seed)
         self.seed = seed
         self.has_journal = has_journal
+        self.replicas = replicas
         self.port = free_port()
         self.history = self.folder / "history"
+        self.data_dir = self.folder / "data"
+        self.data_dir.mkdir()
         self.proxies: dict[str, Proxy] = {}
         self.machines = [f"m{n}" for n in range(machines)]
         self.load: Load
+        # What the broker and the hosts are started with.
+        self.broker_program: Sequence[str] = ("-m", "broker")
+        self.broker_prefix: Sequence[str] = ()
+        self.host_program = HOST
+        # Where the journal is when that can be filled.
+        self.disk: Any = None
+        # How often it was struck before.
+        self.strikes = 0
         # Seconds from the end of each fault to the first outcome of a call made after it.
         self.recovered_s: list[float] = []
         self.killed_clients: set[str] = set()
@@ -162,37 +74,47 @@ class Cluster(Deployment):
         for name in self.machines:
             self.proxies[name] = Proxy(("127.0.0.1", self.port))
             self.start_machine(name)
-        self.load = Load(self.client(), self.history, self.seed)
+        self.load = Load(self.client(), self.history, self.seed, is_durable=self.has_journal)
         self.actors(self.load.client, *self.names())
         return self
 
     def __exit__(self, *details):
         for proxy in self.proxies.values():
             proxy.heal()
+        if self.disk is not None:
+            self.disk.empty()
         super().__exit__(*details)
         for proxy in self.proxies.values():
             proxy.close()
+        if self.disk is not None:
+            self.disk.close()
 
     def start_broker(self) -> None:
         """Start the broker, for the first time or again, with or without a journal."""
         self.starts += 1
-        journal = (
-            ("--data-dir", str(self.folder / "data")) if self.has_journal else ("--no-journal",)
-        )
+        journal = ("--data-dir", str(self.data_dir)) if self.has_journal else ("--no-journal",)
         binds = ("--bind", self.endpoint, "--bind", f"tcp://127.0.0.1:{self.port}")
-        process = self.start("broker", "-m", "broker", *binds, *journal, *self.broker_options)
+        process = self.start(
+            "broker",
+            *self.broker_program,
+            *binds,
+            *journal,
+            *self.broker_options,
+            prefix=self.broker_prefix,
+        )
         self.until(lambda: self.log("broker").count("broker_ready") == self.starts)
         assert process.poll() is None, self.story()
 
     def start_machine(self, name: str) -> None:
         """Start a host; its actors reach the broker through its proxy."""
-        options = ("--slots", str(SLOTS), "--replicas", str(REPLICAS))
+        options = ("--slots", str(SLOTS), "--replicas", self.replicas)
         where = ("--broker", self.proxies[name].endpoint, "--name", name)
-        self.start(name, "-c", HOST, *where, *options)
+        self.start(name, "-c", self.host_program, *where, *options)
 
     def names(self) -> list[str]:
-        """Return the names of all actors."""
-        return [f"{machine}/{n}" for machine in self.machines for n in range(REPLICAS)]
+        """Return the names of all actors that are always there."""
+        least = int(self.replicas.partition(":")[0])
+        return [f"{machine}/{n}" for machine in self.machines for n in range(least)]
 
     def pids(self) -> list[int]:
         """Return the process of each actor that the broker knows."""
@@ -243,11 +165,18 @@ def is_process(pid: int) -> bool:
     return True
 
 
+def resident_bytes(pid: int) -> int:
+    """Return how much memory a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def descriptors(pid: int) -> int:
+    """Return how many files a process has open."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def free_port() -> int:
     """Return a port on which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
-
-
-STOP, GO = signal.SIGSTOP, signal.SIGCONT

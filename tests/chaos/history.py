@@ -14,8 +14,12 @@ from typing import Any
 Entry = dict[str, Any]
 
 CALLED, OUTCOME, BEGAN, ENDED = "called", "outcome", "began", "ended"
+# The id of a durable call, and that the journal has it: from then on it is not lost, whoever dies.
+NAMED, ACCEPTED = "named", "accepted"
 # Outcomes that say that nobody knows, or that it was given up: no run has to be behind them.
 DOUBTS = frozenset({"OutcomeUnknown", "PoisonTask", "TaskCanceled"})
+# The journal cannot be written: a durable call was not taken, and must not have run.
+REFUSED = "NotDurable"
 
 
 class Broken(AssertionError):
@@ -53,19 +57,22 @@ def check(path: Path, *, killed_clients: frozenset[str] = frozenset()) -> Counte
                 runs[entry["key"]][token] = entry
             case "ended":
                 ends[token] = entry
-    found: Counter[str] = Counter()
+    accepted = {e["key"] for e in entries if e["what"] == ACCEPTED}
+    found: Counter[str] = Counter(accepted=len(accepted)) if accepted else Counter()
     for key, call in called.items():
         mine = outcomes.pop(key, [])
         if len(mine) > 1:
             raise Broken(f"{key} has {len(mine)} outcomes: {mine}")
         if not mine and call["client"] not in killed_clients:
             raise Broken(f"{key} is lost: it was called and has no outcome")
+        if key in accepted:
+            check_accepted(key, mine)
         found["runs"] += len(runs[key])
         found["again"] += max(0, len(runs[key]) - 1)
         if call["once"] and len(runs[key]) > 1:
             raise Broken(f"{key} is at_most_once and ran {len(runs[key])} times")
         if mine:
-            check_outcome(key, mine[0], runs[key], ends)
+            check_outcome(call, mine[0], runs[key], ends)
             found[mine[0]["kind"]] += 1
         else:
             found["client killed"] += 1
@@ -77,15 +84,31 @@ def check(path: Path, *, killed_clients: frozenset[str] = frozenset()) -> Counte
     return found
 
 
+def check_accepted(key: str, outcomes: list[Entry]) -> None:
+    """Check that what was accepted was kept."""
+    if not outcomes:
+        raise Broken(f"{key} is lost: it was accepted and has no outcome")
+    if outcomes[0]["kind"] == REFUSED:
+        raise Broken(f"{key} is refused, and it was accepted")
+
+
 def check_outcome(
-    key: str,
+    call: Entry,
     outcome: Entry,
     runs: dict[tuple[int, ...], Entry],
     ends: dict[tuple[int, ...], Entry],
 ) -> None:
-    """Check that a run of the call made its outcome."""
-    kind = outcome["kind"]
+    """Check that a run of the call made its outcome, or that nobody can know."""
+    key, kind = call["key"], outcome["kind"]
+    # Whoever was killed may have taken it before: then there was one.
+    was_taken = outcome.get("was_taken") and any(token in ends for token in runs)
+    if kind == "OutcomeUnknown" and not (call["once"] or was_taken):
+        raise Broken(f"{key} may run again, and nobody is said to know its outcome")
     if kind in DOUBTS:
+        return
+    if kind == REFUSED:
+        if runs:
+            raise Broken(f"{key} is refused, and it ran")
         return
     token = tuple(outcome["token"])
     if token not in runs:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,16 @@ class Deployment:
 
     # --- processes
 
-    def start(self, name: str, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
-        """Start `python -m ...`; what it writes goes to a file that `story` shows."""
+    def start(
+        self, name: str, *arguments: str, prefix: Sequence[str] = (), **variables: str
+    ) -> subprocess.Popen[bytes]:
+        """Start `python -m ...`; what it writes goes to a file that `story` shows.
+
+        *prefix* is a command that becomes the one after it, as nsenter does.
+        """
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [*prefix, sys.executable, *arguments],
                 cwd=self.folder,
                 env=environment(**variables),
                 stdin=subprocess.DEVNULL,

@@ -45,6 +45,24 @@ def child_processes() -> dict[int, str]:
     return found
 
 
+def family_cpu_s() -> float:
+    """Return what this process, all below it and all that these have reaped computed so far."""
+    parents: dict[int, tuple[int, int]] = {}
+    for entry in PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            # Own time in user and system, and that of those reaped.
+            parents[int(entry.name)] = int(fields[1]), sum(map(int, fields[11:15]))
+
+    def is_mine(pid: int) -> bool:
+        while pid in parents and pid != os.getpid():
+            pid = parents[pid][0]
+        return pid == os.getpid()
+
+    ticks = sum(used for pid, (_, used) in parents.items() if is_mine(pid))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def lasting_threads() -> set[threading.Thread]:
     """Return the threads that would keep the interpreter from ending."""
     return {thread for thread in threading.enumerate() if not thread.daemon}

@@ -1,0 +1,236 @@
+"""What goes wrong with the journal and with those who rely on it: a function a fault.
+
+As in `strikes`, each happens once to a cluster under load, and what was accepted must be there.
+"""
+
+import contextlib
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import sdk
+from sdk import Client
+from tests.chaos import history, strikes
+from tests.chaos.cluster import TIMEOUT_S, Cluster
+from tests.chaos.load import outcome_of, work
+from tests.support.deployment import ROOT, environment
+
+# --- clients that come back
+
+
+def client_resumes(it: Cluster) -> None:
+    """Kill a program in the middle of durable calls; another finds each, and none runs twice."""
+    name = strikes.client_kill(it)
+    entries = history.read(it.history)
+    had = {e["key"] for e in entries if e["what"] == history.OUTCOME}
+    tasks = {e["key"]: e["task"] for e in entries if e["what"] == history.NAMED}
+    accepted = {e["key"] for e in entries if e["what"] == history.ACCEPTED}
+    with Client(it.endpoint) as client:
+        for call in strikes.calls_of(it, name):
+            key = call["key"]
+            if key in had:
+                continue
+            found = None
+            if "idempotency_key" in call["durable"]:
+                found = submit_again(it, client, call)
+            if key in tasks and (key in accepted or found):
+                resolve(it, client, key, tasks[key], found, is_accepted=key in accepted)
+            elif found:
+                note_outcome(it, key, found)
+
+
+def submit_again(it: Cluster, client: Client, call: history.Entry) -> tuple[str, list[int]]:
+    """Submit the same call under the same key, and return its outcome."""
+    limits, durable = call["limits"], call["durable"]
+    options = client.options(at_most_once=call["once"], limits=limits, **durable)
+    future = options.submit(work, str(it.history), call["key"], *call["arguments"])
+    it.load.until(future.done, it.story)
+    return outcome_of(future)
+
+
+def resolve(
+    it: Cluster,
+    client: Client,
+    key: str,
+    task: str,
+    found: tuple[str, list[int]] | None,
+    *,
+    is_accepted: bool,
+) -> None:
+    """Find a task by its id, and note its outcome: the same that its key has."""
+    future = client.get_future(task)
+    it.load.until(future.done, it.story)
+    outcome = outcome_of(future)
+    if outcome[0] != "OutcomeUnknown" and found and outcome != found:
+        raise history.Broken(f"{key}: {outcome} by its id, {found} by its key")
+    if found:
+        note_outcome(it, key, found)
+    elif is_accepted:
+        note_outcome(it, key, outcome)
+
+
+def note_outcome(it: Cluster, key: str, outcome: tuple[str, list[int]]) -> None:
+    """Note what the killed client would have had; it may have taken it and not noted it."""
+    kind, token = outcome
+    path = str(it.history)
+    history.note(path, what=history.OUTCOME, key=key, kind=kind, token=token, was_taken=True)
+
+
+# --- disks
+
+DISK_BYTES: Final = 64 * 2**20
+HEAVY_BYTES: Final = 256 * 2**10
+FULL_FOR_S: Final = 0.5
+RECOVERED_S: Final = 5.0
+
+
+class SmallDisk:
+    """A file system of its own for the journal, seen only by those who enter its namespace."""
+
+    def __init__(self, folder: Path) -> None:
+        """Mount it. Raises OSError where nobody may."""
+        mount = f"mount -t tmpfs -o size={DISK_BYTES} none {folder} && echo ready && exec sleep inf"
+        self._holder = subprocess.Popen(
+            ["unshare", "--map-root-user", "--mount", "sh", "-c", mount],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._holder.stdout
+        if self._holder.stdout.readline() != b"ready\n":
+            self.close()
+            raise OSError("no namespace of our own here")
+        pid = self._holder.pid
+        self.prefix = ("nsenter", "--preserve-credentials", "-U", "-m", "-t", str(pid))
+        # Where it is seen from outside.
+        self.folder = Path(f"/proc/{pid}/root{folder}")
+        self._balloon = self.folder / "balloon"
+
+    def fill(self) -> None:
+        """Leave no room."""
+        with self._balloon.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4_096))
+
+    def empty(self) -> None:
+        """Give the room back."""
+        self._balloon.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._holder.kill()
+        self._holder.wait()
+        if self._holder.stdout:
+            self._holder.stdout.close()
+
+
+class FileLimit:
+    """What stands for a full disk where nobody may mount one: no file of the broker can grow."""
+
+    def __init__(self, it: Cluster) -> None:
+        self.it = it
+        self.prefix = ()
+        self.folder = it.data_dir
+
+    def _limit(self, octets: int) -> None:
+        if "broker" not in self.it.processes:
+            return
+        pid = self.it.processes["broker"].pid
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (min(octets, hard) if octets else hard, hard))
+
+    def fill(self) -> None:
+        self._limit((self.folder / "journal.db-wal").stat().st_size)
+
+    def empty(self) -> None:
+        self._limit(0)
+
+    def close(self) -> None:
+        """Leave nothing, since nothing was made."""
+
+
+def on_small_disk(it: Cluster) -> None:
+    """Let the broker of a cluster keep its journal on a disk that can be filled."""
+    try:
+        it.disk = SmallDisk(it.data_dir)
+    except OSError:
+        it.disk = FileLimit(it)
+    it.broker_prefix = it.disk.prefix
+
+
+def heavy(octets: bytes) -> int:
+    return len(octets)
+
+
+def disk_full(it: Cluster) -> None:
+    """Fill the disk, kill the broker now and then, and let there be room again."""
+    client = it.load.client
+    stuck = it.log("broker").count("journal_stuck")
+    it.disk.fill()
+    waiting = []
+    began = time.monotonic()
+    while it.log("broker").count("journal_stuck") == stuck:
+        # The log of writes is written over in place, until it must grow.
+        waiting.append(client.submit(heavy, bytes(HEAVY_BYTES), durable=True))
+        it.load.run(0.02)
+        assert time.monotonic() - began < TIMEOUT_S, it.story()
+    refused = client.submit(heavy, b"", durable=True)
+    it.load.until(refused.done, it.story)
+    assert isinstance(refused.exception(0), sdk.NotDurable), refused.exception(0)
+    # Who needs no journal is not held up.
+    plain = client.submit(heavy, b"1")
+    it.load.until(plain.done, it.story)
+    assert plain.result(0) == 1
+    it.load.run(it.random.uniform(0.0, FULL_FOR_S))
+    it.disk.empty()
+    if it.random.random() < 0.2:
+        it.restart_broker()
+    began = time.monotonic()
+    while True:
+        future = client.submit(heavy, b"12", durable=True)
+        it.load.until(future.done, it.story)
+        if future.exception(0) is None:
+            break
+        assert isinstance(future.exception(0), sdk.NotDurable), future.exception(0)
+    took_s = time.monotonic() - began
+    assert took_s < RECOVERED_S, f"{took_s:.1f} s until it was written again"
+    for one in waiting:
+        it.load.until(one.done, it.story)
+        assert one.exception(0) is None or isinstance(one.exception(0), sdk.NotDurable)
+
+
+def check_file(it: Cluster) -> None:
+    """Kill the broker, and ask SQLite itself whether the file is whole."""
+    it.kill("broker")
+    folder = Path(it.disk.folder) if it.disk else it.data_dir
+    copy = it.folder / "copy"
+    copy.mkdir()
+    for path in folder.glob("journal.db*"):
+        shutil.copyfile(path, copy / path.name)
+    with contextlib.closing(sqlite3.connect(copy / "journal.db")) as connection:
+        verdicts: list[Any] = connection.execute("PRAGMA integrity_check").fetchall()
+    if verdicts != [("ok",)]:
+        raise history.Broken(f"the journal is damaged: {verdicts[:3]}")
+
+
+# --- two of them
+
+
+def second_broker(it: Cluster) -> None:
+    """Start another broker on the same journal, which must refuse."""
+    began = time.monotonic()
+    options = ("--bind", f"ipc://{it.folder}/second", "--data-dir", str(it.data_dir))
+    process = subprocess.run(
+        [*it.broker_prefix, sys.executable, "-m", "broker", *options],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        timeout=20.0,
+        check=False,
+    )
+    assert process.returncode == 2, process.stderr
+    it.recovered_s.append(time.monotonic() - began)

@@ -1,0 +1,59 @@
+"""What the command for the full counts runs, keeps and tells."""
+
+import json
+
+from tests.chaos.run import State, batches, estimate, in_turns, table
+from tests.chaos.scenarios import SCENARIOS
+
+
+def batch(reps, seed, **found):
+    measured = {"seconds": 4.0, "struck_s": 2.0, "cpu_s": 2.0, "struck_cpu_s": 1.0}
+    return {"reps": reps, "seed": seed, **measured, "recovered_s": [], "load": 1.0, **found}
+
+
+def test_batches_come_to_what_is_aimed_at():
+    for name, scenario in SCENARIOS.items():
+        found = batches(name, scenario.aim, seed=1)
+
+        assert sum(reps for _, reps, _ in found) == scenario.aim
+        assert len(set(found)) == len(found)
+
+
+def test_all_scenarios_advance_alike():
+    found = in_turns({"L2": 1_000, "L5": 50}, seed=1)
+
+    half = [name for name, _, _ in found[: len(found) // 2]]
+    assert half.count("L2") in range(9, 12)
+    assert half.count("L5") in range(2, 4)
+    assert len(found) == 25
+
+
+def test_a_state_file_goes_on_where_it_was_for_the_same_commit(tmp_path):
+    path = tmp_path / "state"
+    State(path, "abc").add("L1", batch(5, 10_000))
+
+    assert State(path, "abc").done == {"L1": {"5 with seed 10000": batch(5, 10_000)}}
+    assert State(path, "def").done == {}
+    State(path, "def").add("L1", batch(5, 10_001))
+    assert set(json.loads(path.read_text())) == {"abc", "def"}
+
+
+def test_a_batch_that_failed_is_not_counted_as_done():
+    one = batch(5, 1, recovered_s=[0.1, 0.3], result=9, runs=9, accepted=3)
+    other = batch(5, 2, failure="lost")
+
+    (_, _, row) = table({"L1": [one, other]}, aims={"L1": 10}).splitlines()
+
+    assert row.startswith(
+        "| L1 | broker killed under load | 5 of 10 | 1 | 9 | result 9 | 0 | 0.10 / 0.30"
+    )
+
+
+def test_an_estimate_counts_clusters_and_what_is_done_to_them():
+    done = {"L5": {"a": batch(2, 1), "b": batch(2, 2), "c": batch(10, 3, failure="lost")}}
+
+    said = estimate(done, jobs=4)
+
+    # 5 clusters of 2 s each around 50 strikes of 1 s.
+    assert "L5              50 times:    1.0 minutes of a cluster,   0.5 of a core (from 4)" in said
+    assert "within two hours; not measured: L1, " in said
