@@ -21,6 +21,7 @@ from broker import (
     durable,
     environments,
     explain,
+    holders,
     isolation,
     lifecycle,
     liveness,
@@ -428,7 +429,7 @@ class Broker:
         if task is None or task.actor is not actor:
             session.outcome_acks_stale.append(token)
             if self.limited:
-                occupancy.returned(self, actor, token)
+                holders.returned(self, actor, token)
             lifecycle.hurry(self, session, 0)
             return
         if task.state is not ASSIGNED and not is_owned(task):
@@ -467,7 +468,7 @@ class Broker:
         task = self.tokens.get((command.epoch, command.number))
         if task is None or task.actor is not actor or not is_owned(task):
             if self.limited:
-                occupancy.returned(self, actor, (command.epoch, command.number))
+                holders.returned(self, actor, (command.epoch, command.number))
             return
         if command.bars:
             if task.barred is None:

@@ -65,7 +65,9 @@ def look(broker: "Broker", now: float) -> None:
     """Give actors of their own to those that wait, and open those that are alone no more."""
     isolation = broker.isolation
     for actor, token in list(isolation.running.items()):
-        if token not in actor.assigned and has_all_slots(actor):
+        is_over = token not in actor.assigned and has_all_slots(actor)
+        # Somebody may wait for this very actor for whom it waits in turn.
+        if is_over or broker.limits.is_waiting(token):
             del isolation.running[actor]
             shut(broker, actor, is_alone=False)
     kept = isolation.kept

@@ -36,19 +36,19 @@ class Limits:
         "_hosts",
         "_is_closed",
         "_numbers",
-        "_promised",
         "_timers",
         "_wake_hosts",
         "_wake_lane",
-        "_watched",
         "answers",
         "definitions",
         "keys",
         "now",
+        "promised",
         "runs",
         "started_at",
         "stirred",
         "waits",
+        "watched",
     )
 
     def __init__(
@@ -78,12 +78,12 @@ class Limits:
         self._grant = grant
         self._numbers = count(1)
         # Room that was found for lanes which are not placed yet.
-        self._promised: dict[str, int] = {}
+        self.promised: dict[str, int] = {}
         # (when, key): room comes with time.
         self._timers: list[tuple[float, str]] = []
         # Keys whose use ends with time; keys with members.
         self._decaying: dict[str, None] = {}
-        self._watched: dict[str, None] = {}
+        self.watched: dict[str, None] = {}
 
     # --- what there is
 
@@ -118,7 +118,7 @@ class Limits:
             return 0
         key = self.keys.get(name)
         used = self._level(key) if key is not None else self._level_first(name)
-        return self.maximum(name) - used - self._promised.get(name, 0)
+        return self.maximum(name) - used - self.promised.get(name, 0)
 
     def key(self, name: str) -> Key:
         """Return a key, made when it is not there."""
@@ -221,7 +221,12 @@ class Limits:
         """Tell whether somebody who holds a key waits: for a limit, or for calls of its own."""
         key = self.keys.get(name)
         runs = (self.runs[token] for token, _ in key.holders) if key is not None else ()
-        return any(r.asks or r.task.children or r.token in self.waits.by_run for r in runs)
+        return any(r.task.children or self.is_waiting(r.token) for r in runs)
+
+    def is_waiting(self, token: Token) -> bool:
+        """Tell whether a run waits by its own word, for a limit, for calls or for its slots."""
+        run = self.runs.get(token)
+        return bool(run is not None and run.asks) or token in self.waits.by_run
 
     def park(self, waiter: Waiter, rank: float, blocked: str) -> None:
         """Let *waiter* wait until there is room at *blocked*; at others it keeps its place."""
@@ -279,11 +284,11 @@ class Limits:
                 has_woken = True
             if name in self.keys:
                 has_woken |= self._stir(self.keys[name])
-        for name in self._promised:
+        for name in self.promised:
             # Whoever waits for what was promised looks again once it is taken, or is not.
             if name in self.keys and self.keys[name].line.members:
                 self.stirred[name] = None
-        self._promised.clear()
+        self.promised.clear()
         return has_woken
 
     def _stir(self, key: Key) -> bool:
@@ -313,7 +318,7 @@ class Limits:
     def _let_go(self, waiter: Waiter) -> bool:
         if isinstance(waiter, LaneWaiter):
             for name, amount in waiter.wants:
-                self._promised[name] = self._promised.get(name, 0) + amount
+                self.promised[name] = self.promised.get(name, 0) + amount
             self._wake_lane(waiter.shape, waiter.lane)
             return True
         assert isinstance(waiter, AskWaiter)
@@ -435,10 +440,10 @@ class Limits:
             self.touch(name)
             if name not in self.keys:
                 del self._decaying[name]
-        for name in list(self._watched):
+        for name in list(self.watched):
             if not self.members(name):
                 self.touch(name)
-                del self._watched[name]
+                del self.watched[name]
         # A holder that began to wait holds up nobody who stands behind another.
         for name, key in self.keys.items():
             if key.line.members and self.room(name) > 0:
@@ -447,7 +452,7 @@ class Limits:
     def join(self, name: str, task: "Task", amount: int) -> None:
         """Count *task* among those that there are with a key, for a strategy that cancels."""
         self.key(name).members[task] = amount
-        self._watched[name] = None
+        self.watched[name] = None
 
     def members(self, name: str) -> "dict[Task, int]":
         """Return the tasks with a key that have not ended, oldest first."""
@@ -457,43 +462,3 @@ class Limits:
         for task in [task for task in key.members if task.is_over]:
             del key.members[task]
         return key.members
-
-    # --- invariants
-
-    def _must_wait(self, waiter: Waiter) -> bool:
-        """Tell whether somebody lacks room, or stands behind another; `sweep` sees to the rest."""
-        return self.blocking(waiter, waiter.rank) is not None or any(
-            one is not waiter and one.rank < waiter.rank
-            for name, _ in waiter.wants
-            for line in (self.keys[name].line, self.keys[name].claims)
-            for one in line.members
-        )
-
-    def check(self) -> None:
-        """Assert that the sums are right, and that nobody waits for what is there."""
-        for name, key in self.keys.items():
-            assert key.name == name
-            if self._rate(name) is None:
-                assert key.used == sum(key.holders.values()), (name, key.used, key.holders)
-            for (token, ask), amount in key.holders.items():
-                assert (name, amount) in self.runs[token].rows[ask]
-            for waiter in (*key.line.members, *key.claims.members):
-                assert waiter.number
-            assert all(waiter.blocked == name for waiter in key.line.members)
-            assert (key.line.first() is None) == (not key.line.members)
-            first = key.first()
-            if first is not None and name not in self.stirred and self._rate(name) is None:
-                assert self._must_wait(first), f"{name}: nobody holds it up"
-            is_needed = (
-                key.holders or key.line.members or key.claims.members or name in self._watched
-            )
-            assert is_needed or self._rate(name) is not None, f"{name}: nobody needs it"
-        for token, run in self.runs.items():
-            assert run.token == token
-            assert run.rows or run.asks
-            assert not run.rows.keys() & run.asks.keys()
-            for ask, wants in run.rows.items():
-                assert all(self.keys[name].holders[token, ask] == n for name, n in wants)
-            for waiter in run.asks.values():
-                assert waiter in self.keys[waiter.blocked].line.members
-        assert not self._promised

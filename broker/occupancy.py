@@ -13,12 +13,11 @@ import msgspec
 from broker import deadlock, lifecycle, named, placement
 from broker.limits import Limits
 from broker.lines import AT_SCHEDULING, AskWaiter, LimitedRun, Wants, host_key, shown
-from broker.peers import Actor, Host, Session, is_owned
+from broker.peers import Actor, Session, is_owned
 from broker.task import State, Task
 from wire.errors import Code, RemoteProtocolError
 from wire.limits import HOST_PREFIX, Strategy, base_of, check_amounts
-from wire.messages import ActorHello, Await, Occupied, Occupy, Release, Vacate
-from wire.parts import Token
+from wire.messages import Await, Occupied, Occupy, Release, Vacate
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -288,55 +287,7 @@ def vacate(broker: "Broker", session: Session, command: Vacate, now: float) -> N
         limits.vacate(run.token, command.ask)
 
 
-# ---------------------------------------------------------------------- inventories, time
-
-
-def greet(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None:
-    """Settle what the runs of *actor* have by the broker's word against what they say."""
-    limits = broker.limits
-    limits.now = now
-    broker.limits.waits.forget(actor)
-    listed = {item.token: {held.ask: held for held in item.limits} for item in hello.holding}
-    for run in [run for run in limits.runs.values() if run.actor is actor]:
-        has = listed.get(run.token, {})
-        for number in [n for n in {**run.rows, **run.asks} if n not in has]:
-            limits.vacate(run.token, number)
-    for token, has in listed.items():
-        task = broker.tokens.get(token)
-        if task is None or task.actor is not actor or not is_owned(task):
-            continue
-        for number, held in has.items():
-            known = limits.runs.get(token)
-            if not held.has_it:
-                ask(broker, task, actor, number, held.limits, held.within)
-            elif known is None or number not in known.rows:
-                limits.vacate(token, number)
-                wants = wants_of(held.limits, actor)
-                limits.take(token, task, actor, number, wants, is_adopted=True)
-
-
-def returned(broker: "Broker", actor: Actor, token: Token) -> None:
-    """Take back what a run held that nobody wants and that is over by its actor's word."""
-    run = broker.limits.runs.get(token)
-    if run is not None and run.actor is actor:
-        broker.limits.drop(run)
-
-
-def greet_host(broker: "Broker", host: Host) -> None:
-    """Look again at who waits for limits of *host*, which may state others now."""
-    for own in host.limits:
-        broker.limits.stirred[host_key(own, host.incarnation)] = None
-
-
-def check(broker: "Broker") -> None:
-    """Assert that whoever holds something is current, or was told to stop and has not said so."""
-    broker.limits.check()
-    for token, run in broker.limits.runs.items():
-        assert broker.actors.get(run.actor.incarnation) is run.actor, run.task.name
-        if not run.is_stopped:
-            assert broker.tokens[token] is run.task
-            assert run.task.actor is run.actor
-            assert is_owned(run.task)
+# ---------------------------------------------------------------------- time
 
 
 def sweep(broker: "Broker") -> None:

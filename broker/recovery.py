@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from broker import (
     bindings,
     durable,
+    holders,
     isolation,
     lifecycle,
     named,
-    occupancy,
     patience,
     placement,
     restoring,
@@ -53,7 +53,7 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
             known.is_released = item.held == "released"
             if item.held == "waiting":
                 broker.recalls.ahead[actor] = None
-    occupancy.greet(broker, actor, hello, now)
+    holders.greet(broker, actor, hello, now)
 
 
 def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) -> None:
@@ -203,7 +203,7 @@ def check(broker: "Broker") -> None:
     broker.delays.check()
     broker.bindings.check()
     isolation.check(broker)
-    occupancy.check(broker)
+    holders.check(broker)
     restoring.check(broker)
     broker.environments.check(broker.actors)
     named.check(broker)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 from broker import (
     attaching,
     bindings,
+    holders,
     lifecycle,
     liveness,
     named,
-    occupancy,
     orders,
     recovery,
     retrying,
@@ -83,7 +83,7 @@ def open_session(  # noqa: PLR0917
             orders.repeat(broker, peer)
         case HostHello(), Host():
             peer.greet(hello, now)
-            occupancy.greet_host(broker, peer)
+            holders.greet_host(broker, peer)
         case _:
             raise AssertionError(hello)
     broker.say_outside(rid, frame.session, welcome(broker, missing, now))

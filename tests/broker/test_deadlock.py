@@ -3,7 +3,7 @@
 import pytest
 
 from broker.deadlock import TOLD_MAX
-from tests.broker.conversation import CODE
+from tests.broker.conversation import CODE, attested
 from tests.broker.test_limits import EPOCH, call, limited
 from wire.errors import Code
 from wire.messages import (
@@ -12,6 +12,7 @@ from wire.messages import (
     Beat,
     Cancel,
     Credit,
+    Death,
     Occupied,
     Occupy,
     Reacquire,
@@ -194,6 +195,31 @@ def test_a_slot_somewhere_else_is_a_way_out():
     for _ in range(8):
         other.says(Beat())
         assert scene.told(beats=1) == []
+
+
+def test_no_limit_holder_waits_for_ever_for_a_call_while_slots_wait_for_its_limit_or_are_kept():
+    """Every slot that grants is held by who waits for the limit, all others are kept for one run.
+
+    That one runs alone, since its process crashed before, and waits for a call of its own.
+    """
+    scene = holding(slots=1)
+    host = scene.talk.host(actors=[attested(13)])
+    crashed = scene.talk.actor(13, name="host/2", free=2)
+    scene.submits(7).submits(8)
+    host.says(Death(13, None, 11, [(EPOCH, a.number) for a in crashed.takes(Assign)]))
+    scene.client.says(Cancel([8]))
+    alone = scene.talk.actor(12, name="host/1", free=1, slots={"slot": 1})
+    ((suspect,),) = [(a.number,) for a in alone.takes(Assign)]
+    scene.waits(1, 2, within=[1]).submits(3).submits(2, parent=1).submits(9, parent=suspect)
+    (holder,) = [a.number for a in scene.actor.takes(Assign) if a.task == 3]
+    scene.actor.says(Occupy(EPOCH, holder, 1, {"db": 1}, []))
+    alone.says(Credit(1), Release(EPOCH, suspect))
+    assert alone.takes(Assign) == [], "it runs alone"
+
+    alone.says(Await(EPOCH, suspect, 1, 1, [(9, 9)], 1, []))
+
+    assert [a.task for a in alone.takes(Assign)] == [2]
+    assert scene.told() == []
 
 
 def test_who_waits_for_its_slot_while_its_holder_waits_for_its_limit_closes_a_circle():

@@ -3,10 +3,25 @@
 import msgspec
 import pytest
 
+from broker.defining import define
 from tests.broker.conversation import CODE, Conversation, attested
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
-from wire.messages import Answer, Assign, Cancel, Credit, Death, Query, Reject, Requeued, Result
+from wire.limits import read_definition
+from wire.messages import (
+    Answer,
+    Assign,
+    Await,
+    Cancel,
+    Credit,
+    Death,
+    Occupy,
+    Query,
+    Reject,
+    Release,
+    Requeued,
+    Result,
+)
 from wire.parts import Backoff, Call, Failure, Status
 
 
@@ -90,6 +105,30 @@ def test_whoever_crashes_alone_is_to_blame_and_the_others_are_not(talk):
     failure = decode_failure(results[7].body)
     assert (failure.code, len(failure.history)) == (Code.POISON_TASK, 3)
     assert results[8].attempt == 1
+
+
+WAITS = {
+    "calls": [Await(1000, 3, 1, 1, [(9, 9)], 1, [])],
+    "slots": [Await(1000, 3, -1)],
+    "limit": [Occupy(1000, 3, 1, {"db": 1}), Occupy(1000, 3, 2, {"db": 1})],
+}
+
+
+@pytest.mark.parametrize("how", WAITS)
+def test_a_suspect_that_waits_is_alone_no_more(talk, how):
+    """What it waits for may need the very actor that is kept for it."""
+    define(talk.broker, read_definition("db=1"))
+    client, _ = crashed_together(talk)
+    client.says(Cancel([8]))
+    alone = talk.actor(12, name="host/1", free=2)
+    assert assigned(alone) == [(1000, 3)]
+    client.submits(9, parent=(1000, 3), slot=1, call=Call("child", CODE))
+    alone.says(Credit(2), Release(1000, 3))
+    assert assigned(alone) == []
+
+    alone.says(*WAITS[how])
+
+    assert talk.task(client, 9).token in assigned(alone)
 
 
 def test_a_suspect_that_is_handed_back_still_runs_alone(talk):

@@ -1,12 +1,14 @@
 """Planted bugs in the life of a task: retries, time limits, crashes."""
 
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 
-from broker import recovery, retrying
+from broker import isolation, recovery, retrying
+from broker.limits import Limits
 from sdk import asking
-from tests.sim.mutants import BUSY, Mutant, swap
+from tests.sim.mutants import BUSY, WAITING, Mutant, swap
 
 
 def no_back_off() -> Any:
@@ -57,6 +59,19 @@ def a_failed_run_can_be_adopted() -> Any:
     return swap(recovery, "offered", make)
 
 
+def a_suspect_that_waits_stays_alone() -> Any:
+    """Keep the actor of a run that waits for calls, which may need it."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, now: float) -> None:
+            with patch.object(Limits, "is_waiting", lambda self, token: False):
+                original(broker, now)
+
+        return mutated
+
+    return swap(isolation, "look", make)
+
+
 RETRIES = BUSY.but(retry=0.8, at_most_once=0.0, cancel=0.0, force=0.0)
 RESTARTS = RETRIES.but(faults={"broker_kill": 1.0}, down_s=0.3)
 LIFE = [
@@ -66,6 +81,7 @@ LIFE = [
         (the_delayed_stay, RETRIES),
         (a_known_failure_counts_again, RESTARTS),
         (what_is_left_of_a_wait_is_not_said, RESTARTS.but(fault=0.01, run_s=0.2)),
+        (a_suspect_that_waits_stays_alone, WAITING.but(crash=0.1, replicas=1)),
         (a_failed_run_can_be_adopted, RETRIES.but(faults={"cut": 1.0}, fault=0.1)),
     )
 ]
