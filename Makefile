@@ -2,7 +2,7 @@
 #
 #   make demo                    identify files with a model that stays loaded
 #   make pipeline                read pages with a model for two at a time (options in ARGS=)
-#   make test                    the whole test-suite
+#   make test                    the whole test-suite (how many tests at a time in WORKERS=)
 #   make check                   before every commit: layout, lint, types, fast tests, 200 seeds, model
 #   make fix                     what the tools can repair
 #   make sim SEEDS=10000         the simulator, as long as you like (also STEPS=)
@@ -17,10 +17,14 @@ VENV   ?= .venv
 SEEDS  ?= 1000
 STEPS  ?= 500
 ARGS   ?=
+# Tests of real processes mostly wait, so three at a time fit on two processors.
+WORKERS ?= 3
 
 RUN     := $(VENV)/bin/python
 PIP     := $(RUN) -m pip --disable-pip-version-check -qq
 INSTALL := $(PIP) install --constraint requirements.lock
+# Whoever has no test left takes over from another, whole runs of a file where that is possible.
+PYTEST  := $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # A package counts from its first module on.
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard $(addsuffix /__init__.py,wire broker actor sdk)))
@@ -37,14 +41,14 @@ pipeline: $(VENV)/pipeline.stamp
 	@$(RUN) examples/pipeline.py $(ARGS)
 
 test: $(VENV)/test.stamp
-	@$(RUN) -m pytest --session-timeout=1500
+	@$(PYTEST) --session-timeout=1500
 
 check: $(VENV)/test.stamp
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(if $(PACKAGES),$(RUN) -m mypy $(PACKAGES))
-	@$(RUN) -m pytest -q -m "not process and not slow" --ignore=tests/sim --ignore=tests/model
-	@$(if $(SIM),$(RUN) -m pytest -q $(sort $(dir $(SIM))))
+	@$(PYTEST) -q -m "not process and not slow" --ignore=tests/sim --ignore=tests/model
+	@$(if $(SIM),$(PYTEST) -q $(sort $(dir $(SIM))))
 
 fix: $(VENV)/test.stamp
 	@$(RUN) -m ruff check --fix --exit-zero .

@@ -131,11 +131,13 @@ def test_a_cancel_ends_a_wait_for_the_next_try(client, world, path):
 
 
 def test_a_wait_for_the_next_try_goes_on_in_a_new_broker(path):
+    # Longer than a broker and its actors need to be there again on a busy machine.
+    slow = Backoff(4.0, factor=1.0, jitter=0.0)
     with Deployment(*SHORT) as world:
         world.start_broker()
         world.start_host("h")
         client = world.client()
-        future = client.submit(flaky, path, 3, retries=2, retry_backoff=Backoff(1.5, jitter=0.0))
+        future = client.submit(flaky, path, 3, retries=2, retry_backoff=slow)
         world.until(lambda: future.status() == "delayed")
 
         world.restart_broker()

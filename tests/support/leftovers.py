@@ -12,8 +12,9 @@ from pathlib import Path
 PROC = Path("/proc")
 PR_SET_CHILD_SUBREAPER = 36
 
-# How long something that is about to end may take for it.
-GRACE_S = 2.0
+# How long something that is about to end may take for it: a process that was just started has to
+# load our modules before it hears that nobody wants it, and others may run beside it.
+GRACE_S = 10.0
 POLL_INTERVAL_S = 0.01
 
 # The standard library keeps one of each for as long as the interpreter runs.
