@@ -149,7 +149,8 @@ class Kept:
             actor, call = actor_of(wait), task.call
             has_slots = not (task.is_released or token in broker.limits.waits.parts)
             if call.environment is not None and (has_slots or call.environment.named is not None):
-                self._keep(wait, turn_of(actor, call.environment), int(is_new))
+                turns = call.environment.turns if is_new else 0
+                self._keep(wait, turn_of(actor, call.environment), turns)
             if has_slots:
                 for kind, amount in (call.slots or {"slot": 1}).items():
                     self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
@@ -205,16 +206,50 @@ class Kept:
         if lacking:
             return lacking
         assert task.template
-        shape = task.template.shape
+        shape, place = task.template.shape, task.call.environment
         for actor in self._broker.actors.values():
-            if not shape.suits(actor):
+            if not shape.suits(actor) or self._is_elsewhere(place, actor):
                 continue
             own = tuple((host_key(name, actor.host), n) for name, n in shape.host_limits)
             missing = self._lacks_slots(task, actor) | self._lacks_limits(own)
+            if place is not None and place.named is None:
+                missing |= self._lacks_room(place, actor)
             if not missing:
                 return set()
             lacking |= missing
         return lacking
+
+    def _is_elsewhere(self, place: Environment | None, actor: Actor) -> bool:
+        """Tell whether there are as many copies of *place* as may be, and none on *actor*."""
+        if place is None or place.named is not None or place.id in actor.copies:
+            return False
+        record = self._broker.environments.records.get(place.id)
+        if record is None or record.environment.reuse.is_fresh:
+            return False
+        most = record.environment.reuse.replicas_max
+        return most is not None and len(record.copies) >= max(1, most)
+
+    def _lacks_room(self, place: Environment, actor: Actor) -> set[Resource]:
+        """Return the turns that keep *place* from being entered in *actor*, where it is cold.
+
+        Whoever is to have its own environment there again, and is not stuck, will go on.
+        """
+        credit = actor.credit
+        if not actor.copies or credit.has_resident(place.id) or credit.has_room:
+            return set()
+        kept: set[Resource] = {("turn", actor, name) for name in actor.copies}
+        if not all(self._amounts.get(turn) for turn in kept):
+            return set()
+        for token, task in actor.assigned.items():
+            own = task.call.environment if task.template else place
+            if task.is_released and own is not None and own.id not in actor.copies:
+                # Unless it waits for something else, the room may be kept for it.
+                mine = self._keepers.get(("run", token), ())
+                if not mine:
+                    return set()
+                if any(isinstance(one, RunWait) and not one.enough for one in mine):
+                    kept.add(("run", token))
+        return kept
 
     def _lacks_slots(self, task: Task, actor: Actor) -> set[Resource]:
         """Return which slots of *actor*, or turn there, *task* cannot have."""
@@ -225,8 +260,8 @@ class Kept:
             if actor.slots.get(kind, 0) - self._amounts.get(resource, 0) < amount:
                 lacking.add(resource)
         if call.environment is not None:
-            turn = turn_of(actor, call.environment)
-            if self._amounts.get(turn, 0) >= max(1, call.environment.concurrency):
+            place, turn = call.environment, turn_of(actor, call.environment)
+            if place.concurrency - self._amounts.get(turn, 0) < place.turns:
                 lacking.add(turn)
         return lacking
 

@@ -1,6 +1,7 @@
 """Who waits for whom, and who is told of a circle (protocol.md section 9.8)."""
 
 import pytest
+from msgspec import structs
 
 from broker.deadlock import TOLD_MAX
 from tests.broker.conversation import CODE, attested
@@ -19,9 +20,10 @@ from wire.messages import (
     Release,
     Vacate,
 )
-from wire.parts import Call, Environment
+from wire.parts import Call, Environment, Reuse
 
 BOXED = Environment("id", "Box", CODE)
+OTHER = Environment("other", "Other", CODE)
 
 
 class Scene:
@@ -268,6 +270,64 @@ def test_a_run_that_released_nothing_keeps_its_turn():
     scene.actor.says(Await(EPOCH, 1, 9, 1, [(2, 2)], 1, []))
 
     assert scene.told() == [(1, 9)]
+
+
+def holding_the_room(*, room=0, boxed=BOXED, other=OTHER):
+    """Let run 1 keep a limit and wait for a call, and run 2 wait for it in an environment."""
+    scene = holding(slots=2).waits(1, 2, within=[1])
+    scene.actor.says(Credit(2, 0, 1))
+    scene.submits(3, Call("method", b"", "work", boxed))
+    scene.actor.says(Credit(1, 0, room, {"id": 0}), Occupy(EPOCH, 2, 1, {"db": 1}, []))
+    return scene.submits(2, Call("method", b"", "work", other), parent=1)
+
+
+def test_the_place_of_an_environment_in_which_somebody_waits_closes_a_circle():
+    assert holding_the_room().told() == [(2, 1)]
+
+
+def test_room_for_one_more_environment_is_a_way_out():
+    scene = holding_the_room(room=1)
+
+    assert [a.task for a in scene.actor.takes(Assign)] == [1, 3, 2]
+    assert scene.told() == []
+
+
+def test_a_place_that_somebody_is_about_to_have_again_closes_none():
+    """Who released its slots and waits for its environment will go on."""
+    scene = holding(slots=3).waits(1, 2, within=[1])
+    scene.actor.says(Credit(3, 0, 1))
+    scene.submits(3, Call("method", b"", "work", BOXED))
+    scene.actor.says(Credit(2, 0, 1), Release(EPOCH, 2))
+    scene.submits(4, Call("method", b"", "work", Environment("third", "Third", CODE)))
+    scene.actor.says(Credit(1, 0, 0, {"third": 0}), Occupy(EPOCH, 3, 1, {"db": 1}, []))
+    scene.submits(2, Call("method", b"", "work", OTHER), parent=1)
+
+    assert scene.told() == []
+
+
+def test_a_copy_elsewhere_beside_which_there_may_be_none_is_no_way_out():
+    single = Environment("id", "Box", CODE, reuse=Reuse(replicas_max=1))
+    scene = holding_the_room(boxed=single, other=single)
+    other = scene.talk.actor(12, name="host/1")
+    other.says(Credit(1, 0, 1))
+
+    assert scene.told() == [(2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("own", "of_call", "told"), [(1, 1, []), (2, 1, [(1, 9)]), (1, 2, [(1, 9)])]
+)
+def test_as_many_turns_are_kept_as_a_call_takes(own, of_call, told):
+    """A sync method is alone in its environment, by taking all of its turns."""
+    place = Environment("id", "Box", CODE, concurrency=2)
+    scene = Scene(slots=2, free=0)
+    scene.actor.says(Credit(2, 0, 1, {}))
+    scene.submits(1, Call("method", b"", "work", structs.replace(place, turns=own)))
+    scene.actor.says(Credit(1, 0, 0, {"id": 2 - own}))
+    scene.submits(2, Call("method", b"", "work", structs.replace(place, turns=of_call)), parent=1)
+    scene.actor.says(Await(EPOCH, 1, 9, 1, [(2, 2)], 1, []))
+
+    assert scene.told() == told
 
 
 def test_a_wait_that_is_over_is_forgotten():

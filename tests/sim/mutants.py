@@ -605,6 +605,11 @@ def slots_are_nobodys() -> Any:
     return swap(deadlock.Kept, "_lacks_slots", lambda _: lambda self, task, actor: set())
 
 
+def room_is_nobodys() -> Any:
+    """Do not count the places of environments in which those are who wait."""
+    return swap(deadlock.Kept, "_lacks_room", lambda _: lambda self, place, actor: set())
+
+
 def a_release_keeps_the_limits() -> Any:
     """Let a released run hold on to what the actor thinks it gave back."""
     return swap(occupancy, "release", lambda _: lambda broker, actor, command: None)
@@ -716,6 +721,7 @@ LOADED = BUSY.but(
     environment=1.0, at_most_once=0.0, release=0.0, environments_max=2, replicas=3, cancel=0.0
 )
 WAITING = LIMITED.but(slots=1, child=0.5, wait=1.0, cancel=0.0, tasks=20)
+CROWDED = WAITING.but(slots=3, replicas=1, environment=0.5, limit=0.4, tasks=30, run_s=0.3)
 WITH_ONCE = {"at_most_once": 0.5}
 STICKY = BUSY.but(sticky=0.9, at_most_once=0.0, label=0.0, replicas=2, machines=2)
 MUTANTS = [
@@ -768,6 +774,7 @@ MUTANTS = [
         (nobody_says_that_it_waits, WAITING),
         (all_who_wait_are_in_circles, WAITING),
         (slots_are_nobodys, WAITING),
+        (room_is_nobodys, CROWDED.but(ask=0.9)),
         (a_release_keeps_the_limits, LIMITED.but(release=0.8, reacquire=True)),
         (copies_are_not_counted, LOADED),
         (what_flies_is_no_copy, LOADED),
