@@ -109,6 +109,7 @@ def run(options: argparse.Namespace) -> int:
         stored = journal.stored
         core = Broker(options.settings, epoch=epoch, now=time.monotonic())
         core.had_earlier = bool(stored.had_earlier)
+        core.records.clock_ms = wall_clock_ms() - time.monotonic() * 1000.0
         set_limits(core, stored.limits, options.limit)
         bindings.restore(core, stored.bindings, time.monotonic())
         if not options.no_journal:
@@ -146,7 +147,6 @@ def take_over(core: Broker, stored: StoredTasks) -> None:
     """Let *core* keep durable tasks, beginning with those that an earlier broker kept."""
     now = time.monotonic()
     core.records.has_journal = True
-    core.records.clock_ms = wall_clock_ms() - now * 1000.0
     restore(core, stored, now)
 
 
@@ -299,6 +299,19 @@ def add_windows(add: Any) -> None:
         help="octets of durable tasks and outcomes, in memory and in the journal; default"
         f" {defaults.journal_bytes_max}",
     )
+    add(
+        "--dead-tasks-max",
+        type=read_number,
+        metavar="N",
+        help="tasks that ended badly and are kept with their calls, the newest ones; default"
+        f" {defaults.dead_tasks_max}, 0 for none",
+    )
+    add(
+        "--dead-bytes-max",
+        type=read_size,
+        metavar="N",
+        help=f"octets that these take; default {defaults.dead_bytes_max}",
+    )
 
 
 def make_settings(options: argparse.Namespace) -> Settings:
@@ -306,6 +319,7 @@ def make_settings(options: argparse.Namespace) -> Settings:
     defaults = Settings()
     names = [field for _, field, _ in TIMES]
     names += ["payload_bytes_max", "window_tasks", "window_bytes", "journal_bytes_max"]
+    names += ["dead_tasks_max", "dead_bytes_max"]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if "heartbeat_s" in given:
         factor = given["heartbeat_s"] / defaults.heartbeat_s
@@ -383,6 +397,11 @@ def read_count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**63):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return int(text)
+
+
+def read_number(text: str) -> int:
+    """Read a number that may be 0."""
+    return 0 if text == "0" else read_count(text)
 
 
 def read_size(text: str) -> int:

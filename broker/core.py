@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from broker import (
     bindings,
+    dead,
     defining,
     departures,
     durable,
@@ -32,6 +33,7 @@ from broker import (
     placement,
     recall,
     recovery,
+    redriving,
     reservation,
     residing,
     retrying,
@@ -41,7 +43,7 @@ from broker import (
 )
 from broker.backlog import Backlog
 from broker.deadlines import Deadlines
-from broker.outbox import Outbox, Send
+from broker.outbox import Outbox, Send, say_when_written
 from broker.peers import Actor, Client, Host, Session, is_owned
 from broker.records import Record, Records
 from broker.settings import Settings
@@ -131,6 +133,7 @@ class Broker:
         self.operations: list[tuple[Any, ...]] = []
         self.sequence = self.committed_sequence = self.fence_sequence = 0
         self.records = Records(now)
+        self.dead_tasks = dead.DeadTasks()
         self.outbox = Outbox()
         self.say = self.outbox.say
         self._notes: list[Note] = []
@@ -140,7 +143,7 @@ class Broker:
         """Return who acts on which command."""
         return {
             Submit: partial(submission.submit, self),
-            Attach: partial(submission.attach, self),
+            Attach: partial(redriving.attach, self),
             Tried: partial(statements.tried, self),
             Outcome: self._outcome,
             Credit: partial(statements.credit, self),
@@ -416,6 +419,10 @@ class Broker:
             return
         elif command.what in durable.ORDERS:
             durable.order(self, session, command)
+            return
+        elif command.what in dead.ORDERS:
+            body = dead.order(self, command)
+            say_when_written(self, session, Answer(command.request, codec.encode(body)))
             return
         else:
             body = explain.answer(self, session.peer, command.what, command.argument, now)

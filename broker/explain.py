@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker import (
     attaching,
+    dead,
     environments,
     isolation,
     occupancy,
@@ -42,6 +43,8 @@ def answer(
             }
         case "environments":
             return environments.describe(broker, now)
+        case "dead":
+            return dead.answer(broker, argument)
         case "limits":
             return occupancy.describe(broker)
         case "named":
@@ -51,8 +54,9 @@ def answer(
         case _:
             return {
                 "error": f"unknown query {what!r}; known: status, actors, clients, tasks,"
-                " environments, explain, limits, named, drain, pause, resume, environment-retry,"
-                " limit-set, limit-delete, limit-release, named-kill"
+                " environments, explain, dead, limits, named, drain, pause, resume,"
+                " environment-retry, dead-forget, cancel, cancel-force, limit-set, limit-delete,"
+                " limit-release, named-kill"
             }
 
 
@@ -76,6 +80,7 @@ def status(broker: "Broker", now: float) -> dict[str, Any]:
         "alone": states[State.ALONE],
         "assigned": states[State.ASSIGNED] + states[State.UNCLAIMED_RUN],
         "ended": states[State.ENDED] + states[State.UNCLAIMED_OUTCOME],
+        "dead": len(broker.dead_tasks.by_name),
         "kept": sum(map(len, broker.records.kept.values())),
         "journal_octets": broker.records.octets,
         "assignments": broker.assignments,
@@ -169,7 +174,7 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
     """Say why a task waits: its state, one line, and per actor what is missing."""
     task = find_task(broker, client, argument)
     if task is None:
-        return {"state": "unknown", "reason": f"task {argument} is not known here", "actors": {}}
+        return {"actors": {}} | explain_unknown(broker, argument)
     reply: dict[str, Any] = describe_task(task, now) | {"actors": {}}
     match task.state:
         case State.QUEUED:
@@ -189,6 +194,14 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
         case _:
             reply["reason"] = "it has ended"
     return reply
+
+
+def explain_unknown(broker: "Broker", argument: str) -> dict[str, Any]:
+    """Say what is known of a task that is not here: it may be dead."""
+    gone = dead.find(broker, argument)
+    if gone is None:
+        return {"state": "unknown", "reason": f"task {argument} is not known here"}
+    return {"state": "dead", "reason": f"{gone.facts.code}: {gone.facts.message}"}
 
 
 def explain_queued(broker: "Broker", task: Task, reply: dict[str, Any], now: float) -> None:

@@ -27,15 +27,15 @@ import msgspec
 import zmq
 from msgspec import Struct
 
-from broker.records import Parts, Row, StoredTasks
+from broker.records import DeadRow, Parts, Row, StoredTasks
 
 sqlite3.register_adapter(Parts, Parts.packed)
 
 ANNOUNCE_ENDPOINT: Final = "inproc://inside-broker"
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 # Older files that only lack tables of this one.
-SCHEMAS_READ: Final = (1, 2)
+SCHEMAS_READ: Final = (1, 2, 3)
 SCHEMA_STATEMENTS: Final = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, definition TEXT) WITHOUT ROWID",
@@ -46,6 +46,8 @@ SCHEMA_STATEMENTS: Final = (
     """CREATE TABLE IF NOT EXISTS tasks (client INTEGER, number INTEGER, call BLOB, progress BLOB,
     is_armed INTEGER, key TEXT, digest BLOB, key_until_ms INTEGER, ended_ms INTEGER,
     outcome BLOB, body BLOB, frames BLOB, PRIMARY KEY (client, number))""",
+    """CREATE TABLE IF NOT EXISTS dead (serial INTEGER PRIMARY KEY, call BLOB, facts BLOB,
+    body BLOB, frames BLOB)""",
 )
 
 # What the core may write: the name of an operation and the statement for its fields. Each can be
@@ -68,6 +70,8 @@ OPERATIONS: Final[Mapping[str, str]] = {
     " WHERE client = ? AND number = ?",
     "free-key": "UPDATE tasks SET key = NULL WHERE client = ? AND number = ?",
     "forget": "DELETE FROM tasks WHERE client = ? AND number = ?",
+    "dead": "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)",
+    "forget-dead": "DELETE FROM dead WHERE serial = ?",
 }
 
 # A transaction takes what waits, up to this: the first of a flood does not wait for the last.
@@ -356,9 +360,11 @@ def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
         " outcome, ended_ms FROM tasks ORDER BY rowid"
     )
     rows = [Row(*row) for row in found]
+    found = connection.execute("SELECT serial, call, facts, body, frames FROM dead ORDER BY serial")
+    dead = [DeadRow(*row) for row in found]
     calls = connection.execute("SELECT hash, call FROM calls").fetchall()
     codes = connection.execute("SELECT hash, code FROM codes").fetchall()
-    return StoredTasks(rows, dict(calls), dict(codes))
+    return StoredTasks(rows, dead, dict(calls), dict(codes))
 
 
 def next_epoch(connection: sqlite3.Connection, clock_ms: int) -> int:
@@ -456,12 +462,12 @@ def prepare(
         connection.execute(statement)
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
     (schema,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    is_older = schema in SCHEMAS_READ[:-1]
-    if is_older:
+    is_first = schema == SCHEMAS_READ[0]
+    if schema in SCHEMAS_READ[:-1]:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (SCHEMA,))
         schema = SCHEMA
     connection.execute("COMMIT")
-    if is_older:
+    if is_first:
         # From here on the file can give back what is empty; it is small, since it had no tasks.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("VACUUM")

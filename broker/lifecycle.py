@@ -6,7 +6,7 @@ outcomes of its client.
 
 from typing import TYPE_CHECKING, Final
 
-from broker import attaching, durable, isolation, named, patience, reservation, retrying
+from broker import attaching, dead, durable, isolation, named, patience, reservation, retrying
 from broker.peers import Session, is_owned
 from broker.task import ENDED, TRANSITIONS, Ending, Event, State, Task
 from broker.trouble import Trouble
@@ -83,6 +83,7 @@ def end(broker: "Broker", task: Task, code: Code, message: str) -> None:
 
 def end_with(broker: "Broker", task: Task, ending: Ending, code: Code, message: str) -> None:
     """End *task*, which is in no queue and with no actor, with an outcome that the broker made."""
+    dead.keep_ended(broker, task, ending, code)
     task.move(Event.SETTLE)
     task.ending = ending
     broker.note("task_ended", task=task.name, code=code, message=message)

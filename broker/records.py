@@ -164,10 +164,21 @@ class Row(Struct, frozen=True):
     ended_ms: int | None
 
 
+class DeadRow(Struct, frozen=True):
+    """A dead task as the journal has it; without a call it cannot be submitted again."""
+
+    serial: int
+    call: bytes | None
+    facts: bytes
+    body: bytes | None
+    frames: bytes | None
+
+
 class StoredTasks(Struct, frozen=True):
-    """All that an earlier broker left of durable tasks."""
+    """All that an earlier broker left of durable tasks, and of those that ended badly."""
 
     rows: list[Row] = []
+    dead: list[DeadRow] = []
     # Hash -> call; hash -> code.
     calls: dict[bytes, bytes] = {}
     codes: dict[bytes, bytes] = {}
@@ -245,7 +256,12 @@ def ending_of(row: Row) -> Ending:
 
 def frames_of(row: Row) -> Sequence[bytes]:
     """Return the payload frames in *row*: of the call, or of its outcome."""
-    return _decode_frames(row.frames) if row.frames is not None else ()
+    return unpack(row.frames)
+
+
+def unpack(frames: bytes | None) -> Sequence[bytes]:
+    """Return payload frames that stand in one value."""
+    return _decode_frames(frames) if frames is not None else ()
 
 
 def pack(frames: Sequence[Any]) -> Parts | None:

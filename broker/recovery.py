@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from broker import (
     bindings,
+    dead,
     durable,
     holders,
     isolation,
@@ -205,6 +206,7 @@ def check(broker: "Broker") -> None:
     isolation.check(broker)
     holders.check(broker)
     restoring.check(broker)
+    dead.check(broker)
     broker.environments.check(broker.actors)
     named.check(broker)
     for token, task in broker.tokens.items():

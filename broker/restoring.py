@@ -3,7 +3,7 @@
 from heapq import heappop
 from typing import TYPE_CHECKING, Final
 
-from broker import attaching, durable, lifecycle, occupancy, records
+from broker import attaching, dead, durable, lifecycle, occupancy, records
 from broker.peers import Client
 from broker.records import Alias, Record, Row, StoredTasks
 from broker.task import State, Task, Template
@@ -26,6 +26,7 @@ def restore(broker: "Broker", stored: StoredTasks, now: float) -> None:
                 known.codes[blob.hash] = known.codes.get(blob.hash, 0) + 1
     for row in stored.rows:
         restore_task(broker, row, templates[row.call], now)
+    dead.restore(broker, stored, templates)
     if stored.rows:
         broker.note("restored", tasks=len(stored.rows), octets=known.octets)
 
@@ -157,6 +158,9 @@ def check(broker: "Broker") -> None:
             assert other.client.tasks[other.number] is other
         if record.key is not None:
             assert known.keys[record.key[0]] is task
+    for one in broker.dead_tasks.by_name.values():
+        if one.is_written and one.template is not None:
+            counts[one.template.hash] += 1
     for task in kept:
         assert task.state is State.ENDED
         assert isinstance(task.record, Record)

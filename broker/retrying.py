@@ -7,7 +7,7 @@ told which run it was, and the actor keeps that outcome until the client knows.
 
 from typing import TYPE_CHECKING
 
-from broker import durable, isolation, lifecycle, patience
+from broker import dead, durable, isolation, lifecycle, patience
 from broker.peers import Actor, Client
 from broker.task import Ending, Event, State, Task
 from broker.trouble import HISTORY_MAX, WAIT_S_MAX, FailedRun, Trouble, delay_s
@@ -32,6 +32,15 @@ def retry(broker: "Broker", task: Task, ending: Ending, now: float) -> bool:
         failure = read_failure(body_of(ending))
         task.is_retriable = failure is not None and failure.retriable
         return False
+    if is_tried_again(broker, task, ending, now):
+        return True
+    if task.call.retries or task.record is not None:
+        dead.keep_failed(broker, task, ending)
+    return False
+
+
+def is_tried_again(broker: "Broker", task: Task, ending: Ending, now: float) -> bool:
+    """Let *task* wait for its next try, if it has one; tell whether."""
     call = task.call
     trouble = task.trouble
     if ending.status is not Status.FAILURE and ending.status is not Status.EXPIRED:

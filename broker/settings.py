@@ -19,6 +19,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     templates_max: int = 4_096
     outcome_ttl_s: float = 86_400.0
     journal_bytes_max: int = 2 * 2**30
+    dead_tasks_max: int = 1_000
+    dead_bytes_max: int = 64 * 2**20
     crashes_max: int = 3
     losses_max: int = 5
     isolation_s: float = 2.0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from broker import (
     attaching,
     bindings,
+    dead,
     durable,
     environments,
     isolation,
@@ -18,7 +19,7 @@ from broker import (
 )
 from broker.peers import Client, Session, is_owned
 from broker.records import Record
-from broker.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task
+from broker.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task, Template
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import Attach, Submit
 from wire.parts import Token
@@ -27,13 +28,22 @@ if TYPE_CHECKING:
     from broker.core import Broker
 
 
-def submit(
-    broker: "Broker", session: Session, command: Submit, own: Sequence[Any], now: float
+def submit(  # noqa: PLR0917
+    broker: "Broker",
+    session: Session,
+    command: Submit,
+    own: Sequence[Any],
+    now: float,
+    template: Template | None = None,
 ) -> None:
-    """Take a call: queue it, hold it, or give it to the client whose it is."""
+    """Take a call: queue it, hold it, or give it to the client whose it is.
+
+    *template* is what it is made of where its client does not know that.
+    """
     client = session.peer
     assert isinstance(client, Client)
-    template = session.templates_known.get(command.template)
+    if template is None:
+        template = session.templates_known.get(command.template)
     if template is None:
         raise RemoteProtocolError(
             Code.UNKNOWN_TEMPLATE, f"template {command.template} was not sent"
@@ -65,6 +75,8 @@ def submit(
         enter(broker, task, command, now)
     else:
         broker.unclaimed.pop(task)
+        if broker.dead_tasks.by_name:
+            dead.lives_again(broker, (client.incarnation, task.number))
         if template.shape.limits is not None:
             occupancy.join(broker, task)
         if template.shape.sticky and task.actor is not None:
@@ -141,17 +153,8 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         lifecycle.end(
             broker, task, Code.PARENT_GONE, "the task that submitted this one was canceled for it"
         )
-    elif command.again and broker.window_ends_at is not None:
-        task.state = State.HELD
-        broker.held[task] = None
-    elif command.again and task.call.at_most_once and task.record is None:
-        lifecycle.end(
-            broker, task, Code.OUTCOME_UNKNOWN, "it was sent before the broker was started again"
-        )
-    elif command.again and retrying.is_early(task, now):
-        assert task.trouble
-        task.state = State.DELAYED
-        broker.delays.set(task, task.trouble.due_at)
+    elif command.again and is_placed_again(broker, task, now):
+        return
     elif task.trouble is not None and isolation.must_be_alone(task):
         task.state = State.HELD
         isolation.isolate(broker, task, now)
@@ -159,6 +162,26 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         broker.backlog.push(task)
         if task.template.call.schedule_timeout_s is not None:
             patience.watch(broker, task)
+
+
+def is_placed_again(broker: "Broker", task: Task, now: float) -> bool:
+    """Find the place of a task that was sent before, if that is no queue; tell whether."""
+    if broker.dead_tasks.by_name:
+        dead.lives_again(broker, (task.client.incarnation, task.number))
+    if broker.window_ends_at is not None:
+        task.state = State.HELD
+        broker.held[task] = None
+    elif task.call.at_most_once and task.record is None:
+        lifecycle.end(
+            broker, task, Code.OUTCOME_UNKNOWN, "it was sent before the broker was started again"
+        )
+    elif retrying.is_early(task, now):
+        assert task.trouble
+        task.state = State.DELAYED
+        broker.delays.set(task, task.trouble.due_at)
+    else:
+        return False
+    return True
 
 
 def may_adopt(broker: "Broker", parent: Token) -> bool:

@@ -15,12 +15,13 @@ from typing import Final, NoReturn
 
 from sdk.client import Client
 from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
+from sdk.dead import add_redrive_options, add_task_options, show_redrive, show_tasks
 from sdk.errors import WarmslotError
 from sdk.fleet import add_actors_options, add_top_options, show_actors, show_top
 from sdk.limits import add_limit_actions, show_limits
 from sdk.replicas import add_environment_actions, show_environments
 from sdk.submitting import add_submit_options, show_submit
-from sdk.table import cell, print_json, print_rows
+from sdk.table import cell, print_json, print_rows, say
 from wire.release import release
 
 STATUS_FAILED: Final = 1
@@ -92,6 +93,10 @@ def parser() -> Parser:
             )
         if name in ("explain", "cancel"):
             command.add_argument("task", metavar="TASK", help="a task's id, as `tasks` shows it")
+        if name == "tasks":
+            add_task_options(command)
+        if name == "redrive":
+            add_redrive_options(command)
         if name == "submit":
             add_submit_options(command)
         if name == "actors":
@@ -149,11 +154,6 @@ def show_status(client: Client, options: argparse.Namespace) -> int:
     for key, value in answer.items():
         print(f"{key:{width}}  {cell(value)}")
     return 0
-
-
-def show_tasks(client: Client, options: argparse.Namespace) -> int:
-    """Print the broker's tasks, one a line."""
-    return show_table(client, options, "tasks")
 
 
 def show_clients(client: Client, options: argparse.Namespace) -> int:
@@ -228,19 +228,21 @@ def show_order(client: Client, options: argparse.Namespace) -> int:
     return 0
 
 
-def show_cancel(_: Client, options: argparse.Namespace) -> int:
-    """Say that a task of another client cannot be reached yet."""
-    raise Usage(
-        f"cancel {options.task} is not supported yet: a task belongs to its client, "
-        "use future.cancel() there"
-    )
+def show_cancel(client: Client, options: argparse.Namespace) -> int:
+    """End a task as canceled, for everybody who waits for it."""
+    what = "cancel-force" if options.force else "cancel"
+    answer = client.query(what, options.task, timeout=options.timeout)
+    if not print_json(answer, options):
+        say(f"{options.task} is canceled")
+    return 0
 
 
 COMMANDS: Final[dict[str, tuple[Callable[[Client, argparse.Namespace], int], str]]] = {
     "status": (show_status, "the broker in numbers"),
     "actors": (show_actors, "the actors, what they offer and what they hold"),
     "top": (show_top, "the same again and again, with the rate of assignments"),
-    "tasks": (show_tasks, "the tasks that the broker holds"),
+    "tasks": (show_tasks, "the tasks that the broker holds, or with --dead those that ended badly"),
+    "redrive": (show_redrive, "submit dead tasks again, each once, under a new id"),
     "clients": (show_clients, "the clients that the broker knows"),
     "environments": (
         show_environments,
@@ -253,7 +255,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[Client, argparse.Namespace], int], str
     "pause": (show_order, "let actors take no new work; what they run goes on"),
     "resume": (show_order, "let actors take work again"),
     "drain": (show_order, "let actors finish what they run, and leave"),
-    "cancel": (show_cancel, "give up a task (not supported yet)"),
+    "cancel": (show_cancel, "end a task as canceled, for everybody who waits for it"),
 }
 
 

@@ -55,6 +55,18 @@ class AsyncClient:
         """Return the future of a durable task as `Client.get_future` does."""
         return self.client.get_future(task_id)
 
+    def redrive(self, task_id: str) -> TaskFuture:
+        """Submit the call of a dead task again as `Client.redrive` does."""
+        return self.client.redrive(task_id)
+
+    async def dead_tasks(self) -> list[dict[str, Any]]:
+        """Return what ended badly and is kept."""
+        return await asyncio.to_thread(self.client.dead_tasks)
+
+    async def forget_dead(self, *task_ids: str) -> list[str]:
+        """Let the broker forget dead tasks."""
+        return await asyncio.to_thread(self.client.forget_dead, *task_ids)
+
     def map(
         self,
         fn: Callable[..., Any],

@@ -24,6 +24,7 @@ from sdk.connection import (
 )
 from sdk.durable import digest_of
 from sdk.executor import TaskExecutor
+from sdk.found import find, redrive
 from sdk.future import TaskFuture
 from sdk.handle import ActorHandle
 from sdk.named import NAMESPACE_DEFAULT, find_actor, make_actor
@@ -229,7 +230,32 @@ class Client:
         Each that asks gets the outcome. OutcomeUnknown is that of a task which the broker does not
         know: it was never accepted, or its outcome was received and let go, or kept for too long.
         """
-        return self._connection.find(task_id)
+        return find(self._connection, task_id)
+
+    def dead_tasks(self, timeout: float | None = QUERY_TIMEOUT_S) -> list[dict[str, Any]]:
+        """Return what ended badly and is kept, at most 1,000, those first that can be redriven.
+
+        Each has task (its id), name, ended_ms (since 1970), code, message, tries, failures,
+        crashes, losses, history, has_call, and redriven_as, the id of its next life.
+        `query("dead", task_id)` returns one in full, with its traceback and options.
+        """
+        dead: list[dict[str, Any]] = self.query("dead", timeout=timeout)["dead"]
+        return dead
+
+    def redrive(self, task_id: str) -> TaskFuture:
+        """Submit the call of a dead task again, under a new id and with new counters.
+
+        Once, whoever asks: another redrive of the same task gets the outcome of the first. With a
+        journal the new task is durable, `accepted()` says when it is safe; without one it is this
+        client's, and ends with it. OutcomeUnknown is that of a task which is not kept (any more).
+        """
+        return redrive(self._connection, task_id)
+
+    def forget_dead(self, *task_ids: str, timeout: float | None = QUERY_TIMEOUT_S) -> list[str]:
+        """Let the broker forget these dead tasks, `"*"` for all; return whose ids they had."""
+        answer = self.query("dead-forget", " ".join(task_ids), timeout)
+        forgotten: list[str] = answer["forgotten"]
+        return forgotten
 
     def actor(self, cls: Any, /, *args: Any, **given: Any) -> ActorHandle:
         """Make one copy of *cls* that keeps its state and has an address; return its handle.
@@ -306,7 +332,7 @@ class Client:
     def query(
         self, what: str, argument: str = "", timeout: float | None = QUERY_TIMEOUT_S
     ) -> dict[str, Any]:
-        """Ask the broker: actors, clients, environments, explain, limits, status, tasks.
+        """Ask the broker: actors, clients, dead, environments, explain, limits, status, tasks.
 
         Or order actors, by a name or a pattern as *argument*: drain, pause, resume; or let an
         environment that is broken be entered again: environment-retry (protocol.md 7.8).

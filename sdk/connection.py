@@ -31,7 +31,6 @@ from sdk.errors import (
     WarmslotError,
     error_of,
 )
-from sdk.found import FoundFuture, read_task_id
 from sdk.future import TaskFuture
 from sdk.handlers import Handlers
 from sdk.log import logger
@@ -125,24 +124,6 @@ class Connection(Handlers):
             future.number, future.since = number, now
             self.futures[number] = future
             loop.offer(len(core.queue), now)
-        if loop.has_unsettled:
-            loop.settle()
-        return future
-
-    def find(self, task_id: str) -> TaskFuture:
-        """Return the future of a durable task, whoever submitted it. Raises ValueError."""
-        incarnation, wanted = read_task_id(task_id)
-        loop, now = self.loop, monotonic()
-        with loop.lock:
-            loop.check_usable()
-            own = self.futures.get(wanted) if incarnation == self.core.incarnation else None
-            if own is not None:
-                return own
-            future = FoundFuture(self, task_id)
-            future.number = number = self.core.attach(incarnation, wanted, now)
-            future.since = now
-            self.futures[number] = future
-            loop.flush(now)
         if loop.has_unsettled:
             loop.settle()
         return future

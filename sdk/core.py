@@ -112,11 +112,10 @@ class ClientCore(News):
             self.queued_bytes += owned.size
         return owned.number
 
-    def attach(self, incarnation: int, number: int, now: float) -> int:
-        """Own the outcome of a durable task that may be another client's, under a new number."""
-        own = self.number_last + 1
-        self.durable.attached[own] = Attach(own, incarnation, number)
-        return self.submit(ATTACHING, b"", (), now)
+    def attach(self, incarnation: int, number: int, now: float, *, redrive: bool = False) -> int:
+        """Own the outcome of a task that may be another client's, or of a dead one's next life."""
+        target = Attach(self.number_last + 1, incarnation, number, redrive)
+        return self.submit(self.durable.stand_for(target), b"", (), now)
 
     def cancel(self, task: int, force: bool, now: float) -> None:  # noqa: FBT001
         """Give up a call: no outcome comes any more. *force* may end the process that runs it."""
@@ -457,7 +456,7 @@ class ClientCore(News):
                 sent = (session.number, session.sent + 1)
             queue.popleft()
             template = self._introduced.find(plan)
-            if template is None and plan is not ATTACHING:
+            if template is None and number not in attached:
                 template = self._introduced.add(plan, commands, payloads)
                 size += plan.size
             owned.sent, is_again = sent, False

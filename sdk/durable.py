@@ -14,8 +14,10 @@ from wire.messages import Attach
 from wire.parts import Call, Key, Span
 from wire.payload import Buffer
 
-# Of the numbers that stand for a task of another client: there is nothing to be sent but ATTACH.
+# Of the numbers that stand for another task: there is nothing to be sent but ATTACH. What is
+# submitted again is the journal's once it is accepted.
 ATTACHING: Final = Plan(Call(""))
+REDRIVING: Final = Plan(Call("", durable=True))
 
 
 class Durable:
@@ -52,6 +54,11 @@ class Durable:
                 owned = self.open.pop(number)
                 if number not in self.keys:
                     owned.body, owned.frames = b"", ()
+
+    def stand_for(self, target: Attach) -> Plan:
+        """Let a number stand for *target*; return the plan of what is sent for it."""
+        self.attached[target.task] = target
+        return REDRIVING if target.redrive else ATTACHING
 
     def has_all(self, upto: int) -> bool:
         """Tell whether the journal has every call up to this number."""
@@ -97,7 +104,9 @@ class Durable:
 
 def name_of(target: Attach | None, own: int) -> str:
     """Name a task for a question: by its whole name, or by a number of this client's own."""
-    return str(own) if target is None else f"{target.client:016x}-{target.number}"
+    if target is None or target.redrive:
+        return str(own)
+    return f"{target.client:016x}-{target.number}"
 
 
 def digest_of(call: Call, body: bytes, frames: Payloads) -> bytes:

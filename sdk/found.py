@@ -1,6 +1,7 @@
-"""The future of a task that this client did not submit, or not in this process."""
+"""The future of a task that this client did not submit, or that is a dead one's next life."""
 
 import re
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from sdk.future import TaskFuture
@@ -23,6 +24,39 @@ class FoundFuture(TaskFuture):
     def task_id(self) -> str:
         """Return the id of the task, under which every client finds it."""
         return self._found
+
+
+def find(connection: "Connection", task_id: str) -> TaskFuture:
+    """Return the future of a durable task, whoever submitted it. Raises ValueError."""
+    incarnation, number = read_task_id(task_id)
+    core = connection.core
+    own = connection.futures.get(number) if incarnation == core.incarnation else None
+    if own is not None:
+        return own
+    return attach(connection, FoundFuture(connection, task_id), task_id, redrive=False)
+
+
+def redrive(connection: "Connection", task_id: str) -> TaskFuture:
+    """Have the call of a dead task submitted again; return its future. Raises ValueError."""
+    future = TaskFuture(connection, f"{task_id}, again")
+    return attach(connection, future, task_id, redrive=True)
+
+
+def attach(
+    connection: "Connection", future: TaskFuture, task_id: str, *, redrive: bool
+) -> TaskFuture:
+    """Let *future* have the outcome of a task that the broker has."""
+    incarnation, wanted = read_task_id(task_id)
+    loop, now = connection.loop, monotonic()
+    with loop.lock:
+        loop.check_usable()
+        number = connection.core.attach(incarnation, wanted, now, redrive=redrive)
+        future.number, future.since = number, now
+        connection.futures[number] = future
+        loop.flush(now)
+    if loop.has_unsettled:
+        loop.settle()
+    return future
 
 
 def read_task_id(text: str) -> tuple[int, int]:

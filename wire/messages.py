@@ -77,11 +77,12 @@ class Submit(Struct, frozen=True, array_like=True, tag="submit", gc=False):
 
 
 class Attach(Struct, frozen=True, array_like=True, tag="attach"):
-    """Let *task* of this client be another name of a durable task."""
+    """Let *task* be another name of a durable task, or a new one with the call of a dead one."""
 
     task: int
     client: int
     number: int
+    redrive: bool = False
 
 
 class Tried(Struct, frozen=True, array_like=True, tag="tried"):

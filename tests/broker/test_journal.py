@@ -17,6 +17,7 @@ import zmq
 from broker.journal import (
     ANNOUNCE_ENDPOINT,
     OPERATIONS_PER_COMMIT_MAX,
+    SCHEMA,
     SCHEMA_STATEMENTS,
     Durability,
     JournalError,
@@ -112,7 +113,7 @@ def test_a_file_of_the_first_schema_is_taken_over(journal_in, tmp_path):
     journal.close()
 
     with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as file:
-        assert file.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (2,)
+        assert file.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (SCHEMA,)
         assert file.execute("PRAGMA auto_vacuum").fetchone() == (2,)
 
 

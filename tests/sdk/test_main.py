@@ -156,9 +156,17 @@ def test_a_bad_option_is_one_line_and_status_2(capsys, arguments, text):
 
 
 @pytest.mark.process
-def test_cancel_says_that_it_cannot_yet(endpoint, capsys):
-    assert program.main(["cancel", "a-1", "--broker", endpoint]) == 2
-    assert "a-1 is not supported yet" in capsys.readouterr().err
+def test_a_task_is_canceled_or_it_is_said_why_not(capsys):
+    with ScriptedBroker() as broker:
+        broker.answers["cancel"] = {"done": "cancel"}
+        broker.answers["cancel-force"] = {"error": "task a-2 is not known here"}
+        common = ["--broker", broker.endpoint]
+        assert program.main(["cancel", "a-1", *common]) == 0
+        assert program.main(["cancel", "a-2", "--force", *common]) == 1
+
+    printed = capsys.readouterr()
+    assert printed.out == "a-1 is canceled\n"
+    assert "task a-2 is not known here" in printed.err
 
 
 @pytest.mark.process

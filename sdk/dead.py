@@ -1,0 +1,177 @@
+"""`warmslot tasks` and `warmslot redrive`: the tasks that are there, and those that ended badly."""
+
+import argparse
+import time
+from typing import Any, Final
+
+from sdk.client import Client
+from sdk.errors import WarmslotError
+from sdk.future import TaskFuture
+from sdk.table import cell, print_json, print_rows, say
+
+STATUS_FAILED: Final = 1
+ALL: Final = "*"
+TITLES: Final = ("TASK", "NAME", "ENDED", "WHY", "TRIES", "REDRIVEN AS", "MESSAGE")
+
+
+def add_task_options(command: argparse.ArgumentParser) -> None:
+    """Add what `tasks` takes."""
+    command.add_argument(
+        "task", metavar="TASK", nargs="*", help="with --dead: show these in full, or forget them"
+    )
+    command.add_argument(
+        "--dead",
+        action="store_true",
+        help="the tasks that ended badly and are kept with their calls (see `redrive`)",
+    )
+    command.add_argument(
+        "--forget", action="store_true", help="with --dead: forget TASK..., or all with --all"
+    )
+    command.add_argument("--all", action="store_true", help="with --dead --forget: all of them")
+
+
+def add_redrive_options(command: argparse.ArgumentParser) -> None:
+    """Add what `redrive` takes."""
+    command.add_argument(
+        "task", metavar="TASK", nargs="*", help="ids of dead tasks, as `tasks --dead` shows them"
+    )
+    command.add_argument("--all", action="store_true", help="all that were not redriven yet")
+    command.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for the outcomes and print them; always so where the broker has no journal",
+    )
+
+
+def show_tasks(client: Client, options: argparse.Namespace) -> int:
+    """Print the broker's tasks, or those that ended badly."""
+    if options.dead:
+        return show_dead(client, options)
+    if options.task or options.forget or options.all:
+        raise ValueError("TASK, --forget and --all go with --dead")
+    answer = client.query("tasks", timeout=options.timeout)
+    rows = answer["tasks"]
+    if not print_json(answer, options) and rows:
+        columns = list(rows[0])
+        print_rows(
+            [column.upper() for column in columns],
+            [[cell(row.get(column, "")) for column in columns] for row in rows],
+        )
+    return 0
+
+
+def show_dead(client: Client, options: argparse.Namespace) -> int:
+    """List dead tasks, show some in full, or forget them."""
+    if options.forget:
+        if bool(options.task) == options.all:
+            raise ValueError("--forget needs either the ids of dead tasks or --all")
+        forgotten = client.forget_dead(*(options.task or [ALL]), timeout=options.timeout)
+        if not print_json({"forgotten": forgotten}, options):
+            say(f"{len(forgotten)} forgotten")
+        return 0
+    if options.all:
+        raise ValueError("--all goes with --forget")
+    if options.task:
+        for task in options.task:
+            answer = client.query("dead", task, timeout=options.timeout)
+            if not print_json(answer, options):
+                print_one(answer["dead"][0])
+        return 0
+    answer = client.query("dead", timeout=options.timeout)
+    if not print_json(answer, options):
+        print_rows(list(TITLES), [row(one) for one in answer["dead"]])
+        if len(answer["dead"]) < answer["count"]:
+            say(f"... {answer['count'] - len(answer['dead'])} more")
+    return 0
+
+
+def row(one: dict[str, Any]) -> list[str]:
+    """Write a dead task as a line of the table."""
+    return [
+        one["task"],
+        one["name"],
+        at(one["ended_ms"]),
+        one["code"],
+        str(one["tries"]),
+        one["redriven_as"] or "-",
+        " ".join(one["message"].split()),
+    ]
+
+
+def print_one(one: dict[str, Any]) -> None:
+    """Print all that is known of a dead task."""
+    counts = ("tries", "failures", "crashes", "losses")
+    facts = {
+        "task": one["task"],
+        "name": one["name"],
+        "client": one["client"],
+        "ended": at(one["ended_ms"]),
+        "why": f"{one['code']}: {one['message']}",
+        "actor": one["actor"] or "-",
+        "counts": ", ".join(f"{one[name]} {name}" for name in counts),
+        "call": f"{one['octets']} octets" if one["has_call"] else "is not kept",
+        "options": ", ".join(f"{key}={value}" for key, value in one["options"].items()) or "-",
+        "redriven": f"as {one['redriven_as']}, {at(one['redriven_ms'])}"
+        if one["redriven_as"]
+        else "no",
+    }
+    for name, value in facts.items():
+        say(f"{name:9} {value}")
+    for line in one["history"]:
+        say(f"  {line}")
+    if one["traceback"]:
+        say(one["traceback"])
+
+
+def at(milliseconds: int) -> str:
+    """Write a time of the wall clock, as it is here."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(milliseconds / 1000.0))
+
+
+def show_redrive(client: Client, options: argparse.Namespace) -> int:
+    """Submit dead tasks again, and print under which ids, or how they ended."""
+    if bool(options.task) == options.all:
+        raise ValueError("redrive needs either the ids of dead tasks or --all")
+    status, seen = 0, dict.fromkeys(options.task)
+    chosen = list(seen)
+    while True:
+        if options.all:
+            known = client.dead_tasks(options.timeout)
+            chosen = [one["task"] for one in known if one["has_call"] and not one["redriven_as"]]
+            chosen = [task for task in chosen if task not in seen]
+        if not chosen:
+            return status
+        seen |= dict.fromkeys(chosen)
+        futures = {task: client.redrive(task) for task in chosen}
+        for task, future in futures.items():
+            status |= show_redriven(client, task, future, options)
+        if not options.all:
+            return status
+
+
+def show_redriven(
+    client: Client, task: str, future: TaskFuture, options: argparse.Namespace
+) -> int:
+    """Print what became of *task*; return the exit status."""
+    if not future.accepted(options.timeout) and not future.done():
+        raise TimeoutError(f"the broker has not taken {task} within {options.timeout} s")
+    try:
+        answer = client.query("dead", task, timeout=options.timeout)
+    except WarmslotError:
+        # Raises why it is not kept.
+        future.result(options.timeout)
+        raise
+    one = answer["dead"][0]
+    if not one["redriven_as"]:
+        error = future.exception(options.timeout)
+        say(f"{task} stays dead: {error}")
+        return STATUS_FAILED
+    if answer["has_journal"] and not options.wait:
+        say(f"{task} goes on as {one['redriven_as']}")
+        return 0
+    error = future.exception()
+    if error is not None:
+        say(f"{task} as {one['redriven_as']}: {type(error).__name__}: {error}")
+        return STATUS_FAILED
+    say(f"{task} as {one['redriven_as']}: {future.result()}")
+    return 0
