@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from broker import durable, records
 from broker.task import Ending, Task, Template
-from wire.codec import read_failure
+from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import Query
 from wire.parts import Failure, Status
@@ -68,7 +68,7 @@ class Facts(Struct, frozen=True, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Facts).decode
+read_facts = msgspec.msgpack.Decoder(Facts).decode
 
 
 class DeadTask:
@@ -142,18 +142,15 @@ def keep_ended(broker: "Broker", task: Task, ending: Ending, code: Code) -> None
     template = task.template
     if not template or code not in (KEPT_DURABLE if template.is_durable else KEPT):
         return
-    failure = read_failure(ending.body)
-    if failure is not None:
-        keep(broker, task, ending, failure)
+    keep(broker, task, ending, decode_failure(ending.body))
 
 
 def keep_failed(broker: "Broker", task: Task, ending: Ending) -> None:
     """Keep *task*, whose last run failed; it was to be tried again, or nobody may be there."""
     if ending.status is not Status.FAILURE and ending.status is not Status.EXPIRED:
         return
-    failure = read_failure(ending.body or (ending.frames or (b"",))[0])
-    if failure is not None:
-        keep(broker, task, ending, failure)
+    # What cannot be read says so itself.
+    keep(broker, task, ending, decode_failure(ending.body or (ending.frames or (b"",))[0]))
 
 
 def keep(broker: "Broker", task: Task, ending: Ending, failure: Failure) -> None:
@@ -245,7 +242,7 @@ def restore(broker: "Broker", stored: "StoredTasks", templates: dict[bytes, Temp
         template = templates[row.call] if row.call is not None else None
         frames = records.unpack(row.frames)
         dead = DeadTask(
-            row.serial, _decode(row.facts), template, row.body or b"", frames, is_written=True
+            row.serial, read_facts(row.facts), template, row.body or b"", frames, is_written=True
         )
         if template is not None:
             durable.count_call(broker, template)

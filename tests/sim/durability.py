@@ -152,7 +152,8 @@ class Ledger:
                     record = oracle.tasks[client, number]
                     # What was never written is nobody's, when its client is gone.
                     if record.origin in self.tasks and not record.group.is_canceled:
-                        done = record.origin in self.outcomes
+                        # A failure that is tried again is no outcome.
+                        done = record.origin in self.outcomes or tuple(token) in record.failures
                         assert done, f"{record.name} is acknowledged and not written"
 
     def resolved(self, record: "TaskRecord", status: Status, body: bytes, actor: str) -> bool:
@@ -170,6 +171,8 @@ class Ledger:
             case Code.CANCELED if group.is_canceled:
                 group.is_seen = True
                 return True
+            case Code.OUTCOME_UNKNOWN if record.redrives and not group.is_seen:
+                return record.call.at_most_once or self.world.oracle.dead.refused(record)
             case Code.OUTCOME_UNKNOWN if record.is_attached or group.is_seen:
                 assert group.is_seen or record.call.at_most_once or group.is_canceled, (
                     f"{record.name}: nobody has its outcome, and it is not known"

@@ -6,6 +6,7 @@ from msgspec import UNSET
 
 from tests.sim import labels
 from tests.sim.counters import Counters, named_of
+from tests.sim.dead import Afterlife
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
@@ -43,6 +44,7 @@ class TaskRecord:
         "number",
         "origin",
         "produced",
+        "redrives",
         "resolution",
         "starts",
         "submitted_at",
@@ -61,6 +63,8 @@ class TaskRecord:
         self.key: Key | None = None
         self.origin = (client.incarnation, number)
         self.is_attached = self.is_looked_for = False
+        # The name of the dead task whose call it is.
+        self.redrives: tuple[int, int] | None = None
         self.resolution: tuple[Any, ...] | None = None
         self.starts: list[Token] = []
         self.submitted_at = client.world.now
@@ -83,6 +87,7 @@ class Oracle:
         """Begin with nothing submitted."""
         self.world = world
         self.counters = Counters(world)
+        self.dead = Afterlife(world)
         self.tasks: dict[tuple[int, int], TaskRecord] = {}
         self.assigned: dict[Token, tuple[int, int, int]] = {}
         self.started_tokens: set[Token] = set()
@@ -191,6 +196,7 @@ class Oracle:
             burned = record.burned + len(record.failures)
             assert assignment.attempt <= burned + 1, "a try was burned, nothing had started"
         record.starts.append(token)
+        self.dead.started(record)
         self.counters.started(actor, record, assignment)
         self.executions += 1
         if record.call.at_most_once:
@@ -256,7 +262,8 @@ class Oracle:
         """Check an outcome at the moment that a future gets it."""
         record = self.tasks[client.incarnation, number]
         body = bytes(result.body) + b"".join(map(bytes, payloads))
-        if result.status is Status.FAILURE and record.call.retries:
+        self.dead.resolved(record, result, body)
+        if result.status is Status.FAILURE and record.call.retries and result.actor:
             self.gave_up(record, body)
             body = decode_failure(body).message.encode()
         self.world.note("RESOLVES", client, record.name, result.status, body[:60])
@@ -279,7 +286,7 @@ class Oracle:
         code = decode_failure(body).code
         match code:
             case Code.OUTCOME_UNKNOWN:
-                assert record.call.at_most_once, record.name
+                assert record.call.at_most_once or self.dead.refused(record), record.name
             case Code.ENVIRONMENT_FAILED:
                 assert record.call.environment is not None, record.name
             case Code.ACTOR_LOST:
@@ -365,6 +372,7 @@ class Oracle:
 
     def check_end(self) -> None:
         """Check what can only be said when all is over."""
+        self.dead.check_end()
         if self.world.profile.is_deadly:
             failures = sum(len(record.failures) for record in self.tasks.values())
             limit = len(self.tasks) + self.ended_by_death + failures

@@ -101,6 +101,8 @@ class Profile:
     durable: float = 0.0
     keyed: float = 0.0
     attach: float = 0.0
+    # Of a submit: that some client has a dead task submitted again beside.
+    redrive: float = 0.0
     commit_s: float = 0.02
     window_tasks: int = 100_000
     window_bytes: int = 2**28
@@ -213,4 +215,5 @@ def draw(rng: Random) -> Profile:
         model=own.choice((0.0, 0.0, 0.4)),
         hasty=own.choice((0.0, 0.0, 0.4)),
         churn=own.choice((0.0, 0.0, 0.5)),
+        redrive=own.choice((0.0, 0.0, 0.3)),
     )

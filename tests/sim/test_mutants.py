@@ -3,6 +3,7 @@
 import pytest
 
 from tests.sim.mutants import MUTANTS, caught
+from tests.sim.mutants_dead import AFTERLIFE
 from tests.sim.mutants_durable import DURABLE
 from tests.sim.mutants_labels import LABELS
 from tests.sim.mutants_life import LIFE
@@ -16,7 +17,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "mutant", [*MUTANTS, *LIFE, *DURABLE, *NAMED, *LABELS], ids=lambda mutant: mutant.name
+    "mutant",
+    [*MUTANTS, *LIFE, *DURABLE, *AFTERLIFE, *NAMED, *LABELS],
+    ids=lambda mutant: mutant.name,
 )
 def test_a_planted_bug_is_caught(mutant):
     seed, how = caught(mutant, mutant.profile, SEEDS, STEPS)

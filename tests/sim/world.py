@@ -277,6 +277,8 @@ class World:
                 for _ in range(self.rng.choice((1, 1, 4))):
                     if self.ledger is not None and self.rng.random() < self.profile.attach:
                         self._attach(client)
+                    if self.profile.redrive and self.rng.random() < self.profile.redrive:
+                        self.oracle.dead.redrive(client)
                     self.submit(client)
         self.after(self.rng.uniform(0.0, self.profile.pause_s * 2), self._work)
 

@@ -58,13 +58,13 @@ class Disk:
         restore(core, self.read(), now)
 
 
-def summary(core: Broker) -> dict[tuple[int, int], Any]:
+def summary(core: Broker) -> dict[tuple[Any, int], Any]:
     """Return what the journal must have of the durable tasks in *core*."""
     from broker import records
 
     kept = (task for tasks in core.records.kept.values() for task in tasks.values())
     own = (task for client in core.clients.values() for task in client.tasks.values())
-    found = {}
+    found: dict[tuple[Any, int], Any] = {}
     for task in (*own, *kept):
         record = task.record
         if not isinstance(record, records.Record):
@@ -80,14 +80,32 @@ def summary(core: Broker) -> dict[tuple[int, int], Any]:
             record.key and record.key[:2],
             outcome,
         )
-    return found
+    return found | {
+        ("dead", dead.serial): (
+            dead.template and dead.template.hash,
+            dead.facts.successor,
+            bytes(dead.body),
+            tuple(bytes(part) for part in dead.frames),
+        )
+        for dead in core.dead_tasks.by_name.values()
+        if dead.is_written
+    }
 
 
-def summary_of_rows(stored: StoredTasks) -> dict[tuple[int, int], Any]:
+def summary_of_rows(stored: StoredTasks) -> dict[tuple[Any, int], Any]:
     """Return the same of rows."""
-    from broker import records
+    from broker import dead, records
 
-    return {
+    found: dict[tuple[Any, int], Any] = {
+        ("dead", row.serial): (
+            row.call,
+            dead.read_facts(row.facts).successor,
+            row.body or b"",
+            tuple(records.unpack(row.frames)),
+        )
+        for row in stored.dead
+    }
+    return found | {
         (row.client, row.number): (
             row.call,
             b"" if row.outcome is not None else row.body,

@@ -1,0 +1,126 @@
+"""Dead tasks in the simulator: what ended badly is kept, and runs again once for all who ask."""
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from broker.dead import text_of
+from tests.sim.counters import named_of
+from wire.codec import decode_failure
+from wire.errors import Code
+from wire.messages import Result
+from wire.parts import Key, Status
+
+if TYPE_CHECKING:
+    from tests.sim.oracle import TaskRecord
+    from tests.sim.processes import ClientProcess
+    from tests.sim.world import World
+
+Name = tuple[int, int]
+TTL_S = 5_000.0
+# Of those that are looked at, how many are forgotten instead.
+FORGOTTEN = 0.2
+IN_DOUBT = "it may have run"
+
+
+class Afterlife:
+    """Follows what clients were told that ended badly, and what was submitted again."""
+
+    def __init__(self, world: "World") -> None:
+        """Begin with nobody dead."""
+        self.world = world
+        # What must be kept, unless it was submitted again; and which call runs for which.
+        self.told: dict[Name, TaskRecord] = {}
+        self.runners: dict[Name, Name] = {}
+        self.forgotten: set[Name] = set()
+
+    def resolved(self, record: "TaskRecord", result: Result, body: bytes) -> None:
+        """Note an outcome after which the task must be kept."""
+        call = record.call
+        if result.status is Status.RESULT or named_of(call) or record.origin != own_name(record):
+            return
+        if record.key is not None or record.is_attached:
+            return
+        if not may_be_relied_on(self.world, call.durable):
+            return
+        failure = decode_failure(body)
+        is_own = bool(result.actor) and failure.code in (Code.TASK_FAILED, Code.TASK_TIMEOUT)
+        is_doubt = failure.code == Code.OUTCOME_UNKNOWN and failure.message.endswith(IN_DOUBT)
+        if (
+            failure.code in (Code.POISON_TASK, Code.ENVIRONMENT_FAILED)
+            or is_doubt
+            or (is_own and (call.retries or call.durable))
+        ) and own_name(record) not in self.forgotten:
+            self.told[own_name(record)] = record
+
+    def redrive(self, client: "ClientProcess") -> None:
+        """Let *client* have some dead task submitted again, perhaps one that was already."""
+        world = self.world
+        broker = world.broker
+        if broker is None or not broker.is_alive or not broker.core.dead_tasks.by_name:
+            return
+        name = world.rng.choice(list(broker.core.dead_tasks.by_name))
+        dead = world.oracle.tasks[name]
+        if world.rng.random() < FORGOTTEN:
+            self.told.pop(name, None)
+            self.forgotten.add(name)
+            client.core.query("dead-forget", text_of(name), world.now)
+            client.wake_at(world.now)
+            return
+        call = replace(dead.call, durable=True) if world.ledger is not None else dead.call
+        number = client.core.attach(*name, world.now, redrive=True)
+        record = world.oracle.submitted(client, number, call, has_parent=False)
+        record.redrives = name
+        if world.ledger is not None:
+            # Whoever comes first runs for all, as with a key.
+            text = f"redrive {name[0]}-{name[1]}"
+            world.ledger.submitted(record, Key(text, b"d" * 16, TTL_S))
+            first = next((r for r in world.oracle.tasks.values() if r.group is record.group), None)
+            assert first is not None
+            record.starts, record.failures = first.starts, first.failures
+        world.note("REDRIVES", client, record.name, dead.name)
+        client.wake_at(world.now)
+
+    def started(self, record: "TaskRecord") -> None:
+        """Check that one call alone runs for a dead task.
+
+        A broker that is killed before the commit may have let one start that does not count.
+        """
+        if record.redrives is None or "broker_kill" in self.world.profile.faults:
+            return
+        runner = self.runners.setdefault(record.redrives, own_name(record))
+        assert runner == own_name(record), f"{record.name} is submitted again a second time"
+
+    def refused(self, record: "TaskRecord") -> bool:
+        """Tell whether a redrive may end in doubt: what was dead is so no more."""
+        if record.redrives is None:
+            return False
+        broker = self.world.broker
+        dead = broker.core.dead_tasks.by_name.get(record.redrives) if broker else None
+        assert dead is None or dead.is_redriven or record.call.at_most_once, (
+            f"{record.name}: the dead task is there and was not submitted again"
+        )
+        return True
+
+    def check_end(self) -> None:
+        """Check that all that ended badly is kept, or was submitted again."""
+        broker = self.world.broker
+        assert broker is not None
+        known = broker.core.dead_tasks.by_name
+        for name, record in self.told.items():
+            assert name in known, f"{record.name} ended badly and is not kept"
+            dead = known[name]
+            assert dead.is_redriven or dead.template is not None, f"{record.name} has no call"
+
+
+def own_name(record: "TaskRecord") -> Name:
+    """Return under which name a call was submitted."""
+    return record.client.incarnation, record.number
+
+
+def may_be_relied_on(world: "World", is_durable: bool) -> bool:
+    """Tell whether what is dead outlives whatever happens in *world*."""
+    if "broker_kill" not in world.profile.faults:
+        return True
+    # Of what is not durable the outcome is told before it is on disk.
+    return is_durable and world.ledger is not None
