@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.dead import ENTRY_BYTES, octets_of
@@ -217,6 +217,7 @@ def test_none_are_kept_where_none_may_be():
     assert asked(client)["count"] == 0
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     most=st.integers(0, 4),
     octets=st.integers(0, 4) | st.just(1_000),
