@@ -127,6 +127,8 @@ def let_go(broker: "Broker", host: Host, actors: list[Actor], now: float) -> Non
         since = actor.idle_since
         if since is not None and now - since >= broker.settings.scale_down_s:
             surplus -= 1
+            # Who comes no more is not waited for: the next burst has one started again.
+            host.asked = max(host.actors_min, host.asked - 1)
             actor.order = Order(SPARE)
             assert actor.session is not None
             actor.order.say(broker, actor.session)

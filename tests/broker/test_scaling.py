@@ -8,6 +8,7 @@ from wire.messages import (
     ActorBeat,
     Assign,
     Beat,
+    Bye,
     Credit,
     Drain,
     Entered,
@@ -139,6 +140,39 @@ def test_an_actor_above_the_minimum_that_has_nothing_to_do_is_let_go(talk):
 
     assert second.takes(Drain) == [Drain(None, True)]
     assert not first.takes(Drain)
+
+
+def test_who_was_let_go_is_not_waited_for_when_the_next_burst_comes(talk):
+    one, both = [attested(11)], [attested(11), attested(12, name="host/1")]
+    machine = host(talk, low=1, high=2, actors=one)
+    first = talk.actor(11, name="host/0").says(Credit(1, 0, 1))
+    client = talk.client().submits(1)
+    [kept] = first.takes(Assign)
+    client.submits(2, call=call(place()))
+    talk.wait(0.25)
+    assert scaled(machine) == [2]
+    second = talk.actor(12, name="host/1").says(Credit(1, 0, 1))
+    machine.says(HostBeat(both))
+    [assigned] = second.takes(Assign)
+    second.ends((second.epoch, assigned.number))
+
+    def passes_with(actors, seconds):
+        for _ in range(int(seconds / 0.5)):
+            talk.wait(0.5)
+            machine.says(HostBeat(actors))
+            client.says(Beat())
+            first.says(ActorBeat(Credit(0), 1, {}, [(first.epoch, kept.number)]))
+            if len(actors) == 2:
+                second.says(ActorBeat(Credit(1, 0, 1), 1, {}, []))
+
+    passes_with(both, 4.0)
+    assert second.takes(Drain) == [Drain(None, True)]
+    second.says(Bye("drained"))
+    passes_with(one, 0.5)
+    client.submits(3, call=call(place()))
+    passes_with(one, 1.0)
+
+    assert scaled(machine) == [2]
 
 
 def test_an_actor_that_works_or_holds_a_copy_stays(talk):
