@@ -50,6 +50,7 @@ class Cluster(Deployment):
         self.seed = seed
         self.has_journal = has_journal
         self.replicas = replicas
+        self.replicas_min = int(replicas.partition(":")[0])
         self.port = free_port()
         self.history = self.folder / "history"
         self.data_dir = self.folder / "data"
@@ -65,6 +66,16 @@ class Cluster(Deployment):
         self.disk: Any = None
         # How often it was struck before.
         self.strikes = 0
+        # What all processes find in their environment.
+        self.variables: dict[str, str] = {}
+        # Where each access to the journal is noted, and since when which durable tasks wait there.
+        self.trace = self.folder / "trace"
+        self.held: dict[str, float] = {}
+        # Octets, descriptors and threads of the broker, as they were looked at.
+        self.looks: list[tuple[int, int, int]] = []
+        # Bursts so far, and the seconds until the counts were those of the policy again.
+        self.bursts = 0
+        self.converged_s: list[float] = []
         # Seconds from the end of each fault to the first outcome of a call made after it.
         self.recovered_s: list[float] = []
         self.killed_clients: set[str] = set()
@@ -75,7 +86,7 @@ class Cluster(Deployment):
             self.proxies[name] = Proxy(("127.0.0.1", self.port))
             self.start_machine(name)
         self.load = Load(self.client(), self.history, self.seed, is_durable=self.has_journal)
-        self.actors(self.load.client, *self.names())
+        self.until(lambda: all(len(a) == self.replicas_min for a in self.open_actors().values()))
         return self
 
     def __exit__(self, *details):
@@ -101,6 +112,7 @@ class Cluster(Deployment):
             *journal,
             *self.broker_options,
             prefix=self.broker_prefix,
+            **self.variables,
         )
         self.until(lambda: self.log("broker").count("broker_ready") == self.starts)
         assert process.poll() is None, self.story()
@@ -109,12 +121,15 @@ class Cluster(Deployment):
         """Start a host; its actors reach the broker through its proxy."""
         options = ("--slots", str(SLOTS), "--replicas", self.replicas)
         where = ("--broker", self.proxies[name].endpoint, "--name", name)
-        self.start(name, "-c", self.host_program, *where, *options)
+        self.start(name, "-c", self.host_program, *where, *options, **self.variables)
 
-    def names(self) -> list[str]:
-        """Return the names of all actors that are always there."""
-        least = int(self.replicas.partition(":")[0])
-        return [f"{machine}/{n}" for machine in self.machines for n in range(least)]
+    def open_actors(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the actors that can be given tasks, by their machine."""
+        known = [actor for actor in self.load.client.actors() if actor["state"] == "open"]
+        return {
+            machine: [one for one in known if one["name"].startswith(f"{machine}/")]
+            for machine in self.machines
+        }
 
     def pids(self) -> list[int]:
         """Return the process of each actor that the broker knows."""
@@ -144,9 +159,10 @@ class Cluster(Deployment):
         client = self.load.client
 
         def is_whole() -> bool:
-            known = self.actors(client, *self.names())
             return all(
-                known[name]["free"] == SLOTS and not known[name]["holding"] for name in self.names()
+                len(there) >= self.replicas_min
+                and all(one["free"] == SLOTS and not one["holding"] for one in there)
+                for there in self.open_actors().values()
             )
 
         self.until(is_whole)

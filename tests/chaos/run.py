@@ -22,11 +22,12 @@ from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, as_c
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.scenarios import SCENARIOS, Scenario, run
+from tests.chaos.scenarios import SCENARIOS, Scenario, run, tell
 
 ROOT = Path(__file__).resolve().parents[2]
-MEASURED = {"reps", "seed", "seconds", "struck_s", "cpu_s", "struck_cpu_s", "load", "recovered_s"}
-NOT_COUNTED = frozenset({*MEASURED, "failure", "accepted"})
+MEASURED = {"reps", "seed", "seconds", "struck_s", "cpu_s", "struck_cpu_s", "load"}
+SPANS = {"recovered_s", "converged_s"}
+NOT_COUNTED = frozenset({*MEASURED, *SPANS, "failure", "accepted"})
 LIMIT_S = 2 * 3600
 
 Batch = dict[str, Any]
@@ -175,7 +176,7 @@ def attempt(name: str, reps: int, seed: int) -> Batch:
         again = (
             f"python -c 'from tests.chaos.run import *; print(attempt({name!r}, {reps}, {seed}))'"
         )
-        told = f"{traceback.format_exc()[-3_000:]}\nrepeat with: {again}"
+        told = f"{tell(traceback.format_exc())}\nrepeat with: {again}"
         found = {"reps": reps, "seed": seed, "seconds": 0.0, "recovered_s": [], "failure": told}
     # What else the machine had to do.
     return found | {"load": round(os.getloadavg()[0], 1)}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.chaos import history, strikes, strikes_durable
+from tests.chaos import clock, history, strikes, strikes_durable, strikes_scaling, strikes_soak
 from tests.chaos.cluster import Cluster
 from tests.support import leftovers
 
@@ -32,6 +32,7 @@ class Scenario:
     prepare: Callable[[Cluster], object] = as_it_is
 
 
+SCALING: Final = f"{strikes_scaling.ACTORS_MIN}:{strikes_scaling.ACTORS_MAX}"
 SCENARIOS: Final = {
     scenario.name: scenario
     for scenario in (
@@ -79,7 +80,56 @@ SCENARIOS: Final = {
         Scenario("L11", "1,000 malformed frames", strikes.malformed_frames, 20, 10),
         Scenario("L12", "1,000 idle connections", strikes.idle_connections, 20, 10),
         Scenario("L13", "restart with 100 actors more", strikes.restart_storm, 20, 5),
+        Scenario(
+            "L14",
+            "power cut at some access to the journal",
+            strikes_durable.power_cut,
+            1_000,
+            50,
+            short=5,
+            machines=1,
+            has_journal=True,
+            prepare=strikes_durable.with_trace,
+        ),
+        Scenario(
+            "L15",
+            "wall clock stepped by up to 10 years",
+            clock.clock_step,
+            50,
+            25,
+            short=2,
+            machines=1,
+            prepare=clock.with_stepping_clock,
+        ),
+        Scenario("L16", "soak: one fault after another", strikes_soak.soak, 200, 100),
         Scenario("L17", "machine drained under load", strikes.drain, 200, 10),
+        Scenario(
+            "L17-scale",
+            "actors started for a burst and let go",
+            strikes_scaling.scale,
+            200,
+            20,
+            replicas=SCALING,
+            prepare=strikes_scaling.with_quick_scaling,
+        ),
+        Scenario(
+            "scale-host",
+            "host killed while it starts actors",
+            strikes_scaling.machine_kill_while_it_scales,
+            50,
+            10,
+            replicas=SCALING,
+            prepare=strikes_scaling.with_quick_scaling,
+        ),
+        Scenario(
+            "scale-broker",
+            "broker killed while actors start",
+            strikes_scaling.broker_kill_while_they_start,
+            50,
+            10,
+            replicas=SCALING,
+            prepare=strikes_scaling.with_quick_scaling,
+        ),
         Scenario(
             "L18",
             "second broker on one journal",
@@ -142,5 +192,11 @@ def run_all(
         "cpu_s": round(leftovers.family_cpu_s(), 1),
         "struck_cpu_s": round(struck_cpu_s, 1),
         "recovered_s": [round(one, 3) for one in it.recovered_s],
+        "converged_s": [round(one, 3) for one in it.converged_s],
         **found,
     }
+
+
+def tell(failure: str) -> str:
+    """Shorten what went wrong: where it was stands first, and what the processes wrote last."""
+    return failure if len(failure) <= 6_000 else f"{failure[:2_000]}\n...\n{failure[-4_000:]}"

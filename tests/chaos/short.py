@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from tests.chaos.scenarios import SCENARIOS, Scenario, run_all
+from tests.chaos.scenarios import SCENARIOS, Scenario, run_all, tell
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 3
@@ -68,7 +68,7 @@ def run_group(names: list[str]) -> dict[str, str]:
     try:
         run_all(parts, SEED, lambda scenario: withstood.append(scenario.name))
     except Exception:  # noqa: BLE001 - whatever it is, it is told.
-        told = traceback.format_exc()[-3_000:]
+        told = tell(traceback.format_exc())
         if len(withstood) == len(names):
             return dict.fromkeys(names, told)
         rest = names[len(withstood) :]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import sdk
+from broker.journal import SCHEMA_STATEMENTS, Durability, open_file, read_tasks
 from sdk import Client
-from tests.chaos import history, strikes
+from tests.chaos import history, power, strikes
 from tests.chaos.cluster import TIMEOUT_S, Cluster
 from tests.chaos.load import outcome_of, work
 from tests.support.deployment import ROOT, environment
@@ -234,3 +235,56 @@ def second_broker(it: Cluster) -> None:
     )
     assert process.returncode == 2, process.stderr
     it.recovered_s.append(time.monotonic() - began)
+
+
+# --- power
+
+# Nobody offers it: a task that desires it waits for ever.
+NEVER: Final = {"there": "never"}
+
+
+def with_trace(it: Cluster) -> None:
+    """Have each access of the broker to its journal noted."""
+    it.broker_program = ("-c", power.PROGRAM.format(path=str(it.trace)))
+
+
+def power_cut(it: Cluster) -> None:
+    """Cut the power at some moment up to now, on a copy: what was accepted by then is there."""
+    future = it.load.client.submit(heavy, b"", durable=True, desired_labels=NEVER)
+    it.load.until(lambda: future.accepted(0), it.story)
+    it.held[future.task_id] = time.monotonic()
+    it.load.run(0.05)
+    accesses = power.read(it.trace)
+    cut = it.random.randrange(len(accesses))
+    folder = it.folder / f"cut{it.strikes}"
+    folder.mkdir()
+    power.leave(accesses[:cut], folder, it.random)
+    left = open_file(
+        folder / "journal.db", durability=Durability.POWER, statements=SCHEMA_STATEMENTS
+    )
+    with contextlib.closing(left):
+        rows = {
+            f"{row.client:016x}-{row.number}": row.outcome is not None
+            for row in read_tasks(left).rows
+        }
+    shutil.rmtree(folder)
+    check_cut(it, rows, accesses[cut].at)
+
+
+def check_cut(it: Cluster, rows: dict[str, bool], cut_at: float) -> None:
+    """Hold what a cut has left against what clients and tasks had noted when it came."""
+    before = [e for e in history.read(it.history) if e["at"] < cut_at]
+    keys = {what: {e["key"] for e in before if e["what"] == what} for what in WRITTEN}
+    tasks = {e["key"]: e["task"] for e in before if e["what"] == history.NAMED}
+    for key in keys[history.ACCEPTED] - keys[history.ENDED]:
+        if tasks[key] not in rows:
+            raise history.Broken(f"{key} was accepted, and a power cut takes it")
+    for key in keys[history.OUTCOME] & tasks.keys():
+        if not rows.get(tasks[key], True):
+            raise history.Broken(f"the outcome of {key} was told before it was kept")
+    for task, accepted_at in it.held.items():
+        if accepted_at < cut_at and task not in rows:
+            raise history.Broken(f"{task} was accepted and waits, and a power cut takes it")
+
+
+WRITTEN: Final = (history.ACCEPTED, history.ENDED, history.OUTCOME)

@@ -1,0 +1,150 @@
+"""Machines that start more actors on the broker's word, and what goes wrong meanwhile.
+
+After each fault the counts must come back to the policy: no host above its maximum, none of its
+processes left when it was killed, and all that is not needed gone when nobody wants it any more.
+"""
+
+import contextlib
+import time
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+from sdk import Environment, ReusePolicy, TaskFuture, current_task
+from tests.chaos import history, strikes
+from tests.chaos.cluster import Cluster
+from tests.chaos.load import last, outcome_of
+from tests.support.deployment import is_alive
+
+ACTORS_MIN: Final = 1
+ACTORS_MAX: Final = 4
+REPLICAS_MAX: Final = 6
+CALLS: Final = 24
+CONVERGED_S: Final = 10.0
+# Whoever is not needed should not stay for five seconds here.
+BROKER: Final = """
+import sys
+from functools import partial
+import broker.cli
+broker.cli.Settings = partial(broker.cli.Settings, scale_down_s=0.5)
+sys.exit(broker.cli.main())
+"""
+
+with warnings.catch_warnings():
+    # No call of it waits for another.
+    warnings.simplefilter("ignore", UserWarning)
+
+    class Model(Environment):
+        """Takes a moment to load."""
+
+        reuse = ReusePolicy(replicas=(0, REPLICAS_MAX), idle_ttl=0.4, scaledown_ttl=0.4)
+
+        def enter(self) -> None:
+            last(0.2)
+
+        def work(self, path: str, key: str) -> list[int]:
+            token = list(current_task().token)
+            history.note(path, what=history.BEGAN, key=key, token=token)
+            last(0.1)
+            history.note(path, what=history.ENDED, key=key, token=token)
+            return token
+
+
+def with_quick_scaling(it: Cluster) -> None:
+    """Let the broker have let go after half a second of who is not needed."""
+    it.broker_program = ("-c", BROKER)
+
+
+def burst(it: Cluster) -> dict[str, TaskFuture]:
+    """Submit many calls at once, for which there are too few actors."""
+    # What always waits would keep every actor busy.
+    it.load.in_flight = 1
+    it.bursts += 1
+    futures = {}
+    for number in range(CALLS):
+        key = f"burst{it.bursts}-{number}"
+        note = {"client": "main", "once": False}
+        history.note(str(it.history), what=history.CALLED, key=key, **note)
+        futures[key] = it.load.client.submit(Model.work, str(it.history), key)
+    return futures
+
+
+def settle(it: Cluster, futures: dict[str, TaskFuture]) -> None:
+    """Take the outcomes of a burst, and wait until nothing is left of what it needed."""
+    for key, future in futures.items():
+        it.load.until(future.done, it.story)
+        kind, token = outcome_of(future)
+        history.note(str(it.history), what=history.OUTCOME, key=key, kind=kind, token=token)
+    began = time.monotonic()
+    it.load.until(lambda: is_at_rest(it), it.story)
+    it.converged_s.append(time.monotonic() - began)
+
+
+def is_at_rest(it: Cluster) -> bool:
+    """Tell whether each host has the actors that it always has, and their processes alone."""
+    return all(
+        len(there) == ACTORS_MIN == len(children(it.processes[name].pid))
+        for name, there in it.open_actors().items()
+    )
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started and that run."""
+    with contextlib.suppress(OSError):
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def watch(it: Cluster) -> None:
+    """Raise Broken where there is more than the policy allows."""
+    for name in it.machines:
+        count = len(children(it.processes[name].pid)) if name in it.processes else 0
+        # One that has ended and is not reaped yet may stand beside its successor.
+        if count > 2 * ACTORS_MAX:
+            raise history.Broken(f"{name} has {count} processes, and may have {ACTORS_MAX}")
+    environments: list[dict[str, Any]] = it.load.client.query("environments")["environments"]
+    for one in environments:
+        if one["warm"] + one["loading"] > REPLICAS_MAX:
+            raise history.Broken(f"more copies than {REPLICAS_MAX}: {one}")
+
+
+def is_growing(it: Cluster) -> bool:
+    """Tell whether some host has a process that the broker does not know yet."""
+    watch(it)
+    known = set(it.pids())
+    started = {pid for name in it.machines for pid in children(it.processes[name].pid)}
+    return bool(started - known)
+
+
+def scale(it: Cluster) -> None:
+    """Let a burst come and go: nothing runs twice since an actor was let go."""
+    before = strikes.again(it)
+    futures = burst(it)
+    it.load.until(lambda: is_growing(it), it.story)
+    settle(it, futures)
+    assert strikes.again(it) == before, "scaling down had tasks run again"
+
+
+def machine_kill_while_it_scales(it: Cluster) -> None:
+    """Kill a host while it starts actors: none of its processes stays, and all is done."""
+    futures = burst(it)
+    it.load.until(lambda: is_growing(it), it.story)
+    it.load.run(it.random.uniform(0.0, 0.3))
+    growing = [name for name in it.machines if len(children(it.processes[name].pid)) > ACTORS_MIN]
+    name = it.random.choice(growing or it.machines)
+    mine = children(it.processes[name].pid)
+    it.kill(name)
+    began = time.monotonic()
+    it.load.until(lambda: not any(map(is_alive, mine)), it.story)
+    assert time.monotonic() - began < CONVERGED_S, "its processes outlived it"
+    it.start_machine(name)
+    settle(it, futures)
+
+
+def broker_kill_while_they_start(it: Cluster) -> None:
+    """Kill the broker while replicas start: all is done, and nothing stays that nobody needs."""
+    futures = burst(it)
+    it.load.until(lambda: is_growing(it), it.story)
+    it.load.run(it.random.uniform(0.0, 0.3))
+    it.restart_broker()
+    settle(it, futures)
