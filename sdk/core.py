@@ -166,12 +166,12 @@ class ClientCore(News):
         return owned is None or owned.is_there
 
     def is_accepted(self, task: int) -> bool:
-        """Tell whether the broker has confirmed the frame that brought the call."""
+        """Tell whether the broker has confirmed a call. Of one with an outcome that says more."""
         owned = self.calls.get(task)
         if owned is None:
-            return True
-        if owned.plan.is_durable:
-            return task not in self.durable.open
+            return False
+        if owned.plan.is_durable:  # A refusal takes it out of both, in the other order.
+            return task not in self.durable.open and task in self.calls
         return owned.is_there and (
             owned.sent[0] != self.session.number or owned.sent[1] <= self._confirmed
         )

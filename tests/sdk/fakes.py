@@ -194,8 +194,8 @@ class Conversation:
         return self.turn(self.now + 1.0)
 
 
-def result_of(task, body=b"done", **fields):
-    return Result(task, Status.RESULT, body, **fields)
+def result_of(task, body=b"done", *, status=Status.RESULT, **fields):
+    return Result(task, status, body, **fields)
 
 
 class ScriptedBroker:

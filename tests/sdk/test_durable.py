@@ -6,10 +6,10 @@ from sdk.durable import digest_of
 from sdk.found import read_task_id
 from sdk.options import split_key
 from tests.sdk.fakes import Conversation, plan_of, result_of
-from wire.codec import decode_failure
+from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.messages import Accepted, Attach, Query, Submit
-from wire.parts import Call, Environment, Key
+from wire.parts import Call, Environment, Failure, Key, Status
 
 KEY = Key("order 17", b"d" * 16, 60.0)
 
@@ -33,6 +33,17 @@ def test_a_durable_call_is_accepted_when_the_journal_has_it():
 
     assert talk.core.is_accepted(task)
     assert talk.core.durable.has_all(task)
+
+
+def test_a_refused_call_is_not_accepted_before_its_future_knows_of_the_refusal():
+    talk = Conversation().turn()
+    task = talk.submit(keep())
+    talk.turn()
+
+    failure = encode_failure(Failure(Code.NOT_DURABLE, "", "the disk is full"))
+    talk.say(result_of(task, failure, status=Status.LOST))
+
+    assert not talk.core.is_accepted(task)
 
 
 def test_calls_that_are_not_durable_do_not_matter_to_a_flush():
