@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -353,7 +352,11 @@ class Connection(Handlers):
 
     def _ask_why(self, now: float) -> None:
         """Ask for the oldest task of each kind that has waited for too long."""
-        for number, future in list(islice(self.futures.items(), EXPLAINED_MAX)):
+        # Others submit meanwhile: only a list of the numbers is made in one step.
+        for number in list(self.futures)[:EXPLAINED_MAX]:
+            future = self.futures.get(number)
+            if future is None:
+                continue
             if now - future.since < PATIENCE_S:
                 break
             owned = self.core.calls.get(number)
@@ -402,7 +405,7 @@ class Connection(Handlers):
         ):
             logger().warning(
                 "durable_tasks_not_accepted",
-                count=sum(not self.core.is_accepted(number) for number in self.futures),
+                count=sum(not self.core.is_accepted(number) for number in list(self.futures)),
                 hint="wait for client.flush() before the client is closed",
             )
 

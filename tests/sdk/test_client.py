@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -887,3 +888,25 @@ def test_an_outcome_outlives_ctrl_c_while_it_is_read(monkeypatch):
             loop.settle()
         assert future.result(TIMEOUT_S) == 3
         assert loop.settled == 1
+
+
+def test_calls_may_be_submitted_while_the_client_looks_for_those_that_wait():
+    """It ended the client's thread, which looked through the calls while another added one."""
+    before = sys.getswitchinterval()
+    with ScriptedBroker(later) as broker, Client(broker.endpoint) as client:
+        client.submit(identity).accepted(TIMEOUT_S)
+        connection = client._connection
+
+        def submit_and_cancel():
+            for number in range(3_000):
+                client.submit(identity, number).cancel()
+
+        thread = threading.Thread(target=submit_and_cancel)
+        sys.setswitchinterval(1e-6)
+        try:
+            thread.start()
+            while thread.is_alive():
+                connection.look(time.monotonic())
+        finally:
+            sys.setswitchinterval(before)
+            thread.join()
