@@ -1,16 +1,19 @@
 """What durability costs: durable submits, a restart with many of them, and what others pay.
 
-    python -m bench.durable [--rounds 3] [--count 20000] [--queued 100000]
-                            [--durability power|process]
+    python -m bench.durable [--rounds 3] [--count 20000] [--queued 100000] [--kills 50]
+                            [--durability power|process] [--only failover]
 
 *pipelined* is `map(durable=True)` and `flush()`: from the first submit until the journal has all.
 *one at a time* is submit and `accepted()`, beside a bare write and fsync on the same disk.
 *not durable* is a no-op's round trip to a broker with a journal over that to one without, block by
-block in turn. *restart* is from SIGKILL to the first answer of the next broker.
+block in turn. *restart* is from SIGKILL to the first answer of the next broker. *failover* is from
+SIGKILL of the actor's process in which a task runs to the task's first line in another that was
+there and free; each of both looks at the one monotonic clock of the machine.
 """
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -124,17 +127,73 @@ def measure_restart(queued: int, durability: str) -> tuple[float, float]:
     return elapsed_s, size / 2**20
 
 
+def stay(path: str, go: str) -> None:
+    """Say when this line is reached and where, and wait for *go*."""
+    now = time.monotonic()
+    with Path(path).open("a") as file:
+        file.write(f"{now} {os.getpid()}\n")
+    while not Path(go).exists():
+        time.sleep(0.005)
+
+
+def lines_of(path: Path, count: int) -> list[tuple[float, int]]:
+    """Wait until a task has said so often where it is; return when, and in which processes."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        lines = path.read_text().splitlines() if path.exists() else []
+        if len(lines) == count:
+            return [(float(at), int(pid)) for at, pid in (line.split() for line in lines)]
+        time.sleep(0.001)
+    raise RuntimeError(f"no {count} runs within {PATIENCE_S} s")
+
+
+def wait_for_actors(client: Client, count: int) -> None:
+    """Wait until so many actors are there and free."""
+    deadline = time.monotonic() + PATIENCE_S
+    while sum(actor["free"] == 1 for actor in client.actors()) < count:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"no {count} free actors within {PATIENCE_S} s")
+        time.sleep(0.02)
+
+
+def measure_failover(kills: int, durability: str) -> list[float]:
+    """Return the seconds from each SIGKILL to the first line of the task in the other actor."""
+    with Workspace() as workspace:
+        endpoint = workspace.endpoint("tcp")
+        start_broker(workspace, endpoint, *journal_options(workspace, durability))
+        for name in ("a", "b"):
+            workspace.start("actor", "--broker", endpoint, "--slots", "1", "--name", name)
+        samples = []
+        with Client(endpoint) as client:
+            for number in range(kills):
+                wait_for_actors(client, 2)
+                path, go = (workspace.folder / f"{what}{number}" for what in ("lines", "go"))
+                future = client.submit(stay, str(path), str(go))
+                [(_, pid)] = lines_of(path, 1)
+                killed_at = time.monotonic()
+                os.kill(pid, signal.SIGKILL)
+                samples.append(lines_of(path, 2)[1][0] - killed_at)
+                go.touch()
+                future.result(PATIENCE_S)
+    return samples
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure what durability costs.")
     parser.add_argument("--rounds", type=positive, default=3, help="default 3")
     parser.add_argument("--count", type=positive, default=20_000, help="submits; default 20000")
     parser.add_argument("--queued", type=positive, default=100_000, help="default 100000")
+    parser.add_argument("--kills", type=positive, default=50, help="of actors; default 50")
+    parser.add_argument("--only", choices=("failover",), help="measure nothing else")
     parser.add_argument("--durability", choices=("power", "process"), default="power")
     parser.add_argument("--timeout-s", type=positive, default=900, help="default 900")
     options = parser.parse_args()
     rounds = range(options.rounds)
     print(machine())
     with bounded(options.timeout_s):
+        if options.only:
+            print_failover(options)
+            return 0
         measured = [measure_submits(options.count, options.durability) for _ in rounds]
         print(f"pipelined, map:        {spread([m[0] for m in measured])} a second")
         print(f"pipelined, one by one: {spread([m[1] for m in measured])} a second")
@@ -151,7 +210,16 @@ def main() -> int:
         seconds = spread([restart[0] for restart in restarts], digits=2)
         size = restarts[0][1]
         print(f"restart with {options.queued:,} queued: {seconds} s, a journal of {size:.0f} MiB")
+        print_failover(options)
     return 0
+
+
+def print_failover(options: argparse.Namespace) -> None:
+    """Measure the failover and print it."""
+    rounds = [measure_failover(options.kills, options.durability) for _ in range(options.rounds)]
+    for share in (0.5, 0.99):
+        taken = [percentile(samples, share) * 1e3 for samples in rounds]
+        print(f"failover, p{share * 100:.0f}: {spread(taken)} ms, {options.kills} kills a round")
 
 
 if __name__ == "__main__":
