@@ -120,11 +120,11 @@ def batches(name: str, count: int, seed: int) -> list[tuple[str, int, int]]:
 
 
 def in_turns(counts: dict[str, int], seed: int) -> list[tuple[str, int, int]]:
-    """Return all batches, so that each scenario has had its share at any time."""
+    """Return all batches: the first of each scenario, then so that all have had their share."""
     ordered = []
     for place, (name, count) in enumerate(counts.items()):
         mine = batches(name, count, seed)
-        ordered += [((n + 0.5) / len(mine), place, batch) for n, batch in enumerate(mine)]
+        ordered += [(n / len(mine), place, batch) for n, batch in enumerate(mine)]
     return [batch for _, _, batch in sorted(ordered)]
 
 
