@@ -86,7 +86,10 @@ class Cluster(Deployment):
             self.proxies[name] = Proxy(("127.0.0.1", self.port))
             self.start_machine(name)
         self.load = Load(self.client(), self.history, self.seed, is_durable=self.has_journal)
-        self.until(lambda: all(len(a) == self.replicas_min for a in self.open_actors().values()))
+        self.until(
+            lambda: all(len(a) == self.replicas_min for a in self.open_actors().values()),
+            TIMEOUT_S,
+        )
         return self
 
     def __exit__(self, *details):

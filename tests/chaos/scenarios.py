@@ -66,7 +66,14 @@ SCENARIOS: Final = {
             500,
             has_journal=True,
         ),
-        Scenario("L8", "client that does not read, 10 MB", strikes.slow_client, 10, 5),
+        Scenario(
+            "L8",
+            "client that does not read, 60 MB",
+            strikes.slow_client,
+            10,
+            5,
+            prepare=strikes.with_small_window,
+        ),
         Scenario(
             "L9",
             "disk full, then room again",
