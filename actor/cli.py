@@ -18,6 +18,7 @@ from actor.logs import configure_logs
 from actor.names import NameTaken, hold_name
 from actor.settings import ENDPOINT_DEFAULT, SLOT, HostSettings
 from actor.surroundings import check_environments, check_folder, read_paths, read_variables
+from sdk.wakeup import spin_s
 from wire.endpoint import check_endpoint
 from wire.labels import Labels, parse_label
 from wire.limits import HOST_PREFIX, check_amounts
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limits = read_limits([*split_environment("WARMSLOT_LIMIT"), *options.limit])
         started_with = read_surroundings(options)
         name = hold_name(options.name, options.broker)
+        # Its actors read it, and could say what is wrong with it only in their log.
+        _ = spin_s()
     except (ValueError, NameTaken) as error:
         parser.error(str(error))
     known = builtin_labels(name.name)

@@ -34,6 +34,7 @@ from actor.platform import MemoryGauge, Waker, measure_own_memory_mb
 from actor.settings import EXIT_RETIRED, EXIT_SPARE, Launch
 from actor.slot import Slots
 from actor.starting import start_next
+from sdk.wakeup import ShortWait, spin_s
 from wire.codec import CARRIERS, check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.labels import Labels
@@ -83,9 +84,10 @@ class Loop:
         # ZeroMQ's descriptor tells of a change once, and any call may eat that.
         descriptor: Any = self._socket.getsockopt(zmq.FD)
         self._descriptor: int = descriptor
-        self._descriptors = select.poll()
-        self._descriptors.register(descriptor, select.POLLIN)
-        self._descriptors.register(waker.fd, select.POLLIN)
+        descriptors = select.poll()
+        descriptors.register(descriptor, select.POLLIN)
+        descriptors.register(waker.fd, select.POLLIN)
+        self._short_wait = ShortWait(descriptors, spin_s())
         # When outcomes that gather are due.
         self._flush_by = 0.0
         # Whether all was said after the last run; whether messages were there before we slept.
@@ -249,8 +251,7 @@ class Loop:
         self._sleeps_until = time.monotonic() + wait_s
         # Others may lead for a turn; a guard takes the lead only from one that runs a task.
         lock.release()
-        # Rounded up: a sleep that ends too early would find nothing due and spin.
-        for which, _ in self._descriptors.poll(int(wait_s * 1000.0) + 1):
+        for which, _ in self._short_wait.wait(wait_s):
             if which == descriptor:
                 can_receive = True
         lock.acquire()

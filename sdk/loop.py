@@ -24,7 +24,7 @@ from sdk.dealer import LINGER_MS, NOBLOCK, open_dealer, send_message
 from sdk.errors import ClientClosed
 from sdk.gathering import Gathering
 from sdk.handlers import Handlers
-from sdk.wakeup import NAP_MAX_S, Sleep
+from sdk.wakeup import NAP_MAX_S, Sleep, spin_s
 from wire.codec import check_payloads, decode_broker, encode
 from wire.endpoint import check_endpoint
 from wire.errors import RemoteProtocolError
@@ -86,7 +86,8 @@ class Loop:
         self._look_at = monotonic() + LOOK_S
         descriptor: Any = self._socket.getsockopt(zmq.FD)
         self._daemon_sleep = Sleep(descriptor)
-        self._reader_sleep = Sleep(descriptor)
+        # A caller waits for one answer; the daemon is there when nobody waits.
+        self._reader_sleep = Sleep(descriptor, spin_s())
         LOOPS.add(self)
         self._daemon = threading.Thread(target=self._run, name="warmslot-client", daemon=True)
         self._daemon.start()

@@ -1,4 +1,8 @@
-"""Sleep on file descriptors, and be woken: by an eventfd where there is one, else by a pipe."""
+"""Sleep on file descriptors, and be woken: by an eventfd where there is one, else by a pipe.
+
+Where the last waits were short, the next one looks for a moment before it sleeps: to wake up costs
+a short round trip a third of its time.
+"""
 
 import os
 import select
@@ -7,9 +11,16 @@ from math import ceil
 from time import monotonic
 from typing import Final
 
+from sdk.errors import BadOption
+
 # Nobody sleeps for longer without looking at the clock.
 NAP_MAX_S: Final = 1.0
-NAP_MAX_MS: Final = 1_000
+# For how long a wait looks before it sleeps, in us, where the environment does not say.
+SPIN_VARIABLE: Final = "WARMSLOT_SPIN_US"
+SPIN_US_DEFAULT: Final = 500
+SPIN_US_MAX: Final = 10_000
+# After so many short waits, one after another, the next is expected to be short.
+SHORT_WAITS: Final = 2
 
 
 class Wakeup:
@@ -44,16 +55,81 @@ class Wakeup:
             os.close(descriptor)
 
 
+def spin_s() -> float:
+    """Return for how many seconds a wait may look before it sleeps; 0 where it must not.
+
+    That is what `WARMSLOT_SPIN_US` says, by default 500 us. A single processor has nobody else who
+    could work meanwhile. Raises BadOption for what is not a whole number of microseconds up to
+    10,000.
+    """
+    if not hasattr(os, "sched_yield") or processors() < 2:
+        return 0.0
+    text = os.environ.get(SPIN_VARIABLE) or str(SPIN_US_DEFAULT)
+    if not (text.isdecimal() and int(text) <= SPIN_US_MAX):
+        message = f"{SPIN_VARIABLE}={text}: not a number of microseconds from 0 to {SPIN_US_MAX}"
+        raise BadOption(message)
+    return int(text) / 1e6
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class ShortWait:
+    """Wait for descriptors of *poll*, without sleeping where the wait will be short.
+
+    It will be when the last ones were, so whoever waits for long looks in vain at most once, and
+    whoever shares a busy machine soon does not look any more. Each look lets others run first.
+    """
+
+    __slots__ = ("_poll", "_short", "_spin_s")
+
+    def __init__(self, poll: "select.poll", spin_s: float) -> None:
+        """Look for up to *spin_s* before a sleep; 0: never."""
+        self._poll = poll.poll
+        self._spin_s = spin_s
+        # How many waits were short, one after another.
+        self._short = 0
+
+    def wait(self, timeout_s: float) -> list[tuple[int, int]]:
+        """Return what is ready, after at most *timeout_s*, which is finite."""
+        poll, spin_s, began = self._poll, self._spin_s, monotonic()
+        if self._short >= SHORT_WAITS:
+            until = began + (min(timeout_s, spin_s))
+            while not (found := poll(0)):
+                if monotonic() >= until:
+                    break
+                os.sched_yield()
+            # Somebody else may have had the processor, or the interpreter, for longer.
+            looked_s = monotonic() - began
+            if not found or looked_s > spin_s:
+                self._short = 0
+            if found:
+                return found
+            timeout_s -= looked_s
+        # Rounded up: a sleep that ends too early would find nothing due and spin.
+        found = poll(ceil(timeout_s * 1000.0) if timeout_s > 0.0 else 0)
+        if found and monotonic() - began < spin_s:
+            self._short += 1
+        else:
+            self._short = 0
+        return found
+
+
 class Sleep:
     """One thread's way of sleeping on the socket's descriptor, or on nothing but `wake`."""
 
-    def __init__(self, descriptor: int) -> None:
-        """Watch *descriptor* for reading."""
+    def __init__(self, descriptor: int, spin_s: float = 0.0) -> None:
+        """Watch *descriptor* for reading, for up to *spin_s* without sleeping."""
         self._descriptor = descriptor
         self._wakeup = Wakeup()
         self._both = select.poll()
         self._both.register(descriptor, select.POLLIN)
         self._both.register(self._wakeup.fd, select.POLLIN)
+        self._wait = ShortWait(self._both, spin_s)
         self._alone = select.poll()
         self._alone.register(self._wakeup.fd, select.POLLIN)
 
@@ -61,9 +137,7 @@ class Sleep:
         """Sleep; tell whether the descriptor woke us."""
         timeout_s = deadline - monotonic()
         is_woken = False
-        # Rounded up: a sleep that ends too early would find nothing due and spin.
-        timeout_ms = NAP_MAX_MS if timeout_s > NAP_MAX_S else ceil(timeout_s * 1000.0)
-        for descriptor, _ in self._both.poll(max(0, timeout_ms)):
+        for descriptor, _ in self._wait.wait(min(timeout_s, NAP_MAX_S)):
             if descriptor == self._descriptor:
                 is_woken = True
             else:

@@ -4,7 +4,8 @@ import select
 
 import pytest
 
-from sdk.wakeup import Wakeup
+from sdk.errors import BadOption
+from sdk.wakeup import ShortWait, Wakeup, processors, spin_s
 
 
 @pytest.mark.parametrize("may_use_eventfd", [True, False])
@@ -36,3 +37,107 @@ def test_a_full_pipe_stays_readable():
 
     assert poll.poll(0) == []
     wakeup.close()
+
+
+class Answers:
+    """A poll that answers as told, and keeps with which timeouts it was asked."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.timeouts_ms = []
+
+    def poll(self, timeout_ms):
+        self.timeouts_ms.append(timeout_ms)
+        return self.answers.pop(0) if self.answers else []
+
+
+READY = [(1, select.POLLIN)]
+
+
+def test_after_two_short_waits_the_next_one_looks_before_it_sleeps():
+    answers = Answers(READY, READY, [], [], READY)
+    wait = ShortWait(answers, spin_s=60.0)
+
+    assert [wait.wait(30.0) for _ in range(3)] == [READY] * 3
+
+    assert answers.timeouts_ms == [30_000, 30_000, 0, 0, 0]
+
+
+def test_a_look_in_vain_is_followed_by_a_sleep_and_by_none_in_the_next_wait():
+    answers = Answers(READY, READY)
+    wait = ShortWait(answers, spin_s=0.001)
+    wait._spin_s = 60.0  # Short, however busy the machine is.
+    assert [wait.wait(30.0) for _ in range(2)] == [READY] * 2
+    wait._spin_s = 0.001
+    del answers.timeouts_ms[:]
+
+    assert wait.wait(30.0) == []
+
+    *looks, sleep_ms = answers.timeouts_ms
+    assert set(looks) == {0}
+    assert 0 < sleep_ms <= 30_000
+    del answers.timeouts_ms[:]
+    assert wait.wait(30.0) == []
+    assert answers.timeouts_ms == [30_000]
+
+
+def test_whoever_waited_for_long_does_not_look():
+    answers = Answers(*[READY] * 5)
+    wait = ShortWait(answers, spin_s=0.0)
+
+    assert [wait.wait(0.5) for _ in range(5)] == [READY] * 5
+
+    assert answers.timeouts_ms == [500] * 5
+
+
+def test_a_short_wait_that_ends_with_nothing_is_not_short():
+    answers = Answers(READY, [], READY, READY)
+    wait = ShortWait(answers, spin_s=60.0)
+
+    for _ in range(4):
+        wait.wait(0.25)
+
+    assert answers.timeouts_ms == [250] * 4
+
+
+def test_a_look_that_lasted_for_long_since_others_ran_is_the_last():
+    answers = Answers(READY, READY, READY, READY)
+    wait = ShortWait(answers, spin_s=60.0)
+    for _ in range(2):
+        wait.wait(1.0)
+    wait._spin_s = 0.0
+
+    assert [wait.wait(1.0) for _ in range(2)] == [READY, READY]
+
+    assert answers.timeouts_ms == [1000, 1000, 0, 1000]
+
+
+def test_it_sleeps_no_shorter_than_it_was_told():
+    answers = Answers()
+
+    ShortWait(answers, spin_s=0.0).wait(0.0101)
+    ShortWait(answers, spin_s=0.0).wait(-1.0)
+
+    assert answers.timeouts_ms == [11, 0]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0", 0.0), ("10000", 0.01), ("", 0.0005)])
+def test_how_long_is_looked_may_be_told(monkeypatch, text, expected):
+    monkeypatch.setenv("WARMSLOT_SPIN_US", text)
+
+    assert spin_s() == (expected if processors() > 1 else 0.0)
+
+
+@pytest.mark.skipif(processors() < 2, reason="one processor never looks")
+@pytest.mark.parametrize("text", ["-1", "10001", "1.5", "off", "²"])
+def test_what_is_no_time_to_look_is_refused(monkeypatch, text):
+    monkeypatch.setenv("WARMSLOT_SPIN_US", text)
+
+    with pytest.raises(BadOption, match=f"WARMSLOT_SPIN_US={text}: not a number of microseconds"):
+        spin_s()
+
+
+def test_one_processor_has_nobody_to_wait_for(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
+
+    assert spin_s() == 0.0
