@@ -141,7 +141,7 @@ class Backlog:
         """Look at who stood behind a task that is gone."""
         if not shape.count:
             self.matching.rest(shape)
-        elif shape.limits is not None:
+        elif shape.limits is not None or shape.wait is not None:
             self.matching.look(shape)
 
     def take(self, shape: Shape, task: Task) -> None:
@@ -222,6 +222,7 @@ class Backlog:
         if shape.rank is None or shape.entry is None:
             parked = any(s is shape for lane in shape.lanes.values() for s, _ in lane.client.parked)
             parked |= any(lane.waiter and lane.waiter.number for lane in shape.lanes.values())
+            parked |= shape.wait is not None and shape.wait.queue is not None
             assert parked or (shape.aside and shape in queue.crew.aside)
             return
         assert shape.entry <= shape.rank

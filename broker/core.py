@@ -31,6 +31,7 @@ from broker import (
     orders,
     patience,
     placement,
+    preference,
     recall,
     recovery,
     redriving,
@@ -114,6 +115,7 @@ class Broker:
         self.open_actors: dict[Actor, None] = {}
         self.tokens: dict[Token, Task] = {}  # Current assignments, and outcomes not forgotten.
         self.backlog = Backlog()
+        self.patient, self.waits = self.backlog.matching.patient, self.backlog.matching.waits
         self.bindings = bindings.make(self)
         self.reservation: reservation.Reservation | None = None  # For a task that would starve.
         self.recalls, self.environments = recall.Recalls(), environments.Environments()
@@ -273,6 +275,8 @@ class Broker:
         """Place what can be placed, and return what is to be sent, in order."""
         if self.isolation.is_needed:
             isolation.look(self, now)
+        if self.waits.due_at <= now:
+            preference.look(self, now)
         if self.backlog.ready or self.reservation is not None:
             placement.place(self, now)
         if self.limits.stirred:
@@ -321,6 +325,7 @@ class Broker:
             self.resume(peer)
         elif isinstance(peer, Actor):
             peer.credit.void()
+            self.backlog.matching.note_working(peer)
 
     def raise_epoch(self, heard: int) -> None:
         """Take an epoch above one that a peer heard. Nothing is sent before it is stored."""
@@ -446,6 +451,8 @@ class Broker:
         del actor.assigned[token]
         if actor.copies:
             environments.ran(self, task, command.run_s)
+        if self.patient:
+            preference.ran(self, task, actor, command.run_s)
         ending = Ending(command.status, command.body, own, actor.name, task.tries + 1)
         if ending.size > self.settings.payload_bytes_max:
             allowed = self.settings.payload_bytes_max

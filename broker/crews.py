@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from broker.queues import ColdQueue, Queue, Ready
+from broker.queues import ColdQueue, Queue, Ready, WaitingQueue
 from broker.rankings import PLACE, WARM, Entry, Ranking
 from broker.shapes import Shape
 
@@ -43,6 +43,7 @@ class Crew:
         "ranking",
         "sample",
         "users",
+        "waiting",
     )
 
     def __init__(self, mask: int, members: "dict[Actor, None]", sample: Shape) -> None:
@@ -64,6 +65,8 @@ class Crew:
         self.plain: Queue | None = None
         self.queues: dict[str, Queue] = {}
         self.cold = ColdQueue()
+        # Shapes whose tasks like these better than others that are free, if there are any.
+        self.waiting: WaitingQueue | None = None
         # Shapes with tasks that were rejected.
         self.aside: dict[Shape, None] = {}
         # Rankings are made when somebody asks for them.
@@ -182,6 +185,8 @@ class Crew:
             if plain is not None and plain.is_blocked and (grade or self.is_large):
                 plain.is_blocked = False
                 ready.enter(plain)
+            if self.waiting is not None and (grade or self.is_large):
+                self.unblock_waiting(ready)
         if self._warm or self.cold_ranking is not None or self.queues:
             self._improve_environments(actor, ready)
 
@@ -225,6 +230,13 @@ class Crew:
             if one is not None:
                 one.is_blocked = False
                 ready.enter(one)
+        self.unblock_waiting(ready)
+
+    def unblock_waiting(self, ready: Ready) -> None:
+        """Let those be looked at again that wait for one of these actors rather than for any."""
+        if self.waiting is not None and self.waiting.is_blocked:
+            self.waiting.is_blocked = False
+            ready.enter(self.waiting)
 
     def block(self, queue: Queue) -> None:
         """Note that no actor can take a task from *queue* now."""

@@ -38,6 +38,8 @@ def deadline(broker: "Broker") -> float:
     due, recall_at = look_at(broker), broker.recalls.due_at
     if recall_at < due:  # noqa: PLR1730 - a call of min costs more.
         due = recall_at
+    if broker.waits.due_at < due:  # noqa: PLR1730
+        due = broker.waits.due_at
     return due if due < broker.deadlines.due_at else broker.deadlines.due_at  # noqa: FURB136
 
 
@@ -139,6 +141,7 @@ def judge_actor(broker: "Broker", actor: Actor, now: float) -> None:
     if is_suspect != actor.is_suspect:
         actor.is_suspect = is_suspect
         actor.is_shut = is_suspect or actor.is_alone
+        broker.backlog.matching.note_working(actor)
         broker.note("actor_suspect" if is_suspect else "actor_trusted", actor=actor.name)
         if not actor.is_shut and (actor.credit.available or actor.credit.has_typed):
             broker.open_actors[actor] = None

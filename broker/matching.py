@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from broker.crews import Crew
+from broker.deadlines import Deadlines
 from broker.offers import Offers
-from broker.queues import Ready
+from broker.queues import Ready, WaitingQueue
 from broker.rankings import Entry
 from broker.shapes import Shape
 from broker.task import Task
@@ -36,8 +37,10 @@ class Matching:
         "by_key",
         "narrow",
         "offers",
+        "patient",
         "ready",
         "unmet",
+        "waits",
     )
 
     def __init__(self, ready: Ready) -> None:
@@ -52,6 +55,10 @@ class Matching:
         self.narrow: Callable[[Shape, int], int] = lambda _, mask: mask
         # Attached shapes that no actor satisfies, of which nobody was told.
         self.unmet: dict[Shape, None] = {}
+        # Attached shapes whose tasks may wait for a better actor; those whose tasks do so now, and
+        # until when.
+        self.patient: dict[Shape, None] = {}
+        self.waits: Deadlines[Shape] = Deadlines()
         # Environment -> the actors that have it by their own word.
         self._resident: dict[str, dict[Actor, None]] = {}
         # Attached shapes that had no task lately, the longest first.
@@ -65,6 +72,8 @@ class Matching:
         self.offers.watch(shape)
         if shape.sticky:
             self.by_key.setdefault(shape.sticky, {})[shape] = None
+        if shape.wait is not None:
+            self.patient[shape] = None
 
     def _mask(self, shape: Shape) -> int:
         """Return who may have tasks of *shape*."""
@@ -85,6 +94,7 @@ class Matching:
         """Forget *shape*, which has no tasks."""
         self.offers.unwatch(shape)
         self._leave(shape)
+        self.patient.pop(shape, None)
         if shape.sticky:
             shapes = self.by_key[shape.sticky]
             del shapes[shape]
@@ -159,10 +169,13 @@ class Matching:
 
     # --- choice
 
-    def best(self, shape: Shape, *, may_enter: bool = True) -> Entry | None:
+    def best(
+        self, shape: Shape, *, may_enter: bool = True, among: Crew | None = None
+    ) -> Entry | None:
         """Return the entry of the best actor that satisfies *shape* and has credit for it.
 
-        Unless its tasks *may_enter* their environment, only of those that have it already.
+        Unless its tasks *may_enter* their environment, only of those that have it already. *among*:
+        only of these, which are all from some weight upwards.
         """
         queue = shape.queue
         assert queue is not None
@@ -176,6 +189,8 @@ class Matching:
                 key = (-entry[0] >> 40, weight, -entry[0], -entry[1])
                 if best_key is None or key > best_key:
                     best, best_key = entry, key
+            if crew is among:
+                break
         return best
 
     def _best_of(self, crew: Crew, shape: Shape, *, may_enter: bool) -> Entry | None:
@@ -203,7 +218,18 @@ class Matching:
                 shape.tiers.append((weight, crew))
         return shape.tiers
 
+    def better(self, shape: Shape, actor: "Actor") -> Crew | None:
+        """Return the actors that tasks of *shape* like better than *actor*, None for nobody."""
+        better: Crew | None = None
+        for _, crew in self._tiers(shape):
+            if actor in crew.members:
+                return better
+            better = crew
+        return None
+
     def _forget_tiers(self, shape: Shape) -> None:
+        if shape.wait is not None and shape.wait.queue is not None:
+            self.end_wait(shape)
         tiers, shape.tiers = shape.tiers, None
         for _, crew in tiers or ():
             self._unuse(crew)
@@ -286,6 +312,43 @@ class Matching:
             self._resident.setdefault(environment, {})[actor] = None
         actor.resident = dict.fromkeys(turns)
 
+    def reconsider(self, actor: "Actor") -> None:
+        """Look again at those that wait for *actor*, which may not be worth it any more."""
+        for crew in actor.crews:
+            crew.unblock_waiting(self.ready)
+
+    def note_working(self, actor: "Actor") -> None:
+        """Take over whether *actor* takes work."""
+        if self.offers.note_working(actor):
+            self.reconsider(actor)
+
+    # --- what waits for a better actor
+
+    def wait(self, shape: Shape, crew: Crew, until: float) -> None:
+        """Let *shape*, the first of its queue, wait for one of *crew*, out of the way of others."""
+        rank = shape.rank
+        assert shape.wait is not None
+        assert rank is not None
+        if crew.waiting is None:
+            crew.waiting = WaitingQueue(crew)
+        crew.waiting.push(shape, rank)
+        # Who is there already has found nobody either.
+        crew.waiting.is_blocked = True
+        crew.waiting.entry = None
+        shape.entry = None
+        shape.wait.until = until
+        self.waits.set(shape, until)
+
+    def end_wait(self, shape: Shape) -> None:
+        """Let the first task of *shape* stand among all others again."""
+        wait = shape.wait
+        assert wait is not None
+        if wait.queue is not None:
+            wait.queue.count -= 1
+            wait.queue = None
+            self.waits.discard(shape)
+        self.look(shape)
+
     # --- what is looked at
 
     def look(self, shape: Shape) -> None:
@@ -349,12 +412,26 @@ class Matching:
                 mask = self.narrow(shape, mask)
                 assert shape in self.by_key[shape.sticky]
             assert mask == crew.mask, (shape.desires, suiting, crew.members)
+            assert (shape in self.patient) == (shape.wait is not None)
             assert (shape in self.unmet) == (not crew.mask and not shape.is_told)
             for one in (crew, *(tier for _, tier in shape.tiers or ())):
                 users[one] = users.get(one, 0) + 1
+        self._check_waits()
         assert users == {crew: crew.users for crew in self._crews.values()}
         for (mask, cost), crew in self._crews.items():
             assert (crew.mask, crew.cost) == (mask, cost)
             assert sum(1 << actor.number for actor in crew.members) == mask
             assert all(crew in actor.crews for actor in crew.members)
             crew.check()
+
+    def _check_waits(self) -> None:
+        """Assert that who takes work is known, and who waits for one of these alone."""
+        self.waits.check()
+        offers = self.offers
+        working = [one for one in offers.actors if one is not None and one.takes_work]
+        assert offers.working == sum(1 << actor.number for actor in working)
+        for shape in self.patient:
+            wait = shape.wait
+            assert wait is not None
+            assert (wait.queue is not None) == (shape in self.waits.things)
+            assert wait.queue is None or wait.queue.crew.waiting is wait.queue

@@ -6,6 +6,7 @@ there are. The rule that must not be broken: the answer is the one that `wire.la
 actor.
 """
 
+from math import frexp, ldexp
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from wire.labels import (
@@ -112,16 +113,21 @@ class Offers:
         "_free",
         "_indexed",
         "_key",
+        "_paces",
         "_slots",
         "_unbound",
         "actors",
         "all",
+        "working",
     )
 
     def __init__(self) -> None:
         """Begin with nobody."""
         # The set of all actors.
         self.all = 0
+        # Those that take work, and of which power of two seconds their runs take at least the half.
+        self.working = 0
+        self._paces: dict[int, int] = {}
         # By the number of their bit.
         self.actors: list[Actor | None] = []
         self._free: list[int] = []
@@ -154,6 +160,7 @@ class Offers:
                 self.actors.append(actor)
             self.all |= 1 << actor.number
             self._add(actor)
+            self.note_working(actor)
             return self._watching(actor.labels)
         before, after = former[0], actor.labels
         bit = 1 << actor.number
@@ -180,10 +187,38 @@ class Offers:
             return {}
         changed = self._watching(self._indexed[actor][0])
         self._remove(actor)
+        self._forget_pace(actor)
         self.all &= ~(1 << actor.number)
+        self.working &= self.all
         self.actors[actor.number] = None
         self._free.append(actor.number)
         return changed
+
+    def note_working(self, actor: "Actor") -> bool:
+        """Take over whether *actor* takes work, and tell whether that is new."""
+        bit = 1 << actor.number
+        if actor not in self._indexed or bool(self.working & bit) == actor.takes_work:
+            return False
+        self.working ^= bit
+        return True
+
+    def note_run(self, actor: "Actor", run_s: float) -> bool:
+        """Take over how long runs of *actor* take, and tell whether that is another pace."""
+        actor.run_s = run_s
+        pace = frexp(run_s)[1]
+        if actor.pace == pace or actor not in self._indexed:
+            return False
+        self._forget_pace(actor)
+        actor.pace = pace
+        self._paces[pace] = self._paces.get(pace, 0) | 1 << actor.number
+        return True
+
+    def _forget_pace(self, actor: "Actor") -> None:
+        if actor.pace is not None:
+            self._paces[actor.pace] &= ~(1 << actor.number)
+            if not self._paces[actor.pace]:
+                del self._paces[actor.pace]
+        actor.pace = None
 
     def _add(self, actor: "Actor") -> None:
         bit = 1 << actor.number
@@ -243,6 +278,25 @@ class Offers:
                         able |= offering
                 found &= able
         return found
+
+    def places(self, slots: dict[str, int], among: int) -> int:
+        """Return how many tasks that take *slots* each run at once in all actors of a set."""
+        places: list[int] = []
+        for kind, amount in slots.items():
+            offered = self._slots.get(kind, {}).items()
+            if amount > 0:
+                places.append(sum(n // amount * (them & among).bit_count() for n, them in offered))
+        return min(places, default=0)
+
+    def soon(self, among: int, within_s: float) -> int:
+        """Return who of a set is expected to end a run *within_s*.
+
+        That is who ran that long of late, to a power of two in its favour, or nobody knows.
+        """
+        for pace, them in self._paces.items():
+            if ldexp(0.5, pace) > within_s:
+                among &= ~them
+        return among
 
     def meeting(self, desire: Desire) -> int:
         """Return who meets *desire*."""

@@ -173,12 +173,14 @@ class Actor:
         "name",
         "number",
         "order",
+        "pace",
         "pid",
         "prefetch",
         "python",
         "release",
         "resident",
         "role",
+        "run_s",
         "session",
         "session_highest",
         "slots",
@@ -217,6 +219,10 @@ class Actor:
         self.resident: dict[str, None] = {}
         self.labels: Labels = {}
         self.labels_at = self.closed_at = now
+        # How long its runs take of late, and the power of two of which that is at least the half;
+        # None while nobody knows.
+        self.run_s = 0.0
+        self.pace: int | None = None
         # When an environment was entered there last.
         self.entered_at = -inf
         self.closed = hello.closed
@@ -257,6 +263,11 @@ class Actor:
     def is_open(self) -> bool:
         """Tell whether it may be given work, credit aside."""
         return self.session is not None and not self.is_shut
+
+    @property
+    def takes_work(self) -> bool:
+        """Tell whether it will be given work again, as far as one can see."""
+        return self.session is not None and not self.is_shut and not self.closed
 
 
 class Host:

@@ -15,6 +15,7 @@ from broker import (
     lifecycle,
     named,
     occupancy,
+    preference,
     replicas,
     reservation,
 )
@@ -43,8 +44,14 @@ def place(broker: "Broker", now: float) -> None:
         if shape.is_simple and not task.barred and broker.reservation is None:
             place_simple(broker, shape, task)
             continue
+        if shape.wait is not None:
+            backlog.matching.end_wait(shape)
         actor = choose(broker, shape, task)
-        if actor is not None and shape.environment is not None:
+        if actor is not None and shape.wait is not None:
+            actor = preference.prefer(broker, shape, task, actor, now)
+            if actor is None:
+                continue
+        elif actor is not None and shape.environment is not None:
             rival = replicas.rival(broker, shape, actor, now)
             if rival is not None:
                 # It is found in the queue that stands first for its environment.
@@ -163,7 +170,7 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
             continue
         key = (
             credit.has_place(shape, kept),
-            0 if environment is None else preference(record, actor, shape),
+            0 if environment is None else warmth(record, actor, shape),
             affinity(actor.labels, shape.desires) if shape.has_affinity else 0.0,
             credit.available,
             -actor.used_at,
@@ -173,7 +180,7 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     return best
 
 
-def preference(record: "Record | None", actor: Actor, shape: Shape) -> int:
+def warmth(record: "Record | None", actor: Actor, shape: Shape) -> int:
     """Rank an actor for tasks of an environment: warm, then where entering it has not failed."""
     assert shape.environment
     if actor.credit.is_warm(shape.environment, shape.turns_taken):
@@ -243,6 +250,9 @@ def check_task(broker: "Broker", task: Task) -> None:
     assert queue
     lane = shape.lanes.get(shape.lane_key(task))
     is_aside = task in shape.aside
+    if shape.wait is not None and shape.wait.queue is not None and shape.entry is None:
+        check_wait(broker, shape)
+        return
     if not queue.is_blocked and not is_aside:
         return
     if not is_aside and (lane is None or lane.entry is None):
@@ -263,3 +273,19 @@ def check_task(broker: "Broker", task: Task) -> None:
             and not replicas.is_held_back(broker, task, actor)
         ):
             assert shape.host_limits, f"{task.name} is overlooked, {actor.name} could take it"
+
+
+def check_wait(broker: "Broker", shape: Shape) -> None:
+    """Assert that tasks of *shape* will be looked at, and that nobody better could have one."""
+    wait = shape.wait
+    assert wait is not None
+    assert wait.queue is not None
+    assert shape in broker.backlog.matching.waits.things
+    assert wait.queue.count > 0
+    if not wait.queue.is_blocked:
+        return
+    for actor in wait.queue.crew.members:
+        reserved = broker.reservation
+        kept = reserved.shape if reserved and reserved.actor is actor else None
+        is_able = actor.is_open and actor.credit.covers(shape, kept)
+        assert not is_able or shape.host_limits, actor.name

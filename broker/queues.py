@@ -89,6 +89,78 @@ class Queue:
         return None
 
 
+class Wait:
+    """How long tasks of one shape wait for an actor that they like better, and where they do."""
+
+    __slots__ = ("entry", "queue", "run_s", "until", "within_s")
+
+    def __init__(self, within_s: float) -> None:
+        """Begin with a shape of which nothing waits so."""
+        self.within_s = within_s
+        # How long a task runs, of late; 0.0 while nobody knows.
+        self.run_s = 0.0
+        # The actors that the first of the tasks waits for, its rank among all that do, and until
+        # when; None where it waits for any.
+        self.queue: WaitingQueue | None = None
+        self.entry = 0.0
+        self.until = 0.0
+
+
+class WaitingQueue:
+    """The shapes that wait for an actor of one crew, since those that are free are liked less."""
+
+    __slots__ = ("_heap", "_sequence", "count", "crew", "entry", "is_blocked")
+
+    def __init__(self, crew: "Crew") -> None:
+        """Begin empty."""
+        self.crew = crew
+        # Blocked while no actor of the crew can take a task of its cost.
+        self.is_blocked = False
+        self.entry: float | None = None
+        # How many shapes wait here.
+        self.count = 0
+        self._heap: list[tuple[float, int, Shape]] = []
+        self._sequence = count(1)
+
+    def push(self, shape: "Shape", rank: float) -> None:
+        """Let *shape* stand here with *rank*; it stands in no other one."""
+        wait = shape.wait
+        assert wait is not None
+        wait.queue, wait.entry = self, rank
+        self.count += 1
+        if len(self._heap) > VOID_MIN + 2 * self.count:
+            valid = {id(e[2]): e for e in self._heap if self._holds(e)}
+            self._heap = list(valid.values())
+            heapify(self._heap)
+        heappush(self._heap, (rank, next(self._sequence), shape))
+
+    def _holds(self, entry: "tuple[float, int, Shape]") -> bool:
+        wait = entry[2].wait
+        return wait is not None and wait.queue is self and wait.entry == entry[0]
+
+    @property
+    def rank(self) -> float | None:
+        """The rank before which no task comes here."""
+        return self._heap[0][0] if self._heap else None
+
+    def first(self) -> "tuple[Shape, Task] | None":
+        """Return the task that comes next, with its shape."""
+        heap = self._heap
+        while heap:
+            shape = heap[0][2]
+            if self._holds(heap[0]) and shape.count:
+                task = shape.peek()
+                if task is not None and task.rank <= heap[0][0]:
+                    return shape, task
+                if task is not None:
+                    assert shape.wait
+                    shape.wait.entry = task.rank
+                    heapreplace(heap, (task.rank, next(self._sequence), shape))
+                    continue
+            heappop(heap)
+        return None
+
+
 class ColdQueue:
     """The queues of one crew whose environment has to be loaded somewhere, or waits for a turn."""
 
@@ -149,10 +221,10 @@ class Ready:
 
     def __init__(self) -> None:
         """Begin with nothing to look at."""
-        self.heap: list[tuple[float, int, Queue | ColdQueue]] = []
+        self.heap: list[tuple[float, int, Queue | ColdQueue | WaitingQueue]] = []
         self._sequence = count(1)
 
-    def enter(self, queue: Queue | ColdQueue) -> None:
+    def enter(self, queue: Queue | ColdQueue | WaitingQueue) -> None:
         """Let *queue*, which is not blocked, take part with the rank that it has now."""
         rank = queue.rank
         if rank is not None and (queue.entry is None or rank < queue.entry):

@@ -7,7 +7,7 @@ it stands so is the time of the last change that could have made it otherwise.
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from broker import bindings, occupancy, replicas
+from broker import bindings, occupancy, preference, replicas
 from broker.peers import Actor, is_barred
 from broker.task import Task
 from wire.labels import Desire, satisfies
@@ -44,6 +44,8 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
     text, is_satisfiable = bindings.reason(broker, task)
     if text:
         return Reason(text, queued_at, is_satisfiable=is_satisfiable)
+    if text := preference.explain(task, now):
+        return Reason(text, queued_at)
     able = [actor for actor in actors if shape.suits(actor)]
     if not able:
         shown = [f"{one.name}: {unmet(task, one)}" for one in actors[:ACTORS_SHOWN_MAX]]
@@ -135,6 +137,8 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     is_bound = reserved is not None and reserved.binds(task, actor)
     if reserved is not None and is_bound and not credit.covers(shape, reserved.shape):
         return "kept free for an older task that needs more slots"
+    if credit.covers(shape) and (text := preference.passes(broker, task, actor)):
+        return text
     if not credit.covers(shape):
         environment = task.call.environment
         return (

@@ -10,6 +10,7 @@ from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from broker import preference, replicas
 from broker.peers import Actor, Session, is_barred
 from broker.task import State, Task
 from wire.messages import Recall
@@ -113,8 +114,9 @@ def choose(
         token, actor = task.token, task.actor
         if token is None or token in recalls.asked or not fits(broker, task, target):
             continue
-        if now < task.queued_at + RECALL_AFTER_S:
-            recalls.due_at = min(recalls.due_at, task.queued_at + RECALL_AFTER_S)
+        at = recall_at(broker, task, target)
+        if now < at:
+            recalls.due_at = min(recalls.due_at, at)
             continue
         assert actor is not None
         assert actor.session is not None
@@ -123,6 +125,19 @@ def choose(
         room -= 1
         if room <= 0:
             return
+
+
+def recall_at(broker: "Broker", task: Task, target: Actor) -> float:
+    """Return when *task* may be asked back for *target*, where it would go from the backlog."""
+    assert task.template
+    shape = task.template.shape
+    at = task.queued_at + RECALL_AFTER_S
+    record = broker.environments.find(shape)
+    if record is not None and record.environment.id not in target.copies:
+        at = max(at, replicas.enter_at(record, task))
+    elif shape.wait is not None:
+        at = max(at, preference.stays_until(broker, task, target))
+    return at
 
 
 def waiting_at(recalls: Recalls, actor: Actor) -> list[Task]:

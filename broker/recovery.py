@@ -36,6 +36,7 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
     bindings.review(broker, actor)
     actor.is_suspect = False
     actor.is_shut = actor.is_alone
+    broker.backlog.matching.note_working(actor)
     actor.credit.void()
     listed = {item.token for item in hello.holding} | {item.token for item in hello.kept}
     for token, task in list(actor.assigned.items()):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from broker.queues import Wait
 from broker.task import State, Task
 from wire.labels import Desire, satisfies_all
 from wire.limits import HOST_PREFIX
@@ -90,6 +91,7 @@ class Shape:
         "turns",
         "turns_taken",
         "typed",
+        "wait",
     )
 
     def __init__(self, call: Call, limits: "Limits | None" = None) -> None:
@@ -133,6 +135,10 @@ class Shape:
             and not (self.has_affinity or call.limits or call.fail_infeasible or self.sticky)
             and not self.is_armed_first
         )
+        # Where tasks wait for an actor that they like better, though another one is free.
+        self.wait: Wait | None = None
+        if self.has_affinity and self.affinity_wait_s and self.place is None:
+            self.wait = Wait(self.affinity_wait_s)
         self.cost = self._cost()
         # Where it waits, with others for the same actors, and the rank under which it stands there;
         # None while that is not known.

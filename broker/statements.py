@@ -43,6 +43,7 @@ def actor_beat(
     actor.environments = command.environments
     if actor.closed != command.closed:
         actor.close(command.closed, now)
+        broker.backlog.matching.note_working(actor)
         bindings.review(broker, actor)
     if offers(actor, command.labels_version, command.labels, now):
         broker.backlog.matching.update(actor)

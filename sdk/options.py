@@ -163,7 +163,10 @@ def read_sticky(sticky: Any) -> Sticky:
 
 
 def read_wait(wait: Any) -> float | None:
-    """Read the option *affinity_wait*: seconds, or "auto" for as long as entering takes."""
+    """Read the option *affinity_wait*: seconds, or "auto".
+
+    That is for as long as entering the environment takes, and not at all where there is none.
+    """
     if wait == "auto":
         return None
     is_number = isinstance(wait, int | float) and not isinstance(wait, bool)

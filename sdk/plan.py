@@ -131,10 +131,11 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         sticky=sticky_of(chosen),
         affinity_wait_s=chosen.get("affinity_wait"),
     )
-    if call.affinity_wait_s is not None and call.environment is None:
+    is_fond = call.environment is not None or any(not desire.required for desire in call.desires)
+    if call.affinity_wait_s is not None and not is_fond:
         raise ValueError(
-            f"affinity_wait={call.affinity_wait_s:g} is for a copy of an environment, and "
-            f"{call.name!r} has none"
+            f"affinity_wait={call.affinity_wait_s:g} is for a copy of an environment, or for an "
+            f"actor that desired labels with required=False prefer, and {call.name!r} has neither"
         )
     check_retries(call)
     return Planned(captured, environment, call, anchor)

@@ -5,6 +5,7 @@ and each assignment must be the one that the rule names; at the end of a turn no
 the rule would assign.
 """
 
+from math import inf, log2
 from random import Random
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.broker.conversation import CODE, Conversation
 from wire.labels import Comparator, Desire, satisfies
 from wire.messages import (
+    ActorBeat,
     Assign,
     Bye,
     Cancel,
@@ -28,6 +30,7 @@ from wire.parts import Call, Environment, Status
 ZONES = ("eu", "us", "ap")
 MODELS = ("a", "b", "c", 1, 1.0, True)
 MEMORIES = (0, 64, 256.0, 512, "512", False)
+RUNS_S = (0.02, 0.05, 0.05, 0.1, 0.1, 0.3, 1.7, 6.0)
 
 
 def a_desire(random):
@@ -78,8 +81,36 @@ def a_call(random):
         {"gpu": 1} if kind > 0.85 else {},
         random.choice((-1, 0, 0, 2)),
         at_most_once=random.random() < 0.2,
-        affinity_wait_s=0.0,
+        affinity_wait_s=random.choice((None, 0.0, 0.5, 2.0, 2.0)) if environment is None else 0.0,
     )
+
+
+def a_fond_call(random):
+    """Return a call that would wait for an actor that it likes better."""
+    liked = [a_desire(random) for _ in range(random.choice((1, 1, 2)))]
+    desires = [Desire(d.key, d.comparator, d.value, False, d.weight) for d in liked]
+    if random.random() < 0.3:
+        desires.append(a_desire(random))
+    slots = {"gpu": 1} if random.random() < 0.2 else {}
+    priority, once = random.choice((-1, 0, 0)), random.random() < 0.3
+    wait_s = random.choice((0.5, 2.0, 2.0, 5.0))
+    return Call(
+        "fond", CODE, "", None, desires, slots, priority, at_most_once=once, affinity_wait_s=wait_s
+    )
+
+
+def averaged(former, run_s):
+    return run_s if former == 0.0 else former + (run_s - former) / 8
+
+
+def is_patient(call):
+    liked = [desire for desire in call.desires if not desire.required]
+    return bool(liked) and call.environment is None and bool(call.affinity_wait_s)
+
+
+def kind(call):
+    """Return what is equal for calls that wait for the same."""
+    return (call.desires, call.slots, call.at_most_once, call.affinity_wait_s, call.environment)
 
 
 class Offer:
@@ -93,6 +124,8 @@ class Offer:
         self.state(Credit(0))
         self.used_at = 0
         self.holds = {}
+        self.is_closed = False
+        self.run_s = 0.0
 
     def state(self, credit):
         """Begin anew from what is stated; all that was assigned has arrived."""
@@ -147,9 +180,23 @@ class Offer:
             return None
         if not self.starts(call) and not self.may_wait(call):
             return None
-        liked = [d.weight for d in call.desires if not d.required and satisfies(self.labels, d)]
         is_warm = call.environment is not None and self.is_warm(call)
-        return (self.starts(call), is_warm, sum(liked), self.available, -self.used_at)
+        return (self.starts(call), is_warm, self.weight(call), self.available, -self.used_at)
+
+    def weight(self, call):
+        liked = [d.weight for d in call.desires if not d.required and satisfies(self.labels, d)]
+        return sum(liked)
+
+    def places(self, call):
+        """Return how many tasks of a call it could run at once."""
+        if not all(satisfies(self.labels, d) for d in call.desires if d.required):
+            return 0
+        needed = call.slots or {"slot": 1}
+        return min(self.slots.get(kind, 0) // amount for kind, amount in needed.items())
+
+    def is_soon(self, within_s):
+        """Tell whether it is expected to end a run in time: to the power of two below."""
+        return self.run_s == 0.0 or 2.0 ** (log2(self.run_s) // 1) <= within_s
 
 
 class Literal:
@@ -159,6 +206,9 @@ class Literal:
         self.random = Random(seed)
         self.talk = Conversation()
         self.calls = [a_call(self.random) for _ in range(self.random.randint(1, 8))]
+        self.is_fond = bool(seed % 2)
+        if self.is_fond:
+            self.calls[1:] = [a_fond_call(self.random) for _ in range(self.random.randint(1, 4))]
         self.clients = [self.talk.client(n) for n in (1, 2)]
         for client in self.clients:
             templates = (Template(n, call) for n, call in enumerate(self.calls))
@@ -166,6 +216,9 @@ class Literal:
         self.offers = []
         self.queued = {}
         self.barred = {}
+        # How long tasks of a kind run, once somebody wants to wait for a better actor.
+        self.runs_s = {}
+        self.learns = False
         self.serial = 20
         self.number = 0
 
@@ -173,9 +226,9 @@ class Literal:
         """Let a few things happen, then compare what the broker assigns."""
         for _ in range(self.random.choice((1, 1, 1, 3))):
             steps = (self.submit, self.submit, self.state, self.state, self.end, self.flip)
-            rare = (self.join, self.leave, self.reject, self.cancel)
-            name = self.random.choice(steps if self.random.random() < 0.8 else rare)
-            name()
+            rare = (self.join, self.leave, self.reject, self.cancel, self.close, self.wait)
+            often = (*steps, self.wait) if self.is_fond else steps
+            self.random.choice(often if self.random.random() < 0.8 else rare)()
         self.flush()
 
     def says(self, talker, *commands):
@@ -190,6 +243,7 @@ class Literal:
             self.says(client, Submit(self.number, at, b""))
             task = self.talk.task(client, self.number)
             self.queued[self.number] = task
+            self.learns |= is_patient(task.call)
 
     def state(self, *commands, offer=None):
         if not self.offers:
@@ -206,10 +260,29 @@ class Literal:
         for offer in self.offers:
             if offer.holds:
                 number = self.random.choice(list(offer.holds))
-                del offer.holds[number]
-                self.says(offer.talker, Outcome(1000, number, Status.RESULT, b""))
+                call = offer.holds.pop(number).call
+                run_s = self.random.choice(RUNS_S)
+                if self.learns:
+                    offer.run_s = averaged(offer.run_s, run_s)
+                    one = repr(kind(call))
+                    self.runs_s[one] = averaged(self.runs_s.get(one, 0.0), run_s)
+                self.says(offer.talker, Outcome(1000, number, Status.RESULT, b"", 0, run_s))
                 self.state(offer=offer)
                 return
+
+    def wait(self):
+        self.talk.now += self.random.choice((0.1, 0.3, 1.0))
+
+    def close(self):
+        """Let an actor take no work, or some again."""
+        if self.offers:
+            offer = self.random.choice(self.offers)
+            offer.is_closed = not offer.is_closed
+            offer.state(Credit(0))
+            holding = [(1000, number) for number in offer.holds]
+            closed = "paused" if offer.is_closed else ""
+            beat = ActorBeat(offer.credit, offer.version, offer.labels, holding, {}, closed)
+            self.says(offer.talker, beat)
 
     def flip(self):
         if self.offers:
@@ -263,17 +336,63 @@ class Literal:
             return None
         return offer.key(task.call)
 
-    def best(self, task):
+    def best(self, task, *, is_given=False):
+        """Return how good the best actor for a task is, None where there is none or it waits.
+
+        Of several that are the first of their kind any may be; the one that *is_given* was.
+        """
+        key = self.best_now(task)
+        if key is None or not is_patient(task.call):
+            return key
+        alike = [one for one in self.queued.values() if kind(one.call) == kind(task.call)]
+        able = [one for one in alike if self.best_now(one) is not None]
+        rank = min(one.rank for one in able)
+        firsts = [one for one in able if one.rank == rank]
+        if is_given and task in firsts:
+            firsts = [task]
+        if any(self.preferred(one, len(alike)) is None for one in firsts):
+            return None
+        return self.preferred(task, len(alike))
+
+    def preferred(self, task, count):
+        """Return the best while a lesser actor is passed for one that is worth waiting for."""
+        key = self.best_now(task)
+        while key is not None and self.waits(task, key[2], count):
+            key = self.best_now(task, above=key[2])
+        return key
+
+    def best_now(self, task, *, above=-inf):
         keys = [key for offer in self.offers if (key := self.key(task, offer)) is not None]
-        return max(keys, default=None)
+        return max((key for key in keys if key[2] > above), default=None)
+
+    def waits(self, task, weight, count):
+        """Tell whether a task waits for an actor of more weight, as *count* of its kind do."""
+        call, within_s = task.call, task.call.affinity_wait_s
+        if any(number == task.number for number, _ in self.barred):
+            return False
+        if self.talk.now >= task.queued_at + within_s:
+            return False
+        places = {
+            one: one.places(call)
+            for one in self.offers
+            if not one.is_closed and one.places(call) and one.weight(call) > weight
+        }
+        if not any(one.is_soon(within_s) for one in places):
+            return False
+        run_s = self.runs_s.get(repr(kind(call)), 0.0)
+        return count * run_s <= sum(places.values()) * within_s
 
     def compare(self):
         given = [(a.number, offer, a) for offer in self.offers for a in offer.talker.takes(Assign)]
         for number, offer, assign in sorted(given, key=lambda one: one[0]):
             task = self.queued.pop(assign.task)
+            # What it is to be compared with stands still until it is with its actor.
             better = [one for one in self.queued.values() if one.rank < task.rank]
+            self.queued[task.number] = task
             assert all(self.best(one) is None for one in better), "a later task goes first"
-            assert self.key(task, offer) == self.best(task), "another actor is better"
+            best = self.best(task, is_given=True)
+            assert self.key(task, offer) == best, "another actor is better"
+            del self.queued[task.number]
             offer.given.append(task.call)
             offer.used_at = number
             offer.holds[number] = task

@@ -36,6 +36,9 @@ class Offering:
         self.labels = labels
         self.slots = slots
         self.number = 0
+        self.takes_work = True
+        self.run_s = 0.0
+        self.pace = None
 
 
 def members(offers, mask):
@@ -123,3 +126,37 @@ def test_a_label_that_turns_from_true_to_1_is_seen():
     actor.says(LabelsChanged(2, {"fast": 1}))
 
     assert len(actor.takes(Assign)) == 1
+
+
+def test_who_runs_long_is_not_expected_soon_to_a_power_of_two_in_its_favour():
+    offers = Offers()
+    brief, long, unknown = (Offering({}, {"slot": 1}) for _ in range(3))
+    for actor in (brief, long, unknown):
+        offers.put(actor)
+    offers.note_run(brief, 1.9)
+    offers.note_run(long, 2.1)
+
+    assert members(offers, offers.soon(offers.all, 1.0)) == {brief, unknown}
+    assert members(offers, offers.soon(offers.all, 0.9)) == {unknown}
+    assert members(offers, offers.soon(offers.all, 2.0)) == {brief, long, unknown}
+
+
+def test_places_are_those_of_the_scarcest_slots():
+    offers = Offers()
+    for gpus in (1, 2, 5):
+        offers.put(Offering({}, {"slot": 4, "gpu": gpus}))
+
+    assert offers.places({"slot": 1}, offers.all) == 12
+    assert offers.places({"slot": 1, "gpu": 2}, offers.all) == 3
+    assert offers.places({"slot": 1}, 0b101) == 8
+
+
+def test_who_takes_no_work_is_known_once():
+    offers = Offers()
+    actor = Offering({}, {"slot": 1})
+    offers.put(actor)
+    actor.takes_work = False
+
+    assert offers.note_working(actor)
+    assert not offers.note_working(actor)
+    assert not offers.working

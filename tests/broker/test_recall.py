@@ -5,8 +5,8 @@ import pytest
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_explain import ask
 from wire.labels import Comparator, Desire
-from wire.messages import Assign, Credit, Recall, Reject
-from wire.parts import Call
+from wire.messages import Assign, Credit, Entered, Recall, Reject
+from wire.parts import Call, Environment, Reuse
 
 LARGE = Call("large", CODE, desires=[Desire("memory", Comparator.GREATER_THAN, 256)])
 LIKED = Call("liked", CODE, desires=[Desire("memory", Comparator.GREATER_THAN, 256, False, 9.0)])
@@ -220,3 +220,22 @@ def test_a_lost_actor_is_asked_for_nothing(talk):
     assert asked(actor) == []
     talk.wait(6.0)
     assert not talk.broker.recalls.ahead
+
+
+def test_what_waits_behind_its_warm_environment_is_not_asked_back_to_have_it_loaded_elsewhere(talk):
+    environment = Environment("e", "E", CODE, {}, 1, Reuse(0, 2, 60.0, 60.0))
+    method = Call("m", b"", "m", environment, affinity_wait_s=1.0)
+    actor = talk.actor(11, slots={"slot": 1}, prefetch=8)
+    actor.says(Entered(environment, 2.0), Credit(1, 8, 1, {"e": 1}))
+    client = talk.client().submits(1, 2, call=method)
+    assert got(actor) == [1, 2]
+    actor.says(Credit(0, 8, 1, {"e": 0}))
+    other = another(talk)
+    other.says(Credit(1, 0, 1))
+
+    talk.wait(0.75)
+    early = asked(actor)
+    talk.wait(0.5)
+
+    assert early == []
+    assert asked(actor) == [token(talk, client, 2)]

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sdk import NotInTask, TaskCanceled, current_task, task
+from sdk import Desired, NotInTask, TaskCanceled, current_task, task
 from sdk.options import NO_OPTIONS, Options
 from sdk.plan import plan_for
 from sdk.task import OPTIONS_ATTRIBUTE, TaskContext, running
@@ -137,3 +137,17 @@ def test_its_options_travel_with_it():
 def test_a_bad_option_is_refused_where_it_is_written(options, error):
     with pytest.raises(error):
         task(**options)
+
+
+def test_a_wait_for_a_better_actor_is_for_what_is_desired_and_not_required():
+    liked = {"model": Desired("v2", required=False)}
+    options = Options.of({"desired_labels": liked, "affinity_wait": 2})
+
+    def work():
+        pass
+
+    call = plan_for(work, options).plan(is_portable=True).call
+
+    assert call.affinity_wait_s == 2.0
+    with pytest.raises(ValueError, match="required=False prefer"):
+        plan_for(work, Options.of({"affinity_wait": 2})).plan(is_portable=True)

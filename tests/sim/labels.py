@@ -1,16 +1,20 @@
 """Labels that runs change all the time, tasks that require them, and tasks that do not wait long.
 
 What must hold: the broker assigns by the labels that it was told last, the actor starts by those
-that it has; a task with a schedule timeout ends neither early, nor late, nor once it had started.
+that it has; a task with a schedule timeout ends neither early, nor late, nor once it had started;
+one that likes an actor better waits for it where that is worth it, and no longer than it says.
 """
 
+from math import log2
 from typing import TYPE_CHECKING, Any
 
 from sdk.call import Code, Plan
-from wire.labels import Comparator, Desire, satisfies_all
-from wire.parts import Call
+from wire.labels import Comparator, Desire, satisfies, satisfies_all
+from wire.parts import Call, Token
 
 if TYPE_CHECKING:
+    from broker.peers import Actor
+    from broker.task import Task
     from tests.sim.oracle import TaskRecord
     from tests.sim.processes import ActorProcess
     from tests.sim.world import World
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 MODELS = ("m0", "m1", "m2")
 UNSET = "unset"
 HASTE_S = (0.3, 1.5)
+# How long who likes an actor better waits for it; and how many of a kind may go at once.
+FOND_S = (0.7, 3.0)
+AT_ONCE = 20
 # What a call may be on its way for, where nothing stops the broker.
 UNDERWAY_S = 1.0
 
@@ -40,7 +47,18 @@ def make_plans(code: Code) -> list[tuple[str, Plan]]:
         ):
             hasty = plan(f"hasty {name} {haste_s}", schedule_timeout_s=haste_s, **options)
             found.append(("hasty", hasty))
+    found += [("fond", plan(f"fond{n}", **options)) for n, options in enumerate(fond())]
     return found
+
+
+def fond() -> list[dict[str, Any]]:
+    """Return what tasks say that would wait for an actor that they like better."""
+    likes = [
+        [Desire("memory", Comparator.GREATER_THAN, 256, False, 10.0)],
+        [Desire("model", Comparator.EQUAL, MODELS[0], False, 5.0)],
+        [Desire("memory", Comparator.EXISTS, None, False, -1.0)],
+    ]
+    return [{"desires": d, "affinity_wait_s": s} for d, s in zip(likes, FOND_S * 2, strict=False)]
 
 
 def flip(actor: "ActorProcess") -> None:
@@ -60,11 +78,44 @@ def offer_all(actor: "ActorProcess") -> None:
         actor.wake_at(actor.world.now)
 
 
-def check_assign(world: "World", actor: "ActorProcess", call: Call) -> None:
+def check_assign(world: "World", actor: "ActorProcess", call: Call, token: Token) -> None:
     """Check that an actor is given what the labels satisfy that it told the broker last."""
     known = world.broker.core.actors.get(actor.incarnation) if world.broker else None
     if known is not None:
         assert satisfies_all(known.labels, call.desires), f"{call.name} goes to {actor.name}"
+        task = known.assigned.get(token)
+        if task is not None and task.template:
+            check_fond(world, task, known)
+
+
+def check_fond(world: "World", task: "Task", given: "Actor") -> None:
+    """Check that a task, which goes to *given*, was not to wait for a better actor.
+
+    Only where that is plain: what was assigned in the same turn counted among what waits.
+    """
+    assert world.broker is not None
+    core, call, within_s = world.broker.core, task.call, task.call.affinity_wait_s
+    if call.environment is not None or not within_s or world.now >= task.queued_at + within_s:
+        return
+    if task.barred is not None or task.trouble is not None or core.reservation is not None:
+        return
+    wait = task.template.shape.wait if task.template else None
+    better = [
+        actor
+        for actor in core.actors.values()
+        if actor.takes_work and weight(actor, call) > weight(given, call)
+    ]
+    soon = [a for a in better if a.run_s == 0.0 or 2.0 ** (log2(a.run_s) // 1) <= within_s]
+    if wait is None or not soon or task.template is None:
+        return
+    places = sum(actor.slots["slot"] for actor in better)
+    is_worth_it = (task.template.shape.count + AT_ONCE) * wait.run_s <= places * within_s
+    assert not is_worth_it, f"{call.name} does not wait for {[actor.name for actor in better]}"
+
+
+def weight(actor: "Actor", call: Call) -> float:
+    """Return how much an actor is liked."""
+    return sum(d.weight for d in call.desires if not d.required and satisfies(actor.labels, d))
 
 
 def check_waiting(world: "World") -> None:
@@ -74,6 +125,13 @@ def check_waiting(world: "World") -> None:
     """
     assert world.broker is not None
     core = world.broker.core
+    for shape in core.waits.things:
+        assert shape.wait is not None
+        assert world.now < shape.wait.until, "who likes one better waits beyond its time"
+        assert shape.wait.queue is not None
+        since = [shape.wait.until - task.queued_at for task in shape.tasks()]
+        assert any(abs(wait_s - shape.wait.within_s) < 1e-6 for wait_s in since), since
+        assert any(actor.takes_work for actor in shape.wait.queue.crew.members)
     can_tell = world.profile.is_gentle and "freeze_broker" not in world.profile.faults
     for task in core.deadlines.things:
         timeout_s = task.call.schedule_timeout_s

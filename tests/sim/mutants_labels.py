@@ -3,7 +3,7 @@
 from typing import Any
 
 from actor import core as actor_core
-from broker import lifecycle, patience, statements
+from broker import lifecycle, patience, preference, statements
 from broker.deadlines import Deadlines
 from sdk.waiting import Waiting
 from tests.sim.mutants import BUSY, Mutant, both, swap
@@ -86,13 +86,42 @@ def a_new_broker_gives_new_time() -> Any:
     return swap(Waiting, "waited", lambda _: lambda self, number, now: None)
 
 
+def who_likes_one_better_waits_for_ever() -> Any:
+    """Let nobody's wait for a better actor end."""
+    return swap(preference, "look", lambda _: lambda broker, now: None)
+
+
+def who_likes_one_better_goes_to_any() -> Any:
+    """Take the best that is free, as if there were no affinity_wait."""
+    return swap(preference, "prefer", lambda _: lambda broker, shape, task, actor, now: actor)
+
+
+def the_time_of_a_wait_begins_anew() -> Any:
+    """Count from each look at it, and not from when the task was queued."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, shape: Any, task: Any, actor: Any, now: float) -> Any:
+            queued_at, task.queued_at = task.queued_at, now
+            found = original(broker, shape, task, actor, now)
+            task.queued_at = queued_at
+            return found
+
+        return mutated
+
+    return swap(preference, "prefer", make)
+
+
 CHURN = BUSY.but(model=0.7, churn=1.0, prefetch=2, tasks=100, run_s=0.2, at_most_once=0.0)
+FOND = BUSY.but(fond=0.9, churn=0.3, tasks=100, run_s=0.4, pause_s=0.4, at_most_once=0.0)
 HASTY = BUSY.but(hasty=0.8, prefetch=2, cancel=0.0, run_s=1.0, at_most_once=0.0)
 LABELS = [
     Mutant(f.__name__, profile, f)
     for f, profile in (
         (a_change_is_not_heard, CHURN),
         (what_came_before_the_change_starts, CHURN),
+        (who_likes_one_better_waits_for_ever, FOND),
+        (who_likes_one_better_goes_to_any, FOND),
+        (the_time_of_a_wait_begins_anew, FOND),
         (nobody_is_given_up, HASTY),
         (who_has_an_actor_is_given_up, HASTY),
         (it_is_given_up_half_way, HASTY),

@@ -151,7 +151,7 @@ class Oracle:
             self.epoch_highest = epoch
         self.assigned[token] = (command.client, command.task, actor.incarnation)
         record = self.tasks[command.client, command.task]
-        labels.check_assign(self.world, actor, record.call)
+        labels.check_assign(self.world, actor, record.call, token)
         if record.call.sticky is not None and record.call.sticky.hard:
             self.check_hard(actor, record)
 

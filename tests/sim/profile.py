@@ -95,6 +95,8 @@ class Profile:
     model: float = 0.0
     hasty: float = 0.0
     churn: float = 0.0
+    # Of a task: that it would wait for an actor that it likes better.
+    fond: float = 0.0
     payload: float = 0.1
     # Of a task: that it is durable; of a durable one, that it has a key; of a submit, that some
     # client looks for a durable task instead. What a commit takes at most.
@@ -216,4 +218,5 @@ def draw(rng: Random) -> Profile:
         hasty=own.choice((0.0, 0.0, 0.4)),
         churn=own.choice((0.0, 0.0, 0.5)),
         redrive=own.choice((0.0, 0.0, 0.3)),
+        fond=own.choice((0.0, 0.0, 0.5)),
     )

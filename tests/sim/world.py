@@ -253,6 +253,8 @@ class World:
             kind = "model"
         elif profile.hasty and chance() < profile.hasty:
             kind = "hasty"
+        elif profile.fond and chance() < profile.fond:
+            kind = "fond"
         elif chance() < profile.label:
             kind = "label"
         elif chance() < profile.environment:
