@@ -108,6 +108,8 @@ class Matching:
     def _join(self, shape: Shape, mask: int) -> None:
         crew = self._crew(mask, shape)
         crew.users += 1
+        # Equal, and so there but once.
+        shape.cost = crew.cost
         shape.queue = crew.queue(shape.environment)
         shape.queue.shapes += 1
         self._note_unmet(shape)

@@ -6,6 +6,7 @@ there are. The rule that must not be broken: the answer is the one that `wire.la
 actor.
 """
 
+from collections.abc import Iterable
 from math import frexp, ldexp
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -51,13 +52,34 @@ def is_unchanged(had: LabelValues | None, has: LabelValues | None) -> bool:
     return had == has
 
 
-def forget(places: "dict[Place, dict[Shape, None]]", place: Place, shape: "Shape") -> None:
+def keep(places: "dict[Place, Shape | dict[Shape, None]]", place: Place, shape: "Shape") -> None:
+    """Let *shape* be found at *place*, where mostly nobody else is."""
+    there = places.get(place)
+    if isinstance(there, dict):
+        there[shape] = None
+    elif there is None or there is shape:
+        places[place] = shape
+    else:
+        places[place] = {there: None, shape: None}
+
+
+def forget(places: "dict[Place, Shape | dict[Shape, None]]", place: Place, shape: "Shape") -> None:
     """Let *shape* be found at *place* no more, and the place go where nobody is found."""
-    shapes = places.get(place)
-    if shapes is not None:
-        shapes.pop(shape, None)
-        if not shapes:
-            del places[place]
+    there = places.get(place)
+    if isinstance(there, dict):
+        there.pop(shape, None)
+        if there:
+            return
+    elif there is not shape:
+        return
+    del places[place]
+
+
+def found_at(there: "Shape | dict[Shape, None] | None") -> "Iterable[Shape]":
+    """Return who is found at a place."""
+    if there is None:
+        return ()
+    return there if isinstance(there, dict) else (there,)
 
 
 class Column:
@@ -137,8 +159,8 @@ class Offers:
         self._slots: dict[str, dict[int, int]] = {}
         # Shapes that look at one value of a key, or at any; those that nobody has to offer
         # something for.
-        self._equal: dict[tuple[str, Cell], dict[Shape, None]] = {}
-        self._key: dict[str, dict[Shape, None]] = {}
+        self._equal: dict[str, dict[Cell, Shape | dict[Shape, None]]] = {}
+        self._key: dict[str, Shape | dict[Shape, None]] = {}
         self._unbound: dict[Shape, None] = {}
 
     # --- actors
@@ -346,17 +368,15 @@ class Offers:
             if comparator is Comparator.EQUAL or comparator is Comparator.IN:
                 is_bound |= desire.required
                 assert value is not None
+                at = equal.get(desire.key)
+                if at is None:
+                    at = equal[desire.key] = {}
                 for one in cells(value):
-                    place = (desire.key, one)
-                    shapes = equal.get(place)
-                    if shapes is None:
-                        equal[place] = {shape: None}
-                    else:
-                        shapes[shape] = None
+                    keep(at, one, shape)
             else:
                 is_negative = comparator in NEGATIVE or comparator is Comparator.NOT_EXISTS
                 is_bound |= desire.required and not is_negative
-                self._key.setdefault(desire.key, {})[shape] = None
+                keep(self._key, desire.key, shape)
         if not is_bound:
             self._unbound[shape] = None
 
@@ -366,8 +386,11 @@ class Offers:
             comparator, value = desire.comparator, desire.value
             if comparator is Comparator.EQUAL or comparator is Comparator.IN:
                 assert value is not None
+                at = self._equal.get(desire.key, {})
                 for one in cells(value):
-                    forget(self._equal, (desire.key, one), shape)
+                    forget(at, one, shape)
+                if not at:
+                    self._equal.pop(desire.key, None)
             else:
                 forget(self._key, desire.key, shape)
         self._unbound.pop(shape, None)
@@ -375,8 +398,11 @@ class Offers:
     def watching(self) -> "dict[Shape, None]":
         """Return every shape that watches."""
         found = dict(self._unbound)
-        for shapes in (*self._equal.values(), *self._key.values()):
-            found.update(shapes)
+        for there in self._key.values():
+            found.update(dict.fromkeys(found_at(there)))
+        for places in self._equal.values():
+            for there in places.values():
+                found.update(dict.fromkeys(found_at(there)))
         return found
 
     def _watching(self, labels: Labels) -> "dict[Shape, None]":
@@ -389,6 +415,8 @@ class Offers:
     def _watching_key(
         self, found: "dict[Shape, None]", key: str, values: LabelValues | None
     ) -> None:
-        found.update(self._key.get(key, ()))
-        for one in cells(values) if values is not None else ():
-            found.update(self._equal.get((key, one), ()))
+        found.update(dict.fromkeys(found_at(self._key.get(key))))
+        at = self._equal.get(key)
+        if at is not None and values is not None:
+            for one in cells(values):
+                found.update(dict.fromkeys(found_at(at.get(one))))

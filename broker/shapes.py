@@ -6,7 +6,6 @@ for each priority, first in first out; the lowest rank of all lanes comes first.
 
 from collections import deque
 from heapq import heapify, heappop, heappush, heapreplace
-from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -29,6 +28,12 @@ SLOT: Final = "slot"
 # From here on what is skipped anyway is taken out once it is the greater part.
 LEFT_OUT_MIN: Final = 64
 VOID_MIN: Final = 64
+# From here on a lane holds its tasks as a deque, which is large while it is short.
+FEW_TASKS: Final = 16
+
+# What most shapes have; never changed.
+NO_SLOTS: Final[dict[str, int]] = {}
+NO_LIMITS: Final[list[tuple[str, int]]] = []
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -38,13 +43,13 @@ class Lane:
 
     __slots__ = ("client", "entry", "key", "queued", "tasks", "waiter")
 
-    def __init__(self, client: "Client", key: tuple[object, ...]) -> None:
+    def __init__(self, client: "Client", key: object) -> None:
         """Begin empty."""
         self.client = client
         # Who waits for limits in the name of the lane.
         self.waiter: LaneWaiter | None = None
         self.key = key
-        self.tasks: deque[Task] = deque()
+        self.tasks: list[Task] | deque[Task] = []
         # How many of the tasks are queued; the others are skipped when their turn comes.
         self.queued = 0
         # The rank under which the lane stands in the heap of its shape; entries with another one
@@ -57,8 +62,8 @@ class Shape:
 
     __slots__ = (
         "__weakref__",
+        "_entered",
         "_heap",
-        "_sequence",
         "affinity_wait_s",
         "aside",
         "cost",
@@ -98,12 +103,14 @@ class Shape:
         """Take from *call* what matters for placement."""
         # Who knows whether there is room, where the calls have limits; those of the actor's host.
         self.limits = limits if call.limits else None
-        self.host_limits = host_limits(call)
+        self.host_limits = host_limits(call) if call.limits else NO_LIMITS
         self.desires: list[Desire] = call.desires
         self.slots = call.slots
         # What one task costs: plain slots, and slots of other types.
         self.plain = call.slots.get(SLOT, 0) if call.slots else 1
-        self.typed = {kind: n for kind, n in call.slots.items() if kind != SLOT}
+        self.typed = NO_SLOTS
+        if call.slots:
+            self.typed = {kind: n for kind, n in call.slots.items() if kind != SLOT}
         self._enter_at(call)
         self.needs_admission = self.limits is not None or self.named
         self.is_plain = self.plain == 1 and not self.typed and not self.named
@@ -123,11 +130,11 @@ class Shape:
         self.is_armed_first = call.at_most_once and call.durable
         # Whether somebody was told that no connected actor could take one of these.
         self.is_told = False
-        self.lanes: dict[tuple[object, ...], Lane] = {}
+        self.lanes: dict[object, Lane] = {}
         # How many tasks are queued here, also those set aside.
         self.count = 0
         # Queued tasks that were REJECTed by every actor that could take them now.
-        self.aside: list[Task] = []
+        self.aside: list[Task] | tuple[()] = ()
         # Whoever satisfies it and has a slot can have a task, and the first of these is the best.
         self.is_simple = (
             self.is_plain
@@ -147,7 +154,8 @@ class Shape:
         # Who of those actors has which weight, the highest first; each with those before it.
         self.tiers: list[tuple[float, Crew]] | None = None
         self._heap: list[tuple[float, int, Lane]] = []
-        self._sequence = count()
+        # How many entries of the heap were made; of two with one rank the earlier goes first.
+        self._entered = 0
 
     def _cost(self) -> tuple[object, ...]:
         """Return what is equal for those that any actor can take, or none.
@@ -234,9 +242,7 @@ class Shape:
         """Queue *task* by its rank; one that *is_back* goes ahead of its equals."""
         assert task.state is State.QUEUED
         assert task.template
-        key: tuple[object, ...] = (id(task.client), task.template.call.priority)
-        if self.limits is not None:
-            key = self.lane_key(task)
+        key = self.lane_key(task)
         lane = self.lanes.get(key)
         if lane is None:
             lane = self.lanes[key] = Lane(task.client, key)
@@ -257,6 +263,8 @@ class Shape:
                 self._enter(lane)
         else:
             tasks.append(task)
+        if len(tasks) == FEW_TASKS and isinstance(tasks, list):
+            lane.tasks = deque(tasks)
 
     def peek(self) -> Task | None:
         """Return the queued task that comes next, or None when all wait for something else."""
@@ -268,7 +276,7 @@ class Shape:
                 continue
             tasks = lane.tasks
             while tasks[0].state is not State.QUEUED:
-                tasks.popleft()
+                del tasks[0]
             if tasks[0].rank != rank:
                 heappop(heap)
                 self._enter(lane)
@@ -293,12 +301,13 @@ class Shape:
         tasks = lane.tasks
         assert tasks[0] is task
         assert rank == task.rank
-        tasks.popleft()
+        del tasks[0]
         self.count -= 1
         lane.queued -= 1
         if lane.queued:
             lane.entry = rank = tasks[0].rank
-            heapreplace(self._heap, (rank, next(self._sequence), lane))
+            self._entered += 1
+            heapreplace(self._heap, (rank, self._entered, lane))
         else:
             heappop(self._heap)
             self._drop(lane)
@@ -307,11 +316,14 @@ class Shape:
         """Put *task*, which `peek` returned, where it does not block those behind it."""
         self.pop(task)
         self.count += 1
-        self.aside.append(task)
+        if isinstance(self.aside, tuple):
+            self.aside = [task]
+        else:
+            self.aside.append(task)
 
     def recall_aside(self) -> None:
         """Queue again what was set aside: something changed."""
-        aside, self.aside = self.aside, []
+        aside, self.aside = self.aside, ()
         for task in aside:
             if task.state is State.QUEUED:
                 self.count -= 1
@@ -326,6 +338,7 @@ class Shape:
         """Count out a queued task that nobody wants; it is skipped when its turn comes."""
         self.count -= 1
         if task in self.aside:
+            assert isinstance(self.aside, list)
             self.aside.remove(task)
             return
         lane = self.lanes[self.lane_key(task)]
@@ -345,6 +358,7 @@ class Shape:
         assert task.state is State.QUEUED
         self.count -= 1
         if task in self.aside:
+            assert isinstance(self.aside, list)
             self.aside.remove(task)
             return
         lane = self.lanes[self.lane_key(task)]
@@ -355,11 +369,13 @@ class Shape:
         elif lane.waiter is not None:
             self._ask_again(lane)
 
-    def lane_key(self, task: Task) -> tuple[object, ...]:
+    def lane_key(self, task: Task) -> object:
         """Return under which key the lane of *task* stands."""
+        assert task.template
+        call = task.template.call
         if self.limits is None:
-            return (id(task.client), task.call.priority)
-        return (id(task.client), task.call.priority, *sorted(task.call.limits.items()))
+            return (task.client, call.priority) if call.priority else task.client
+        return (task.client, call.priority, *sorted(call.limits.items()))
 
     def _ask_again(self, lane: Lane) -> None:
         """Let a lane that waits for limits say anew who is its first."""
@@ -374,13 +390,13 @@ class Shape:
         lane.entry = rank = lane.tasks[0].rank
         if len(self._heap) > VOID_MIN + 2 * len(self.lanes):
             # Most entries are void, or there twice; only those at the top are ever dropped.
-            entered = ((one.entry, one) for one in self.lanes.values())
-            self._heap[:] = [
-                (at, next(self._sequence), one) for at, one in entered if at is not None
-            ]
+            entered = [(one.entry, one) for one in self.lanes.values() if one.entry is not None]
+            self._heap[:] = [(at, number, one) for number, (at, one) in enumerate(entered)]
+            self._entered = len(entered)
             heapify(self._heap)
         else:
-            heappush(self._heap, (rank, next(self._sequence), lane))
+            self._entered += 1
+            heappush(self._heap, (rank, self._entered, lane))
 
     def _drop(self, lane: Lane) -> None:
         lane.entry = None

@@ -7,7 +7,6 @@ why each such step is taken only once.
 """
 
 from collections.abc import Sequence
-from itertools import count
 from math import inf
 from typing import Any, NamedTuple
 
@@ -88,8 +87,11 @@ class BrokerFacts(NamedTuple):
 def forget_matches(core: Broker) -> None:
     """Take out of the state what follows from the rest of it: who waits for whom."""
     core.backlog._ready = core.backlog.ready = core.backlog.matching = None
+    core.patient = core.waits = None
     for shape in core.backlog._shapes.values():
         shape.queue = shape.entry = shape.tiers = None
+        if shape.wait is not None:
+            shape.wait.queue = None
     for actor in core.actors.values():
         actor.number, actor.crews, actor.resident = 0, {}, {}
 
@@ -101,6 +103,7 @@ def match_anew(core: Broker) -> None:
     backlog.ready = backlog._ready.heap
     matching = backlog.matching = Matching(backlog._ready)
     matching.narrow = core.bindings.narrow
+    core.patient, core.waits = matching.patient, matching.waits
     for actor in core.actors.values():
         matching.update(actor)
         matching.improve(actor)
@@ -127,25 +130,15 @@ class BrokerProcess(Process):
         vars(core).update(state)
         core.say = core.outbox.say
         core.limits._grant = make_limits(core, 0.0)._grant
-        for shape in core.backlog._shapes.values():
-            lanes = shape.lanes.values()
-            for lane in lanes:
-                lane.key = (id(lane.client), *lane.key[1:])
-            shape.lanes = {lane.key: lane for lane in lanes}
         match_anew(core)
         return cls(core)
 
     def pack(self) -> Any:
         for shape in self.core.backlog._shapes.values():
-            lanes = shape.lanes.values()
-            for lane in lanes:
-                # The place in memory says nothing of another copy.
-                lane.key = (lane.client.incarnation, *lane.key[1:])
-            shape.lanes = {lane.key: lane for lane in lanes}
             # Void entries are skipped, and how often somebody entered does not matter.
             entries = sorted(entry for entry in shape._heap if entry[0] == entry[2].entry)
             shape._heap = [(rank, at, lane) for at, (rank, _, lane) in enumerate(entries)]
-            shape._sequence = count(len(entries))
+            shape._entered = len(entries)
         forget_matches(self.core)
         self.core.limits._grant = None
         # Functions are made anew: a planted bug may stand in their place.
