@@ -3,8 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support import leftovers
+
+# How long an example takes is the machine's to say.
+settings.register_profile("warmslot", deadline=None)
+settings.load_profile("warmslot")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
