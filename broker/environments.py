@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from broker import lifecycle, named
+from broker.deadlines import Deadlines
 from broker.peers import Actor, Session
 from broker.shapes import Shape
 from broker.task import Ending, State, Task
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # Environments without a copy are remembered for so long, and so many of them.
 KEPT_S: Final = 3_600.0
 KEPT_MAX: Final = 1_024
+# How often they are looked through for that.
+PRUNE_S: Final = 10.0
 BACKOFF_MAX_S: Final = 60.0
 # What one run counts in how long they take.
 RUN_SHARE: Final = 0.125
@@ -59,6 +62,7 @@ class Record:
         "hits",
         "load_s",
         "loads",
+        "look_at",
         "retry_at",
         "run_s",
         "shapes",
@@ -84,6 +88,8 @@ class Record:
         self.retry_at = 0.0
         self.broken_until = 0.0
         self.failure: Failure | None = None
+        # When there may be something to do; inf for never.
+        self.look_at = inf
 
     @property
     def waiting(self) -> int:
@@ -103,13 +109,20 @@ class Record:
 class Environments:
     """All environments that somebody has or wants."""
 
-    __slots__ = ("due_at", "records")
+    __slots__ = ("due", "prune_at", "records")
 
     def __init__(self) -> None:
         """Begin with none."""
         self.records: dict[str, Record] = {}
-        # When `replicas.look` is due; never later than the first thing to do.
-        self.due_at = inf
+        # When `replicas.look` is due for which; never later than the first thing to do.
+        self.due: Deadlines[Record] = Deadlines()
+        self.prune_at = 0.0
+
+    def look_at(self, record: Record, at: float) -> None:
+        """Have `replicas.look` look at *record* no later than *at*."""
+        if at < record.look_at:
+            record.look_at = at
+            self.due.set(record, at)
 
     def learn(self, environment: Environment, now: float) -> Record:
         """Return the record of *environment*, whose policy is now as it says."""
@@ -125,7 +138,10 @@ class Environments:
         return self.records.get(shape.environment) if shape.environment is not None else None
 
     def prune(self, now: float) -> None:
-        """Forget environments that nobody has, wants or wonders about."""
+        """Forget environments that nobody has, wants or wonders about; now and then."""
+        if now < self.prune_at:
+            return
+        self.prune_at = now + PRUNE_S
         gone = [
             identity
             for identity, record in self.records.items()
@@ -135,12 +151,14 @@ class Environments:
         gone.sort(key=lambda identity: self.records[identity].used_at)
         for place, identity in enumerate(gone):
             if place < excess or now - self.records[identity].used_at >= KEPT_S:
-                del self.records[identity]
+                self.due.discard(self.records.pop(identity))
 
     def check(self, actors: dict[int, Actor]) -> None:
         """Assert that copies are known from both sides, and only those of actors that are here."""
+        self.due.check()
         for identity, record in self.records.items():
             assert record.environment.id == identity
+            assert (record.look_at < inf) == (record in self.due.things)
             for actor, copy in record.copies.items():
                 assert actors.get(actor.incarnation) is actor
                 assert actor.copies[identity] is copy
@@ -176,7 +194,7 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
             copy.idle_since = now
             reuse = record.environment.reuse
             ttl_s = min(reuse.idle_ttl_s or inf, reuse.scaledown_ttl_s or inf)
-            broker.environments.due_at = min(broker.environments.due_at, now + ttl_s)
+            broker.environments.look_at(record, now + ttl_s)
 
 
 def is_used(actor: Actor, identity: str) -> bool:
@@ -246,7 +264,7 @@ def failed(
     record.failure = failure
     backoff_s = settings.environment_retry_s * 2.0 ** min(record.failures - 1, 16)
     record.retry_at = now + min(backoff_s, BACKOFF_MAX_S)
-    broker.environments.due_at = min(broker.environments.due_at, record.retry_at)
+    broker.environments.look_at(record, record.retry_at)
     broker.note(
         "environment_failed",
         environment=environment.name,
@@ -256,7 +274,7 @@ def failed(
     )
     if record.failures >= settings.environment_failures_max and not record.is_warm:
         record.broken_until = now + settings.environment_broken_s
-        broker.environments.due_at = min(broker.environments.due_at, record.broken_until)
+        broker.environments.look_at(record, record.broken_until)
         broker.note("environment_broken", environment=environment.name, reason=failure.message)
         for task in list(queued(broker, environment.id)):
             lifecycle.take_out(broker, task)

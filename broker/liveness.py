@@ -49,7 +49,7 @@ def look_at(broker: "Broker") -> float:
     room_at = broker.limits.deadline()
     if room_at < due:  # noqa: PLR1730
         due = room_at
-    due = min(due, broker.environments.due_at)
+    due = min(due, broker.environments.due.due_at)
     if broker.delays.due_at < due:  # noqa: PLR1730
         due = broker.delays.due_at
     if broker.window_ends_at is not None:
@@ -101,7 +101,7 @@ def tick(broker: "Broker", now: float) -> None:
         named.tick(broker, now)
     # What changes the answer without a statement of credit is seen here.
     if broker.recalls.ahead:
-        broker.recalls.due_at = now
+        broker.recalls.look_at_all(now)
 
 
 def forgive(broker: "Broker", stall: float, now: float) -> None:

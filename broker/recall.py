@@ -6,7 +6,7 @@ nothing. The task stays assigned until the actor hands it back, and what has sta
 """
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # What was submitted later than this is about to start, or the runs ahead of it are not short.
 RECALL_AFTER_S: Final = 0.002
+# So many mailboxes are looked into at once; those that come later in the next turn.
+DONORS_A_LOOK: Final = 64
 SLOT: Final = "slot"
 
 
@@ -50,7 +52,7 @@ class Asked:
 class Recalls:
     """Where something may wait ahead, and what was asked back."""
 
-    __slots__ = ("ahead", "asked", "count", "due_at", "started")
+    __slots__ = ("ahead", "asked", "count", "due_at", "free", "is_anybody", "started", "unlooked")
 
     def __init__(self) -> None:
         """Begin with nothing that waits."""
@@ -61,8 +63,24 @@ class Recalls:
         self.started: set[Token] = set()
         # How many tasks were ever asked back.
         self.count = 0
-        # When somebody has to look.
+        # When somebody has to look: at these actors, which may have a free slot, or at all.
         self.due_at = inf
+        self.free: dict[Actor, None] = {}
+        self.is_anybody = False
+        # How many mailboxes are still to be looked into for them.
+        self.unlooked = 0
+
+    def look_at(self, actor: Actor, now: float) -> None:
+        """Have looked at once what could run in a slot of *actor*."""
+        self.free[actor] = None
+        self.due_at = now
+        self.unlooked = len(self.ahead)
+
+    def look_at_all(self, now: float) -> None:
+        """Have looked at once what could run anywhere; for what is seen by no statement."""
+        self.is_anybody = True
+        self.due_at = now
+        self.unlooked = len(self.ahead)
 
     def settle(self, broker: "Broker") -> None:
         """Forget what was answered."""
@@ -85,15 +103,23 @@ def look(broker: "Broker", now: float) -> None:
     recalls = broker.recalls
     recalls.due_at = inf
     recalls.settle(broker)
-    idle = [a for a in broker.open_actors if a.is_open and a.credit.slots_available > 0]
-    if not idle:
+    looked_at = list(broker.open_actors if recalls.is_anybody else recalls.free)
+    recalls.is_anybody = False
+    recalls.free = {a: None for a in looked_at if a.is_open and a.credit.slots_available > 0}
+    if not recalls.free:
         return
-    donors = [waiting_at(recalls, donor) for donor in recalls.ahead if donor.is_open]
+    donors = waiting_in(recalls)
     donors.sort(key=len, reverse=True)
+    candidates = [t for t in chain.from_iterable(donors) if t.token not in recalls.asked]
     wanted: dict[Session, list[Asked]] = {}
-    for target in idle:
-        for asked in choose(broker, target, donors, now):
+    for target in recalls.free:
+        if not candidates:
+            break
+        found = list(choose(broker, target, candidates, now))
+        for asked in found:
             wanted.setdefault(asked.session, []).append(asked)
+        if found:
+            candidates = [task for task in candidates if task.token not in recalls.asked]
     for session, asks in wanted.items():
         tokens = [asked.task.token for asked in asks if asked.task.token]
         broker.say(session, Recall(tokens, "another actor has a free slot"))
@@ -101,18 +127,35 @@ def look(broker: "Broker", now: float) -> None:
         # After say: a frame that was full is sealed by it.
         for asked in asks:
             asked.frame = session.sent + len(session.sealed) + 1
-    recalls.ahead = {a: None for a in recalls.ahead if waiting_at(recalls, a)}
+    if recalls.unlooked:
+        recalls.due_at = now
+    elif recalls.due_at == inf:
+        # Whatever else may become of use to them is seen with the next look at all.
+        recalls.free.clear()
 
 
-def choose(
-    broker: "Broker", target: Actor, donors: list[list[Task]], now: float
-) -> Iterator[Asked]:
-    """Ask back as many tasks as *target* has slots for, of the fullest mailbox first."""
+def waiting_in(recalls: Recalls) -> list[list[Task]]:
+    """Return what waits in some mailboxes, and look into others the next time."""
+    found: list[list[Task]] = []
+    ahead = recalls.ahead
+    recalls.unlooked = max(0, recalls.unlooked - DONORS_A_LOOK)
+    for donor in list(islice(ahead, DONORS_A_LOOK)):
+        del ahead[donor]
+        waiting = waiting_at(recalls, donor)
+        if waiting:
+            ahead[donor] = None
+            if donor.is_open:
+                found.append(waiting)
+    return found
+
+
+def choose(broker: "Broker", target: Actor, candidates: list[Task], now: float) -> Iterator[Asked]:
+    """Ask back as many of *candidates* as *target* has slots for, the first of them first."""
     recalls = broker.recalls
     room = recalls.room(target)
-    for task in chain.from_iterable(donors) if room > 0 else ():
+    for task in candidates if room > 0 else ():
         token, actor = task.token, task.actor
-        if token is None or token in recalls.asked or not fits(broker, task, target):
+        if token is None or not fits(broker, task, target):
             continue
         at = recall_at(broker, task, target)
         if now < at:

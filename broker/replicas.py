@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # How long entering takes, as far as anybody knows, while no copy was ever entered.
 LOAD_GUESS_S: Final = 0.5
+# So many environments are looked at in one turn.
+LOOKS_A_TURN: Final = 1_000
 
 
 def may_enter(broker: "Broker", record: "Record", task: Task, now: float) -> bool:
@@ -25,7 +27,7 @@ def may_enter(broker: "Broker", record: "Record", task: Task, now: float) -> boo
     look_at = enter_at(record, task)
     if look_at <= now:
         return True
-    broker.environments.due_at = min(broker.environments.due_at, look_at)
+    broker.environments.look_at(record, look_at)
     return False
 
 
@@ -101,12 +103,10 @@ def is_held_back(broker: "Broker", task: Task, actor: Actor) -> bool:
 def look(broker: "Broker", now: float) -> None:
     """Give up copies that were idle for long enough, and let tasks try again whose time came."""
     environments = broker.environments
-    if now < environments.due_at:
-        return
-    environments.due_at = inf
-    for record in environments.records.values():
+    for record in environments.due.take(now, at_most=LOOKS_A_TURN):
+        record.look_at = inf
         if record.retry_at > now:
-            environments.due_at = min(environments.due_at, record.retry_at)
+            environments.look_at(record, record.retry_at)
         elif record.waiting:
             broker.backlog.matching.wake_shapes(record.shapes)
         for copy, reason in idle_copies(broker, record, now):
@@ -133,7 +133,7 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
         if now >= due_at:
             reason = f"the environment is idle for {reuse.idle_ttl_s:g} s"
             return [(copy, reason) for *_, copy in idle]
-        broker.environments.due_at = min(broker.environments.due_at, due_at)
+        broker.environments.look_at(record, due_at)
     surplus = len(record.copies) - reuse.replicas_min
     excess = len(record.copies) - (inf if reuse.replicas_max is None else reuse.replicas_max)
     for since, _, copy in idle:
@@ -145,7 +145,7 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
         elif now >= due_at:
             given_up.append((copy, f"this copy is idle for {reuse.scaledown_ttl_s:g} s"))
         else:
-            broker.environments.due_at = min(broker.environments.due_at, due_at)
+            broker.environments.look_at(record, due_at)
             break
         surplus -= 1
         excess -= 1

@@ -31,7 +31,7 @@ def credit(
         broker.open_actors[actor] = None
         broker.backlog.matching.improve(actor)
         if command.free and broker.recalls.ahead:
-            broker.recalls.due_at = now
+            broker.recalls.look_at(actor, now)
 
 
 def actor_beat(

@@ -173,7 +173,7 @@ class BrokerProcess(Process):
     def look(self, messages: Messages) -> None:
         """Let whatever was submitted be older than what is left where it is."""
         self._age(SLICE_S)
-        self.core.recalls.due_at = 0.0
+        self.core.recalls.look_at_all(0.0)
 
     def turn(self, now: float) -> None:
         core = self.core
