@@ -1,4 +1,4 @@
-"""What the broker's core costs: no sockets, no codec, one message at a time.
+"""What the broker's core costs: no sockets, no codec, one message at a time. Once with processes.
 
 The rule: only the processor time of the core is counted, and a task is all of submit, assign,
 outcome and the client's receipt. In each turn one actor ends one task and the client submits
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from bench.scheduler_processes import part_processes
 from bench.support import arguments, bounded, machine, spread, table
 from broker.core import Broker
 from broker.settings import Settings
@@ -376,6 +377,7 @@ PARTS = {
     "labels": part_labels,
     "memory": part_memory,
     "fairness": part_fairness,
+    "processes": part_processes,
 }
 
 
