@@ -23,11 +23,13 @@ from wire.session import HELLO_REPEAT_FIRST_S, PeerSession, State
 HELLO_LATER_S = 0.5
 CODE = Code(b"f" * 16, b"code")
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
+LIKED = Desire("memory", Comparator.GREATER_THAN, 256, False, 10.0)
 PLANS = {
     "plain": Plan(Call("plain", CODE.hash), [CODE]),
     "once": Plan(Call("once", CODE.hash, at_most_once=True), [CODE]),
     "limited": Plan(Call("limited", CODE.hash, limits={LIMIT.name: 1}), [CODE]),
     "large": Plan(Call("large", CODE.hash, desires=[LARGE]), [CODE]),
+    "fond": Plan(Call("fond", CODE.hash, desires=[LIKED], affinity_wait_s=0.75), [CODE]),
 }
 
 

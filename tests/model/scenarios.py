@@ -63,6 +63,7 @@ def named(*scenarios: Scenario) -> dict[str, Scenario]:
 
 
 LIMITED = (0, "limited")
+FOND = (0, "fond")
 
 # Searched to the end in each run of the tests.
 FAST = named(
@@ -93,6 +94,8 @@ FAST = named(
     Scenario("limit", (LIMITED, LIMITED), {"cut": 1}, actors=2, victims=A1),
     Scenario("limit-and-cancel", (LIMITED, LIMITED), {"cancel": 1}, actors=2),
     Scenario("limit-and-release", (LIMITED, LIMITED), {"release": 1, "reacquire": 1}, actors=2),
+    Scenario("fond", (PLAIN, FOND), {"relabel": 1, "wait": 1}, actors=2),
+    Scenario("two-fond", (FOND, FOND), {"relabel": 1, "cancel": 1}, actors=2),
     Scenario("two-clients", (PLAIN, OTHER), {"client_kill": 1, "wait": 1}, 2, victims=C1),
     Scenario("two-clients-cut", (PLAIN, OTHER), {"cut": 1, "cancel": 1}, 2, victims=C1),
 )
