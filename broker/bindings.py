@@ -14,6 +14,7 @@ from broker.peers import Actor
 from broker.shapes import Shape
 from broker.task import State, Task
 from wire.errors import Code
+from wire.labels import satisfies_all
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -234,6 +235,18 @@ def reason(broker: "Broker", task: Task) -> tuple[str, bool]:
     if not actor.is_open:
         return f"{bound} is silent", True
     return f"{bound} is busy", True
+
+
+def forbids(broker: "Broker", shape: "Shape", actor: "Actor") -> bool:
+    """Tell whether a task of *shape* must not go to *actor*, as its key is bound elsewhere."""
+    bindings = broker.bindings
+    binding = bindings.by_key.get(shape.sticky)
+    if binding is None or binding.actor == actor.name:
+        return False
+    if shape.is_hard or bindings.is_recovering:
+        return True
+    bound = bindings.actor_of(binding)
+    return bound is not None and not bound.closed and satisfies_all(bound.labels, shape.desires)
 
 
 def actor_named(broker: "Broker", task: Task) -> str:

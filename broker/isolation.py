@@ -7,7 +7,7 @@ broken: at most one actor is kept free for those that wait, and nobody waits her
 
 from typing import TYPE_CHECKING, Final
 
-from broker import environments, patience, placement, replicas
+from broker import bindings, environments, lifecycle, occupancy, placement, replicas
 from broker.peers import Actor, is_barred
 from broker.shapes import SLOT
 from broker.task import Event, Task
@@ -43,15 +43,14 @@ class Isolation:
 def must_be_alone(task: Task) -> bool:
     """Tell whether *task* may not run beside others now.
 
-    One with limits stands in their lines, one that is sticky or called a named actor goes to its
-    own.
+    One that calls a named actor goes there, in its order.
     """
     trouble = task.trouble
-    if trouble is None or not (trouble.crashes or trouble.losses > 1) or trouble.is_patient:
+    if trouble is None or trouble.is_patient:
         return False
     assert task.template
-    shape = task.template.shape
-    return shape.limits is None and not shape.named and not shape.sticky
+    is_suspect = trouble.crashes or trouble.shared or trouble.losses > 1
+    return bool(is_suspect) and not task.template.shape.named
 
 
 def isolate(broker: "Broker", task: Task, now: float) -> None:
@@ -86,7 +85,7 @@ def look(broker: "Broker", now: float) -> None:
         if task.client.is_paused:
             continue
         able = [actor for actor in broker.actors.values() if is_able(broker, task, actor, now)]
-        empty = [actor for actor in able if is_empty(actor) and covers(task, actor)]
+        empty = [actor for actor in able if is_empty(actor) and covers(broker, task, actor)]
         if empty:
             start(broker, task, min(empty, key=lambda actor: actor.used_at), now)
         elif now >= until:
@@ -102,11 +101,16 @@ def start(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     del isolation.waiting[task]
     if actor is isolation.kept:
         isolation.kept = None
+    assert task.template
+    shape = task.template.shape
     placement.assign(broker, task, actor)
     assert task.token
-    assert task.template
-    if task.template.shape.environment is not None:
+    if shape.environment is not None:
         environments.assigned(broker, task, actor, now)
+    if shape.limits is not None:
+        occupancy.take(broker, task)
+    if shape.sticky:
+        bindings.bind(broker, shape.sticky, actor.name, now)
     isolation.running[actor] = task.token
     shut(broker, actor, is_alone=True)
     keep_no_more(broker)
@@ -119,8 +123,7 @@ def give_up(broker: "Broker", task: Task) -> None:
     assert task.trouble
     task.trouble.is_patient = True
     task.move(Event.DUE)
-    broker.backlog.push(task, is_back=True)
-    patience.watch(broker, task)
+    lifecycle.queue_again(broker, task)
 
 
 def keep_no_more(broker: "Broker") -> None:
@@ -164,7 +167,7 @@ def is_able(broker: "Broker", task: Task, actor: Actor, now: float) -> bool:
         return False
     if not (shape.could_hold(actor) and satisfies_all(actor.labels, shape.desires)):
         return False
-    if is_barred(task, actor):
+    if is_barred(task, actor) or (shape.sticky and bindings.forbids(broker, shape, actor)):
         return False
     record = broker.environments.find(shape)
     if record is None or shape.environment is None:
@@ -185,10 +188,20 @@ def has_all_slots(actor: Actor) -> bool:
     return actor.session is None or actor.credit.slots_available >= actor.slots.get(SLOT, 0)
 
 
-def covers(task: Task, actor: Actor) -> bool:
-    """Tell whether *actor* has granted what *task* needs."""
+def covers(broker: "Broker", task: Task, actor: Actor) -> bool:
+    """Tell whether *actor* has granted what *task* needs, and there is room at its limits.
+
+    As if it stood in their lines with its rank: what was kept for those before it is not its.
+    """
     assert task.template
-    return actor.credit.has_place(task.template.shape, None)
+    shape, limits = task.template.shape, broker.limits
+    if not actor.credit.has_place(shape, None):
+        return False
+    if shape.limits is None:
+        return True
+    if not limits.lets_go(task.call.limits, task.rank):
+        return False
+    return not shape.host_limits or limits.has_host_room(shape, task, actor.host)
 
 
 def explain(broker: "Broker") -> str:

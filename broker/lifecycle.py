@@ -6,7 +6,17 @@ outcomes of its client.
 
 from typing import TYPE_CHECKING, Final
 
-from broker import attaching, dead, durable, isolation, named, patience, reservation, retrying
+from broker import (
+    attaching,
+    dead,
+    durable,
+    isolation,
+    named,
+    occupancy,
+    patience,
+    reservation,
+    retrying,
+)
 from broker.peers import Session, is_owned
 from broker.task import ENDED, TRANSITIONS, Ending, Event, State, Task
 from broker.trouble import Trouble
@@ -51,17 +61,14 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         return
     if burns in ("crash", "shared", "loss") or (is_named and burns is not None):
         trouble = task.trouble = task.trouble or Trouble()
-        trouble.crashes += burns in ("crash", "shared")
+        trouble.crashes += burns == "crash"
+        trouble.shared += burns == "shared"
         trouble.losses += burns == "loss"
         trouble.is_patient = False
         trouble.remember(f"attempt {task.tries + 1}: {reason}")
-        # Of a crash among others nobody knows whose it was: it counts, and the try does not.
+        # Of a crash among others nobody knows whose it was, so it is not held against the task.
         task.tries += burns != "shared"
-        settings = broker.settings
-        is_poison = trouble.crashes >= settings.crashes_max or trouble.losses >= settings.losses_max
-        if is_poison and not is_named:
-            many = f"{trouble.crashes} crashes" if trouble.crashes else f"{trouble.losses} losses"
-            end(broker, task, Code.POISON_TASK, f"given up after {many}: {reason}")
+        if not is_named and is_given_up(broker, task, trouble, reason):
             return
         retrying.say_requeued(broker, task)
         # It had found an actor in time: what is to be timed now is another wait.
@@ -72,8 +79,35 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         isolation.isolate(broker, task, now)
         return
     task.move(Event.REQUEUE)
+    queue_again(broker, task)
+
+
+def queue_again(broker: "Broker", task: Task) -> None:
+    """Queue *task* ahead of its equals; it ends where its limits are not there any more."""
+    assert task.template
+    if task.template.shape.limits is not None:
+        refused = occupancy.refusal(broker, task.call.limits, None)
+        if refused is not None:
+            end(broker, task, *refused)
+            return
     broker.backlog.push(task, is_back=True)
     patience.watch(broker, task)
+
+
+def is_given_up(broker: "Broker", task: Task, trouble: Trouble, reason: str) -> bool:
+    """End a task that took too many processes along, or was in too many; tell whether."""
+    many = trouble.is_poison(broker.settings)
+    if many:
+        end(broker, task, Code.POISON_TASK, f"given up after {many}: {reason}")
+    elif trouble.shared >= broker.settings.shared_max:
+        message = (
+            f"given up after {trouble.shared} crashes beside other tasks, any of which may be to"
+            f" blame, since no actor was free for it alone: {reason}"
+        )
+        end(broker, task, Code.ACTOR_LOST, message)
+    else:
+        return False
+    return True
 
 
 def end(broker: "Broker", task: Task, code: Code, message: str) -> None:
@@ -148,8 +182,6 @@ def forget(broker: "Broker", task: Task) -> None:
         take_out(broker, task)
     elif state is State.HELD:
         del broker.held[task]
-    elif state is State.WRITING:
-        del broker.records.writing[task]
     elif state is State.DELAYED:
         broker.delays.discard(task)
     elif state is State.ALONE:

@@ -208,6 +208,14 @@ class Limits:
                 return name
         return None
 
+    def lets_go(self, limits: dict[str, int], rank: float) -> bool:
+        """Tell whether who has *rank* and stands in no line can have all of these now.
+
+        A host's are looked at elsewhere.
+        """
+        shared = ((n, a) for n, a in limits.items() if not n.startswith(HOST_PREFIX))
+        return self.blocking(Waiter(tuple(sorted(shared))), rank) is None
+
     def _first_claim(self, key: Key) -> Waiter | None:
         """Return who keeps its place at *key*, and lacks room elsewhere, not an actor."""
         skipped: set[Shape | None] = set()

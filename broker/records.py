@@ -136,6 +136,8 @@ class Progress(Struct, frozen=True, array_like=True):
     failures: int = 0
     failed: Token = NO_TOKEN
     due_ms: int = 0
+    # How often its process died beside others'.
+    shared: int = 0
 
 
 class Told(Struct, frozen=True, array_like=True):
@@ -224,6 +226,7 @@ def progress_of(task: Task, queued_ms: int, clock_ms: float) -> bytes:
             trouble.failures,
             trouble.failed,
             int(clock_ms + trouble.due_at * 1000.0) if trouble.due_at else 0,
+            trouble.shared,
         )
     )
 
@@ -237,6 +240,7 @@ def resume(task: Task, row: Row, now: float, now_ms: int) -> None:
         trouble = task.trouble = Trouble()
         trouble.failures = progress.failures
         trouble.crashes, trouble.losses = progress.crashes, progress.losses
+        trouble.shared = progress.shared
         trouble.history, trouble.failed = progress.history, progress.failed
         if progress.due_ms:
             trouble.due_at = now + (progress.due_ms - now_ms) / 1000.0

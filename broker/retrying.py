@@ -7,7 +7,7 @@ told which run it was, and the actor keeps that outcome until the client knows.
 
 from typing import TYPE_CHECKING
 
-from broker import dead, durable, isolation, lifecycle, patience
+from broker import dead, durable, isolation, lifecycle
 from broker.peers import Actor, Client
 from broker.task import Ending, Event, State, Task
 from broker.trouble import HISTORY_MAX, WAIT_S_MAX, FailedRun, Trouble, delay_s
@@ -112,8 +112,7 @@ def wake(broker: "Broker", now: float) -> None:
         task.move(Event.DUE)
         # It had found an actor in time: what is to be timed now is another wait.
         task.queued_at = now
-        broker.backlog.push(task, is_back=True)
-        patience.watch(broker, task)
+        lifecycle.queue_again(broker, task)
 
 
 def forgive(broker: "Broker", stall_s: float) -> None:
@@ -130,6 +129,7 @@ def take_over(task: Task, told: Tried, now: float) -> None:
     trouble.failures = max(trouble.failures, min(told.failures, COUNT_MAX))
     trouble.crashes = max(trouble.crashes, min(told.crashes, COUNT_MAX))
     trouble.losses = max(trouble.losses, min(told.losses, COUNT_MAX))
+    trouble.shared = max(trouble.shared, min(told.shared, COUNT_MAX))
     trouble.failed = max(trouble.failed, told.failed or trouble.failed)
     if told.wait_s > 0.0:
         trouble.due_at = now + min(told.wait_s, WAIT_S_MAX)
@@ -157,6 +157,7 @@ def say_requeued(broker: "Broker", task: Task, wait_s: float = 0.0) -> None:
             trouble.losses,
             wait_s,
             trouble.failed if trouble.failures else None,
+            trouble.shared,
         ),
     )
 

@@ -23,6 +23,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     dead_bytes_max: int = 64 * 2**20
     crashes_max: int = 3
     losses_max: int = 5
+    # How often a task may be in a process that crashes under it and others.
+    shared_max: int = 10
     isolation_s: float = 2.0
     # An environment that cannot be entered: when again, how often in a row, for how long not.
     environment_retry_s: float = 1.0

@@ -67,7 +67,6 @@ TRANSITIONS: Final = {
     (State.QUEUED, Event.WRITE): State.WRITING,
     (State.WRITING, Event.WRITTEN): State.QUEUED,
     (State.WRITING, Event.SETTLE): State.ENDED,
-    (State.WRITING, Event.FORGET): State.FORGOTTEN,
     (State.ATTACHED, Event.SETTLE): State.ENDED,
     (State.ATTACHED, Event.FORGET): State.FORGOTTEN,
     (State.HELD, Event.RELEASE_HOLD): State.QUEUED,

@@ -10,6 +10,7 @@ from wire.parts import Backoff, Call, Token
 
 if TYPE_CHECKING:
     from broker.peers import Actor
+    from broker.settings import Settings
 
 # So many errors of a task are remembered, the last ones; each is cut.
 HISTORY_MAX: Final = 10
@@ -25,14 +26,25 @@ WORD: Final = 2**64 - 1
 class Trouble:
     """The failures, crashes and losses of one task, counted apart, and what is told of them."""
 
-    __slots__ = ("crashes", "due_at", "failed", "failures", "history", "is_patient", "losses")
+    __slots__ = (
+        "crashes",
+        "due_at",
+        "failed",
+        "failures",
+        "history",
+        "is_patient",
+        "losses",
+        "shared",
+    )
 
     def __init__(self) -> None:
         """Begin with nothing that went wrong."""
         # Runs that raised, or took too long, and were tried again.
         self.failures = 0
-        # Runs whose process died in them; assignments that may have started and were lost.
+        # Runs whose process died in them, alone or beside others, of which any may be to blame;
+        # assignments that may have started and were lost.
         self.crashes = 0
+        self.shared = 0
         self.losses = 0
         self.history: list[str] = []
         # The last run that failed: what is offered of it, or of an earlier one, counts no more.
@@ -41,6 +53,12 @@ class Trouble:
         self.due_at = 0.0
         # Whether it has waited long enough for an actor of its own.
         self.is_patient = False
+
+    def is_poison(self, settings: "Settings") -> str:
+        """Say what its own runs did too often, or nothing."""
+        if self.crashes >= settings.crashes_max:
+            return f"{self.crashes} crashes"
+        return f"{self.losses} losses" if self.losses >= settings.losses_max else ""
 
     def remember(self, what: str) -> None:
         """Note *what* went wrong."""

@@ -124,6 +124,7 @@ class Trials:
             max(0.0, told.wait_s - (now - at)),
             told.failed,
             self._history[task],
+            told.shared,
         )
 
     def forget(self, task: int) -> None:

@@ -95,6 +95,7 @@ class Tried(Struct, frozen=True, array_like=True, tag="tried"):
     wait_s: float = 0.0
     failed: Token | None = None
     history: list[str] = []
+    shared: int = 0
 
 
 class Cancel(Struct, frozen=True, array_like=True, tag="cancel"):
@@ -340,6 +341,7 @@ class Requeued(Struct, frozen=True, array_like=True, tag="requeued"):
     losses: int = 0
     wait_s: float = 0.0
     failed: Token | None = None
+    shared: int = 0
 
 
 class Answer(Struct, frozen=True, array_like=True, tag="answer"):

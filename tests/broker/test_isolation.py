@@ -3,11 +3,12 @@
 import msgspec
 import pytest
 
-from broker.defining import define
+from broker.defining import define, undefine
 from tests.broker.conversation import CODE, Conversation, attested
+from tests.support.disk import Disk
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
-from wire.limits import read_definition
+from wire.limits import Definition, read_definition
 from wire.messages import (
     Answer,
     Assign,
@@ -22,7 +23,7 @@ from wire.messages import (
     Requeued,
     Result,
 )
-from wire.parts import Backoff, Call, Failure, Status
+from wire.parts import Backoff, Call, Failure, Held, Status, Sticky
 
 
 @pytest.fixture
@@ -43,10 +44,11 @@ def crashed_together(talk, *, call=None):
     return client, host
 
 
-def test_a_crash_among_others_counts_and_burns_no_try(talk):
+def test_a_crash_among_others_is_held_against_nobody_and_burns_no_try(talk):
     client, _ = crashed_together(talk)
 
-    assert [(r.task, r.tries, r.crashes) for r in client.takes(Requeued)] == [(7, 0, 1), (8, 0, 1)]
+    told = [(r.task, r.tries, r.crashes, r.shared) for r in client.takes(Requeued)]
+    assert told == [(7, 0, 0, 1), (8, 0, 0, 1)]
     assert [talk.state(client, n) for n in (7, 8)] == ["alone", "alone"]
 
 
@@ -90,7 +92,7 @@ def test_no_suspect_goes_to_an_actor_that_holds_something(talk):
 
 def test_whoever_crashes_alone_is_to_blame_and_the_others_are_not(talk):
     client, host = crashed_together(talk)
-    for incarnation in (12, 13):
+    for incarnation in (12, 13, 14):
         actor = talk.actor(incarnation, name="host/1", free=2)
         (assign,) = actor.takes(Assign)
         token = (actor.epoch, assign.number)
@@ -103,8 +105,102 @@ def test_whoever_crashes_alone_is_to_blame_and_the_others_are_not(talk):
 
     results = {result.task: result for result in client.takes(Result)}
     failure = decode_failure(results[7].body)
-    assert (failure.code, len(failure.history)) == (Code.POISON_TASK, 3)
+    assert (failure.code, len(failure.history)) == (Code.POISON_TASK, 4)
     assert results[8].attempt == 1
+
+
+def test_an_innocent_that_never_finds_an_actor_of_its_own_is_no_poison(talk):
+    host = talk.host(actors=[attested(11)])
+    client = talk.client().submits(7, 8)
+    for incarnation in range(11, 11 + talk.settings.shared_max):
+        # What it runs beside keeps every actor from being empty.
+        actor = talk.actor(incarnation, name="host/1", slots={"slot": 3})
+        talk.wait(talk.settings.isolation_s + 1.0, beating=[client, host, actor])
+        actor.says(Credit(2))
+        host.says(Death(incarnation, None, 11, assigned(actor)))
+
+    failures = [decode_failure(result.body) for result in client.takes(Result)]
+    assert [failure.code for failure in failures] == [Code.ACTOR_LOST] * 2
+    assert "10 crashes beside other tasks" in failures[0].message
+
+
+LIMITED = Call("limited", CODE, limits={"db": 1})
+
+
+def test_a_suspect_with_limits_runs_alone_and_takes_them_there(talk):
+    define(talk.broker, Definition(name="db", maximum=2))
+    client, _ = crashed_together(talk, call=LIMITED)
+    other = talk.actor(12, name="host/1", free=2)
+
+    (first,) = assigned(other)
+
+    assert talk.broker.limits.room("db") == 1
+    other.ends(first, free=2)
+    (second,) = assigned(other)
+    other.ends(second, free=2)
+    assert [result.task for result in client.takes(Result)] == [7, 8]
+    assert talk.broker.limits.room("db") == 2
+
+
+def test_a_suspect_with_limits_waits_for_room(talk):
+    define(talk.broker, Definition(name="db", maximum=3))
+    holder = talk.actor(13, name="host/2", free=1)
+    talk.client(5).submits(1, call=LIMITED)
+    (run,) = assigned(holder)
+    client, host = crashed_together(talk, call=LIMITED)
+    define(talk.broker, Definition(name="db", maximum=1))
+    other = talk.actor(12, name="host/1", free=2)
+    assert assigned(other) == []
+
+    holder.ends(run)
+    talk.wait(0.25, beating=[client, host])
+
+    assert assigned(other) == [talk.task(client, 7).token]
+
+
+def test_a_suspect_whose_limit_was_deleted_is_told(talk):
+    define(talk.broker, Definition(name="db", maximum=2))
+    client, host = crashed_together(talk, call=LIMITED)
+
+    undefine(talk.broker, "db")
+    talk.wait(talk.settings.isolation_s + 1.0, beating=[client, host])
+
+    codes = {decode_failure(result.body).code for result in client.takes(Result)}
+    assert codes == {Code.LIMIT_UNKNOWN}
+
+
+@pytest.mark.parametrize("is_hard", [True, False])
+def test_a_sticky_suspect_waits_for_the_actor_of_its_key(talk, is_hard):
+    call = Call("chat", CODE, sticky=Sticky("k", is_hard))
+    client, _ = crashed_together(talk, call=call)
+    elsewhere = talk.actor(13, name="host/7", free=2)
+    # The key is bound to host/0, which is gone: a soft one does not wait for it.
+    assert len(assigned(elsewhere)) == (not is_hard)
+    if is_hard:
+        back = talk.actor(12, name="host/0", free=2)
+        assert assigned(back) == [talk.task(client, 7).token]
+        assert talk.broker.bindings.by_key["k"].actor == "host/0"
+    else:
+        assert talk.broker.bindings.by_key["k"].actor == "host/7"
+
+
+def test_a_suspect_is_adopted_where_it_runs(talk):
+    client, _ = crashed_together(talk)
+    assert talk.state(client, 7) == "alone"
+
+    talk.actor(12, name="host/1", holding=[(1, 7, (900, 5), Held.RUNNING)])
+
+    assert talk.task(client, 7).token == (900, 5)
+
+
+def test_a_durable_suspect_is_canceled_for_everybody():
+    talk = Conversation(disk=Disk())
+    client, _ = crashed_together(talk, call=Call("keep", CODE, durable=True))
+    assert talk.state(client, 7) == "alone"
+
+    client.says(Cancel([7]))
+
+    assert [decode_failure(r.body).code for r in client.takes(Result)] == [Code.CANCELED]
 
 
 WAITS = {

@@ -5,8 +5,9 @@ from unittest.mock import patch
 
 import msgspec
 
-from broker import isolation, recovery, retrying
+from broker import departures, isolation, lifecycle, recovery, retrying
 from broker.limits import Limits
+from broker.trouble import Trouble
 from sdk import asking
 from tests.sim.mutants import BUSY, WAITING, Mutant, swap
 
@@ -72,6 +73,60 @@ def a_suspect_that_waits_stays_alone() -> Any:
     return swap(isolation, "look", make)
 
 
+def a_shared_crash_is_held_against_all() -> Any:
+    """Count a crash toward poison of each task that was in the process."""
+
+    def make(original: Any) -> Any:
+        def mutated(*arguments: Any, burns: Any) -> None:
+            original(*arguments, burns="crash" if burns == "shared" else burns)
+
+        return mutated
+
+    return swap(lifecycle, "requeue", make)
+
+
+def what_stood_beside_is_blamed() -> Any:
+    """Blame those for whose neighbour their process was ended."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, session: Any, command: Any, own: Any, now: float) -> None:
+            actor = broker.actors.get(command.incarnation)
+            for token in command.beside:
+                task = broker.tokens.get(tuple(token))
+                if actor is not None and task is not None and task.actor is actor:
+                    lifecycle.requeue(broker, task, "it died", now, burns="crash")
+            original(broker, session, command, own, now)
+
+        return mutated
+
+    return swap(departures, "death", make)
+
+
+def suspects_run_beside_others() -> Any:
+    """Queue as any other who was in a process that crashed."""
+    return swap(isolation, "must_be_alone", lambda _: lambda task: False)
+
+
+def an_actor_of_its_own_takes_others() -> Any:
+    """Put others beside a task that must be alone."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, actor: Any, *, is_alone: bool) -> None:
+            original(broker, actor, is_alone=False)
+            actor.is_alone = is_alone
+
+        return mutated
+
+    return swap(isolation, "shut", make)
+
+
+def poison_is_never_found_out() -> Any:
+    """Give a task that ends its process to one process after the other."""
+    return swap(Trouble, "is_poison", lambda _: lambda self, settings: "")
+
+
+CRASHES = BUSY.but(slots=3, crash=0.15, run_s=1.0, at_most_once=0.0, cancel=0.0, child=0.0)
+ENDED = CRASHES.but(crash=0.0, timeout=0.5, hang=0.5, cancel=0.3, force=1.0, run_s=2.0)
 RETRIES = BUSY.but(retry=0.8, at_most_once=0.0, cancel=0.0, force=0.0)
 RESTARTS = RETRIES.but(faults={"broker_kill": 1.0}, down_s=0.3)
 LIFE = [
@@ -82,6 +137,11 @@ LIFE = [
         (a_known_failure_counts_again, RESTARTS),
         (what_is_left_of_a_wait_is_not_said, RESTARTS.but(fault=0.01, run_s=0.2)),
         (a_suspect_that_waits_stays_alone, WAITING.but(crash=0.1, replicas=1)),
+        (a_shared_crash_is_held_against_all, CRASHES),
+        (what_stood_beside_is_blamed, ENDED),
+        (suspects_run_beside_others, CRASHES),
+        (an_actor_of_its_own_takes_others, CRASHES),
+        (poison_is_never_found_out, CRASHES.but(crash=1.0, tasks=1, run_s=0.1)),
         (a_failed_run_can_be_adopted, RETRIES.but(faults={"cut": 1.0}, fault=0.1)),
     )
 ]

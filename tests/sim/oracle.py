@@ -6,11 +6,12 @@ from msgspec import UNSET
 
 from tests.sim import labels
 from tests.sim.counters import Counters, named_of
+from tests.sim.crashes import Crashes
 from tests.sim.dead import Afterlife
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
-from wire.messages import ActorBeat, Assign, Credit, Result
+from wire.messages import ActorBeat, Assign, Credit, Requeued, Result
 from wire.parts import Environment, Failure, Key, Status, Token
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Oracle:
         self.world = world
         self.counters = Counters(world)
         self.dead = Afterlife(world)
+        self.crashes = Crashes(world)
         self.tasks: dict[tuple[int, int], TaskRecord] = {}
         self.assigned: dict[Token, tuple[int, int, int]] = {}
         self.started_tokens: set[Token] = set()
@@ -150,6 +152,7 @@ class Oracle:
             assert epoch >= self.epoch_highest, f"epoch {epoch} after {self.epoch_highest}"
             self.epoch_highest = epoch
         self.assigned[token] = (command.client, command.task, actor.incarnation)
+        self.crashes.assigned(actor, (command.client, command.task), token)
         record = self.tasks[command.client, command.task]
         labels.check_assign(self.world, actor, record.call, token)
         if record.call.sticky is not None and record.call.sticky.hard:
@@ -171,6 +174,8 @@ class Oracle:
         known = self.world.broker.core.clients.get(client.incarnation)
         for command in frame.commands:
             record = self.tasks.get((client.incarnation, getattr(command, "task", 0)))
+            if type(command) is Requeued:
+                self.crashes.requeued((client.incarnation, command.task), command)
             if self.world.profile.is_gentle and record is not None:
                 tries = getattr(command, "tries", getattr(command, "attempt", 1) - 1)
                 assert tries <= len(record.failures), "a try was burned, nobody died or failed"
@@ -289,6 +294,8 @@ class Oracle:
                 assert record.call.at_most_once or self.dead.refused(record), record.name
             case Code.ENVIRONMENT_FAILED:
                 assert record.call.environment is not None, record.name
+            case Code.ACTOR_LOST if "beside other tasks" in decode_failure(body).message:
+                assert self.world.profile.slots > 1, record.name
             case Code.ACTOR_LOST:
                 assert named_of(record.call) or record.call.sticky.hard, record.name
             case Code.CONFLICT:
@@ -305,6 +312,7 @@ class Oracle:
                 assert "c[x]" in record.call.limits, record.name
             case Code.POISON_TASK:
                 assert len(record.starts) >= 3 or not self.world.profile.is_deadly, record.name
+                self.crashes.gave_up(record, decode_failure(body))
             case _:
                 raise AssertionError((record.name, result.status, code))
 

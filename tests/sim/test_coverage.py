@@ -8,13 +8,18 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 import pytest
+from msgspec.structs import replace
 
 from broker import lifecycle, placement, task
 from broker.task import TRANSITIONS, Event, State
 from tests.broker import test_durable, test_isolation, test_recovery, test_retrying
-from tests.broker.conversation import Conversation
+from tests.broker.conversation import CODE, Conversation
 from tests.sim.world import World
-from wire.parts import Held
+from tests.support.disk import Disk
+from wire.codec import decode_failure, encode_failure
+from wire.errors import Code
+from wire.messages import Cancel, Result
+from wire.parts import Backoff, Call, Failure, Held, Status
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +59,59 @@ def a_failure_is_known_before_the_outcome_is_claimed():
     test_retrying.test_a_failure_that_both_know_counts_once_after_a_restart(Conversation(), True)
 
 
+def a_suspect_is_adopted_where_it_runs():
+    test_isolation.test_a_suspect_is_adopted_where_it_runs(Conversation())
+
+
+def a_cancel_comes_before_the_journal_lets_it_start():
+    talk = Conversation(disk=Disk())
+    talk.actor(11, free=1)
+    talk.writes = False
+    client = talk.client().submits(1, call=Call("once", CODE, durable=True, at_most_once=True))
+    assert talk.state(client, 1) == "writing"
+    client.says(Cancel([1]))
+    talk.commits()
+    assert [decode_failure(r.body).code for r in client.takes(Result)] == [Code.CANCELED]
+
+
+RETRIED = Call("work", CODE, durable=True, retries=2, backoff=Backoff(60.0, 1.0, 60.0, 0.0))
+FAILURE = encode_failure(Failure(Code.TASK_FAILED, "OSError", "no route", retriable=True))
+
+
+def a_next_try_is_offered_while_its_task_waits_for_it():
+    talk = Conversation(disk=Disk())
+    client, actor = talk.client(), talk.actor(11, free=1)
+    client.submits(1, call=RETRIED)
+    actor.ends((1000, 1), FAILURE, status=Status.FAILURE)
+    talk.restart()
+    talk.wait(talk.settings.adopt_window_s + 0.25)
+    assert talk.state(client, 1) == "delayed"
+    talk.actor(12, name="host/1", holding=[(1, 1, (1000, 5), Held.RUNNING)])
+    assert talk.state(client, 1) == "assigned"
+
+
+def offered_a_failure():
+    talk = Conversation(recovered=False)
+    actor = talk.actor(11, kept=[(1, 1, (900, 1), True)])
+    actor.ends((900, 1), FAILURE, status=Status.FAILURE)
+    return talk, actor
+
+
+def a_failure_is_claimed_after_the_window():
+    talk, actor = offered_a_failure()
+    talk.wait(talk.settings.adopt_window_s + 0.25, beating=[actor])
+    client = talk.client(1, unresolved=[(1, 1)])
+    client.submits(1, call=replace(RETRIED, durable=False), again=True)
+    assert talk.state(client, 1) == "delayed"
+
+
+def a_next_try_runs_of_a_failure_that_nobody_claims():
+    talk, _ = offered_a_failure()
+    talk.actor(12, name="host/1", holding=[(1, 1, (900, 2), Held.RUNNING)])
+    (task,) = talk.broker.unclaimed
+    assert task.token == (900, 2)
+
+
 # What the simulator does not do (it has no durable tasks), or too seldom for so many seeds.
 ELSEWHERE = {
     (
@@ -86,17 +144,18 @@ ELSEWHERE = {
     (State.UNCLAIMED_OUTCOME, Event.HOLD): a_failure_is_known_before_the_outcome_is_claimed,
     (State.UNCLAIMED_RUN, Event.ADOPT): of_two_runs_that_nobody_claims_the_later_counts,
     (State.ASSIGNED, Event.ADOPT): of_two_runs_that_are_claimed_the_later_counts,
+    (State.ALONE, Event.ADOPT): a_suspect_is_adopted_where_it_runs,
+    (
+        State.ALONE,
+        Event.SETTLE,
+    ): test_isolation.test_a_durable_suspect_is_canceled_for_everybody,
+    (State.WRITING, Event.SETTLE): a_cancel_comes_before_the_journal_lets_it_start,
+    (State.DELAYED, Event.ADOPT): a_next_try_is_offered_while_its_task_waits_for_it,
+    (State.UNCLAIMED_OUTCOME, Event.RETRY): a_failure_is_claimed_after_the_window,
+    (State.UNCLAIMED_OUTCOME, Event.ADOPT): a_next_try_runs_of_a_failure_that_nobody_claims,
 }
 # In the table, and shown by nothing that runs here.
-NOT_SHOWN = {
-    (State.ALONE, Event.ADOPT),
-    (State.ALONE, Event.SETTLE),
-    (State.WRITING, Event.SETTLE),
-    (State.WRITING, Event.FORGET),
-    (State.DELAYED, Event.ADOPT),
-    (State.UNCLAIMED_OUTCOME, Event.RETRY),
-    (State.UNCLAIMED_OUTCOME, Event.ADOPT),
-}
+NOT_SHOWN: set[tuple[State, Event]] = set()
 
 
 class Recording(dict):

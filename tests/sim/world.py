@@ -29,7 +29,7 @@ from tests.sim.processes import (
 )
 from tests.sim.profile import Profile, draw
 from wire.labels import Comparator, Desire
-from wire.messages import Reject
+from wire.messages import Death, Reject
 from wire.parts import Backoff, Call, Environment, Reuse, Sticky, Token
 
 EPOCH_MS = 1_790_000_000_000
@@ -168,6 +168,9 @@ class World:
             self.oracle.stated(peer, frame)
             rejects = [one for one in frame.commands if type(one) is Reject]
             self.rejected += sum(one.bars for one in rejects)
+        for command in frame.commands:
+            if type(command) is Death:
+                self.oracle.crashes.died(command)
 
     def told(self, peer: Process, control: bytes, frame: Any) -> None:
         """Note what a peer is told, and check each new token."""

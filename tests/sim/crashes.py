@@ -1,0 +1,70 @@
+"""Crashes in the simulator: which of them are held against a task, and who then runs alone."""
+
+from typing import TYPE_CHECKING
+
+from wire.errors import Code
+from wire.messages import Death, Requeued
+from wire.parts import Failure, Token
+
+if TYPE_CHECKING:
+    from tests.sim.oracle import TaskRecord
+    from tests.sim.processes import ActorProcess
+    from tests.sim.world import World
+
+Name = tuple[int, int]
+# Three crashes or five losses, and the one at which they are found.
+POISON_MAX = 3 + 5
+# How long a suspect waits for an actor of its own, less what a report takes to arrive.
+ALONE_S = 1.5
+# Faults after which the broker knows of every crash.
+TELLING = {"actor_kill", "repeat", "pause", "resume", "press"}
+
+
+class Crashes:
+    """Follows the reports of hosts."""
+
+    def __init__(self, world: "World") -> None:
+        """Begin with nobody dead."""
+        self.world = world
+        self.reported: set[int] = set()
+        # How often a process died under a task alone; when one died under it and others.
+        self.alone: dict[Name, int] = {}
+        self.shared_at: dict[Name, float] = {}
+
+    def died(self, death: Death) -> None:
+        """Take a report, which is said until it was received."""
+        if death.incarnation in self.reported:
+            return
+        self.reported.add(death.incarnation)
+        names = [self.world.oracle.assigned[tuple(token)][:2] for token in death.started]
+        for name in names:
+            if len(names) > 1:
+                self.shared_at[name] = self.world.now
+            else:
+                self.alone[name] = self.alone.get(name, 0) + 1
+
+    def requeued(self, name: Name, told: Requeued) -> None:
+        """Check that a task is blamed for what happened to it alone."""
+        alone = self.alone.get(name, 0)
+        assert told.crashes <= alone, f"{name[1]}: {told.crashes} crashes, {alone} of its own"
+
+    def gave_up(self, record: "TaskRecord", failure: Failure) -> None:
+        """Check that poison took three processes along, and who is given up was among others."""
+        name = record.client.incarnation, record.number
+        if failure.code == Code.POISON_TASK and "crashes" in failure.message and record.starts:
+            alone = self.alone.get(name, 0)
+            is_other = record.origin != name or record.key is not None
+            assert alone >= 3 or is_other, f"{record.name} is poison after {alone} crashes"
+
+    def assigned(self, actor: "ActorProcess", name: Name, token: Token) -> None:
+        """Check that who shared a process with a crash is put beside nobody, while it may wait."""
+        broker, faults = self.world.broker, self.world.profile.faults.keys()
+        alone = self.alone.get(name, 0)
+        # Of some the next process may have told before the host: then it is a loss.
+        assert alone < POISON_MAX, f"{name[1]} goes on after {alone} crashes of its own"
+        at = self.shared_at.get(name)
+        if at is None or broker is None or not faults <= TELLING or self.world.profile.is_slow:
+            return
+        known = broker.core.actors.get(actor.incarnation)
+        others = known.assigned.keys() - {token} if known is not None else ()
+        assert not others or self.world.now - at >= ALONE_S, f"{name[1]} is put beside {others}"
