@@ -43,10 +43,11 @@ class Isolation:
 def must_be_alone(task: Task) -> bool:
     """Tell whether *task* may not run beside others now.
 
-    One that calls a named actor goes there, in its order.
+    One that calls a named actor goes there, in its order. Of one that is at_most_once no run can
+    have been lost, whatever its client says.
     """
     trouble = task.trouble
-    if trouble is None or trouble.is_patient:
+    if trouble is None or trouble.is_patient or task.call.at_most_once:
         return False
     assert task.template
     is_suspect = trouble.crashes or trouble.shared or trouble.losses > 1
