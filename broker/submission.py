@@ -138,21 +138,14 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
             f"{broker.settings.payload_bytes_max} are allowed here",
         )
     elif command.parent is not None and not may_adopt(broker, command.parent):
-        lifecycle.end(
-            broker,
-            task,
-            Code.PARENT_GONE,
-            "the task that submitted this one was given to another actor",
-        )
+        end_orphan(broker, task, "the task that submitted this one was given to another actor")
     elif (
         task.template.shape.environment is not None and environments.is_refused(broker, task, now)
     ) or (task.template.shape.needs_admission and not admit(broker, task, command, now)):
         return
     # Only now, since a call can have its own caller canceled, and with it all that that called.
     elif command.parent is not None and not adopt_child(broker, task, command.parent):
-        lifecycle.end(
-            broker, task, Code.PARENT_GONE, "the task that submitted this one was canceled for it"
-        )
+        end_orphan(broker, task, "the task that submitted this one was canceled for it")
     elif command.again and is_placed_again(broker, task, now):
         return
     elif task.trouble is not None and isolation.must_be_alone(task):
@@ -182,6 +175,14 @@ def is_placed_again(broker: "Broker", task: Task, now: float) -> bool:
     else:
         return False
     return True
+
+
+def end_orphan(broker: "Broker", task: Task, message: str) -> None:
+    """End a call that was made in a run which counts no more; the next run makes it again."""
+    record = task.record
+    if isinstance(record, Record) and record.key is not None:
+        durable.free_key(broker, task, record)
+    lifecycle.end(broker, task, Code.PARENT_GONE, message)
 
 
 def may_adopt(broker: "Broker", parent: Token) -> bool:

@@ -6,14 +6,17 @@ Each task writes a line when it begins, so what ran is known whatever became of 
 import json
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 from pathlib import Path
 from threading import Event
 
 import pytest
 
-from sdk import PoisonTask, TaskTimeout, current_task
-from tests.support.deployment import Deployment
+from sdk import Environment, PoisonTask, TaskTimeout, current_task
+from tests.support.deployment import Deployment, environment
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -180,5 +183,82 @@ def test_a_task_that_shared_its_process_with_a_crash_runs_alone_next_and_burns_n
             poison.result(PATIENCE_S)
         assert neighbour.result(PATIENCE_S) == 1
         assert [attempt for _, attempt in begun(path, "neighbour")] == [1, 1]
-        assert [attempt for _, attempt in begun(path, "poison")] == [1, 1, 2]
-        assert len(caught.value.history) == 3
+        # The crash that it shared is held against nobody.
+        assert [attempt for _, attempt in begun(path, "poison")] == [1, 1, 2, 3]
+        assert len(caught.value.history) == 4
+
+
+def family(path, level, flag):
+    """Submit a call like this one, three levels deep, and wait until told or canceled."""
+    begin(path, f"level{level}")
+    task = current_task()
+    if level < 3:
+        task.client.submit(family, path, level + 1, flag)
+    while not task.is_canceled and not Path(flag).exists():
+        Event().wait(0.01)
+    begin(path, f"level{level} {'canceled' if task.is_canceled else 'told'}")
+
+
+def test_a_cancel_reaches_the_children_of_children(path, tmp_path):
+    flag = str(tmp_path / "flag")
+    with Deployment(*SHORT) as world:
+        world.start_broker()
+        world.start_host("h", "--slots", "3")
+        client = world.client()
+        root = client.submit(family, path, 1, flag)
+        world.until(lambda: begun(path, "level3"))
+
+        assert root.cancel()
+
+        world.until(lambda: all(begun(path, f"level{n} canceled") for n in (1, 2, 3)))
+        world.until(lambda: client.query("status")["assigned"] == 0)
+        assert len(begun(path, "level1")) == len(begun(path, "level3")) == 1
+
+
+class Warm(Environment):
+    """Says in which process it was entered, and how often there."""
+
+    def enter(self):
+        self.entered = (os.getpid(), id(self))
+
+    def which(self):
+        return self.entered
+
+
+INTERRUPTED = """
+    import sys
+    from sdk import Client, gather
+    from tests.test_task_life import Warm, until
+
+    endpoint, path, flag = sys.argv[1:]
+    with Client(endpoint) as client:
+        running = client.submit(until, path, "interrupted", flag, environment=Warm)
+        waiting = client.map(until, [path] * 5, ["never"] * 5, [flag] * 5, environment=Warm)
+        gather([running, *waiting])
+"""
+
+
+def test_one_ctrl_c_costs_no_warm_model(path, tmp_path):
+    flag = str(tmp_path / "flag")
+    with Deployment(*SHORT) as world:
+        world.start_broker()
+        world.start_host("h", "--slots", "1")
+        client = world.client()
+        first = client.submit(Warm.which).result(PATIENCE_S)
+        program = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(INTERRUPTED), world.endpoint, path, flag],
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        world.until(lambda: begun(path, "interrupted"))
+
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate(timeout=PATIENCE_S)
+        world.until(lambda: client.query("status")["queued"] == 0)
+        Path(flag).touch()
+
+        assert "KeyboardInterrupt" in said
+        assert client.submit(Warm.which).result(PATIENCE_S) == first
+        assert begun(path, "never") == []

@@ -468,6 +468,19 @@ def test_what_was_not_committed_is_lost_and_sent_again():
     assert talk.state(client, 1) == "held"
 
 
+def test_the_key_of_a_call_whose_parent_is_gone_is_the_next_runs():
+    talk = talk_with_disk()
+    client = talk.client()
+
+    client.submits(1, call=DURABLE, body=b"args", parent=(1000, 77), key=KEY)
+    assert code_of(client.takes(Result)[0]) == Code.PARENT_GONE
+    client.submits(2, call=DURABLE, body=b"args", key=KEY)
+
+    assert talk.state(client, 2) == "queued"
+    assert talk.broker.records.keys == {KEY.text: talk.task(client, 2)}
+    assert agree(talk)
+
+
 def test_what_was_committed_and_not_announced_is_accepted_in_the_next_session():
     talk = talk_with_disk()
     client = talk.client()

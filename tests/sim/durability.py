@@ -168,6 +168,10 @@ class Ledger:
             case Code.CONFLICT:
                 assert record.key is not None, record.name
                 return True
+            case Code.PARENT_GONE if record.key is not None:
+                # Its key is free for the next run of its parent.
+                assert record.has_parent, record.name
+                return True
             case Code.CANCELED if group.is_canceled:
                 group.is_seen = True
                 return True

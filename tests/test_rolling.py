@@ -1,0 +1,74 @@
+"""Every actor is started again, one host after the other, while tasks come and run."""
+
+import os
+import signal
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from sdk import Environment, gather
+from tests.support.deployment import Deployment
+
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
+
+PATIENCE_S = 60.0
+HOSTS = ("a", "b", "c")
+
+
+class Resident(Environment):
+    """What is loaded again in each new process."""
+
+    def enter(self):
+        self.pid = os.getpid()
+
+    def work(self, path, number, seconds):
+        """Write a line before and after, as only a run does that nobody cut off."""
+        for word in ("begins", "ends"):
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            os.write(file, f"{word} {number}\n".encode())
+            os.close(file)
+            if word == "begins":
+                Event().wait(seconds)
+        assert self.pid == os.getpid()
+        return number
+
+
+@pytest.mark.parametrize("how", ["sigterm", "order"])
+def test_a_rolling_restart_under_load_loses_and_repeats_nothing(tmp_path, how):
+    path = str(tmp_path / "ran")
+    with Deployment() as world:
+        world.start_broker()
+        hosts = {name: world.start_host(name, "--slots", "2") for name in HOSTS}
+        client = world.client()
+        before = {
+            name: actor["pid"]
+            for name, actor in world.actors(client, *(f"{name}/0" for name in HOSTS)).items()
+        }
+        futures = []
+
+        def submit(count):
+            numbers = range(len(futures), len(futures) + count)
+            futures.extend(
+                client.submit(Resident.work, path, number, 0.01 * (number % 7), retries=2)
+                for number in numbers
+            )
+
+        submit(100)
+        for name in HOSTS:
+            if how == "sigterm":
+                hosts[name].send_signal(signal.SIGTERM)
+            else:
+                client.query("drain", f"{name}/*")
+            submit(60)
+            assert hosts[name].wait(PATIENCE_S) == 0, world.story()
+            world.start_host(name, "--slots", "2")
+            world.actors(client, f"{name}/0")
+            submit(40)
+
+        assert gather(futures, timeout=PATIENCE_S) == list(range(400))
+        after = world.actors(client, *(f"{name}/0" for name in HOSTS))
+        assert all(after[name]["pid"] != pid for name, pid in before.items())
+        lines = Path(path).read_text().splitlines()
+        assert sorted(lines) == sorted(f"{w} {n}" for w in ("begins", "ends") for n in range(400))
+        assert all(not future.history for future in futures)
