@@ -73,6 +73,28 @@ def a_suspect_that_waits_stays_alone() -> Any:
     return swap(isolation, "look", make)
 
 
+def a_failure_burns_two_tries() -> Any:
+    """Count a failed run twice."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any, *rest: Any) -> None:
+            task.tries += 1
+            original(broker, task, *rest)
+
+        return mutated
+
+    return swap(retrying, "again", make)
+
+
+def what_must_not_be_retried_is() -> Any:
+    """Try again whatever has failed, whether its actor allows it or not."""
+
+    def make(original: Any) -> Any:
+        return lambda body: msgspec.structs.replace(original(body), retriable=True)
+
+    return swap(retrying, "read_failure", make)
+
+
 def a_shared_crash_is_held_against_all() -> Any:
     """Count a crash toward poison of each task that was in the process."""
 
@@ -137,6 +159,8 @@ LIFE = [
         (a_known_failure_counts_again, RESTARTS),
         (what_is_left_of_a_wait_is_not_said, RESTARTS.but(fault=0.01, run_s=0.2)),
         (a_suspect_that_waits_stays_alone, WAITING.but(crash=0.1, replicas=1)),
+        (a_failure_burns_two_tries, RETRIES),
+        (what_must_not_be_retried_is, RETRIES),
         (a_shared_crash_is_held_against_all, CRASHES),
         (what_stood_beside_is_blamed, ENDED),
         (suspects_run_beside_others, CRASHES),
