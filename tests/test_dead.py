@@ -13,9 +13,9 @@ from sdk import OutcomeUnknown, PoisonTask, TaskCanceled
 from sdk.__main__ import main
 from tests.support.deployment import Deployment, environment, wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(180)]
 
-PATIENCE_S = 25.0
+PATIENCE_S = 60.0
 SHORT = ("--heartbeat", "0.2", "--adopt-window", "0.5", "--client-timeout", "1")
 
 

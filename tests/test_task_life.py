@@ -156,10 +156,12 @@ def test_three_crashes_are_told_one_by_one_and_cost_the_neighbours_nothing(path,
         Path(flag).touch()
 
         word = {"exit": "exit status 7", "kill": "signal 9", "segfault": "signal 11"}[way]
-        assert len(begun(path, "poison")) == len(caught.value.history) == 3
+        # One more for each that it shared, since no actor was free for it alone in time.
+        assert len(begun(path, "poison")) == len(caught.value.history) >= 3
         assert all(word in line for line in caught.value.history), caught.value.history
         assert [neighbour.result(PATIENCE_S) for neighbour in neighbours] == [1, 1]
-        assert all(len(begun(path, f"n{number}")) <= 2 for number in range(2))
+        starts = [attempt for n in range(2) for _, attempt in begun(path, f"n{n}")]
+        assert starts == [1] * len(starts)
 
 
 def test_a_task_that_shared_its_process_with_a_crash_runs_alone_next_and_burns_no_try(
