@@ -65,7 +65,8 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         trouble.shared += burns == "shared"
         trouble.losses += burns == "loss"
         trouble.is_patient = False
-        trouble.remember(f"attempt {task.tries + 1}: {reason}")
+        beside = ", beside others" if burns == "shared" else ""
+        trouble.remember(f"attempt {task.tries + 1}: {reason}{beside}")
         # Of a crash among others nobody knows whose it was, so it is not held against the task.
         task.tries += burns != "shared"
         if not is_named and is_given_up(broker, task, trouble, reason):

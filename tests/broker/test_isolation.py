@@ -122,6 +122,7 @@ def test_an_innocent_that_never_finds_an_actor_of_its_own_is_no_poison(talk):
     failures = [decode_failure(result.body) for result in client.takes(Result)]
     assert [failure.code for failure in failures] == [Code.ACTOR_LOST] * 2
     assert "10 crashes beside other tasks" in failures[0].message
+    assert failures[0].history[-1].endswith("beside others")
 
 
 LIMITED = Call("limited", CODE, limits={"db": 1})
