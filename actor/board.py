@@ -21,15 +21,21 @@ from wire.parts import Token
 RECORDS: Final = 65_536 + 4_096
 
 # Magic, records, whether the actor left by itself, runs that found no record, whether it ends for
-# the sake of the runs that are doomed.
-HEADER: Final = struct.Struct("<8sQQQQ")
-MAGIC: Final = b"warmslt2"
+# the sake of the runs that are doomed; whether it may hold strict limits, and when the newest frame
+# was sent that the broker has, by the actor and by its host: seconds of the clock that both have.
+HEADER: Final = struct.Struct("<8sQQQQQdd")
+MAGIC: Final = b"warmslt3"
 LEFT_AT: Final = 16
 OVERFLOW_AT: Final = 24
 FORCED_AT: Final = 32
+HELD_AT: Final = 40
+RENEWED_AT: Final = 48
+VOUCHED_AT: Final = 56
 # Epoch and number of the token, state.
 RECORD: Final = struct.Struct("<QQQ")
 WORD: Final = struct.Struct("<Q")
+CLOCK: Final = struct.Struct("<d")
+NEVER: Final = float("-inf")
 STATE_AT: Final = 16
 
 FREE: Final = 0
@@ -60,7 +66,7 @@ class Board:
         """Return a new region and the descriptor that leads to it."""
         fd = open_shared(HEADER.size + records * RECORD.size)
         board = cls(fd)
-        HEADER.pack_into(board._map, 0, MAGIC, records, 0, 0, 0)
+        HEADER.pack_into(board._map, 0, MAGIC, records, 0, 0, 0, 0, NEVER, NEVER)
         return board, fd
 
     # --- the actor's end
@@ -125,6 +131,20 @@ class Board:
             self._finished.pop(token, None)
             self._free.append(place)
 
+    def renew(self, at: float, *, is_held: bool) -> None:
+        """Record whether strict limits may be held here, and when the broker was sure to hear."""
+        if is_held:
+            WORD.pack_into(self._map, HELD_AT, 1)
+        CLOCK.pack_into(self._map, RENEWED_AT, at)
+        if not is_held:
+            WORD.pack_into(self._map, HELD_AT, 0)
+
+    @property
+    def vouched_at(self) -> float:
+        """Return when the host was sure to be heard by the broker."""
+        at: float = CLOCK.unpack_from(self._map, VOUCHED_AT)[0]
+        return at
+
     def leave(self) -> None:
         """Record that the actor ends because it was told to, not because a task made it."""
         WORD.pack_into(self._map, LEFT_AT, 1)
@@ -138,6 +158,17 @@ class Board:
         WORD.pack_into(self._map, FORCED_AT, 1)
 
     # --- the host's end
+
+    def vouch(self, at: float) -> float | None:
+        """Record when the host was sure to be heard; return that of the actor, None if it need not.
+
+        It need not be heard where it can hold no strict limit.
+        """
+        CLOCK.pack_into(self._map, VOUCHED_AT, at)
+        if not WORD.unpack_from(self._map, HELD_AT)[0]:
+            return None
+        renewed_at: float = CLOCK.unpack_from(self._map, RENEWED_AT)[0]
+        return renewed_at
 
     def read(self, *, is_ended: bool = False) -> Runs:
         """Return the runs that are not settled; *is_ended*: the host itself ended the process."""

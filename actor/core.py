@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-from actor import entering, hearing, starting
+from actor import entering, fencing, hearing, starting
 from actor.awaiting import Awaiting
 from actor.entering import Entering
+from actor.fencing import Fence
 from actor.grant import Statement, compute_credit
 from actor.invariants import check
 from actor.inventory import make_beat, make_hello
@@ -75,7 +76,7 @@ class ActorCore:
         self.stopping = Stopping(
             settings.force_grace_s, self.reacquiring, self.occupying, self.outcomes, self.note
         )
-        self.entering = Entering()
+        self.entering, self.fence = Entering(), Fence()
         self.labels: Labels = dict(settings.labels)
         self.labels_version = 1
         self.is_draining = False
@@ -226,6 +227,8 @@ class ActorCore:
             self.reconsider()
             if now >= self.stopping.force_at:
                 self.exit_reason = "a run that was to be ended did not return"
+            if now >= self.stopping.fence_at:
+                fencing.expire(self)
         if self.entering.until and now >= self.entering.deadline:
             entering.expire(self)
         if self.mailbox.reacquiring:
@@ -402,6 +405,8 @@ class ActorCore:
             commands.append(make_beat(self, credit))
             self.said.say(credit)
             self.awaiting.state()
+            if self.fence.names:
+                self.fence.said(session.sent + 1, now)
         else:
             news = self.said.news(self.mailbox, self.prefetch.ahead, may_grant=self._may_grant)
             if news is not None:
@@ -456,6 +461,7 @@ class ActorCore:
         self.outcomes.say_all()
         entering.greet(self)
         self._beat_at = now + welcome.heartbeat_s
+        fencing.greet(self, welcome)
         self.reconsider()
         self.note("welcome", epoch=self.session.epoch, holding=len(self.mailbox.held))
 

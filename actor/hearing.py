@@ -6,7 +6,7 @@ here is handed back.
 
 from typing import TYPE_CHECKING, Any, Final
 
-from actor import entering
+from actor import entering, fencing
 from actor.awaiting import SLOTS
 from actor.mailbox import Assignment, Payloads, Recipe
 from actor.reacquiring import Reply
@@ -53,14 +53,16 @@ def hear(core: "ActorCore", frame: Frame[Any], payloads: Payloads) -> None:
             if command.stale:
                 core.outcomes.acknowledge(command.stale)
         else:
-            at = hear_other(core, command, payloads, at)
+            at = hear_other(core, frame, command, payloads, at)
 
 
-def hear_other(core: "ActorCore", command: object, payloads: Payloads, at: int) -> int:
+def hear_other(
+    core: "ActorCore", frame: Frame[Any], command: object, payloads: Payloads, at: int
+) -> int:
     """Act on what is said seldom, and return where the payload frames of the next begin."""
     match command:
         case Beat():
-            pass
+            fencing.heard(core, frame.received)
         case Function():
             mine = payloads[at : at + command.frames]
             at += command.frames
@@ -106,6 +108,7 @@ def learn(core: "ActorCore", command: Template) -> None:
     recipe = Recipe.of(command.call, code_by_hash)
     if not core.mailbox.fits(recipe.slots):
         recipe.missing = f"needs {recipe.slots}, this actor has {core.settings.slots}"
+    recipe.is_strict = bool(command.call.limits) and core.fence.is_strict(command.call.limits)
     core.recipes.put(command.slot, recipe)
 
 
@@ -134,7 +137,11 @@ def occupied(core: "ActorCore", command: Occupied) -> None:
     token = (command.epoch, command.number)
     if command.ask == SLOTS:
         core.reacquiring.drop(token, Reply.DEADLOCK)
-    elif token in core.mailbox.held and not core.awaiting.told(command):
+    elif (
+        token in core.mailbox.held
+        and not core.awaiting.told(command)
+        and fencing.may_have(core, command)
+    ):
         core.occupying.told(command)
 
 

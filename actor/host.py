@@ -128,6 +128,8 @@ class Host:
     def _turn(self) -> None:
         core = self.core
         now = time.monotonic()
+        for ward, process in self._processes.items():
+            ward.renewed_at = process.board.vouch(core.renewed_at)
         core.tick(now)
         if self._orders and not core.is_draining:
             core.drain(now, self.settings.drain_timeout_s)

@@ -31,6 +31,11 @@ def make_hello(core: "ActorCore") -> ActorHello:
         core.outcomes.inventory(),
         core.standing.closed,
         settings.release,
+        [
+            Holding(a.client, a.task, a.token, a.held, limits)
+            for a in held
+            if a.is_stopped and (limits := core.occupying.inventory(a))
+        ],
     )
 
 

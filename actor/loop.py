@@ -23,7 +23,7 @@ import zmq
 from zmq.backend import Socket as RawSocket
 from zmq.backend import zmq_poll
 
-from actor import entering
+from actor import entering, fencing
 from actor.board import Board
 from actor.connection import LINGER_MS, connect
 from actor.context import Run
@@ -218,7 +218,7 @@ class Loop:
         while True:
             # What a run has left is sent before anybody looks at the socket again.
             run = self.turn(can_receive=not is_left and self._wait(wait_s))
-            if self._may_be_over and (core.is_drained or core.failure or core.exit_reason):
+            if self._may_be_over and self._is_over():
                 return self._end()
             was_left, is_left, self._is_said = is_left, False, True
             while run is not None:
@@ -238,6 +238,15 @@ class Loop:
         """Tell whether it is worth to ask if the actor has left."""
         core = self.core
         return bool(core.is_draining or core.exit_reason or core.session.error is not None)
+
+    def _is_over(self) -> bool:
+        """Tell whether the process is to end, of which its host may know better."""
+        core = self.core
+        if core.exit_reason and fencing.vouched(core, self.board.vouched_at):
+            return False
+        if core.fence.is_new:
+            self._tell_host()
+        return bool(core.is_drained or core.failure or core.exit_reason)
 
     def _wait(self, wait_s: float) -> bool:
         """Sleep until something is there or the time is over; tell if the socket may be read."""
@@ -333,6 +342,8 @@ class Loop:
                 self.slots.stop(order)
             for answer in core.take_answers():
                 self.slots.answer(answer)
+            if core.fence.is_new:
+                self._tell_host()
             for told in core.occupying.take_answers():
                 self.slots.occupied(told)
             for wait, reason in core.awaiting.take_refused():
@@ -379,6 +390,8 @@ class Loop:
     def _start(self, starts: list[Assignment], *, may_run_here: bool) -> Run | None:
         """Start what the core says, the last in this thread where no slot is left after it."""
         here = None
+        if self.core.fence.is_new:
+            self._tell_host()
         if may_run_here and self.core.mailbox.is_full:
             if self.lead.guards:
                 here = starts.pop()
@@ -409,9 +422,17 @@ class Loop:
                 core.bad(error, now)
                 continue
             core.receive(frame, payloads, now)
+            if core.fence.is_new:
+                self._tell_host()
             # What comes while we sleep comes alone, and to look for more costs as much as it.
             if not self._is_queued:
                 return
+
+    def _tell_host(self) -> None:
+        """Let the host see until when strict limits may be held here; before any of it begins."""
+        fence = self.core.fence
+        fence.is_new = False
+        self.board.renew(fence.renewed_at, is_held=fence.is_held)
 
     def _receive_payloads(self) -> list[Buffer]:
         """Receive the frames that are left of a message."""

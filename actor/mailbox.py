@@ -33,6 +33,7 @@ class Recipe:
         "call",
         "code",
         "is_plain",
+        "is_strict",
         "loaded",
         "missing",
         "run_s",
@@ -49,6 +50,8 @@ class Recipe:
         self.slots = call.slots or ONE_SLOT
         self.takes_one_slot = self.slots == ONE_SLOT
         self.is_plain = self.takes_one_slot and call.environment is None
+        # Whether it takes a limit that must never be exceeded.
+        self.is_strict = False
         # How long it usually runs; unknown at first.
         self.run_s = inf
         # The function itself, once a run has unpickled it.

@@ -84,6 +84,12 @@ class Occupying:
         elif known.has_it:
             self.answers.append(Occupied(*token, number))
 
+    def wanted(self, command: Occupied) -> dict[str, int] | None:
+        """Return what the ask was for that the broker answers, None for one that is not there."""
+        run = self.runs.get((command.epoch, command.number))
+        known = run.asks.get(command.ask) if run else None
+        return known.limits if known is not None else None
+
     def told(self, command: Occupied) -> None:
         """Take the broker's answer."""
         token, number = (command.epoch, command.number), command.ask

@@ -6,6 +6,7 @@ moment satisfy it.
 
 from typing import TYPE_CHECKING
 
+from actor import fencing
 from actor.mailbox import Assignment
 from wire.labels import satisfies_all
 from wire.messages import Reacquire
@@ -35,6 +36,8 @@ def start_all(core: "ActorCore") -> None:
                 core.returns.reject(assignment.token, "the labels of this actor changed")
                 continue
             recipe.satisfied_version = core.labels_version
+        if recipe.is_strict and not fencing.may_start(core, assignment):
+            continue
         mailbox.start(assignment)
         core.starts.append(assignment)
         if assignment.loads:
@@ -58,6 +61,7 @@ def start_next(core: "ActorCore", brief_s: float) -> Assignment | None:
     if (
         recipe.run_s >= brief_s
         or recipe.call.timeout_s is not None
+        or recipe.is_strict
         or (recipe.call.desires and recipe.satisfied_version != core.labels_version)
         or len(mailbox.holders) + 1 != mailbox.slots
     ):

@@ -26,6 +26,7 @@ class Stopping:
         "_refreshed",
         "_timeouts",
         "deadline",
+        "fence_at",
         "force_at",
         "orders",
         "unwanted",
@@ -46,6 +47,8 @@ class Stopping:
         self._note = note
         # When the process ends, for runs that must end and have not returned.
         self.force_at = inf
+        # When it ends unless the broker is heard, for strict limits.
+        self.fence_at = inf
         self._grace_s = grace_s
         # Whom to tell.
         self.orders: list[StopOrder] = []
@@ -99,6 +102,11 @@ class Stopping:
             self.force_at = min(self.force_at, now + self._grace_s)
         self._reckon()
 
+    def fence(self, at: float) -> None:
+        """Let the process end at *at* if it then holds what it must not."""
+        self.fence_at = at
+        self._reckon()
+
     def take(self) -> list[StopOrder]:
         """Return whom to tell."""
         orders, self.orders = self.orders, []
@@ -121,7 +129,7 @@ class Stopping:
 
     def _reckon(self) -> None:
         """Find the deadline, which is asked for more often than it changes."""
-        self.deadline = min(self.force_at, *self._timeouts.values(), inf)
+        self.deadline = min(self.force_at, self.fence_at, *self._timeouts.values())
 
     def check(self, held: dict[Token, Assignment]) -> None:
         """Assert that only what is held can be late, and that there is a reason to end."""
@@ -130,4 +138,4 @@ class Stopping:
         assert self.unwanted <= held.keys()
         assert bool(self.unwanted) == self.is_forced
         assert all(order.assignment.is_stopped for order in self.orders)
-        assert self.deadline == min(self.force_at, *self._timeouts.values(), inf)
+        assert self.deadline == min(self.force_at, self.fence_at, *self._timeouts.values())

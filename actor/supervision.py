@@ -24,7 +24,7 @@ from wire.messages import (
     Scale,
 )
 from wire.parts import Attested, Token
-from wire.session import Due, PeerSession, State, Verdict
+from wire.session import FENCE_KILL_SHARE, Due, PeerSession, State, Verdict
 
 Note = tuple[str, dict[str, Any]]
 
@@ -61,6 +61,7 @@ class Ward:
         "name",
         "phase",
         "pid",
+        "renewed_at",
         "start_at",
         "started_at",
     )
@@ -77,6 +78,8 @@ class Ward:
         self.pid = 0
         self.cpu_s = 0.0
         self.is_stopped = False
+        # When the broker was sure to hear it, where it may hold strict limits.
+        self.renewed_at: float | None = None
         # Whether the host ended the process by its own will, so that no run is to blame.
         self.is_ended = False
 
@@ -99,6 +102,10 @@ class HostCore:
         self.is_draining = False
         self._now = now
         self._beat_at = inf
+        # When the newest frame was sent that the broker has; one of which it may have: its number,
+        # and when it was sent.
+        self.renewed_at = -inf
+        self._probe = (0, 0.0)
         self._drain_at = inf
         # Deaths that the broker has not received, with the number of the frame that carries each, 0
         # for none.
@@ -134,7 +141,17 @@ class HostCore:
         due = min((ward.start_at for ward in self.wards if ward.phase is Phase.DUE), default=inf)
         # Without a session there is nothing to beat for.
         beat_at = self._beat_at if self.session.is_open else inf
-        return min(self.session.deadline(), beat_at, self._drain_at, due)
+        # What an actor may hold is seen once a heartbeat.
+        look_at = self._now + self.session.heartbeat_s if self.running() else inf
+        fences = (self._fence_of(ward) for ward in self.running())
+        return min(self.session.deadline(), beat_at, self._drain_at, due, look_at, *fences)
+
+    def _fence_of(self, ward: Ward) -> float:
+        """Return when the process of *ward* is to be ended for the strict limits that it holds."""
+        if ward.renewed_at is None or ward.is_ended:
+            return inf
+        heard_at = max(ward.renewed_at, self.renewed_at)
+        return heard_at + FENCE_KILL_SHARE * self.session.lease_s
 
     def running(self) -> list[Ward]:
         """Return the actors that have a process."""
@@ -168,6 +185,12 @@ class HostCore:
                 ward.is_ended = True
             self._kills += self.running()
             self._note("drain_timed_out", actors=[ward.name for ward in self.running()])
+        for ward in self.running():
+            if now >= self._fence_of(ward):
+                # No run is to blame.
+                ward.is_ended = True
+                self._kills.append(ward)
+                self._note("fenced", actor=ward.name, silent_s=round(now - self.renewed_at, 3))
 
     def spawned(self, ward: Ward, *, incarnation: int, pid: int, now: float) -> None:
         """Note the process that fills *ward* now."""
@@ -177,6 +200,7 @@ class HostCore:
         ward.started_at = now
         ward.cpu_s = 0.0
         ward.is_stopped = ward.is_ended = False
+        ward.renewed_at = None
         self._note("actor_started", actor=ward.name, pid=pid)
 
     def failed(self, ward: Ward, reason: str, now: float) -> None:
@@ -251,6 +275,8 @@ class HostCore:
         self._now = now
         match self.session.accept(frame, now):
             case Verdict.COMMANDS:
+                if 0 < self._probe[0] <= frame.received:
+                    self._renew(self._probe[1])
                 while self._deaths and 0 < self._deaths[0][0] <= frame.received:
                     self._deaths.popleft()
                 for command in frame.commands:
@@ -258,6 +284,8 @@ class HostCore:
             case Verdict.WELCOME:
                 self._deaths = deque((0, death) for _, death in self._deaths)
                 self._beat_at = now + self.session.heartbeat_s
+                # HELLO was the last that was said.
+                self._renew(self.session.said_at)
                 self._note("connected", epoch=self.session.epoch)
             case Verdict.CLOSED:
                 self._note(
@@ -296,6 +324,8 @@ class HostCore:
         if due is Due.BEAT or now >= self._beat_at:
             self._beat_at = now + session.heartbeat_s
             commands.append(HostBeat(self._attest()))
+            if not self._probe[0]:
+                self._probe = session.sent + 1, now
         if self._may_leave():
             self._bye_session = session.number
             commands.append(Bye("drained"))
@@ -311,6 +341,10 @@ class HostCore:
         for ward in self.wards:
             assert ward.backoff_s <= self.settings.restart_max_s
             assert not (self.is_draining and ward.phase is Phase.DUE)
+
+    def _renew(self, at: float) -> None:
+        self.renewed_at = max(self.renewed_at, at)
+        self._probe = (0, 0.0)
 
     def _act(self, command: object) -> None:
         match command:

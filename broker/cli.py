@@ -21,7 +21,7 @@ import zmq
 
 from broker import bindings
 from broker.core import Broker
-from broker.defining import define
+from broker.defining import HEARTBEATS_OF_STRICT, define
 from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoint
 from broker.journal import (
     Durability,
@@ -208,6 +208,13 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> ar
     options.limit = read_limits(
         options.limit or split(environment.get("WARMSLOT_LIMIT", "").replace(" ", ","))
     )
+    if any(one.strict for one in options.limit):
+        settings = options.settings
+        if settings.lease_s < HEARTBEATS_OF_STRICT * settings.heartbeat_s:
+            raise Usage(
+                f"--lease ({settings.lease_s:g} s) must be {HEARTBEATS_OF_STRICT} heartbeats at"
+                " least where a limit is strict"
+            )
     return options
 
 
@@ -261,7 +268,7 @@ def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--limit",
         action="append",
         metavar="NAME=N[:OPTION]...",
-        help="at most N at once of what asks for NAME; options: per-key, rate=10/s,"
+        help="at most N at once of what asks for NAME; options: per-key, strict, rate=10/s,"
         " strategy=queue|round-robin|cancel-in-progress|cancel-newest; repeatable",
     )
     for name, field, what in TIMES:

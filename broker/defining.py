@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from broker.core import Broker
 
 HOLDER_PARTS: Final = 3
+# A heartbeat each way may be under way, and as much again is left to end a process.
+HEARTBEATS_OF_STRICT: Final = 4
 ORDERS: Final = frozenset({"limit-set", "limit-delete", "limit-release"})
 
 
@@ -87,17 +89,55 @@ def define(broker: "Broker", definition: Definition, *, is_stored: bool = False)
                 f"limit {definition.name} is held: whether it is per key, and its rate, can only"
                 " be changed when nobody holds it"
             )
+    was_strict = former is not None and former.strict
+    if definition.strict and not was_strict:
+        check_strict(broker, definition)
     limits.definitions[definition.name] = definition
+    if definition.strict != was_strict:
+        tell_actors(broker)
     if not is_stored:
         write(broker, "limit-set", definition.name, msgspec.json.encode(definition).decode())
         broker.note("limit_set", limit=definition.name, maximum=definition.maximum)
     review(broker, definition.name)
 
 
+def check_strict(broker: "Broker", definition: Definition) -> None:
+    """Raise ValueError where a limit cannot be made strict now."""
+    limits, settings = broker.limits, broker.settings
+    if settings.lease_s < HEARTBEATS_OF_STRICT * settings.heartbeat_s:
+        raise ValueError(
+            f"limit {definition.name}: a strict limit needs a lease of {HEARTBEATS_OF_STRICT}"
+            f" heartbeats at least, and {settings.lease_s:g} s are less"
+        )
+    busy = (key for name, key in limits.keys.items() if base_of(name)[0] == definition.name)
+    if any(key.holders for key in busy):
+        raise ValueError(
+            f"limit {definition.name} is held by those who do not know that it is strict"
+        )
+
+
+def tell_actors(broker: "Broker") -> None:
+    """Let every actor open a new session, since WELCOME says which limits are strict."""
+    limits = broker.limits
+    strict = frozenset(one.name for one in limits.definitions.values() if one.strict)
+    if strict - limits.strict and limits.now < limits.started_at + broker.settings.lease_s:
+        # Somebody may hold it by the word of an earlier broker.
+        limits.close()
+    limits.strict = strict
+    for actor in broker.actors.values():
+        session = actor.session
+        if session is not None:
+            broker.close(session, limits.now)
+            broker.who(session.rid, session.number)
+
+
 def undefine(broker: "Broker", name: str) -> None:
     """Delete a limit; who waits for it is told, who holds it goes on."""
-    if broker.limits.definitions.pop(name, None) is None:
+    former = broker.limits.definitions.pop(name, None)
+    if former is None:
         raise ValueError(f"no limit is called {name!r}")
+    if former.strict:
+        tell_actors(broker)
     write(broker, "limit-delete", name)
     broker.note("limit_deleted", limit=name)
     review(broker, name)
@@ -146,6 +186,11 @@ def force(broker: "Broker", text: str) -> None:
     run = broker.limits.runs.get(token)
     if run is None or asked not in run.rows:
         raise ValueError(f"{text} holds nothing")
+    if broker.limits.is_strict(run):
+        raise ValueError(
+            f"{text} holds a strict limit, and would go on beside the next holder: end the task"
+            f" {run.task.name} with force instead"
+        )
     broker.note("limit_released", task=run.task.name, limits=dict(run.rows[asked]))
     broker.limits.vacate(token, asked)
     # It must not say in its next HELLO that it has it.

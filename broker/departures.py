@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broker import environments, lifecycle, liveness
+from broker import environments, fences, lifecycle, liveness
 from broker.peers import Actor, Client, Session
 from wire.errors import Code
 from wire.messages import Bye, ByeAck, Death
@@ -20,6 +20,7 @@ def death(
     actor = broker.actors.get(command.incarnation)
     lifecycle.bury(broker, command.incarnation)
     if actor is None:
+        fences.dead(broker, command.incarnation)
         return
     if command.signal is not None:
         how = f"died of signal {command.signal}"
@@ -57,6 +58,7 @@ def bye(broker: "Broker", session: Session, command: Bye, own: Sequence[Any], no
         liveness.lose(broker, peer, f"actor {peer.name} left", now, started={}, keep_session=True)
     else:
         broker.hosts.pop(peer.incarnation, None)
+        fences.host_gone(broker, peer)
         broker.note("host_left", host=peer.name, reason=command.reason)
     broker.say(session, ByeAck())
     session.is_closing = True

@@ -6,10 +6,12 @@ something is known, and nobody else is.
 
 from typing import TYPE_CHECKING
 
+from broker import fences
 from broker.limits import Limits
 from broker.lines import Waiter, host_key
 from broker.occupancy import ask, wants_of
-from broker.peers import Actor, Host, is_owned
+from broker.peers import Actor, Client, Host, is_owned
+from broker.task import State, Task
 from wire.messages import ActorHello
 from wire.parts import Token
 
@@ -22,23 +24,36 @@ def greet(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None
     limits = broker.limits
     limits.now = now
     broker.limits.waits.forget(actor)
-    listed = {item.token: {held.ask: held for held in item.limits} for item in hello.holding}
+    if limits.fenced:
+        fences.came_back(broker, actor)
+    items = [item for item in (*hello.holding, *hello.stopped) if item.limits]
+    listed = {item.token: {held.ask: held for held in item.limits} for item in items}
     for run in [run for run in limits.runs.values() if run.actor is actor]:
         has = listed.get(run.token, {})
         for number in [n for n in {**run.rows, **run.asks} if n not in has]:
             limits.vacate(run.token, number)
-    for token, has in listed.items():
+    for item in items:
+        token = item.token
         task = broker.tokens.get(token)
-        if task is None or task.actor is not actor or not is_owned(task):
-            continue
-        for number, held in has.items():
+        is_current = task is not None and task.actor is actor and is_owned(task)
+        if task is None or not is_current:
+            # Nobody wants it, and it has what it has until it returns.
+            client = broker.clients.get(item.client) or Client(item.client, now)
+            task = Task(client, item.task, State.FORGOTTEN, now)
+        for number, held in listed[token].items():
             known = limits.runs.get(token)
             if not held.has_it:
-                ask(broker, task, actor, number, held.limits, held.within)
+                if is_current:
+                    ask(broker, task, actor, number, held.limits, held.within)
             elif known is None or number not in known.rows:
                 limits.vacate(token, number)
                 wants = wants_of(held.limits, actor)
                 limits.take(token, task, actor, number, wants, is_adopted=True)
+        holder = limits.runs.get(token)
+        if holder is not None and is_current:
+            holder.task, holder.is_stopped = task, False
+        elif holder is not None:
+            limits.stopped(token)
 
 
 def returned(broker: "Broker", actor: Actor, token: Token) -> None:
@@ -61,7 +76,8 @@ def check(broker: "Broker") -> None:
     """Assert that whoever holds something is current, or was told to stop and has not said so."""
     check_sums(broker.limits)
     for token, run in broker.limits.runs.items():
-        assert broker.actors.get(run.actor.incarnation) is run.actor, run.task.name
+        is_here = broker.actors.get(run.actor.incarnation) is run.actor
+        assert is_here or run.actor.incarnation in broker.limits.fenced, run.task.name
         if not run.is_stopped:
             assert broker.tokens[token] is run.task
             assert run.task.actor is run.actor

@@ -13,7 +13,17 @@ from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from broker.lines import AskWaiter, Key, LaneWaiter, LimitedRun, Waiter, Waits, Wants, host_key
+from broker.lines import (
+    AskWaiter,
+    Fenced,
+    Key,
+    LaneWaiter,
+    LimitedRun,
+    Waiter,
+    Waits,
+    Wants,
+    host_key,
+)
 from wire.limits import HOST_PREFIX, Definition, Strategy, base_of
 from wire.messages import Answer
 from wire.parts import Token
@@ -41,12 +51,14 @@ class Limits:
         "_wake_lane",
         "answers",
         "definitions",
+        "fenced",
         "keys",
         "now",
         "promised",
         "runs",
         "started_at",
         "stirred",
+        "strict",
         "waits",
         "watched",
     )
@@ -62,6 +74,9 @@ class Limits:
     ) -> None:
         """Begin closed: nobody is let in before the holders are known."""
         self.definitions: dict[str, Definition] = {}
+        # The names of those that are strict, and the lost actors that may still hold some.
+        self.strict: frozenset[str] = frozenset()
+        self.fenced: dict[int, Fenced] = {}
         self.keys: dict[str, Key] = {}
         self.runs: dict[Token, LimitedRun] = {}
         self.waits = Waits()
@@ -98,6 +113,15 @@ class Limits:
         self.stirred.update(
             dict.fromkeys(name for name, key in self.keys.items() if key.line.members)
         )
+
+    def close(self) -> None:
+        """Let nobody in until all holders are known."""
+        self._is_closed = True
+
+    def is_strict(self, run: LimitedRun) -> bool:
+        """Tell whether a run has something of a limit that must never be exceeded."""
+        names = (name for wants in run.rows.values() for name, _ in wants)
+        return bool(self.strict) and any(base_of(name)[0] in self.strict for name in names)
 
     def definition(self, name: str) -> Definition | None:
         """Return what a key is a key of; None for one of a host, or that nobody set."""
@@ -412,9 +436,11 @@ class Limits:
             run.is_stopped = bool(run.rows)
 
     def forget_actor(self, actor: "Actor") -> None:
-        """Take back what all runs of an actor have that is lost."""
+        """Take back what all runs of an actor have that is lost, what is still fenced apart."""
+        is_fenced = actor.incarnation in self.fenced
         for run in [run for run in self.runs.values() if run.actor is actor]:
-            self.drop(run)
+            if not (is_fenced and self.is_strict(run)):
+                self.drop(run)
 
     def wait(self, waiter: AskWaiter, rank: float) -> None:
         """Let the ask of a run wait in line; `stir` grants it."""

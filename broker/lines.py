@@ -203,6 +203,18 @@ class LimitedRun:
         self.is_stopped = False
 
 
+class Fenced:
+    """A lost actor that may still live, and have strict limits until it is known to be dead."""
+
+    __slots__ = ("actor", "lost_at", "until")
+
+    def __init__(self, actor: "Actor", now: float, until: float) -> None:
+        """Believe that it lives up to *until*, where nothing is heard of its host."""
+        self.actor = actor
+        self.lost_at = now
+        self.until = until
+
+
 class RunWait:
     """A run that waits for calls of its own, or where it names none for its slots."""
 

@@ -10,6 +10,7 @@ from broker import (
     attaching,
     bindings,
     environments,
+    fences,
     isolation,
     lifecycle,
     named,
@@ -112,6 +113,7 @@ def forgive(broker: "Broker", stall: float, now: float) -> None:
         session.mark_at = min(now, session.mark_at + stall)
     for actor in broker.actors.values():
         actor.heard_at = min(now, actor.heard_at + stall)
+        actor.vouched_at += stall
     for host in broker.hosts.values():
         host.heard_at = min(now, host.heard_at + stall)
         host.grew = {number: min(now, at + stall) for number, at in host.grew.items()}
@@ -130,6 +132,7 @@ def forgive(broker: "Broker", stall: float, now: float) -> None:
         if record.orphaned_at is not None:
             record.orphaned_at += stall
     isolation.forgive(broker, stall)
+    fences.forgive(broker, stall)
     broker.unclaimed = {task: until + stall for task, until in broker.unclaimed.items()}
 
 
@@ -197,6 +200,8 @@ def lose(
         broker.close(actor.session, now)
     broker.actors.pop(actor.incarnation, None)
     broker.departed_at = now
+    if broker.limited and started is None:
+        fences.lost(broker, actor, now)
     # One that is not known to be dead may come back, unless another has its name by then.
     if actor.incarnation in broker.dead and broker.actors_by_name.get(actor.name) is actor:
         del broker.actors_by_name[actor.name]
@@ -226,6 +231,7 @@ def lose_host(broker: "Broker", host: Host, now: float) -> None:
     if host.session is not None:
         broker.close(host.session, now)
     broker.hosts.pop(host.incarnation, None)
+    fences.host_gone(broker, host)
     broker.note("host_lost", host=host.name)
 
 

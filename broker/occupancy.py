@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from broker import deadlock, lifecycle, named, placement
+from broker import deadlock, fences, lifecycle, named, placement
 from broker.limits import Limits
 from broker.lines import AT_SCHEDULING, AskWaiter, LimitedRun, Wants, host_key, shown
 from broker.peers import Actor, Session, is_owned
@@ -293,6 +293,8 @@ def vacate(broker: "Broker", session: Session, command: Vacate, now: float) -> N
 def sweep(broker: "Broker") -> None:
     """Look at what no event tells of, with each heartbeat; and end circles of runs that wait."""
     broker.limits.sweep()
+    if broker.limits.fenced:
+        fences.order(broker)
     deadlock.look(broker)
 
 
@@ -302,8 +304,11 @@ def tick(broker: "Broker", now: float) -> None:
     limits.tick(now)
     if broker.limits.waits.is_new:
         deadlock.look(broker)
+    if limits.fenced:
+        fences.tick(broker, now)
     if limits.is_closed and broker.window_ends_at is None:
-        waits_s = broker.settings.lease_s if broker.had_earlier else 0.0
+        may_be_held = broker.had_earlier or limits.strict
+        waits_s = broker.settings.lease_s if may_be_held else 0.0
         if now >= limits.started_at + max(waits_s, broker.settings.adopt_window_s):
             limits.open()
             named.release(broker)

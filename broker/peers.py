@@ -186,6 +186,7 @@ class Actor:
         "slots",
         "unreceived",
         "used_at",
+        "vouched_at",
     )
 
     def __init__(self, hello: ActorHello, now: float) -> None:
@@ -223,6 +224,8 @@ class Actor:
         # None while nobody knows.
         self.run_s = 0.0
         self.pace: int | None = None
+        # When its host was heard last, of one that is gone.
+        self.vouched_at = -inf
         # When an environment was entered there last.
         self.entered_at = -inf
         self.closed = hello.closed

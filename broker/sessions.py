@@ -86,7 +86,8 @@ def open_session(  # noqa: PLR0917
             holders.greet_host(broker, peer)
         case _:
             raise AssertionError(hello)
-    broker.say_outside(rid, frame.session, welcome(broker, missing, now))
+    strict = sorted(broker.limits.strict) if role is Role.ACTOR else []
+    broker.say_outside(rid, frame.session, welcome(broker, missing, now, strict))
     broker.note("session_opened", role=role, name=hello.name, session=frame.session)
 
 
@@ -124,7 +125,7 @@ def check_offered(labels: Labels) -> None:
 
 def check_held_limits(hello: ActorHello) -> None:
     """Raise for runs that have, or ask for, what no run can."""
-    for item in hello.holding:
+    for item in (*hello.holding, *hello.stopped):
         for held in item.limits:
             try:
                 check_amounts(held.limits)
@@ -210,7 +211,7 @@ def greet_client(
     return spans.without(listed, known)
 
 
-def welcome(broker: "Broker", missing: list[Span], now: float) -> Welcome:
+def welcome(broker: "Broker", missing: list[Span], now: float, strict: list[str]) -> Welcome:
     """Make the answer to a HELLO."""
     settings = broker.settings
     ends_at = broker.window_ends_at
@@ -225,6 +226,7 @@ def welcome(broker: "Broker", missing: list[Span], now: float) -> Welcome:
         payload_bytes_max=settings.payload_bytes_max,
         functions_max=settings.functions_max,
         templates_max=settings.templates_max,
+        strict=strict,
     )
 
 

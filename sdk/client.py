@@ -356,12 +356,15 @@ class Client:
         per_key: bool = False,
         rate: str | None = None,
         strategy: str = Strategy.QUEUE,
+        strict: bool = False,
         timeout: float | None = QUERY_TIMEOUT_S,
     ) -> None:
         """Let at most *maximum* at once have the limit *name*; of each key where it is *per_key*.
 
         *rate*, as "10/s" or "600/min": what was taken comes back with time, and not with the end of
         its holder. *strategy*: "queue", "round-robin", "cancel-in-progress" or "cancel-newest".
+        *strict*: never exceeded, whatever fails: a process that holds it and hears nothing from the
+        broker is ended before others are let in, with all that runs in it.
         A limit that is there is changed; who holds more than there is now keeps it. Returns when it
         is in the broker's journal. Raises ValueError for what makes no sense.
         """
@@ -371,6 +374,7 @@ class Client:
             per_key=per_key,
             rate=None if rate is None else read_rate(rate),
             strategy=read_strategy(strategy),
+            strict=strict,
         )
         check_definition(definition)
         self._order("limit-set", msgspec.json.encode(definition).decode(), timeout)

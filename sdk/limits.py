@@ -25,6 +25,9 @@ def add_limit_actions(
         "--rate", metavar="N/s", help="what was taken comes back with time: 10/s, 600/min, 100/h"
     )
     added.add_argument(
+        "--strict", action="store_true", help="never exceeded: who loses the broker is ended"
+    )
+    added.add_argument(
         "--strategy", default=Strategy.QUEUE, metavar="|".join(Strategy), help="when it is full"
     )
     deleted = actions.add_parser("delete", aliases=["rm"], help="delete a limit")
@@ -45,6 +48,7 @@ def show_limits(client: Client, options: argparse.Namespace) -> int:
                 per_key=options.per_key,
                 rate=options.rate,
                 strategy=options.strategy,
+                strict=options.strict,
                 timeout=options.timeout,
             )
             say(f"limit {options.name} is {options.maximum}")
@@ -89,4 +93,7 @@ def options_of(limit: dict[str, Any], kind: str) -> str:
     """Say in a word what is special about a limit."""
     rate = f"{limit['rate']:g}/s" if limit.get("rate") else ""
     strategy = limit.get("strategy", Strategy.QUEUE)
-    return " ".join(filter(None, [kind, rate, "" if strategy == Strategy.QUEUE else strategy]))
+    strict = "strict" if limit.get("strict") else ""
+    return " ".join(
+        filter(None, [kind, strict, rate, "" if strategy == Strategy.QUEUE else strategy])
+    )

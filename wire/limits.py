@@ -35,7 +35,7 @@ class Definition(Struct, frozen=True, kw_only=True):
     """What somebody set: at most *maximum* at once, of each key where it is *per_key*.
 
     With a *rate*, what was taken comes back with time, so much a second, and not with the end of
-    its holder.
+    its holder. Who holds a *strict* one ends before its lease does, so that one is never exceeded.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Definition(Struct, frozen=True, kw_only=True):
     per_key: bool = False
     rate: float | None = None
     strategy: Strategy = Strategy.QUEUE
+    strict: bool = False
 
 
 def base_of(name: str) -> tuple[str, str | None]:
@@ -70,6 +71,10 @@ def check_definition(definition: Definition) -> None:
             f"limit {definition.name}: {definition.maximum} is not from 1 to {AMOUNT_MAX}"
         )
     rate = definition.rate
+    if rate is not None and definition.strict:
+        raise ValueError(
+            f"limit {definition.name}: what has a rate is held by nobody, so strict makes no sense"
+        )
     if rate is not None and not (rate > 0 and isfinite(rate)):
         raise ValueError(f"limit {definition.name}: the rate {rate} is not above 0")
     if rate is not None and definition.strategy not in (Strategy.QUEUE, Strategy.ROUND_ROBIN):
@@ -101,26 +106,36 @@ def read_rate(text: str) -> float:
 
 
 def read_definition(text: str) -> Definition:
-    """Read `db=10` or `api=2:per-key:rate=10/s:strategy=cancel-newest`. Raises ValueError."""
+    """Read `db=10`, `gpu=1:strict` or `api=2:per-key:rate=10/s:strategy=cancel-newest`.
+
+    Raises ValueError.
+    """
     name, separator, rest = text.partition("=")
     number, *options = rest.split(":")
     if not separator or not (number.isascii() and number.isdigit()):
         raise ValueError(f"limit {text!r} is not NAME=N, as in db=10 or api=2:per-key")
-    per_key, rate, strategy = False, None, Strategy.QUEUE
+    per_key, rate, strategy, strict = False, None, Strategy.QUEUE, False
     for option in options:
         what, _, value = option.partition("=")
         if option == "per-key":
             per_key = True
+        elif option == "strict":
+            strict = True
         elif what == "rate":
             rate = read_rate(value)
         elif what == "strategy":
             strategy = read_strategy(value)
         else:
             raise ValueError(
-                f"limit {text!r}: {option!r} is not per-key, rate=10/s or strategy=NAME"
+                f"limit {text!r}: {option!r} is not per-key, strict, rate=10/s or strategy=NAME"
             )
     definition = Definition(
-        name=name, maximum=int(number), per_key=per_key, rate=rate, strategy=strategy
+        name=name,
+        maximum=int(number),
+        per_key=per_key,
+        rate=rate,
+        strategy=strategy,
+        strict=strict,
     )
     check_definition(definition)
     return definition

@@ -126,6 +126,7 @@ class ActorHello(Struct, frozen=True, array_like=True, tag="actor-hello"):
     kept: list[Kept] = []
     closed: str = ""
     release: str = ""
+    stopped: list[Holding] = []  # runs that nobody wants, and that have limits until they return
 
 
 class Credit(Struct, frozen=True, array_like=True, tag="credit", gc=False):
@@ -273,6 +274,7 @@ class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
     payload_bytes_max: int
     functions_max: int
     templates_max: int
+    strict: list[str] = []
 
 
 class Who(Struct, frozen=True, array_like=True, tag="who"):

@@ -18,6 +18,11 @@ HELLO_REPEAT_FIRST_S: Final = 0.25
 HELLO_REPEAT_MAX_S: Final = 1.0
 HEARTBEAT_DEFAULT_S: Final = 1.0
 LEASE_DEFAULT_S: Final = 5.0
+# Who holds a strict limit ends after this share of a lease without a word from the broker; after
+# this share whoever watches it ends it; up to this share it may begin to hold one.
+FENCE_SHARE: Final = 0.8
+FENCE_KILL_SHARE: Final = 0.9
+FENCE_ADMIT_SHARE: Final = 0.6
 
 
 class State(StrEnum):

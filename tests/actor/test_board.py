@@ -150,3 +150,15 @@ def test_a_file_without_a_name_does_where_there_is_no_memfd(monkeypatch):
         region[:3] = b"abc"
     assert os.pread(fd, 3, 0) == b"abc"
     os.close(fd)
+
+
+def test_host_and_actor_tell_one_another_when_they_were_heard(boards):
+    actor, host = boards
+    assert host.vouch(3.5) is None
+    assert actor.vouched_at == 3.5
+
+    actor.renew(2.5, is_held=True)
+    assert host.vouch(4.5) == 2.5
+    actor.renew(5.5, is_held=False)
+
+    assert host.vouch(4.5) is None

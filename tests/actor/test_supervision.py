@@ -2,6 +2,7 @@ from actor.settings import EXIT_RETIRED, EXIT_SPARE, HostSettings
 from actor.supervision import HostCore, Phase, Runs
 from wire.messages import (
     PROTOCOL,
+    Beat,
     Bye,
     ByeAck,
     Death,
@@ -376,3 +377,49 @@ def test_an_actor_that_retired_is_followed_at_once():
     broker.die(broker.ward, exit_code=EXIT_RETIRED)
 
     assert broker.ward.start_at == broker.now + broker.core.settings.restart_first_s
+
+
+# --- strict limits
+
+
+def heard(broker):
+    """Let the broker acknowledge all that the host has said."""
+    broker.number += 1
+    core = broker.core
+    frame = Frame(PROTOCOL, EPOCH, core.session.number, broker.number, core.session.sent, [Beat()])
+    core.receive(frame, broker.now)
+
+
+def test_an_actor_that_does_not_end_by_itself_is_ended_after_the_later_of_both_was_heard():
+    broker = Broker().open()
+    (ward,) = broker.core.running()
+    ward.renewed_at = 2.0
+    broker.turn(6.4)
+    assert broker.core.take_kills() == []
+    assert broker.core.deadline() <= 6.5
+
+    broker.turn(0.2)
+
+    assert broker.core.take_kills() == [ward]
+    assert ward.is_ended, "no run is to blame"
+    broker.turn(1.0)
+    assert broker.core.take_kills() == []
+
+
+def test_an_actor_whose_host_is_heard_is_let_be():
+    broker = Broker().open()
+    (ward,) = broker.core.running()
+    ward.renewed_at = 0.0
+    for _ in range(12):
+        broker.turn(1.0)
+        heard(broker)
+
+    assert broker.core.take_kills() == []
+    assert broker.core.renewed_at == broker.now
+
+
+def test_an_actor_that_holds_no_strict_limit_is_let_be():
+    broker = Broker().open()
+    broker.turn(60.0)
+
+    assert broker.core.take_kills() == []

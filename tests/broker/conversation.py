@@ -244,6 +244,7 @@ def actor_hello(
     prefetch=0,
     holding=(),
     kept=(),
+    stopped=(),
 ):
     return ActorHello(
         incarnation,
@@ -257,6 +258,7 @@ def actor_hello(
         prefetch,
         [Holding(*item) for item in holding],
         [Kept(*item) for item in kept],
+        stopped=[Holding(*item) for item in stopped],
     )
 
 

@@ -589,7 +589,9 @@ def test_after_a_restart_nobody_is_let_in_before_the_lease_is_over():
     lasts(talk, 3.0, actor, late)
     actor.says(Credit(1))
 
-    # The late run was stopped by the broker, which knows no task of it: nothing holds it.
+    # The late run was stopped by the broker, which knows no task of it, and has not returned yet.
+    assert got(actor) == []
+    late.says(Vacate(900, 4))
     assert got(actor) == [1]
 
 

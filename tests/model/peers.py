@@ -1,5 +1,6 @@
 """Clients, actors and hosts: their real cores with what stands around them in a process."""
 
+from math import inf
 from typing import Any, NamedTuple
 
 from actor.core import ActorCore
@@ -137,6 +138,11 @@ class HostProcess(PeerProcess):
         session = self.core.session
         unrest = "deaths" if self.core._deaths else ""
         return PeerFacts(session.state, session.number, session.sent, unrest=unrest)
+
+    def settle(self) -> None:
+        super().settle()
+        # No limit here is strict, so it does not matter when the host was heard.
+        self.core.renewed_at, self.core._probe = -inf, (0, 0.0)
 
     def broken(self, messages: Messages, numbers: tuple[int, ...]) -> None:
         self.core.broken(0.0)

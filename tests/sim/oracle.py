@@ -365,14 +365,28 @@ class Oracle:
         sums: dict[str, int] = {}
         for actor in self.world.actors:
             for run in actor.runs.values() if actor.is_alive else ():
-                if run.is_told_to_stop or run.assignment.is_stopped:
-                    continue
                 for held in actor.core.occupying.inventory(run.assignment):
                     for name, amount in held.limits.items() if held.has_it else ():
                         key = f"{name} of {actor.host.name}" if name[:5] == "host:" else name
                         sums[key] = sums.get(key, 0) + amount
         for name, amount in sums.items():
             assert amount <= (2 if name == "b" else 1), f"{amount} at once with limit {name}"
+
+    def check_strict(self) -> None:
+        """Count who is at work with the strict limit: never two, whatever has failed (I14, I18).
+
+        A process that is stopped does nothing, and looks at the clock before anything else. Where a
+        run holds its interpreter while its host is stopped nobody can look.
+        """
+        at_work = [
+            run.task.name
+            for actor in self.world.actors
+            if actor.is_alive and is_at_work(actor)
+            for run in actor.runs.values()
+            for held in actor.core.occupying.inventory(run.assignment)
+            if held.has_it and "s" in held.limits
+        ]
+        assert len(at_work) <= 1, f"{at_work} have a strict limit at once"
 
     def open_tasks(self) -> list[TaskRecord]:
         """Return what is still waited for."""
@@ -397,6 +411,11 @@ def made_of(call: Any, ending: Any) -> bytes:
 def session_of(actor: "ActorProcess", frame: Any) -> tuple[int, int, int]:
     """Tell one session of an actor from all others."""
     return (actor.incarnation, frame.session, frame.epoch)
+
+
+def is_at_work(actor: "ActorProcess") -> bool:
+    """Tell whether runs of a process go on, and somebody could end it."""
+    return not actor.is_frozen or (actor.is_busy_while_frozen and not actor.host.is_frozen)
 
 
 def is_place_for(waiting: "Assignment", other: "ActorProcess", known: Any, core: Any) -> bool:

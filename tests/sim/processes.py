@@ -8,6 +8,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from actor import fencing
 from actor.board import ENTERING, FINISHED, STARTED
 from actor.core import ActorCore
 from actor.mailbox import Assignment
@@ -40,6 +41,7 @@ RETRIED_FAILS = 0.5
 # What every broker is told of limits, and what runs ask for from inside.
 LIMITS = ("a=1", "b=2", "k=1:per-key", "c=1:per-key:strategy=cancel-in-progress")
 ASKED = ("a", "b", "k[x]", "host:gpu")
+STRICT = "s=1:strict"
 
 
 class Process:
@@ -156,7 +158,7 @@ class BrokerProcess(Process):
         )
         self.core = Broker(settings, epoch=epoch, now=world.now)
         self.core.had_earlier = world.has_journal and world.had_broker
-        for text in LIMITS:
+        for text in (*LIMITS, STRICT) if profile.strict else LIMITS:
             define(self.core, read_definition(text), is_stored=True)
         if world.ledger is not None:
             world.ledger.disk.give_to(self.core, world.now)
@@ -288,6 +290,9 @@ class ActorProcess(Process):
         self.board: dict[Token, int] = {}
         # For whose sake the process ends, when it does by its own will.
         self.doomed: set[Token] | None = None
+        # What the board tells of strict limits: the actor its host, and the host the actor.
+        self.renewed_at: float | None = None
+        self.vouched_at = -inf
         self.cpu_s = 0.0
         self.is_busy_while_frozen = False
         # Whether it must be paused, as long as no operator had a say in it.
@@ -313,7 +318,9 @@ class ActorProcess(Process):
             frame = decode_broker(control)
             check_payloads(frame, payloads)
             core.receive(frame, payloads, now)
-        for assignment in core.take_starts():
+        starts = core.take_starts()
+        self._tell_host()
+        for assignment in starts:
             self._start(assignment)
         if not self.is_alive:
             return
@@ -337,7 +344,8 @@ class ActorProcess(Process):
             world.note(event, self, *fields.values())
             if event == "timed_out":
                 world.oracle.expired(fields["token"])
-        if core.exit_reason:
+        self._tell_host()
+        if core.exit_reason and not fencing.vouched(core, self.vouched_at):
             world.note("EXITS", self, core.exit_reason)
             self.doomed = set(core.stopping.unwanted)
             self.die(exit_code=4)
@@ -348,6 +356,14 @@ class ActorProcess(Process):
             assert core.failure.code == Code.NAME_TAKEN, (self.name, core.failure)
             assert not self.world.profile.is_deadly
             self.die(exit_code=3)
+        if world.profile.strict:
+            world.oracle.check_strict()
+
+    def _tell_host(self) -> None:
+        fence = self.core.fence
+        if fence.is_new:
+            fence.is_new = False
+            self.renewed_at = fence.renewed_at if fence.is_held else None
 
     def read_board(self) -> Runs:
         """Return what the host reads when the process has ended, as `actor.board` does."""
@@ -523,6 +539,8 @@ class ActorProcess(Process):
             run.asked += 1
             number, token = run.asked, run.assignment.token
             wanted = {self.world.rng.choice(ASKED): 1}
+            if self.world.profile.strict and token[1] % 2:
+                wanted = {"s": 1}
             self.world.note("asks", self, token, number, wanted)
             self.core.occupying.ask(run.assignment, token, number, wanted)
             delay = self.world.rng.uniform(0.0, 1.0)
@@ -536,6 +554,7 @@ class ActorProcess(Process):
         self.world.note("is told", self, token, number, code or "has it")
         assert code in ("", "canceled", "ended", "withdrawn", "deadlock"), code
         self.world.oracle.check_limits()
+        self._tell_host()
         run = self.runs.get(token)
         if run is not None and number in run.waits_for:
             if not code and waiting.begin_inside(self, run, number):
@@ -630,6 +649,9 @@ class HostProcess(Process):
     def turn(self, now: float) -> None:
         """As actor.host: tick, receive, spawn, kill, watch, send."""
         core, world = self.core, self.world
+        for ward in core.running():
+            self.actors[ward.incarnation].vouched_at = core.renewed_at
+            ward.renewed_at = self.actors[ward.incarnation].renewed_at
         core.tick(now)
         for _, (control, _payloads) in self.batch():
             core.receive(decode_broker(control), now)
@@ -639,6 +661,9 @@ class HostProcess(Process):
             actor = self.actors[incarnation] = ActorProcess(world, ward, self, incarnation)
             world.add(actor)
         for ward in core.take_kills():
+            if ward.is_ended:
+                # By the host's own will: none of its runs is to blame.
+                self.actors[ward.incarnation].doomed = set()
             self.actors[ward.incarnation].die(signal=9)
         for ward in core.take_drains():
             self.actors[ward.incarnation].core.drain(now, 3.0)

@@ -97,6 +97,8 @@ class Profile:
     churn: float = 0.0
     # Of a task: that it would wait for an actor that it likes better.
     fond: float = 0.0
+    # Of a task: that it takes a strict limit; half of the runs that ask for a limit ask for that.
+    strict: float = 0.0
     payload: float = 0.1
     # Of a task: that it is durable; of a durable one, that it has a key; of a submit, that some
     # client looks for a durable task instead. What a commit takes at most.
@@ -116,7 +118,7 @@ class Profile:
     @property
     def is_gentle(self) -> bool:
         """Tell whether nothing that ran on may be run again."""
-        crashes = self.crash or self.enter_crash or self.timeout
+        crashes = self.crash or self.enter_crash or self.timeout or self.strict
         return GENTLE.issuperset(self.faults) and not crashes and not self.is_slow
 
     @property
@@ -158,6 +160,7 @@ def draw(rng: Random) -> Profile:
     style = rng.random()
     # So that whatever else a seed draws stays as it is.
     own = Random(style)
+    strict = Random(style + 1.0).choice((0.0, 0.0, 0.5))
     if style < 0.15:
         faults = {name: 1.0 for name in sorted(GENTLE) if rng.random() < 0.7}
     elif style < 0.25:
@@ -165,6 +168,8 @@ def draw(rng: Random) -> Profile:
     else:
         faults = {name: rng.choice((0.3, 1.0, 3.0)) for name in FAULTS if rng.random() < 0.3}
     may_be_slow = style >= 0.25
+    if strict and may_be_slow:
+        faults["cut_off"] = 1.0
     delay_s = rng.choice((0.0005, 0.005, 0.03))
     return Profile(
         machines=rng.choice((1, 1, 2)),
@@ -219,4 +224,5 @@ def draw(rng: Random) -> Profile:
         churn=own.choice((0.0, 0.0, 0.5)),
         redrive=own.choice((0.0, 0.0, 0.3)),
         fond=own.choice((0.0, 0.0, 0.5)),
+        strict=strict,
     )

@@ -31,7 +31,7 @@ def test_every_fault_happens_in_the_fixed_seeds():
         world.run(STEPS)
         struck |= world.faults.keys()
 
-    assert struck == set(FAULTS)
+    assert set(FAULTS) <= struck
 
 
 def test_a_seed_has_one_history():

@@ -51,6 +51,7 @@ LIMITED = (
     {"host:gpu": 1, "a": 1},
     {"c[x]": 1},
 )
+STRICT = ({"s": 1}, {"s": 1, "b": 1})
 # Environments: turns, and how long copies stay.
 REUSES = (
     (1, Reuse(0, 1, 2.0, 1.0)),
@@ -228,6 +229,9 @@ class World:
         for number, limits in enumerate(LIMITED):
             call = Call(f"limited{number}", CODE.hash, limits=limits)
             plans.append(("limit", Plan(call, [CODE])))
+        for number, limits in enumerate(STRICT):
+            call = Call(f"strict{number}", CODE.hash, limits=limits)
+            plans.append(("strict", Plan(call, [CODE])))
         for number, (concurrency, reuse) in enumerate(REUSES):
             environment = Environment(
                 f"id{number}", f"Env{number}", BLOB.hash, {}, concurrency, reuse
@@ -252,6 +256,8 @@ class World:
             kind = "timeout"
         elif profile.limit and chance() < profile.limit:
             kind = "limit"
+        elif profile.strict and chance() < profile.strict:
+            kind = "strict"
         elif profile.model and chance() < profile.model:
             kind = "model"
         elif profile.hasty and chance() < profile.hasty:
@@ -504,6 +510,18 @@ class World:
         if self.rng.random() < 0.3:
             peer.partitioned_until = until
             self.network.cut(wire, keeps_up=False, keeps_down=False)
+
+    def _cut_off(self) -> None:
+        """Cut a whole machine off: what its host and its actors say is late, and what they hear."""
+        host = self._some(self.hosts.values())
+        if host is None:
+            return
+        until = self.now + self._down_s()
+        self.note("CUT OFF", host, f"until {until:.3f}")
+        for peer in (host, *host.actors.values()):
+            for pipe in (peer.wire.up, peer.wire.down) if peer.wire is not None else ():
+                pipe.stalled_until = max(pipe.stalled_until, until)
+                pipe.last = max(pipe.last, until)
 
     def _freeze(self, process: Any, *, is_busy: bool = False) -> None:
         if process is not None:
