@@ -8,12 +8,12 @@ import random
 import resource
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.chaos import history
-from tests.chaos.load import Load
+from tests.chaos.load import TIMEOUT_S, Load
 from tests.chaos.proxy import Proxy
 from tests.support.deployment import Deployment
 
@@ -21,7 +21,6 @@ HEARTBEAT_S = 0.1
 LEASE_S = 5 * HEARTBEAT_S
 SLOTS = 2
 REPLICAS = 2
-TIMEOUT_S = 60.0
 BROKER = ("--heartbeat", str(HEARTBEAT_S), "--adopt-window", "0.3", "--limit", "db=2")
 # Whoever is killed often should not wait ten seconds for each restart.
 HOST = """
@@ -81,16 +80,21 @@ class Cluster(Deployment):
         self.killed_clients: set[str] = set()
 
     def __enter__(self):
+        try:
+            self.start_all()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def start_all(self) -> None:
+        """Start everything, and wait until it is there."""
         self.start_broker()
         for name in self.machines:
             self.proxies[name] = Proxy(("127.0.0.1", self.port))
             self.start_machine(name)
         self.load = Load(self.client(), self.history, self.seed, is_durable=self.has_journal)
-        self.until(
-            lambda: all(len(a) == self.replicas_min for a in self.open_actors().values()),
-            TIMEOUT_S,
-        )
-        return self
+        self.until(lambda: all(len(a) == self.replicas_min for a in self.open_actors().values()))
 
     def __exit__(self, *details):
         for proxy in self.proxies.values():
@@ -102,6 +106,10 @@ class Cluster(Deployment):
             proxy.close()
         if self.disk is not None:
             self.disk.close()
+
+    def until(self, question: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
+        """Wait for something, and say what the processes wrote when it does not come."""
+        return super().until(question, timeout_s)
 
     def start_broker(self) -> None:
         """Start the broker, for the first time or again, with or without a journal."""

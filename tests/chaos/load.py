@@ -14,7 +14,8 @@ from tests.support.deployment import wait_until
 
 IN_FLIGHT = 16
 LOOK_S = 0.005
-TIMEOUT_S = 60.0
+# Long enough for a machine that is busy with other things: what takes longer counts as stuck.
+TIMEOUT_S = 120.0
 
 
 def last(duration_s: float) -> None:
