@@ -20,7 +20,6 @@ ACTORS_MIN: Final = 1
 ACTORS_MAX: Final = 4
 REPLICAS_MAX: Final = 6
 CALLS: Final = 24
-CONVERGED_S: Final = 10.0
 # Whoever is not needed should not stay for five seconds here.
 BROKER: Final = """
 import sys
@@ -122,7 +121,7 @@ def scale(it: Cluster) -> None:
     futures = burst(it)
     it.load.until(lambda: is_growing(it), it.story)
     settle(it, futures)
-    assert strikes.again(it) == before, "scaling down had tasks run again"
+    strikes.check_again(it, before, "scaling down")
 
 
 def machine_kill_while_it_scales(it: Cluster) -> None:
@@ -134,9 +133,7 @@ def machine_kill_while_it_scales(it: Cluster) -> None:
     name = it.random.choice(growing or it.machines)
     mine = children(it.processes[name].pid)
     it.kill(name)
-    began = time.monotonic()
     it.load.until(lambda: not any(map(is_alive, mine)), it.story)
-    assert time.monotonic() - began < CONVERGED_S, "its processes outlived it"
     it.start_machine(name)
     settle(it, futures)
 
