@@ -417,8 +417,9 @@ class Broker:
             body = orders.order(self, command.what, command.argument)
         elif command.what == "environment-retry":
             body = environments.retry(self, command.argument)
-        elif command.what == residing.KILL:
-            body = residing.order(self, command.argument)
+        elif command.what in residing.QUERIES:
+            residing.query(self, session, command)
+            return
         elif command.what in defining.ORDERS:
             defining.order(self, session, command, now)
             return
@@ -446,8 +447,9 @@ class Broker:
             return
         if task.state is not ASSIGNED and not is_owned(task):
             return  # The same outcome once more: it is acknowledged when the client has it.
+        refused = ""
         if command.checkpoint:
-            own = residing.take_checkpoint(self, task, command, own)
+            own, refused = residing.take_checkpoint(self, task, command, own)
         del actor.assigned[token]
         if actor.copies:
             environments.ran(self, task, command.run_s)
@@ -458,6 +460,8 @@ class Broker:
             allowed = self.settings.payload_bytes_max
             message = f"the result has {ending.size} octets, {allowed} are allowed here"
             ending = lifecycle.failure(task, Code.PAYLOAD_TOO_LARGE, message)
+        elif refused:
+            ending = lifecycle.failure(task, Code.NOT_DURABLE, refused)
         elif command.status is not Status.RESULT and retrying.retry(self, task, ending, now):
             return
         lifecycle.settle(self, task, ending)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker import (
     attaching,
+    inscribing,
     lifecycle,
     patience,
     records,
@@ -17,6 +18,7 @@ from broker import (
     retrying,
     spans,
 )
+from broker.named import NamedActor
 from broker.outbox import say_when_written
 from broker.peers import Client, Session, is_owned
 from broker.records import Alias, Awaited, Record
@@ -96,7 +98,7 @@ def keep(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
         until_ms,
     )
     broker.records.waiting.append((record.sequence, Awaited.SUBMIT, task))
-    if task.call.at_most_once and task.state is not State.QUEUED:
+    if template.shape.is_armed_first and task.state is not State.QUEUED:
         arm_row(broker, task)
     return True
 
@@ -202,8 +204,17 @@ def arm(broker: "Broker", task: Task) -> None:
         reservation.let_go(broker)
     task.move(Event.WRITE)
     broker.records.writing[task] = None
+    if task.template and task.template.shape.named:
+        inscribing.count_writing(broker, task)
     sequence = arm_row(broker, task)
     broker.records.waiting.append((sequence, Awaited.ARMED, task))
+
+
+def written(broker: "Broker", task: Task) -> None:
+    """Take *task* from among those that wait until they may start."""
+    del broker.records.writing[task]
+    if task.template and task.template.shape.named:
+        inscribing.count_writing(broker, task)
 
 
 def arm_row(broker: "Broker", task: Task) -> int:
@@ -299,6 +310,10 @@ def committed(broker: "Broker") -> None:
             assert what is Awaited.FAILED
             retrying.acknowledge(broker, task.actor, task.token)
             continue
+        if isinstance(task, NamedActor):
+            assert what is Awaited.SEALED
+            inscribing.is_written(broker, task)
+            continue
         if task.state is State.FORGOTTEN:
             continue
         record = task.record
@@ -311,11 +326,11 @@ def committed(broker: "Broker") -> None:
                 publish(broker, task, record)
             case Awaited.ARMED:
                 if task.state is State.WRITING:
-                    del broker.records.writing[task]
+                    written(broker, task)
                     task.move(Event.WRITTEN)
                     broker.backlog.push(task, is_back=True)
                     patience.watch(broker, task)
-            case Awaited.FAILED:
+            case Awaited.FAILED | Awaited.SEALED:
                 raise AssertionError(task)
     for client, numbers in accepted.items():
         broker.say(client.session, Accepted(spans.merge(numbers)))
@@ -380,7 +395,7 @@ def cancel(broker: "Broker", task: Task, message: str, *, force: bool) -> None:
         case State.HELD:
             del broker.held[task]
         case State.WRITING:
-            del broker.records.writing[task]
+            written(broker, task)
         case State.DELAYED:
             broker.delays.discard(task)
         case State.ALONE:

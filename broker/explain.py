@@ -47,8 +47,6 @@ def answer(
             return dead.answer(broker, argument)
         case "limits":
             return occupancy.describe(broker)
-        case "named":
-            return residing.answer(broker, argument)
         case "explain":
             return explain(broker, client, argument, now)
         case _:

@@ -27,15 +27,16 @@ import msgspec
 import zmq
 from msgspec import Struct
 
-from broker.records import DeadRow, Parts, Row, StoredTasks
+from broker.records import DeadRow, NamedRow, Parts, Row, StoredTasks
 
 sqlite3.register_adapter(Parts, Parts.packed)
 
 ANNOUNCE_ENDPOINT: Final = "inproc://inside-broker"
 
 SCHEMA: Final = 3
-# Older files that only lack tables of this one.
+# Older files that only lack tables of this one; the first could not give back empty pages.
 SCHEMAS_READ: Final = (1, 2, 3)
+SCHEMA_WITHOUT_VACUUM: Final = 1
 SCHEMA_STATEMENTS: Final = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, definition TEXT) WITHOUT ROWID",
@@ -48,6 +49,8 @@ SCHEMA_STATEMENTS: Final = (
     outcome BLOB, body BLOB, frames BLOB, PRIMARY KEY (client, number))""",
     """CREATE TABLE IF NOT EXISTS dead (serial INTEGER PRIMARY KEY, call BLOB, facts BLOB,
     body BLOB, frames BLOB)""",
+    """CREATE TABLE IF NOT EXISTS named (id TEXT PRIMARY KEY, call BLOB, state BLOB, serial INTEGER,
+    checkpoint BLOB)""",
 )
 
 # What the core may write: the name of an operation and the statement for its fields. Each can be
@@ -72,6 +75,10 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "forget": "DELETE FROM tasks WHERE client = ? AND number = ?",
     "dead": "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)",
     "forget-dead": "DELETE FROM dead WHERE serial = ?",
+    "named": "INSERT OR IGNORE INTO named VALUES (?, ?, ?, 0, NULL)",
+    "named-state": "UPDATE named SET state = ? WHERE id = ?",
+    "checkpoint": "UPDATE named SET serial = ?, checkpoint = ? WHERE id = ?",
+    "forget-named": "DELETE FROM named WHERE id = ?",
 }
 
 # A transaction takes what waits, up to this: the first of a flood does not wait for the last.
@@ -354,7 +361,7 @@ def read_stored(connection: sqlite3.Connection) -> Stored:
 
 
 def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
-    """Read every durable task, in the order in which they were submitted."""
+    """Read every durable task, in the order in which they were submitted, and named actors."""
     found = connection.execute(
         "SELECT client, number, call, body, frames, progress, is_armed, key, digest, key_until_ms,"
         " outcome, ended_ms FROM tasks ORDER BY rowid"
@@ -364,7 +371,9 @@ def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
     dead = [DeadRow(*row) for row in found]
     calls = connection.execute("SELECT hash, call FROM calls").fetchall()
     codes = connection.execute("SELECT hash, code FROM codes").fetchall()
-    return StoredTasks(rows, dead, dict(calls), dict(codes))
+    named = connection.execute("SELECT id, call, state, serial, checkpoint FROM named")
+    rows_named = [NamedRow(*row) for row in named]
+    return StoredTasks(rows, dead, dict(calls), dict(codes), rows_named)
 
 
 def next_epoch(connection: sqlite3.Connection, clock_ms: int) -> int:
@@ -462,12 +471,12 @@ def prepare(
         connection.execute(statement)
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
     (schema,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    is_first = schema == SCHEMAS_READ[0]
+    was = schema
     if schema in SCHEMAS_READ[:-1]:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (SCHEMA,))
         schema = SCHEMA
     connection.execute("COMMIT")
-    if is_first:
+    if was == SCHEMA_WITHOUT_VACUUM:
         # From here on the file can give back what is empty; it is small, since it had no tasks.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("VACUUM")

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import lifecycle, patience
+from broker import inscribing, lifecycle, patience
 from broker.peers import Actor, Client, is_owned
 from broker.shapes import Shape
 from broker.task import Ending, Event, FunctionBlob, State, Task, Template
@@ -39,12 +39,17 @@ class NamedActor:
         "failures",
         "fence",
         "generation",
+        "hash",
         "home",
+        "is_awaited",
+        "octets",
         "orphaned_at",
         "restarts",
         "retry_at",
+        "sealed",
         "serial",
         "shapes",
+        "writing",
     )
 
     def __init__(self, call: Call, blob: FunctionBlob | None) -> None:
@@ -63,6 +68,15 @@ class NamedActor:
         # What it said last of its state, from which it is entered again.
         self.serial = 0
         self.checkpoint: Any = None
+        # Of one that the journal has: the name of its call there, what its row takes, and the
+        # operation that must be on disk before it is entered; 0 for none.
+        self.hash = b""
+        self.octets = 0
+        self.sealed = 0
+        # How many of its calls wait until the journal lets them start.
+        self.writing = 0
+        # Whether it was read from the journal, and its process may still come back.
+        self.is_awaited = False
         # Since when its client is not there.
         self.orphaned_at: float | None = None
         # What its calls wait under.
@@ -101,6 +115,12 @@ class NamedActor:
         if self.home is None:
             return "restarting" if self.generation > NEVER else "waiting"
         return "alive" if self.home.session is not None else "away"
+
+    @property
+    def is_shut(self) -> bool:
+        """Tell whether none of its calls may go anywhere now."""
+        is_full = self.writing >= self.environment.concurrency
+        return self.retry_at > 0.0 or self.sealed > 0 or is_full
 
     @property
     def calls_queued(self) -> int:
@@ -156,7 +176,8 @@ def admit(broker: "Broker", task: Task, *, is_new: bool) -> bool:
     assert template
     assert environment is not None
     record = broker.named.by_id.get(environment.id)
-    if broker.window_ends_at is not None or (record is None and broker.limits.is_closed):
+    is_known = record is not None and not record.is_awaited
+    if broker.window_ends_at is not None or (not is_known and broker.limits.is_closed):
         # Whoever has it may still come, and so may calls that were made before.
         task.state = State.HELD
         broker.held[task] = None
@@ -173,7 +194,7 @@ def admit(broker: "Broker", task: Task, *, is_new: bool) -> bool:
         lifecycle.end(broker, task, Code.QUEUE_FULL, message)
         return False
     know(broker, record, template)
-    return True
+    return task.record is None or inscribing.goes_on(broker, task, record)
 
 
 def claim(broker: "Broker", task: Task) -> None:
@@ -183,6 +204,16 @@ def claim(broker: "Broker", task: Task) -> None:
     record = broker.named.by_id.get(task.call.environment.id)
     if record is not None:
         know(broker, record, task.template)
+
+
+def may_offer(broker: "Broker", task: Task, actor: Actor, token: Token) -> bool:
+    """Tell whether a run that *actor* offers can be of the generation that is here or comes."""
+    record = broker.named.by_id.get(task.call.environment.id)  # type: ignore[union-attr]
+    if record is None or record.home is actor:
+        return True
+    if record.home is not None:
+        return token > record.generation
+    return token >= record.generation if record.is_awaited else record.generation == NEVER
 
 
 def is_entry(call: Call) -> bool:
@@ -198,7 +229,7 @@ def know(broker: "Broker", record: NamedActor, template: Template) -> None:
         record.blob = template.blob
     if template.shape not in record.shapes:
         record.shapes[template.shape] = None
-        broker.backlog.matching.bind(template.shape, record.home, is_shut=record.retry_at > 0.0)
+        broker.backlog.matching.bind(template.shape, record.home, is_shut=record.is_shut)
 
 
 def make(broker: "Broker", task: Task) -> NamedActor | None:
@@ -215,6 +246,7 @@ def make(broker: "Broker", task: Task) -> NamedActor | None:
         message = f"there are {NAMED_MAX} named actors already"
     else:
         named.add(record)
+        inscribing.begin(broker, record, task.template)
         broker.note("named_made", named=record.title, environment=record.environment.name)
         return record
     lifecycle.end(broker, task, Code.CONFLICT, message)
@@ -253,6 +285,7 @@ def assigned(broker: "Broker", task: Task, actor: Actor) -> None:
     if record.generation > NEVER:
         broker.note("named_restarted", named=record.title, actor=actor.name)
     settle_at(broker, record, actor, task.token)
+    inscribing.changed(broker, record)
     if record.serial:
         broker.say(actor.session, Restore(record.id, record.serial, 1), (record.checkpoint,))
 
@@ -263,7 +296,7 @@ def settle_at(broker: "Broker", record: NamedActor, home: Actor | None, generati
     if home is not None:
         record.generation = generation
     for shape in record.shapes:
-        broker.backlog.matching.bind(shape, home, is_shut=record.retry_at > 0.0)
+        broker.backlog.matching.bind(shape, home, is_shut=record.is_shut)
 
 
 # ---------------------------------------------------------------------- what becomes of it
@@ -286,6 +319,7 @@ def goes_on(
         if record.generation == token and record.home is not None:
             # The one that was to enter it never did.
             record.fence = record.generation
+            inscribing.changed(broker, record, is_over=True)
             settle_at(broker, record, None, NEVER)
         return True
     most = record.named.max_task_retries
@@ -302,15 +336,22 @@ def lost(broker: "Broker", actor: Actor, reason: str, *, leaves: bool) -> None:
     One whose process leaves in peace loses nothing if it has a checkpoint, and that is no restart.
     """
     for record in [one for one in broker.named.by_id.values() if one.home is actor]:
-        record.fence = record.generation
-        settle_at(broker, record, None, NEVER)
-        if leaves and record.serial:
-            continue
-        record.restarts += 1
-        most = record.named.max_restarts
-        if 0 <= most < record.restarts:
-            message = f"{record.title}: {reason}"
-            end(broker, record, f"{message}, and had {most} restarts" if most else message)
+        generation_lost(broker, record, reason, leaves=leaves)
+
+
+def generation_lost(
+    broker: "Broker", record: NamedActor, reason: str, *, leaves: bool = False
+) -> None:
+    """Let one whose process is gone be entered again, or end it where it may not be."""
+    record.fence = record.generation
+    is_restart = not (leaves and record.serial)
+    record.restarts += is_restart
+    inscribing.changed(broker, record, is_over=True)
+    settle_at(broker, record, None, NEVER)
+    most = record.named.max_restarts
+    if is_restart and 0 <= most < record.restarts:
+        message = f"{record.title}: {reason}"
+        end(broker, record, f"{message}, and had {most} restarts" if most else message)
 
 
 def failed(broker: "Broker", environment: Environment, failure: Failure, now: float) -> None:
@@ -338,6 +379,7 @@ def end(
 ) -> None:
     """End a named actor and all calls to it; with *failure* it could not be entered."""
     broker.named.end(record, reason)
+    inscribing.forget(broker, record)
     broker.note("named_ended", named=record.title, reason=reason)
     for task in list(calls_of(broker, record)):
         if task.is_over:
@@ -349,6 +391,7 @@ def end(
             lifecycle.take_out(broker, task)
         else:
             broker.held.pop(task, None)
+            broker.records.writing.pop(task, None)
         lifecycle.detach(broker, task)
         if failure is None:
             lifecycle.end(broker, task, Code.ACTOR_LOST, reason)
@@ -401,6 +444,7 @@ def client_left(broker: "Broker", client: Client) -> None:
 def check(broker: "Broker") -> None:
     """Assert that each name has one holder, and that calls go nowhere else."""
     named = broker.named
+    inscribing.check(broker)
     assert len(named.by_id) == len(named.by_address)
     for identity, record in named.by_id.items():
         assert record.id == identity
@@ -412,7 +456,7 @@ def check(broker: "Broker") -> None:
             assert record.generation > record.fence
         for shape in record.shapes:
             assert shape.home is record.home
-            assert shape.is_shut == (record.retry_at > 0.0)
+            assert shape.is_shut == record.is_shut
         assert record.home is None or not record.retry_at
     for actor in broker.actors.values():
         for task in actor.assigned.values():

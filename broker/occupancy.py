@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from broker import deadlock, fences, lifecycle, named, placement
+from broker import deadlock, durable, fences, inscribing, lifecycle, named, placement
 from broker.limits import Limits
 from broker.lines import AT_SCHEDULING, AskWaiter, LimitedRun, Wants, host_key, shown
 from broker.peers import Actor, Session, is_owned
@@ -113,7 +113,7 @@ def cancel(broker: "Broker", task: Task, message: str) -> None:
         case State.HELD:
             del broker.held[task]
         case State.WRITING:
-            del broker.records.writing[task]
+            durable.written(broker, task)
         case State.DELAYED:
             broker.delays.discard(task)
         case State.ALONE:
@@ -311,6 +311,7 @@ def tick(broker: "Broker", now: float) -> None:
         waits_s = broker.settings.lease_s if may_be_held else 0.0
         if now >= limits.started_at + max(waits_s, broker.settings.adopt_window_s):
             limits.open()
+            inscribing.give_up(broker)
             named.release(broker)
             broker.backlog.wake()
 

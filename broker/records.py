@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from enum import Enum, auto
 from hashlib import blake2b
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +17,9 @@ from broker.task import Ending, FunctionBlob, Task, Template
 from broker.trouble import NO_TOKEN, FailedRun, Trouble
 from wire.codec import INLINE_BYTES_MAX
 from wire.parts import Call, Status, Token
+
+if TYPE_CHECKING:
+    from broker.named import NamedActor
 
 # What a row costs beside what its task brought along.
 ROW_BYTES: Final = 512
@@ -35,6 +38,7 @@ class Awaited(Enum):
     OUTCOME = auto()  # say the outcome, and let its actor forget it
     ARMED = auto()  # queue again what now may start
     FAILED = auto()  # let its actor forget a failure that is tried again
+    SEALED = auto()  # let a named actor be entered
 
 
 class Record:
@@ -107,8 +111,8 @@ class Records:
         # Why nothing can be written now, empty while it can.
         self.refusal = ""
         self.octets = 0
-        # (number of the operation, what is done when it is on disk, task), oldest first.
-        self.waiting: deque[tuple[int, Awaited, Task | FailedRun]] = deque()
+        # (number of the operation, what is done when it is on disk, for whom), oldest first.
+        self.waiting: deque[tuple[int, Awaited, Task | FailedRun | NamedActor]] = deque()
         self.writing: dict[Task, None] = {}
         self.keys: dict[str, Task] = {}
         # Ended tasks whose client does not ask for them: incarnation, number.
@@ -176,16 +180,37 @@ class DeadRow(Struct, frozen=True):
     frames: bytes | None
 
 
+class NamedState(Struct, frozen=True, array_like=True):
+    """How a named actor stands. Fields are only ever appended, with a default."""
+
+    generation: Token = NO_TOKEN
+    # Generations up to this one are over.
+    fence: Token = NO_TOKEN
+    restarts: int = 0
+
+
+class NamedRow(Struct, frozen=True):
+    """A named actor as the journal has it, in the order in which it is read."""
+
+    id: str
+    call: bytes
+    state: bytes
+    serial: int
+    checkpoint: bytes | None
+
+
 class StoredTasks(Struct, frozen=True):
-    """All that an earlier broker left of durable tasks, and of those that ended badly."""
+    """All that an earlier broker left of durable tasks, dead tasks and named actors."""
 
     rows: list[Row] = []
     dead: list[DeadRow] = []
     # Hash -> call; hash -> code.
     calls: dict[bytes, bytes] = {}
     codes: dict[bytes, bytes] = {}
+    named: list[NamedRow] = []
 
 
+decode_named_state = msgspec.msgpack.Decoder(NamedState).decode
 _decode_progress = msgspec.msgpack.Decoder(Progress).decode
 _decode_told = msgspec.msgpack.Decoder(Told).decode
 _decode_call = msgspec.msgpack.Decoder(Call).decode
@@ -244,6 +269,11 @@ def resume(task: Task, row: Row, now: float, now_ms: int) -> None:
         trouble.history, trouble.failed = progress.history, progress.failed
         if progress.due_ms:
             trouble.due_at = now + (progress.due_ms - now_ms) / 1000.0
+
+
+def state_of(record: "NamedActor") -> bytes:
+    """Return how a named actor stands, as its row has it."""
+    return _encode(NamedState(record.generation, record.fence, record.restarts))
 
 
 def told_of(ending: Ending) -> bytes:
@@ -306,7 +336,8 @@ def templates_of(stored: StoredTasks, shapes: Shapes) -> dict[bytes, Template]:
     templates = {}
     for digest, encoded in stored.calls.items():
         call = _decode_call(encoded)
-        blob = blobs[call.environment.blob] if call.environment else None
+        # The code of a named actor is where it was made; a call to one that has ended has none.
+        blob = blobs.get(call.environment.blob) if call.environment else None
         function = blobs.get(call.function)
         template = Template(call, shapes.shape_of(call), function=function, blob=blob)
         template.hash = digest

@@ -90,6 +90,14 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
         # What it would say is known: the task was tried again since.
         stop(broker, actor, item)
         return
+    if (
+        task.template
+        and task.template.shape.named
+        and not named.may_offer(broker, task, actor, token)
+    ):
+        # Of a generation that is over: what it did is in no checkpoint that counts.
+        stop(broker, actor, item)
+        return
     match task.state:
         case State.QUEUED | State.HELD | State.DELAYED | State.ALONE:
             if task.state is State.QUEUED:

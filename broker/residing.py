@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from broker import lifecycle
+from broker import inscribing, lifecycle
 from broker.named import Address, NamedActor, end, release, settle_at
+from broker.outbox import say_when_written
 from broker.peers import Actor, Session
 from broker.task import FunctionBlob, Task
+from wire import codec
 from wire.errors import Code, RemoteProtocolError
-from wire.messages import Leave, Outcome, Resides
+from wire.messages import Answer, Leave, Outcome, Query, Resides
 from wire.parts import Call, Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
 
 KILL: Final = "named-kill"
+QUERIES: Final = frozenset({"named", KILL})
 
 # ---------------------------------------------------------------------- what actors say
 
@@ -41,12 +44,14 @@ def resides(
     if known is None:
         known = adopt(broker, call, generation)
     is_here = known is not None and known.home is actor and known.generation == generation
-    if known is None or not (is_here or generation > max(known.generation, known.fence)):
+    if known is None or not (is_here or is_newer(known, generation)):
         broker.say(session, Leave(call.environment.id, generation, "its name is another's now"))
         return
     if not is_here:
         former, older = known.home, known.generation
+        known.is_awaited, known.sealed = False, 0
         settle_at(broker, known, actor, generation)
+        inscribing.changed(broker, known)
         if former is not None:
             dislodge(broker, known, former, older, now)
         broker.note("named_adopted", named=known.title, actor=actor.name)
@@ -56,6 +61,12 @@ def resides(
         known.blob = FunctionBlob(known.environment.blob, b"", [own[0]])
     if command.serial > known.serial and len(own) > 1:
         keep(broker, known, command.serial, own[1])
+
+
+def is_newer(known: NamedActor, generation: Token) -> bool:
+    """Tell whether a *generation* goes before the one that is here, or that the journal knows."""
+    is_latest = generation == known.generation and known.home is None
+    return generation > known.fence and (is_latest or generation > known.generation)
 
 
 def dislodge(
@@ -73,7 +84,8 @@ def dislodge(
 def adopt(broker: "Broker", call: Call, generation: Token) -> NamedActor | None:
     """Make the record of a named actor that somebody has, unless its name is another's."""
     named, record = broker.named, NamedActor(call, None)
-    if record.id in named.ended:
+    # One that the journal does not have has ended.
+    if record.id in named.ended or (call.durable and broker.records.has_journal):
         return None
     holder = named.by_address.get(record.address)
     if holder is not None:
@@ -86,12 +98,17 @@ def adopt(broker: "Broker", call: Call, generation: Token) -> NamedActor | None:
 
 def take_checkpoint(
     broker: "Broker", task: Task, command: Outcome, own: Sequence[Any]
-) -> Sequence[Any]:
-    """Take the checkpoint from an outcome's frames and return the others."""
+) -> tuple[Sequence[Any], str]:
+    """Take the checkpoint from an outcome's frames; return the others, and why it was refused.
+
+    In the same step as the outcome that it came with is settled: the journal writes both under one
+    sequence number, or neither.
+    """
     if not own:
         raise RemoteProtocolError(Code.BAD_FRAME, "a checkpoint without a frame")
     environment = task.call.environment if task.template else None
     record = broker.named.by_id.get(environment.id) if environment else None
+    refused = ""
     if (
         record is not None
         and record.home is task.actor
@@ -99,34 +116,52 @@ def take_checkpoint(
         and task.token >= record.generation
         and command.checkpoint > record.serial
     ):
-        keep(broker, record, command.checkpoint, own[-1])
-    return own[:-1]
+        refused = keep(broker, record, command.checkpoint, own[-1])
+    return own[:-1], refused
 
 
-def keep(_: "Broker", record: NamedActor, serial: int, checkpoint: Any) -> None:
-    """Keep the newest checkpoint.
-
-    Called before the outcome that it came with is settled, in the same step: a journal writes both
-    under one sequence number here, or neither.
-    """
-    record.serial, record.checkpoint = serial, checkpoint
+def keep(broker: "Broker", record: NamedActor, serial: int, checkpoint: Any) -> str:
+    """Keep the newest checkpoint, or say why there is no room for it."""
+    refused = inscribing.refusal(broker, record, len(checkpoint))
+    if not refused:
+        record.serial, record.checkpoint = serial, checkpoint
+        inscribing.keep(broker, record)
+    return refused
 
 
 # ---------------------------------------------------------------------- questions and orders
 
 
-def order(broker: "Broker", argument: str) -> dict[str, Any]:
-    """End the named actor that *argument* describes, by id or by address."""
+def query(broker: "Broker", session: Session, command: Query) -> None:
+    """Answer a question or an order; of one that is durable once what is said is on disk."""
+    if command.what == KILL:
+        body, is_durable = order(broker, command.argument)
+    else:
+        body = answer(broker, command.argument)
+        record = broker.named.by_address.get(address_of(command.argument))
+        is_durable = record is not None and record.sealed > 0
+    reply = Answer(command.request, codec.encode(body))
+    if is_durable:
+        say_when_written(broker, session, reply)
+    else:
+        broker.say(session, reply)
+
+
+def order(broker: "Broker", argument: str) -> tuple[dict[str, Any], bool]:
+    """End the named actor that *argument* describes, by id or by address; tell if it was durable.
+
+    From then on the journal must not have it, or a new start would find it again.
+    """
     try:
         wish = msgspec.json.decode(argument, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError) as error:
-        return {"error": f"not a map in JSON: {error}"}
+        return {"error": f"not a map in JSON: {error}"}, False
     wanted = str(wish.get("actor", ""))
     record = broker.named.by_id.get(wanted) or broker.named.by_address.get(address_of(wanted))
     if record is None:
-        return {"killed": []}
+        return {"killed": []}, False
     end(broker, record, f"{record.title} was killed", force=bool(wish.get("force", True)))
-    return {"killed": [record.title]}
+    return {"killed": [record.title]}, bool(record.hash)
 
 
 def address_of(text: str) -> Address:
@@ -187,4 +222,5 @@ def describe(record: NamedActor) -> dict[str, Any]:
         "checkpoint": record.serial,
         "octets": len(record.checkpoint) if record.serial else 0,
         "lifetime": "client" if record.named.owner else "detached",
+        "durable": bool(record.hash),
     }

@@ -3,7 +3,7 @@
 from heapq import heappop
 from typing import TYPE_CHECKING, Final
 
-from broker import attaching, dead, durable, lifecycle, occupancy, records
+from broker import attaching, dead, durable, inscribing, lifecycle, occupancy, records
 from broker.peers import Client
 from broker.records import Alias, Record, Row, StoredTasks
 from broker.task import State, Task, Template
@@ -24,11 +24,14 @@ def restore(broker: "Broker", stored: StoredTasks, now: float) -> None:
         for blob in (template.function, template.blob):
             if blob is not None:
                 known.codes[blob.hash] = known.codes.get(blob.hash, 0) + 1
+    for found in stored.named:
+        inscribing.restore(broker, found, templates[found.call])
     for row in stored.rows:
         restore_task(broker, row, templates[row.call], now)
     dead.restore(broker, stored, templates)
-    if stored.rows:
-        broker.note("restored", tasks=len(stored.rows), octets=known.octets)
+    if stored.rows or stored.named:
+        tasks, named = len(stored.rows), len(stored.named)
+        broker.note("restored", tasks=tasks, named=named, octets=known.octets)
 
 
 def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> None:
@@ -139,8 +142,12 @@ def check(broker: "Broker") -> None:
     ]
     kept = [task for tasks in known.kept.values() for task in tasks.values()]
     rows = [task for task in (*tasks, *kept) if isinstance(task.record, Record)]
-    assert known.octets == sum(t.record.octets for t in rows if isinstance(t.record, Record))
+    named = [record for record in broker.named.by_id.values() if record.hash]
+    octets = sum(t.record.octets for t in rows if isinstance(t.record, Record))
+    assert known.octets == octets + sum(record.octets for record in named)
     counts: dict[bytes, int] = dict.fromkeys(known.calls, 0)
+    for actor in named:
+        counts[actor.hash] += 1
     for task in rows:
         record = task.record
         assert isinstance(record, Record)
@@ -150,7 +157,8 @@ def check(broker: "Broker") -> None:
         if record.outcome_sequence is not None:
             assert task.state is State.ENDED
             assert record.outcome_sequence >= record.sequence
-        if task.call.at_most_once and task.state is State.ASSIGNED:
+        is_armed_first = task.call.at_most_once or task.template.shape.named
+        if is_armed_first and task.state is State.ASSIGNED:
             assert record.is_armed
         for other in record.attached:
             assert isinstance(other.record, Alias)

@@ -126,8 +126,9 @@ class Shape:
         # A task that waits in a mailbox may be handed back, so what must never run twice does not
         # go there, nor what must keep its order.
         self.may_wait_ahead = not (call.at_most_once or call.limits or call.slots or self.named)
-        # Tasks that may start only once the journal says so.
-        self.is_armed_first = call.at_most_once and call.durable
+        # Tasks that may start only once the journal says so. Of a call to a durable named actor it
+        # must know, since what the call changes will be in a checkpoint.
+        self.is_armed_first = is_armed_first(call)
         # Whether somebody was told that no connected actor could take one of these.
         self.is_told = False
         self.lanes: dict[object, Lane] = {}
@@ -195,7 +196,7 @@ class Shape:
                 call.desires,
                 sorted(call.slots.items()),
                 environment,
-                call.at_most_once + (call.at_most_once and call.durable),
+                (call.at_most_once, is_armed_first(call)),
                 bool(call.limits),
                 host_limits(call),
                 call.fail_infeasible,
@@ -404,6 +405,12 @@ class Shape:
             lane.waiter.limits.leave(lane.waiter)
         lane.tasks.clear()
         del self.lanes[lane.key]
+
+
+def is_armed_first(call: Call) -> bool:
+    """Tell whether the journal must say that a task may start."""
+    is_named = call.environment is not None and call.environment.named is not None
+    return call.durable and (call.at_most_once or is_named)
 
 
 def host_limits(call: Call) -> list[tuple[str, int]]:

@@ -268,9 +268,12 @@ class Client:
         without end), from what `checkpoint()` said last, if the class has that and
         `restore(state)`; *max_task_retries* how often a call runs again that may have run when
         that happened (0; -1), which else raises ActorLost; *max_pending* how many calls may wait;
-        *concurrency* how many may be inside at once (1); *desired_labels*, *slots*, *limits* as in
-        `submit`, for each call. Waits up to *timeout* (10 s) for the broker's word, not for the
-        entry: that is `handle.ready()`. Raises Conflict when the name is taken.
+        *concurrency* how many may be inside at once (1); *durable* keeps it, its newest checkpoint
+        and its calls in the broker's journal, where they outlive everybody: then *lifetime* is
+        "detached" and *max_restarts* -1 by default, and calls raise NotDurable while nothing can be
+        written; *desired_labels*, *slots*, *limits* as in `submit`, for each call. Waits up to
+        *timeout* (10 s) for the broker's word, not for the entry: that is `handle.ready()`. Raises
+        Conflict when the name is taken.
         """
         return make_actor(self, cls, args, given)
 

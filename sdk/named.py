@@ -30,7 +30,7 @@ from sdk.environment import (
 from sdk.errors import ActorUnknown, Conflict
 from sdk.future import TaskFuture
 from sdk.handle import TIMEOUT_DEFAULT_S, ActorHandle, Planned
-from sdk.options import NAME_LENGTH_MAX, read_desires, read_limits, read_slots
+from sdk.options import NAME_LENGTH_MAX, read_desires, read_flag, read_limits, read_slots
 from sdk.plan import PYTHON_DESIRE
 from wire.labels import Labels
 from wire.parts import Call, Named, Reuse
@@ -46,6 +46,7 @@ ACTOR_OPTIONS: Final = frozenset(
     {
         "concurrency",
         "desired_labels",
+        "durable",
         "get_if_exists",
         "lifetime",
         "limits",
@@ -275,7 +276,9 @@ def entry_call(blueprint: Blueprint, chosen: Mapping[str, Any], incarnation: int
     namespace = read_address("namespace", chosen.get("namespace", NAMESPACE_DEFAULT))
     if "/" in namespace:
         raise ValueError(f"namespace={namespace!r} must not have a '/'")
-    lifetime = chosen.get("lifetime", LIFETIMES[0])
+    is_durable = read_flag(chosen.get("durable", False))
+    # What outlives its process, and everybody else, is not to end with one of them.
+    lifetime = chosen.get("lifetime", LIFETIMES[is_durable])
     if lifetime not in LIFETIMES:
         raise ValueError(f"lifetime={lifetime!r} is neither {' nor '.join(LIFETIMES)}")
     named = Named(
@@ -283,7 +286,7 @@ def entry_call(blueprint: Blueprint, chosen: Mapping[str, Any], incarnation: int
         name,
         blueprint.identity,
         incarnation if lifetime == LIFETIMES[0] else 0,
-        read_count("max_restarts", chosen.get("max_restarts", 0), least=-1),
+        read_count("max_restarts", chosen.get("max_restarts", -is_durable), least=-1),
         read_count("max_task_retries", chosen.get("max_task_retries", 0), least=-1),
         read_count("max_pending", chosen.get("max_pending") or 0, least=0),
         blueprint.methods,
@@ -306,6 +309,7 @@ def entry_call(blueprint: Blueprint, chosen: Mapping[str, Any], incarnation: int
         desires=list(desires.values()),
         slots=read_slots(chosen["slots"]) if "slots" in chosen else {},
         limits=blueprint.limits | read_limits(chosen.get("limits", {})),
+        durable=is_durable,
     )
 
 

@@ -6,6 +6,8 @@ twice is an increment that was repeated, and one that is missing is an increment
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from sdk.call import Code, Plan
 from wire.messages import Call
 from wire.parts import Environment, Named, Token
@@ -16,19 +18,20 @@ if TYPE_CHECKING:
     from tests.sim.processes import ActorProcess
     from tests.sim.world import World
 
-# How often each may be entered again, and a call to it run again.
-BOUNDS = ((-1, -1), (3, 0))
+# How often each may be entered again, and a call to it run again; whether the journal has it.
+BOUNDS = ((-1, -1, False), (3, 0, False), (-1, -1, True), (-1, 0, True))
 
 
-def plans(blob: Code) -> list[Plan]:
+def plans(blob: Code) -> list[tuple[str, Plan]]:
     """Return for each actor the call that makes it, and one that counts."""
     made = []
-    for number, (restarts, retries) in enumerate(BOUNDS):
+    for number, (restarts, retries, is_durable) in enumerate(BOUNDS):
         named = Named("default", f"n{number}", "Counter", 0, restarts, retries)
         environment = Environment(f"named{number}", "Counter", blob.hash, named=named)
-        made.append(Plan(Call(f"enter{number}", environment=environment), [blob]))
-        call = Call(f"count{number}", method="incr", environment=environment)
-        made.append(Plan(call, [blob]))
+        call = Call(f"enter{number}", environment=environment, durable=is_durable)
+        counts = structs.replace(call, name=f"count{number}", method="incr")
+        kind = "named-durable" if is_durable else "named"
+        made += [(kind, Plan(call, [blob])), (kind, Plan(counts, [blob]))]
     return made
 
 
@@ -57,10 +60,9 @@ class Counters:
         self.last_started: dict[tuple[int, int, str], int] = {}
         self.begun: dict[str, int] = {}
 
-    @property
-    def may_lose(self) -> bool:
+    def may_lose(self, call: Any) -> bool:
         """Tell whether a broker took its memory along, and perhaps the only checkpoint."""
-        return "broker_kill" in self.world.profile.faults
+        return "broker_kill" in self.world.profile.faults and not call.durable
 
     def submitted(self, record: "TaskRecord") -> None:
         """Note what is known before a call is made."""
@@ -94,7 +96,7 @@ class Counters:
         """Check that a call that has begun before may begin again; entering was not begun."""
         key, named = key_of(record), named_of(record.call)
         self.begun[key] = self.begun.get(key, 0) + 1
-        if named is not None and not named.max_task_retries and not self.may_lose:
+        if named is not None and not named.max_task_retries and not self.may_lose(record.call):
             assert self.begun[key] == 1, f"{record.name} runs again and must not"
 
     def entered(self, actor: "ActorProcess", environment: Environment) -> None:
@@ -130,7 +132,7 @@ class Counters:
         epoch, _, number = body.rpartition(b" by ")[2].partition(b".")
         followed = self.followed[int(epoch), int(number)]
         missing = set(self.must_have[key_of(record)]) - set(followed)
-        if not self.may_lose:
+        if not self.may_lose(record.call):
             lost = [name for name in missing if self._is_kept(record)]
             assert not lost, f"{record.name} does not know of {lost}"
         self.known.setdefault(record.call.environment.id, []).append(key_of(record))

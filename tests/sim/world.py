@@ -39,6 +39,8 @@ HEAL_S_MAX = 200.0
 HEAL_LOOK_S = 0.5
 # What waits while another actor is idle must be on its way after so many looks.
 STRANDED_LOOKS = 2
+# Of the calls to named actors, where there is a disk.
+NAMED_DURABLE = 0.6
 CODE = Code(b"f" * 16, b"function")
 LIMITED = (
     {"a": 1},
@@ -240,7 +242,7 @@ class World:
                 place = structs.replace(environment, turns=turns)
                 call = Call(f"method{number}", b"", "predict", place)
                 plans.append(("environment", Plan(call, [BLOB])))
-        plans += [("named", plan) for plan in counters.plans(BLOB)]
+        plans += counters.plans(BLOB)
         return plans + labels.make_plans(CODE)
 
     def _choose_plan(self) -> Plan:
@@ -272,6 +274,8 @@ class World:
             kind = "sticky"
         elif profile.named and chance() < profile.named:
             kind = "named"
+            if self.ledger is not None and chance() < NAMED_DURABLE:
+                kind = "named-durable"
         return self.rng.choice([plan for name, plan in self.plans if name == kind])
 
     def _work(self) -> None:
@@ -299,7 +303,7 @@ class World:
         chance = self.rng.random()
         frames = (b"part one", b"two") if chance < self.profile.payload else ()
         key = None
-        if plan.is_durable and self.ledger is not None:
+        if plan.is_durable and self.ledger is not None and not counters.named_of(plan.call):
             key = self.ledger.key(plan.call.name)
         number = client.core.submit(plan, b"arguments", frames, self.now, parent, key)
         record = self.oracle.submitted(client, number, plan.call, has_parent=parent is not None)

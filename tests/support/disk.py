@@ -58,9 +58,9 @@ class Disk:
         restore(core, self.read(), now)
 
 
-def summary(core: Broker) -> dict[tuple[Any, int], Any]:
-    """Return what the journal must have of the durable tasks in *core*."""
-    from broker import records
+def summary(core: Broker) -> dict[Any, Any]:
+    """Return what the journal must have of the durable tasks and named actors in *core*."""
+    from broker import inscribing, records
 
     kept = (task for tasks in core.records.kept.values() for task in tasks.values())
     own = (task for client in core.clients.values() for task in client.tasks.values())
@@ -80,7 +80,7 @@ def summary(core: Broker) -> dict[tuple[Any, int], Any]:
             record.key and record.key[:2],
             outcome,
         )
-    return found | {
+    found |= {
         ("dead", dead.serial): (
             dead.template and dead.template.hash,
             dead.facts.successor,
@@ -90,13 +90,14 @@ def summary(core: Broker) -> dict[tuple[Any, int], Any]:
         for dead in core.dead_tasks.by_name.values()
         if dead.is_written
     }
+    return found | inscribing.summary(core)
 
 
-def summary_of_rows(stored: StoredTasks) -> dict[tuple[Any, int], Any]:
+def summary_of_rows(stored: StoredTasks) -> dict[Any, Any]:
     """Return the same of rows."""
     from broker import dead, records
 
-    found: dict[tuple[Any, int], Any] = {
+    found: dict[Any, Any] = {
         ("dead", row.serial): (
             row.call,
             dead.read_facts(row.facts).successor,
@@ -105,14 +106,27 @@ def summary_of_rows(stored: StoredTasks) -> dict[tuple[Any, int], Any]:
         )
         for row in stored.dead
     }
-    return found | {
-        (row.client, row.number): (
+    named = {
+        row.id: (
             row.call,
-            b"" if row.outcome is not None else row.body,
-            tuple(records.frames_of(row)),
-            bool(row.is_armed),
-            row.key and (row.key, row.digest),
-            row.outcome,
+            row.state,
+            row.serial,
+            None if row.checkpoint is None else records.unpack(row.checkpoint)[0],
         )
-        for row in stored.rows
+        for row in stored.named
     }
+    return (
+        found
+        | named
+        | {
+            (row.client, row.number): (
+                row.call,
+                b"" if row.outcome is not None else row.body,
+                tuple(records.frames_of(row)),
+                bool(row.is_armed),
+                row.key and (row.key, row.digest),
+                row.outcome,
+            )
+            for row in stored.rows
+        }
+    )
