@@ -27,6 +27,7 @@ class NamedReplica:
         "generation",
         "inside",
         "is_leaving",
+        "is_new_to_broker",
         "is_warm",
         "recipe",
         "restores",
@@ -48,6 +49,8 @@ class NamedReplica:
         self.restores = restores
         self.inside: set[Token] = set()
         self.is_leaving = False
+        # Whether the broker of this session may not know where it was assigned to be entered.
+        self.is_new_to_broker = False
         self.serial = 0
         self.checkpoint: Buffer | None = None
 
@@ -108,6 +111,8 @@ class NamedReplicas:
             self._drop(replica)
             return True
         replica.is_warm = True
+        if replica.is_new_to_broker:
+            self._told = False
         if replica.restores is not None:
             replica.serial, replica.checkpoint = replica.restores
             replica.restores = None
@@ -179,6 +184,8 @@ class NamedReplicas:
     def begin_session(self) -> None:
         """Note that the broker does not know who is here."""
         self._told = not self.by_id
+        for replica in self.by_id.values():
+            replica.is_new_to_broker = True
 
     def tell(self, session: PeerSession, now: float) -> "list[tuple[Frame[Any], Sequence[Buffer]]]":
         """Tell a session that has begun who is here.
@@ -189,11 +196,13 @@ class NamedReplicas:
         told: list[tuple[Frame[Any], Sequence[Buffer]]] = []
         for replica in self.by_id.values():
             code = replica.recipe.blob
-            if replica.is_warm and not replica.is_leaving and code is not None:
+            is_here = replica.is_warm and not replica.is_leaving
+            if replica.is_new_to_broker and is_here and code is not None:
                 frames = [code] if replica.checkpoint is None else [code, replica.checkpoint]
                 call = replica.recipe.call
                 command = Resides(call, replica.generation, replica.serial, len(frames))
                 told.append((session.frame([command], now), frames))
+                replica.is_new_to_broker = False
         return told
 
     @property

@@ -7,19 +7,19 @@ the broker would not find.
 
 from typing import TYPE_CHECKING, Any
 
-from broker import durable, lifecycle, named, records
-from broker.named import NamedActor
+from broker import durable, lifecycle, named, records, reentering
 from broker.records import Awaited, NamedRow, Record
 from broker.task import Task, Template
 from wire.errors import Code
 
 if TYPE_CHECKING:
     from broker.core import Broker
+    from broker.named import NamedActor
 
 # ---------------------------------------------------------------------- what is written
 
 
-def begin(broker: "Broker", record: NamedActor, template: Template) -> None:
+def begin(broker: "Broker", record: "NamedActor", template: Template) -> None:
     """Write a named actor that a durable call has made; any other is kept in memory alone."""
     if not (record.call.durable and broker.records.has_journal):
         return
@@ -30,7 +30,7 @@ def begin(broker: "Broker", record: NamedActor, template: Template) -> None:
     seal(broker, record)
 
 
-def changed(broker: "Broker", record: NamedActor, *, is_over: bool = False) -> None:
+def changed(broker: "Broker", record: "NamedActor", *, is_over: bool = False) -> None:
     """Write how a named actor stands; where its generation *is_over*, the next waits for that."""
     if record.hash:
         durable.write(broker, "named-state", records.state_of(record), record.id)
@@ -38,17 +38,18 @@ def changed(broker: "Broker", record: NamedActor, *, is_over: bool = False) -> N
             seal(broker, record)
 
 
-def seal(broker: "Broker", record: NamedActor) -> None:
+def seal(broker: "Broker", record: "NamedActor") -> None:
     """Let nobody enter it before all that was decided so far is on disk."""
     record.sealed = broker.sequence
     broker.records.waiting.append((record.sealed, Awaited.SEALED, record))
 
 
-def is_written(broker: "Broker", record: NamedActor) -> None:
+def is_written(broker: "Broker", record: "NamedActor") -> None:
     """Let one be entered of which everything is on disk."""
     if broker.named.by_id.get(record.id) is record and record.sealed <= broker.committed_sequence:
         record.sealed = 0
         named.settle_at(broker, record, record.home, record.generation)
+        reentering.look(broker, record)
 
 
 def count_writing(broker: "Broker", task: Task) -> None:
@@ -66,7 +67,7 @@ def count_writing(broker: "Broker", task: Task) -> None:
         named.settle_at(broker, record, record.home, record.generation)
 
 
-def refusal(broker: "Broker", record: NamedActor, octets: int) -> str:
+def refusal(broker: "Broker", record: "NamedActor", octets: int) -> str:
     """Say why a checkpoint of so many *octets* cannot be kept, or an empty text."""
     known, limit = broker.records, broker.settings.journal_bytes_max
     former = len(record.checkpoint) if record.serial else 0
@@ -78,7 +79,7 @@ def refusal(broker: "Broker", record: NamedActor, octets: int) -> str:
     )
 
 
-def keep(broker: "Broker", record: NamedActor) -> None:
+def keep(broker: "Broker", record: "NamedActor") -> None:
     """Write the newest checkpoint, in the same step as the outcome that it came with."""
     if record.hash:
         count_octets(broker, record)
@@ -86,7 +87,7 @@ def keep(broker: "Broker", record: NamedActor) -> None:
         durable.write(broker, "checkpoint", record.serial, parts, record.id)
 
 
-def forget(broker: "Broker", record: NamedActor) -> None:
+def forget(broker: "Broker", record: "NamedActor") -> None:
     """Take an actor that has ended out of the journal."""
     if record.hash:
         known = broker.records
@@ -96,7 +97,7 @@ def forget(broker: "Broker", record: NamedActor) -> None:
         durable.write(broker, "forget-named", record.id)
 
 
-def count_octets(broker: "Broker", record: NamedActor) -> None:
+def count_octets(broker: "Broker", record: "NamedActor") -> None:
     """Count what the row of *record* takes now."""
     octets = records.ROW_BYTES + (len(record.checkpoint) if record.serial else 0)
     broker.records.octets += octets - record.octets
@@ -109,7 +110,7 @@ def count_octets(broker: "Broker", record: NamedActor) -> None:
 def restore(broker: "Broker", row: NamedRow, template: Template) -> None:
     """Take over a named actor; until it is known whether its process lives nobody enters it."""
     known = broker.records
-    record = NamedActor(template.call, template.blob)
+    record = named.NamedActor(template.call, template.blob)
     first, count = known.calls[template.hash]
     known.calls[template.hash] = (first, count + 1)
     record.hash = template.hash
@@ -132,7 +133,7 @@ def give_up(broker: "Broker") -> None:
             named.generation_lost(broker, record, reason)
 
 
-def goes_on(broker: "Broker", task: Task, record: NamedActor) -> bool:
+def goes_on(broker: "Broker", task: Task, record: "NamedActor") -> bool:
     """Tell whether a call may start that an earlier broker let start, and that nobody offers.
 
     Where its actor is the process would have offered it: so it never began. Otherwise it may have.

@@ -133,6 +133,8 @@ def deliver(broker: "Broker", task: Task) -> None:
     client, ending = task.client, task.ending
     session = client.session
     if session is None:
+        if client is broker.named.own:
+            forget(broker, task)
         return
     assert ending is not None
     result = Result(

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import inscribing, lifecycle, patience
+from broker import inscribing, lifecycle, patience, reentering
 from broker.peers import Actor, Client, is_owned
 from broker.shapes import Shape
 from broker.task import Ending, Event, FunctionBlob, State, Task, Template
@@ -20,6 +20,7 @@ from wire.parts import Call, Environment, Failure, Named, Status, Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
+    from broker.reentering import OwnClient
 
 NAMED_MAX: Final = 10_000
 # Of so many that have ended is remembered why.
@@ -36,6 +37,7 @@ class NamedActor:
         "blob",
         "call",
         "checkpoint",
+        "entry",
         "failures",
         "fence",
         "generation",
@@ -79,6 +81,8 @@ class NamedActor:
         self.is_awaited = False
         # Since when its client is not there.
         self.orphaned_at: float | None = None
+        # The broker's own call that enters it again, the last that there was.
+        self.entry: Task | None = None
         # What its calls wait under.
         self.shapes: dict[Shape, None] = {}
 
@@ -124,20 +128,23 @@ class NamedActor:
 
     @property
     def calls_queued(self) -> int:
-        """How many calls wait for their turn."""
-        return sum(shape.count for shape in self.shapes)
+        """How many calls of others wait for their turn."""
+        own = self.entry is not None and self.entry.state is State.QUEUED
+        return sum(shape.count for shape in self.shapes) - own
 
 
 class NamedActors:
     """All of them, by id and by address, and why those that are no more have ended."""
 
-    __slots__ = ("by_address", "by_id", "ended")
+    __slots__ = ("by_address", "by_id", "ended", "own")
 
     def __init__(self) -> None:
         """Begin with none."""
         self.by_id: dict[str, NamedActor] = {}
         self.by_address: dict[Address, NamedActor] = {}
         self.ended: OrderedDict[str, str] = OrderedDict()
+        # Who has those entered again that were lost, once there was one.
+        self.own: OwnClient | None = None
 
     def add(self, record: NamedActor) -> None:
         """Take one in, whose id and address nobody has."""
@@ -352,6 +359,8 @@ def generation_lost(
     if is_restart and 0 <= most < record.restarts:
         message = f"{record.title}: {reason}"
         end(broker, record, f"{message}, and had {most} restarts" if most else message)
+    else:
+        reentering.look(broker, record)
 
 
 def failed(broker: "Broker", environment: Environment, failure: Failure, now: float) -> None:
@@ -419,6 +428,7 @@ def tick(broker: "Broker", now: float) -> None:
         if 0.0 < record.retry_at <= now:
             record.retry_at = 0.0
             settle_at(broker, record, None, NEVER)
+            reentering.look(broker, record)
     if broker.window_ends_at is not None:
         return
     for record in list(broker.named.by_id.values()):

@@ -34,6 +34,8 @@ BLOB = b"e" * 16
 ID = "Counter:1@default/clicks#1"
 OLD = (500, 3)
 CLIENT_TIMEOUT_S = 10.0
+# The first call of the broker's own client, which enters again what was lost.
+OWN = (1000, 1)
 
 
 @pytest.fixture
@@ -253,10 +255,11 @@ def test_a_process_that_leaves_costs_no_restart_where_there_is_a_checkpoint(talk
     actor.says(Outcome(*token(1), Status.RESULT, b"", 1, 0.1, 1), Credit(1), payloads=[b"state"])
 
     actor.says(Bye("drained"))
-    other = talk.actor(12, name="host/1", free=1)
     calls(client, 2)
+    other = talk.actor(12, name="host/1", free=2)
 
-    assert tasks(other) == [(1, 2)]
+    assert tasks(other) == [OWN]
+    assert tasks(other.ends(token(2), free=2)) == [(1, 2)]
     assert state(talk).restarts == 0
 
 
@@ -400,6 +403,78 @@ def test_a_detached_one_stays(talk):
     other.says(Template(0, call(owner=0)), Submit(1, 0, b""))
 
     assert tasks(actor)[-1] == (2, 1)
+
+
+# --- entered again before anybody calls
+
+
+def lost(talk, **bounds):
+    """Return a client and a host of whose actor the process is lost, with nothing that waits."""
+    host, actor = talk.host(), talk.actor(11, free=1)
+    client = makes(talk.client(), **bounds)
+    actor.says(Outcome(*token(1), Status.RESULT, b"", 1, 0.1, 1), Credit(1), payloads=[b"state"])
+    host.says(Death(11, None, 9, []))
+    return client, host
+
+
+def test_one_that_was_lost_is_entered_again_at_once(talk):
+    client, _ = lost(talk, max_restarts=1)
+
+    other = talk.actor(12, name="host/1", free=1)
+
+    assert [command.serial for command in other.takes(Restore)] == [1]
+    assert tasks(other) == [OWN]
+    assert state(talk).home.name == "host/1"
+    other.ends(token(2), free=1)
+    assert talk.broker.named.own.tasks == {}
+    assert codes(client) == {}
+
+
+def test_a_call_that_comes_meanwhile_finds_it_entered_and_is_the_only_one_that_counts(talk):
+    client, _ = lost(talk, max_restarts=1, max_pending=1)
+
+    calls(client, 2, 3)
+
+    assert codes(client) == {3: Code.QUEUE_FULL}
+    other = talk.actor(12, name="host/1", free=1)
+    assert tasks(other) == [OWN]
+    assert tasks(other.ends(token(2), free=1)) == [(1, 2)]
+
+
+def test_an_entry_that_ends_its_process_again_uses_up_the_restarts(talk):
+    client, host = lost(talk, max_restarts=1)
+    other = talk.actor(12, name="host/1", free=1)
+    assert tasks(other) == [OWN]
+
+    host.says(Death(12, None, 9, [token(2)]))
+
+    assert state_of(talk) == {}
+    assert talk.broker.named.own.tasks == {}
+    assert tasks(talk.actor(13, name="host/2", free=1)) == []
+    calls(client, 2)
+    assert codes(client) == {2: Code.ACTOR_LOST}
+
+
+def test_one_that_is_killed_is_not_entered_again(talk):
+    client, _ = lost(talk, max_restarts=1)
+
+    client.says(Query(1, "named-kill", json.dumps({"actor": ID})))
+
+    assert tasks(talk.actor(12, name="host/1", free=1)) == []
+    assert talk.broker.named.own.tasks == {}
+
+
+def test_what_was_taken_over_from_a_process_is_entered_by_its_entry_and_no_method():
+    talk = Conversation(recovered=False)
+    host, actor = talk.host(), talk.actor(11)
+    actor.says(Resides(call(max_restarts=1), OLD, 4, 2), payloads=[b"code", b"state"])
+    talk.wait(2.0, beating=[actor, host])
+
+    host.says(Death(11, None, 9, []))
+    other = talk.actor(12, name="host/1", free=1)
+
+    entered = [template.call for template in other.takes(Template)]
+    assert [(call.method, call.function) for call in entered] == [("", b"")]
 
 
 # --- around a restart of the broker

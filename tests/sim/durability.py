@@ -5,6 +5,7 @@ A group is all that must end alike: a durable task, its other names, and what ha
 
 from typing import TYPE_CHECKING, Any
 
+from tests.sim.counters import named_of
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure
 from wire.errors import Code
@@ -143,8 +144,9 @@ class Ledger:
         oracle = self.world.oracle
         match command:
             case Assign():
-                record = oracle.tasks[command.client, command.task]
-                if record.call.durable and record.call.at_most_once:
+                record = oracle.tasks.get((command.client, command.task)) or oracle.own(command)
+                is_named = named_of(record.call) is not None
+                if record.call.durable and (record.call.at_most_once or is_named):
                     assert record.origin in self.armed, f"{record.name} may not start yet"
             case OutcomeAck():
                 for token in command.accepted:

@@ -4,7 +4,7 @@ from typing import Any
 
 from actor.mailbox import Assignment
 from actor.named import NamedReplicas
-from broker import named, residing
+from broker import inscribing, named, reentering, residing
 from broker.matching import Matching
 from tests.sim.mutants import BUSY, Mutant, swap
 
@@ -82,10 +82,44 @@ def a_release_gives_the_turn_back() -> Any:
     return swap(Assignment, "is_named", lambda _: property(lambda assignment: False))
 
 
+def nobody_enters_it_again() -> Any:
+    """Leave a named actor that was lost to its next call."""
+    return swap(reentering, "look", lambda _: lambda broker, record: None)
+
+
+def the_checkpoint_is_written_after_its_outcome() -> Any:
+    """Keep a checkpoint in memory and let the journal have it with the next one."""
+
+    def make(original: Any) -> Any:
+        late: dict[str, tuple[Any, ...]] = {}
+
+        def mutated(broker: Any, record: Any) -> None:
+            before = len(broker.operations)
+            original(broker, record)
+            if record.hash:
+                (operation,) = broker.operations[before:]
+                broker.operations[before:] = [late[record.id]] if record.id in late else []
+                late[record.id] = operation
+
+        return mutated
+
+    return swap(inscribing, "keep", make)
+
+
 COUNTS = BUSY.but(
     named=0.9, at_most_once=0.0, cancel=0.0, force=0.0, replicas=2, faults={"cut": 1.0}
 )
 KILLS = COUNTS.but(crash=0.1, run_s=0.1, pause_s=0.2)
+JOURNALED = COUNTS.but(
+    durable=0.05,
+    attach=0.1,
+    commit_s=0.05,
+    run_s=0.2,
+    pause_s=0.1,
+    down_s=1.0,
+    crash=0.05,
+    faults={"broker_kill": 1.0, "actor_kill": 0.5, "cut": 0.5},
+)
 NAMED = [
     Mutant(f.__name__, profile, f)
     for f, profile in (
@@ -95,5 +129,7 @@ NAMED = [
         (the_checkpoint_comes_one_call_late, KILLS),
         (no_checkpoint_is_kept, KILLS),
         (a_release_gives_the_turn_back, COUNTS.but(release=0.5)),
+        (nobody_enters_it_again, KILLS),
+        (the_checkpoint_is_written_after_its_outcome, JOURNALED),
     )
 ]

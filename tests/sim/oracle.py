@@ -1,5 +1,6 @@
 """What must hold whatever happens, seen from outside the cores."""
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
@@ -153,10 +154,26 @@ class Oracle:
             self.epoch_highest = epoch
         self.assigned[token] = (command.client, command.task, actor.incarnation)
         self.crashes.assigned(actor, (command.client, command.task), token)
-        record = self.tasks[command.client, command.task]
+        record = self.tasks.get((command.client, command.task)) or self.own(command)
         labels.check_assign(self.world, actor, record.call, token)
         if record.call.sticky is not None and record.call.sticky.hard:
             self.check_hard(actor, record)
+
+    def own(self, command: Assign) -> TaskRecord:
+        """Follow a call that the broker makes itself, for which nobody waits."""
+        core = self.world.broker.core
+        assert core.named.own is not None
+        assert command.client == core.named.own.incarnation
+        call = core.clients[command.client].tasks[command.task].call
+        assert named_of(call)
+        assert not call.method
+        assert not call.function
+        client: Any = SimpleNamespace(
+            name="broker", incarnation=command.client, is_alive=False, world=self.world
+        )
+        record = TaskRecord(client, command.task, call, has_parent=False)
+        self.tasks[command.client, command.task] = record
+        return record
 
     def check_hard(self, actor: "ActorProcess", record: TaskRecord) -> None:
         """Check that a hard key stays with the actor that it is bound to.

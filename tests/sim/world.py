@@ -655,6 +655,11 @@ class World:
             residents = set(actor.core.mailbox.residents.by_id)
             if known is not None and (residents or known.copies):
                 found.append(f"{actor.name} has {residents}, the broker knows {list(known.copies)}")
+        found += [
+            f"{one.title} is not entered again"
+            for one in core.named.by_id.values()
+            if one.home is None and one.generation > (0, 0)
+        ]
         living = {actor.incarnation for actor in self.actors if actor.is_alive}
         # One beyond what its host starts with stays where a named actor lives in it.
         homes = {one.home.incarnation for one in core.named.by_id.values() if one.home is not None}
