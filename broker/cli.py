@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 import zmq
 
-from broker import bindings
+from broker import bindings, orders
 from broker.core import Broker
 from broker.defining import HEARTBEATS_OF_STRICT, define
 from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoint
@@ -112,6 +112,7 @@ def run(options: argparse.Namespace) -> int:
         core.records.clock_ms = wall_clock_ms() - time.monotonic() * 1000.0
         set_limits(core, stored.limits, options.limit)
         bindings.restore(core, stored.bindings, time.monotonic())
+        orders.restore(core, stored.orders)
         if not options.no_journal:
             take_over(core, stored.tasks)
         log.info(

@@ -111,6 +111,7 @@ class Broker:
         self.actors_by_name: dict[str, Actor] = {}
         self.hosts: dict[int, Host] = {}
         self.departed_at = now  # When an actor left last.
+        self.orders: dict[str, str] = {}  # What an operator ordered, by the actor's name.
         # Actors that may have credit left; those that have none are dropped when somebody looks.
         self.open_actors: dict[Actor, None] = {}
         self.tokens: dict[Token, Task] = {}  # Current assignments, and outcomes not forgotten.
@@ -415,6 +416,10 @@ class Broker:
         assert isinstance(session.peer, Client)
         if command.what in orders.COMMANDS:
             body = orders.order(self, command.what, command.argument)
+            if self.records.has_journal and not self.records.refusal:
+                answered = Answer(command.request, codec.encode(body))
+                say_when_written(self, session, answered)
+                return
         elif command.what == "environment-retry":
             body = environments.retry(self, command.argument)
         elif command.what in residing.QUERIES:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broker import environments, fences, lifecycle, liveness
+from broker import environments, fences, lifecycle, liveness, orders
 from broker.peers import Actor, Client, Session
 from wire.errors import Code
 from wire.messages import Bye, ByeAck, Death
@@ -55,6 +55,8 @@ def bye(broker: "Broker", session: Session, command: Bye, own: Sequence[Any], no
     elif isinstance(peer, Actor):
         broker.note("actor_left", actor=peer.name, reason=command.reason)
         lifecycle.bury(broker, peer.incarnation)
+        if broker.orders:
+            orders.left(broker, peer)
         liveness.lose(broker, peer, f"actor {peer.name} left", now, started={}, keep_session=True)
     else:
         broker.hosts.pop(peer.incarnation, None)

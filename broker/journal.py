@@ -41,6 +41,7 @@ SCHEMA_STATEMENTS: Final = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, definition TEXT) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS bindings (key TEXT PRIMARY KEY, actor TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS orders (actor TEXT PRIMARY KEY, what TEXT) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS codes (hash BLOB PRIMARY KEY, code BLOB)",
     "CREATE TABLE IF NOT EXISTS calls (hash BLOB PRIMARY KEY, call BLOB)",
     # Rows stand in the order in which they were submitted. The large ones come last.
@@ -61,6 +62,8 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "limit-delete": "DELETE FROM limits WHERE name = ?",
     "bind": "INSERT OR REPLACE INTO bindings VALUES (?, ?)",
     "unbind": "DELETE FROM bindings WHERE key = ?",
+    "order": "INSERT OR REPLACE INTO orders VALUES (?, ?)",
+    "forget-order": "DELETE FROM orders WHERE actor = ?",
     "code": "INSERT OR IGNORE INTO codes VALUES (?, ?)",
     "forget-code": "DELETE FROM codes WHERE hash = ?",
     "call": "INSERT OR IGNORE INTO calls VALUES (?, ?)",
@@ -141,6 +144,8 @@ class Stored(Struct):
     tasks: StoredTasks = StoredTasks()
     # The actor's name by the key that is bound to it.
     bindings: dict[str, str] = {}
+    # What an operator ordered, by the actor's name.
+    orders: dict[str, str] = {}
 
 
 class Journal(Protocol):
@@ -357,7 +362,8 @@ def read_stored(connection: sqlite3.Connection) -> Stored:
     limits = connection.execute("SELECT name, definition FROM limits ORDER BY name").fetchall()
     tasks = read_tasks(connection)
     bindings = connection.execute("SELECT key, actor FROM bindings").fetchall()
-    return Stored(had_earlier is not None, dict(limits), tasks, dict(bindings))
+    orders = connection.execute("SELECT actor, what FROM orders").fetchall()
+    return Stored(had_earlier is not None, dict(limits), tasks, dict(bindings), dict(orders))
 
 
 def read_tasks(connection: sqlite3.Connection) -> StoredTasks:

@@ -1,9 +1,11 @@
 """What an operator orders actors to do: drain, pause, resume (protocol.md section 9.4).
 
-The actor owns its state and says it; the broker only passes the order on. The rule that must not be
-broken: an order that was lost with a session is said again in the next one.
+The actor owns its state and says it; the broker passes the order on, and keeps it for the next
+process that has the name. The rule that must not be broken: an order that was lost with a session,
+a process or a broker that has a journal is said again to whoever has the name next.
 """
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +20,10 @@ COMMANDS: Final[dict[str, Drain | Pause]] = {
     "pause": Pause(True),
     "resume": Pause(False),
 }
+DRAIN: Final = "drain"
+# What stands until it is taken back, with what an actor says of itself that does it already.
+CLOSED: Final = {DRAIN: "draining", "pause": "paused"}
+STANDING_MAX: Final = 4_096
 NAMES_SHOWN_MAX: Final = 5
 
 
@@ -52,6 +58,7 @@ def order(broker: "Broker", what: str, pattern: str) -> dict[str, Any]:
         return {"error": unknown(broker, pattern)}
     for actor in found:
         actor.order = Order(COMMANDS[what])
+        stand(broker, actor, what)
         if actor.session is not None:
             actor.order.say(broker, actor.session)
         broker.note("actor_ordered", actor=actor.name, what=what)
@@ -61,10 +68,68 @@ def order(broker: "Broker", what: str, pattern: str) -> dict[str, Any]:
     }
 
 
+def stand(broker: "Broker", actor: Actor, what: str) -> None:
+    """Keep an order for *actor*, or forget the one where *what* takes it back.
+
+    A pause is for whoever has the name, a drain for this process alone: the next one may be what it
+    was drained for.
+    """
+    known, name = broker.orders, actor.name
+    text = f"{DRAIN} {actor.incarnation}" if what == DRAIN else what
+    if what not in CLOSED:
+        forget(broker, name)
+    elif known.get(name) != text:
+        known[name] = text
+        write(broker, "order", name, text)
+        if len(known) > STANDING_MAX:
+            # The oldest of somebody who is not there; all are connected only where there are more.
+            gone = (one for one in known if one not in broker.actors_by_name)
+            forget(broker, next(gone, next(iter(known))))
+
+
+def forget(broker: "Broker", name: str) -> None:
+    """Let nobody who is called *name* be ordered anything any more."""
+    if broker.orders.pop(name, None) is not None:
+        write(broker, "forget-order", name)
+
+
+def write(broker: "Broker", *operation: str) -> None:
+    """Let the journal, if there is one, have it."""
+    broker.sequence += 1
+    broker.operations.append(operation)
+
+
+def restore(broker: "Broker", stored: Mapping[str, str]) -> None:
+    """Take over what was ordered of an earlier broker."""
+    broker.orders.update(stored)
+
+
 def repeat(broker: "Broker", actor: Actor) -> None:
     """Say an order again that may not have come, in a session that has begun."""
+    if actor.order is None and actor.name in broker.orders:
+        # To another process of this name, or by another broker.
+        what, _, incarnation = broker.orders[actor.name].partition(" ")
+        if what == DRAIN and incarnation != str(actor.incarnation):
+            forget(broker, actor.name)
+        elif not actor.closed.startswith(CLOSED[what]):
+            actor.order = Order(COMMANDS[what])
     if actor.order is not None and actor.session is not None and not actor.order.is_heard:
         actor.order.say(broker, actor.session)
+
+
+def left(broker: "Broker", actor: Actor) -> None:
+    """Forget that a process was to drain, which has left."""
+    if broker.orders.get(actor.name, "").startswith(DRAIN):
+        forget(broker, actor.name)
+
+
+def stated(broker: "Broker", actor: Actor) -> None:
+    """Forget an order that the actor has heard and does not keep: a task of its own resumed it."""
+    order = actor.order
+    if order is None or not order.is_heard or broker.orders.get(actor.name) != "pause":
+        return
+    if not actor.closed or actor.closed.startswith("memory"):
+        forget(broker, actor.name)
 
 
 def unknown(broker: "Broker", pattern: str) -> str:

@@ -6,7 +6,7 @@ Each statement replaces the earlier one, so a repeated one changes nothing.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broker import bindings, environments
+from broker import bindings, environments, orders
 from broker.offers import is_unchanged
 from broker.peers import Actor, Client, Host, Session
 from broker.sessions import check_offered
@@ -45,6 +45,8 @@ def actor_beat(
         actor.close(command.closed, now)
         broker.backlog.matching.note_working(actor)
         bindings.review(broker, actor)
+    if broker.orders:
+        orders.stated(broker, actor)
     if offers(actor, command.labels_version, command.labels, now):
         broker.backlog.matching.update(actor)
     credit(broker, session, command.credit, own, now)

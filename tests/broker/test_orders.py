@@ -3,9 +3,11 @@
 import msgspec
 import pytest
 
+from broker import orders
 from tests.broker.conversation import Conversation, actor_hello
 from tests.broker.test_explain import ask
-from wire.messages import ActorBeat, Credit, Drain, Pause
+from tests.support.disk import Disk
+from wire.messages import ActorBeat, Answer, Bye, Credit, Drain, Pause, Query
 
 
 @pytest.fixture
@@ -75,6 +77,89 @@ def test_an_actor_that_is_away_is_told_when_it_is_back(talk):
     actor.greets()
 
     assert actor.takes(Drain) == [Drain(None)]
+
+
+# --- what stands
+
+
+def test_the_next_process_of_a_paused_actor_is_paused_as_well(talk):
+    talk.actor(11, name="gpu1/0")
+    client = talk.client()
+    ask(client, "pause", "gpu1/*")
+
+    assert paused(talk.actor(12, name="gpu1/0")) == [True]
+    ask(client, "resume", "gpu1/0")
+
+    assert paused(talk.actor(13, name="gpu1/0")) == []
+
+
+def test_the_next_process_of_a_drained_actor_is_what_it_was_drained_for(talk):
+    actor, other = talk.actor(11, name="gpu1/0"), talk.actor(12, name="gpu1/1")
+    ask(talk.client(), "drain", "gpu1/*")
+    actor.says(Bye("drained"))
+    other.vanishes()
+
+    assert talk.actor(21, name="gpu1/0").takes(Drain) == []
+    assert talk.actor(22, name="gpu1/1").takes(Drain) == []
+    assert talk.broker.orders == {}
+
+
+def test_an_actor_that_opened_itself_again_is_not_ordered_any_more(talk):
+    actor = talk.actor(11, name="gpu1/0")
+    ask(talk.client(), "pause", "gpu1/0")
+
+    actor.says(beat("paused"))
+    assert talk.broker.orders == {"gpu1/0": "pause"}
+    actor.says(beat(""))
+
+    assert talk.broker.orders == {}
+
+
+def test_orders_are_kept_for_so_many(talk):
+    talk.actor(12, name="gpu1/1")
+    talk.broker.orders.update((f"gone/{n}", "pause") for n in range(orders.STANDING_MAX))
+
+    ask(talk.client(), "pause", "gpu1/1")
+
+    assert len(talk.broker.orders) == orders.STANDING_MAX
+    assert "gone/0" not in talk.broker.orders
+    assert talk.broker.orders["gpu1/1"] == "pause"
+
+
+def test_an_order_outlives_the_broker_and_is_answered_when_it_is_on_disk():
+    talk = Conversation(disk=Disk())
+    actor, client = talk.actor(11, name="gpu1/0"), talk.client()
+    talk.writes = False
+    client.says(Query(1, "pause", "gpu1/0"))
+    assert (paused(actor), client.takes(Answer)) == ([True], [])
+    talk.commits()
+    assert len(client.takes(Answer)) == 1
+
+    talk.restart()
+
+    assert paused(talk.actor(12, name="gpu1/0")) == [True]
+
+
+def test_a_drain_that_was_not_heard_is_said_by_the_next_broker_to_the_same_process():
+    talk = Conversation(disk=Disk())
+    actor = talk.actor(11, name="gpu1/0")
+    ask(talk.client(), "drain", "gpu1/0")
+    talk.restart()
+
+    actor.greets()
+
+    assert actor.takes(Drain) == [Drain(None)]
+
+
+def test_an_order_is_given_and_answered_while_the_disk_is_full():
+    talk = Conversation(disk=Disk())
+    actor = talk.actor(11, name="gpu1/0")
+    talk.broker.journal_stuck("disk is full")
+    talk.writes = False
+
+    answer = ask(talk.client(), "pause", "gpu1/0")
+
+    assert (answer["actors"], paused(actor)) == (["gpu1/0"], [True])
 
 
 @pytest.mark.parametrize(

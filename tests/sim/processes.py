@@ -296,7 +296,8 @@ class ActorProcess(Process):
         self.cpu_s = 0.0
         self.is_busy_while_frozen = False
         # Whether it must be paused, as long as no operator had a say in it.
-        self.wants_paused: bool | None = False
+        # None: what the broker was told of its name may come to it, now or later.
+        self.wants_paused: bool | None = None if ward.name in world.ordered else False
 
     def pause(self, *, paused: bool) -> None:
         """Let a task pause the actor, or have it go on."""

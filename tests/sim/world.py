@@ -99,6 +99,8 @@ class World:
         self.has_journal = self.rng.random() < 0.5 or self.profile.durable > 0.0
         self.ledger = Ledger(self) if self.profile.durable else None
         self.faults: dict[str, int] = {}
+        # Whom the broker was told to pause or open.
+        self.ordered: set[str] = set()
         # How often labels changed in a run, and assignments came back for their labels.
         self.flips = self.rejected = 0
         self._start_broker()
@@ -462,6 +464,7 @@ class World:
         if self.broker is not None and self.broker.is_alive and self.rng.random() < 0.5:
             # It comes later, or never; and after what a task wanted since.
             actor.wants_paused = None
+            self.ordered.add(actor.name)
             orders.order(self.broker.core, what, actor.name)
             self.broker.wake_at(self.now)
         else:

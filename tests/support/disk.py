@@ -4,6 +4,7 @@ import sqlite3
 from collections import deque
 from typing import Any
 
+from broker import orders
 from broker.core import Broker
 from broker.journal import OPERATIONS, SCHEMA_STATEMENTS, commit, read_tasks
 from broker.records import StoredTasks
@@ -56,6 +57,7 @@ class Disk:
         core.records.has_journal = True
         core.records.clock_ms = WALL_MS
         restore(core, self.read(), now)
+        orders.restore(core, dict(self.connection.execute("SELECT actor, what FROM orders")))
 
 
 def summary(core: Broker) -> dict[Any, Any]:
