@@ -415,12 +415,9 @@ class Broker:
     def _query(self, session: Session, command: Query, own: Sequence[Any], now: float) -> None:
         assert isinstance(session.peer, Client)
         if command.what in orders.COMMANDS:
-            body = orders.order(self, command.what, command.argument)
-            if self.records.has_journal and not self.records.refusal:
-                answered = Answer(command.request, codec.encode(body))
-                say_when_written(self, session, answered)
-                return
-        elif command.what == "environment-retry":
+            orders.query(self, session, command)
+            return
+        if command.what == "environment-retry":
             body = environments.retry(self, command.argument)
         elif command.what in residing.QUERIES:
             residing.query(self, session, command)

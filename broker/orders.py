@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
+from broker.outbox import say_when_written
 from broker.peers import Actor, Session
-from wire.messages import Drain, Pause
+from wire import codec
+from wire.messages import Answer, Drain, Pause, Query
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -48,6 +50,16 @@ class Order:
         broker.say(session, self.command)
         # After say: a frame that was full is sealed by it.
         self._session, self._frame = session, session.sent + len(session.sealed) + 1
+
+
+def query(broker: "Broker", session: Session, command: Query) -> None:
+    """Give an order at once; answer when it is on disk, where there is one that can be written."""
+    body = order(broker, command.what, command.argument)
+    answer = Answer(command.request, codec.encode(body))
+    if broker.records.has_journal and not broker.records.refusal:
+        say_when_written(broker, session, answer)
+    else:
+        broker.say(session, answer)
 
 
 def order(broker: "Broker", what: str, pattern: str) -> dict[str, Any]:
