@@ -279,10 +279,15 @@ class Connection(Handlers):
 
     def settle(self, task: int, result: Result, payloads: Any) -> None:
         """Give a future its outcome."""
-        future = self.futures.pop(task, None)
+        futures, future = self.futures, self.futures.get(task)
         if future is None:
             return
         try:
+            try:
+                # No `pop`: Ctrl-C may come when a call returns, and what it returned is lost.
+                del futures[task]
+            except KeyError:  # It was just canceled.
+                return
             future.actor, future.attempt = result.actor, result.attempt
             if result.status is RESULT:
                 try:
@@ -304,7 +309,7 @@ class Connection(Handlers):
         except KeyboardInterrupt:
             # Ctrl-C while it was read: the loop will come with it again.
             if not future.done():
-                self.futures[task] = future
+                futures[task] = future
             raise
 
     def _fail(self, future: TaskFuture, error: BaseException) -> None:

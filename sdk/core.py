@@ -346,8 +346,7 @@ class ClientCore(News):
         own: Payloads = payloads[at:end] if result.frames else NO_PAYLOADS
         self._unacknowledged += 1
         self._unacknowledged_bytes += len(result.body)
-        if own:
-            self._unacknowledged_bytes += sum(map(size_of, own))
+        self._unacknowledged_bytes += sum(map(size_of, own)) if own else 0
         # So much may be kept for us by the broker and by actors that it cannot wait.
         if (
             self._unacknowledged > self._unacknowledged_max
@@ -355,11 +354,12 @@ class ClientCore(News):
         ):
             self._is_beat_due = True
         # A second outcome of the same call finds nobody.
-        owned = self._drop(result.task)
-        if owned is not None:
+        owned = self.calls.get(result.task)
+        if owned is not None:  # Given out before it is forgotten: Ctrl-C may come in between.
+            self.outcomes.append((result.task, result, own))
+            self._drop(result.task)
             if owned.plan.sticky and result.actor:
                 self.bound.note(owned.plan.sticky, result.actor)
-            self.outcomes.append((result.task, result, own))
         return end
 
     def _act(self, command: Any, now: float) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import zmq
+from zmq.backend import Socket as RawSocket
 
 from sdk.call import Payloads
 from wire.payload import size_of
@@ -14,6 +15,40 @@ SNDMORE: Final = 2
 COPY_BYTES_MAX: Final = 65_536
 # How long what was sent last may take to leave.
 LINGER_MS: Final = 100
+
+
+class Dealer:
+    """One socket with its bare calls; once it is closed, nothing of ZeroMQ is left in here.
+
+    What a closed client leaves refers to itself in a circle. With the socket in it the collector of
+    garbage would call its `__del__`, in the middle of whatever runs then, and a Ctrl-C that came
+    while the collector looked would be raised in there, where Python drops it.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        """Connect. Raises ValueError for a bad endpoint."""
+        context: zmq.Context[Any] = zmq.Context()
+        socket = open_dealer(context, endpoint)
+        self._owned: tuple[zmq.Socket[bytes], zmq.Context[Any]] | None = (socket, context)
+        # Without what pyzmq does around them: they are called for each message.
+        self.send: Callable[..., Any] = RawSocket.send.__get__(socket)
+        self.recv: Callable[..., Any] = RawSocket.recv.__get__(socket)
+        self.get: Callable[..., Any] = RawSocket.get.__get__(socket)
+        self.descriptor: Any = socket.getsockopt(zmq.FD)
+
+    def close(self) -> None:
+        """Close the socket. Whoever still calls it hears that there is none."""
+        self.send = self.recv = self.get = refuse
+        if self._owned is not None:
+            socket, context = self._owned
+            self._owned = None
+            socket.close(linger=LINGER_MS)
+            context.term()
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    """Say what ZeroMQ says of a socket that is closed."""
+    raise zmq.ZMQError(zmq.ENOTSOCK)
 
 
 def open_dealer(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:

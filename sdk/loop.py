@@ -6,9 +6,7 @@ under the lock the socket is drained, or its sleeper is woken, before anybody sl
 descriptor again.
 """
 
-import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +15,10 @@ from time import monotonic
 from typing import Any, Final
 
 import zmq
-from zmq.backend import Socket as RawSocket
 
+from sdk import forks
 from sdk.core import ClientCore, Outgoing
-from sdk.dealer import LINGER_MS, NOBLOCK, open_dealer, send_message
+from sdk.dealer import NOBLOCK, Dealer, refuse, send_message
 from sdk.errors import ClientClosed
 from sdk.gathering import Gathering
 from sdk.handlers import Handlers
@@ -41,6 +39,7 @@ RCVMORE: Final = int(zmq.RCVMORE)
 NAP_S: Final = 0.005
 # How long a caller that may not read sleeps before it asks again whether it may.
 SLEEP_S: Final = 0.25
+READ: Final = "read"
 LOOK_S: Final = 0.5
 LEAVE_S: Final = 0.5
 MESSAGES_A_TURN_MAX: Final = 256
@@ -65,15 +64,13 @@ class Loop:
         self._changed = threading.Condition(self._changing)
         self._sleepers = 0
         self._handlers = handlers
-        self._context = zmq.Context()
-        self._socket = open_dealer(self._context, endpoint)
-        self._send = RawSocket.send.__get__(self._socket)
-        self._recv = RawSocket.recv.__get__(self._socket)
-        self._get = RawSocket.get.__get__(self._socket)
+        self._dealer = dealer = Dealer(endpoint)
+        self._send, self._recv, self._get = dealer.send, dealer.recv, dealer.get
         self._unsettled: deque[Outcome] = deque()
         self._rest: deque[Callable[[], None]] = deque()
-        # The right to read, and who has it; the same thread may take it again in a callback.
-        self._reading = threading.Lock()
+        # The right to read, and who has it; the same thread may take it again in a callback. It is
+        # taken by `setdefault`, so that Ctrl-C finds it either free or with the name of its owner.
+        self._right: dict[str, int] = {}
         self._reader = 0
         self._borrows = 0
         self._waiters = 0
@@ -84,13 +81,17 @@ class Loop:
         self._is_napping_long = False
         self._is_stopped = False
         self._look_at = monotonic() + LOOK_S
-        descriptor: Any = self._socket.getsockopt(zmq.FD)
-        self._daemon_sleep = Sleep(descriptor)
+        self._daemon_sleep = Sleep(dealer.descriptor)
         # A caller waits for one answer; the daemon is there when nobody waits.
-        self._reader_sleep = Sleep(descriptor, spin_s())
-        LOOPS.add(self)
+        self._reader_sleep = Sleep(dealer.descriptor, spin_s())
+        forks.watch(self)
         self._daemon = threading.Thread(target=self._run, name="warmslot-client", daemon=True)
         self._daemon.start()
+
+    def forked(self) -> None:
+        """Refuse everything in a forked child, where whoever may have the locks is not."""
+        self.lock, self._changing = threading.Lock(), threading.Lock()
+        self.refusal = forks.REFUSAL
 
     # --- for callers
 
@@ -112,11 +113,15 @@ class Loop:
         core = self.core
         self.gathering.is_open = False
         is_watched = self._reader_watches or self._daemon_watches
-        outgoing = core.flush(now)
-        if outgoing:
-            self._send_all(outgoing, now)
-            if is_watched and self._get(EVENTS) & POLLIN:
-                self._wake()
+        try:
+            outgoing = core.flush(now)
+            if outgoing:
+                self._send_all(outgoing, now)
+                if is_watched and self._get(EVENTS) & POLLIN:
+                    self._wake()
+        except KeyboardInterrupt:
+            core.broken(now)
+            raise
         if core.outcomes or core.answers or core.notes:
             self._take()
 
@@ -133,17 +138,22 @@ class Loop:
         unsettled, rest, count = self._unsettled, self._rest, 0
         try:
             while unsettled:
+                # It stays until it is given out: Ctrl-C loses what a call has just returned.
                 try:
-                    outcome = unsettled.popleft()
+                    outcome = unsettled[0]
                 except IndexError:  # Another thread was faster.
                     break
                 try:
                     self._handlers.settle(*outcome)
                 except KeyboardInterrupt:
-                    # Whoever reads next gives it out, or finds that it was.
+                    # Another thread may have found it in our hands, and taken it for done.
                     unsettled.appendleft(outcome)
                     raise
                 count += 1
+                try:  # noqa: SIM105 - a block of `suppress` costs more than the rest of it.
+                    unsettled.remove(outcome)
+                except ValueError:
+                    pass
             while rest:
                 try:
                     rest.popleft()()
@@ -188,13 +198,16 @@ class Loop:
             # Whoever waits for each call alone need not let the next one wait for company.
             self.gathering.until = 0.0
         deadline = None if timeout is None else monotonic() + timeout
-        with self._changing:
-            self._waiters += 1
+        thread, is_counted = get_ident(), False
+        has_right = self._reader == thread
         try:
+            with self._changing:
+                self._waiters += 1
+                is_counted = True
             while True:
-                if self._reader == get_ident():
+                if has_right:
                     self._read_again(is_done, deadline, task)
-                elif self._reading.acquire(blocking=False):
+                elif self._right.setdefault(READ, thread) == thread:
                     self._borrow(is_done, deadline, task)
                 else:
                     self._sleep(is_done, deadline, sleep)
@@ -205,8 +218,12 @@ class Loop:
                 if self.refusal:
                     self.check_usable()
         finally:
-            with self._changing:
-                self._waiters -= 1
+            if not has_right and self._right.get(READ) == thread:
+                # Ctrl-C came before it was used.
+                del self._right[READ]
+            if is_counted:
+                with self._changing:
+                    self._waiters -= 1
 
     def send_gathered(self, *, is_due_only: bool = False) -> None:
         """Send the calls that wait for others: somebody waits for them, or their time is over."""
@@ -232,21 +249,22 @@ class Loop:
         if threading.current_thread() is not self._daemon:
             self._daemon.join(LEAVE_S)
         with self.lock:
-            self._socket.close(linger=LINGER_MS)
-        self._context.term()
-        LOOPS.discard(self)
+            self._dealer.close()
+            self._send = self._recv = self._get = refuse
+        forks.forget(self)
 
     # --- who reads
 
     def _borrow(self, is_done: Callable[[], bool], deadline: float | None, task: int) -> None:
         """Read in the place of the daemon."""
-        self._reader = get_ident()
-        self._borrows += 1
         try:
+            self._reader = get_ident()
+            self._borrows += 1
             self._read(is_done, deadline, task)
         finally:
+            self._reader_watches = False
             self._reader = 0
-            self._reading.release()
+            del self._right[READ]
             # Who sleeps meanwhile must not wait until the daemon wakes up by itself, and the
             # daemon must not sleep on a descriptor whose edge was eaten here.
             if self._is_napping_long or self._waiters > 1 or self._daemon_watches:
@@ -276,8 +294,10 @@ class Loop:
             with self._changing:
                 if not is_done():
                     self._sleepers += 1
-                    self._changed.wait(timeout)
-                    self._sleepers -= 1
+                    try:
+                        self._changed.wait(timeout)
+                    finally:
+                        self._sleepers -= 1
         if not is_done():
             self.settle()
 
@@ -295,7 +315,7 @@ class Loop:
 
     def _is_borrowed(self) -> bool:
         """Tell whether a caller reads, and is not held up in a callback."""
-        return self._reading.locked() and not self._is_held_up
+        return bool(self._right) and not self._is_held_up
 
     def _read_alone(self) -> None:
         """Be the reader until somebody borrows the socket."""
@@ -372,40 +392,45 @@ class Loop:
         with self.lock:
             if self._is_stopped:
                 return True
-            core, recv, now = self.core, self._recv, monotonic()
-            is_dry = False
-            for count in range(MESSAGES_A_TURN_MAX):
-                try:
-                    control = recv(NOBLOCK)
-                except zmq.Again:
-                    # A change of the connection wakes only once, and any call may eat it.
-                    is_suspect = (woken and not count) or not core.session.is_open
-                    if is_suspect and self._look_at_connection(now):
-                        continue
-                    is_dry = True
-                    break
-                self._receive(control, now)
-                if task >= 0 and task not in core.calls:
-                    break
-            if now >= core.deadline():
-                core.tick(now)
-            gathering = self.gathering
-            if not gathering.is_open or now >= gathering.until:
-                gathering.is_open = False
-                outgoing = core.flush(now)
-                if outgoing:
-                    self._send_all(outgoing, now)
-                    if is_dry and self._get(EVENTS) & POLLIN:
-                        is_dry = False
-            if core.outcomes or core.answers or core.notes:
-                self._take()
-            if now >= self._look_at:
-                self._look_at = now + LOOK_S
-                self._rest.append(partial(self._handlers.look, now))
-            if self._reader == get_ident():
-                self._reader_watches = is_dry
-            else:
-                self._daemon_watches = is_dry
+            try:
+                core, recv, now = self.core, self._recv, monotonic()
+                is_dry = False
+                for count in range(MESSAGES_A_TURN_MAX):
+                    try:
+                        control = recv(NOBLOCK)
+                    except zmq.Again:
+                        # A change of the connection wakes only once, and any call may eat it.
+                        is_suspect = (woken and not count) or not core.session.is_open
+                        if is_suspect and self._look_at_connection(now):
+                            continue
+                        is_dry = True
+                        break
+                    self._receive(control, now)
+                    if task >= 0 and task not in core.calls:
+                        break
+                if now >= core.deadline():
+                    core.tick(now)
+                gathering = self.gathering
+                if not gathering.is_open or now >= gathering.until:
+                    gathering.is_open = False
+                    outgoing = core.flush(now)
+                    if outgoing:
+                        self._send_all(outgoing, now)
+                        if is_dry and self._get(EVENTS) & POLLIN:
+                            is_dry = False
+                if core.outcomes or core.answers or core.notes:
+                    self._take()
+                if now >= self._look_at:
+                    self._look_at = now + LOOK_S
+                    self._rest.append(partial(self._handlers.look, now))
+                if self._reader == get_ident():
+                    self._reader_watches = is_dry
+                else:
+                    self._daemon_watches = is_dry
+            except KeyboardInterrupt:
+                # What was half done is as good as lost, and the next HELLO finds that out.
+                self.core.broken(monotonic())
+                raise
         return is_dry
 
     def _receive(self, control: bytes, now: float) -> None:
@@ -473,21 +498,3 @@ class Loop:
         self._daemon_sleep.wake()
         if self._reader:
             self._reader_sleep.wake()
-
-
-LOOPS: weakref.WeakSet[Loop] = weakref.WeakSet()
-
-
-def _refuse_in_child() -> None:
-    """Tell a forked child that it has none of the threads and must not touch the sockets."""
-    for loop in list(LOOPS):
-        # Another thread may have had them, which is not here.
-        loop.lock = threading.Lock()
-        loop._changing = threading.Lock()  # noqa: SLF001
-        loop.refusal = (
-            "this client belongs to the process that this one was forked from; "
-            "make a Client of your own after the fork"
-        )
-
-
-os.register_at_fork(after_in_child=_refuse_in_child)
