@@ -2,6 +2,7 @@
 #
 #   make demo                    identify files with a model that stays loaded
 #   make pipeline                read pages with a model for two at a time (options in ARGS=)
+#   make service                 the same with one to three copies, drawn (ARGS=--plot=FILE.svg)
 #   make test                    the whole test-suite (how many tests at a time in WORKERS=)
 #   make check                   before every commit: layout, lint, types, fast tests, 200 seeds, model
 #   make fix                     what the tools can repair
@@ -30,7 +31,7 @@ PYTEST  := $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard $(addsuffix /__init__.py,wire broker actor sdk)))
 SIM      := $(wildcard tests/sim/test_*.py tests/model/test_*.py)
 
-.PHONY: demo pipeline test check fix sim chaos bench clean
+.PHONY: demo pipeline service test check fix sim chaos bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -39,6 +40,9 @@ demo: $(VENV)/demo.stamp
 
 pipeline: $(VENV)/pipeline.stamp
 	@$(RUN) examples/pipeline.py $(ARGS)
+
+service: $(VENV)/service.stamp
+	@$(RUN) examples/reading_service.py $(ARGS)
 
 test: $(VENV)/test.stamp
 	@$(PYTEST) --session-timeout=1500
@@ -76,6 +80,10 @@ $(VENV)/demo.stamp: $(VENV)/base.stamp
 
 $(VENV)/pipeline.stamp: $(VENV)/base.stamp
 	@$(INSTALL) --no-build-isolation --editable ".[pipeline]"
+	@touch $@
+
+$(VENV)/service.stamp: $(VENV)/base.stamp
+	@$(INSTALL) --no-build-isolation --editable ".[pipeline,plot]"
 	@touch $@
 
 # The build backend comes from the lock as well, so a build downloads nothing that is not pinned.

@@ -148,6 +148,37 @@ def test_the_pipeline_reads_pages_with_a_real_model():
     check_pipeline(run("pipeline.py", "--quick"))
 
 
+def check_service(done):
+    """Expect every page to be read, by more copies than one while there was much to do."""
+    assert (done.returncode, done.stderr) == (0, "")
+    agreeing, lines = map(int, re.search(r"(\d+) of (\d+) lines", done.stdout).groups())
+    assert agreeing >= 0.9 * lines > 0
+    first, most, last = map(int, re.search(r"copies: (\d) .* (\d) .* (\d) ", done.stdout).groups())
+    assert (first, last) == (1, 1)
+    assert 2 <= most <= 3
+    rows = [line.split() for line in done.stdout.splitlines() if "#" in line]
+    assert {row[-4].strip("=") for row in rows} >= {"#", "#" * most}
+
+
+def test_the_service_has_as_many_copies_as_its_load_needs():
+    check_service(run("reading_service.py", "--model", "sleep", "--quick"))
+
+
+@needs_ocr
+def test_the_service_reads_pages_with_a_real_model_and_draws_how():
+    check_service(run("reading_service.py", "--seconds", 20))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("matplotlib") is not None, reason="matplotlib is installed"
+)
+def test_a_picture_of_the_service_without_its_package_names_what_to_install():
+    done = run("reading_service.py", "--model", "sleep", "--plot", "service.svg")
+
+    assert done.returncode == 2
+    assert "pip install matplotlib" in done.stderr
+
+
 def test_an_interrupted_pipeline_leaves_nothing_behind():
     command = [sys.executable, str(ROOT / "examples" / "pipeline.py"), "--model", "sleep"]
     with subprocess.Popen(
