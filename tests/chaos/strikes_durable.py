@@ -230,7 +230,7 @@ def second_broker(it: Cluster) -> None:
         env=environment(),
         cwd=ROOT,
         capture_output=True,
-        timeout=20.0,
+        timeout=TIMEOUT_S,
         check=False,
     )
     assert process.returncode == 2, process.stderr
