@@ -2,9 +2,10 @@
 
 A line `A1: [...] [...]` is one frame of actor 1 (C a client, H a host); `<text>` stands for octets,
 `<retriable: OSError: text>` for a failure that may be tried again.
-Indented lines are the broker's answer, without its heartbeats. `wait 2.5` lets time pass, `cut A1`
-gives a peer a new connection, `restart` replaces the broker by one without memory. After a change
-that is meant, `pytest tests/test_transcripts.py --rewrite` writes the answers anew: read the
+Behind `+` stand payload frames. Indented lines are the broker's answer, without its heartbeats.
+`wait 2.5` lets time pass, `cut A1` gives a peer a new connection, `restart` replaces the broker by
+one without memory, or with what is on disk after `journal`, where all is written at once. After a
+change that is meant, `pytest tests/test_transcripts.py --rewrite` writes the answers anew: read the
 difference.
 """
 
@@ -16,6 +17,7 @@ import pytest
 
 from broker.core import Broker
 from broker.settings import Settings
+from tests.support.disk import Disk
 from wire.codec import decode_failure, decode_peer, encode, encode_failure
 from wire.errors import Code
 from wire.messages import PROTOCOL, Beat, Welcome
@@ -44,10 +46,14 @@ class Stage:
         self.now = 0.0
         self.epoch = EPOCH
         self.peers = {}
+        self.disk = None
         self.start()
 
     def start(self):
         self.broker = Broker(Settings(), epoch=self.epoch, now=self.now)
+        if self.disk is not None:
+            self.broker.had_earlier = self.epoch > EPOCH
+            self.disk.give_to(self.broker, self.now)
 
     def perform(self, line):
         """Act on a line and return the broker's answer."""
@@ -58,14 +64,20 @@ class Stage:
             case "cut":
                 self.peers[rest].connection += 1
                 return []
+            case "journal":
+                self.disk = Disk()
+                self.start()
+                return []
             case "restart":
                 self.epoch += EPOCH
                 self.start()
                 return []
         name, _, text = line.partition(":")
-        return self.say(self.peers.setdefault(name, Peer(name)), commands_in(text))
+        text, _, behind = text.partition(" + ")
+        payloads = [octets(word) for word in behind.split()]
+        return self.say(self.peers.setdefault(name, Peer(name)), commands_in(text), payloads)
 
-    def say(self, peer, commands):
+    def say(self, peer, commands, payloads):
         if commands[0][0].endswith("-hello"):
             peer.session += 1
             peer.sent = peer.received = number = 0
@@ -73,7 +85,7 @@ class Stage:
             peer.sent += 1
             number = peer.sent
         raw = [PROTOCOL, peer.epoch, peer.session, number, peer.received, commands]
-        self.broker.receive(peer.rid, decode_peer(msgspec.msgpack.encode(raw)), [], self.now)
+        self.broker.receive(peer.rid, decode_peer(msgspec.msgpack.encode(raw)), payloads, self.now)
         return self.hear()
 
     def wait(self, seconds):
@@ -85,8 +97,17 @@ class Stage:
         return heard
 
     def hear(self):
+        lines = self.hear_once()
+        sequence, operations = self.broker.take_operations()
+        if operations and self.disk is not None:
+            self.disk.submit(sequence, operations)
+            self.broker.committed(self.disk.write_all(), self.now)
+            lines += self.hear()
+        return lines
+
+    def hear_once(self):
         lines = []
-        for rid, frame, _ in self.broker.flush(self.now):
+        for rid, frame, payloads in self.broker.flush(self.now):
             name, _, connection = rid.decode().partition("/")
             peer = self.peers[name]
             if int(connection) != peer.connection:
@@ -98,6 +119,8 @@ class Stage:
             if frame.number:
                 peer.received = frame.number
             told = [show(c) for c in frame.commands if type(c) is not Beat]
+            if payloads:
+                told[-1] += " + " + " ".join(shown(bytes(payload)) for payload in payloads)
             lines += [f"{INDENT}B to {name}: {text}" for text in told]
         self.broker.check()
         return lines

@@ -191,6 +191,24 @@ def test_a_new_session_is_told_who_is_here_behind_the_outcomes(end):
     assert frames == [CODE, b"one"]
 
 
+def test_one_that_was_being_entered_is_told_of_once_it_is(end):
+    template = end.template(call())
+    token = end.assign(template)
+    end.carry()
+    end.cut()
+    end.core.broken(end.now)
+    end.pass_time(1.0)
+    end.carry()
+    assert end.residents == []
+
+    warm(end)
+    end.finish(token)
+    end.carry()
+
+    assert [told.generation for told, _ in end.residents] == [(EPOCH, 1)]
+    assert not named(end).has_untold
+
+
 def test_it_leaves_when_nobody_is_inside_any_more(end):
     template = entered(end)
     token = end.assign(template)
