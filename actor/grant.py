@@ -22,22 +22,26 @@ def compute_credit(mailbox: Mailbox, prefetch: int, *, may_grant: bool) -> Credi
         return Credit(0, max(0, prefetch + free), residents.maximum)
     if not may_grant:
         return Credit(0, 0, 0, dict.fromkeys(residents.by_id, 0))
-    unclaimed = mailbox.slots_unclaimed()
-    free = unclaimed.pop(SLOT, 0)
+    room = mailbox.slots_unclaimed()
+    free = room.free.pop(SLOT)
     awaited = mailbox.awaited()
+    turns = residents.turns(awaited) | residents.named.turns(mailbox.waiting)
+    # Nobody shares a slot for which somebody waits.
+    shared = tuple(sorted(room.shared.keys() & turns.keys())) if free >= 0 else ()
     return Credit(
         max(0, free),
         max(0, min(prefetch, prefetch + free)),
         residents.room(awaited),
-        residents.turns(awaited) | residents.named.turns(mailbox.waiting),
-        {kind: max(0, amount) for kind, amount in unclaimed.items()},
+        turns,
+        {kind: max(0, amount) for kind, amount in room.free.items()},
+        shared,
     )
 
 
 class Statement:
     """The credit that the broker counts with."""
 
-    __slots__ = ("ahead", "free", "is_void", "room", "turns", "typed")
+    __slots__ = ("ahead", "free", "is_void", "room", "shared", "turns", "typed")
 
     def __init__(self) -> None:
         """Begin without one."""
@@ -47,6 +51,7 @@ class Statement:
         self.room = 0
         self.turns: dict[str, int] = {}
         self.typed: dict[str, int] = {}
+        self.shared: tuple[str, ...] = ()
 
     def void(self) -> None:
         """Forget it: credit dies with its session."""
@@ -59,7 +64,7 @@ class Statement:
             and not (mailbox.unusual or mailbox.residents.by_id or mailbox.has_types)
             and not (self.is_void or self.turns or self.typed)
         ):
-            # The usual case, without a Credit that says what is known.
+            # The usual case, without a Credit that says what is known; no turns, nothing shared.
             free = mailbox.slots - (
                 len(mailbox.holders) + len(mailbox.waiting) + len(mailbox.reacquiring)
             )
@@ -86,6 +91,7 @@ class Statement:
         self.room = credit.room
         self.turns = dict(credit.turns) if credit.turns else credit.turns
         self.typed = credit.typed
+        self.shared = credit.shared
 
     def differs(self, credit: Credit) -> bool:
         """Tell whether *credit* has to be stated."""
@@ -96,10 +102,16 @@ class Statement:
             or self.room != credit.room
             or self.turns != credit.turns
             or self.typed != credit.typed
+            or self.shared != credit.shared
         )
 
     def spend(self, recipe: Recipe | None) -> None:
         """Follow the broker: an assignment takes one of what is free, or else of what is ahead."""
+        if recipe is not None and recipe.replica is not None:
+            if recipe.replica in self.shared:
+                self._spend_turn(recipe)
+                return
+            self.shared = tuple(sorted((*self.shared, recipe.replica)))
         if self.free > 0:
             self.free -= 1
         else:
@@ -107,22 +119,27 @@ class Statement:
         if recipe is None or recipe.is_plain:
             return
         if recipe.takes_one_slot and recipe.call.environment is not None:
-            identity = recipe.call.environment.id
-            if identity in self.turns:
-                self.turns[identity] = max(0, self.turns[identity] - recipe.call.environment.turns)
-            else:
-                self.room = max(0, self.room - 1)
+            self._spend_turn(recipe)
         else:
             # Only what takes one plain slot is followed; after any other the whole is stated again.
             self.is_void = True
+
+    def _spend_turn(self, recipe: Recipe) -> None:
+        environment = recipe.call.environment
+        assert environment is not None
+        if environment.id in self.turns:
+            self.turns[environment.id] = max(0, self.turns[environment.id] - environment.turns)
+        else:
+            self.room = max(0, self.room - 1)
 
 
 def check_credit(credit: Credit, mailbox: Mailbox, prefetch: int) -> None:
     """Assert that what is granted and what is there never exceed slots and mailbox together."""
     slots = mailbox.capacity[SLOT]
-    there = (*mailbox.waiting, *mailbox.holders.values())
-    taken = sum(assignment.slots.get(SLOT, 0) for assignment in there)
-    taken += sum(ask.wanted.get(SLOT, 0) for ask in mailbox.reacquiring.values())
+    there = [(a.slots, a.recipe.replica) for a in (*mailbox.waiting, *mailbox.holders.values())]
+    there += [(ask.wanted, ask.replica) for ask in mailbox.reacquiring.values()]
+    taken = sum(wanted.get(SLOT, 0) for wanted, replica in there if replica is None)
+    taken += len({replica for wanted, replica in there if replica and wanted.get(SLOT)})
     granted = credit.free + credit.ahead
     assert 0 <= credit.free <= max(0, slots - taken)
     assert 0 <= credit.ahead <= prefetch

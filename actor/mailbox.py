@@ -11,6 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from actor.residents import Residents, Warmth
+from actor.room import Room
 from actor.settings import SLOT
 from wire.messages import Assign
 from wire.parts import Call, Environment, Held, Token
@@ -32,10 +33,12 @@ class Recipe:
         "blob",
         "call",
         "code",
+        "is_async",
         "is_plain",
         "is_strict",
         "loaded",
         "missing",
+        "replica",
         "run_s",
         "satisfied_version",
         "slots",
@@ -52,10 +55,13 @@ class Recipe:
         self.is_plain = self.takes_one_slot and call.environment is None
         # Whether it takes a limit that must never be exceeded.
         self.is_strict = False
+        # The environment in whose replica its calls share a slot with others, as async ones do.
+        self.replica = self._sharing_in(call.environment) if self.takes_one_slot else None
         # How long it usually runs; unknown at first.
         self.run_s = inf
-        # The function itself, once a run has unpickled it.
+        # The function itself, once a run has unpickled it; whether it goes to the event loop.
         self.loaded: Loaded | None = None
+        self.is_async = False
         # The version of the labels that were last found to satisfy it.
         self.satisfied_version = 0
         self.missing = ""
@@ -65,6 +71,12 @@ class Recipe:
             self.missing = f"the code of environment {call.environment.name!r} did not come"
         elif not call.function and not call.environment:
             self.missing = f"template {call.name!r} names nothing to run"
+
+    @staticmethod
+    def _sharing_in(environment: Environment | None) -> str | None:
+        if environment is None or environment.turns >= environment.concurrency:
+            return None
+        return environment.id
 
     @classmethod
     def of(cls, call: Call, code: dict[bytes, Buffer]) -> "Recipe":
@@ -146,6 +158,11 @@ class Ask:
         return {kind: max(0, n - held.get(kind, 0)) for kind, n in self.slots.items()}
 
     @property
+    def replica(self) -> str | None:
+        """Return the environment in whose replica it shares a slot."""
+        return self.assignment.recipe.replica
+
+    @property
     def environment(self) -> Environment | None:
         """Return where it needs a turn, which only one that kept a part still has."""
         is_inside = self.assignment.is_inside
@@ -208,7 +225,9 @@ class Mailbox:
     @property
     def is_full(self) -> bool:
         """Tell whether every plain slot is held."""
-        return len(self.holders) >= self.slots
+        if len(self.holders) < self.slots:
+            return False
+        return not self.unusual or self.slots_free().free[SLOT] <= 0
 
     def put(self, assignment: Assignment) -> None:
         """Let *assignment* wait behind the others."""
@@ -241,7 +260,7 @@ class Mailbox:
         free = self.slots_free()
         ahead = set()
         for ask in self.reacquiring.values():
-            take(free, ask.wanted)
+            free.take(ask.wanted, ask.replica)
             if ask.environment is not None:
                 ahead.add(ask.environment.id)
         # Whoever reacquires enters first: its own environment, and any other that must be loaded.
@@ -255,10 +274,10 @@ class Mailbox:
                 or not self.residents.can_enter(environment)
             ):
                 continue
-            if covers(free, assignment.slots):
+            if free.covers(assignment.slots, assignment.recipe.replica):
                 return assignment
-            take(free, assignment.slots)
-            if free.get(SLOT, 0) <= 0 and not self.has_types:
+            free.take(assignment.slots, assignment.recipe.replica)
+            if free.is_full and not self.has_types:
                 return None
         return None
 
@@ -275,16 +294,16 @@ class Mailbox:
         for ask in self.reacquiring.values():
             if not any(ask.assignment.slots.values()):
                 rest.append(ask)
-            elif covers(free, ask.wanted):
+            elif free.covers(ask.wanted, ask.replica):
                 return ask
         for ask in self.reacquiring.values():
             if any(ask.assignment.slots.values()):
-                take(free, ask.wanted)
+                free.take(ask.wanted, ask.replica)
         for ask in rest:
             if ask.environment is None or self.residents.can_enter(ask.environment):
-                if covers(free, ask.wanted):
+                if free.covers(ask.wanted, ask.replica):
                     return ask
-                take(free, ask.wanted)
+                free.take(ask.wanted, ask.replica)
         return None
 
     def regain(self, ask: Ask) -> bool:
@@ -354,20 +373,20 @@ class Mailbox:
         if self.unusual:
             self.unusual.discard(token)
 
-    def slots_free(self) -> dict[str, int]:
-        """Return what nobody holds, of each type."""
-        free = dict(self.capacity)
+    def slots_free(self) -> Room:
+        """Return what nobody holds."""
+        free = Room(self.capacity)
         for holder in self.holders.values():
-            take(free, holder.slots)
+            free.take(holder.slots, holder.recipe.replica)
         return free
 
-    def slots_unclaimed(self) -> dict[str, int]:
-        """Return what nobody holds or waits for, of each type; below 0 where more waits."""
+    def slots_unclaimed(self) -> Room:
+        """Return what nobody holds or waits for; below 0 where more waits."""
         free = self.slots_free()
         for ask in self.reacquiring.values():
-            take(free, ask.wanted)
+            free.take(ask.wanted, ask.replica)
         for assignment in self.waiting:
-            take(free, assignment.slots)
+            free.take(assignment.slots, assignment.recipe.replica)
         return free
 
     def awaited(self) -> dict[str, int]:
@@ -405,7 +424,7 @@ class Mailbox:
         assert len(waiting) == len(self.waiting)
         assert not waiting & self.holders.keys()
         assert waiting | self.holders.keys() <= self.held.keys()
-        assert all(amount >= 0 for amount in self.slots_free().values())
+        assert all(amount >= 0 for amount in self.slots_free().free.values())
         for token, ask in self.reacquiring.items():
             assert self.held[token] is ask.assignment
             assert ask.assignment.held is not Held.WAITING
@@ -438,14 +457,3 @@ class Mailbox:
         for replica in self.residents.by_id.values():
             assert sum(replica.inside.values()) <= replica.environment.concurrency
             assert replica.warmth is not Warmth.COLD
-
-
-def covers(free: dict[str, int], slots: dict[str, int]) -> bool:
-    """Tell whether *slots* are free."""
-    return all(free.get(kind, 0) >= amount for kind, amount in slots.items())
-
-
-def take(free: dict[str, int], slots: dict[str, int]) -> None:
-    """Count *slots* off *free*."""
-    for kind, amount in slots.items():
-        free[kind] = free.get(kind, 0) - amount

@@ -50,9 +50,12 @@ class Replica:
     @property
     def turns_free(self) -> int:
         """Return how many turns are free now."""
-        if not self.tasks_left:
+        left = self.tasks_left
+        if not left:
             return 0
-        return self.environment.concurrency - sum(self.inside.values())
+        free = self.environment.concurrency - sum(self.inside.values())
+        # One that is to be alone may be its last.
+        return int(min(free, left)) if self.inside else free
 
 
 class Residents:

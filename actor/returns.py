@@ -6,8 +6,9 @@ waits and cannot start is within what is granted ahead.
 
 from collections.abc import Callable, Iterable
 
-from actor.mailbox import Assignment, Mailbox, Recipe, covers, take
+from actor.mailbox import Assignment, Mailbox, Recipe
 from actor.prefetch import Prefetch
+from actor.room import covers, take
 from actor.settings import SLOT
 from wire.messages import Recall, Reject
 from wire.parts import Failure, Held, Token
@@ -60,9 +61,14 @@ class Returns:
 
     def trim(self) -> None:
         """Hand back what cannot start and is more than what is granted ahead, the newest first."""
-        ahead = self._prefetch.ahead
-        if len(self._mailbox.waiting) > ahead:
-            self.hand_back("no slot is left for it here", self.beyond()[ahead:])
+        ahead, waiting = self._prefetch.ahead, self._mailbox.waiting
+        is_shared = self._mailbox.unusual and any(one.recipe.replica for one in waiting)
+        if len(waiting) > ahead or is_shared:
+            beyond = self.beyond()
+            # Whoever shares a slot has no place but that one.
+            late = [one for one in beyond if one.recipe.replica]
+            late += [one for one in beyond if not one.recipe.replica][ahead:]
+            self.hand_back("no slot is left for it here", late)
 
     def beyond(self) -> list[Assignment]:
         """Return those that wait for more than their environment to be loaded, oldest first."""
@@ -72,18 +78,21 @@ class Returns:
         free = mailbox.slots_free()
         turns = mailbox.residents.turns({})
         for ask in mailbox.reacquiring.values():
-            take(free, ask.wanted)
+            free.take(ask.wanted, ask.replica)
             if ask.environment is not None:
                 take(turns, {ask.environment.id: ask.environment.turns})
         beyond = []
         for assignment in mailbox.waiting:
             environment = assignment.recipe.call.environment
             turn = {} if environment is None else {environment.id: environment.turns}
-            if covers(free, assignment.slots) and covers(turns, turn):
-                take(free, assignment.slots)
+            replica = assignment.recipe.replica
+            if free.covers(assignment.slots, replica) and covers(turns, turn):
+                free.take(assignment.slots, replica)
                 take(turns, turn)
             else:
                 beyond.append(assignment)
+                if not free.covers(assignment.slots, replica):
+                    free.close()
         return beyond
 
     def check(self) -> None:

@@ -71,8 +71,7 @@ class Slots:
         """Return a run that the caller gives a thread, None when it started on the event loop."""
         run = Run(assignment, self._board.reserve(assignment.token), self)
         self._runs[assignment.token] = run
-        loaded = assignment.recipe.loaded
-        if loaded is not None and loaded.is_async and not assignment.loads:
+        if assignment.recipe.is_async and not assignment.loads:
             self._events.call(self._begin_async, run)
             return None
         return run
@@ -114,6 +113,12 @@ class Slots:
             self._released.discard(token)
         if token in self._threaded:
             self._threaded.discard(token)
+            self._pool.ended()
+
+    def _left_thread(self, run: Run, now: float) -> None:
+        """Note that *run* goes on on the event loop, so that its thread is for another one."""
+        if run.token in self._threaded:
+            self._threaded.discard(run.token)
             self._pool.ended()
 
     def close(self) -> None:
@@ -308,6 +313,8 @@ class Slots:
             function = getattr(run.resident.instance, call.method)
             goes_to_loop = is_async(function)
         if goes_to_loop:
+            recipe.is_async = True
+            self._loop.post_quietly(self._left_thread, run)
             self._events.call(self._begin_async, run)
             return None
         if run.is_canceled_flag:

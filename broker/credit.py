@@ -22,10 +22,11 @@ class CreditAccount:
         "_cold",
         "_flying",
         "_in_flight",
+        "_opening",
         "_turns",
         "_typed",
         "available",
-        "has_typed",
+        "has_more",
         "stated",
     )
 
@@ -34,8 +35,8 @@ class CreditAccount:
         self.stated = NO_CREDIT
         # How many more tasks of one plain slot may be assigned, those for the mailbox included.
         self.available = 0
-        # Whether a slot of another type is left.
-        self.has_typed = False
+        # Whether a slot of another type is left, or a turn that needs no slot.
+        self.has_more = False
         # (frame, shape), oldest first.
         self._in_flight: deque[tuple[int, Shape]] = deque()
         # What the assignments in flight take: plain slots, slots of other types, turns of which
@@ -44,6 +45,9 @@ class CreditAccount:
         self._typed: dict[str, int] = {}
         self._turns: dict[str, int] = {}
         self._cold = 0
+        # Environments of assignments in flight that share the slot of a replica which has none yet:
+        # one for all of them. With the turns of a named one, of which nothing need be stated.
+        self._opening: dict[str, int] = {}
 
     @property
     def slots_available(self) -> int:
@@ -61,11 +65,11 @@ class CreditAccount:
         in_flight = self._in_flight
         while in_flight and in_flight[0][0] <= received:
             self._flying -= in_flight.popleft()[1].plain
-        left = credit.free + credit.ahead - self._flying
-        self.available = left if left > 0 else 0  # noqa: FURB136 - a call of max costs more.
         if self._turns or self._typed:
             self._recount()
-        self.has_typed = bool(credit.typed) and self._has_typed()
+        left = credit.free + credit.ahead - self._flying
+        self.available = left if left > 0 else 0  # noqa: FURB136 - a call of max costs more.
+        self.has_more = bool(credit.typed or credit.shared or self._opening) and self._has_more()
 
     def covers(self, shape: "Shape", kept: "Shape | None" = None) -> bool:
         """Tell whether one more task of *shape* may be assigned now, beside one *kept* room for."""
@@ -94,6 +98,8 @@ class CreditAccount:
         """Tell whether a task of *shape* would start at once, beside one *kept* room for."""
         if kept is not None and not shape.shares(kept):
             kept = None
+        if kept is not None and kept.place == shape.place and kept.turns_taken > shape.turns_taken:
+            return False  # Whoever is to be alone inside would never be.
         return self.has_slots(shape, kept) and self._has_turn(shape.environment, shape.turns_taken)
 
     @property
@@ -107,7 +113,8 @@ class CreditAccount:
 
     def lacks(self, shape: "Shape") -> int:
         """Return how many slots are missing for one more task of *shape*, of all types."""
-        lacking = max(0, shape.plain - self.slots_available)
+        plain = 1 if shape.is_sharing and not self.is_shared(shape.place) else shape.plain
+        lacking = max(0, plain - self.slots_available)
         for kind, amount in shape.typed.items():
             lacking += max(0, amount - max(0, self._left(kind)))
         return lacking
@@ -120,8 +127,15 @@ class CreditAccount:
 
         So is a turn of a named actor, which has all of them where nothing is said of it.
         """
+        return self.has_slots_in(shape.place, shape, kept)
+
+    def has_slots_in(self, place: str | None, shape: "Shape", kept: "Shape | None" = None) -> bool:
+        """Do as `has_slots` for a task that costs as *shape* does and enters *place*."""
         free = self.stated.free - self._flying - (kept.plain if kept else 0)
-        if shape.plain > max(0, free) or (shape.named and not self._has_turn_of(shape)):
+        plain = shape.plain
+        if shape.is_sharing and (kept is not None or not self.is_shared(place)):
+            plain = 1
+        if plain > max(0, free) or (shape.named and not self._has_turn_of(shape)):
             return False
         return all(
             self._left(kind) - (kept.typed.get(kind, 0) if kept else 0) >= amount
@@ -137,10 +151,22 @@ class CreditAccount:
     def _has_turn_of(self, shape: "Shape") -> bool:
         assert shape.place
         turns = self.stated.turns.get(shape.place, shape.turns)
-        return turns > self._turns.get(shape.place, 0)
+        return turns - self._turns.get(shape.place, 0) >= shape.turns_taken
 
-    def _has_typed(self) -> bool:
-        return any(self._left(kind) > 0 for kind in self.stated.typed)
+    def _has_more(self) -> bool:
+        stated = self.stated
+        if any(self._left(kind) > 0 for kind in stated.typed):
+            return True
+        if any(self.is_warm(environment) for environment in stated.shared):
+            return True
+        return any(
+            stated.turns.get(environment, turns) > self._turns.get(environment, 0)
+            for environment, turns in self._opening.items()
+        )
+
+    def is_shared(self, environment: str | None) -> bool:
+        """Tell whether a replica of *environment* has its slot, also by what is in flight."""
+        return environment in self.stated.shared or environment in self._opening
 
     def is_warm(self, environment: str, turns: int = 1) -> bool:
         """Tell whether *environment* is loaded or loading, with so many free turns."""
@@ -160,28 +186,47 @@ class CreditAccount:
         if shape.typed:
             for kind, amount in shape.typed.items():
                 self._typed[kind] = self._typed.get(kind, 0) + amount
-            self.has_typed = self._has_typed()
+            self.has_more = self._has_more()
         if environment is not None:
             self._turns[environment] = self._turns.get(environment, 0) + shape.turns_taken
             if environment not in self.stated.turns:
                 self._cold += 1
+            if shape.is_sharing:
+                self._share(environment, shape)
+            elif self.has_more:
+                self.has_more = self._has_more()
+
+    def _share(self, environment: str, shape: "Shape") -> None:
+        """Count the slot that a replica needs for all who share it."""
+        if not self.is_shared(environment):
+            self._open(environment, shape)
+            self._flying += 1
+            self.available = max(0, self.available - 1)
+        self.has_more = self._has_more()
+
+    def _open(self, environment: str, shape: "Shape") -> None:
+        self._opening[environment] = shape.turns if shape.named else 0
 
     def void(self) -> None:
         """Forget everything: credit dies with its session."""
         self.stated = NO_CREDIT
         self.available = self._flying = 0
-        self.has_typed = False
+        self.has_more = False
         self._in_flight.clear()
         self._turns.clear()
+        self._opening.clear()
         self._typed.clear()
         self._cold = 0
 
     def check(self) -> None:
         """Assert that the derived counts are those of the assignments in flight."""
-        assert self._flying == sum(shape.plain for _, shape in self._in_flight)
+        plain = sum(shape.plain for _, shape in self._in_flight)
+        assert self._flying == plain + len(self._opening)
+        sharing = {shape.place for _, shape in self._in_flight if shape.is_sharing}
+        assert self._opening.keys() == sharing - {*self.stated.shared}
         left = self.stated.free + self.stated.ahead - self._flying
         assert self.available == max(0, left)
-        assert self.has_typed == self._has_typed()
+        assert self.has_more == self._has_more()
         cold = 0
         turns: dict[str, int] = {}
         typed: dict[str, int] = {}
@@ -201,6 +246,8 @@ class CreditAccount:
         self._turns.clear()
         self._typed.clear()
         self._cold = 0
+        self._flying -= len(self._opening)
+        self._opening.clear()
         for _, shape in self._in_flight:
             for kind, amount in shape.typed.items():
                 self._typed[kind] = self._typed.get(kind, 0) + amount
@@ -209,3 +256,6 @@ class CreditAccount:
                 self._turns[environment] = self._turns.get(environment, 0) + shape.turns_taken
                 if environment not in self.stated.turns:
                     self._cold += 1
+                if shape.is_sharing and environment not in self.stated.shared:
+                    self._open(environment, shape)
+        self._flying += len(self._opening)

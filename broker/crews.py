@@ -58,7 +58,8 @@ class Crew:
         # Something may have to be done for these, though no actor became better.
         self.is_special = sample.is_large or sample.fail_infeasible or bool(sample.host_limits)
         # Whoever has a slot and a turn can have a task.
-        self.is_usual = sample.is_plain and not self.is_special and sample.limits is None
+        is_small = sample.is_plain or (sample.is_sharing and not sample.named)
+        self.is_usual = is_small and not self.is_special and sample.limits is None
         # How many shapes wait here; how many look here for actors of some weight.
         self.users = 0
         # The queue without environment, and those with one.
@@ -106,7 +107,7 @@ class Crew:
         if turns is None or actor.is_shut:
             return 0
         is_warm = credit.is_warm(environment, self.sample.turns_taken)
-        if is_warm and credit.has_slots(self.sample):
+        if is_warm and credit.has_slots_in(environment, self.sample):
             return PLACE + WARM + credit.available
         # Behind a replica that is warm here a task may wait in the mailbox.
         if self.may_wait_ahead and credit.stated.ahead > 0 and credit.available:
@@ -116,7 +117,7 @@ class Crew:
     def grade_cold(self, actor: "Actor") -> int:
         """Grade *actor* for a task whose environment is not resident there."""
         credit = actor.credit
-        if actor.is_shut or not credit.has_room or not credit.has_slots(self.sample):
+        if actor.is_shut or not credit.has_room or not credit.has_slots_in(None, self.sample):
             return 0
         return PLACE + credit.available
 

@@ -132,6 +132,12 @@ class Kept:
         self._broker = broker
         self._amounts: dict[Resource, int] = {}
         self._keepers: dict[Resource, list[Wait]] = {}
+        # Where somebody waits for a slot of its own, ahead of those that share a replica's.
+        self._ahead = {
+            wait.actor
+            for wait in waiting
+            if isinstance(wait, RunWait) and not (wait.enough or is_sharing(wait.task))
+        }
         seen: set[tuple[Token, Any]] = set()
         for wait in waiting:
             token = token_of(wait)
@@ -151,7 +157,13 @@ class Kept:
             if call.environment is not None and (has_slots or call.environment.named is not None):
                 turns = call.environment.turns if is_new else 0
                 self._keep(wait, turn_of(actor, call.environment), turns)
-            if has_slots:
+            if has_slots and is_sharing(task):
+                # All of them have one slot.
+                share = ("share", actor, task.template.shape.place)
+                is_new = share not in self._keepers
+                self._keep(wait, share, 0)
+                self._keep(wait, ("slots", actor, "slot"), int(is_new))
+            elif has_slots:
                 for kind, amount in (call.slots or {"slot": 1}).items():
                     self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
 
@@ -255,7 +267,10 @@ class Kept:
         """Return which slots of *actor*, or turn there, *task* cannot have."""
         call = task.call
         lacking: set[Resource] = set()
-        for kind, amount in (call.slots or {"slot": 1}).items():
+        assert task.template
+        share = ("share", actor, task.template.shape.place)
+        shares = is_sharing(task) and share in self._keepers and actor not in self._ahead
+        for kind, amount in () if shares else (call.slots or {"slot": 1}).items():
             resource = ("slots", actor, kind)
             if actor.slots.get(kind, 0) - self._amounts.get(resource, 0) < amount:
                 lacking.add(resource)
@@ -264,6 +279,12 @@ class Kept:
             if place.concurrency - self._amounts.get(turn, 0) < place.turns:
                 lacking.add(turn)
         return lacking
+
+
+def is_sharing(task: Task) -> bool:
+    """Tell whether a task shares the slot of a replica where others are inside."""
+    template = task.template
+    return template.shape.is_sharing if template else False
 
 
 def turn_of(actor: Actor, environment: Environment) -> Resource:

@@ -118,14 +118,20 @@ def describe_actor(actor: Actor, now: float) -> dict[str, Any]:
 def slots_held(actor: Actor) -> dict[str, int]:
     """Return how many slots of each type the tasks of *actor* hold that have not given them back.
 
-    More than there are, where tasks wait in the mailbox.
+    More than there are, where tasks wait in the mailbox. Those that share a replica have one.
     """
     held = dict.fromkeys(actor.slots, 0)
+    sharing = set()
     for task in actor.assigned.values():
-        if not task.is_released:
+        if task.template and task.template.shape.is_sharing:
+            if not task.is_released:
+                sharing.add(task.template.shape.place)
+        elif not task.is_released:
             slots = (task.template.call.slots if task.template else {}) or {SLOT: 1}
             for kind, amount in slots.items():
                 held[kind] = held.get(kind, 0) + amount
+    if sharing:
+        held[SLOT] = held.get(SLOT, 0) + len(sharing)
     return held
 
 

@@ -140,7 +140,7 @@ def shut(broker: "Broker", actor: Actor, *, is_alone: bool) -> None:
     actor.is_shut = is_alone or actor.is_suspect
     broker.backlog.matching.note_working(actor)
     is_known = broker.actors.get(actor.incarnation) is actor
-    if is_known and not actor.is_shut and (actor.credit.available or actor.credit.has_typed):
+    if is_known and not actor.is_shut and (actor.credit.available or actor.credit.has_more):
         broker.open_actors[actor] = None
         broker.backlog.matching.improve(actor)
 

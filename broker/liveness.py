@@ -146,7 +146,7 @@ def judge_actor(broker: "Broker", actor: Actor, now: float) -> None:
         actor.is_shut = is_suspect or actor.is_alone
         broker.backlog.matching.note_working(actor)
         broker.note("actor_suspect" if is_suspect else "actor_trusted", actor=actor.name)
-        if not actor.is_shut and (actor.credit.available or actor.credit.has_typed):
+        if not actor.is_shut and (actor.credit.available or actor.credit.has_more):
             broker.open_actors[actor] = None
             broker.backlog.matching.improve(actor)
     if silent_s < settings.lease_s:

@@ -228,7 +228,7 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
     task.frame = session.sent + len(session.sealed) + 1
     credit = actor.credit
     credit.spend(task.frame, template.shape)
-    if not (credit.available or credit.has_typed):
+    if not (credit.available or credit.has_more):
         broker.open_actors.pop(actor, None)
     if credit.available < credit.stated.ahead:
         broker.recalls.ahead[actor] = None

@@ -129,9 +129,14 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     """Say what of the credit of *actor* is not enough for *task*."""
     credit = actor.credit
     short = credit.lacks(shape)
-    if short and not shape.is_plain:
+    place = task.call.environment
+    is_here = place is not None and credit.has_resident(place.id)
+    if place is not None and is_here and not credit.is_warm(place.id, shape.turns_taken):
+        alone = ", in which it must be alone" if shape.turns_taken > 1 else ""
+        return f"no turn free in environment {place.name}{alone}"
+    if short and not (shape.is_plain or shape.is_sharing):
         return f"{short} slots are missing of {shape.slots} ({len(actor.assigned)} tasks)"
-    if not (credit.available or credit.has_typed):
+    if not (credit.available or credit.has_more):
         return f"no free slot ({len(actor.assigned)} tasks)"
     reserved = broker.reservation
     is_bound = reserved is not None and reserved.binds(task, actor)
@@ -140,10 +145,7 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     if credit.covers(shape) and (text := preference.passes(broker, task, actor)):
         return text
     if not credit.covers(shape):
-        environment = task.call.environment
-        return (
-            f"no turn in environment {environment.name}" if environment else "no slot of its kind"
-        )
+        return f"no room for environment {place.name}" if place else "no slot of its kind"
     return "has a free slot"
 
 

@@ -189,7 +189,10 @@ def waiting_at(recalls: Recalls, actor: Actor) -> list[Task]:
     It starts them in their order, so as many wait as there are more than slots.
     """
     held = [task for task in actor.assigned.values() if not task.is_released]
-    beyond = sum(task.template.shape.plain if task.template else 1 for task in held)
+    shapes = [task.template.shape for task in held if task.template]
+    beyond = sum(shape.plain for shape in shapes) + len(held) - len(shapes)
+    # Those that share a replica have one slot together.
+    beyond += len({shape.place for shape in shapes if shape.is_sharing})
     beyond -= actor.slots.get(SLOT, 0)
     waiting: list[Task] = []
     for task in reversed(held) if beyond > 0 else ():

@@ -232,7 +232,7 @@ def check(broker: "Broker") -> None:
         actor.credit.check()
         if actor.session is None:
             assert actor.credit.available == 0
-            assert not actor.credit.has_typed
+            assert not actor.credit.has_more
         for token, task in actor.assigned.items():
             assert broker.tokens[token] is task
             assert task.actor is actor

@@ -79,6 +79,7 @@ class Shape:
         "is_hard",
         "is_large",
         "is_plain",
+        "is_sharing",
         "is_shut",
         "is_simple",
         "is_told",
@@ -120,12 +121,12 @@ class Shape:
         # The key that may be bound to one actor, and whether only that one will do.
         self.sticky = call.sticky.key if call.sticky is not None else ""
         self.is_hard = call.sticky is not None and call.sticky.hard
-        # How many turns of its environment one task takes.
-        self.turns_taken = call.environment.turns if call.environment else 0
         self.has_affinity = any(not desire.required for desire in call.desires)
         # A task that waits in a mailbox may be handed back, so what must never run twice does not
         # go there, nor what must keep its order.
-        self.may_wait_ahead = not (call.at_most_once or call.limits or call.slots or self.named)
+        self.may_wait_ahead = not (
+            call.at_most_once or call.limits or call.slots or self.named or self.is_sharing
+        )
         # Tasks that may start only once the journal says so. Of a call to a durable named actor it
         # must know, since what the call changes will be in a checkpoint.
         self.is_armed_first = is_armed_first(call)
@@ -165,6 +166,7 @@ class Shape:
         """
         return (
             self.plain,
+            self.is_sharing,
             tuple(sorted(self.typed.items())),
             self.may_wait_ahead,
             tuple(self.host_limits),
@@ -182,6 +184,13 @@ class Shape:
         # not there. Calls to a named actor need no room, but go where it is; now perhaps nowhere.
         self.place = call.environment.id if call.environment else None
         self.turns = call.environment.concurrency if call.environment else 0
+        # How many turns of its environment one task takes.
+        self.turns_taken = call.environment.turns if call.environment else 0
+        # Whether it needs no slot of its own where others are inside: one that takes a turn among
+        # several is free where its replica holds a slot, and takes one for all elsewhere.
+        self.is_sharing = self.turns_taken < self.turns and self.plain == 1 and not self.typed
+        if self.is_sharing:
+            self.plain = 0
         self.named = call.environment is not None and call.environment.named is not None
         self.environment = None if self.named else self.place
         self.home: Actor | None = None
@@ -190,7 +199,8 @@ class Shape:
     @staticmethod
     def key(call: Call) -> bytes:
         """Return what is equal for calls of the same shape."""
-        environment = (call.environment.id, call.environment.turns) if call.environment else None
+        place = call.environment
+        environment = (place.id, place.turns, place.concurrency) if place else None
         return _encode(
             (
                 call.desires,
@@ -207,7 +217,8 @@ class Shape:
 
     def shares(self, other: "Shape") -> bool:
         """Tell whether both take slots of one type."""
-        is_plain = self.plain > 0 and other.plain > 0
+        takes_plain = self.plain > 0 or self.is_sharing
+        is_plain = takes_plain and (other.plain > 0 or other.is_sharing)
         return is_plain or not self.typed.keys().isdisjoint(other.typed)
 
     def could_hold(self, actor: "Actor") -> bool:

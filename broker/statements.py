@@ -27,7 +27,7 @@ def credit(
     actor.credit.state(command, session.acked)
     if command.turns or actor.copies:
         environments.follow(broker, actor, now)
-    if actor.credit.available or actor.credit.has_typed:
+    if actor.credit.available or actor.credit.has_more:
         broker.open_actors[actor] = None
         broker.backlog.matching.improve(actor)
         if command.free and broker.recalls.ahead:
@@ -80,7 +80,7 @@ def labels(
     if offers(actor, command.version, command.labels, now):
         matching.update(actor)
     # A newer statement of the same lifts bars as well: in between it may have been another.
-    if is_newer and (actor.credit.available or actor.credit.has_typed):
+    if is_newer and (actor.credit.available or actor.credit.has_more):
         matching.improve(actor)
 
 

@@ -68,7 +68,8 @@ class Reading:
 class Reader(Environment):
     """The model: loaded once in an actor, then used by page after page."""
 
-    reuse = ReusePolicy(concurrency=100)  # Who is bounded is the model step, not the whole task.
+    # Of those that take a plain slot: all that are in one copy share it.
+    reuse = ReusePolicy(concurrency=PAGES_AHEAD // AT_ONCE)
 
     def enter(self, step_s: float | None = None) -> None:
         self.step_s = step_s
@@ -131,7 +132,7 @@ async def read_and_save(number: int, port: int, image: bytes) -> Reading:
 
 
 async def limit_inside(number: int, port: int) -> Reading:
-    """Hold a plain slot all the time, and the machine's limit only while the model works."""
+    """Share a plain slot all the time, and the machine's limit only while the model works."""
     task = current_task()
     image = await download(number, port)
     async with task.limit("host:gpu"):

@@ -42,9 +42,10 @@ class ReusePolicy(Struct, frozen=True, kw_only=True):
     *replicas* is (minimum, maximum), an int n means (n, n); *idle_ttl* ends the idle environment
     and *scaledown_ttl* one idle replica above the minimum, in seconds or as a timedelta, any
     positive value; *concurrency* is how many calls of async methods may be inside one replica at a
-    time. *scope* "client" keeps a copy for the tasks of this process alone. A copy that has run
-    *max_tasks* tasks is replaced, and so is an actor process that takes more than *max_memory_mb*
-    (MiB). Raises ValueError here for what means nothing.
+    time, where they hold one slot together; a sync one is alone in it. *scope* "client" keeps a
+    copy for the tasks of this process alone. A copy that has run *max_tasks* tasks is replaced, and
+    so is an actor process that takes more than *max_memory_mb* (MiB). Raises ValueError here for
+    what means nothing.
     """
 
     replicas: int | tuple[int, int] = 2

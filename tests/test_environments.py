@@ -3,6 +3,7 @@
 import os
 import threading
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
@@ -142,6 +143,32 @@ class Slow(Environment):
 
     def work(self):
         return os.getpid()
+
+
+class Many(Environment):
+    reuse = ReusePolicy(replicas=(0, 1), idle_ttl=60, concurrency=100)
+
+    def enter(self):
+        self.inside = Counter()
+        self.met = {}
+
+    async def meet(self, count):
+        """Return when so many were inside, with the number of threads."""
+        import asyncio
+
+        met = self.met.setdefault(count, asyncio.Event())
+        self.inside[count] += 1
+        if self.inside[count] == count:
+            met.set()
+        await met.wait()
+        return threading.active_count()
+
+    async def again(self, count):
+        from sdk import current_task
+
+        async with current_task().released_slot():
+            pass
+        return await self.meet(count)
 
 
 @pytest.fixture(scope="module")
@@ -354,3 +381,19 @@ def test_async_calls_share_a_copy_and_a_sync_one_is_alone_in_it():
 
         assert gather(alone, timeout=PATIENCE_S) == [0] * 4
         assert max(gather(shared, timeout=PATIENCE_S)) in range(2, 5)
+
+
+def test_a_hundred_async_calls_run_at_once_in_one_slot_and_few_threads():
+    with LocalCluster(actors=1, slots=1) as cluster, cluster.client() as client:
+        threads = gather([client.submit(Many.meet, 100) for _ in range(100)], timeout=PATIENCE_S)
+        assert max(threads) < 30
+        # The slot is there again for whoever needs one, and is shared anew behind it.
+        assert client.submit(os.getpid).result(PATIENCE_S)
+        gather([client.submit(Many.again, 20) for _ in range(20)], timeout=PATIENCE_S)
+
+
+def test_calls_of_a_named_actor_run_at_once_in_one_slot():
+    with LocalCluster(actors=1, slots=1) as cluster, cluster.client() as client:
+        many = client.actor(Many, name="many")
+
+        gather([many.meet.submit(50) for _ in range(50)], timeout=PATIENCE_S)

@@ -135,6 +135,7 @@ class Credit(Struct, frozen=True, array_like=True, tag="credit", gc=False):
     room: int = 0
     turns: dict[str, int] = {}
     typed: dict[str, int] = {}
+    shared: tuple[str, ...] = ()  # environments whose replica holds its slot already
 
 
 class Outcome(Struct, frozen=True, array_like=True, tag="outcome", gc=False):

@@ -58,6 +58,43 @@ def test_an_actor_never_holds_more_than_it_granted(steps, slots, prefetch):
         assert credit.available >= 0
 
 
+SHARED = Shape(Call("m", b"", "m", Environment("s", "s", b"b", {}, 3)))
+
+
+@given(
+    st.lists(st.sampled_from(["plain", "share", "hear", "state", "arrive", "end", "leave"])),
+    st.integers(1, 2),
+)
+def test_those_that_share_never_need_more_than_their_slot(steps, slots):
+    """Frames both ways are late; whoever has entered a replica leaves it again."""
+    credit = CreditAccount()
+    sent = received = plain = inside = 0
+    assigns, statements = deque(), deque()
+    for step in steps:
+        match step:
+            case "plain" | "share" if credit.covers(PLAIN if step == "plain" else SHARED):
+                sent += 1
+                credit.spend(sent, PLAIN if step == "plain" else SHARED)
+                assigns.append((sent, step))
+            case "hear" if assigns:
+                received, kind = assigns.popleft()
+                plain += kind == "plain"
+                inside += kind == "share"
+            case "state":
+                free = slots - plain - bool(inside)
+                shared = ("s",) if inside else ()
+                statements.append((Credit(free, 0, 0, {"s": 3 - inside}, {}, shared), received))
+            case "arrive" if statements:
+                credit.state(*statements.popleft())
+            case "end" if plain:
+                plain -= 1
+            case "leave" if inside:
+                inside -= 1
+        credit.check()
+        assert plain + bool(inside) <= slots
+        assert inside <= 3
+
+
 def test_what_flies_is_taken_off():
     credit = account(2)
     credit.spend(5, PLAIN)

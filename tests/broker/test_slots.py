@@ -60,7 +60,7 @@ def test_what_flies_is_taken_off_each_type():
     credit = account(3, gpu=3)
     credit.spend(5, MIXED)
     credit.check()
-    assert (credit.available, credit.has_typed) == (2, True)
+    assert (credit.available, credit.has_more) == (2, True)
     assert not credit.covers(MIXED)
     assert credit.covers(GPU)
 
@@ -90,7 +90,7 @@ def test_typed_credit_dies_with_its_session():
     credit.void()
     credit.check()
 
-    assert not credit.has_typed
+    assert not credit.has_more
 
 
 def test_a_typed_task_needs_its_turn_as_well():

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from tests.sim import labels
+from tests.sim import labels, turns
 from tests.sim.counters import Counters, named_of
 from tests.sim.crashes import Crashes
 from tests.sim.dead import Afterlife
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
-from wire.messages import ActorBeat, Assign, Credit, Requeued, Result
+from wire.messages import Assign, Requeued, Result
 from wire.parts import Environment, Failure, Key, Status, Token
 
 if TYPE_CHECKING:
@@ -98,30 +98,9 @@ class Oracle:
         self.epoch_highest = 0
         self.ended_by_death = 0
         self.executions = 0
-        # Of each session of an actor: (number, received, credit) of each frame that states some,
-        # and the frames that carried assignments.
+        self.grants = turns.Grants()
         # Where each hard key went last, and when.
         self.bound: dict[str, tuple[str, float]] = {}
-        self.statements: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
-        self.flights: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
-
-    def stated(self, actor: "ActorProcess", frame: Any) -> None:
-        """Follow what an actor grants."""
-        for command in frame.commands if frame.number else ():
-            credit = command.credit if type(command) is ActorBeat else command
-            if type(credit) is Credit:
-                known = self.statements.setdefault(session_of(actor, frame), [])
-                known.append((frame.number, frame.received, credit.free + credit.ahead))
-
-    def spent(self, actor: "ActorProcess", frame: Any, number: int) -> None:
-        """Check that *number* assignments in a frame are covered by what the broker has heard."""
-        key = session_of(actor, frame)
-        self.flights.setdefault(key, []).append((frame.number, number))
-        heard = [known for known in self.statements.get(key, ()) if known[0] <= frame.received]
-        assert heard, f"{actor.name} is assigned a task before it has granted anything"
-        _, received, granted = heard[-1]
-        spent = sum(count for at, count in self.flights[key] if at > received)
-        assert spent <= granted, f"{actor.name} granted {granted} and is assigned {spent}"
 
     def submitted(
         self, client: "ClientProcess", number: int, call: Any, *, has_parent: bool
@@ -423,11 +402,6 @@ def made_of(call: Any, ending: Any) -> bytes:
     body = ending.body + b"".join(ending.frames)
     is_failure = ending.status is Status.FAILURE and call.retries
     return decode_failure(body).message.encode() if is_failure else body
-
-
-def session_of(actor: "ActorProcess", frame: Any) -> tuple[int, int, int]:
-    """Tell one session of an actor from all others."""
-    return (actor.incarnation, frame.session, frame.epoch)
 
 
 def is_at_work(actor: "ActorProcess") -> bool:

@@ -22,7 +22,7 @@ from broker.defining import define
 from broker.settings import Settings as BrokerSettings
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from tests.sim import labels, waiting
+from tests.sim import labels, turns, waiting
 from tests.sim.network import Message, Wire, packed
 from tests.sim.oracle import STICKY_TTL_S
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
@@ -387,11 +387,11 @@ class ActorProcess(Process):
         if self.wants_paused is not None:
             assert self.core.standing.is_paused == self.wants_paused, "it forgot that it is paused"
         if not self.core.is_draining:
-            held = len(mailbox.waiting) + len(mailbox.holders)
+            there = (*mailbox.waiting, *mailbox.holders.values())
+            held = turns.slots_of(assignment.recipe.call for assignment in there)
             granted = profile.slots + self.core.prefetch.maximum
             assert held <= granted, "more was assigned than granted"
-        holding = [run for run in self.runs.values() if not run.is_released]
-        assert len(holding) <= profile.slots, "unreleased runs overlap on one slot"
+        turns.check_actor(self)
         for token, run in self.runs.items():
             held_as = mailbox.held[token].held
             assert held_as is (Held.RELEASED if run.is_released else Held.RUNNING)

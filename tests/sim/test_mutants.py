@@ -8,6 +8,7 @@ from tests.sim.mutants_durable import DURABLE
 from tests.sim.mutants_labels import LABELS
 from tests.sim.mutants_life import LIFE
 from tests.sim.mutants_named import NAMED
+from tests.sim.mutants_turns import TURNS
 
 SEEDS = range(150)
 CLEAN_SEEDS = range(3)
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(
     "mutant",
-    [*MUTANTS, *LIFE, *DURABLE, *AFTERLIFE, *NAMED, *LABELS],
+    [*MUTANTS, *LIFE, *DURABLE, *AFTERLIFE, *NAMED, *LABELS, *TURNS],
     ids=lambda mutant: mutant.name,
 )
 def test_a_planted_bug_is_caught(mutant):

@@ -59,6 +59,7 @@ REUSES = (
     (1, Reuse(0, 1, 2.0, 1.0)),
     (2, Reuse(1, 2, 1.5, 0.5, 3, None, 1.0)),
     (1, Reuse(is_fresh=True)),
+    (4, Reuse(0, 2, 2.0, 1.0)),
 )
 BACKOFF = Backoff(0.4, 1.0, 0.4, 0.5)
 RETRIED: dict[str, dict[str, Any]] = {
@@ -170,7 +171,7 @@ class World:
         self.digest = crc32(control, self.digest)
         self.history.append((self.now, peer.name, "says", frame))
         if isinstance(peer, ActorProcess):
-            self.oracle.stated(peer, frame)
+            self.oracle.grants.stated(peer, frame)
             rejects = [one for one in frame.commands if type(one) is Reject]
             self.rejected += sum(one.bars for one in rejects)
         for command in frame.commands:
@@ -194,7 +195,8 @@ class World:
             for command in given:
                 self.oracle.told_assign(peer, frame.epoch, command)
             if given:
-                self.oracle.spent(peer, frame, len(given))
+                calls = [self.oracle.tasks[one.client, one.task].call for one in given]
+                self.oracle.grants.spent(peer, frame, calls)
 
     def broker_noted(self, event: str, fields: dict[str, Any]) -> None:
         """Note what the broker notes."""

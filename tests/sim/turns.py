@@ -1,0 +1,88 @@
+"""Slots and turns in the simulator: what the calls in a replica cost together, who is inside.
+
+All is counted from the calls themselves, never from what the cores have counted.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from wire.messages import ActorBeat, Credit
+
+if TYPE_CHECKING:
+    from tests.sim.processes import ActorProcess
+
+Session = tuple[int, int, int]
+
+
+def is_sharing(call: Any) -> bool:
+    """Tell whether a call shares the slot of its replica."""
+    place = call.environment
+    return place is not None and place.turns < place.concurrency and not call.slots
+
+
+def slots_of(calls: "Iterable[Any]") -> int:
+    """Count the slots that *calls* take: one for all that share a replica."""
+    alone, replicas = 0, set()
+    for call in calls:
+        if is_sharing(call):
+            replicas.add(call.environment.id)
+        else:
+            alone += 1
+    return alone + len(replicas)
+
+
+def check_actor(actor: "ActorProcess") -> None:
+    """Check that what runs has its slots and its turns."""
+    profile = actor.world.profile
+    holding = [run.assignment.recipe.call for run in actor.runs.values() if not run.is_released]
+    assert slots_of(holding) <= profile.slots, "unreleased runs overlap on one slot"
+    turns: dict[str, int] = {}
+    for call in holding:
+        if call.environment is not None:
+            place = call.environment
+            turns[place.id] = turns.get(place.id, 0) + place.turns
+            inside = f"{turns[place.id]} turns are taken in {place.name}"
+            assert turns[place.id] <= place.concurrency, inside
+
+
+class Grants:
+    """What each session of an actor has stated, and what it was given."""
+
+    def __init__(self) -> None:
+        """Begin with no session."""
+        # (number, received, credit) of each frame that states some; (frame, calls) of what is on
+        # its way or came.
+        self.statements: dict[Session, list[tuple[int, int, Credit]]] = {}
+        self.flights: dict[Session, list[tuple[int, list[Any]]]] = {}
+
+    def stated(self, actor: "ActorProcess", frame: Any) -> None:
+        """Follow what an actor grants."""
+        for command in frame.commands if frame.number else ():
+            credit = command.credit if type(command) is ActorBeat else command
+            if type(credit) is Credit:
+                known = self.statements.setdefault(session_of(actor, frame), [])
+                known.append((frame.number, frame.received, credit))
+
+    def spent(self, actor: "ActorProcess", frame: Any, calls: list[Any]) -> None:
+        """Check that the *calls* in a frame are covered by what the broker has heard."""
+        key = session_of(actor, frame)
+        self.flights.setdefault(key, []).append((frame.number, calls))
+        heard = [known for known in self.statements.get(key, ()) if known[0] <= frame.received]
+        assert heard, f"{actor.name} is assigned a task before it has granted anything"
+        _, received, credit = heard[-1]
+        flying = [call for at, those in self.flights[key] if at > received for call in those]
+        spent = slots_of(
+            call
+            for call in flying
+            if not (is_sharing(call) and call.environment.id in credit.shared)
+        )
+        granted = credit.free + credit.ahead
+        assert spent <= granted, f"{actor.name} granted {granted} and is assigned {spent}"
+        for place, turns in credit.turns.items():
+            sharing = [c for c in flying if is_sharing(c) and c.environment.id == place]
+            assert len(sharing) <= turns, f"{len(sharing)} calls share {turns} turns of {place}"
+
+
+def session_of(actor: "ActorProcess", frame: Any) -> Session:
+    """Tell one session of an actor from all others."""
+    return (actor.incarnation, frame.session, frame.epoch)
