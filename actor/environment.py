@@ -9,6 +9,7 @@ import inspect
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,6 +17,7 @@ import structlog
 from actor.checkpoints import Checkpoints
 from actor.mailbox import Buffer
 from actor.threads import EventLoopThread
+from sdk.batching import Batch, batches_of
 from wire import payload
 from wire.parts import Environment
 
@@ -28,14 +30,23 @@ log = structlog.get_logger("actor")
 class Resident:
     """One loaded copy."""
 
-    __slots__ = ("checkpoints", "exit_timeout_s", "id", "instance", "name", "resets")
+    __slots__ = (
+        "batches",
+        "checkpoints",
+        "exit_timeout_s",
+        "id",
+        "instance",
+        "name",
+        "resets",
+    )
 
-    def __init__(self, environment: Environment, instance: Any) -> None:
-        """Hold what `enter` is about to prepare."""
+    def __init__(self, environment: Environment, instance: Any, batches: dict[str, Batch]) -> None:
+        """Hold what `enter` is about to prepare, with the methods that take *batches*."""
         self.id = environment.id
         self.name = environment.name
         self.instance = instance
         self.exit_timeout_s = environment.reuse.exit_timeout_s
+        self.batches = batches
         # A hook that is not there, or does nothing, costs a run nothing.
         reset = None if does_nothing(instance, "reset") else getattr(instance, "reset", None)
         self.resets: Callable[[], Any] | None = reset
@@ -85,10 +96,12 @@ class Environments:
         # What has been given up has room for two only if the user says so by --environments-max.
         for thread in list(self._leaving):
             thread.join()
-        pair: tuple[Callable[[], Any], dict[str, Any]] = payload.load(blob, ())  # type: ignore[assignment]
+        pair: tuple[type | partial[Any], dict[str, Any]] = payload.load(blob, ())  # type: ignore[assignment]
         kind, parameters = pair
         instance = kind()
-        resident = Resident(environment, instance)
+        # A named actor may be made of a class that knows nothing of environments.
+        written = kind.args[0] if isinstance(kind, partial) else kind
+        resident = Resident(environment, instance, batches_of(written))
         try:
             enter = getattr(instance, "enter", None)
             if enter is not None:

@@ -336,7 +336,7 @@ class Loop:
             method, arguments = inbox.popleft()
             method(*arguments, now)
         starts = core.take_starts()
-        here = self._start(starts, may_run_here=may_run_here) if starts else None
+        here = self._start(starts, now, may_run_here=may_run_here) if starts else None
         if core.has_orders:
             for order in core.take_stops():
                 self.slots.stop(order)
@@ -387,7 +387,7 @@ class Loop:
             core.now = now
             entering.weigh(core, measure_own_memory_mb())
 
-    def _start(self, starts: list[Assignment], *, may_run_here: bool) -> Run | None:
+    def _start(self, starts: list[Assignment], now: float, *, may_run_here: bool) -> Run | None:
         """Start what the core says, the last in this thread where no slot is left after it."""
         here = None
         if self.core.fence.is_new:
@@ -400,7 +400,10 @@ class Loop:
                 self._add_guard()
         for assignment in starts:
             self.slots.start(assignment)
-        return self.slots.prepare(here) if here is not None else None
+        run = self.slots.prepare(here) if here is not None else None
+        if self.slots.batching.fresh:
+            self.slots.batching.start(now)
+        return run
 
     def _receive(self, now: float) -> None:
         recv, core = self._recv, self.core

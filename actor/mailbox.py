@@ -7,6 +7,7 @@ exceed the capacity.
 
 from collections import deque
 from collections.abc import Sequence
+from enum import IntEnum
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,14 @@ ONE_SLOT: Final[dict[str, int]] = {SLOT: 1}
 NO_UNITS: Final[dict[str, tuple[str, ...]]] = {}
 
 
+class Way(IntEnum):
+    """Where the calls of a recipe go without a thread of their own, once that is known."""
+
+    UNKNOWN = 0
+    EVENT_LOOP = 1
+    BATCH = 2
+
+
 class Recipe:
     """What a TEMPLATE says, with the code that it names; what the calls of one function share."""
 
@@ -33,7 +42,6 @@ class Recipe:
         "blob",
         "call",
         "code",
-        "is_async",
         "is_plain",
         "is_strict",
         "loaded",
@@ -43,6 +51,7 @@ class Recipe:
         "satisfied_version",
         "slots",
         "takes_one_slot",
+        "way",
     )
 
     def __init__(self, call: Call, *, code: Buffer | None, blob: Buffer | None) -> None:
@@ -59,9 +68,9 @@ class Recipe:
         self.replica = self._sharing_in(call.environment) if self.takes_one_slot else None
         # How long it usually runs; unknown at first.
         self.run_s = inf
-        # The function itself, once a run has unpickled it; whether it goes to the event loop.
+        # The function itself, once a run has unpickled it.
         self.loaded: Loaded | None = None
-        self.is_async = False
+        self.way = Way.UNKNOWN
         # The version of the labels that were last found to satisfy it.
         self.satisfied_version = 0
         self.missing = ""

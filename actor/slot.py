@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from actor.batching import Batching
 from actor.board import Board
 from actor.code import CodeCache, Loaded, is_async
 from actor.context import Identity, Run
 from actor.endings import Ending, EnvironmentFailure, describe, failure_of, pack
 from actor.environment import Environments, Resident
 from actor.limiting import LimitWait, inside
-from actor.mailbox import Assignment, Recipe, StopOrder
+from actor.mailbox import Assignment, Recipe, StopOrder, Way
 from actor.reacquiring import Answer
 from actor.settings import Launch
 from actor.threads import EventLoopThread, ThreadPool
@@ -47,6 +48,7 @@ class Slots:
         self._pool = ThreadPool("slot")
         self._events = EventLoopThread("slot-async")
         self.environments = Environments(self._events)
+        self.batching = Batching(self, loop, board, self._pool, self._events)
         self._runs: dict[Token, Run] = {}
         # Runs that began on the event loop and never had a thread.
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,10 +73,14 @@ class Slots:
         """Return a run that the caller gives a thread, None when it started on the event loop."""
         run = Run(assignment, self._board.reserve(assignment.token), self)
         self._runs[assignment.token] = run
-        if assignment.recipe.is_async and not assignment.loads:
+        way = assignment.recipe.way
+        if way is Way.UNKNOWN or assignment.loads:
+            return run
+        if way is Way.EVENT_LOOP:
             self._events.call(self._begin_async, run)
-            return None
-        return run
+        elif not self.batching.join(run):
+            return run
+        return None
 
     def run_here(self, run: Run) -> None:
         """Run in the leader's own thread, which looks at what was posted when this returns."""
@@ -134,9 +140,9 @@ class Slots:
         if typed is not None or resident is None or resident.resets is None:
             self._loop.post(self._loop.release, run.assignment, typed)
         elif self._events.is_current:
-            run.resetting = self._keep(self._reset_then_release(run, resident))
+            run.resetting = self.keep(self._reset_then_release(run, resident))
         else:
-            self._reset(run, resident)
+            self.reset(run, resident)
             self._loop.post(self._loop.release, run.assignment, typed)
 
     def give_again(self, run: Run, typed: dict[str, int] | None) -> None:
@@ -286,7 +292,7 @@ class Slots:
             return
         # The environment goes back to what it was, unless that was done at the release.
         if run.close() and run.resident is not None and run.resident.resets is not None:
-            self._reset(run, run.resident)
+            self.reset(run, run.resident)
         if run.resident is not None and run.resident.checkpoints is not None:
             run.resident.checkpoints.hand_over(self._loop.finish, assignment, ending, began, post)
             return
@@ -310,16 +316,20 @@ class Slots:
             return pack(None)  # Entering was all there was to do.
         else:
             assert run.resident is not None
+            if recipe.way is Way.BATCH:
+                self._loop.post_quietly(self._left_thread, run)
+                self._loop.post(self.batching.came, run)
+                return None
             function = getattr(run.resident.instance, call.method)
             goes_to_loop = is_async(function)
         if goes_to_loop:
-            recipe.is_async = True
+            recipe.way = Way.EVENT_LOOP
             self._loop.post_quietly(self._left_thread, run)
             self._events.call(self._begin_async, run)
             return None
         if run.is_canceled_flag:
             raise TaskCanceled(f"task {run.id} was canceled")
-        args, kwargs = self._arguments(assignment)
+        args, kwargs = self.arguments(assignment)
         value = function(*args, **kwargs)
         del args, kwargs
         if hasattr(type(value), "__await__"):
@@ -328,7 +338,7 @@ class Slots:
 
     def _begin_async(self, run: Run) -> None:
         """Start the coroutine of *run*; on the event loop."""
-        _ = self._keep(self._run_async(run))
+        _ = self.keep(self._run_async(run))
 
     async def _run_async(self, run: Run) -> None:
         """Run the coroutine of *run* in a task of its own, which alone is canceled."""
@@ -350,7 +360,7 @@ class Slots:
             await run.resetting
         resident = run.resident
         if had_slot and resident is not None and resident.resets is not None:
-            await asyncio.to_thread(self._reset, run, resident)
+            await asyncio.to_thread(self.reset, run, resident)
         if resident is not None and resident.checkpoints is not None:
             post = self._loop.post
             resident.checkpoints.hand_over(self._loop.finish, assignment, ending, began, post)
@@ -370,7 +380,7 @@ class Slots:
             else:
                 assert run.resident is not None
                 function = getattr(run.resident.instance, call.method)
-            args, kwargs = self._arguments(assignment)
+            args, kwargs = self.arguments(assignment)
             return pack(await function(*args, **kwargs))
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
             return describe(error, call)
@@ -384,7 +394,7 @@ class Slots:
             raise self._not_here(error) from error
         return recipe.loaded
 
-    def _arguments(self, assignment: Assignment) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, assignment: Assignment) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Unpickle the arguments of *assignment*."""
         try:
             loaded = payload.load(assignment.body, assignment.payloads)
@@ -410,6 +420,7 @@ class Slots:
         if not assignment.loads:
             found = self.environments.find(environment.id)
             assert found is not None
+            self._learn_way(assignment.recipe, found)
             return found
         self.environments.evict(assignment.evicts)
         blob, checkpoint = assignment.recipe.blob, None
@@ -423,10 +434,17 @@ class Slots:
             self._lost(environment.id)
             raise EnvironmentFailure(environment.name) from error
         load_s = time.monotonic() - began
+        self._learn_way(assignment.recipe, resident)
         self._loop.post(self._loop.core.entered, run.token, environment, load_s)
         return resident
 
-    def _reset(self, run: Run, resident: Resident) -> None:
+    @staticmethod
+    def _learn_way(recipe: Recipe, resident: Resident) -> None:
+        """Note that the calls of *recipe* run in batches, where they do."""
+        if recipe.call.method in resident.batches:
+            recipe.way = Way.BATCH
+
+    def reset(self, run: Run, resident: Resident) -> None:
         """Call the environment's `reset`; one that fails makes the environment unusable."""
         assert resident.resets is not None
         try:
@@ -437,13 +455,13 @@ class Slots:
             self._lost(resident.id)
 
     async def _reset_then_release(self, run: Run, resident: Resident) -> None:
-        await asyncio.to_thread(self._reset, run, resident)
+        await asyncio.to_thread(self.reset, run, resident)
         self._loop.post(self._loop.release, run.assignment, None)
 
     def _lost(self, identity: str) -> None:
         self._loop.post(self._loop.core.environment_lost, identity)
 
-    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def keep(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Start *coroutine* on the event loop, the caller's thread, and hold it until it ends."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)

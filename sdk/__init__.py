@@ -1,6 +1,7 @@
 """What a user imports: clients, futures, environments, the task's own side, errors."""
 
 from sdk.asynchronous import AsyncClient
+from sdk.batching import batch
 from sdk.client import Client
 from sdk.cluster import LocalCluster
 from sdk.environment import Environment, ReusePolicy
@@ -84,6 +85,7 @@ __all__ = [
     "TaskTimeout",
     "WarmslotError",
     "as_completed",
+    "batch",
     "current_task",
     "gather",
     "task",

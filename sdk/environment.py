@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from msgspec import Struct
 
+from sdk.batching import batches_of
 from sdk.code import Captured, capture, version_of
 from sdk.options import read_desires, read_limits
 from wire.labels import Desire, Labels, validate_labels
@@ -164,6 +165,7 @@ class Environment(metaclass=EnvironmentType):
                 f"{cls.__qualname__}: concurrency={own['reuse'].concurrency} needs an async "
                 "method; a sync method holds its copy alone"
             )
+        check_batches(cls)
         for name in ("enter_timeout", "exit_timeout"):
             if own.get(name) is not None:
                 time_of(f"{cls.__qualname__}.{name}", own[name])
@@ -218,6 +220,23 @@ def has_async_method(cls: type) -> bool:
     )
 
 
+def check_batches(cls: type[Environment]) -> None:
+    """Raise ValueError where a sync batch could not be alone in its copy."""
+    concurrency = type.__getattribute__(cls, "reuse").concurrency
+    for name in batches_of(cls) if concurrency > 1 else ():
+        if not inspect.iscoroutinefunction(type.__getattribute__(cls, name)):
+            raise ValueError(
+                f"{cls.__qualname__}.{name}: concurrency={concurrency} needs an async @batch"
+                " method; a sync batch holds its copy alone"
+            )
+
+
+def turns_of(cls: type[Environment]) -> int:
+    """Return how many turns a copy has: as many as the batches hold that may run at once."""
+    concurrency: int = type.__getattribute__(cls, "reuse").concurrency
+    return concurrency * max((one.max_size for one in batches_of(cls).values()), default=1)
+
+
 def read_labels(cls: type) -> Labels:
     """Read the labels that an actor offers while it has a copy; raise ValueError for a bad one."""
     return validate_labels(dict(type.__getattribute__(cls, "labels")))
@@ -270,6 +289,9 @@ class Specification:
         shown = version_of(cls) if version is None else str(version)
         scope = type.__getattribute__(cls, "reuse").scope
         own = f":{PROCESS}" if scope == "client" else ""
+        # A copy never has more turns, or fewer, than it was entered with.
+        turns = turns_of(cls)
+        own += f":{turns}" if turns > 1 else ""
         return f"{cls.__module__}.{cls.__qualname__}:{digest_of(self._parameters)}:{shown}{own}"
 
     @property
@@ -303,11 +325,17 @@ class Specification:
         return captured
 
     def message(
-        self, captured: Captured, *, is_fresh: bool = False, is_alone: bool = True
+        self,
+        captured: Captured,
+        *,
+        is_fresh: bool = False,
+        is_alone: bool = True,
+        method: str = "",
     ) -> EnvironmentMessage:
         """Return what the broker is told; *is_fresh* is a copy for one call.
 
-        A call that *is_alone* takes all turns of a copy.
+        A call that *is_alone* takes all turns of a copy; one of a batched *method* takes one, and
+        any other as many as a batch.
         """
         cls = self._cls
         policy: ReusePolicy = type.__getattribute__(cls, "reuse")
@@ -326,14 +354,19 @@ class Specification:
             exit_timeout_s=None if exit_timeout is None else seconds(exit_timeout),
             is_fresh=is_fresh,
         )
+        all_turns = turns_of(cls)
+        if is_fresh or method in batches_of(cls):
+            turns = 1
+        else:
+            turns = all_turns if is_alone else all_turns // policy.concurrency
         return EnvironmentMessage(
             f"{self.identity}:fresh" if is_fresh else self.identity,
             repr(self),
             captured.code.hash,
             {} if is_fresh else read_labels(cls),
-            1 if is_fresh else policy.concurrency,
+            1 if is_fresh else all_turns,
             reuse,
-            turns=policy.concurrency if is_alone and not is_fresh else 1,
+            turns=turns,
         )
 
 

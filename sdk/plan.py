@@ -9,6 +9,7 @@ import inspect
 from functools import lru_cache
 from typing import Any, Final
 
+from sdk.batching import batch_of
 from sdk.call import Plan
 from sdk.code import Captured, capture, weak
 from sdk.environment import MethodReference, Specification
@@ -98,7 +99,7 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
     elif not callable(target):
         raise TypeError(f"{target!r} is not callable")
     else:
-        captured = capture(target, f"the function {name_of(target)!r}")
+        captured = code_of(target)
     environment = specification.captured() if specification is not None else None
     is_fresh = not chosen.get("reuse", True)
     if is_fresh and specification is None:
@@ -110,7 +111,7 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         function=captured.code.hash if captured is not None else b"",
         method=method,
         environment=specification.message(
-            environment, is_fresh=is_fresh, is_alone=not is_coroutine(target)
+            environment, is_fresh=is_fresh, is_alone=not is_coroutine(target), method=method
         )
         if specification and environment
         else None,
@@ -139,6 +140,16 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         )
     check_retries(call)
     return Planned(captured, environment, call, anchor)
+
+
+def code_of(function: Any) -> Captured:
+    """Return the code of a function; raise TypeError for one that takes lists."""
+    if batch_of(function) is not None:
+        raise TypeError(
+            f"{name_of(function)!r} has @batch, which is for a method of an Environment: submit"
+            " Class.method"
+        )
+    return capture(function, f"the function {name_of(function)!r}")
 
 
 def sticky_of(chosen: dict[str, Any]) -> StickyPart | None:

@@ -69,6 +69,16 @@ def test_the_warm_actor_is_preferred_and_the_small_one_never_taken():
     assert cold > 0, "nobody waits for the warm one while another is free"
 
 
+def test_batches_are_at_least_twice_as_fast():
+    done = run("batching.py", "--quick")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    single, batched = (line.split("|") for line in done.stdout.splitlines()[3:5])
+    assert (single[1].strip(), batched[1].strip()) == ("one at a time", "@batch")
+    assert int(single[4]) == 100
+    assert int(batched[4]) < 50
+
+
 def test_models_are_swapped_and_nobody_finds_another_one():
     done = run("evict_and_load.py", "--requests", 100)
 
