@@ -70,7 +70,7 @@ class Recipe:
         self.run_s = inf
         # The function itself, once a run has unpickled it.
         self.loaded: Loaded | None = None
-        self.way = Way.UNKNOWN
+        self.way: Way = Way.UNKNOWN
         # The version of the labels that were last found to satisfy it.
         self.satisfied_version = 0
         self.missing = ""

@@ -74,7 +74,7 @@ class Slots:
         run = Run(assignment, self._board.reserve(assignment.token), self)
         self._runs[assignment.token] = run
         way = assignment.recipe.way
-        if way is Way.UNKNOWN or assignment.loads:
+        if not way or assignment.loads:
             return run
         if way is Way.EVENT_LOOP:
             self._events.call(self._begin_async, run)

@@ -82,6 +82,18 @@ def test_never_more_copies_are_entered_than_there_may_be(talk):
     assert about(talk, client)["waiting"] == 1
 
 
+def test_who_waits_behind_the_maximum_of_a_policy_is_told_so(talk):
+    """As with the default of two replicas, where a third actor is idle."""
+    client = talk.client().submits(1, 2, 3, call=call(place(2, 2)))
+    actors(talk, 3)
+
+    client.says(Query(1, "explain", "3"))
+
+    [answer] = client.takes(Answer)
+    told = codec.msgspec.msgpack.decode(answer.body)["actors"]
+    assert told["host/2"] == "environment E has its 2 replicas"
+
+
 def test_a_call_that_must_be_alone_waits_until_nobody_is_inside(talk):
     shared = place(0, 1, concurrency=3)
     alone = structs.replace(shared, turns=3)
