@@ -1,5 +1,6 @@
 """The house rules hold for every tracked file, and each rule catches what it is there for."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -119,6 +120,23 @@ def test_each_rule_has_a_planted_violation():
 
 def test_the_rules_read_this_very_file():
     assert "tests/test_tidy.py" in dict(tidy.tracked_texts())
+
+
+def test_each_invariant_of_the_architecture_is_checked_where_it_says():
+    text = (tidy.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (I\d+) \|[^|]*\|(.*)\|$", text, flags=re.MULTILINE)
+    places = [place.split(":") for _, row in rows for place in re.findall(r"`(\S+)`", row)]
+    files = dict(tidy.tracked_texts())
+
+    assert [name for name, _ in rows] == [f"I{n}" for n in range(1, 19)]
+    assert len(places) >= len(rows)
+    for path, name in places:
+        tree = ast.parse(files[path])
+        named = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name]
+        says = [n for one in named for n in ast.walk(one) if isinstance(n, ast.Assert | ast.Return)]
+        # Those that return say what is wrong; the model's word for assert is a function.
+        assert says or "must_hold(" in files[path], f"{path} has no {name} that checks anything"
+        assert named, f"{path} has no {name}"
 
 
 def test_the_map_of_the_architecture_has_every_file():
