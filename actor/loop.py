@@ -55,6 +55,9 @@ POLLIN: Final = 1
 MEASURE_S: Final = 1.0
 # Heartbeats and leases are whole seconds, so nobody sleeps longer than this for nothing.
 POLL_MAX_S: Final = 60.0
+# A sleep is counted from a moment after the one for which the core was asked: so much later than
+# what the core wants next its end may be, and is still meant for that.
+SLEEP_SLACK_S: Final = 0.001
 # A leader that does not come round within this time never will.
 CHANGE_TIMEOUT_S: Final = 5.0
 QUIET: Final = frozenset({"welcome", "rejected"})
@@ -124,7 +127,7 @@ class Loop:
                 zmq_poll(self._watched, 0)
                 or self._inbox
                 or self._may_be_over
-                or self.core.deadline() < self._sleeps_until
+                or self.core.deadline() < self._sleeps_until - SLEEP_SLACK_S
             ):
                 self._wake()
         except BaseException:  # noqa: BLE001 - our bug, and not for the task that called.

@@ -85,6 +85,15 @@ def test_who_posts_while_the_leader_sleeps_says_it_himself_and_lets_him_sleep(lo
     assert not loop._is_awake
 
 
+def test_who_posts_lets_the_leader_sleep_who_sleeps_until_the_next_heartbeat(loop):
+    loop.core.session.hello_at = 1e9
+    loop._sleeps_until = 1e9 + 0.000_1
+
+    loop.post(lambda _: None)
+
+    assert not loop._is_awake
+
+
 @pytest.mark.parametrize("reason", ["earlier", "over"])
 def test_who_posts_while_the_leader_sleeps_wakes_him_for_what_is_his(loop, reason):
     loop.core.session.hello_at = inf
