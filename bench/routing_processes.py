@@ -13,6 +13,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from bench.routing import ACTORS, HELD, LOAD_S, MODELS, RUN_S, Figures, Tasks, draw, tasks_of
 from bench.support import Workspace, bounded, machine, spread, table
@@ -98,6 +99,14 @@ POLICIES = {
 }
 
 
+def actors_of(client: Client) -> list[dict[str, Any]]:
+    """Return who is there; nobody while the broker starts."""
+    try:
+        return client.actors()
+    except TimeoutError:
+        return []
+
+
 def measure(tasks: Tasks, submit: Submit) -> Figures:
     """Let real actors run all of *tasks*, which come when they say."""
     figures = Figures()
@@ -109,9 +118,10 @@ def measure(tasks: Tasks, submit: Submit) -> Figures:
         workspace.start("actor", "--broker", endpoint, *options, *held)
         with Client(endpoint) as client:
             until = time.monotonic() + start_timeout_s
-            while len(client.actors()) < ACTORS:
+            while len(actors_of(client)) < ACTORS:
                 if time.monotonic() > until:
                     raise RuntimeError(f"the actors did not start:\n{workspace.logs()}")
+                time.sleep(0.1)
             futures = []
             began = time.monotonic()
             for when, model in tasks:
