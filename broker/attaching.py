@@ -120,12 +120,17 @@ def put_away(broker: "Broker", task: Task) -> None:
     if task.number not in kept:
         kept[task.number] = task
         del client.tasks[task.number]
-        if client.session is None and not client.tasks:
-            broker.clients.pop(client.incarnation, None)
+        lifecycle.forget_client(broker, client)
 
 
 def listed(broker: "Broker", client: Client, wanted: list[Span]) -> None:
-    """Give back to a client that says HELLO what was put away and it asks for."""
+    """Give back to a client that says HELLO what was put away and it asks for.
+
+    What goes on was not put away, but nobody was to be told of its end since the client was gone.
+    """
+    for number, task in client.tasks.items():
+        if isinstance(task.record, Record) and spans.holds(wanted, number):
+            task.record.is_wanted = True
     kept = broker.records.kept.pop(client.incarnation, None)
     for number, task in (kept or {}).items():
         if spans.holds(wanted, number):

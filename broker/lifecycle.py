@@ -17,7 +17,7 @@ from broker import (
     reservation,
     retrying,
 )
-from broker.peers import Session, is_owned
+from broker.peers import Client, Session, is_owned
 from broker.task import ENDED, TRANSITIONS, Ending, Event, State, Task
 from broker.trouble import Trouble
 from wire import codec
@@ -265,8 +265,17 @@ def erase(broker: "Broker", task: Task) -> None:
     task.ending = None
     if task.record is not None:
         attaching.erased(broker, task)
-    if client.session is None and not client.tasks:
-        broker.clients.pop(client.incarnation, None)
+    forget_client(broker, client)
+
+
+def forget_client(broker: "Broker", client: Client) -> None:
+    """Forget a client without session and tasks.
+
+    Of what was put away the client is the former one: its process may have come back since.
+    """
+    incarnation = client.incarnation
+    if client.session is None and not client.tasks and broker.clients.get(incarnation) is client:
+        del broker.clients[incarnation]
 
 
 def settle(broker: "Broker", task: Task, ending: Ending) -> None:

@@ -188,7 +188,7 @@ def greet_client(
     client.greet(hello)
     client.gone_at = client.tried = None
     listed = spans.merge(hello.unresolved)
-    if broker.records.kept:
+    if broker.records.has_journal:
         attaching.listed(broker, client, listed)
     for task in list(client.tasks.values()):
         if not spans.holds(listed, task.number):

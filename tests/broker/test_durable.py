@@ -696,3 +696,58 @@ def test_what_is_asked_of_another_name_is_told_of_the_task():
     explained, status = (msgspec.msgpack.decode(answer.body) for answer in other.takes(Answer))
     assert (explained["state"], explained["reason"]) == ("queued", "no actor is connected")
     assert (status["queued"], status["journal_octets"]) == (1, talk.broker.records.octets)
+
+
+def test_a_client_that_came_back_is_not_forgotten_with_what_it_had_left_behind():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    [assign] = actor.takes(Assign)
+    client.is_deaf = True
+    actor.ends((1000, assign.number), b"value")
+    talk.broker.unreachable(client.rid, talk.now)
+    talk.wait(talk.settings.client_timeout_s + 1.0, beating=[actor])
+    assert talk.task(client, 1) is None, "it is put away"
+
+    client.is_deaf = False
+    client.connects()
+    client.greets().submits(2, call=DURABLE)
+    client.says(Attach(3, 1, 1))
+    assert [result.body for result in client.takes(Result)] == [b"value"]
+    client.beats()
+
+    assert talk.broker.records.kept == {}
+    assert talk.state(client, 2) == "queued"
+
+
+def test_what_waits_for_the_commit_that_lets_it_start_can_be_canceled():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    talk.writes = False
+    client.submits(1, call=ONCE)
+    assert talk.state(client, 1) == "writing"
+
+    client.says(Query(1, "cancel", "1"))
+    talk.commits()
+
+    assert len(client.takes(Answer)) == 1
+    assert talk.task(client, 1) is None
+    assert actor.takes(Assign) == []
+
+
+def test_a_client_that_was_gone_for_long_is_told_how_ended_what_went_on_meanwhile():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    [assign] = actor.takes(Assign)
+    talk.broker.unreachable(client.rid, talk.now)
+    holding = [(1000, assign.number)]
+    for _ in range(int(talk.settings.client_timeout_s) + 2):
+        talk.wait(1.0)
+        actor.beats(holding=holding)
+
+    client.connects()
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+    actor.ends((1000, assign.number), b"value")
+
+    assert [result.body for result in client.takes(Result)] == [b"value"]
