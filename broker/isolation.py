@@ -145,6 +145,13 @@ def shut(broker: "Broker", actor: Actor, *, is_alone: bool) -> None:
         broker.backlog.matching.improve(actor)
 
 
+def adopted(broker: "Broker", actor: Actor, token: Token) -> None:
+    """Open an actor that brings another run along: what runs there is alone no more."""
+    if broker.isolation.running.get(actor, token) != token:
+        del broker.isolation.running[actor]
+        shut(broker, actor, is_alone=False)
+
+
 def forget_actor(broker: "Broker", actor: Actor) -> None:
     """Keep nothing for an actor that is gone."""
     broker.isolation.running.pop(actor, None)

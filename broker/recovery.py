@@ -159,6 +159,7 @@ def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> N
     task.is_retriable = isinstance(item, Kept) and item.retriable
     broker.tokens[item.token] = task
     actor.assigned[item.token] = task
+    isolation.adopted(broker, actor, item.token)
 
 
 def stop(broker: "Broker", actor: Actor, item: Holding | Kept) -> None:

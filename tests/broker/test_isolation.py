@@ -23,7 +23,7 @@ from wire.messages import (
     Requeued,
     Result,
 )
-from wire.parts import Backoff, Call, Failure, Held, Status, Sticky
+from wire.parts import Backoff, Call, Failure, Held, Holding, Status, Sticky
 
 
 @pytest.fixture
@@ -308,3 +308,18 @@ def test_a_suspect_that_fails_alone_runs_alone_again_after_its_back_off(talk):
     talk.wait(1.5, beating=[other, client])
 
     assert talk.state(client, 7) == "alone"
+
+
+def test_a_run_that_is_adopted_beside_a_suspect_opens_its_actor(talk):
+    client, _ = crashed_together(talk)
+    actor = talk.actor(12, name="host/1", free=2)
+    (token,) = assigned(actor)
+    other = talk.client(5).submits(3)
+    assert talk.state(other, 3) == "queued"
+
+    held = [Holding(client.incarnation, 7, token, "running"), Holding(5, 3, (900, 1), "running")]
+    actor.connects()
+    actor.greets(msgspec.structs.replace(actor.hello, holding=held))
+
+    assert talk.state(other, 3) == "assigned"
+    assert not talk.broker.isolation.running
