@@ -16,12 +16,16 @@ from wire.messages import (
     Cancel,
     Credit,
     Death,
+    Function,
     Occupy,
     Query,
     Reject,
     Release,
     Requeued,
     Result,
+    Submit,
+    Template,
+    Tried,
 )
 from wire.parts import Backoff, Call, Failure, Held, Holding, Status, Sticky
 
@@ -183,6 +187,23 @@ def test_a_sticky_suspect_waits_for_the_actor_of_its_key(talk, is_hard):
         assert talk.broker.bindings.by_key["k"].actor == "host/0"
     else:
         assert talk.broker.bindings.by_key["k"].actor == "host/7"
+
+
+def test_a_suspect_of_an_earlier_broker_waits_for_an_actor_of_its_own():
+    talk = Conversation(recovered=False)
+    client = talk.client(5, unresolved=[(7, 7)])
+    client.says(
+        Function(0, CODE, b"code"),
+        Template(0, Call("work", CODE)),
+        Tried(7, 0, 1, 0, 0.0, None, ["it crashed"]),
+        Submit(7, 0, b"", 0, True, 1),
+    )
+    assert talk.state(client, 7) == "held"
+
+    talk.wait(talk.settings.adopt_window_s + 0.25, beating=[client])
+
+    assert talk.state(client, 7) == "alone"
+    assert len(assigned(talk.actor(12, free=2))) == 1
 
 
 def test_a_suspect_is_adopted_where_it_runs(talk):

@@ -139,6 +139,10 @@ ELSEWHERE = {
         Event.SETTLE,
     ): test_durable.test_a_durable_task_that_waits_for_its_next_try_can_be_canceled,
     (State.ALONE, Event.FORGET): a_cancel_ends_the_wait_of_a_suspect,
+    (
+        State.HELD,
+        Event.ISOLATE,
+    ): test_isolation.test_a_suspect_of_an_earlier_broker_waits_for_an_actor_of_its_own,
     (State.DELAYED, Event.ISOLATE): a_suspect_that_fails_waits_for_an_actor_of_its_own_again,
     (State.ASSIGNED, Event.HOLD): a_failure_is_known_before_the_run_is_claimed,
     (State.UNCLAIMED_OUTCOME, Event.HOLD): a_failure_is_known_before_the_outcome_is_claimed,
