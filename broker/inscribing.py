@@ -131,6 +131,9 @@ def give_up(broker: "Broker") -> None:
             record.is_awaited = False
             reason = "its process did not come back to the broker that was started again"
             named.generation_lost(broker, record, reason)
+        else:
+            # It was lost before; the call that was to enter it again went with the former broker.
+            reentering.look(broker, record)
 
 
 def goes_on(broker: "Broker", task: Task, record: "NamedActor") -> bool:

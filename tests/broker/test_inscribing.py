@@ -237,6 +237,19 @@ def test_killed_with_everything_it_begins_again_from_its_last_checkpoint(talk):
     assert record(talk).restarts == 1
 
 
+def test_what_nobody_had_entered_again_yet_is_by_the_next_broker(talk):
+    entered(talk)
+    talk.host().says(Death(11, None, 9, []))
+    talk.restart()
+    talk.wait(5.5)
+
+    other = talk.actor(12, name="host/1", free=1)
+
+    assert tasks(other) == [(2000, 1)]
+    assert [restore.serial for restore in other.takes(Restore)] == [1]
+    assert record(talk).restarts == 1
+
+
 def test_nobody_enters_it_before_its_process_had_the_time_to_come_back(talk):
     client, actor = entered(talk)
     generation = record(talk).generation
