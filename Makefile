@@ -6,7 +6,7 @@
 #   make test                    the whole test-suite (how many tests at a time in WORKERS=)
 #   make check                   before every commit: layout, lint, types, fast tests, 200 seeds, model
 #   make fix                     what the tools can repair
-#   make sim SEEDS=10000         the simulator, as long as you like (also STEPS=)
+#   make sim SEEDS=10000         fresh seeds of the simulator on all cores; goes on where it was (also STEPS=)
 #   make chaos                   real processes, killed, stopped and cut off (options in ARGS=--share 0.1)
 #   make bench                   latency of a task (options in ARGS=)
 #   make clean                   remove .venv and the caches

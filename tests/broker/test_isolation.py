@@ -331,6 +331,34 @@ def test_a_suspect_that_fails_alone_runs_alone_again_after_its_back_off(talk):
     assert talk.state(client, 7) == "alone"
 
 
+def test_a_run_that_is_offered_late_goes_before_the_wait_to_be_alone():
+    new = Conversation(epoch=2000, recovered=False)
+    client = new.client(1, unresolved=[(7, 7)])
+    client.says(
+        Function(0, CODE, b"code"),
+        Template(0, Call("work", CODE)),
+        Tried(7, 0, 1),
+        Submit(7, 0, b"", 0, True, 1),
+    )
+    new.wait(2.5, beating=[client])
+    assert new.state(client, 7) == "alone"
+
+    new.actor(12, holding=[(1, 7, (1000, 3), "running")])
+
+    assert new.state(client, 7) == "assigned"
+
+
+def test_a_durable_suspect_that_waits_can_be_canceled():
+    talk = Conversation(disk=Disk())
+    client, _ = crashed_together(talk, call=Call("work", CODE, durable=True))
+    assert talk.state(client, 7) == "alone"
+
+    client.says(Query(1, "cancel", "7"))
+
+    assert len(client.takes(Answer)) == 1
+    assert talk.task(client, 7) is None
+
+
 def test_a_run_that_is_adopted_beside_a_suspect_opens_its_actor(talk):
     client, _ = crashed_together(talk)
     actor = talk.actor(12, name="host/1", free=2)

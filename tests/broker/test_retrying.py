@@ -444,3 +444,31 @@ def test_a_failure_that_cannot_be_read_is_passed_on_as_it_is(talk, body):
     actor.ends(*assigned(actor), body, status=Status.FAILURE)
 
     assert [result.body for result in client.takes(Result)] == [body]
+
+
+def test_a_run_that_is_offered_late_goes_before_the_wait_for_the_next_try(talk):
+    _, client, token = failed_once(talk)
+    told = Tried(7, 1, 0, 0, 9.0, token, [])
+    new, _, client = restarted(talk, client, tried=told)
+    new.wait(2.5, beating=[client])
+    assert new.state(client, 7) == "delayed"
+
+    later = (token[0], token[1] + 5)
+    actor = new.actor(12, holding=[(client.incarnation, 7, later, "running")])
+
+    assert new.state(client, 7) == "assigned"
+    actor.ends(later, b"done")
+    assert [result.body for result in client.takes(Result)] == [b"done"]
+
+
+def test_a_failure_that_is_claimed_after_the_window_is_tried_again():
+    token = (1000, 3)
+    new = Conversation(epoch=2000, recovered=False)
+    actor = new.actor(11, kept=[(1, 7, token, True)])
+    fails(actor, token)
+    new.wait(2.5, beating=[actor])
+
+    client = new.client(1, unresolved=[(7, 7)]).submits(7, call=CALL, again=True)
+
+    assert new.state(client, 7) == "delayed"
+    assert [one.failed for one in client.takes(Requeued)] == [token]

@@ -62,7 +62,7 @@ class Counters:
 
     def may_lose(self, call: Any) -> bool:
         """Tell whether a broker took its memory along, and perhaps the only checkpoint."""
-        return "broker_kill" in self.world.profile.faults and not call.durable
+        return self.world.profile.is_forgetful and not call.durable
 
     def submitted(self, record: "TaskRecord") -> None:
         """Note what is known before a call is made."""

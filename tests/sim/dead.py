@@ -86,7 +86,7 @@ class Afterlife:
 
         A broker that is killed before the commit may have let one start that does not count.
         """
-        if record.redrives is None or "broker_kill" in self.world.profile.faults:
+        if record.redrives is None or self.world.profile.is_forgetful:
             return
         runner = self.runners.setdefault(record.redrives, own_name(record))
         assert runner == own_name(record), f"{record.name} is submitted again a second time"
@@ -120,7 +120,7 @@ def own_name(record: "TaskRecord") -> Name:
 
 def may_be_relied_on(world: "World", is_durable: bool) -> bool:
     """Tell whether what is dead outlives whatever happens in *world*."""
-    if "broker_kill" not in world.profile.faults:
+    if not world.profile.is_forgetful:
         return True
     # Of what is not durable the outcome is told before it is on disk.
     return is_durable and world.ledger is not None

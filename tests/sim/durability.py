@@ -3,12 +3,21 @@
 A group is all that must end alike: a durable task, its other names, and what has the same key.
 """
 
+import os
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
+import msgspec
+
+from broker.journal import JournalError, lock_folder
 from tests.sim.counters import named_of
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure
 from wire.errors import Code
+from wire.limits import Definition
 from wire.messages import Accepted, Assign, OutcomeAck, Result
 from wire.parts import Key, Status
 
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
 Name = tuple[int, int]
 DIGESTS = (b"d" * 16, b"d" * 16, b"d" * 16, b"e" * 16)
 KEYS = 5
+SLOW_S = 30.0
 KEY_TTL_S = 5_000.0
 
 
@@ -41,6 +51,15 @@ class Ledger:
         self.disk = Disk()
         self.is_full = False
         self.was_full = False
+        # Until when commits take long; whether the next fails for good.
+        self.slow_until = 0.0
+        self.fails = False
+        # Locked by the broker that lives, as a real one locks its folder; only where one tries.
+        self.folder: Path | None = None
+        self.lock: int | None = None
+        if "second_broker" in world.profile.faults:
+            self.folder = Path(mkdtemp(prefix="warmslot-sim-"))
+            finalize(self, rmtree, self.folder, ignore_errors=True)
         self.groups: dict[str, Group] = {}
         # What the disk ever had: tasks, outcomes; and which at_most_once tasks may start now.
         self.tasks: set[Name] = set()
@@ -54,23 +73,40 @@ class Ledger:
         """Take a batch; it is written after a while, and announced a moment later."""
         self.disk.submit(sequence, operations)
         world = self.world
-        world.after(world.rng.uniform(0.0, world.profile.commit_s), lambda: self.write(broker))
+        longest_s = world.profile.commit_s
+        if self.slow_until > world.now:
+            longest_s = SLOW_S
+            world.count("slow commit")
+        world.after(world.rng.uniform(0.0, longest_s), lambda: self.write(broker))
 
     def write(self, broker: "BrokerProcess") -> None:
         """Write the oldest batch of a broker that lives, unless there is no room."""
         if not broker.is_alive or not self.disk.pending:
             return
+        if self.fails:
+            # As `Journal` says FAILED: what was being written may be there or not.
+            self.fails = False
+            self.world.count("failed commit")
+            self.world.kill_broker()
+            return
         if self.is_full:
+            self.world.count("commit without room")
             broker.core.journal_stuck("disk is full")
             self.world.after(1.0, lambda: self.write(broker))
             return
         broker.core.journal_stuck("")
         sequence = self._write(times=1 if self.world.rng.random() < 0.9 else 2)
-        self.world.after(self.world.rng.uniform(0.0, 0.002), lambda: broker.announced(sequence))
+        if not broker.reaches("written"):
+            delay = self.world.rng.uniform(0.0, 0.002)
+            self.world.after(delay, lambda: broker.announced(sequence))
 
     def _write(self, *, times: int = 1) -> int:
         _, operations = self.disk.pending[0]
         sequence = self.disk.write(times=times)
+        self._note_written(operations)
+        return sequence
+
+    def _note_written(self, operations: Any) -> None:
         for operation in operations:
             match operation:
                 case ("epoch", epoch):
@@ -81,13 +117,56 @@ class Ledger:
                     self.outcomes.add((client, number))
                 case ("armed", is_armed, client, number):
                     (self.armed.add if is_armed else self.armed.discard)((client, number))
-        return sequence
 
     def lose(self) -> None:
         """Lose power or the process: some of what was under way is on disk, and never announced."""
         while self.disk.pending and not self.is_full and self.world.rng.random() < 0.5:
             self._write()
+        if self.disk.pending:
+            self.world.count("unwritten end")
         self.disk.pending.clear()
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
+    def tear(self) -> None:
+        """Lose power in the middle of the oldest batch: the log ends in some of its octets."""
+        if not self.is_full:
+            _, operations = self.disk.pending[0]
+            if self.disk.tear(self.world.rng):
+                self._note_written(operations)
+            else:
+                self.world.count("torn log")
+        self.disk.pending.clear()
+
+    def begin(self, broker: "BrokerProcess") -> None:
+        """Let *broker* have the journal, as one that starts."""
+        if self.folder is not None:
+            self.lock = lock_folder(self.folder)
+        self.disk.give_to(broker.core, self.world.now)
+
+    def check_locked(self) -> None:
+        """Check that no second broker can have it."""
+        assert self.folder is not None
+        try:
+            os.close(lock_folder(self.folder))
+        except JournalError:
+            return
+        raise AssertionError("a second broker has the journal")
+
+    def has_room(self) -> None:
+        """Let the disk be written again."""
+        self.is_full = False
+
+    def heal(self) -> None:
+        """Let nothing more be wrong with the disk."""
+        self.is_full = self.fails = False
+        self.slow_until = 0.0
+
+    def limits(self) -> list[Definition]:
+        """Return what the disk has of limits."""
+        rows = self.disk.connection.execute("SELECT definition FROM limits ORDER BY name")
+        return [msgspec.json.decode(text, type=Definition) for (text,) in rows]
 
     def check_replay(self, broker: "BrokerProcess") -> None:
         """Compare what the disk has with what the core believes that it has."""

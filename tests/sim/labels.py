@@ -67,6 +67,7 @@ def flip(actor: "ActorProcess") -> None:
     if actor.is_alive:
         offered = world.rng.choice((*MODELS, UNSET))
         world.flips += 1
+        world.count("flip")
         world.note("FLIPS", actor, offered)
         actor.core.change_labels({"model": offered}, world.now)
 

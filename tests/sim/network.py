@@ -6,6 +6,7 @@ anything of the new connection.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +18,16 @@ Message = tuple[bytes, tuple[bytes, ...]]
 class Pipe:
     """One direction of a connection."""
 
-    __slots__ = ("is_dead", "last", "messages", "receiver", "stalled_until", "wire", "world")
+    __slots__ = (
+        "awaits",
+        "is_dead",
+        "last",
+        "messages",
+        "receiver",
+        "stalled_until",
+        "wire",
+        "world",
+    )
 
     def __init__(self, world: "World", wire: "Wire", floor: float) -> None:
         """Deliver nothing before *floor*."""
@@ -28,6 +38,8 @@ class Pipe:
         self.stalled_until = 0.0
         self.is_dead = False
         self.receiver: Process | None = None
+        # What is to happen to the next message.
+        self.awaits: Callable[[Pipe], None] | None = None
 
     def send(self, message: Message) -> None:
         """Let *message* arrive after a while, behind all others."""
@@ -36,9 +48,21 @@ class Pipe:
         delay = rng.uniform(0.0, profile.delay_s)
         if rng.random() < 0.02:
             delay = rng.uniform(0.0, profile.delay_max_s)
+            if delay > 1.0:
+                world.count("delay")
         self.last = max(self.last, world.now + delay)
         self.messages.append((self.last, message))
         world.at(self.last, self.arrive)
+        if self.awaits is not None:
+            act, self.awaits = self.awaits, None
+            act(self)
+
+    def strike(self, act: "Callable[[Pipe], None]") -> None:
+        """Do something to what is on its way, or else to what comes next."""
+        if self.messages:
+            act(self)
+        else:
+            self.awaits = act
 
     def arrive(self) -> None:
         """Hand over what has arrived by now."""
@@ -49,7 +73,30 @@ class Pipe:
             return
         while self.messages and self.messages[0][0] <= self.world.now:
             _, message = self.messages.popleft()
+            if self.wire.is_cut and self.wire.peer.wire not in (None, self.wire):
+                self.world.count("out of order")
             self.receiver.hear(self.wire, message)
+
+    @property
+    def octets(self) -> int:
+        """Return how much is on its way."""
+        return sum(map(size_of, (message for _, message in self.messages)))
+
+    def stall(self, until: float) -> None:
+        """Let nothing arrive before *until*."""
+        self.stalled_until = max(self.stalled_until, until)
+        self.last = max(self.last, until)
+
+    def truncate(self, octets: int) -> None:
+        """Lose all but the messages that lie wholly within the next *octets*."""
+        whole = 0
+        for _, message in self.messages:
+            octets -= size_of(message)
+            if octets < 0:
+                break
+            whole += 1
+        while len(self.messages) > whole:
+            self.messages.pop()
 
     def take(self) -> list[Message]:
         """Return what did not arrive, and deliver nothing more."""
@@ -62,13 +109,14 @@ class Pipe:
 class Wire:
     """One connection of one peer."""
 
-    __slots__ = ("down", "is_cut", "is_known_to_broker", "peer", "rid", "up")
+    __slots__ = ("down", "is_cut", "is_garbled", "is_known_to_broker", "peer", "rid", "up")
 
     def __init__(self, world: "World", peer: "Process", rid: bytes) -> None:
         """Connect *peer* to the broker that runs now."""
         self.rid = rid
         self.peer = peer
         self.is_cut = False
+        self.is_garbled = False
         self.is_known_to_broker = True
         self.up = Pipe(world, self, peer.up_floor)
         self.down = Pipe(world, self, peer.down_floor)
@@ -99,6 +147,7 @@ class Network:
         self.wires[wire.rid] = wire
         world.note("connects", peer, wire.rid)
         kept, peer.kept_up = peer.kept_up, []
+        world.count("connects with frames" if kept else "connects without frames")
         for message in kept:
             wire.up.send(message)
         peer.connected()
@@ -108,7 +157,9 @@ class Network:
         wire = peer.wire
         if wire is None:
             return False
-        if not wire.is_cut:
+        if wire.is_cut:
+            self.world.count("sent into nothing")
+        else:
             wire.up.send(message)
         return True
 
@@ -116,13 +167,23 @@ class Network:
         """Send for the broker; None when it knows that the connection is gone."""
         wire = self.wires.get(rid)
         if wire is None or not wire.is_known_to_broker:
+            self.world.count("unreachable")
             return None
-        if not wire.is_cut:
+        if wire.is_cut:
+            self.world.count("sent into nothing")
+        else:
             wire.down.send(message)
         return wire
 
-    def cut(self, wire: Wire, *, keeps_up: bool, keeps_down: bool) -> None:
-        """Cut *wire*. Each end notices after a while of its own."""
+    def cut(
+        self,
+        wire: Wire,
+        *,
+        keeps_up: bool,
+        keeps_down: bool,
+        notices: tuple[float, float] | None = None,
+    ) -> None:
+        """Cut *wire*. Each end notices after a while of its own, the peer and the broker."""
         if wire.is_cut:
             return
         world, peer = self.world, wire.peer
@@ -134,8 +195,9 @@ class Network:
         if world.profile.ordered:
             peer.up_floor = max(peer.up_floor, wire.up.last, wire.up.stalled_until)
             peer.down_floor = max(peer.down_floor, wire.down.last, wire.down.stalled_until)
-        world.after(self._notice(), lambda: self.peer_notices(wire))
-        world.after(self._notice(), lambda: self.broker_notices(wire))
+        peer_s, broker_s = notices or (self._notice(), self._notice())
+        world.after(peer_s, lambda: self.peer_notices(wire))
+        world.after(broker_s, lambda: self.broker_notices(wire))
 
     def peer_notices(self, wire: Wire) -> None:
         """Let the peer's socket find out, and connect again after a while."""
@@ -169,6 +231,12 @@ class Network:
     def _notice(self) -> float:
         rng = self.world.rng
         return rng.choice((0.0, 0.0, rng.uniform(0.0, 4.0)))
+
+
+def size_of(message: Message) -> int:
+    """Return how many octets a message has on the wire."""
+    control, payloads = message
+    return len(control) + sum(map(len, payloads))
 
 
 def packed(control: bytes, payloads: Any) -> Message:

@@ -9,7 +9,7 @@ from tests.sim import labels, turns
 from tests.sim.counters import Counters, named_of
 from tests.sim.crashes import Crashes
 from tests.sim.dead import Afterlife
-from wire.codec import decode_failure, encode_failure
+from wire.codec import decode_failure, encode_failure, read_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
 from wire.messages import Assign, Requeued, Result
@@ -40,6 +40,7 @@ class TaskRecord:
         "has_parent",
         "is_attached",
         "is_canceled",
+        "is_huge",
         "is_looked_for",
         "key",
         "name",
@@ -59,6 +60,8 @@ class TaskRecord:
         self.name = f"{client.name}-{number}"
         self.call = call
         self.has_parent = has_parent
+        # Whether its arguments or the result of a run are more than is allowed.
+        self.is_huge = False
         self.is_canceled = False
         # Of a durable one: what must end alike, and the task that this is another name of.
         self.group: Group | None = None
@@ -177,7 +180,8 @@ class Oracle:
                 assert tries <= len(record.failures), "a try was burned, nobody died or failed"
             task = known.tasks.get(command.task) if known and type(command) is Result else None
             ending = task.ending if task is not None and task.token is not None else None
-            if ending is not None and ending.status is not Status.EXPIRED:
+            is_huge = record is not None and record.is_huge
+            if ending is not None and ending.status is not Status.EXPIRED and not is_huge:
                 body = made_of(record.call, ending)
                 assert body.endswith(b" by %d.%d" % task.token), (task.name, body, task.token)
 
@@ -264,8 +268,10 @@ class Oracle:
         record = self.tasks[client.incarnation, number]
         body = bytes(result.body) + b"".join(map(bytes, payloads))
         self.dead.resolved(record, result, body)
+        is_too_large = result.status is Status.FAILURE and is_said_too_large(body)
         if result.status is Status.FAILURE and record.call.retries and result.actor:
-            self.gave_up(record, body)
+            if not is_too_large:
+                self.gave_up(record, body)
             body = decode_failure(body).message.encode()
         self.world.note("RESOLVES", client, record.name, result.status, body[:60])
         assert record.resolution is None, f"{record.name} has a second outcome"
@@ -277,6 +283,12 @@ class Oracle:
             and record.group is not None
             and ledger.resolved(record, result.status, body, result.actor)
         ):
+            return
+        if is_too_large:
+            assert record.is_huge or record.group is not None, (
+                f"{record.name} is said to be too large"
+            )
+            self.world.count("too large")
             return
         if result.actor and result.status in (Status.RESULT, Status.FAILURE, Status.CANCELED):
             assert (result.status, body) in record.produced, (
@@ -306,6 +318,10 @@ class Oracle:
             case Code.CANCELED:
                 # By a newer task with the same key.
                 assert "c[x]" in record.call.limits, record.name
+            case Code.BAD_OPTION:
+                # The limit is less by now than what it wants.
+                assert "change_limit" in self.world.profile.faults, record.name
+                assert record.call.limits.get("b") == 2, record.name
             case Code.POISON_TASK:
                 assert len(record.starts) >= 3 or not self.world.profile.is_deadly, record.name
                 self.crashes.gave_up(record, decode_failure(body))
@@ -366,7 +382,8 @@ class Oracle:
                         key = f"{name} of {actor.host.name}" if name[:5] == "host:" else name
                         sums[key] = sums.get(key, 0) + amount
         for name, amount in sums.items():
-            assert amount <= (2 if name == "b" else 1), f"{amount} at once with limit {name}"
+            most = self.world.limit_highest.get(name, 1)
+            assert amount <= most, f"{amount} at once with limit {name}"
 
     def check_strict(self) -> None:
         """Count who is at work with the strict limit: never two, whatever has failed (I14, I18).
@@ -395,6 +412,12 @@ class Oracle:
             failures = sum(len(record.failures) for record in self.tasks.values())
             limit = len(self.tasks) + self.ended_by_death + failures
             assert self.executions <= limit, f"{self.executions} executions, {limit} explained"
+
+
+def is_said_too_large(body: bytes) -> bool:
+    """Tell whether a failure says that something is more than is allowed."""
+    failure = read_failure(body)
+    return failure is not None and failure.code == Code.PAYLOAD_TOO_LARGE
 
 
 def made_of(call: Any, ending: Any) -> bytes:

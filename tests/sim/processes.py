@@ -22,7 +22,7 @@ from broker.defining import define
 from broker.settings import Settings as BrokerSettings
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from tests.sim import labels, turns, waiting
+from tests.sim import labels, sessions, turns, waiting
 from tests.sim.network import Message, Wire, packed
 from tests.sim.oracle import STICKY_TTL_S
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
@@ -36,6 +36,25 @@ if TYPE_CHECKING:
 
 # How often a run is followed by the next at once.
 FOLLOWS = 0.5
+# More than is allowed, where a seed has something huge.
+HUGE = 40_000
+# The smallest that works.
+SMALLEST = {
+    "functions_max": 1,
+    "templates_max": 1,
+    "sticky_keys_max": 1,
+    "adopt_window_s": 0.1,
+    "client_timeout_s": 1.0,
+    "outcome_ttl_s": 60.0,
+    "gil_grace_s": 6.0,
+    "isolation_s": 0.1,
+    "environment_failures_max": 1,
+    "environment_retry_s": 0.1,
+    "scale_after_s": 0.1,
+    "scale_down_s": 0.5,
+}
+# How long a slow process rests after a turn.
+REST_S = 0.5
 # How often a run fails that may be tried again.
 RETRIED_FAILS = 0.5
 # What every broker is told of limits, and what runs ask for from inside.
@@ -48,6 +67,7 @@ class Process:
     """What all have: an inbox, a connection, a next turn."""
 
     kind = "process"
+    core: Any
 
     def __init__(self, world: "World", name: str) -> None:
         """Begin alive, with a turn at once."""
@@ -60,8 +80,12 @@ class Process:
         self.partitioned_until = 0.0
         self.up_floor = self.down_floor = 0.0
         self.kept_up: list[Message] = []
+        # How many of the next sends find no room; until when it is slow, and rests.
+        self.refused = 0
+        self.slow_until = self.rests_until = 0.0
+        # What its own clocks would have done while it was stopped.
+        self.asleep: list[Any] = []
         self._turn_at = inf
-        self._wakes: set[float] = set()
 
     @property
     def is_frozen(self) -> bool:
@@ -72,7 +96,7 @@ class Process:
         """Take a message from the socket's end."""
         if self.is_alive:
             self.inbox.append((wire, message))
-            self.wake_at(self.world.now)
+            self.wake_at(max(self.world.now, self.rests_until))
 
     def wake_at(self, when: float) -> None:
         """Take a turn at *when*, or earlier."""
@@ -91,20 +115,40 @@ class Process:
             return
         self._turn_at = inf
         self.world.steps += 1
-        self.turn(now)
+        asleep, self.asleep = self.asleep, []
+        for act in asleep:
+            act()
+        if self.is_alive:
+            self.turn(now)
         if self.is_alive:
             self.check()
-            if self.inbox:
-                self.wake_at(now)
-            else:
-                self.wake_at(self.deadline())
+            if self.slow_until > now:
+                self.rests_until = now + self.world.rng.uniform(0.0, REST_S)
+            self.wake_at(max(now if self.inbox else self.deadline(), self.rests_until))
+
+    def heal(self) -> None:
+        """Let nothing more be wrong with it, and take a turn."""
+        self.frozen_until = min(self.frozen_until, self.world.now)
+        self.partitioned_until = self.slow_until = self.rests_until = 0.0
+        self.refused = 0
+        self._turn_at = inf
+        self.wake_at(self.world.now)
+
+    def finds_no_room(self) -> bool:
+        """Tell whether the next send says EAGAIN."""
+        if self.refused:
+            self.refused -= 1
+            self.world.count("no room")
+            return True
+        return False
 
     def batch(self) -> list[tuple[Wire, Message]]:
         """Take some of what can be heard: all, or one message, as the seed likes it."""
         inbox = self.inbox
         if not inbox:
             return []
-        if len(inbox) == 1 or self.world.rng.random() >= self.world.profile.batch:
+        is_slow = self.slow_until > self.world.now
+        if len(inbox) == 1 or is_slow or self.world.rng.random() >= self.world.profile.batch:
             return [inbox.popleft()]
         taken = list(inbox)
         inbox.clear()
@@ -129,7 +173,10 @@ class Process:
         """Send to the broker; False without a connection."""
         control = encode(frame)
         self.world.heard(self, control, frame)
-        return self.world.network.send_up(self, packed(control, payloads))
+        if not self.finds_no_room() and self.world.network.send_up(self, packed(control, payloads)):
+            return True
+        sessions.no_connection(self, self.core.session)
+        return False
 
     def end(self) -> None:
         """End the process: the connection goes with it."""
@@ -146,22 +193,21 @@ class BrokerProcess(Process):
     """The broker."""
 
     kind = "broker"
+    # Where it may end in the middle of a turn, the last three with a journal only.
+    POINTS = ("received", "send", "flushed", "submitted", "written", "announced", "committed")
 
     def __init__(self, world: "World", epoch: int) -> None:
         """Start with nothing remembered but *epoch*."""
         super().__init__(world, "broker")
-        profile = world.profile
-        settings = BrokerSettings(
-            sticky_ttl_s=STICKY_TTL_S,
-            window_tasks=profile.window_tasks,
-            window_bytes=profile.window_bytes,
-        )
-        self.core = Broker(settings, epoch=epoch, now=world.now)
+        # At which point it ends, and at the how manyth time that it comes there.
+        self.dies_at: tuple[str, int] | None = None
+        self.core = Broker(broker_settings(world.profile), epoch=epoch, now=world.now)
         self.core.had_earlier = world.has_journal and world.had_broker
-        for text in (*LIMITS, STRICT) if profile.strict else LIMITS:
-            define(self.core, read_definition(text), is_stored=True)
+        texts = (*LIMITS, STRICT) if world.profile.strict else LIMITS
+        for definition in (*map(read_definition, texts), *world.stored_limits()):
+            define(self.core, definition, is_stored=True)
         if world.ledger is not None:
-            world.ledger.disk.give_to(self.core, world.now)
+            world.ledger.begin(self)
 
     def turn(self, now: float) -> None:
         """As broker.loop: receive, tick when it is time, send until nobody is unreachable."""
@@ -171,25 +217,38 @@ class BrokerProcess(Process):
             try:
                 frame = decode_peer(control)
             except RemoteProtocolError as error:
+                sessions.at_broker(self, wire.peer, wire.rid, None)
                 core.bad(wire.rid, error, now)
             else:
+                sessions.at_broker(self, wire.peer, wire.rid, frame)
                 core.receive(wire.rid, frame, list(payloads), now)
         if now >= deadline:
             core.tick(now)
+        if self.reaches("received"):
+            return
         is_settled = False
         while not is_settled:
             is_settled = True
             for rid, frame, payloads in core.flush(now):
                 control = encode(frame)
-                wire_down = self.world.network.send_down(rid, packed(control, payloads))
+                if self.reaches("send"):
+                    return
+                is_refused = self.finds_no_room()
+                message = packed(control, payloads)
+                wire_down = None if is_refused else self.world.network.send_down(rid, message)
                 if wire_down is None:
+                    sessions.unreachable(self, rid)
                     core.unreachable(rid, now)
                     is_settled = False
                     continue
                 self.world.told(wire_down.peer, control, frame)
+            if self.reaches("flushed"):
+                return
             sequence, operations = core.take_operations()
             if operations and self.world.ledger is not None:
                 self.world.ledger.submit(self, sequence, operations)
+                if self.reaches("submitted"):
+                    return
             elif operations:
                 self.world.stored_epoch = max(self.world.stored_epoch, core.epoch)
                 self.world.after(
@@ -199,10 +258,21 @@ class BrokerProcess(Process):
         for event, fields in core.take_notes():
             self.world.broker_noted(event, fields)
 
+    def reaches(self, point: str) -> bool:
+        """Tell whether it ended at *point*, in the middle of what it does."""
+        if self.dies_at is None or self.dies_at[0] != point or not self.is_alive:
+            return False
+        self.dies_at = (point, self.dies_at[1] - 1)
+        if self.dies_at[1] > 0 or self.world.is_healing:
+            return False
+        self.world.count(f"broker ends at {point}")
+        return self.world.kill_broker()
+
     def _commit(self, sequence: int) -> None:
-        if self.is_alive:
+        if self.is_alive and not self.reaches("announced"):
             self.core.committed(sequence, self.world.now)
-            self.wake_at(self.world.now)
+            if not self.reaches("committed"):
+                self.wake_at(self.world.now)
 
     def announced(self, sequence: int) -> None:
         """Hear from the journal what is on disk."""
@@ -221,9 +291,22 @@ class BrokerProcess(Process):
         self.is_alive = False
         unread = list(self.inbox)
         self.inbox.clear()
+        self.asleep.clear()
         if self.world.ledger is not None:
             self.world.ledger.lose()
         self.world.network.broker_dies(unread)
+
+
+def broker_settings(profile: Any) -> BrokerSettings:
+    """Return what a broker is told: some numbers as small as can be, where the seed wants that."""
+    shrunk = {name: SMALLEST[name] for name in profile.shrunk if name in SMALLEST}
+    return BrokerSettings(
+        sticky_ttl_s=STICKY_TTL_S,
+        window_tasks=profile.window_tasks,
+        window_bytes=profile.window_bytes,
+        payload_bytes_max=HUGE // 2 if profile.huge else 2**28,
+        **shrunk,
+    )
 
 
 class Run:
@@ -279,10 +362,10 @@ class ActorProcess(Process):
             pid=ward.pid,
             python="3.11",
             labels=world.labels_of(ward.name),
-            slots={"slot": profile.slots},
+            slots={"slot": host.core.settings.slots},
             prefetch=profile.prefetch,
             environments_max=profile.environments_max,
-            kept_bytes_max=160_000,
+            kept_bytes_max=1 if "kept_bytes_max" in profile.shrunk else 160_000,
         )
         self.core = ActorCore(settings, incarnation=incarnation, now=world.now)
         self.runs: dict[Token, Run] = {}
@@ -293,6 +376,7 @@ class ActorProcess(Process):
         # What the board tells of strict limits: the actor its host, and the host the actor.
         self.renewed_at: float | None = None
         self.vouched_at = -inf
+        self.slots = host.core.settings.slots
         self.cpu_s = 0.0
         self.is_busy_while_frozen = False
         # Whether it must be paused, as long as no operator had a say in it.
@@ -318,6 +402,7 @@ class ActorProcess(Process):
         for _, (control, payloads) in self.batch():
             frame = decode_broker(control)
             check_payloads(frame, payloads)
+            sessions.at_peer(self, core.session, frame)
             core.receive(frame, payloads, now)
         starts = core.take_starts()
         self._tell_host()
@@ -335,7 +420,7 @@ class ActorProcess(Process):
         for wait, reason in core.awaiting.take_refused():
             wait.refuse(reason)
             world.oracle.told_of_circle(wait)
-        for frame, payloads in core.flush(now):
+        for frame, payloads in sessions.watched(self, core.flush):
             if not self.send(frame, payloads):
                 core.broken(now)
                 break
@@ -351,6 +436,8 @@ class ActorProcess(Process):
             self.doomed = set(core.stopping.unwanted)
             self.die(exit_code=4)
         elif core.is_drained:
+            if core.is_spare:
+                world.count("scaled down")
             self.die(exit_code=EXIT_SPARE if core.is_spare else 0, has_left=not core.is_spare)
         if core.failure is not None and self.is_alive:
             # A late HELLO of a dead process took its name; the host starts another.
@@ -383,13 +470,12 @@ class ActorProcess(Process):
     def check(self) -> None:
         self.core.check()
         mailbox = self.core.mailbox
-        profile = self.world.profile
         if self.wants_paused is not None:
             assert self.core.standing.is_paused == self.wants_paused, "it forgot that it is paused"
         if not self.core.is_draining:
             there = (*mailbox.waiting, *mailbox.holders.values())
             held = turns.slots_of(assignment.recipe.call for assignment in there)
-            granted = profile.slots + self.core.prefetch.maximum
+            granted = self.slots + self.core.prefetch.maximum
             assert held <= granted, "more was assigned than granted"
         turns.check_actor(self)
         for token, run in self.runs.items():
@@ -403,7 +489,7 @@ class ActorProcess(Process):
             not self.runs
             and not self.core.mailbox.held
             and not self.core.outcomes.kept
-            and credit == self.world.profile.slots + self.core.prefetch.ahead
+            and credit == self.slots + self.core.prefetch.ahead
         )
 
     def later(self, delay: float, act: Any) -> None:
@@ -413,7 +499,8 @@ class ActorProcess(Process):
             if not self.is_alive:
                 return
             if self.is_frozen:
-                self.world.at(self.frozen_until, call)
+                self.asleep.append(call)
+                self.wake_at(self.world.now)
                 return
             act()
             if self.is_alive:
@@ -475,11 +562,12 @@ class ActorProcess(Process):
         length = rng.uniform(0.0, profile.run_s)
         if rng.random() < profile.hang:
             length *= 8
+            world.count("hang")
         if world.is_healing:
             length = min(length, 1.0)
         chance = rng.random
-        if not world.is_healing and chance() < profile.crash:
-            self.later(length, lambda: self.die(signal=11) if self._is_running(run) else None)
+        if not world.is_healing and chance() < profile.crash + profile.oom + profile.exits:
+            self.later(length, lambda: self._crashes(run))
             return
         if chance() < profile.release:
             self.later(length * rng.random(), lambda: self._release(run))
@@ -493,6 +581,23 @@ class ActorProcess(Process):
         fails = RETRIED_FAILS if run.assignment.recipe.call.retries else profile.fail
         status = Status.FAILURE if chance() < fails else Status.RESULT
         self.later(length, lambda: self._finish(run, status))
+
+    def _crashes(self, run: Run) -> None:
+        """Let a run end its process: a signal, the kernel for want of memory, or exit."""
+        profile, rng = self.world.profile, self.world.rng
+        if not self._is_running(run):
+            return
+        chances = {"crash": profile.crash, "oom": profile.oom, "exit": profile.exits}
+        (kind,) = rng.choices(list(chances), list(chances.values()))
+        self.world.count(kind)
+        match kind:
+            case "crash":
+                self.die(signal=rng.choice((6, 7, 11)))
+            case "oom":
+                self.die(signal=9)
+            case _:
+                # Also what a process of ours would end with, that means something else.
+                self.die(exit_code=rng.choice((0, 1, 3, 4, 5, 6)))
 
     def _is_running(self, run: Run) -> bool:
         return self.runs.get(run.assignment.token) is run
@@ -587,6 +692,9 @@ class ActorProcess(Process):
         del self.runs[token]
         self.board[token] = FINISHED
         body, frames = self.world.oracle.finished(run.task, token, status)
+        if status is Status.RESULT and self.world.is_huge(token[1]):
+            run.task.is_huge = True
+            frames = (*frames, bytes(HUGE))
         self.world.note("ENDS", self, run.task.name, token, status.value)
         run_s = self.world.now - run.began
         checkpoint = self.world.oracle.counters.finished(self, run.task, token)
@@ -637,11 +745,12 @@ class HostProcess(Process):
         """Start on a machine where nothing of an earlier host is left."""
         super().__init__(world, name)
         self.incarnation = world.rng.getrandbits(62)
+        replicas, slots = world.sizes.get(name, (world.profile.replicas, world.profile.slots))
         settings = HostSettings(
             name=name,
-            replicas=world.profile.replicas,
-            replicas_max=world.profile.replicas + world.profile.spare,
-            slots=world.profile.slots,
+            replicas=replicas,
+            replicas_max=replicas + world.profile.spare,
+            slots=slots,
             limits={"gpu": 1},
         )
         self.core = HostCore(settings, incarnation=self.incarnation, pid=1, now=world.now)
@@ -655,7 +764,9 @@ class HostProcess(Process):
             ward.renewed_at = self.actors[ward.incarnation].renewed_at
         core.tick(now)
         for _, (control, _payloads) in self.batch():
-            core.receive(decode_broker(control), now)
+            frame = decode_broker(control)
+            sessions.at_peer(self, core.session, frame)
+            core.receive(frame, now)
         for ward in core.take_spawns():
             incarnation = world.rng.getrandbits(62)
             core.spawned(ward, incarnation=incarnation, pid=world.next_pid(), now=now)
@@ -678,12 +789,14 @@ class HostProcess(Process):
                 cpu_s=actor.cpu_s,
                 is_stopped=actor.is_frozen and not actor.is_busy_while_frozen,
             )
-        for frame in core.flush(now):
+        for frame in sessions.watched(self, core.flush):
             if not self.send(frame, ()):
                 core.broken(now)
                 break
         for event, fields in core.take_notes():
             world.note(event, self, *fields.values())
+            if event == "actor_wanted":
+                world.count("scaled up")
         if core.is_over:
             world.note("LEAVES", self)
             self.end()
@@ -693,6 +806,17 @@ class HostProcess(Process):
 
     def check(self) -> None:
         self.core.check()
+
+    @property
+    def has_left_some(self) -> bool:
+        """Tell whether some actor left by order and does not come back."""
+        return any(ward.phase is Phase.GONE for ward in self.core.wards)
+
+    @property
+    def is_left_by_some(self) -> bool:
+        """Tell whether some actor was ordered to leave and has not yet."""
+        cores = [actor.core for actor in self.actors.values() if actor.is_alive]
+        return any(core.is_draining and not core.is_spare for core in cores)
 
     @property
     def is_empty(self) -> bool:
@@ -708,7 +832,8 @@ class HostProcess(Process):
         if not self.is_alive:
             return
         if self.is_frozen:
-            self.world.at(self.frozen_until, lambda: self.reap(actor, exit_code, signal, has_left))
+            self.asleep.append(lambda: self.reap(actor, exit_code, signal, has_left))
+            self.wake_at(self.world.now)
             return
         del self.actors[actor.incarnation]
         self.core.died(
@@ -753,9 +878,10 @@ class ClientProcess(Process):
         for _, (control, payloads) in self.batch():
             frame = decode_broker(control)
             check_payloads(frame, payloads)
+            sessions.at_peer(self, core.session, frame)
             core.receive(frame, payloads, now)
         if now >= core.deadline():
-            core.tick(now)
+            sessions.watched(self, core.tick)
         outgoing = core.flush(now)
         for at, (frame, payloads) in enumerate(outgoing):
             if not self.send(frame, payloads):

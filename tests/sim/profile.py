@@ -29,10 +29,71 @@ FAULTS = (
     "client_leave",
     "disk_full",
 )
+# Those that came later are drawn apart, so that what a seed drew before stays as it is.
+MORE_FAULTS = (
+    "broker_kill_midway",
+    "second_broker",
+    "machine_joins",
+    "machine_twice",
+    "stall",
+    "slow_client",
+    "drain_actor",
+    "resize_machine",
+    "change_limit",
+    "garble",
+    "truncate",
+    "half_open",
+    "flap",
+    "one_way",
+    "late_result",
+    "refuse_send",
+    "stranger",
+    "skew",
+    "disk_slow",
+    "disk_error",
+    "power_loss",
+)
+# What ends a broker, in which what it only remembered is lost.
+BROKER_ENDS = frozenset({"broker_kill", "broker_kill_midway", "disk_error", "power_loss"})
 # What ends no run: after these alone nothing that ran on may run again.
 GENTLE = frozenset({"broker_kill", "freeze_broker", "repeat", "pause", "resume", "press"})
+MORE_GENTLE = frozenset({"broker_kill_midway", "second_broker", "stranger", "skew"})
 # What ends a run only with its process.
 DEADLY = GENTLE | {"actor_kill"}
+
+
+# Numbers that may be as small as can be; those that are times.
+TIMES = frozenset({"adopt_window_s", "client_timeout_s", "outcome_ttl_s", "gil_grace_s"})
+SHRINKS = (
+    *sorted(TIMES),
+    "functions_max",
+    "templates_max",
+    "sticky_keys_max",
+    "isolation_s",
+    "environment_failures_max",
+    "environment_retry_s",
+    "scale_after_s",
+    "scale_down_s",
+    "kept_bytes_max",
+)
+
+
+# Of all seeds, from here on those in which sessions have no rest, and what befalls them.
+RESTLESS = 0.92
+RESTLESS_FAULTS = (
+    "broker_kill",
+    "cut",
+    "flap",
+    "garble",
+    "half_open",
+    "late_result",
+    "lose",
+    "machine_twice",
+    "one_way",
+    "refuse_send",
+    "repeat",
+    "truncate",
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +120,8 @@ class Profile:
     fault: float = 0.02
     faults: dict[str, float] = field(default_factory=dict)
     down_s: float = 1.0
+    # Of something that is stopped or late: that it is for many leases.
+    long: float = 0.0
     # What stood in a dead connection is lost, otherwise still read.
     lost: float = 0.5
     # A dead connection's frames come before those of the new one; otherwise they mix.
@@ -73,6 +136,9 @@ class Profile:
     reacquire: bool = False
     fail: float = 0.1
     crash: float = 0.0
+    # That its process is ended for want of memory, or that it calls exit itself.
+    oom: float = 0.0
+    exits: float = 0.0
     hang: float = 0.1
     cancel: float = 0.1
     force: float = 0.2
@@ -100,6 +166,8 @@ class Profile:
     # Of a task: that it takes a strict limit; half of the runs that ask for a limit ask for that.
     strict: float = 0.0
     payload: float = 0.1
+    # That its arguments or its result are more than is allowed.
+    huge: float = 0.0
     # Of a task: that it is durable; of a durable one, that it has a key; of a submit, that some
     # client looks for a durable task instead. What a commit takes at most.
     durable: float = 0.0
@@ -114,17 +182,32 @@ class Profile:
     sticky: float = 0.0
     # Of a call to a named actor.
     named: float = 0.0
+    # Which numbers of the cores are as small as can be.
+    shrunk: frozenset[str] = frozenset()
 
     @property
     def is_gentle(self) -> bool:
         """Tell whether nothing that ran on may be run again."""
-        crashes = self.crash or self.enter_crash or self.timeout or self.strict
-        return GENTLE.issuperset(self.faults) and not crashes and not self.is_slow
+        return (GENTLE | MORE_GENTLE).issuperset(self.faults) and not (
+            self.crash
+            or self.oom
+            or self.exits
+            or self.enter_crash
+            or self.timeout
+            or self.strict
+            or self.is_slow
+            or self.is_hasty
+        )
 
     @property
     def is_steady(self) -> bool:
         """Tell whether copies come only by assignments of one broker, which knows all of them."""
-        return self.is_gentle and "broker_kill" not in self.faults and not self.release
+        return self.is_gentle and not self.is_forgetful and not self.release
+
+    @property
+    def is_forgetful(self) -> bool:
+        """Tell whether brokers end, and what they only remembered is lost."""
+        return not BROKER_ENDS.isdisjoint(self.faults)
 
     @property
     def may_wait(self) -> bool:
@@ -134,7 +217,8 @@ class Profile:
     @property
     def is_deadly(self) -> bool:
         """Tell whether runs end only with their processes, so that executions can be counted."""
-        return DEADLY.issuperset(self.faults) and not self.is_slow
+        faults = DEADLY | MORE_GENTLE
+        return faults.issuperset(self.faults) and not self.is_slow and not self.is_hasty
 
     @property
     def is_told_of_starts(self) -> bool:
@@ -149,6 +233,11 @@ class Profile:
     def is_slow(self) -> bool:
         """Tell whether the network alone can cost a lease or the adopt window."""
         return self.delay_max_s > 0.1 or self.clock_jumps
+
+    @property
+    def is_hasty(self) -> bool:
+        """Tell whether times are so short that somebody is given up who only was away."""
+        return not TIMES.isdisjoint(self.shrunk)
 
     def but(self, **changes: object) -> "Profile":
         """Return the same with *changes*."""
@@ -168,8 +257,13 @@ def draw(rng: Random) -> Profile:
     else:
         faults = {name: rng.choice((0.3, 1.0, 3.0)) for name in FAULTS if rng.random() < 0.3}
     may_be_slow = style >= 0.25
+    is_restless = style >= RESTLESS
+    if is_restless:
+        faults = dict.fromkeys(RESTLESS_FAULTS, 1.0)
     if strict and may_be_slow:
         faults["cut_off"] = 1.0
+    more = MORE_FAULTS if may_be_slow else sorted(MORE_GENTLE)
+    faults |= {name: own.choice((0.3, 1.0, 3.0)) for name in more if own.random() < 0.25}
     delay_s = rng.choice((0.0005, 0.005, 0.03))
     return Profile(
         machines=rng.choice((1, 1, 2)),
@@ -185,7 +279,7 @@ def draw(rng: Random) -> Profile:
         delay_max_s=delay_s * 3
         if not may_be_slow or rng.random() < 0.6
         else rng.choice((0.5, 2.0)),
-        fault=rng.choice((0.005, 0.02, 0.05)),
+        fault=rng.choice((0.005, 0.02, 0.05)) + 0.1 * is_restless,
         faults=faults,
         down_s=rng.choice((0.1, 1.0, 8.0)),
         lost=rng.choice((0.0, 0.5, 1.0)),
@@ -225,4 +319,10 @@ def draw(rng: Random) -> Profile:
         redrive=own.choice((0.0, 0.0, 0.3)),
         fond=own.choice((0.0, 0.0, 0.5)),
         strict=strict,
+        long=own.choice((0.0, 0.0, 0.3)),
+        huge=own.choice((0.0, 0.0, 0.1)),
+        oom=own.choice((0.0, 0.0, 0.0, 0.05)) if may_be_slow else 0.0,
+        exits=own.choice((0.0, 0.0, 0.0, 0.05)) if may_be_slow else 0.0,
+        shrunk=frozenset(name for name in SHRINKS if own.random() < 0.08)
+        - (frozenset() if may_be_slow else TIMES),
     )

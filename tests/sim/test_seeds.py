@@ -7,31 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.profile import FAULTS
-from tests.sim.run import digest_of, run_seed
-from tests.sim.world import World
+from tests.sim.fixed import STEPS
+from tests.sim.run import digest_of
 
-STEPS = 500
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_every_future_resolves_and_everything_comes_to_rest(batch):
-    for seed in batch:
-        story = run_seed(seed, STEPS)
+def test_every_future_resolves_and_everything_comes_to_rest(fixed, batch):
+    stories = fixed.run(batch).stories
 
-        assert not story, story
-
-
-def test_every_fault_happens_in_the_fixed_seeds():
-    struck = set()
-    for seed in range(60):
-        world = World(seed)
-        world.run(STEPS)
-        struck |= world.faults.keys()
-
-    assert set(FAULTS) <= struck
+    assert not stories, stories[0]
 
 
 def test_a_seed_has_one_history():

@@ -33,9 +33,8 @@ def slots_of(calls: "Iterable[Any]") -> int:
 
 def check_actor(actor: "ActorProcess") -> None:
     """Check that what runs has its slots and its turns."""
-    profile = actor.world.profile
     holding = [run.assignment.recipe.call for run in actor.runs.values() if not run.is_released]
-    assert slots_of(holding) <= profile.slots, "unreleased runs overlap on one slot"
+    assert slots_of(holding) <= actor.slots, "unreleased runs overlap on one slot"
     turns: dict[str, int] = {}
     for call in holding:
         if call.environment is not None:

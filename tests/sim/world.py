@@ -13,13 +13,13 @@ from zlib import crc32
 
 from msgspec import structs
 
-from broker import orders
 from sdk.call import Code, Plan
-from tests.sim import counters, labels
+from tests.sim import counters, faults, faults_disk, faults_network, labels
 from tests.sim.durability import Ledger
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, TaskRecord
 from tests.sim.processes import (
+    HUGE,
     ActorProcess,
     BrokerProcess,
     ClientProcess,
@@ -29,13 +29,17 @@ from tests.sim.processes import (
 )
 from tests.sim.profile import Profile, draw
 from wire.labels import Comparator, Desire
+from wire.limits import Definition
 from wire.messages import Death, Reject
 from wire.parts import Backoff, Call, Environment, Reuse, Sticky, Token
 
 EPOCH_MS = 1_790_000_000_000
 HISTORY_LENGTH = 400
 AT_ONCE_MAX = 1_000
-HEAL_S_MAX = 200.0
+# All is at rest so long after the last fault: three leases, five back-offs of at most 6 s, what a
+# machine that left takes to come back; and the work that was left, one task after another.
+HEAL_S_MAX = 3 * 5.0 + 5 * 6.0 + 30.0
+HEAL_TASK_S = 2.0
 HEAL_LOOK_S = 0.5
 # What waits while another actor is idle must be on its way after so many looks.
 STRANDED_LOOKS = 2
@@ -69,6 +73,8 @@ RETRIED: dict[str, dict[str, Any]] = {
     "retried-timed": {"timeout_s": 0.6},
 }
 BLOB = Code(b"e" * 16, b"environment")
+TEN_YEARS_MS = 315_360_000_000
+assert faults_disk, faults_network  # They add to what can happen.
 
 
 class World:
@@ -99,16 +105,21 @@ class World:
         self.submits_left = self.profile.tasks
         self.has_journal = self.rng.random() < 0.5 or self.profile.durable > 0.0
         self.ledger = Ledger(self) if self.profile.durable else None
+        # What really happened, how often.
         self.faults: dict[str, int] = {}
         # Whom the broker was told to pause or open.
         self.ordered: set[str] = set()
+        # Hosts whose name another one took; what each machine starts with; what limits there are.
+        self.former: list[HostProcess] = []
+        self.sizes: dict[str, tuple[int, int]] = {}
+        self.limit_highest = {"a": 1, "b": 2}
         # How often labels changed in a run, and assignments came back for their labels.
         self.flips = self.rejected = 0
         self._start_broker()
         for number in range(self.profile.machines):
-            self._start_machine(f"machine{number}")
+            self.start_machine(f"machine{number}")
         for number in range(self.profile.clients):
-            self._start_client(f"client{number}")
+            self.start_client(f"client{number}")
         self._work()
 
     # --- time
@@ -309,16 +320,28 @@ class World:
         key = None
         if plan.is_durable and self.ledger is not None and not counters.named_of(plan.call):
             key = self.ledger.key(plan.call.name)
+        is_huge = not plan.is_durable and self.is_huge(client.core.number_last)
+        if is_huge:
+            frames = (*frames, bytes(HUGE))
         number = client.core.submit(plan, b"arguments", frames, self.now, parent, key)
         record = self.oracle.submitted(client, number, plan.call, has_parent=parent is not None)
+        record.is_huge = is_huge
         if plan.is_durable and self.ledger is not None:
             self.ledger.submitted(record, key)
         self.note("SUBMITS", client, record.name, plan.call.name, parent)
         client.wake_at(self.now)
         return record
 
+    def is_huge(self, number: int) -> bool:
+        """Tell whether what has *number* is more than is allowed.
+
+        Told by the number, so that nothing else of the seed's history depends on it.
+        """
+        return self.profile.huge > 0 and number % 8 == 7
+
     def attach(self, client: ClientProcess, target: TaskRecord) -> None:
         """Let *client* look for a durable task, whoever submitted it."""
+        self.count("looked for by its id")
         number = client.core.attach(*target.origin, self.now)
         record = self.oracle.attached(client, number, target)
         self.note("ATTACHES", client, record.name, target.name)
@@ -354,7 +377,8 @@ class World:
             return
         clock = EPOCH_MS + int(self.now * 1000)
         if self.profile.clock_jumps:
-            clock -= self.rng.choice((0, 10_000, 10_000_000))
+            self.count("clock jump")
+            clock -= self.rng.choice((0, 10_000, 10_000_000, TEN_YEARS_MS, -TEN_YEARS_MS))
         stored = self.stored_epoch if self.has_journal else 0
         epoch = max(stored + 1, clock)
         self.stored_epoch = epoch
@@ -363,21 +387,37 @@ class World:
         self.note("STARTS", self.broker, f"epoch {epoch}")
         self.broker.wake_at(self.now)
 
+    def stored_limits(self) -> list[Definition]:
+        """Return the limits that an operator set and a journal kept."""
+        return self.ledger.limits() if self.ledger is not None else []
+
+    def kill_broker(self) -> bool:
+        """End the broker; another one starts after a while."""
+        if self.broker is None or not self.broker.is_alive:
+            return False
+        self.note("KILLED", self.broker)
+        self.broker.end()
+        down_s = faults.down_s(self)
+        if self.profile.is_gentle or self.profile.is_deadly:
+            down_s = min(down_s, 3.0)
+        self.after(down_s, self._start_broker)
+        return True
+
     def next_epoch(self, epoch: int) -> int:
         """Return the epoch of a broker that starts now; planted bugs change this."""
         return epoch
 
-    def _start_machine(self, name: str) -> None:
+    def start_machine(self, name: str) -> None:
         host = self.hosts.get(name)
         if host is None or not host.is_alive:
             host = self.hosts[name] = HostProcess(self, name)
             self.add(host)
 
-    def _start_again(self, name: str) -> None:
+    def start_again(self, name: str) -> None:
         if name in self.hosts:
-            self._start_machine(name)
+            self.start_machine(name)
 
-    def _start_client(self, name: str) -> None:
+    def start_client(self, name: str) -> None:
         client = self.clients.get(name)
         if client is None or not client.is_alive:
             self.clients[name] = ClientProcess(self, name)
@@ -387,195 +427,12 @@ class World:
 
     def strike(self, kind: str) -> None:
         """Let one fault of *kind* happen, if there is somebody to hit."""
+        if faults.KINDS[kind](self):
+            self.count(kind)
+
+    def count(self, kind: str) -> None:
+        """Count what really happened."""
         self.faults[kind] = self.faults.get(kind, 0) + 1
-        getattr(self, "_" + kind)()
-
-    def _down_s(self) -> float:
-        return self.rng.uniform(0.0, self.profile.down_s)
-
-    def _some(self, processes: Any) -> Any:
-        living = [process for process in processes if process.is_alive]
-        return self.rng.choice(living) if living else None
-
-    def _peer(self) -> Any:
-        return self._some([*self.actors, *self.hosts.values(), *self.clients.values()])
-
-    def _broker_kill(self) -> None:
-        if self.broker is not None and self.broker.is_alive:
-            self.note("KILLED", self.broker)
-            self.broker.end()
-            down_s = self._down_s()
-            if self.profile.is_gentle or self.profile.is_deadly:
-                down_s = min(down_s, 3.0)
-            self.after(down_s, self._start_broker)
-
-    def _actor_kill(self) -> None:
-        actor = self._some(self.actors)
-        if actor is not None:
-            actor.die(signal=9)
-
-    def _machine_kill(self) -> None:
-        host = self._some(self.hosts.values())
-        if host is not None:
-            self.note("KILLED", host)
-            host.end()
-            self.after(self._down_s(), lambda: self._start_again(host.name))
-
-    def _machine_lost(self) -> None:
-        """Let a machine end for good, its last frames lost; one stays."""
-        if len(self.hosts) > 1:
-            name = self.rng.choice(sorted(self.hosts))
-            self.note("LOST", self.hosts[name])
-            self.hosts.pop(name).end()
-
-    def _lose(self) -> None:
-        """Lose one frame in the middle of a connection."""
-        peer = self._peer()
-        if peer is not None and peer.wire is not None:
-            pipe = self.rng.choice((peer.wire.up, peer.wire.down))
-            if pipe.messages:
-                self.note("LOST", peer, "a frame")
-                del pipe.messages[self.rng.randrange(len(pipe.messages))]
-
-    def _drain_machine(self) -> None:
-        host = self._some(self.hosts.values())
-        if host is not None:
-            self.note("DRAINS", host)
-            host.core.drain(self.now, 5.0)
-            host.wake_at(self.now)
-            self.after(8.0, lambda: self._start_again(host.name))
-
-    def _pause(self) -> None:
-        """Let an operator, or a task, pause an actor."""
-        self._order("pause", paused=True)
-
-    def _resume(self) -> None:
-        self._order("resume", paused=False)
-
-    def _press(self) -> None:
-        """Let an actor's memory be full, or nearly, or not at all."""
-        actor = self._some(self.actors)
-        if actor is not None and not actor.is_frozen:
-            actor.press(self.rng.choice((0.1, 0.93, 0.99)))
-
-    def _order(self, what: str, *, paused: bool) -> None:
-        actor = self._some(self.actors)
-        if actor is None or actor.is_frozen:
-            return
-        self.note("ORDERED", actor, what)
-        if self.broker is not None and self.broker.is_alive and self.rng.random() < 0.5:
-            # It comes later, or never; and after what a task wanted since.
-            actor.wants_paused = None
-            self.ordered.add(actor.name)
-            orders.order(self.broker.core, what, actor.name)
-            self.broker.wake_at(self.now)
-        else:
-            actor.pause(paused=paused)
-
-    def _client_kill(self) -> None:
-        client = self._some(self.clients.values())
-        if client is not None:
-            self.note("KILLED", client)
-            client.end()
-            self.after(self._down_s(), lambda: self._start_client(client.name))
-
-    def _client_leave(self) -> None:
-        client = self._some(self.clients.values())
-        if client is not None and not client.core.is_leaving:
-            self.note("LEAVES", client)
-            client.core.leave(self.now)
-            for record in self.oracle.open_tasks():
-                if record.client is client:
-                    record.is_canceled = True
-            client.wake_at(self.now)
-            self.after(3.0, lambda: self._start_client(client.name))
-
-    def _disk_full(self) -> None:
-        """Let the disk have no room for a while."""
-        if self.ledger is not None and not self.ledger.is_full:
-            self.ledger.is_full = self.ledger.was_full = True
-            self.after(self._down_s(), self._disk_has_room)
-
-    def _disk_has_room(self) -> None:
-        assert self.ledger is not None
-        self.ledger.is_full = False
-
-    def _cut(self) -> None:
-        peer = self._peer()
-        if peer is not None and peer.wire is not None:
-            keeps = [self.rng.random() >= self.profile.lost for _ in range(2)]
-            self.network.cut(peer.wire, keeps_up=keeps[0], keeps_down=keeps[1])
-
-    def _partition(self) -> None:
-        peer = self._peer()
-        if peer is None or peer.wire is None:
-            return
-        wire, until = peer.wire, self.now + self._down_s()
-        self.note("PARTITIONED", peer, f"until {until:.3f}")
-        sides = self.rng.choice(((wire.up,), (wire.down,), (wire.up, wire.down)))
-        for pipe in sides:
-            pipe.stalled_until = max(pipe.stalled_until, until)
-            pipe.last = max(pipe.last, until)
-        if self.rng.random() < 0.3:
-            peer.partitioned_until = until
-            self.network.cut(wire, keeps_up=False, keeps_down=False)
-
-    def _cut_off(self) -> None:
-        """Cut a whole machine off: what its host and its actors say is late, and what they hear."""
-        host = self._some(self.hosts.values())
-        if host is None:
-            return
-        until = self.now + self._down_s()
-        self.note("CUT OFF", host, f"until {until:.3f}")
-        for peer in (host, *host.actors.values()):
-            for pipe in (peer.wire.up, peer.wire.down) if peer.wire is not None else ():
-                pipe.stalled_until = max(pipe.stalled_until, until)
-                pipe.last = max(pipe.last, until)
-
-    def _freeze(self, process: Any, *, is_busy: bool = False) -> None:
-        if process is not None:
-            process.frozen_until = max(process.frozen_until, self.now + self._down_s())
-            if isinstance(process, ActorProcess):
-                process.is_busy_while_frozen = is_busy
-            self.note("FREEZES", process, f"until {process.frozen_until:.3f}", is_busy)
-
-    def _freeze_broker(self) -> None:
-        if self.broker is not None and self.broker.is_alive:
-            self._freeze(self.broker)
-
-    def _freeze_actor(self) -> None:
-        self._freeze(self._some(self.actors))
-
-    def _hold_gil(self) -> None:
-        self._freeze(self._some(self.actors), is_busy=True)
-
-    def _freeze_client(self) -> None:
-        self._freeze(self._some(self.clients.values()))
-
-    def _freeze_host(self) -> None:
-        self._freeze(self._some(self.hosts.values()))
-
-    def _repeat(self) -> None:
-        """Let a frame that is on its way arrive once more, now or later."""
-        peer = self._peer()
-        if peer is None or peer.wire is None:
-            return
-        pipe = self.rng.choice((peer.wire.up, peer.wire.down))
-        if pipe.messages:
-            _, message = self.rng.choice(pipe.messages)
-            self.note("REPEATED", peer)
-            if self.rng.random() < 0.5:
-                pipe.send(message)
-            else:
-                self.after(self._down_s(), lambda: pipe.is_dead or pipe.send(message))
-
-    def _relabel(self) -> None:
-        actor = self._some(self.actors)
-        if actor is not None and not actor.is_frozen:
-            memory = self.rng.choice((64, 512))
-            self.note("RELABELS", actor, memory)
-            actor.core.change_labels({"memory": memory}, self.now)
-            actor.wake_at(self.now)
 
     # --- the end
 
@@ -583,20 +440,18 @@ class World:
         """Stop all faults and all new load, and demand that everything comes to rest."""
         self.is_healing = True
         if self.ledger is not None:
-            self.ledger.is_full = False
+            self.ledger.heal()
         self.history.append((self.now, "world", "HEALS"))
         self._start_broker()
-        everybody = [self.broker, *self.actors, *self.hosts.values(), *self.clients.values()]
+        hosts = (*self.hosts.values(), *self.former)
+        everybody = [self.broker, *self.actors, *hosts, *self.clients.values()]
         for process in everybody:
             if process is not None and process.is_alive:
-                process.frozen_until = min(process.frozen_until, self.now)
-                process.partitioned_until = 0.0
-                process._turn_at = float("inf")
-                process.wake_at(self.now)
+                process.heal()
         for wire in list(self.network.wires.values()):
             for pipe in (wire.up, wire.down):
                 pipe.stalled_until = 0.0
-        end = self.now + HEAL_S_MAX
+        end = self.now + HEAL_S_MAX + HEAL_TASK_S * len(self.oracle.open_tasks())
         look_at = self.now
         stranded: dict[Token, int] = {}
         while not (self.now >= look_at and self._is_at_rest()):
@@ -619,10 +474,13 @@ class World:
                 record.is_looked_for = True
                 self.attach(living[0], record)
         for name, host in list(self.hosts.items()):
-            if not host.is_alive or (host.is_empty and not host.actors):
+            if not host.is_alive or (host.is_empty and not host.actors) or host.has_left_some:
                 if host.is_alive:
                     host.end()
-                self._start_machine(name)
+                self.start_machine(name)
+            elif host.is_left_by_some and not host.core.is_draining:
+                # Who is left may wait for a call that only who leaves could run.
+                host.core.drain(self.now, 5.0)
         for actor in self.actors:
             if actor.is_alive and actor.core.standing.is_paused:
                 actor.pause(paused=False)
@@ -673,10 +531,12 @@ class World:
             for host in self.hosts.values()
         }
         is_right = all(
-            len(mine) == self.profile.replicas or mine <= homes for mine in by_host.values()
+            len(mine) == host.core.settings.replicas or mine <= homes
+            for host, mine in by_host.items()
         )
         if set(core.actors) != living or not is_right:
             found.append("the broker does not have exactly the actors that live")
+        found += [f"{host.name} has a former host" for host in self.former if host.is_alive]
         found += [
             f"{actor.name} is not idle"
             for actor in self.actors

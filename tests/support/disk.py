@@ -2,11 +2,23 @@
 
 import sqlite3
 from collections import deque
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from broker import orders
 from broker.core import Broker
-from broker.journal import OPERATIONS, SCHEMA_STATEMENTS, commit, read_tasks
+from broker.journal import (
+    OPERATIONS,
+    SCHEMA,
+    SCHEMA_STATEMENTS,
+    Durability,
+    commit,
+    open_file,
+    read_tasks,
+)
 from broker.records import StoredTasks
 from broker.restoring import restore
 
@@ -21,6 +33,7 @@ class Disk:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         for statement in SCHEMA_STATEMENTS:
             self.connection.execute(statement)
+        self.connection.execute("INSERT INTO meta VALUES ('schema', ?)", (SCHEMA,))
         self.pending: deque[tuple[int, list[tuple[Any, ...]]]] = deque()
 
     def submit(self, sequence: int, operations: list[tuple[Any, ...]]) -> None:
@@ -41,6 +54,40 @@ class Disk:
             sequence = self.write()
         return sequence
 
+    def tear(self, rng: Random) -> bool:
+        """Write the oldest batch, lose power at some octet of it, and read what is left.
+
+        For this once in a real file, opened as the journal opens it. Return whether the batch
+        is there as a whole; it must be that or nothing.
+        """
+        before, (_, operations) = self._rows(), self.pending[0]
+        with TemporaryDirectory(prefix="warmslot-torn-") as text:
+            path, left = Path(text) / "journal.db", Path(text) / "left.db"
+            path.write_bytes(self.connection.serialize())
+            with closing(opened(path)) as connection:
+                log = Path(f"{path}-wal")
+                written = log.stat().st_size if log.exists() else 0
+                commit(connection, OPERATIONS, operations)
+                octets = bytearray(log.read_bytes())
+                left.write_bytes(path.read_bytes())
+            # Sectors reach the disk in any order: what is behind the cut may be there or not.
+            at = rng.randint(written, len(octets))
+            octets[at:] = rng.choice((b"", bytes(len(octets) - at), rng.randbytes(100)))
+            Path(f"{left}-wal").write_bytes(octets)
+            with closing(opened(left)) as connection:
+                self.connection = sqlite3.connect(":memory:", isolation_level=None)
+                connection.backup(self.connection)
+        self.pending.popleft()
+        after = self._rows()
+        if after == before:
+            return False
+        commit(self.connection, OPERATIONS, operations)
+        assert self._rows() == after, "half of a batch was left by a torn log"
+        return True
+
+    def _rows(self) -> list[str]:
+        return list(self.connection.iterdump())
+
     def read(self) -> StoredTasks:
         """Read what a broker that starts now would find."""
         return read_tasks(self.connection)
@@ -58,6 +105,11 @@ class Disk:
         core.records.clock_ms = WALL_MS
         restore(core, self.read(), now)
         orders.restore(core, dict(self.connection.execute("SELECT actor, what FROM orders")))
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    """Open a file as the journal does."""
+    return open_file(path, durability=Durability.POWER, statements=SCHEMA_STATEMENTS)
 
 
 def summary(core: Broker) -> dict[Any, Any]:

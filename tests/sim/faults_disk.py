@@ -1,0 +1,49 @@
+"""Faults of the disk below the journal."""
+
+from typing import TYPE_CHECKING
+
+from tests.sim.faults import down_s, fault
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+
+@fault
+def disk_full(world: "World") -> bool:
+    """Let the disk have no room for a while."""
+    ledger = world.ledger
+    if ledger is None or ledger.is_full:
+        return False
+    ledger.is_full = ledger.was_full = True
+    world.after(down_s(world), ledger.has_room)
+    return True
+
+
+@fault
+def disk_slow(world: "World") -> bool:
+    """Let each commit take much longer for a while."""
+    ledger = world.ledger
+    if ledger is None:
+        return False
+    ledger.slow_until = world.now + down_s(world)
+    return True
+
+
+@fault
+def disk_error(world: "World") -> bool:
+    """Let the next write fail in a way that nothing can be said of: the broker ends."""
+    ledger = world.ledger
+    if ledger is None or not ledger.disk.pending:
+        return False
+    ledger.fails = True
+    return True
+
+
+@fault
+def power_loss(world: "World") -> bool:
+    """Let the machine of the broker lose power while it writes: the end of the log is torn."""
+    broker, ledger = world.broker, world.ledger
+    if ledger is None or broker is None or not broker.is_alive or not ledger.disk.pending:
+        return False
+    ledger.tear()
+    return world.kill_broker()

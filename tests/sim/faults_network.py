@@ -1,0 +1,251 @@
+"""Faults of connections: what is on its way is lost, late, repeated, cut off or spoiled."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tests.sim.faults import LONG_S, down_s, fault, long_s, some, some_peer
+from tests.sim.network import Pipe, Wire
+from tests.sim.strangers import Stranger
+from wire.codec import decode_peer
+from wire.errors import RemoteProtocolError
+from wire.messages import Outcome
+
+if TYPE_CHECKING:
+    from tests.sim.processes import Process
+    from tests.sim.world import World
+
+# TCP gives up what nobody acknowledges after this.
+HALF_OPEN_S = 30.0
+
+
+def some_wire(world: "World") -> Wire | None:
+    """Draw a connection of those that live."""
+    peer = some_peer(world)
+    return peer.wire if peer is not None else None
+
+
+def strike_pipe(world: "World", act: Callable[[Pipe], None]) -> bool:
+    """Do something to a message of a connection, which is on its way or comes next."""
+    wire = some_wire(world)
+    if wire is None or wire.is_cut:
+        return False
+    world.rng.choice((wire.up, wire.down)).strike(act)
+    return True
+
+
+@fault
+def lose(world: "World") -> bool:
+    """Lose one frame in the middle of a connection."""
+
+    def act(pipe: Pipe) -> None:
+        world.note("LOST", pipe.wire.peer, "a frame")
+        del pipe.messages[world.rng.randrange(len(pipe.messages))]
+
+    return strike_pipe(world, act)
+
+
+@fault
+def repeat(world: "World") -> bool:
+    """Let a frame that is on its way arrive once more, now or later."""
+
+    def act(pipe: Pipe) -> None:
+        _, message = world.rng.choice(pipe.messages)
+        world.note("REPEATED", pipe.wire.peer)
+        if world.rng.random() < 0.5:
+            pipe.send(message)
+        else:
+            world.after(down_s(world), lambda: pipe.is_dead or pipe.send(message))
+
+    return strike_pipe(world, act)
+
+
+@fault
+def garble(world: "World") -> bool:
+    """Spoil a frame of a peer, once a connection: the third time would end it for good."""
+    wire = some_wire(world)
+    if wire is None or wire.is_cut or wire.is_garbled:
+        return False
+    wire.is_garbled = True
+    wire.up.strike(lambda pipe: spoil(world, pipe))
+    return True
+
+
+def spoil(world: "World", pipe: Pipe) -> None:
+    """Spoil a frame in such a way that it cannot be read, and is none of another version."""
+    place = world.rng.randrange(len(pipe.messages))
+    when, (control, payloads) = pipe.messages[place]
+    spoiled = bytearray(control[: world.rng.randint(0, len(control))])
+    for _ in range(world.rng.randint(0, 3)):
+        if spoiled:
+            spoiled[world.rng.randrange(len(spoiled))] ^= 1 << world.rng.randrange(8)
+    try:
+        decode_peer(bytes(spoiled))
+    except RemoteProtocolError as error:
+        if error.fatal:
+            spoiled.clear()
+    else:
+        spoiled.clear()
+    world.note("GARBLED", pipe.wire.peer)
+    world.count("garbage")
+    pipe.messages[place] = (when, (bytes(spoiled), payloads))
+
+
+@fault
+def cut(world: "World") -> bool:
+    wire = some_wire(world)
+    if wire is None or wire.is_cut:
+        return False
+    keeps = [world.rng.random() >= world.profile.lost for _ in range(2)]
+    world.network.cut(wire, keeps_up=keeps[0], keeps_down=keeps[1])
+    return True
+
+
+@fault
+def truncate(world: "World") -> bool:
+    """Cut a connection after so many octets of what is on its way."""
+    wire = some_wire(world)
+    if wire is None or wire.is_cut:
+        return False
+
+    def act(struck: Pipe) -> None:
+        for pipe in (wire.up, wire.down):
+            pipe.truncate(world.rng.randint(0, pipe.octets))
+        world.count("cut at an octet")
+        world.network.cut(wire, keeps_up=True, keeps_down=True)
+
+    world.rng.choice((wire.up, wire.down)).strike(act)
+    return True
+
+
+@fault
+def half_open(world: "World") -> bool:
+    """Cut a connection of which one end does not hear for long."""
+    wire = some_wire(world)
+    if wire is None or wire.is_cut:
+        return False
+    late_s = world.rng.uniform(0.0, HALF_OPEN_S)
+    notices = world.rng.choice(((0.0, late_s), (late_s, 0.0)))
+    world.network.cut(wire, keeps_up=False, keeps_down=False, notices=notices)
+    return True
+
+
+@fault
+def flap(world: "World") -> bool:
+    """Cut what a peer has for a connection again and again."""
+    peer = some_peer(world)
+    if peer is None or peer.wire is None:
+        return False
+    at = world.now
+    for _ in range(world.rng.randint(3, 6)):
+        world.at(at, lambda: cut_again(world, peer))
+        at += world.rng.uniform(0.05, 1.0)
+    return True
+
+
+def cut_again(world: "World", peer: "Process") -> None:
+    """Cut, when there is something to cut, so that both ends know at once."""
+    if peer.wire is not None and not world.is_healing:
+        keeps = world.rng.random() >= world.profile.lost
+        world.network.cut(peer.wire, keeps_up=keeps, keeps_down=keeps, notices=(0.0, 0.0))
+
+
+@fault
+def partition(world: "World") -> bool:
+    """Let nothing through for a while, both ways."""
+    wire = some_wire(world)
+    if wire is None:
+        return False
+    until = world.now + long_s(world)
+    world.note("PARTITIONED", wire.peer, f"until {until:.3f}")
+    for pipe in (wire.up, wire.down):
+        pipe.stall(until)
+    if world.rng.random() < 0.3:
+        wire.peer.partitioned_until = until
+        world.network.cut(wire, keeps_up=False, keeps_down=False)
+    return True
+
+
+@fault
+def one_way(world: "World") -> bool:
+    """Let nothing through for a while, one way."""
+    wire = some_wire(world)
+    if wire is None:
+        return False
+    until = world.now + long_s(world)
+    pipe = world.rng.choice((wire.up, wire.down))
+    way = "up" if pipe is wire.up else "down"
+    world.note("PARTITIONED", wire.peer, f"{way} until {until:.3f}")
+    pipe.stall(until)
+    return True
+
+
+@fault
+def late_result(world: "World") -> bool:
+    """Let an outcome come later than any lease."""
+    actor = some(world, world.actors)
+    if actor is None or actor.wire is None or actor.wire.is_cut:
+        return False
+
+    def act(pipe: Pipe) -> None:
+        if not has_outcome(pipe):
+            pipe.awaits = act
+            return
+        until = world.now + world.rng.uniform(0.0, LONG_S)
+        world.note("LATE", actor, f"an outcome, until {until:.3f}")
+        world.count("late outcome")
+        pipe.stall(until)
+
+    actor.wire.up.strike(act)
+    return True
+
+
+def has_outcome(pipe: Pipe) -> bool:
+    """Tell whether an outcome is on its way."""
+    said = (command for _, (control, _) in pipe.messages for command in commands_in(control))
+    return any(type(command) is Outcome for command in said)
+
+
+def commands_in(control: bytes) -> Sequence[object]:
+    """Return what a message says; nothing when it is spoiled."""
+    try:
+        return decode_peer(control).commands
+    except RemoteProtocolError:
+        return ()
+
+
+@fault
+def refuse_send(world: "World") -> bool:
+    """Let the next sends of somebody find no room, as EAGAIN says."""
+    peer = world.rng.choice((world.broker, some_peer(world)))
+    if peer is None or not peer.is_alive:
+        return False
+    peer.refused += world.rng.randint(1, 2)
+    return True
+
+
+@fault
+def stranger(world: "World") -> bool:
+    """Let somebody connect who says what nobody may say."""
+    world.add(Stranger(world, "stranger", speaks_newer=False))
+    return True
+
+
+@fault
+def skew(world: "World") -> bool:
+    """Let a peer of another version of the protocol come, which must be told so."""
+    world.add(Stranger(world, "newer", speaks_newer=True))
+    return True
+
+
+@fault
+def cut_off(world: "World") -> bool:
+    """Cut a whole machine off: what its host and its actors say is late, and what they hear."""
+    host = some(world, world.hosts.values())
+    if host is None:
+        return False
+    until = world.now + down_s(world)
+    world.note("CUT OFF", host, f"until {until:.3f}")
+    for peer in (host, *host.actors.values()):
+        for pipe in (peer.wire.up, peer.wire.down) if peer.wire is not None else ():
+            pipe.stall(until)
+    return True
