@@ -88,7 +88,7 @@ def greet(core: "ActorCore", welcome: Welcome) -> None:
 
 
 def heard(core: "ActorCore", received: int) -> None:
-    """Note with a heartbeat of the broker what it has received."""
+    """Note with a heartbeat of the broker, or what takes a strict limit, what it has received."""
     if core.fence.names and core.fence.heard(received):
         renew(core)
 
@@ -107,6 +107,8 @@ def may_start(core: "ActorCore", assignment: Assignment) -> bool:
         return True
     core.mailbox.drop(assignment)
     core.returns.reject(assignment.token, "its lease may be over", bars=False)
+    # It comes at once again, and that the broker has this answer is then known: the lease goes on.
+    core.fence.said(core.session.sent + 1, core.now)
     return False
 
 

@@ -47,7 +47,7 @@ def hear(core: "ActorCore", frame: Frame[Any], payloads: Payloads) -> None:
             if command.frames:
                 mine = payloads[at : at + command.frames]
                 at += command.frames
-            assign(core, frame.epoch, command, mine)
+            assign(core, frame, command, mine)
         elif kind is OutcomeAck:
             core.outcomes.acknowledge(command.accepted)
             if command.stale:
@@ -112,15 +112,17 @@ def learn(core: "ActorCore", command: Template) -> None:
     core.recipes.put(command.slot, recipe)
 
 
-def assign(core: "ActorCore", epoch: int, command: Assign, payloads: Payloads) -> None:
+def assign(core: "ActorCore", frame: Frame[Any], command: Assign, payloads: Payloads) -> None:
     """Take an assignment into the mailbox, or hand it back."""
-    token = (epoch, command.number)
+    token = (frame.epoch, command.number)
     if token <= core.highest:
         core.note("assigned_twice", token=token)
         return
     core.highest = token
     recipe = core.recipes.get(command.template)
     core.said.spend(recipe)
+    if recipe is not None and recipe.is_strict:
+        fencing.heard(core, frame.received)
     if core.bye_session == core.session.number:
         # BYE hands back whatever the broker believes to be here.
         return

@@ -114,7 +114,7 @@ def test_what_was_sent_before_is_no_news():
     end = holding().at(1.0)
     sent = end.core.session.sent
     end.now = 3.5
-    end.says(Beat(), received=sent - 1)
+    end.says(Beat(), received=sent - 2)
 
     assert end.at(4.0).core.exit_reason
 
@@ -155,6 +155,26 @@ def test_an_assignment_that_comes_late_is_handed_back():
 
     assert not end.starts
     assert [(r.reason, r.bars) for r in end.said(Reject)] == [("its lease may be over", False)]
+
+
+def test_an_assignment_that_came_late_goes_to_and_fro_once():
+    end = End({"db": 1}).at(3.0).assigned()
+    sent = end.core.session.sent
+
+    end.at(3.001).says(Assign(2, 1, 1, 0, 1, b""), received=sent)
+
+    assert len(end.starts) == 1
+    assert len(end.said(Reject)) == 1
+
+
+def test_an_assignment_that_does_not_know_of_the_answer_is_handed_back_too():
+    end = End({"db": 1}).at(3.0).assigned()
+    sent = end.core.session.sent
+
+    end.at(3.001).says(Assign(2, 1, 1, 0, 1, b""), received=sent - 2)
+
+    assert not end.starts
+    assert len(end.said(Reject)) == 2
 
 
 def test_a_grant_that_comes_late_is_asked_for_in_a_new_session():
