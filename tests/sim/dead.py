@@ -43,6 +43,8 @@ class Afterlife:
             return
         if not may_be_relied_on(self.world, call.durable):
             return
+        if self.has_changed_nothing(record):
+            return
         failure = decode_failure(body)
         is_own = bool(result.actor) and failure.code in (Code.TASK_FAILED, Code.TASK_TIMEOUT)
         is_doubt = failure.code == Code.OUTCOME_UNKNOWN and failure.message.endswith(IN_DOUBT)
@@ -52,6 +54,12 @@ class Afterlife:
             or (is_own and (call.retries or call.durable))
         ) and own_name(record) not in self.forgotten:
             self.told[own_name(record)] = record
+
+    def has_changed_nothing(self, record: "TaskRecord") -> bool:
+        """Tell whether a redrive ended at once: what was dead is so as before (9.11 rule 6)."""
+        broker = self.world.broker
+        former = broker.core.dead_tasks.by_name.get(record.redrives or (0, 0)) if broker else None
+        return former is not None and former.facts.successor != own_name(record)
 
     def redrive(self, client: "ClientProcess") -> None:
         """Let *client* have some dead task submitted again, perhaps one that was already."""
@@ -97,7 +105,9 @@ class Afterlife:
             return False
         broker = self.world.broker
         dead = broker.core.dead_tasks.by_name.get(record.redrives) if broker else None
-        assert dead is None or dead.is_redriven or record.call.at_most_once, (
+        # What a broker forgot dies anew when its last run is heard of, perhaps after the answer.
+        is_known = dead is not None and not self.world.profile.is_forgetful
+        assert not is_known or dead.is_redriven or record.call.at_most_once, (
             f"{record.name}: the dead task is there and was not submitted again"
         )
         return True
