@@ -159,11 +159,12 @@ def retire(core: "ActorCore", reason: str) -> None:
 
 def greet(core: "ActorCore") -> None:
     """Tell a session that has begun of each environment that is warm."""
-    core.entering.take()
+    # What was entered while there was no session counts as a load all the same.
+    untold = {said.environment.id for said in core.entering.take() if not said.again}
     core.mailbox.residents.named.begin_session()
     for replica in core.mailbox.residents.by_id.values():
         if replica.warmth is Warmth.WARM and not replica.environment.reuse.is_fresh:
-            core.entering.say(replica, again=True)
+            core.entering.say(replica, again=replica.environment.id not in untold)
 
 
 def give_up_worn(core: "ActorCore") -> None:

@@ -41,6 +41,18 @@ def test_the_broker_is_told_how_long_entering_took_and_again_in_each_session():
     assert said(end, Entered)[1:] == [Entered(place(), 2.5, True)]
 
 
+def test_what_is_entered_while_there_is_no_session_counts_as_a_load():
+    end, token = entering(place())
+    end.restart()
+    end.core.broken(end.now)
+    end.core.entered(token, place(), 2.5, end.now)
+
+    end.pass_time(1.0)
+    end.carry()
+
+    assert said(end, Entered) == [Entered(place(), 2.5, False)]
+
+
 def test_a_run_whose_environment_failed_is_handed_back_with_the_reason():
     end, token = entering(place())
 
