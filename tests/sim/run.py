@@ -288,12 +288,12 @@ def main(arguments: list[str] | None = None) -> int:
         story = run_seed(options.seed, steps, shown=400)
         print(story or f"seed {options.seed}: ok", f"commit {commit}", sep="\n")
         return bool(story)
-    if options.first is not None:
-        work = Work(None, commit, first=options.first, seeds=seeds, steps=steps)
+    found = Work.resume(options.state, commit, seeds=seeds, steps=steps)
+    if found is not None and options.first in {None, found.first}:
+        work = found
     else:
-        found = Work.resume(options.state, commit, seeds=seeds, steps=steps)
-        fresh = secrets.randbelow(2**40) * 2**20
-        work = found or Work(options.state, commit, first=fresh, seeds=seeds, steps=steps)
+        first = secrets.randbelow(2**40) * 2**20 if options.first is None else options.first
+        work = Work(options.state, commit, first=first, seeds=seeds, steps=steps)
     if work.done:
         print(f"going on after {work.count} seeds from {work.first}, commit {commit}", flush=True)
     return run(work, options.jobs, keep_going=options.keep_going)

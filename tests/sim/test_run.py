@@ -111,7 +111,7 @@ def test_a_failure_does_not_stop_what_is_to_keep_going(state, monkeypatch):
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_with_the_same_command(state):
     command = [sys.executable, "-m", "tests.sim.run", "--jobs=2", "--steps=60", f"--state={state}"]
-    command.append(f"--seeds={6 * CHUNK}")
+    command += ["--first=0", f"--seeds={6 * CHUNK}"]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as killed:
