@@ -9,12 +9,15 @@ A round trip is one no-op from submit to its result, with nothing else under way
 of five times as many no-ops, submitted one by one and then all gathered.
 """
 
+import os
 import sys
 import time
+from unittest.mock import patch
 
 from bench.floor import measure_relay, warm_up_count
 from bench.support import Figures, Workspace, arguments, run_rounds
 from sdk import Client, gather
+from sdk.wakeup import SPIN_VARIABLE
 
 first_result_timeout_s = 30.0
 result_timeout_s = 20.0
@@ -44,6 +47,12 @@ def throughput(client: Client, count: int) -> float:
     return count / elapsed_s
 
 
+def measure_looking(transport: str, count: int) -> Figures:
+    """Return the figures where client and actor look for half a millisecond before a sleep."""
+    with patch.dict(os.environ, {SPIN_VARIABLE: "500"}):
+        return measure_warmslot(transport, count, "0")
+
+
 def measure_warmslot(transport: str, count: int, prefetch: str) -> Figures:
     """Return the figures of one round on a broker, a host and an actor of its own with one slot."""
     with Workspace() as workspace:
@@ -69,6 +78,7 @@ def main() -> int:
             "warmslot, prefetch 0": lambda transport, count: measure_warmslot(
                 transport, count, "0"
             ),
+            "warmslot, that looks": measure_looking,
             "warmslot, prefetch 16": lambda transport, count: measure_warmslot(
                 transport, count, "16"
             ),

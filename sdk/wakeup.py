@@ -1,7 +1,7 @@
 """Sleep on file descriptors, and be woken: by an eventfd where there is one, else by a pipe.
 
-Where the last waits were short, the next one looks for a moment before it sleeps: to wake up costs
-a short round trip a third of its time.
+Where it was asked for and the last waits were short, the next one looks for a moment before it
+sleeps: that pays where the processors of a machine fall asleep and take long to wake up.
 """
 
 import os
@@ -17,7 +17,7 @@ from sdk.errors import BadOption
 NAP_MAX_S: Final = 1.0
 # For how long a wait looks before it sleeps, in us, where the environment does not say.
 SPIN_VARIABLE: Final = "WARMSLOT_SPIN_US"
-SPIN_US_DEFAULT: Final = 500
+SPIN_US_DEFAULT: Final = 0
 SPIN_US_MAX: Final = 10_000
 # After so many short waits, one after another, the next is expected to be short.
 SHORT_WAITS: Final = 2
@@ -58,7 +58,7 @@ class Wakeup:
 def spin_s() -> float:
     """Return for how many seconds a wait may look before it sleeps; 0 where it must not.
 
-    That is what `WARMSLOT_SPIN_US` says, by default 500 us. A single processor has nobody else who
+    That is what `WARMSLOT_SPIN_US` says, by default 0. A single processor has nobody else who
     could work meanwhile. Raises BadOption for what is not a whole number of microseconds up to
     10,000.
     """

@@ -121,7 +121,9 @@ def test_it_sleeps_no_shorter_than_it_was_told():
     assert answers.timeouts_ms == [11, 0]
 
 
-@pytest.mark.parametrize(("text", "expected"), [("0", 0.0), ("10000", 0.01), ("", 0.0005)])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("0", 0.0), ("10000", 0.01), ("", 0.0), ("500", 0.0005)]
+)
 def test_how_long_is_looked_may_be_told(monkeypatch, text, expected):
     monkeypatch.setenv("WARMSLOT_SPIN_US", text)
 
