@@ -313,15 +313,20 @@ def main() -> int:
         tasks = tasks_of(options.rate, options.seconds, seed)
         for name, policy in POLICIES.items():
             found[name].append(policy(tasks, seed))
+    show(found, options.plot)
+    return 0
+
+
+def show(found: dict[str, list[Figures]], plot: str | None) -> None:
+    """Print a row for each policy, and draw the waits into *plot* when there is one."""
     rows = []
     for name, figures in found.items():
         columns = zip(*(one.row() for one in figures), strict=True)
         rows.append([name, *(spread(list(column)) for column in columns)])
     titles = ["policy", "cold loads", "wait p50 ms", "wait p99 ms", "running, % of busy time"]
     print(table(titles, rows))
-    if options.plot:
-        draw(found, options.plot)
-    return 0
+    if plot:
+        draw(found, plot)
 
 
 def draw(found: dict[str, list[Figures]], path: str) -> None:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from bench.routing import ACTORS, HELD, LOAD_S, MODELS, RUN_S, Figures, Tasks, draw, tasks_of
-from bench.support import Workspace, bounded, machine, spread, table
+from bench.routing import ACTORS, HELD, LOAD_S, MODELS, RUN_S, Figures, Tasks, show, tasks_of
+from bench.support import Workspace, bounded, machine
 from sdk import Client, Environment, ReusePolicy, TaskFuture, gather
 
 FASTER = 5.0
@@ -151,14 +151,7 @@ def main() -> int:
             tasks = tasks_of(options.rate, options.seconds, seed)
             for name, policy in POLICIES.items():
                 found[name].append(measure(tasks, policy(seed)))
-    rows = []
-    for name, figures in found.items():
-        columns = zip(*(one.row() for one in figures), strict=True)
-        rows.append([name, *(spread(list(column)) for column in columns)])
-    titles = ["policy", "cold loads", "wait p50 ms", "wait p99 ms", "running, % of busy time"]
-    print(table(titles, rows))
-    if options.plot:
-        draw(found, options.plot)
+    show(found, options.plot)
     return 0
 
 

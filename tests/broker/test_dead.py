@@ -407,7 +407,8 @@ def test_what_was_redriven_stays_so_over_a_restart():
     assert talk.state(client, 2) == "queued"
 
 
-def test_a_redrive_that_was_never_written_is_adopted_when_it_is_said_again():
+def redriven_and_not_written():
+    """Return a broker that forgot the redrive of task 1 as 2, which an actor still runs."""
     talk = Conversation(disk=Disk())
     client = talk.client()
     fails(client, talk.actor(free=1))
@@ -419,6 +420,11 @@ def test_a_redrive_that_was_never_written_is_adopted_when_it_is_said_again():
     talk.restart()
     talk.writes = True
     actor.greets(holding_of(actor, client, 2, token))
+    return talk, client, actor, token
+
+
+def test_a_redrive_that_was_never_written_is_adopted_when_it_is_said_again():
+    talk, client, actor, token = redriven_and_not_written()
     client.greets(msgspec.structs.replace(client.hello, unresolved=[(2, 2)]))
     redrives(client, 2, 1)
 
@@ -428,17 +434,7 @@ def test_a_redrive_that_was_never_written_is_adopted_when_it_is_said_again():
 
 
 def test_of_two_that_redrive_over_a_restart_the_first_that_is_written_counts():
-    talk = Conversation(disk=Disk())
-    client = talk.client()
-    fails(client, talk.actor(free=1))
-    talk.writes = False
-    actor = talk.actor(12, name="host/1", free=1)
-    redrives(client, 2, 1)
-    (token,) = assigned(actor)
-
-    talk.restart()
-    talk.writes = True
-    actor.greets(holding_of(actor, client, 2, token))
+    talk, client, actor, token = redriven_and_not_written()
     other = redrives(talk.client(2), 1, 1)
     client.greets(msgspec.structs.replace(client.hello, unresolved=[(2, 2)]))
     redrives(client, 2, 1)
