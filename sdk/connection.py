@@ -34,6 +34,7 @@ from sdk.future import TaskFuture
 from sdk.handlers import Handlers
 from sdk.log import logger
 from sdk.loop import Loop
+from sdk.reasons import Reasons
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import Result
@@ -47,6 +48,7 @@ PATIENCE_S: Final = 3.0
 # What `submit` lets wait in this process before it blocks.
 PENDING_BYTES_MAX: Final = 256 * 2**20
 EXPLAINED_MAX: Final = 1_000
+ASKED_A_LOOK_MAX: Final = 100
 # How long a client that leaves waits until the journal has its durable calls, with a broker and
 # without one.
 HAND_OVER_S: Final = 5.0
@@ -73,7 +75,7 @@ class Connection(Handlers):
         self._deferred: dict[TaskFuture, None] = {}
         self._lock = threading.Lock()
         self._queries: dict[int, Callable[[bytes], None]] = {}
-        self._reasons: set[str] = set()
+        self._reasons = Reasons()
         self._asked: dict[bytes, float] = {}
         self._open_at = now
         self._has_said_unreachable = False
@@ -338,9 +340,10 @@ class Connection(Handlers):
                 pass
 
     def look(self, now: float) -> None:
-        """Say why nothing happens, once per reason."""
+        """Say why nothing happens, once per reason; of many only how many."""
         if self.core.session.is_open:
             self._open_at = now
+            self._count_reasons(now)
             self._ask_why(now)
         elif (
             now - self._open_at >= PATIENCE_S
@@ -357,12 +360,13 @@ class Connection(Handlers):
 
     def _ask_why(self, now: float) -> None:
         """Ask for the oldest task of each kind that has waited for too long."""
+        left = ASKED_A_LOOK_MAX
         # Others submit meanwhile: only a list of the numbers is made in one step.
         for number in list(self.futures)[:EXPLAINED_MAX]:
             future = self.futures.get(number)
             if future is None:
                 continue
-            if now - future.since < PATIENCE_S:
+            if now - future.since < PATIENCE_S or not left:
                 break
             owned = self.core.calls.get(number)
             if owned is None or now - self._asked.get(owned.plan.key, 0.0) < 2 * PATIENCE_S:
@@ -370,17 +374,28 @@ class Connection(Handlers):
             if len(self._asked) >= EXPLAINED_MAX:
                 self._asked.clear()
             self._asked[owned.plan.key] = now
+            left -= 1
             try:
                 self.ask("explain", str(number), partial(self._told_why, future))
             except ClientClosed:
                 return
 
+    def _count_reasons(self, now: float) -> None:
+        """Log how many reasons there were that were not said, if it is time for it."""
+        if more := self._reasons.count(now):
+            logger().warning(
+                "task_waits_more",
+                reasons=more,
+                waiting_tasks=len(self.futures),
+                hint="client.explain(future) says why one waits",
+            )
+
     def _told_why(self, future: TaskFuture, body: bytes) -> None:
-        """Log a reason that is new."""
+        """Log a reason that is new, unless there are many."""
         answer = msgspec.msgpack.decode(body)
         reason = str(answer.get("reason", ""))
-        if answer.get("state") in ("queued", "held") and reason and reason not in self._reasons:
-            self._reasons.add(reason)
+        is_waiting = answer.get("state") in ("queued", "held") and reason
+        if is_waiting and self._reasons.is_said(reason, monotonic()):
             logger().warning("task_waits", task=future.name, task_id=future.task_id, reason=reason)
 
     # --- the end

@@ -1,0 +1,57 @@
+"""Why calls wait: the first reasons are said, the rest counted, none is lost."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdk.reasons import KEPT_MAX, SAID_MAX, WINDOW_S, Reasons
+
+
+def test_a_reason_is_said_once():
+    reasons = Reasons()
+
+    assert reasons.is_said("no actor is connected", 0.0)
+    assert not reasons.is_said("no actor is connected", 10 * WINDOW_S)
+    assert reasons.count(20 * WINDOW_S) == 0
+
+
+def test_of_many_reasons_the_first_are_said_and_the_rest_counted_once():
+    reasons = Reasons()
+
+    said = [reasons.is_said(f"needs customer eq {n}", 1.0) for n in range(10_000)]
+
+    assert said == [True] * SAID_MAX + [False] * (10_000 - SAID_MAX)
+    assert reasons.count(WINDOW_S) == 0
+    assert reasons.count(1.0 + WINDOW_S) == 10_000 - SAID_MAX
+    assert reasons.count(1.0 + WINDOW_S) == 0
+
+
+def test_a_new_reason_is_said_again_after_a_while():
+    reasons = Reasons()
+    for n in range(SAID_MAX + 1):
+        reasons.is_said(str(n), 0.0)
+
+    assert not reasons.is_said("late", WINDOW_S - 1.0)
+    assert reasons.count(WINDOW_S) == 2
+    assert reasons.is_said("later", WINDOW_S)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.floats(0.0, 5.0)), max_size=200))
+def test_each_new_reason_is_said_or_counted(events):
+    reasons, now, seen, said, counted = Reasons(), 0.0, set(), 0, 0
+    for reason, later_s in events:
+        now += later_s
+        seen.add(reason)
+        said += reasons.is_said(str(reason), now)
+        counted += reasons.count(now)
+
+    counted += reasons.count(now + WINDOW_S)
+    assert said + counted == len(seen)
+
+
+def test_what_is_remembered_is_bounded():
+    reasons = Reasons()
+    for n in range(KEPT_MAX + 1):
+        reasons.is_said(str(n), 0.0)
+
+    assert not reasons.is_said(str(KEPT_MAX), 0.0)
+    assert len(reasons._known) == KEPT_MAX
