@@ -274,7 +274,9 @@ class Loop:
         """Take the outcome of a run, and begin the next one or say what there is to say.
 
         Only where that is all there is to do; else `_is_said` tells that a turn is needed. Between
-        runs that take less than a turn does, it waits until outcomes are due.
+        runs that take less than a turn does, it waits until outcomes are due: after a while, or
+        when there are half as many as may wait here, so that the broker sends more of them while
+        the other half runs.
         """
         now = time.monotonic()
         core, inbox = self.core, self._inbox
@@ -285,6 +287,8 @@ class Loop:
         method(*arguments, now)
         if core.mailbox.waiting:
             if now < self._flush_by:
+                if 2 * len(core.outcomes.fresh) > core.prefetch.ahead:
+                    self._say(now)
                 assignment = start_next(core, BRIEF_S)
                 return self.slots.prepare(assignment) if assignment is not None else None
         elif not (core.is_stale or core.is_draining or core.has_orders or inbox):
