@@ -63,11 +63,16 @@ class Relay:
     def __exit__(self, *exception: object) -> None:
         self._ending.close()
 
-    def round_trips(self, count: int) -> list[float]:
-        """Return the seconds that each of *count* messages took to come back, one at a time."""
+    def round_trips(self, count: int, *, pause_s: float = 0.0) -> list[float]:
+        """Return the seconds that each of *count* messages took to come back, one at a time.
+
+        After *pause_s* of silence each: what slept meets cold caches, here as anywhere.
+        """
         samples = []
         with self._answering():
             for _ in range(count):
+                if pause_s:
+                    time.sleep(pause_s)
                 started = time.perf_counter()
                 self._exchange(1)
                 samples.append(time.perf_counter() - started)
