@@ -10,6 +10,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import Final
 
 from actor.platform import open_shared
@@ -22,15 +23,17 @@ RECORDS: Final = 65_536 + 4_096
 
 # Magic, records, whether the actor left by itself, runs that found no record, whether it ends for
 # the sake of the runs that are doomed; whether it may hold strict limits, and when the newest frame
-# was sent that the broker has, by the actor and by its host: seconds of the clock that both have.
-HEADER: Final = struct.Struct("<8sQQQQQdd")
-MAGIC: Final = b"warmslt3"
+# was sent that the broker has, by the actor and by its host: seconds of the clock that both have;
+# how far the start of the process has come.
+HEADER: Final = struct.Struct("<8sQQQQQddQ")
+MAGIC: Final = b"warmslt4"
 LEFT_AT: Final = 16
 OVERFLOW_AT: Final = 24
 FORCED_AT: Final = 32
 HELD_AT: Final = 40
 RENEWED_AT: Final = 48
 VOUCHED_AT: Final = 56
+STAGE_AT: Final = 64
 # Epoch and number of the token, state.
 RECORD: Final = struct.Struct("<QQQ")
 WORD: Final = struct.Struct("<Q")
@@ -44,6 +47,14 @@ RELEASED: Final = 2
 FINISHED: Final = 3
 ENTERING: Final = 4
 DOOMED: Final = 5
+
+
+class Stage(IntEnum):
+    """How far the start of an actor has come."""
+
+    LOADING = 0  # its own modules
+    ENTERING = 1  # it works, and enters what it is to have from the start
+    UP = 2
 
 
 class Board:
@@ -66,7 +77,7 @@ class Board:
         """Return a new region and the descriptor that leads to it."""
         fd = open_shared(HEADER.size + records * RECORD.size)
         board = cls(fd)
-        HEADER.pack_into(board._map, 0, MAGIC, records, 0, 0, 0, 0, NEVER, NEVER)
+        HEADER.pack_into(board._map, 0, MAGIC, records, 0, 0, 0, 0, NEVER, NEVER, Stage.LOADING)
         return board, fd
 
     # --- the actor's end
@@ -157,7 +168,16 @@ class Board:
                 WORD.pack_into(self._map, place + STATE_AT, DOOMED)
         WORD.pack_into(self._map, FORCED_AT, 1)
 
+    def reach(self, stage: Stage) -> None:
+        """Record how far the start has come."""
+        WORD.pack_into(self._map, STAGE_AT, stage)
+
     # --- the host's end
+
+    @property
+    def stage(self) -> Stage:
+        """Return how far the start has come."""
+        return Stage(WORD.unpack_from(self._map, STAGE_AT)[0])
 
     def vouch(self, at: float) -> float | None:
         """Record when the host was sure to be heard; return that of the actor, None if it need not.

@@ -1,76 +1,37 @@
-"""The actor process, as its host starts it: `python -m actor.child LIFELINE BOARD`.
+"""What a host starts: `python -m actor.child LIFELINE BOARD HOST TELL_AT`, which becomes an actor.
 
 *LIFELINE* is the reading end of a pipe that begins with what the host has to say and ends with the
-host; *BOARD* is the descriptor of the shared memory.
+host, *BOARD* the descriptor of the shared memory, *HOST* the host's process. A start that is not
+over at *TELL_AT*, seconds of the monotonic clock, says where it is; 0: it never does. The rule that
+must not be broken: a process whose host is gone ends, so it sees to that before it loads anything.
 """
 
-import atexit
-import contextlib
 import faulthandler
-import gc
 import os
-import signal
 import sys
-import threading
 import time
-import traceback
-from typing import Final, NoReturn
+from collections.abc import Sequence
+from typing import Final
 
-import msgspec
+from actor.platform import die_with_parent
 
-from actor.board import Board
-from actor.core import ActorCore
-from actor.logs import configure_logs
-from actor.loop import Loop
-from actor.platform import die_with_parent, make_waker
-from actor.preloading import preload
-from actor.settings import EXIT_RETIRED, EXIT_SPARE, Launch
-
-EXIT_GRACE_S: Final = 2.0
+# What is overdue is said as soon as can be.
+AT_ONCE_S: Final = 0.001
 
 
-def main(arguments: list[str]) -> int:
-    """Run one actor until it has left."""
-    lifeline, region = map(int, arguments)
-    launch = msgspec.msgpack.decode(bytes.fromhex(read_line(lifeline).decode()), type=Launch)
-    # Before anything that takes time or could be held up: nobody else would end this process.
-    die_with_parent(launch.host_pid, lifeline)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A crash in native code says where, on stderr.
+def main(arguments: Sequence[str]) -> None:
+    """Live and leave; does not return."""
+    lifeline, region, host = map(int, arguments[:3])
+    line = read_line(lifeline)
+    die_with_parent(host, lifeline)
+    # A crash in native code says where, on stderr, and so does a start that hangs.
     faulthandler.enable()
-    configure_logs(launch.log_format)
-    core = ActorCore(
-        msgspec.structs.replace(launch.core, pid=os.getpid()),
-        incarnation=launch.incarnation,
-        now=time.monotonic(),
-    )
-    if launch.folder:
-        os.chdir(launch.folder)
-    sys.path[:0] = launch.python_path
-    loop = Loop(launch, core, Board(region), make_waker())
-    signal.signal(signal.SIGTERM, lambda *_: loop.ask_to_drain())
-    # What is here stays, other than what is the user's: no collection need look at it.
-    gc.collect()
-    gc.freeze()
-    preload(loop, launch.environments)
-    return loop.run()
+    if tell_at := float(arguments[3]):
+        faulthandler.dump_traceback_later(max(AT_ONCE_S, tell_at - time.monotonic()))
+    # Takes a while where the machine is busy, and may hang in what the user's folders shadow.
+    from actor.life import live_and_leave  # noqa: PLC0415
 
-
-def leave(status: int) -> NoReturn:
-    """End the process, whatever threads the tasks have left behind.
-
-    The interpreter's own way out waits for some of them, and hangs where others hold a lock.
-    """
-    if status in (0, EXIT_RETIRED, EXIT_SPARE):
-        end_by = threading.Timer(EXIT_GRACE_S, os._exit, (status,))
-        end_by.daemon = True
-        end_by.start()
-        # Libraries of the user's may have something to say at the end.
-        atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way.
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
+    live_and_leave(bytes.fromhex(line.decode()), region)
 
 
 def read_line(fd: int) -> bytes:
@@ -82,9 +43,4 @@ def read_line(fd: int) -> bytes:
 
 
 if __name__ == "__main__":
-    try:
-        end = main(sys.argv[1:])
-    except BaseException:  # noqa: BLE001 - a bug of ours: the host reports the death.
-        traceback.print_exc()
-        end = 1
-    leave(end)
+    main(sys.argv[1:])

@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environments_memory_mb=options.environments_memory_mb,
         memory_high=options.memory_high,
         drain_timeout_s=options.drain_timeout,
+        start_timeout_s=options.start_timeout,
         log_format=options.log_format,
         **started_with,
     )
@@ -112,6 +113,14 @@ def make_parser() -> Parser:
         type=seconds,
         default=read("DRAIN_TIMEOUT", 30.0),
         help="how long SIGTERM lets running tasks go on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--start-timeout",
+        metavar="SECONDS|off",
+        type=patience,
+        default=read("START_TIMEOUT", "600"),
+        help="an actor process that has not loaded its modules and entered each --environment by"
+        " then is ended and started again (default: %(default)s)",
     )
     parser.add_argument(
         "--log-format",
@@ -419,6 +428,19 @@ def share(text: str) -> float | None:
         value = 0.0
     if not 0.0 < value <= 1.0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and up to 1, or off")
+    return value
+
+
+def patience(text: str) -> float | None:
+    """Read how long something may take; None for off."""
+    if text == OFF:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, or off")
     return value
 
 

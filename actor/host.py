@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import time
+from math import inf
 from typing import Any, Final
 
 import structlog
 import zmq
 
-from actor.board import RECORDS, Board
+from actor.board import RECORDS, Board, Stage
 from actor.connection import connect
 from actor.platform import make_waker, read_processes
 from actor.settings import SLOT, HostSettings, Launch, Settings
@@ -32,6 +33,8 @@ POLL_MAX_S: Final = 60.0
 # How long the user is left to wonder before the host says that nobody answers.
 SILENCE_S: Final = 3.0
 EXIT_REFUSED: Final = 3
+# After this share of what a start may take the process says where it is, before it is ended.
+TELL_SHARE: Final = 0.8
 # The first SIGTERM or SIGINT lets the actors finish, this one does not.
 END_AT_ONCE: Final = 2
 
@@ -49,7 +52,7 @@ class ActorProcess:
         reading, self._lifeline = os.pipe()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "actor.child", str(reading), str(self._region)],
+                child_command(settings, reading, self._region),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(reading, self._region),
                 env=os.environ
@@ -130,6 +133,10 @@ class Host:
         now = time.monotonic()
         for ward, process in self._processes.items():
             ward.renewed_at = process.board.vouch(core.renewed_at)
+            if ward.start_by < inf:
+                ward.stage = process.board.stage.name.lower()
+                if process.board.stage is Stage.UP:
+                    ward.start_by = inf
         core.tick(now)
         if self._orders and not core.is_draining:
             core.drain(now, self.settings.drain_timeout_s)
@@ -237,6 +244,14 @@ def records_for(settings: HostSettings) -> int:
     return RECORDS + 2 * holding
 
 
+def child_command(settings: HostSettings, reading: int, region: int) -> list[str]:
+    """Return what starts an actor process."""
+    timeout_s = settings.start_timeout_s
+    tell_at = 0.0 if timeout_s is None else time.monotonic() + TELL_SHARE * timeout_s
+    told = (reading, region, os.getpid(), tell_at)
+    return [sys.executable, "-m", "actor.child", *map(str, told)]
+
+
 def launch_of(settings: HostSettings, ward: Ward, host: int, incarnation: int) -> Launch:
     """Return what the process of *ward* is told."""
     return Launch(
@@ -261,7 +276,6 @@ def launch_of(settings: HostSettings, ward: Ward, host: int, incarnation: int) -
         broker=settings.broker,
         incarnation=incarnation,
         host_name=settings.name,
-        host_pid=os.getpid(),
         drain_timeout_s=settings.drain_timeout_s,
         log_format=settings.log_format,
         folder=for_actor(settings.folder, ward.index),

@@ -7,7 +7,7 @@ is told why it failed.
 import importlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -24,21 +24,28 @@ if TYPE_CHECKING:
 log = structlog.get_logger("actor")
 
 
-def preload(loop: "Loop", environments: Sequence[str]) -> None:
-    """Enter *environments*, each MODULE:CLASS, one after the other, while the actor works."""
-    if environments:
-        threading.Thread(target=enter_all, args=(loop, environments), daemon=True).start()
+def preload(loop: "Loop", environments: Sequence[str], then: Callable[[], object] = bool) -> None:
+    """Enter *environments*, each MODULE:CLASS, one after the other, while the actor works.
+
+    *then* is called when all of them were tried.
+    """
+    if not environments:
+        then()
+        return
+    threading.Thread(target=enter_all, args=(loop, environments, then), daemon=True).start()
 
 
-def enter_all(loop: "Loop", environments: Sequence[str]) -> None:
+def enter_all(loop: "Loop", environments: Sequence[str], then: Callable[[], object]) -> None:
     """Enter *environments*; what goes wrong with one is logged."""
     for text in environments:
+        log.info("environment_preloads", environment=text)
         try:
             if not enter(loop, find(text)):
                 log.warning("environment_not_preloaded", environment=text, reason="no room for it")
         except BaseException as error:  # noqa: BLE001 - code of a user runs in here.
             reason = payload.told(error)
             log.warning("environment_not_preloaded", environment=text, reason=reason)
+    then()
 
 
 def find(text: str) -> Specification:

@@ -46,7 +46,6 @@ class Launch(Struct, frozen=True, kw_only=True):
     broker: str
     incarnation: int
     host_name: str
-    host_pid: int
     drain_timeout_s: float = 30.0
     log_format: str = "console"
     # Where it works, where it finds modules first, which environments it enters at once.
@@ -84,6 +83,8 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     folder: str = ""
     python_path: list[str] = []
     environments: list[str] = []
+    # An actor whose start is not over after so long is ended, and started again; None: it never is.
+    start_timeout_s: float | None = None
     # An actor that died is started again after this, then each time twice as long.
     restart_first_s: float = 0.1
     restart_max_s: float = 10.0

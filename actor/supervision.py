@@ -54,6 +54,7 @@ class Ward:
     __slots__ = (
         "backoff_s",
         "cpu_s",
+        "has_hung",
         "incarnation",
         "index",
         "is_ended",
@@ -62,7 +63,9 @@ class Ward:
         "phase",
         "pid",
         "renewed_at",
+        "stage",
         "start_at",
+        "start_by",
         "started_at",
     )
 
@@ -73,6 +76,11 @@ class Ward:
         self.phase = Phase.DUE
         self.start_at = now
         self.started_at = now
+        # When its process is ended unless its start is over; inf: it is, or may take for ever.
+        self.start_by = inf
+        # How far the start has come, and whether it was ended for it.
+        self.stage = ""
+        self.has_hung = False
         self.backoff_s = backoff_s
         self.incarnation = 0
         self.pid = 0
@@ -143,8 +151,8 @@ class HostCore:
         beat_at = self._beat_at if self.session.is_open else inf
         # What an actor may hold is seen once a heartbeat.
         look_at = self._now + self.session.heartbeat_s if self.running() else inf
-        fences = (self._fence_of(ward) for ward in self.running())
-        return min(self.session.deadline(), beat_at, self._drain_at, due, look_at, *fences)
+        ends = (min(self._fence_of(ward), ward.start_by) for ward in self.running())
+        return min(self.session.deadline(), beat_at, self._drain_at, due, look_at, *ends)
 
     def _fence_of(self, ward: Ward) -> float:
         """Return when the process of *ward* is to be ended for the strict limits that it holds."""
@@ -191,6 +199,21 @@ class HostCore:
                 ward.is_ended = True
                 self._kills.append(ward)
                 self._note("fenced", actor=ward.name, silent_s=round(now - self.renewed_at, 3))
+            elif now >= ward.start_by:
+                self._give_up_start(ward, now)
+
+    def _give_up_start(self, ward: Ward, now: float) -> None:
+        """Have the process of *ward* ended, which hangs in its start; no run is to blame."""
+        ward.start_by = inf
+        ward.has_hung = ward.is_ended = True
+        self._kills.append(ward)
+        self._note(
+            "actor_start_timed_out",
+            actor=ward.name,
+            after_s=round(now - ward.started_at, 3),
+            stage=ward.stage,
+            hint="where it hung stands above; --start-timeout is how long a start may take",
+        )
 
     def spawned(self, ward: Ward, *, incarnation: int, pid: int, now: float) -> None:
         """Note the process that fills *ward* now."""
@@ -199,8 +222,10 @@ class HostCore:
         ward.pid = pid
         ward.started_at = now
         ward.cpu_s = 0.0
-        ward.is_stopped = ward.is_ended = False
+        ward.is_stopped = ward.is_ended = ward.has_hung = False
         ward.renewed_at = None
+        start_timeout_s = self.settings.start_timeout_s
+        ward.start_by = inf if start_timeout_s is None else now + start_timeout_s
         self._note("actor_started", actor=ward.name, pid=pid)
 
     def failed(self, ward: Ward, reason: str, now: float) -> None:
@@ -252,7 +277,8 @@ class HostCore:
         if exit_code == EXIT_SPARE and self._present() >= self.settings.replicas:
             ward.backoff_s = self.settings.restart_first_s
             return
-        if exit_code == EXIT_RETIRED or now - ward.started_at >= self.settings.ran_well_s:
+        ran_well = now - ward.started_at >= self.settings.ran_well_s and not ward.has_hung
+        if exit_code == EXIT_RETIRED or ran_well:
             ward.backoff_s = self.settings.restart_first_s
         self._again_later(ward, now)
 

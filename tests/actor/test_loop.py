@@ -27,7 +27,6 @@ def loop():
         broker="tcp://127.0.0.1:1",
         incarnation=99,
         host_name="h",
-        host_pid=1,
     )
     core = ActorCore(launch.core, incarnation=launch.incarnation, now=0.0)
     waker = make_waker()

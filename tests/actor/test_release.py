@@ -41,7 +41,6 @@ class Stage:
             broker="tcp://127.0.0.1:1",
             incarnation=9,
             host_name="h",
-            host_pid=1,
         )
         self.slots = Slots(self, self.launch, self.board)
         self.codes = 2

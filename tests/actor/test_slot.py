@@ -23,7 +23,7 @@ from wire.messages import Assign
 from wire.parts import Call, Environment, Status
 
 LAUNCH = Launch(
-    core=Settings(name="h/0"), broker="tcp://127.0.0.1:1", incarnation=99, host_name="h", host_pid=1
+    core=Settings(name="h/0"), broker="tcp://127.0.0.1:1", incarnation=99, host_name="h"
 )
 DEADLINE_S = 10.0
 

@@ -1,3 +1,5 @@
+from math import inf
+
 from actor.settings import EXIT_RETIRED, EXIT_SPARE, HostSettings
 from actor.supervision import HostCore, Phase, Runs
 from wire.messages import (
@@ -423,3 +425,41 @@ def test_an_actor_that_holds_no_strict_limit_is_let_be():
     broker.turn(60.0)
 
     assert broker.core.take_kills() == []
+
+
+def test_a_start_that_hangs_is_ended_and_tried_again_later_each_time():
+    broker = Broker(start_timeout_s=60.0, restart_first_s=1.0, restart_max_s=4.0).open()
+    waits = []
+
+    for _ in range(4):
+        broker.turn(59.9)
+        assert broker.core.take_kills() == []
+        assert broker.core.deadline() <= broker.ward.started_at + 60.0
+        broker.turn(0.2)
+        assert broker.core.take_kills() == [broker.ward]
+        broker.die(broker.ward, exit_code=None, signal=9)
+        waits.append(broker.core.wards[0].start_at - broker.now)
+        broker.turn(waits[-1])
+
+    # It was there for longer than what counts as to have run well.
+    assert waits == [1.0, 2.0, 4.0, 4.0]
+    notes = [fields for event, fields in broker.core.take_notes() if event.endswith("timed_out")]
+    assert [fields["actor"] for fields in notes] == ["h/0"] * 4
+
+
+def test_a_start_that_is_over_has_no_end():
+    broker = Broker(start_timeout_s=60.0).open()
+    # As the shell does for whoever has written that it is up.
+    broker.ward.start_by = inf
+
+    broker.turn(120.0)
+
+    assert broker.core.take_kills() == []
+
+
+def test_who_runs_beside_a_start_that_hangs_is_not_to_blame():
+    broker = Broker(start_timeout_s=60.0).open()
+
+    broker.turn(60.0)
+
+    assert broker.ward.is_ended

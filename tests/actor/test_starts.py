@@ -1,0 +1,131 @@
+"""An actor process whose start hangs, or whose host ends meanwhile."""
+
+import os
+import signal
+
+import pytest
+
+from tests.support.deployment import ROOT, Deployment, is_alive
+
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
+
+# A module that our own modules import; hangs as one does that waits for a file system or a licence.
+HANGS = """
+import os, pathlib, signal
+if pathlib.Path({marker!r}).exists():
+    with open({pids!r}, "a") as file:
+        file.write(f"{{os.getpid()}}\\n")
+    while True:
+        signal.pause()
+"""
+ENVIRONMENT = """
+import pathlib, threading
+from sdk import Environment
+
+class Slow(Environment):
+    def enter(self):
+        while pathlib.Path({marker!r}).exists():
+            threading.Event().wait(0.01)
+"""
+TIMEOUT_S = 60.0
+
+
+class Hanging:
+    """A folder with a module that hangs as long as a marker is there."""
+
+    def __init__(self, folder, name, text):
+        self.marker = folder / "hangs"
+        self.marker.touch()
+        self.pids = folder / "pids"
+        (folder / f"{name}.py").write_text(
+            text.format(marker=str(self.marker), pids=str(self.pids))
+        )
+        self.path = f"{folder}:{ROOT}"
+
+    def started(self):
+        return [int(pid) for pid in self.pids.read_text().split()] if self.pids.exists() else []
+
+
+@pytest.fixture
+def world():
+    with Deployment() as deployment:
+        deployment.start_broker()
+        yield deployment
+
+
+def test_actors_that_still_load_their_modules_end_with_their_host(world, tmp_path):
+    hanging = Hanging(tmp_path, "cloudpickle", HANGS)
+    world.start_host("h", "--replicas", "2", "--env", f"PYTHONPATH={hanging.path}")
+    pids = world.until(lambda: len(set(hanging.started())) == 2 and hanging.started())
+
+    world.kill("h")
+
+    world.until(lambda: not any(map(is_alive, pids)))
+
+
+def test_an_actor_that_hangs_while_it_loads_is_ended_and_started_again(world, tmp_path):
+    hanging = Hanging(tmp_path, "cloudpickle", HANGS + TAKES_ITS_PLACE.format(own=str(tmp_path)))
+    options = ("--start-timeout", "2", "--env", f"PYTHONPATH={hanging.path}")
+    world.start_host("h", *options)
+    world.until(lambda: len(set(hanging.started())) >= 2, TIMEOUT_S)
+    assert "actor_start_timed_out" in world.log("h")
+    assert "stage=loading" in world.log("h")
+    # Where it hung, as the interpreter saw it.
+    assert "cloudpickle.py" in world.log("h")
+
+    hanging.marker.unlink()
+
+    world.until(lambda: client_sees(world, "h/0"), TIMEOUT_S)
+
+
+# The real module, once it does not hang any more.
+TAKES_ITS_PLACE = """
+import importlib, sys
+sys.path = [one for one in sys.path if one != {own!r}]
+del sys.modules["cloudpickle"]
+importlib.import_module("cloudpickle")
+"""
+
+
+def client_sees(world, name):
+    if not world.clients:
+        world.client()
+    return [one for one in world.clients[0].actors() if one["name"] == name]
+
+
+def test_an_environment_that_never_is_entered_at_the_start_ends_its_actor(world, tmp_path):
+    hanging = Hanging(tmp_path, "slow_one", ENVIRONMENT)
+    options = ("--start-timeout", "3", "--environment", "slow_one:Slow")
+    world.start_host("h", *options, "--python-path", str(tmp_path))
+    first = world.until(lambda: client_sees(world, "h/0"), TIMEOUT_S)[0]["pid"]
+    world.until(lambda: "actor_start_timed_out" in world.log("h"), TIMEOUT_S)
+    assert "stage=entering" in world.log("h")
+
+    hanging.marker.unlink()
+
+    def is_warm():
+        return [
+            one for one in world.clients[0].query("environments")["environments"] if one["warm"]
+        ]
+
+    world.until(is_warm, TIMEOUT_S)
+    assert client_sees(world, "h/0")[0]["pid"] != first
+
+
+def test_an_actor_that_is_up_is_not_ended_by_the_timeout_of_its_start(world):
+    world.start_host("h", "--start-timeout", "30")
+    client = world.client()
+
+    assert client.submit(os.getpid).result(TIMEOUT_S) == world.actors(client, "h/0")["h/0"]["pid"]
+    assert "actor_start_timed_out" not in world.log("h")
+
+
+def test_a_host_that_is_told_to_end_ends_actors_that_hang_in_their_start(world, tmp_path):
+    hanging = Hanging(tmp_path, "cloudpickle", HANGS)
+    host = world.start_host("h", "--env", f"PYTHONPATH={hanging.path}", "--drain-timeout", "1")
+    pids = world.until(hanging.started)
+
+    host.send_signal(signal.SIGTERM)
+
+    world.until(lambda: host.poll() is not None, TIMEOUT_S)
+    assert not any(map(is_alive, pids))
