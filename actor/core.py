@@ -211,9 +211,9 @@ class ActorCore:
                 pass
 
     def bad(self, error: RemoteProtocolError, now: float) -> None:
-        """Note what the broker said wrong, and begin again."""
+        """Note what the broker said wrong, and begin again or end."""
         self.note("bad_frame", code=error.code, reason=error.message)
-        self.session.close(now)
+        self.session.misread(error, now)
 
     def broken(self, now: float) -> None:
         """Note that a frame could not be sent: no connection, so what was said is lost."""

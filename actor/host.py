@@ -164,7 +164,7 @@ class Host:
             try:
                 frame = decode_broker(parts[0])
             except RemoteProtocolError as error:
-                self.core.bad(error.code, error.message, now)
+                self.core.bad(error, now)
                 continue
             self.core.receive(frame, now)
 

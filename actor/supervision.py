@@ -10,6 +10,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from actor.settings import EXIT_RETIRED, EXIT_SPARE, SLOT, HostSettings
+from wire.errors import RemoteProtocolError
 from wire.messages import (
     Beat,
     Bye,
@@ -323,10 +324,10 @@ class HostCore:
             case Verdict.DROP:
                 pass
 
-    def bad(self, code: str, message: str, now: float) -> None:
-        """Note what the broker said wrong, and begin again."""
-        self._note("bad_frame", code=code, reason=message)
-        self.session.close(now)
+    def bad(self, error: RemoteProtocolError, now: float) -> None:
+        """Note what the broker said wrong, and begin again or end."""
+        self._note("bad_frame", code=error.code, reason=error.message)
+        self.session.misread(error, now)
 
     def broken(self, now: float) -> None:
         """Note that a frame could not be sent: there is no connection."""

@@ -206,11 +206,10 @@ class ClientCore(News):
 
     def refuse(self, code: str, message: str) -> None:
         """End for good: this broker and this client cannot talk to each other."""
-        self.session.error = Error(code, message, fatal=True)
-        self.session.end()
+        self.session.refuse(code, message)
         self._note("refused", code=code, reason=message)
         for owned in list(self.calls.values()):
-            self._fail(owned, refused(self.session.error))
+            self._fail(owned, refused(Error(code, message, fatal=True)))
 
     def broken(self, now: float, unsent: Iterable[Frame[Any]] = ()) -> None:
         """Take notice of a lost connection; *unsent* frames of the last `flush` did not leave."""

@@ -13,7 +13,6 @@ import msgspec
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import (
     PROTOCOL,
-    PROTOCOL_OLDEST,
     Assign,
     BrokerFrame,
     Frame,
@@ -93,10 +92,11 @@ def explain_bad(control: bytes | memoryview, error: Exception) -> RemoteProtocol
 
 
 def mismatch(theirs: int) -> RemoteProtocolError:
-    """Say which versions are spoken here."""
+    """Say which versions are spoken. Neither end can read the other, so each finds out itself."""
     return RemoteProtocolError(
         Code.PROTOCOL_MISMATCH,
-        f"the peer speaks protocol {theirs}, this is {PROTOCOL_OLDEST} to {PROTOCOL}",
+        f"the other end speaks protocol {theirs}, this one {PROTOCOL}:"
+        " use releases of warmslot that speak the same",
         fatal=True,
     )
 

@@ -26,7 +26,6 @@ from wire.parts import (
 
 # ZeroMQ reconnects without telling anybody, so every frame carries the version.
 PROTOCOL = 1
-PROTOCOL_OLDEST = 1
 
 COMMANDS_MAX = 65_536
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from math import inf
 from typing import Any, Final
 
+from wire.errors import Code, RemoteProtocolError
 from wire.messages import PROTOCOL, BrokerCommand, Error, Frame, Welcome, Who
 
 HELLO_REPEAT_FIRST_S: Final = 0.25
@@ -140,6 +141,18 @@ class PeerSession:
         self._repeat_s = HELLO_REPEAT_FIRST_S
         self.state = State.CLOSED
         self.hello_at = now + wait_s
+
+    def misread(self, error: RemoteProtocolError, now: float) -> None:
+        """Begin again after a frame that is wrong, or end where none ever can be read."""
+        if error.code is Code.PROTOCOL_MISMATCH:
+            self.refuse(error.code, error.message)
+        else:
+            self.close(now)
+
+    def refuse(self, code: str, message: str) -> None:
+        """End for good: this broker and this peer cannot talk to each other."""
+        self.error = Error(code, message, fatal=True)
+        self.end()
 
     def end(self) -> None:
         """End for good; nothing is due any more."""

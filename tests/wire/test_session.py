@@ -4,6 +4,8 @@ from itertools import product
 
 import pytest
 
+from wire.codec import mismatch
+from wire.errors import Code, RemoteProtocolError
 from wire.messages import PROTOCOL, Beat, ClientHello, Error, Frame, Requeued, Welcome, Who
 from wire.session import (
     HELLO_REPEAT_FIRST_S,
@@ -363,3 +365,21 @@ def test_only_an_open_session_numbers_frames(make):
 def test_a_session_that_ended_says_no_hello():
     with pytest.raises(AssertionError):
         ended().hello(HELLO, 0.0)
+
+
+def test_a_frame_of_another_protocol_ends_the_session_for_good():
+    session = opened()
+
+    session.misread(mismatch(PROTOCOL + 1), 1.0)
+
+    assert session.state is State.ENDED
+    assert session.error.fatal
+    assert session.due(9.0) is Due.NOTHING
+
+
+def test_a_frame_that_cannot_be_read_begins_a_new_session():
+    session = opened()
+
+    session.misread(RemoteProtocolError(Code.BAD_FRAME, "x"), 1.0)
+
+    assert session.due(1.0) is Due.HELLO
