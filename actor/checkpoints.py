@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from actor.mailbox import Assignment, Buffer
-from wire import payload
+from wire import exceptions, payload
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.parts import Failure, Status
@@ -59,7 +59,7 @@ class Checkpoints:
         try:
             octets = payload.dump_code(self._take())[0]
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
-            failure = payload.dump_exception(error, Code.TASK_FAILED)
+            failure = exceptions.dump_exception(error, Code.TASK_FAILED)
             failure = Failure(
                 failure.code,
                 failure.type,

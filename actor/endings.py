@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from actor.mailbox import Buffer
 from actor.retries import is_retriable
 from sdk.errors import CLASSES, TaskCanceled, WarmslotError
-from wire import payload
+from wire import exceptions, payload
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.parts import Call, Failure, Status
@@ -49,7 +49,7 @@ def describe(error: BaseException, call: Call) -> Ending:
         if isinstance(error, asyncio.CancelledError):
             error = TaskCanceled("the coroutine was canceled from inside")
         code = CODES.get(type(error)) if isinstance(error, WarmslotError) else None
-        failure = payload.dump_exception(error, Code(code) if code else Code.TASK_FAILED)
+        failure = exceptions.dump_exception(error, Code(code) if code else Code.TASK_FAILED)
         if is_retriable(error, call):
             failure = replace(failure, retriable=True)
         return Status.FAILURE, encode_failure(failure), ()
@@ -63,7 +63,7 @@ def failure_of(error: EnvironmentFailure) -> Failure:
     assert cause is not None
     what = f"environment {error} could not be entered"
     try:
-        failure = payload.dump_exception(cause, Code.ENVIRONMENT_FAILED)
+        failure = exceptions.dump_exception(cause, Code.ENVIRONMENT_FAILED)
         message = f"{what}: {payload.told(cause)}"
         return Failure(failure.code, failure.type, message, failure.traceback)
     except BaseException:  # noqa: BLE001 - memory may be out, or the exception is beyond help.

@@ -8,8 +8,8 @@ import concurrent.futures
 from typing import Final
 
 from wire.errors import Code
+from wire.exceptions import RemoteTraceback, load_exception
 from wire.parts import Failure
-from wire.payload import RemoteTraceback, load_exception
 
 __all__ = [
     "ActorLost",

@@ -37,9 +37,10 @@ from sdk.gathering import CALLS_MAX
 from tests.sdk.fakes import ScriptedBroker
 from wire.codec import encode_failure
 from wire.errors import Code
+from wire.exceptions import dump_exception
 from wire.messages import Result
 from wire.parts import Failure, Status
-from wire.payload import dump, dump_exception
+from wire.payload import dump
 
 pytestmark = pytest.mark.process
 

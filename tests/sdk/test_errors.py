@@ -7,8 +7,8 @@ import pytest
 
 from sdk import errors
 from wire.errors import Code
+from wire.exceptions import dump_exception
 from wire.parts import Failure
-from wire.payload import dump_exception
 
 IN_FAILURES = [
     code for code in Code if list(Code).index(code) >= list(Code).index(Code.TASK_FAILED)

@@ -30,10 +30,10 @@ LAYERS = {
     "actor": ("broker", "tests", "bench", "examples"),
 }
 
-# The broker must not be able to run what a client sent. It imports any module of wire but one, so
-# none of these may bring pickling along either.
-PICKLING = ("pickle", "cloudpickle", "dill", "wire.payload")
-PAYLOAD = "wire/payload.py"
+# The broker must not be able to run what a client sent. It imports any module of wire but two,
+# so none of the others may bring pickling along either.
+PICKLING = ("pickle", "cloudpickle", "dill", "wire.payload", "wire.exceptions")
+PAYLOADS = ("wire/payload.py", "wire/exceptions.py")
 
 PURE_BROKER = {
     "attaching",
@@ -125,7 +125,7 @@ def layers(path: str, text: str) -> list[str]:
 
 def pickling(path: str, text: str) -> list[str]:
     """Complain of an import that would let the broker unpickle."""
-    if package_of(path) not in {"broker", "wire"} or path == PAYLOAD:
+    if package_of(path) not in {"broker", "wire"} or path in PAYLOADS:
         return []
     return complaints_of_imports(path, text, PICKLING, "would let the broker unpickle")
 
@@ -134,7 +134,7 @@ def purity(path: str, text: str) -> list[str]:
     """Complain of a pure module that could read a clock, wait, or touch the world."""
     if not is_pure(path):
         return []
-    banned = IMPURE_FOR_PAYLOAD if path == PAYLOAD else IMPURE
+    banned = IMPURE_FOR_PAYLOAD if path in PAYLOADS else IMPURE
     found = complaints_of_imports(path, text, banned, "touches the world")
     for node in ast.walk(tree_of(text)):
         match node:
