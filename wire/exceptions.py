@@ -4,13 +4,15 @@ The rule that must not be broken: whatever a user's exception does when it is as
 pickled, there is a failure to send, and what can be rebuilt is of the user's own class.
 """
 
+import contextlib
 import pickle
 import traceback
 from types import TracebackType
+from typing import Any
 
 from wire.errors import Code
 from wire.parts import Failure
-from wire.payload import OURS, pickle_value, told
+from wire.payload import OURS, PayloadError, pickle_value, told
 
 
 class RemoteTraceback(Exception):
@@ -29,18 +31,85 @@ class RemoteTraceback(Exception):
 def dump_exception(error: BaseException, code: Code = Code.TASK_FAILED) -> Failure:
     """Make the body of a failed outcome: text, and the exception itself where it survives."""
     text = format_remote(error)
-    pickled = b""
     bare = error.__traceback__
     try:
-        pickled, _, _ = pickle_value(error, out_of_band=False)
-        # An exception may pickle and yet not come back: then the text must do.
-        if type(pickle.loads(pickled)).__name__ != type(error).__name__:  # noqa: S301
-            pickled = b""
+        pickled = _pickled(error)
     except Exception:  # noqa: BLE001 - a user's exception can raise anything here.
         pickled = b""
     finally:
         error.__traceback__ = bare
     return Failure(code, type_name(type(error)), _message(error), text, pickled)
+
+
+def _pickled(error: BaseException) -> bytes:
+    """Pickle *error* so that it is of its own class where it comes back; or return nothing."""
+    with contextlib.suppress(Exception):
+        stream, _, _ = pickle_value(error, out_of_band=False)
+        # It may pickle and yet not come back: Python calls the class with `args` again.
+        if _is_same(error, pickle.loads(stream)):  # noqa: S301
+            return stream
+    stream, _, _ = pickle_value(Rebuilt(error), out_of_band=False)
+    return stream if _is_same(error, pickle.loads(stream)) else b""  # noqa: S301
+
+
+def _is_same(error: BaseException, back: object) -> bool:
+    """Tell whether what came back is of the class that went."""
+    return type(back).__name__ == type(error).__name__
+
+
+class Rebuilt:
+    """Pickles as an exception that is made without its `__init__`, and without what cannot travel.
+
+    An `__init__` that takes anything but `args` is the rule in users' code, and a lock or a
+    connection in an attribute no reason to lose the class by which they catch it.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        """Take apart *error*."""
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as class, arguments and attributes."""
+        error = self._error
+        left: list[str] = []
+        args = tuple(
+            part if _travels(part, f"argument {place}", left) else repr(part)
+            for place, part in enumerate(error.args)
+        )
+        state = {
+            name: part
+            for name, part in vars(error).items()
+            if _travels(part, f"attribute {name!r}", left)
+        }
+        return rebuild, (type(error), args, state, left)
+
+
+def _travels(part: object, what: str, left: list[str]) -> bool:
+    """Tell whether *part* can be sent, and note in *left* why not."""
+    try:
+        stream, _, _ = pickle_value(part, out_of_band=False)
+        pickle.loads(stream)  # noqa: S301
+    except Exception as error:  # noqa: BLE001 - the code of a user runs in here.
+        why = str(error) if isinstance(error, PayloadError) else told(error)
+        left.append(f"{what} stayed on the actor: {why}")
+        return False
+    return True
+
+
+def rebuild(
+    kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any], left: list[str]
+) -> BaseException:
+    """Make an exception of *kind* without calling its `__init__`; called by the unpickler."""
+    error = kind.__new__(kind, *args)
+    # Those that are built in keep some of their arguments in fields of their own.
+    python: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    with contextlib.suppress(Exception):
+        python.__init__(error, *args)
+    error.args = args
+    vars(error).update(state)
+    for line in left:
+        error.add_note(line)
+    return error
 
 
 def load_exception(failure: Failure) -> BaseException | None:

@@ -16,12 +16,36 @@ class Mine(Exception):
 class Strict(Exception):
     def __init__(self, one, two):
         super().__init__(f"{one} and {two}")
+        self.one = one
 
 
 class Locked(Exception):
     def __init__(self):
         super().__init__("locked")
         self.lock = threading.Lock()
+        self.limit = 3
+
+
+class Refused(OSError):
+    def __init__(self, code):
+        super().__init__(111, f"refused with {code}")
+        self.code = code
+
+
+class Unreadable(UnicodeDecodeError):
+    def __init__(self, code):
+        super().__init__("utf-8", b"\xff", 0, 1, "odd")
+        self.code = code
+
+
+class Stubborn(Exception):
+    def __new__(cls, key):
+        if key != 1:
+            raise TypeError("one is the key")
+        return super().__new__(cls, "other")
+
+    def __init__(self, key):
+        super().__init__("other")
 
 
 class Mute(Exception):
@@ -47,9 +71,38 @@ def test_an_exception_comes_back_with_the_remote_traceback(error):
     assert failure.code == Code.TASK_FAILED
 
 
-@pytest.mark.parametrize(
-    "error", [Strict(1, 2), Locked(), Mute()], ids=["strict", "locked", "mute"]
-)
+def test_an_exception_whose_init_takes_other_arguments_keeps_its_class():
+    error = raised(Strict(1, 2))
+
+    back = exceptions.load_exception(exceptions.dump_exception(error))
+
+    assert type(back) is Strict
+    assert (str(back), back.args, back.one) == ("1 and 2", error.args, 1)
+    assert "raise error" in str(back.__cause__)
+
+
+def test_an_exception_that_holds_a_lock_leaves_only_that_behind():
+    back = exceptions.load_exception(exceptions.dump_exception(raised(Locked())))
+
+    assert type(back) is Locked
+    assert (str(back), back.limit) == ("locked", 3)
+    assert not hasattr(back, "lock")
+    (note,) = back.__notes__
+    assert note.startswith("attribute 'lock' stayed on the actor: a value of type lock cannot be")
+
+
+@pytest.mark.parametrize("error", [Refused(7), Unreadable(7)], ids=lambda e: type(e).__name__)
+def test_fields_of_a_built_in_exception_come_along_without_its_init(error):
+    back = exceptions.load_exception(exceptions.dump_exception(raised(error)))
+
+    assert type(back) is type(error)
+    assert str(back) == str(error)
+    assert getattr(back, "errno", None) == getattr(error, "errno", None)
+    assert getattr(back, "reason", None) == getattr(error, "reason", None)
+    assert back.code == 7
+
+
+@pytest.mark.parametrize("error", [Mute(), Stubborn(1)], ids=["mute", "stubborn"])
 def test_an_exception_that_cannot_travel_leaves_its_text(error):
     failure = exceptions.dump_exception(raised(error))
 
