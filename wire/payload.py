@@ -31,8 +31,11 @@ HASH_BYTES: Final = 16
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 # These are on every peer, whatever way they were installed.
 OURS: Final = frozenset({"actor", "broker", "sdk", "wire"})
+# So are these, also in a folder that was filled by `pip install --target`.
+REQUIRED: Final = frozenset({"cloudpickle", "msgspec", "structlog", "zmq"})
 # The opcode without which a pickle of this protocol refers to no global.
 STACK_GLOBAL: Final = b"\x93"
+HIDDEN_FILE: Final = "<dynamic-code>"
 # A by-value pickle builds functions and classes with these.
 BUILDERS: Final = b"cloudpickle.cloudpickle"
 PATH_DEPTH_MAX: Final = 4
@@ -216,7 +219,7 @@ def is_user_module(name: str, module: ModuleType) -> bool:
     top = name.partition(".")[0]
     if name in ("__main__", "__mp_main__"):
         return True
-    if top in OURS or top in sys.builtin_module_names:
+    if top in OURS or top in REQUIRED or top in sys.builtin_module_names:
         return False
     for candidate in (module, sys.modules.get(top)):
         path = getattr(candidate, "__file__", None)
@@ -295,7 +298,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._is_strict = is_strict
 
     def reducer_override(self, obj: Any) -> Any:
-        """Take modules our way, and note what functions name."""
+        """Take modules and code our way, and note what functions name."""
         if type(obj) is FunctionType:
             self.names |= names_in(obj.__code__)
         elif type(obj) is ModuleType and user_modules.has(obj):
@@ -308,6 +311,10 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self.left_out |= vars(obj).keys() - state.keys()
             # The module is known before its contents, which may refer to it.
             return ModuleType, (obj.__name__,), state, None, None, fill_module
+        elif type(obj) is CodeType:
+            # cloudpickle 3.1.3 hides in which file code stands, and so does every traceback then.
+            make, parts = self.dispatch_table[CodeType](obj)
+            return make, tuple(obj.co_filename if part == HIDDEN_FILE else part for part in parts)
         return super().reducer_override(obj)
 
 

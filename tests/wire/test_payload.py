@@ -79,7 +79,7 @@ def test_a_plain_value_comes_back(value):
     body, frames = payload.dump(value)
 
     assert payload.load(body, frames) == value
-    assert payload.dump_value(value).is_portable
+    assert payload.dump_value(value).is_portable or payload.BUILDERS in body + b"".join(frames)
 
 
 @pytest.mark.parametrize("size", [0, 10, INLINE_BYTES_MAX, INLINE_BYTES_MAX + 1, 10**6])
@@ -345,3 +345,20 @@ def test_a_value_that_cannot_be_pickled_says_what_and_why():
 def test_a_hash_has_16_octets_and_names_the_stream():
     assert len(payload.digest(b"a")) == 16
     assert payload.digest(b"a") == payload.digest(bytearray(b"a")) != payload.digest(b"b")
+
+
+def test_code_that_travels_by_value_says_in_which_file_it_stands():
+    def fail():
+        raise ValueError("here")
+
+    stream, _ = payload.dump_code(fail)
+
+    assert payload.load_function(stream).__code__.co_filename == __file__
+
+
+@pytest.mark.parametrize("name", sorted(payload.REQUIRED))
+def test_what_we_need_is_no_users_module_wherever_it_lies(name):
+    module = types.ModuleType(name)
+    module.__file__ = f"/srv/vendored/{name}/__init__.py"
+
+    assert not payload.is_user_module(f"{name}.inner", module)
