@@ -193,6 +193,7 @@ def part_rate(options: Any) -> list[Row]:
             cluster.grant()
             template = same if submits else None
             cost = rounds_of(cluster, options, template, batch)
+            assert len(cluster.placed) >= options.count * options.rounds, "tasks were refused"
             rows.append((f"{what}, tasks a frame", f"{batch}", cost))
     return rows
 
