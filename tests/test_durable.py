@@ -12,9 +12,9 @@ import pytest
 from sdk import Conflict, NotDurable, OutcomeUnknown, TaskCanceled
 from tests.support.deployment import Deployment, environment
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(240)]
 
-PATIENCE_S = 25.0
+PATIENCE_S = 60.0
 SHORT = ("--heartbeat", "0.2", "--adopt-window", "0.5", "--client-timeout", "1")
 
 

@@ -63,8 +63,9 @@ class Cluster(Deployment):
         self.host_program = HOST
         # Where the journal is when that can be filled.
         self.disk: Any = None
-        # How often it was struck before.
+        # How often it was struck before, and how often a task ended its process.
         self.strikes = 0
+        self.crashes = 0
         # What all processes find in their environment.
         self.variables: dict[str, str] = {}
         # Where each access to the journal is noted, and since when which durable tasks wait there.
@@ -159,10 +160,25 @@ class Cluster(Deployment):
         os.kill(pid, number)
         return pid
 
+    def withstand(self, fault: Callable[["Cluster"], object]) -> None:
+        """Let something go wrong, and go on until a call made after it has its outcome.
+
+        How long that takes is noted, unless the fault has noted what took its time itself.
+        """
+        noted = len(self.recovered_s)
+        fault(self)
+        took_s = self.serve()
+        if len(self.recovered_s) == noted:
+            self.recovered_s.append(took_s)
+
     def recover(self) -> None:
-        """Go on until a call that is made from now on has its outcome."""
+        """Go on until a call that is made from now on has its outcome, and note how long it took"""
+        self.recovered_s.append(self.serve())
+
+    def serve(self) -> float:
+        """Go on until a call that is made from now on has its outcome; return the seconds."""
         mark = self.load.number
-        self.recovered_s.append(self.load.until(lambda: self.load.newest >= mark, self.story))
+        return self.load.until(lambda: self.load.newest >= mark, self.story)
 
     def check(self) -> None:
         """Wait for the end of all, and hold everything against what was written."""

@@ -179,8 +179,7 @@ def run_all(
         for scenario, reps in parts:
             for it.strikes in range(reps):
                 it.load.run(it.random.uniform(0.02, 0.2))
-                scenario.strike(it)
-                it.recover()
+                it.withstand(scenario.strike)
             done(scenario)
         struck_s, struck_cpu_s = time.monotonic() - ready, leftovers.family_cpu_s() - cpu_ready_s
         it.check()

@@ -6,12 +6,14 @@ project measures itself; results.md says what this machine does not allow.
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import zmq
@@ -45,8 +47,11 @@ def machine_kill(it: Cluster) -> None:
     it.start_machine(name)
 
 
-def crash(how: str) -> None:
-    """Be a task that takes its process along, or tries to."""
+def crash(how: str, path: str) -> None:
+    """Be a task that notes its start and takes its process along, or tries to."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, b".")
+    os.close(file)
     match how:
         case "exit":
             os._exit(3)
@@ -65,6 +70,8 @@ def crash(how: str) -> None:
 ENDS_THE_PROCESS: Final = ("exit", "segfault", "abort", "kill")
 RAISES: Final = {"sys.exit": "TaskFailed", "memory": "MemoryError"}
 CRASHES: Final = (*ENDS_THE_PROCESS, *RAISES)
+# Of what happened to a task so many lines are kept.
+HISTORY_MAX: Final = 10
 
 
 def child_crash(it: Cluster) -> None:
@@ -73,22 +80,41 @@ def child_crash(it: Cluster) -> None:
     Those in which others ran as well count for nobody, up to ten.
     """
     how = CRASHES[it.strikes % len(CRASHES)]
-    future = it.load.client.submit(crash, how)
+    path = it.folder / f"crash{it.crashes}"
+    it.crashes += 1
+    future = it.load.client.submit(crash, how, str(path))
     it.load.until(future.done, it.story)
-    error = future.exception(0)
-    if how in ENDS_THE_PROCESS:
-        assert isinstance(error, PoisonTask | ActorLost), (how, error)
-        # A report that comes later than the lease ends is a loss, and those are counted apart.
-        history = future.history
-        reported = sum("exit status" in line or "signal" in line for line in history)
-        shared = sum("beside others" in line for line in history)
-        lost = len(history) - reported
-        own = reported - shared
-        # Only the last ten lines are kept.
-        is_cut = len(history) == 10
-        assert own == 3 or (own < 3 and (lost == 5 or is_cut)), history
-    else:
-        assert type(error).__name__ == RAISES[how], (how, error)
+    starts = len(path.read_bytes()) if path.exists() else 0
+    check_crashes(how, future.exception(0), future.history, starts)
+
+
+def check_crashes(how: str, error: BaseException | None, told: Sequence[str], starts: int) -> None:
+    """Hold how a task ended against its history and against how often it has begun.
+
+    A report that comes later than the lease ends is a loss, and those are counted apart.
+    """
+    died = sum("exit status" in line or "signal" in line for line in told)
+    shared = sum("beside others" in line for line in told)
+    alone, lost = died - shared, len(told) - died
+    is_cut = len(told) == HISTORY_MAX
+    case = (how, error, told, starts)
+    if how in RAISES:
+        assert type(error).__name__ == RAISES[how], case
+        assert died == 0, case
+        assert 1 <= starts <= 1 + lost, case
+        return
+    assert is_cut or died <= starts <= died + lost, case
+    assert alone <= 3, case
+    reason = re.search(r"given up after (\d+ (?:crashes beside|crashes|losses))", str(error))
+    match (type(error), reason and reason[1]):
+        case (kind, "3 crashes") if kind is PoisonTask:
+            assert alone == 3 or is_cut, case
+        case (kind, "5 losses") if kind is PoisonTask:
+            assert lost == 5 or is_cut, case
+        case (kind, "10 crashes beside") if kind is ActorLost:
+            assert shared == HISTORY_MAX or is_cut, case
+        case _:
+            raise AssertionError(case)
 
 
 # --- processes that stand still

@@ -35,8 +35,7 @@ MEMORY_MORE: Final = 8 * 2**20
 
 def soak(it: Cluster) -> None:
     """Let something go wrong and be over, and look at what the broker has gathered by now."""
-    it.random.choice(FAULTS)(it)
-    it.recover()
+    it.withstand(it.random.choice(FAULTS))
     it.load.run(CALM_S)
     pid = it.processes["broker"].pid
     threads = sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())

@@ -1,8 +1,7 @@
 """What the command for the full counts runs, keeps and tells."""
 
-import json
-
-from tests.chaos.run import State, batches, estimate, in_turns, table
+from tests.chaos.report import estimate, failures, summary, table
+from tests.chaos.run import State, batches, in_turns
 from tests.chaos.scenarios import SCENARIOS
 
 
@@ -28,14 +27,43 @@ def test_all_scenarios_advance_alike():
     assert len(found) == 25
 
 
-def test_a_state_file_goes_on_where_it_was_for_the_same_commit(tmp_path):
+def test_a_state_file_goes_on_where_it_was_also_with_another_commit(tmp_path):
     path = tmp_path / "state"
     State(path, "abc").add("L1", batch(5, 10_000))
-
-    assert State(path, "abc").done == {"L1": {"5 with seed 10000": batch(5, 10_000)}}
-    assert State(path, "def").done == {}
     State(path, "def").add("L1", batch(5, 10_001))
-    assert set(json.loads(path.read_text())) == {"abc", "def"}
+
+    assert State(path, "ghi").done == {
+        "L1": {
+            "5 with seed 10000": batch(5, 10_000, commit="abc"),
+            "5 with seed 10001": batch(5, 10_001, commit="def"),
+        }
+    }
+
+
+def test_what_failed_is_done_again_when_asked_and_stays_in_the_table(tmp_path):
+    state = State(tmp_path / "state", "abc")
+    state.add("L1", batch(5, 10_000, failure="lost"))
+    state.add("L1", batch(5, 10_001))
+
+    state.set_failures_aside()
+
+    assert "5 with seed 10000" not in state.done["L1"]
+    state.add("L1", batch(5, 10_000))
+    assert [one.get("failure") for one in state.done["L1"].values()].count("lost") == 1
+    assert "10 of 10 | 1 |" in table({"L1": list(state.done["L1"].values())}, aims={"L1": 10})
+
+
+def test_a_summary_has_all_calls_and_how_soon_it_was_over():
+    good = batch(5, 1, recovered_s=[0.1, 0.3], result=9, runs=10, again=1, accepted=3, commit="abc")
+    found = {"L1": [good, batch(5, 2, failure="it broke", commit="def")]}
+
+    said = summary(found)
+
+    assert "5 faults in 1 clusters, 1 clusters in which a promise was broken" in said
+    assert "Of 9 calls, 3 of them durable" in said
+    assert "p50 0.10 s, p99 0.30 s, at most 0.30 s (2 times)" in said
+    assert "abc (1 clusters)" in said
+    assert failures(found) == "L1, seed 2, commit def:\n\nit broke"
 
 
 def test_a_batch_that_failed_is_not_counted_as_done():
