@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 NAME_LENGTH_MAX: Final = 256
 PRIORITY_MAX: Final = 10
-EPOCH_MAX: Final = 2**63 - 1
+# Epochs are milliseconds of clocks. A peer may have heard one of any clock up to the year 2109, or
+# of one that ran some years ahead of ours; a higher one, heard once, would be there for good.
+EPOCH_NEAR: Final = 2**42
+EPOCH_STEP_MAX: Final = 2**38
 
 
 def open_session(  # noqa: PLR0917
@@ -39,7 +42,7 @@ def open_session(  # noqa: PLR0917
     """Open the session that a HELLO asks for, or say why not."""
     hello: ClientHello | ActorHello | HostHello = frame.commands[0]
     try:
-        check_hello(hello, frame, former, role)
+        check_hello(hello, frame, former, role, epoch=broker.epoch)
         check_name(broker, hello)
     except RemoteProtocolError as error:
         broker.bad(rid, error, now)
@@ -96,12 +99,15 @@ def check_hello(
     frame: Frame[Any],
     former: Session | None,
     role: Role,
+    *,
+    epoch: int,
 ) -> None:
-    """Raise for a HELLO that is not allowed here."""
+    """Raise for a HELLO that is not allowed here, where the epoch is *epoch*."""
     if len(frame.commands) != 1 or frame.number != 0:
         raise RemoteProtocolError(Code.BAD_FRAME, "HELLO is alone in its frame, with number 0")
-    if frame.epoch >= EPOCH_MAX:
-        raise RemoteProtocolError(Code.BAD_FRAME, f"no epoch can be above {frame.epoch}")
+    if frame.epoch > max(epoch, EPOCH_NEAR) + EPOCH_STEP_MAX:
+        message = f"epoch {frame.epoch} is above what any broker can have said, ours is {epoch}"
+        raise RemoteProtocolError(Code.BAD_FRAME, message)
     if former is not None and former.role is not role:
         raise RemoteProtocolError(
             Code.NOT_ALLOWED, f"this connection belongs to a {former.role}, not to a {role}"

@@ -463,14 +463,24 @@ def test_a_divergent_frame_ends_the_session_and_its_credit(talk):
     assert not actor.takes(Assign)
 
 
-def test_an_epoch_that_does_not_fit_is_refused(talk):
+@pytest.mark.parametrize("epoch", [2**64 - 1, 2**63 - 1, 2**62, 2**42 + 2**38 + 1])
+def test_one_hello_does_not_raise_the_epoch_to_where_no_other_is_heard(talk, epoch):
     client = talk.client()
 
     client.connects()
-    client.greets(epoch=2**63 - 1)
+    client.greets(epoch=epoch)
 
     assert [error.code for error in client.takes(Error)] == [Code.BAD_FRAME]
     assert talk.broker.epoch == 1000
+
+
+def test_a_broker_whose_clock_is_at_its_beginning_takes_over_the_epoch_of_its_peers(talk):
+    client = talk.client()
+
+    client.connects()
+    client.greets(epoch=2**42)
+
+    assert talk.broker.epoch == 2**42 + 1
 
 
 @pytest.mark.parametrize("tries", [2**64 - 1, -5])
