@@ -8,6 +8,7 @@ token wins, an outcome beats a run; what nobody can want is stopped.
 from typing import TYPE_CHECKING
 
 from broker import (
+    attaching,
     bindings,
     dead,
     durable,
@@ -69,7 +70,8 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
         stop(broker, actor, item)
         return
     if task is None:
-        if broker.window_ends_at is None:
+        # What its client left behind with an outcome on disk is known, and is over.
+        if broker.window_ends_at is None or attaching.find(broker, item.client, item.task):
             stop(broker, actor, item)
             return
         if client is None:

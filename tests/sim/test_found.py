@@ -1,13 +1,26 @@
 """What seeds found, each as a test of its own that says what went wrong."""
 
+import msgspec
+
 from actor.core import ActorCore
 from actor.settings import Settings as ActorSettings
 from sdk.call import Code, Plan
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from tests.broker.conversation import Conversation
-from wire.messages import PROTOCOL, Beat, Cancel, Frame, Submit, Welcome
-from wire.parts import Call, Status
+from tests.broker.conversation import CODE, Conversation
+from tests.support.disk import Disk
+from wire.messages import (
+    PROTOCOL,
+    Attach,
+    Beat,
+    Bye,
+    Cancel,
+    Frame,
+    Result,
+    Submit,
+    Welcome,
+)
+from wire.parts import Call, Kept, Status
 from wire.session import HELLO_REPEAT_FIRST_S, HELLO_REPEAT_MAX_S, Due, PeerSession
 
 WELCOME = Welcome(1.0, 2.0, 5.0, 0.0, [], 100, 2**20, 2**20, 8, 8)
@@ -99,6 +112,23 @@ def test_what_was_handed_back_for_an_end_that_did_not_come_is_taken_again():
     actor.turn()
 
     assert [assignment.task for assignment in core.take_starts()] == [2]
+
+
+def test_an_outcome_that_is_offered_again_does_not_hide_what_the_disk_has_of_it():
+    # Seeds 642739207525106083 and 563254920222867475.
+    talk = Conversation(disk=Disk(), recovered=False)
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=Call("keep", CODE, durable=True))
+    client.is_deaf = True
+    actor.ends((1000, 1), b"value")
+    client.says(Bye("closed"))
+    other = talk.client(2)
+
+    # The acknowledgement was lost, and the adopt window is open.
+    actor.greets(msgspec.structs.replace(actor.hello, kept=[Kept(1, 1, (1000, 1))]))
+    other.says(Attach(1, 1, 1))
+
+    assert [result.body for result in other.takes(Result)] == [b"value"]
 
 
 class Carried:
