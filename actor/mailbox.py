@@ -42,6 +42,7 @@ class Recipe:
         "blob",
         "call",
         "code",
+        "is_entry",
         "is_plain",
         "is_strict",
         "loaded",
@@ -62,6 +63,8 @@ class Recipe:
         self.slots = call.slots or ONE_SLOT
         self.takes_one_slot = self.slots == ONE_SLOT
         self.is_plain = self.takes_one_slot and call.environment is None
+        # Whether it enters its environment, and that is all.
+        self.is_entry = not (call.function or call.method)
         # Whether it takes a limit that must never be exceeded.
         self.is_strict = False
         # The environment in whose replica its calls share a slot with others, as async ones do.

@@ -102,7 +102,8 @@ class Residents:
             assignment.evicts = tuple(evicts)
         self._uses += 1
         replica.used = self._uses
-        replica.tasks += 1
+        # A call that only enters is none of the tasks that it may take.
+        replica.tasks += not assignment.recipe.is_entry
         replica.inside[assignment.token] = environment.turns
         assignment.is_inside = True
 

@@ -103,6 +103,11 @@ class CreditAccount:
         return self.has_slots(shape, kept) and self._has_turn(shape.environment, shape.turns_taken)
 
     @property
+    def room(self) -> int:
+        """How many more environments could be loaded, in the place of those that are idle too."""
+        return self.stated.room - self._cold
+
+    @property
     def has_room(self) -> bool:
         """Tell whether one more environment could be loaded."""
         return self.stated.room > self._cold

@@ -10,11 +10,11 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from broker import lifecycle, named
+from broker import lifecycle, named, upkeep
 from broker.deadlines import Deadlines
 from broker.peers import Actor, Session
 from broker.shapes import Shape
-from broker.task import Ending, State, Task
+from broker.task import Ending, State, Task, Template
 from wire import codec
 from wire.errors import Code
 from wire.messages import Entered
@@ -36,13 +36,15 @@ RUN_SHARE: Final = 0.125
 class Copy:
     """One environment in one actor."""
 
-    __slots__ = ("actor", "evicted_in", "idle_since", "is_warm", "record")
+    __slots__ = ("actor", "evicted_in", "idle_since", "is_ordered", "is_warm", "record")
 
     def __init__(self, record: "Record", actor: Actor) -> None:
         """Begin in use, and not yet entered."""
         self.record = record
         self.actor = actor
         self.is_warm = False
+        # Whether it was entered though nobody called, and no call was inside since.
+        self.is_ordered = False
         # Since when nobody is inside; None while somebody is.
         self.idle_since: float | None = None
         # The session and frame in which the actor was told to give it up.
@@ -54,7 +56,9 @@ class Record:
 
     __slots__ = (
         "broken_until",
+        "called_at",
         "copies",
+        "entry",
         "environment",
         "failed_on",
         "failure",
@@ -63,9 +67,11 @@ class Record:
         "load_s",
         "loads",
         "look_at",
+        "lost_place",
         "retry_at",
         "run_s",
         "shapes",
+        "template",
         "used_at",
     )
 
@@ -76,6 +82,14 @@ class Record:
         # The shapes under which its tasks wait, as long as somebody has a template of them.
         self.shapes: WeakSet[Shape] = WeakSet()
         self.used_at = now
+        # When a call was inside last.
+        self.called_at = now
+        # How the calls are made that come here, and one that only enters it; None while nobody
+        # would order that.
+        self.template: Template | None = None
+        self.entry: Template | None = None
+        # The processes in which a copy that nobody used had to give way to others.
+        self.lost_place: set[int] = set()
         # How often it was entered, how long that takes, how many tasks found it warm.
         self.loads = 0
         self.load_s = 0.0
@@ -101,6 +115,12 @@ class Record:
         """Tell whether some copy of it was entered."""
         return any(copy.is_warm for copy in self.copies.values())
 
+    @property
+    def missing(self) -> int:
+        """Return how many copies it has less than it is to have while it is in use."""
+        reuse = self.environment.reuse
+        return 0 if reuse.is_fresh else max(0, reuse.replicas_min - len(self.copies))
+
     def is_broken(self, now: float) -> bool:
         """Tell whether its tasks are to end at once."""
         return now < self.broken_until and not self.is_warm
@@ -109,13 +129,17 @@ class Record:
 class Environments:
     """All environments that somebody has or wants."""
 
-    __slots__ = ("due", "prune_at", "records")
+    __slots__ = ("due", "lacking", "prune_at", "records", "unplaced")
 
     def __init__(self) -> None:
         """Begin with none."""
         self.records: dict[str, Record] = {}
         # When `replicas.look` is due for which; never later than the first thing to do.
         self.due: Deadlines[Record] = Deadlines()
+        # When `upkeep.look` is due for those with fewer copies than they are to have; for how many
+        # copies of which it found no actor.
+        self.lacking: Deadlines[Record] = Deadlines()
+        self.unplaced: dict[Record, int] = {}
         self.prune_at = 0.0
 
     def look_at(self, record: Record, at: float) -> None:
@@ -124,12 +148,19 @@ class Environments:
             record.look_at = at
             self.due.set(record, at)
 
+    def lack(self, record: Record, at: float) -> None:
+        """Have `upkeep.look` look at *record* at *at*, if it has fewer copies than it needs."""
+        if record.template is not None and record.missing:
+            self.lacking.set(record, at)
+
     def learn(self, environment: Environment, now: float) -> Record:
         """Return the record of *environment*, whose policy is now as it says."""
         record = self.records.get(environment.id)
         if record is None:
             record = self.records[environment.id] = Record(environment, now)
-        record.environment = environment
+        if record.environment != environment:
+            record.environment = environment
+            self.lack(record, now)
         record.used_at = now
         return record
 
@@ -151,13 +182,21 @@ class Environments:
         gone.sort(key=lambda identity: self.records[identity].used_at)
         for place, identity in enumerate(gone):
             if place < excess or now - self.records[identity].used_at >= KEPT_S:
-                self.due.discard(self.records.pop(identity))
+                gone_one = self.records.pop(identity)
+                self.due.discard(gone_one)
+                self.lacking.discard(gone_one)
+                self.unplaced.pop(gone_one, None)
 
     def check(self, actors: dict[int, Actor]) -> None:
         """Assert that copies are known from both sides, and only those of actors that are here."""
         self.due.check()
+        self.lacking.check()
+        assert self.unplaced.keys() <= self.lacking.things.keys()
         for identity, record in self.records.items():
             assert record.environment.id == identity
+            if record.template is not None:
+                # Who lacks a copy is looked at again.
+                assert not record.missing or record in self.lacking.things
             assert (record.look_at < inf) == (record in self.due.things)
             for actor, copy in record.copies.items():
                 assert actors.get(actor.incarnation) is actor
@@ -173,7 +212,10 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
     turns = actor.credit.stated.turns
     for identity, copy in list(actor.copies.items()):
         if identity not in turns and not actor.credit.flies_to(identity):
-            drop(broker, copy)
+            if copy.idle_since is not None and copy.evicted_in is None:
+                # Others, or the memory that it took, were more to the actor.
+                copy.record.lost_place.add(actor.incarnation)
+            drop(broker, copy, now)
     for identity, free in turns.items():
         record = broker.environments.records.get(identity)
         if record is None:
@@ -192,9 +234,12 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
             copy.idle_since = None
         elif copy.idle_since is None:
             copy.idle_since = now
+            if not copy.is_ordered:
+                record.called_at = now
             reuse = record.environment.reuse
-            ttl_s = min(reuse.idle_ttl_s or inf, reuse.scaledown_ttl_s or inf)
-            broker.environments.look_at(record, now + ttl_s)
+            idle_at = record.called_at + (reuse.idle_ttl_s or inf)
+            surplus_at = now + (reuse.scaledown_ttl_s or inf)
+            broker.environments.look_at(record, min(idle_at, surplus_at))
 
 
 def is_used(actor: Actor, identity: str) -> bool:
@@ -211,19 +256,26 @@ def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     record = broker.environments.find(task.template.shape)
     if record is None:
         return
-    record.used_at = now
     copy = actor.copies.get(record.environment.id)
+    if task.client is broker.named.own:
+        copy = copy or add(record, actor)
+        copy.is_ordered, copy.idle_since = True, None
+        return
+    record.used_at = record.called_at = now
     if copy is None:
         copy = add(record, actor)
     elif copy.is_warm:
         record.hits += 1
-    copy.idle_since = None
+    copy.is_ordered, copy.idle_since = False, None
+    reuse = record.environment.reuse
+    if reuse.replicas_min and not reuse.is_fresh:
+        upkeep.called(broker, record, task.template, actor, now)
 
 
 def ran(broker: "Broker", task: Task, run_s: float) -> None:
     """Note how long a task ran."""
     record = broker.environments.find(task.template.shape) if task.template else None
-    if record is not None and 0.0 <= run_s < inf:
+    if record is not None and 0.0 <= run_s < inf and task.client is not broker.named.own:
         record.run_s += (run_s - record.run_s) * RUN_SHARE if record.run_s else run_s
 
 
@@ -240,6 +292,7 @@ def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> Non
     record.failures = 0
     record.failed_on.clear()
     record.retry_at = record.broken_until = 0.0
+    broker.environments.lack(record, now)
     broker.backlog.matching.wake_shapes(record.shapes)
     broker.note(
         "environment_entered",
@@ -265,6 +318,7 @@ def failed(
     backoff_s = settings.environment_retry_s * 2.0 ** min(record.failures - 1, 16)
     record.retry_at = now + min(backoff_s, BACKOFF_MAX_S)
     broker.environments.look_at(record, record.retry_at)
+    broker.environments.lack(record, record.retry_at)
     broker.note(
         "environment_failed",
         environment=environment.name,
@@ -325,6 +379,7 @@ def retry(broker: "Broker", name: str) -> dict[str, Any]:
         record.failures = 0
         record.failed_on.clear()
         record.retry_at = record.broken_until = 0.0
+        broker.environments.lack(record, broker.ticked_at)
         broker.backlog.matching.wake_shapes(record.shapes)
     if not named:
         return {"error": f"no environment is called {name!r}"}
@@ -337,17 +392,18 @@ def add(record: Record, actor: Actor) -> Copy:
     return copy
 
 
-def drop(broker: "Broker", copy: Copy) -> None:
+def drop(broker: "Broker", copy: Copy, now: float) -> None:
     """Count a copy out: others may take its place."""
     del copy.record.copies[copy.actor]
     del copy.actor.copies[copy.record.environment.id]
+    broker.environments.lack(copy.record, now)
     broker.backlog.matching.wake_shapes(copy.record.shapes)
 
 
-def forget_actor(broker: "Broker", actor: Actor) -> None:
+def forget_actor(broker: "Broker", actor: Actor, now: float) -> None:
     """Count out all copies of an actor that is lost."""
     for copy in list(actor.copies.values()):
-        drop(broker, copy)
+        drop(broker, copy, now)
 
 
 def describe(broker: "Broker", now: float) -> dict[str, Any]:

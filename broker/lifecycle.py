@@ -54,6 +54,9 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
     cancel_children(broker, task)
     assert task.template
     is_named = task.template.shape.named
+    if task.client is broker.named.own and not is_named:
+        erase(broker, task)  # Which copies are lacking is found out anew.
+        return
     if is_named and not named.goes_on(broker, task, token, reason, burns=burns):
         return
     if burns is not None and task.call.at_most_once:

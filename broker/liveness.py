@@ -21,6 +21,7 @@ from broker import (
     restoring,
     retrying,
     scaling,
+    upkeep,
 )
 from broker.peers import Actor, Client, Host
 from wire.messages import Beat, Kill
@@ -50,7 +51,7 @@ def look_at(broker: "Broker") -> float:
     room_at = broker.limits.deadline()
     if room_at < due:  # noqa: PLR1730
         due = room_at
-    due = min(due, broker.environments.due.due_at)
+    due = min(due, broker.environments.due.due_at, broker.environments.lacking.due_at)
     if broker.delays.due_at < due:  # noqa: PLR1730
         due = broker.delays.due_at
     if broker.window_ends_at is not None:
@@ -75,6 +76,8 @@ def tick(broker: "Broker", now: float) -> None:
     if broker.hosts:
         scaling.tick(broker, now)
     replicas.look(broker, now)
+    if broker.environments.lacking.due_at <= now:
+        upkeep.look(broker, now)
     if now >= broker.beat_at:
         broker.beat_at = now + broker.settings.heartbeat_s
         for session in broker.sessions.values():
@@ -211,7 +214,7 @@ def lose(
     broker.recalls.ahead.pop(actor, None)
     broker.backlog.matching.remove(actor)
     isolation.forget_actor(broker, actor)
-    environments.forget_actor(broker, actor)
+    environments.forget_actor(broker, actor, now)
     bindings.lost(broker, actor, now)
     # Somebody may have to learn that nobody is left who could hold it.
     broker.backlog.matching.wake_special()

@@ -126,7 +126,7 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
         return []
     given_up: list[tuple[Copy, str]] = []
     if len(idle) == len(record.copies) and reuse.idle_ttl_s is not None:
-        due_at = idle[-1][0] + reuse.idle_ttl_s
+        due_at = record.called_at + reuse.idle_ttl_s
         if record.waiting:
             # What waits may go away without a word of the actors.
             due_at = max(due_at, now + reuse.idle_ttl_s)

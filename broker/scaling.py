@@ -1,18 +1,21 @@
 """When hosts start one more actor, and when one that is not needed leaves.
 
 Connected actors are filled first: one more is asked for only when a task waits that none of them
-has room for, and that may enter its environment or needs none. The rules that must not be broken:
-no host has more actors than its maximum or is sent below its minimum, and nobody leaves who works.
+has room for, and that may enter its environment or needs none; or when an environment in use has
+fewer copies than its minimum, and none of them a place for another. The rules that must not be
+broken: no host has more actors than its maximum or is sent below its minimum, and nobody leaves who
+works.
 """
 
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from broker import replicas
+from broker import replicas, upkeep
 from broker.orders import Order
 from broker.patience import first_of
 from broker.peers import Actor, Host
 from broker.shapes import Shape
+from broker.task import Task
 from wire.labels import satisfies_all
 from wire.messages import Drain, Scale
 
@@ -40,7 +43,14 @@ def tick(broker: "Broker", now: float) -> None:
         connected.setdefault(actor.host, []).append(actor)
     coming = {host: count_coming(host, connected, now) for host in scalable}
     for shape in islice((s for s in broker.backlog.shapes() if s.count), LOOKS_A_TURN):
-        ask_for(broker, shape, coming, now)
+        task = first_of(shape)
+        if task is not None:
+            wanted = count_wanted(broker, shape, task, now)
+            reason = f"tasks of {task.call.name!r} wait"
+            ask_for(broker, shape, wanted, coming, now, reason=reason)
+    for shape, wanted, name in upkeep.unplaced(broker, now):
+        reason = f"environment {name} has fewer copies than its minimum"
+        ask_for(broker, shape, wanted, coming, now, reason=reason)
     for host in scalable:
         let_go(broker, host, connected.get(host.incarnation, []), now)
 
@@ -53,9 +63,18 @@ def count_coming(host: Host, connected: dict[int, list[Actor]], now: float) -> i
     return max(0, there - len(connected.get(host.incarnation, ())))
 
 
-def ask_for(broker: "Broker", shape: Shape, coming: dict[Host, int], now: float) -> None:
-    """Ask for as many actors as tasks of *shape* could use now, beside those that are coming."""
-    wanted = count_wanted(broker, shape, now)
+def ask_for(
+    broker: "Broker",
+    shape: Shape,
+    wanted: int,
+    coming: dict[Host, int],
+    now: float,
+    *,
+    reason: str,
+) -> None:
+    """Ask for as many actors as are *wanted* for tasks of *shape*, beside those that are coming."""
+    if wanted <= 0:
+        return
     hosts = [host for host in coming if suits(host, shape)]
     wanted -= sum(coming[host] for host in hosts)
     for host in hosts:
@@ -67,16 +86,13 @@ def ask_for(broker: "Broker", shape: Shape, coming: dict[Host, int], now: float)
         host.asked, host.asked_until = there + more, now + PATIENCE_S
         coming[host] += more
         wanted -= more
-        task = first_of(shape)
-        reason = f"tasks of {task.call.name!r} wait" if task else "tasks wait"
         broker.say(host.session, Scale(host.asked, reason))
         broker.note("host_scaled", host=host.name, actors=host.asked, reason=reason)
 
 
-def count_wanted(broker: "Broker", shape: Shape, now: float) -> int:
-    """Return how many more actors the tasks of *shape* could use now."""
-    task = first_of(shape)
-    if task is None or task.client.is_paused or not is_blocked(shape):
+def count_wanted(broker: "Broker", shape: Shape, task: Task, now: float) -> int:
+    """Return how many more actors the tasks of *shape*, of which *task* is first, could use now."""
+    if task.client.is_paused or not is_blocked(shape):
         return 0
     if shape.home is not None or shape.is_shut:
         return 0  # Calls to a named actor go where it is.

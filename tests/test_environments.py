@@ -1,6 +1,7 @@
 """Environments in real processes: what fails, what is given up, what it saved."""
 
 import os
+import signal
 import threading
 import warnings
 from collections import Counter
@@ -50,6 +51,10 @@ class Kept(Noted):
 
 class Twice(Noted):
     reuse = ReusePolicy(replicas=2, idle_ttl=60, max_tasks=2)
+
+
+class Minimal(Noted):
+    reuse = ReusePolicy(replicas=(2, 3), idle_ttl=60, scaledown_ttl=60)
 
 
 class Private(Kept):
@@ -228,7 +233,34 @@ def test_a_replica_is_replaced_after_so_many_tasks(client, notes):
     for _ in range(4):
         client.submit(place.work).result(PATIENCE_S)
 
-    wait_until(lambda: sorted(words(notes)) == ["enter"] * 2 + ["exit"] * 2, PATIENCE_S)
+    def is_replaced():
+        found = Counter(words(notes))
+        return found["exit"] in {1, 2} and found["enter"] == found["exit"] + 2
+
+    wait_until(is_replaced, PATIENCE_S)
+
+
+def test_the_minimum_is_loaded_by_one_call_and_a_copy_that_is_killed_is_replaced(notes):
+    with LocalCluster(actors=2) as cluster, cluster.client() as client:
+        place = Minimal.using(path=str(notes))
+        pid = client.submit(place.work).result(PATIENCE_S)
+        wait_until(lambda: about(client, "Minimal")["warm"] == 2, PATIENCE_S)
+
+        os.kill(pid, signal.SIGKILL)
+
+        wait_until(lambda: words(notes) == ["enter"] * 3, PATIENCE_S)
+        wait_until(lambda: about(client, "Minimal")["warm"] == 2, PATIENCE_S)
+        known = about(client, "Minimal")
+        assert (known["loads"], known["hits"], known["failures"]) == (3, 0, 0)
+
+
+def test_a_host_starts_the_actors_that_a_minimum_needs(notes):
+    with LocalCluster([{"replicas": (1, 3)}]) as cluster, cluster.client() as client:
+        client.submit(Minimal.using(path=str(notes)).work).result(PATIENCE_S)
+
+        wait_until(lambda: about(client, "Minimal")["warm"] == 2, PATIENCE_S)
+
+        assert len(client.actors()) == 2
 
 
 def test_a_fresh_environment_takes_one_call(client, notes):

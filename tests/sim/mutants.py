@@ -39,6 +39,7 @@ from broker import (
     sessions,
     spans,
     submission,
+    upkeep,
 )
 from broker.bindings import Bindings
 from broker.core import Broker
@@ -654,6 +655,16 @@ def idle_copies_stay() -> Any:
     return swap(replicas, "idle_copies", lambda _: lambda broker, record, now: [])
 
 
+def what_is_lost_is_not_replaced() -> Any:
+    """Leave it to the next call to enter a copy again."""
+    return swap(upkeep, "find", lambda _: lambda broker, record: None)
+
+
+def what_nobody_called_goes_first() -> Any:
+    """Have copies give way to those that are lacking elsewhere."""
+    return swap(upkeep, "count_idle", lambda _: lambda actor: 0)
+
+
 def nobody_is_let_go() -> Any:
     """Keep every actor that was started."""
     return swap(scaling, "let_go", lambda _: lambda *arguments: None)
@@ -782,6 +793,8 @@ MUTANTS = [
         (what_flies_is_no_copy, LOADED),
         (entering_is_running, LOADED.but(enter_crash=0.5)),
         (idle_copies_stay, LOADED),
+        (what_is_lost_is_not_replaced, LOADED.but(faults={"actor_kill": 1.0})),
+        (what_nobody_called_goes_first, LOADED.but(environments_max=1)),
         (a_key_is_never_bound, STICKY),
         (a_burst_is_not_held_together, STICKY),
         (a_hard_key_falls_back, STICKY.but(faults={"pause": 1.0, "resume": 1.0})),

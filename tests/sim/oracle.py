@@ -1,11 +1,11 @@
 """What must hold whatever happens, seen from outside the cores."""
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
 from tests.sim import labels, turns
+from tests.sim.copies import Copies, own_call
 from tests.sim.counters import Counters, named_of
 from tests.sim.crashes import Crashes
 from tests.sim.dead import Afterlife
@@ -13,7 +13,7 @@ from wire.codec import decode_failure, encode_failure, read_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
 from wire.messages import Assign, Requeued, Result
-from wire.parts import Environment, Failure, Key, Status, Token
+from wire.parts import Failure, Key, Status, Token
 
 if TYPE_CHECKING:
     from actor.mailbox import Assignment
@@ -92,6 +92,7 @@ class Oracle:
         """Begin with nothing submitted."""
         self.world = world
         self.counters = Counters(world)
+        self.copies = Copies(world)
         self.dead = Afterlife(world)
         self.crashes = Crashes(world)
         self.tasks: dict[tuple[int, int], TaskRecord] = {}
@@ -143,16 +144,7 @@ class Oracle:
 
     def own(self, command: Assign) -> TaskRecord:
         """Follow a call that the broker makes itself, for which nobody waits."""
-        core = self.world.broker.core
-        assert core.named.own is not None
-        assert command.client == core.named.own.incarnation
-        call = core.clients[command.client].tasks[command.task].call
-        assert named_of(call)
-        assert not call.method
-        assert not call.function
-        client: Any = SimpleNamespace(
-            name="broker", incarnation=command.client, is_alive=False, world=self.world
-        )
+        client, call = own_call(self.world, command)
         record = TaskRecord(client, command.task, call, has_parent=False)
         self.tasks[command.client, command.task] = record
         return record
@@ -203,6 +195,7 @@ class Oracle:
         record.starts.append(token)
         self.dead.started(record)
         self.counters.started(actor, record, assignment)
+        self.copies.started(actor, record.call, assignment)
         self.executions += 1
         if record.call.at_most_once:
             assert len(record.starts) == 1, f"{record.name} is at_most_once and starts again"
@@ -220,17 +213,6 @@ class Oracle:
         """Follow a run that never started, since its environment could not be entered."""
         record.starts.remove(token)
         self.executions -= 1
-
-    def entered(self, actor: "ActorProcess", environment: Environment) -> None:
-        """Check that there are not more copies than there may be, where that can be promised."""
-        copies = [
-            other
-            for other in self.world.actors
-            if other.is_alive and environment.id in other.core.mailbox.residents.by_id
-        ]
-        most = environment.reuse.replicas_max
-        if self.world.profile.is_steady and most is not None:
-            assert len(copies) <= most, f"{len(copies)} copies of {environment.name}, {most} may be"
 
     def finished(
         self, record: TaskRecord, token: Token, status: Status

@@ -23,6 +23,7 @@ from broker.settings import Settings as BrokerSettings
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.sim import labels, sessions, turns, waiting
+from tests.sim.counters import named_of
 from tests.sim.network import Message, Wire, packed
 from tests.sim.oracle import STICKY_TTL_S
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
@@ -543,7 +544,7 @@ class ActorProcess(Process):
             return
         if is_entered:
             self.board[token] = STARTED
-            self.world.oracle.entered(self, environment)
+            self.world.oracle.copies.entered(environment)
             self.world.oracle.counters.begins(run.task)
             if run.is_told_to_stop:
                 self._finish(run, Status.CANCELED)
@@ -559,6 +560,10 @@ class ActorProcess(Process):
 
     def _works(self, run: Run) -> None:
         world, profile, rng = self.world, self.world.profile, self.world.rng
+        recipe = run.assignment.recipe
+        if recipe.is_entry and named_of(recipe.call) is None:
+            self._finish(run, Status.RESULT)
+            return
         length = rng.uniform(0.0, profile.run_s)
         if rng.random() < profile.hang:
             length *= 8

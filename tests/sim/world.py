@@ -63,7 +63,7 @@ REUSES = (
     (1, Reuse(0, 1, 2.0, 1.0)),
     (2, Reuse(1, 2, 1.5, 0.5, 3, None, 1.0)),
     (1, Reuse(is_fresh=True)),
-    (4, Reuse(0, 2, 2.0, 1.0)),
+    (4, Reuse(2, 3, 2.0, 1.0)),
 )
 BACKOFF = Backoff(0.4, 1.0, 0.4, 0.5)
 RETRIED: dict[str, dict[str, Any]] = {
@@ -454,12 +454,16 @@ class World:
         end = self.now + HEAL_S_MAX + HEAL_TASK_S * len(self.oracle.open_tasks())
         look_at = self.now
         stranded: dict[Token, int] = {}
+        lacking: dict[str, int] = {}
         while not (self.now >= look_at and self._is_at_rest()):
             if self.now >= look_at:
                 look_at = self.now + HEAL_LOOK_S
                 self._tend()
                 stranded = {t: stranded.get(t, 0) + 1 for t in self.oracle.stranded()}
+                lacking = {e: lacking.get(e, 0) + 1 for e in self.oracle.copies.lacking()}
                 if not self.profile.is_slow:
+                    bare = [one for one, looks in lacking.items() if looks > STRANDED_LOOKS]
+                    assert not bare, f"{bare} lack a copy for which an actor has a place"
                     late = [token for token, looks in stranded.items() if looks > STRANDED_LOOKS]
                     assert not late, f"{late} wait in a mailbox while another actor is idle"
             assert self.now < end, "does not come to rest: " + "; ".join(self.unrest())

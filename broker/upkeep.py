@@ -1,0 +1,164 @@
+"""Which copies are entered though no call needs them: those that an environment in use lacks.
+
+The broker enters them by calls of its own, which do nothing more. So they are placed, counted and
+failed like any other. The rules that must not be broken: none takes the place of another copy, a
+slot that somebody waits for, or the room above the maximum; and nothing that they do keeps an
+environment in use.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from broker import environments, placement, reentering
+from broker.peers import Actor
+from broker.shapes import Shape
+from broker.task import State, Task, Template
+from wire.labels import affinity, satisfies_all
+from wire.parts import Call
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+    from broker.environments import Record
+
+# For whom no place was found one is looked for again so much later.
+AGAIN_S: Final = 0.25
+# So many environments are looked at in one turn.
+LOOKS_A_TURN: Final = 256
+
+
+def called(
+    broker: "Broker", record: "Record", template: Template, actor: Actor, now: float
+) -> None:
+    """Note how a call is made that goes to *actor*, where the environment has its place then."""
+    if record.template is not template:
+        record.template, record.entry = template, None
+    if record.lost_place:
+        record.lost_place.discard(actor.incarnation)
+    if record.missing and record not in broker.environments.lacking.things:
+        broker.environments.lack(record, now)
+
+
+def look(broker: "Broker", now: float) -> None:
+    """Have copies entered that are lacking; what waits for a slot goes first."""
+    known = broker.environments
+    if broker.backlog.ready:
+        placement.place(broker, now)
+    for record in known.lacking.take(now, at_most=LOOKS_A_TURN):
+        known.unplaced.pop(record, None)
+        if not is_in_use(record, now):
+            record.template = record.entry = None
+            record.lost_place.clear()
+        elif broker.window_ends_at is not None:
+            known.lack(record, broker.window_ends_at)
+        elif record.missing:
+            fill(broker, record, now)
+
+
+def is_in_use(record: "Record", now: float) -> bool:
+    """Tell whether a call waits, is inside or was inside of late."""
+    ttl_s = record.environment.reuse.idle_ttl_s
+    if ttl_s is None or now < record.called_at + ttl_s or record.waiting:
+        return True
+    return any(copy.idle_since is None and not copy.is_ordered for copy in record.copies.values())
+
+
+def fill(broker: "Broker", record: "Record", now: float) -> None:
+    """Order as many copies as are lacking; after a failure one at a time finds out."""
+    known = broker.environments
+    allowed_at = max(record.retry_at, record.broken_until)
+    if now < allowed_at:
+        known.lack(record, allowed_at)
+        return
+    wanted = record.missing
+    if record.failures:
+        wanted = int(all(copy.is_warm for copy in record.copies.values()))
+    for left in range(wanted, 0, -1):
+        actor = find(broker, record)
+        if actor is None:
+            known.unplaced[record] = left
+            break
+        order(broker, record, actor, now)
+    if record.missing:
+        known.lack(record, now + AGAIN_S)
+
+
+def find(broker: "Broker", record: "Record") -> Actor | None:
+    """Return the best actor that could enter a further copy now, at nobody's cost, or None."""
+    shape = entry_of(broker, record).shape
+    best: Actor | None = None
+    best_key: tuple[bool, float, int, int] | None = None
+    for actor in broker.open_actors:
+        if not is_place(broker, record, shape, actor):
+            continue
+        key = (
+            actor.incarnation not in record.failed_on,
+            affinity(actor.labels, shape.desires) if shape.has_affinity else 0.0,
+            actor.credit.available,
+            -actor.used_at,
+        )
+        if best_key is None or key > best_key:
+            best, best_key = actor, key
+    return best
+
+
+def is_place(broker: "Broker", record: "Record", shape: Shape, actor: Actor) -> bool:
+    """Tell whether *actor* could enter a copy now without giving up another one for it."""
+    if not actor.is_open or record.environment.id in actor.copies:
+        return False
+    if actor.copies and actor.incarnation in record.lost_place:
+        return False
+    reserved = broker.reservation
+    return (
+        actor.credit.has_place(shape, None)
+        and actor.credit.room > count_idle(actor)
+        and not (reserved is not None and reserved.actor is actor)
+        and shape.could_hold(actor)
+        and satisfies_all(actor.labels, shape.desires)
+    )
+
+
+def count_idle(actor: Actor) -> int:
+    """Return how many copies *actor* counts as room, since nobody is inside."""
+    copies = actor.copies
+    return sum(
+        free >= copies[identity].record.environment.concurrency
+        for identity, free in actor.credit.stated.turns.items()
+        if identity in copies
+    )
+
+
+def order(broker: "Broker", record: "Record", actor: Actor, now: float) -> None:
+    """Have *actor* enter a copy."""
+    client = reentering.own_client(broker)
+    client.number += 1
+    task = Task(client, client.number, State.QUEUED, now)
+    client.tasks[task.number] = task
+    task.template = entry_of(broker, record)
+    placement.assign(broker, task, actor)
+    environments.assigned(broker, task, actor, now)
+    broker.note("environment_ordered", environment=record.environment.name, actor=actor.name)
+
+
+def entry_of(broker: "Broker", record: "Record") -> Template:
+    """Return the call that enters an environment where its calls may go, and nothing more."""
+    template = record.template
+    assert template is not None
+    if record.entry is None:
+        environment = template.call.environment
+        assert environment is not None
+        call = Call(
+            environment.name,
+            environment=environment,
+            desires=template.call.desires,
+            slots=template.call.slots,
+        )
+        shape = broker.backlog.shape_of(call)
+        record.entry = Template(call, shape, function=None, blob=template.blob)
+    return record.entry
+
+
+def unplaced(broker: "Broker", now: float) -> Iterator[tuple[Shape, int, str]]:
+    """Yield what further actors could enter now, how often, and its name."""
+    for record, count in broker.environments.unplaced.items():
+        if now >= max(record.retry_at, record.broken_until) and record.template is not None:
+            yield entry_of(broker, record).shape, count, record.environment.name

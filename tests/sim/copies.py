@@ -1,0 +1,106 @@
+"""Copies of environments in the simulator: never too many, and as many as there are to be.
+
+What the broker enters by calls of its own takes nobody's place, and while an environment is in use
+it lacks no copy that an actor has a place for.
+"""
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from tests.sim.counters import named_of
+
+if TYPE_CHECKING:
+    from actor.mailbox import Assignment
+    from tests.sim.processes import ActorProcess
+    from tests.sim.world import World
+    from wire.messages import Assign
+    from wire.parts import Environment
+
+# What is in use no longer than this may be given up any moment.
+MARGIN_S = 0.5
+
+
+class Copies:
+    """Where which environment is, and when a client's call was inside last."""
+
+    def __init__(self, world: "World") -> None:
+        """Begin with none."""
+        self.world = world
+        self.called_at: dict[str, float] = {}
+
+    def of(self, identity: str) -> "list[ActorProcess]":
+        """Return the processes that have a copy."""
+        return [
+            actor
+            for actor in self.world.actors
+            if actor.is_alive and identity in actor.core.mailbox.residents.by_id
+        ]
+
+    def started(self, actor: "ActorProcess", call: Any, assignment: "Assignment") -> None:
+        """Note that an environment is used; what nobody called must not have cost anybody else."""
+        if call.environment is None or named_of(call) is not None:
+            return
+        if call.method or call.function:
+            self.called_at[call.environment.id] = self.world.now
+        elif not self.world.profile.release and not self.world.profile.wait:
+            # What comes back to its slot may take a place that the broker knows to be free.
+            assert not assignment.evicts, f"{assignment.evicts} give way to what nobody called"
+
+    def entered(self, environment: "Environment") -> None:
+        """Check that there are not more copies than there may be, where that can be promised."""
+        most = environment.reuse.replicas_max
+        if self.world.profile.is_steady and most is not None:
+            count = len(self.of(environment.id))
+            assert count <= most, f"{count} copies of {environment.name}, {most} may be"
+
+    def lacking(self) -> set[str]:
+        """Return the environments in use that lack a copy for which some actor has a place."""
+        broker = self.world.broker
+        if broker is None or not broker.is_alive or broker.core.reservation is not None:
+            return set()
+        core = broker.core
+        if core.window_ends_at is not None or core.backlog.count:
+            return set()
+        found = set()
+        for identity, record in core.environments.records.items():
+            reuse = record.environment.reuse
+            if (
+                record.template is not None
+                and not (record.failures or reuse.is_fresh)
+                and self.is_in_use(identity, reuse.idle_ttl_s)
+                and len(self.of(identity)) < reuse.replicas_min
+                and any(self.is_place(actor, core, identity) for actor in self.world.actors)
+            ):
+                found.add(identity)
+        return found
+
+    def is_in_use(self, identity: str, ttl_s: float) -> bool:
+        """Tell whether a client's call was inside of late, as far as the actors saw."""
+        return self.world.now < self.called_at.get(identity, -ttl_s) + ttl_s - MARGIN_S
+
+    def is_place(self, actor: "ActorProcess", core: Any, identity: str) -> bool:
+        """Tell whether an actor could enter it now, beside what it has."""
+        known = core.actors.get(actor.incarnation)
+        residents = actor.core.mailbox.residents
+        return (
+            actor.is_alive
+            and known is not None
+            and known.is_open
+            and known.credit.slots_available > 0
+            and not (actor.core.standing.closed or actor.core.mailbox.waiting)
+            and identity not in residents.by_id
+            and len(residents.by_id) < residents.maximum
+        )
+
+
+def own_call(world: "World", command: "Assign") -> tuple[Any, Any]:
+    """Return the broker and the call that it makes itself, for which nobody waits."""
+    core = world.broker.core
+    assert core.named.own is not None
+    assert command.client == core.named.own.incarnation
+    call = core.clients[command.client].tasks[command.task].call
+    assert call.environment is not None
+    assert not call.method
+    assert not call.function
+    client = SimpleNamespace(name="broker", incarnation=command.client, is_alive=False, world=world)
+    return client, call
