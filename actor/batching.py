@@ -55,7 +55,7 @@ class Batching:
             return False
         gathering = self._gatherings.get(environment.id)
         if gathering is None:
-            gathering = Gathering(resident.batches, environment.concurrency)
+            gathering = Gathering(resident.batches, environment.size)
             self._gatherings[environment.id] = gathering
         gathering.add(call.method, run)
         self.fresh[environment.id] = gathering

@@ -390,7 +390,8 @@ class ActorCore:
                 return [(self._hello(now), ())]
             return []
         # A REJECT goes before the labels that lift it.
-        commands: list[Any] = self.returns.take() if self.returns.said_next else []
+        returns = self.returns
+        commands: list[Any] = returns.take(session.sent + 1) if returns.said_next else []
         if self.entering.said_next:
             commands += self.entering.take()
         if self._labels_said != self.labels_version:
@@ -442,7 +443,7 @@ class ActorCore:
     def _hello(self, now: float) -> Frame[Any]:
         """Open a session. What happened until now stands in HELLO, what happens after is said."""
         self.commands.clear()
-        self.returns.take()
+        self.returns.take(0)
         self.outcomes.begin_session()
         self.prefetch.greets(now)
         self._beat_at = inf

@@ -90,7 +90,8 @@ def failed(core: "ActorCore", token: Token, failure: Failure) -> None:
     if assignment.is_stopped:
         core.outcomes.settled.append(token)
     else:
-        core.returns.reject(token, failure.message, bars=False, failure=failure)
+        recipe = assignment.recipe
+        core.returns.reject(token, failure.message, recipe, bars=False, failure=failure)
 
 
 def expire(core: "ActorCore") -> None:
@@ -108,7 +109,7 @@ def expire(core: "ActorCore") -> None:
             f" {environment.reuse.enter_timeout_s:g} s"
         )
         failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message)
-        core.returns.reject(token, message, bars=False, failure=failure)
+        core.returns.reject(token, message, assignment.recipe, bars=False, failure=failure)
         core.stopping.order(assignment, core.now, force=True, reason=message)
         core.reconsider()
 

@@ -106,7 +106,8 @@ def may_start(core: "ActorCore", assignment: Assignment) -> bool:
         core.fence.is_held = core.fence.is_new = True
         return True
     core.mailbox.drop(assignment)
-    core.returns.reject(assignment.token, "its lease may be over", bars=False)
+    recipe = assignment.recipe
+    core.returns.reject(assignment.token, "its lease may be over", recipe, bars=False)
     # It comes at once again, and that the broker has this answer is then known: the lease goes on.
     core.fence.said(core.session.sent + 1, core.now)
     return False

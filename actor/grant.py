@@ -7,6 +7,7 @@ from what the broker computes by itself: the last statement less one for each as
 from actor.mailbox import Mailbox, Recipe
 from actor.settings import SLOT
 from wire.messages import Credit
+from wire.parts import place_of
 
 
 def compute_credit(mailbox: Mailbox, prefetch: int, *, may_grant: bool) -> Credit:
@@ -27,7 +28,10 @@ def compute_credit(mailbox: Mailbox, prefetch: int, *, may_grant: bool) -> Credi
     awaited = mailbox.awaited()
     turns = residents.turns(awaited) | residents.named.turns(mailbox.waiting)
     # Nobody shares a slot for which somebody waits.
-    shared = tuple(sorted(room.shared.keys() & turns.keys())) if free >= 0 else ()
+    shared: tuple[str, ...] = ()
+    if room.shared and free >= 0:
+        # By the names of all turns that go with such a slot.
+        shared = tuple(sorted(pool for pool in turns if place_of(pool) in room.shared))
     return Credit(
         max(0, free),
         max(0, min(prefetch, prefetch + free)),
@@ -127,8 +131,9 @@ class Statement:
     def _spend_turn(self, recipe: Recipe) -> None:
         environment = recipe.call.environment
         assert environment is not None
-        if environment.id in self.turns:
-            self.turns[environment.id] = max(0, self.turns[environment.id] - environment.turns)
+        pool = environment.pool
+        if pool in self.turns:
+            self.turns[pool] = max(0, self.turns[pool] - environment.turns)
         else:
             self.room = max(0, self.room - 1)
 

@@ -129,6 +129,12 @@ def assign(core: "ActorCore", frame: Frame[Any], command: Assign, payloads: Payl
     reason = core.standing.closed
     if recipe is None or recipe.missing or reason:
         core.returns.refuse(token, command.template, recipe, reason)
+    elif (
+        not recipe.is_plain
+        and core.returns.behind
+        and core.returns.stands_behind(recipe, frame.received)
+    ):
+        core.returns.reject(token, "one ahead of it was handed back", recipe, bars=False)
     else:
         core.mailbox.put(Assignment(token, command, recipe, payloads))
         core.is_stale = True

@@ -86,9 +86,12 @@ class Recipe:
 
     @staticmethod
     def _sharing_in(environment: Environment | None) -> str | None:
-        if environment is None or environment.turns >= environment.concurrency:
+        if environment is None:
             return None
-        return environment.id
+        is_among = environment.turns < environment.concurrency
+        if environment.named is not None:
+            is_among = environment.is_shared
+        return environment.id if is_among else None
 
     @classmethod
     def of(cls, call: Call, code: dict[bytes, Buffer]) -> "Recipe":
@@ -263,8 +266,9 @@ class Mailbox:
     def next_start(self) -> Assignment | None:
         """Return the first that can start now, or None.
 
-        One whose environment has no turn is passed over. For one whose slots are not free what it
-        needs is kept, so that small ones never starve a large one.
+        One whose environment has no turn is passed over, and with it those behind it in its group
+        of a named actor. For one whose slots are not free what it needs is kept, so that small ones
+        never starve a large one.
         """
         if not (self.unusual or self.residents.by_id or self.has_types):
             taken = len(self.holders) + len(self.reacquiring)
@@ -281,10 +285,12 @@ class Mailbox:
         for assignment in self.waiting:
             environment = assignment.recipe.call.environment
             if environment is not None and (
-                environment.id in ahead
+                environment.pool in ahead
                 or (is_full and environment.named is None and environment.id not in resident)
                 or not self.residents.can_enter(environment)
             ):
+                if environment.named is not None:
+                    ahead.add(environment.pool)
                 continue
             if free.covers(assignment.slots, assignment.recipe.replica):
                 return assignment
@@ -463,7 +469,7 @@ class Mailbox:
         self.residents.named.check(self.held)
         inside = {token for replica in self.residents.by_id.values() for token in replica.inside}
         assert inside <= self.holders.keys()
-        named = (replica.inside for replica in self.residents.named.by_id.values())
+        named = (replica.inside.keys() for replica in self.residents.named.by_id.values())
         inside = inside.union(*named)
         assert inside == {token for token, assignment in self.held.items() if assignment.is_inside}
         for replica in self.residents.by_id.values():

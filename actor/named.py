@@ -47,12 +47,22 @@ class NamedReplica:
         self.is_warm = False
         # What it begins from: serial and checkpoint.
         self.restores = restores
-        self.inside: set[Token] = set()
+        # Who is inside, and with which turns.
+        self.inside: dict[Token, Environment] = {}
         self.is_leaving = False
         # Whether the broker of this session may not know where it was assigned to be entered.
         self.is_new_to_broker = False
         self.serial = 0
         self.checkpoint: Buffer | None = None
+
+    def turns_free(self) -> dict[str, int]:
+        """Return how many turns nobody has, of each group; none while it takes nobody."""
+        if not self.is_warm or self.is_leaving:
+            return dict.fromkeys(self.environment.pools, 0)
+        free = self.environment.pools
+        for taken in self.inside.values():
+            free[taken.pool] -= taken.turns
+        return free
 
 
 class NamedReplicas:
@@ -78,8 +88,7 @@ class NamedReplicas:
         replica = self.by_id.get(environment.id)
         if replica is None:
             return True
-        is_open = replica.is_warm and not replica.is_leaving
-        return is_open and len(replica.inside) < environment.concurrency
+        return replica.turns_free().get(environment.pool, 0) >= environment.turns
 
     def enter(self, assignment: "Assignment", environment: Environment) -> None:
         """Give *assignment* its turn, and note in it whether it has to load."""
@@ -89,7 +98,7 @@ class NamedReplicas:
             replica = NamedReplica(assignment, environment, restores)
             self.by_id[environment.id] = replica
             assignment.loads = True
-        replica.inside.add(assignment.token)
+        replica.inside[assignment.token] = environment
         self._busy[environment.id] = replica
         assignment.is_inside = True
 
@@ -99,7 +108,7 @@ class NamedReplicas:
         replica = self.by_id.get(environment.id)
         if replica is None:
             return
-        replica.inside.discard(assignment.token)
+        replica.inside.pop(assignment.token, None)
         self._settle(replica)
 
     def change(self, identity: str, *, is_warm: bool) -> bool:
@@ -121,18 +130,16 @@ class NamedReplicas:
 
     def turns(self, waiting: Iterable["Assignment"]) -> dict[str, int]:
         """Return the free turns of those of which not all are; *waiting* may want some."""
-        left = {
-            identity: replica.environment.concurrency - len(replica.inside)
-            if replica.is_warm and not replica.is_leaving
-            else 0
-            for identity, replica in self._busy.items()
-        }
+        left: dict[str, int] = {}
+        for replica in self._busy.values():
+            left |= replica.turns_free()
         for assignment in waiting:
             environment = assignment.recipe.call.environment
             if environment is not None and environment.named is not None:
-                known = left.get(environment.id, environment.concurrency)
-                left[environment.id] = known - 1
-        return {identity: max(0, turns) for identity, turns in left.items()}
+                if environment.id not in left:
+                    left |= environment.pools
+                left[environment.pool] -= environment.turns
+        return {pool: max(0, turns) for pool, turns in left.items()}
 
     def labels(self) -> Iterator[tuple[str, Labels]]:
         """Yield name and labels of each that is warm."""
@@ -229,8 +236,12 @@ class NamedReplicas:
         """Assert that who is inside is held, and that nobody is inside beyond the turns."""
         for identity, replica in self.by_id.items():
             assert replica.environment.id == identity
-            assert replica.inside <= held.keys()
-            assert len(replica.inside) <= replica.environment.concurrency
+            assert replica.inside.keys() <= held.keys()
+            taken: dict[str, int] = {}
+            for one in replica.inside.values():
+                taken[one.pool] = taken.get(one.pool, 0) + one.turns
+            sizes = replica.environment.pools
+            assert all(turns <= sizes[pool] for pool, turns in taken.items())
             is_busy = bool(replica.inside) or not replica.is_warm
             assert is_busy == (identity in self._busy)
             assert bool(replica.serial) == (replica.checkpoint is not None)

@@ -5,6 +5,7 @@ waits and cannot start is within what is granted ahead.
 """
 
 from collections.abc import Callable, Iterable
+from math import inf
 
 from actor.mailbox import Assignment, Mailbox, Recipe
 from actor.prefetch import Prefetch
@@ -17,7 +18,7 @@ from wire.parts import Failure, Held, Token
 class Returns:
     """The REJECTs that are to be said, and why."""
 
-    __slots__ = ("_mailbox", "_note", "_prefetch", "said_next")
+    __slots__ = ("_mailbox", "_note", "_prefetch", "behind", "said_next")
 
     def __init__(self, mailbox: Mailbox, prefetch: Prefetch, note: Callable[..., None]) -> None:
         """Begin with nothing to hand back."""
@@ -26,33 +27,60 @@ class Returns:
         self._note = note
         # What is to be said next.
         self.said_next: list[Reject] = []
+        # Where a call of a named actor was handed back, and the frame that says so: what the broker
+        # assigned there before it had that comes back as well, since it stood behind.
+        self.behind: dict[str, float] = {}
 
-    def take(self) -> list[Reject]:
-        """Return what is to be said now. A new session's HELLO says it without words."""
+    def take(self, number: int) -> list[Reject]:
+        """Return what the frame *number* is to say. HELLO, which is 0, says it without words."""
         taken, self.said_next = self.said_next, []
+        if not number:
+            self.behind.clear()
+        for pool, said_in in self.behind.items():
+            if said_in == inf:
+                self.behind[pool] = number
         return taken
 
     def reject(
-        self, token: Token, reason: str, *, bars: bool = True, failure: Failure | None = None
+        self,
+        token: Token,
+        reason: str,
+        recipe: Recipe | None,
+        *,
+        bars: bool = True,
+        failure: Failure | None = None,
     ) -> None:
         """Let others have an assignment; it may come again unless that *bars* this actor."""
         self.said_next.append(Reject(token[0], token[1], reason, bars, failure))
         self._note("rejected", token=token, reason=reason)
+        environment = recipe.call.environment if recipe is not None else None
+        if environment is not None and environment.named is not None:
+            self.behind[environment.pool] = inf
+
+    def stands_behind(self, recipe: Recipe, received: int) -> bool:
+        """Tell whether a call was assigned by a broker that had *received* so many frames only.
+
+        And did not know that one ahead of it was handed back.
+        """
+        for pool in [pool for pool, said_in in self.behind.items() if received >= said_in]:
+            del self.behind[pool]
+        environment = recipe.call.environment
+        return environment is not None and environment.pool in self.behind
 
     def hand_back(self, reason: str, waiting: Iterable[Assignment] | None = None) -> None:
         """Let others have what waits, all of it unless *waiting* names some."""
         for assignment in list(self._mailbox.waiting if waiting is None else waiting):
             self._mailbox.drop(assignment)
-            self.reject(assignment.token, reason, bars=False)
+            self.reject(assignment.token, reason, assignment.recipe, bars=False)
 
     def refuse(self, token: Token, template: int, recipe: Recipe | None, closed: str) -> None:
         """Say why an assignment that came is not taken: *closed* says why none is now."""
         if recipe is None:
-            self.reject(token, f"template {template} did not come")
+            self.reject(token, f"template {template} did not come", None)
         elif recipe.missing:
-            self.reject(token, recipe.missing)
+            self.reject(token, recipe.missing, recipe)
         else:
-            self.reject(token, closed, bars=False)
+            self.reject(token, closed, recipe, bars=False)
 
     def recall(self, command: Recall) -> None:
         """Hand back what the broker would like to have and has not started."""

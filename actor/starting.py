@@ -33,7 +33,7 @@ def start_all(core: "ActorCore") -> None:
         if recipe.call.desires and recipe.satisfied_version != core.labels_version:
             if not satisfies_all(core.labels, recipe.call.desires):
                 mailbox.drop(assignment)
-                core.returns.reject(assignment.token, "the labels of this actor changed")
+                core.returns.reject(assignment.token, "the labels of this actor changed", recipe)
                 continue
             recipe.satisfied_version = core.labels_version
         if recipe.is_strict and not fencing.may_start(core, assignment):

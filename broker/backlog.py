@@ -143,6 +143,9 @@ class Backlog:
             self.matching.rest(shape)
         elif shape.limits is not None or shape.wait is not None:
             self.matching.look(shape)
+        if shape.alone is not None and shape.queue is not None:
+            # It may have been the one that was to be alone, and held up the others.
+            shape.queue.crew.unblock(self._ready)
 
     def take(self, shape: Shape, task: Task) -> None:
         """Take out *task*, which `next_ready` returned, to be placed now."""

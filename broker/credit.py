@@ -46,8 +46,9 @@ class CreditAccount:
         self._turns: dict[str, int] = {}
         self._cold = 0
         # Environments of assignments in flight that share the slot of a replica which has none yet:
-        # one for all of them. With the turns of a named one, of which nothing need be stated.
-        self._opening: dict[str, int] = {}
+        # one for all of them. With the turns of a named one, of which nothing need be stated; None
+        # where these are of several groups.
+        self._opening: dict[str, int | None] = {}
 
     @property
     def slots_available(self) -> int:
@@ -142,6 +143,8 @@ class CreditAccount:
             plain = 1
         if plain > max(0, free) or (shape.named and not self._has_turn_of(shape)):
             return False
+        if shape.is_sharing and free < 0 and place not in self.stated.shared:
+            return False  # The slot that those on their way would share is not granted any more.
         return all(
             self._left(kind) - (kept.typed.get(kind, 0) if kept else 0) >= amount
             for kind, amount in shape.typed.items()
@@ -154,9 +157,9 @@ class CreditAccount:
         return not self.has_resident(environment) and self.has_room
 
     def _has_turn_of(self, shape: "Shape") -> bool:
-        assert shape.place
-        turns = self.stated.turns.get(shape.place, shape.turns)
-        return turns - self._turns.get(shape.place, 0) >= shape.turns_taken
+        assert shape.pool
+        turns = self.stated.turns.get(shape.pool, shape.turns)
+        return turns - self._turns.get(shape.pool, 0) >= shape.turns_taken
 
     def _has_more(self) -> bool:
         stated = self.stated
@@ -165,7 +168,7 @@ class CreditAccount:
         if any(self.is_warm(environment) for environment in stated.shared):
             return True
         return any(
-            stated.turns.get(environment, turns) > self._turns.get(environment, 0)
+            turns is None or stated.turns.get(environment, turns) > self._turns.get(environment, 0)
             for environment, turns in self._opening.items()
         )
 
@@ -193,9 +196,7 @@ class CreditAccount:
                 self._typed[kind] = self._typed.get(kind, 0) + amount
             self.has_more = self._has_more()
         if environment is not None:
-            self._turns[environment] = self._turns.get(environment, 0) + shape.turns_taken
-            if environment not in self.stated.turns:
-                self._cold += 1
+            self._take_turns(shape)
             if shape.is_sharing:
                 self._share(environment, shape)
             elif self.has_more:
@@ -210,7 +211,14 @@ class CreditAccount:
         self.has_more = self._has_more()
 
     def _open(self, environment: str, shape: "Shape") -> None:
-        self._opening[environment] = shape.turns if shape.named else 0
+        turns = shape.turns if shape.named else 0
+        self._opening[environment] = None if shape.has_groups else turns
+
+    def _take_turns(self, shape: "Shape") -> None:
+        assert shape.pool
+        self._turns[shape.pool] = self._turns.get(shape.pool, 0) + shape.turns_taken
+        if not shape.named and shape.pool not in self.stated.turns:
+            self._cold += 1
 
     def void(self) -> None:
         """Forget everything: credit dies with its session."""
@@ -236,9 +244,9 @@ class CreditAccount:
         turns: dict[str, int] = {}
         typed: dict[str, int] = {}
         for _, shape in self._in_flight:
-            if shape.place is not None:
-                turns[shape.place] = turns.get(shape.place, 0) + shape.turns_taken
-                cold += shape.place not in self.stated.turns
+            if shape.pool is not None:
+                turns[shape.pool] = turns.get(shape.pool, 0) + shape.turns_taken
+                cold += not shape.named and shape.pool not in self.stated.turns
             for kind, amount in shape.typed.items():
                 typed[kind] = typed.get(kind, 0) + amount
         assert typed == self._typed
@@ -258,9 +266,7 @@ class CreditAccount:
                 self._typed[kind] = self._typed.get(kind, 0) + amount
             environment = shape.place
             if environment is not None:
-                self._turns[environment] = self._turns.get(environment, 0) + shape.turns_taken
-                if environment not in self.stated.turns:
-                    self._cold += 1
+                self._take_turns(shape)
                 if shape.is_sharing and environment not in self.stated.shared:
                     self._open(environment, shape)
         self._flying += len(self._opening)

@@ -276,7 +276,7 @@ class Kept:
                 lacking.add(resource)
         if call.environment is not None:
             place, turn = call.environment, turn_of(actor, call.environment)
-            if place.concurrency - self._amounts.get(turn, 0) < place.turns:
+            if place.size - self._amounts.get(turn, 0) < place.turns:
                 lacking.add(turn)
         return lacking
 
@@ -289,7 +289,7 @@ def is_sharing(task: Task) -> bool:
 
 def turn_of(actor: Actor, environment: Environment) -> Resource:
     """Return the turn in an environment's copy on *actor*; of a named one there is one copy."""
-    return ("turn", None if environment.named is not None else actor, environment.id)
+    return ("turn", None if environment.named is not None else actor, environment.pool)
 
 
 def numbers(calls: list[Span], tasks: dict[int, Task]) -> Iterator[int]:

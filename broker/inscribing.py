@@ -167,9 +167,8 @@ def check(broker: "Broker") -> None:
         assert not record.sealed or record.home is None
         assert not record.is_awaited or record.home is None
         assert record.hash or not (record.sealed or record.is_awaited)
-        assert record.writing == sum(
-            1 for task in broker.records.writing if task.call.environment == record.environment
-        )
+        writing = [task.call.environment for task in broker.records.writing]
+        assert record.writing == sum(1 for one in writing if one and one.id == record.id)
 
 
 def summary(broker: "Broker") -> dict[str, Any]:

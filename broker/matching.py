@@ -360,6 +360,9 @@ class Matching:
         if rank is None or (shape.entry is not None and shape.entry <= rank):
             return
         queue.push(shape, rank)
+        if shape.alone is not None:
+            # It was perhaps blocked for the sake of one that is to be alone, and is not first now.
+            queue.is_blocked = False
         if not queue.is_blocked:
             self.ready.enter(queue)
         if queue.environment is not None and not queue.is_skipped:

@@ -123,7 +123,7 @@ class NamedActor:
     @property
     def is_shut(self) -> bool:
         """Tell whether none of its calls may go anywhere now."""
-        is_full = self.writing >= self.environment.concurrency
+        is_full = self.writing >= sum(self.environment.pools.values())
         return self.retry_at > 0.0 or self.sealed > 0 or is_full
 
     @property

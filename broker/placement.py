@@ -123,6 +123,25 @@ def is_infeasible(broker: "Broker", shape: Shape) -> bool:
 
 def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     """Return the best actor for *task* now, or None."""
+    if shape.named:
+        return choose_named(broker, shape, task)
+    return choose_any(broker, shape, task)
+
+
+def choose_named(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
+    """Return where a call of a named actor may go now: one that is to be alone finds nobody there.
+
+    Until then it holds up those behind it in its group.
+    """
+    actor = choose_any(broker, shape, task)
+    costs = task.template.costs if task.template else shape
+    if actor is None or costs is shape or actor.credit.has_slots(costs):
+        return actor
+    return None
+
+
+def choose_any(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
+    """Return the best actor for *task* now, or None, as if it took the least of its shape."""
     if task.barred or shape.host_limits:
         return choose_among(broker, shape, task)
     if shape.environment is None:
@@ -227,7 +246,7 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
     # After say: a frame that was full is sealed by it.
     task.frame = session.sent + len(session.sealed) + 1
     credit = actor.credit
-    credit.spend(task.frame, template.shape)
+    credit.spend(task.frame, template.costs)
     if not (credit.available or credit.has_more):
         broker.open_actors.pop(actor, None)
     if credit.available < credit.stated.ahead:
@@ -259,6 +278,8 @@ def check_task(broker: "Broker", task: Task) -> None:
         return  # It waits for limits.
     if queue.environment is not None and not queue.crew.cold.is_blocked:
         return
+    if shape.named and is_behind_one_alone(shape, task):
+        return
     for actor in broker.actors.values():
         reserved = broker.reservation
         kept = reserved.shape if reserved and reserved.binds(task, actor) else None
@@ -268,11 +289,20 @@ def check_task(broker: "Broker", task: Task) -> None:
             and shape.could_hold(actor)
             and satisfies_all(actor.labels, shape.desires)
             and (not shape.sticky or actor in queue.crew.members)
-            and actor.credit.covers(shape, kept)
+            and actor.credit.covers(task.template.costs, kept)
             and not is_barred(task, actor)
             and not replicas.is_held_back(broker, task, actor)
         ):
             assert shape.host_limits, f"{task.name} is overlooked, {actor.name} could take it"
+
+
+def is_behind_one_alone(shape: Shape, task: Task) -> bool:
+    """Tell whether a call waits behind one that is to be alone in its group."""
+    return any(
+        one.template and one.template.costs is not shape and one.rank <= task.rank
+        for one in shape.tasks()
+        if one is not task and one.state is State.QUEUED
+    )
 
 
 def check_wait(broker: "Broker", shape: Shape) -> None:

@@ -130,9 +130,10 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     credit = actor.credit
     short = credit.lacks(shape)
     place = task.call.environment
-    is_here = place is not None and credit.has_resident(place.id)
-    if place is not None and is_here and not credit.is_warm(place.id, shape.turns_taken):
-        alone = ", in which it must be alone" if shape.turns_taken > 1 else ""
+    taken = task.template.costs.turns_taken if task.template else shape.turns_taken
+    is_here = place is not None and credit.has_resident(place.pool)
+    if place is not None and is_here and not credit.is_warm(place.pool, taken):
+        alone = ", in which it must be alone" if taken > 1 else ""
         return f"no turn free in environment {place.name}{alone}"
     if short and not (shape.is_plain or shape.is_sharing):
         return f"{short} slots are missing of {shape.slots} ({len(actor.assigned)} tasks)"

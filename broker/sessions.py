@@ -261,8 +261,8 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
     if timeout_s is not None and not 0.0 < timeout_s < inf:
         raise RemoteProtocolError(Code.BAD_FRAME, f"schedule_timeout_s {timeout_s} is no time")
     environment = call.environment
-    if environment is not None and not 1 <= environment.turns <= environment.concurrency:
-        message = f"a call that takes {environment.turns} of {environment.concurrency} turns"
+    if environment is not None and not 1 <= environment.turns <= environment.size:
+        message = f"a call that takes {environment.turns} of {environment.size} turns"
         raise RemoteProtocolError(Code.BAD_FRAME, message)
     if any(amount < 1 for amount in call.slots.values()):
         raise RemoteProtocolError(Code.BAD_FRAME, f"slots {call.slots} are no amounts")

@@ -65,6 +65,7 @@ class Shape:
         "_entered",
         "_heap",
         "affinity_wait_s",
+        "alone",
         "aside",
         "cost",
         "count",
@@ -73,6 +74,7 @@ class Shape:
         "environment",
         "fail_infeasible",
         "has_affinity",
+        "has_groups",
         "home",
         "host_limits",
         "is_armed_first",
@@ -90,6 +92,7 @@ class Shape:
         "needs_admission",
         "place",
         "plain",
+        "pool",
         "queue",
         "slots",
         "sticky",
@@ -171,7 +174,7 @@ class Shape:
             self.may_wait_ahead,
             tuple(self.host_limits),
             self.fail_infeasible,
-            self.place if self.named else None,
+            self.pool if self.named else None,
             self.turns_taken,
             self.affinity_wait_s,
         )
@@ -183,15 +186,23 @@ class Shape:
         # What is to be entered, and how many may be inside; what room must be found for, if it is
         # not there. Calls to a named actor need no room, but go where it is; now perhaps nowhere.
         self.place = call.environment.id if call.environment else None
-        self.turns = call.environment.concurrency if call.environment else 0
+        self.pool = call.environment.pool if call.environment else None
+        self.turns = call.environment.size if call.environment else 0
         # How many turns of its environment one task takes.
         self.turns_taken = call.environment.turns if call.environment else 0
+        self.named = call.environment is not None and call.environment.named is not None
         # Whether it needs no slot of its own where others are inside: one that takes a turn among
         # several is free where its replica holds a slot, and takes one for all elsewhere.
-        self.is_sharing = self.turns_taken < self.turns and self.plain == 1 and not self.typed
+        is_among, self.has_groups = self.turns_taken < self.turns, False
+        if self.named:
+            # All calls of a group wait in one line: what each takes is what its template costs.
+            assert call.environment
+            is_among, self.turns_taken = call.environment.is_shared, 1
+            self.has_groups = bool(call.environment.named and call.environment.named.groups)
+        self.alone: Shape | None = None
+        self.is_sharing = is_among and self.plain == 1 and not self.typed
         if self.is_sharing:
             self.plain = 0
-        self.named = call.environment is not None and call.environment.named is not None
         self.environment = None if self.named else self.place
         self.home: Actor | None = None
         self.is_shut = False
@@ -201,6 +212,8 @@ class Shape:
         """Return what is equal for calls of the same shape."""
         place = call.environment
         environment = (place.id, place.turns, place.concurrency) if place else None
+        if place and place.named is not None:
+            environment = (place.pool, 1, place.size)
         return _encode(
             (
                 call.desires,
@@ -214,6 +227,16 @@ class Shape:
                 call.affinity_wait_s,
             )
         )
+
+    def costs_of(self, call: Call) -> "Shape":
+        """Return the shape of what *call* costs, which waits here: it may be alone in its group."""
+        turns = call.environment.turns if self.named and call.environment else 1
+        if turns == 1:
+            return self
+        if self.alone is None:
+            self.alone = Shape(call, self.limits)
+            self.alone.turns_taken = turns
+        return self.alone
 
     def shares(self, other: "Shape") -> bool:
         """Tell whether both take slots of one type."""

@@ -125,7 +125,7 @@ class FunctionBlob:
 class Template:
     """A call with the code it needs, and the shape under which its tasks wait."""
 
-    __slots__ = ("blob", "call", "function", "hash", "is_durable", "shape")
+    __slots__ = ("blob", "call", "costs", "function", "hash", "is_durable", "shape")
 
     def __init__(
         self,
@@ -138,6 +138,9 @@ class Template:
         """Join what TEMPLATE names with what FUNCTION brought."""
         self.call = call
         self.shape = shape
+        # What one of its tasks costs: that of a named actor may be alone in its group, and waits in
+        # one line with those that are not.
+        self.costs = shape.costs_of(call)
         self.function = function
         self.blob = blob
         self.is_durable = call.durable

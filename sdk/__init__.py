@@ -37,6 +37,7 @@ from sdk.errors import (
     WarmslotError,
 )
 from sdk.future import TaskFuture, as_completed, gather, wait
+from sdk.groups import concurrency_group
 from sdk.handle import ActorHandle
 from sdk.options import Desired, Sticky
 from sdk.task import current_task, task
@@ -86,6 +87,7 @@ __all__ = [
     "WarmslotError",
     "as_completed",
     "batch",
+    "concurrency_group",
     "current_task",
     "gather",
     "task",

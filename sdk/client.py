@@ -268,7 +268,9 @@ class Client:
         without end), from what `checkpoint()` said last, if the class has that and
         `restore(state)`; *max_task_retries* how often a call runs again that may have run when
         that happened (0; -1), which else raises ActorLost; *max_pending* how many calls may wait;
-        *concurrency* how many may be inside at once (1); *durable* keeps it, its newest checkpoint
+        *concurrency* how many calls of async methods may be inside at once (1), beside those of
+        *concurrency_groups*, a mapping from name to size (see `concurrency_group`); a sync method
+        is alone in its group; *durable* keeps it, its newest checkpoint
         and its calls in the broker's journal, where they outlive everybody: then *lifetime* is
         "detached" and *max_restarts* -1 by default, and calls raise NotDurable while nothing can be
         written; *desired_labels*, *slots*, *limits* as in `submit`, for each call. Waits up to

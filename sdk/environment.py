@@ -144,6 +144,8 @@ class Environment(metaclass=EnvironmentType):
     labels: ClassVar[Mapping[str, Any]] = {}
     # What an actor must offer to get one.
     desired_labels: ClassVar[Mapping[str, Any]] = {}
+    # How many calls may be inside a named actor of it at once, by group: see `concurrency_group`.
+    concurrency_groups: ClassVar[Mapping[str, int]] = {}
     # What each task in it takes of limits, as the option *limits* says.
     limits: ClassVar[Mapping[str, int]] = {}
     # By default a digest of the code; say a string to decide yourself when the old copies are

@@ -12,6 +12,7 @@ import msgspec
 
 from sdk.call import Code, Plan
 from sdk.future import TaskFuture
+from sdk.groups import read_group
 from sdk.options import NAME_LENGTH_MAX, NO_OPTIONS, Options
 from sdk.task import running
 from wire.parts import Call, Named
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
     from sdk.client import Client
 
 # What a single call may say; where it runs is decided where the actor is made.
-CALL_OPTIONS: Final = frozenset({"timeout", "name", "metadata"})
+CALL_OPTIONS: Final = frozenset({"timeout", "name", "metadata", "concurrency_group"})
 TIMEOUT_DEFAULT_S: Final = 10.0
 
 
 class ActorHandle:
     """Calls one named actor: `handle.method.submit(...)`; can be sent into tasks.
 
-    Its calls start in the order in which this process submits them. Inside a task it uses that
+    Its calls start in the order in which this process submits them, those of each concurrency group
+    for themselves. Inside a task it uses that
     task's client. What `client.actor` returned; an actor of the same name that is made later is
     another one, and calls through this handle then raise ActorLost.
     """
@@ -134,12 +136,25 @@ class ActorHandle:
             call = msgspec.structs.replace(
                 self._call,
                 method=method,
+                environment=self._turns_of(method, chosen.get("concurrency_group")),
                 name=chosen.get("name", default),
                 timeout_s=chosen.get("timeout"),
                 metadata=chosen.get("metadata", {}),
             )
             planned = self._methods[key] = Planned(call, self._codes)
         return planned
+
+    def _turns_of(self, method: str, group: str | None) -> EnvironmentMessage:
+        """Return the actor with the turns that a call takes: of its own group, or of *group*."""
+        named, environment = self._named, self._environment
+        group = named.grouped.get(method, "") if group is None else group
+        if group and group not in named.groups:
+            shown = ", ".join(map(repr, sorted(named.groups))) or "none"
+            raise ValueError(f"{self!r} has no concurrency group {group!r}; it has {shown}")
+        environment = msgspec.structs.replace(environment, group=group)
+        if method in named.together or environment.size == 1:
+            return environment
+        return msgspec.structs.replace(environment, turns=environment.size)
 
     def _submitter(self, planned: "Planned") -> TaskFuture:
         return self._client_here().submit_planned(planned, (), {})
@@ -194,14 +209,21 @@ class ActorMethod:
         return self._client().map_planned(self._plan(self._name, self._options), iterables)
 
     def options(self, **options: Any) -> "ActorMethod":
-        """Return the method with *timeout*, *name* or *metadata* for its calls."""
+        """Return the method with other *timeout*, *name* or *metadata* for its calls.
+
+        Or of another *concurrency_group*, which the actor must have: ValueError at its submit.
+        """
         for name in options:
             if name not in CALL_OPTIONS:
                 raise TypeError(
                     f"{name!r} is no option of a call to an actor; those are"
                     f" {', '.join(sorted(CALL_OPTIONS))}: the rest is decided by client.actor()"
                 )
-        chosen = Options.of(options).over(self._options)
+        given = {name: value for name, value in options.items() if name != "concurrency_group"}
+        chosen = Options.of(given).over(self._options)
+        if options.get("concurrency_group") is not None:
+            group = read_group(options["concurrency_group"])
+            chosen = Options(chosen.chosen | {"concurrency_group": group})
         return ActorMethod(self._title, self._name, chosen, self._plan, self._client)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

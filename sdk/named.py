@@ -29,6 +29,7 @@ from sdk.environment import (
 )
 from sdk.errors import ActorUnknown, Conflict
 from sdk.future import TaskFuture
+from sdk.groups import groups_of
 from sdk.handle import TIMEOUT_DEFAULT_S, ActorHandle, Planned
 from sdk.options import NAME_LENGTH_MAX, read_desires, read_flag, read_limits, read_slots
 from sdk.plan import PYTHON_DESIRE
@@ -45,6 +46,7 @@ LIFETIMES: Final = ("client", "detached")
 ACTOR_OPTIONS: Final = frozenset(
     {
         "concurrency",
+        "concurrency_groups",
         "desired_labels",
         "durable",
         "get_if_exists",
@@ -85,6 +87,7 @@ class Blueprint:
     """What a named actor is made of: a class with parameters, and what it needs."""
 
     __slots__ = (
+        "cls",
         "codes",
         "concurrency",
         "desires",
@@ -114,7 +117,7 @@ class Blueprint:
             return
         else:
             raise TypeError(f"an actor is made of a class, got {target!r}")
-        cls = specification.cls
+        cls = self.cls = specification.cls
         self.identity = specification.identity
         self.title = repr(specification)
         self.codes: list[Code] = [specification.captured().code]
@@ -126,6 +129,7 @@ class Blueprint:
         self.methods = methods_of(cls)
 
     def _read_plain(self, cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self.cls = cls
         parameters = bind(cls, cls.__init__, args, kwargs)  # type: ignore[misc]
         self.title = cls.__qualname__
         where = f"{cls.__module__}.{cls.__qualname__}"
@@ -281,6 +285,15 @@ def entry_call(blueprint: Blueprint, chosen: Mapping[str, Any], incarnation: int
     lifetime = chosen.get("lifetime", LIFETIMES[is_durable])
     if lifetime not in LIFETIMES:
         raise ValueError(f"lifetime={lifetime!r} is neither {' nor '.join(LIFETIMES)}")
+    concurrency = read_count(
+        "concurrency", chosen.get("concurrency", blueprint.concurrency), least=1
+    )
+    groups = groups_of(
+        blueprint.cls,
+        blueprint.methods,
+        concurrency=concurrency,
+        given=chosen.get("concurrency_groups"),
+    )
     named = Named(
         namespace,
         name,
@@ -290,14 +303,16 @@ def entry_call(blueprint: Blueprint, chosen: Mapping[str, Any], incarnation: int
         read_count("max_task_retries", chosen.get("max_task_retries", 0), least=-1),
         read_count("max_pending", chosen.get("max_pending") or 0, least=0),
         blueprint.methods,
+        groups.sizes,
+        groups.grouped,
+        groups.together,
     )
-    concurrency = chosen.get("concurrency", blueprint.concurrency)
     environment = EnvironmentMessage(
         f"{blueprint.identity}@{namespace}/{name}#{secrets.token_hex(8)}",
         blueprint.title,
         blueprint.codes[0].hash,
         blueprint.labels,
-        read_count("concurrency", concurrency, least=1),
+        concurrency,
         blueprint.reuse,
         named,
     )

@@ -4,6 +4,7 @@ Fields are positional on the wire, so a field is only ever appended, with a defa
 """
 
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct
 
@@ -11,6 +12,8 @@ from wire.labels import Desire, Labels
 
 # The number of an assignment: epoch of the broker that made it, then a count within that epoch.
 Token = tuple[int, int]
+# Stands between the id of a named actor and one of its concurrency groups, where turns are counted.
+GROUP_MARK: Final = "\n"
 # A run of task numbers, both ends included.
 Span = tuple[int, int]
 
@@ -62,6 +65,9 @@ class Named(Part, frozen=True):
 
     *identity* is what must be equal for one to be taken for another: class, parameters, version.
     *owner* is the client with which it ends, 0 for none. Bounds are -1 for no end, *max_pending* 0.
+    *groups* has the sizes of the concurrency groups that have a name, *grouped* the group of each
+    method that is not in the one without; calls of *together* may be inside beside others of their
+    group, any other is alone in it.
     """
 
     namespace: str
@@ -72,6 +78,9 @@ class Named(Part, frozen=True):
     max_task_retries: int = 0
     max_pending: int = 0
     methods: list[str] = []
+    groups: dict[str, int] = {}
+    grouped: dict[str, str] = {}
+    together: list[str] = []
 
 
 class Environment(Part, frozen=True):
@@ -85,6 +94,35 @@ class Environment(Part, frozen=True):
     reuse: Reuse = Reuse()
     named: Named | None = None
     turns: int = 1  # what the call takes of them; all for one that is to be alone
+    group: str = ""  # the concurrency group of a named actor whose turns they are
+
+    @property
+    def pool(self) -> str:
+        """Return under which name the turns are counted that the call takes."""
+        return f"{self.id}{GROUP_MARK}{self.group}" if self.group else self.id
+
+    @property
+    def pools(self) -> dict[str, int]:
+        """Return how many turns there are of each name."""
+        pools = {self.id: self.concurrency}
+        for group, size in self.named.groups.items() if self.named is not None else ():
+            pools[f"{self.id}{GROUP_MARK}{group}"] = size
+        return pools
+
+    @property
+    def size(self) -> int:
+        """Return how many turns there are where the call takes some; 0 for no such group."""
+        return self.pools.get(self.pool, 0) if self.group else self.concurrency
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether calls of a named actor may be inside it together, and share its slot."""
+        return self.concurrency > 1 or (self.named is not None and bool(self.named.groups))
+
+
+def place_of(pool: str) -> str:
+    """Return the id of the environment whose turns are counted under *pool*."""
+    return pool.partition(GROUP_MARK)[0]
 
 
 class Backoff(Part, frozen=True):

@@ -117,7 +117,7 @@ def test_a_run_that_waited_has_its_slot_again_and_never_left(end):
     assert not end.started[token].loads
     end.finish(token)
     end.carry()
-    assert named(end).by_id[ID].inside == set()
+    assert named(end).by_id[ID].inside == {}
 
 
 def test_a_checkpoint_is_the_last_frame_of_its_outcome(end):

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 # How often each may be entered again, and a call to it run again; whether the journal has it.
 BOUNDS = ((-1, -1, False), (3, 0, False), (-1, -1, True), (-1, 0, True))
+# Of those with a group beside the one without a name: what a call is called, its group, and how
+# many turns of that it takes.
+GROUPED = ((-1, -1, False), (-1, 0, True))
+SIZES = {"io": 2}
+METHODS = (("incr", "", 1), ("read", "io", 1), ("scan", "io", 2))
 
 
 def plans(blob: Code) -> list[tuple[str, Plan]]:
@@ -32,6 +37,23 @@ def plans(blob: Code) -> list[tuple[str, Plan]]:
         counts = structs.replace(call, name=f"count{number}", method="incr")
         kind = "named-durable" if is_durable else "named"
         made += [(kind, Plan(call, [blob])), (kind, Plan(counts, [blob]))]
+    return made + grouped(blob)
+
+
+def grouped(blob: Code) -> list[tuple[str, Plan]]:
+    """Return the calls to actors inside which several may be at once."""
+    made = []
+    for number, (restarts, retries, is_durable) in enumerate(GROUPED):
+        named = Named("default", f"g{number}", "Counter", 0, restarts, retries, groups=SIZES)
+        environment = Environment(f"grouped{number}", "Counter", blob.hash, named=named)
+        call = Call(f"enter-g{number}", environment=environment, durable=is_durable)
+        kind = "grouped-durable" if is_durable else "grouped"
+        made.append((kind, Plan(call, [blob])))
+        for method, group, turns in METHODS:
+            place = structs.replace(environment, group=group, turns=turns)
+            name = f"{method}-g{number}"
+            counts = structs.replace(call, name=name, method=method, environment=place)
+            made.append((kind, Plan(counts, [blob])))
     return made
 
 
@@ -77,14 +99,20 @@ class Counters:
         named = named_of(record.call)
         if named is None:
             return
-        identity = record.call.environment.id
+        place = record.call.environment
         inside = [
-            r for r in actor.runs.values() if r.task.call.environment == record.call.environment
+            run.task
+            for run in actor.runs.values()
+            if run.task.call.environment is not None
+            and run.task.call.environment.pool == place.pool
         ]
-        assert not inside, f"{record.name} starts in {identity} beside {inside[0].task.name}"
+        taken = place.turns + sum(task.call.environment.turns for task in inside)
+        assert taken <= place.size, (
+            f"{record.name} starts in {place.pool!r} beside {[task.name for task in inside]}"
+        )
         if not record.call.method:
             return
-        key = (actor.incarnation, assignment.client, identity)
+        key = (actor.incarnation, assignment.client, place.pool)
         if len(record.starts) == 1:
             # Again is not overtaken: its environment could not be entered, or its process died.
             assert assignment.task >= self.last_started.get(key, 0), f"{record.name} is overtaken"

@@ -3,9 +3,10 @@
 from typing import Any
 
 from actor.mailbox import Assignment
-from actor.named import NamedReplicas
+from actor.named import NamedReplica, NamedReplicas
 from broker import inscribing, named, reentering, residing
 from broker.matching import Matching
+from broker.shapes import Shape
 from tests.sim.mutants import BUSY, Mutant, swap
 
 
@@ -106,6 +107,16 @@ def the_checkpoint_is_written_after_its_outcome() -> Any:
     return swap(inscribing, "keep", make)
 
 
+def nobody_waits_to_be_alone_in_its_group() -> Any:
+    """Assign a call that is to be alone where one turn is free."""
+    return swap(Shape, "costs_of", lambda _: lambda shape, call: shape)
+
+
+def turns_of_a_group_are_always_free() -> Any:
+    """State all turns of a named actor, whoever is inside."""
+    return swap(NamedReplica, "turns_free", lambda _: lambda self: self.environment.pools)
+
+
 COUNTS = BUSY.but(
     named=0.9, at_most_once=0.0, cancel=0.0, force=0.0, replicas=2, faults={"cut": 1.0}
 )
@@ -120,6 +131,7 @@ JOURNALED = COUNTS.but(
     crash=0.05,
     faults={"broker_kill": 1.0, "actor_kill": 0.5, "cut": 0.5},
 )
+GROUPS = COUNTS.but(named=0.0, grouped=0.9)
 NAMED = [
     Mutant(f.__name__, profile, f)
     for f, profile in (
@@ -131,5 +143,7 @@ NAMED = [
         (a_release_gives_the_turn_back, COUNTS.but(release=0.5)),
         (nobody_enters_it_again, KILLS),
         (the_checkpoint_is_written_after_its_outcome, JOURNALED),
+        (nobody_waits_to_be_alone_in_its_group, GROUPS),
+        (turns_of_a_group_are_always_free, GROUPS),
     )
 ]

@@ -182,6 +182,8 @@ class Profile:
     sticky: float = 0.0
     # Of a call to a named actor.
     named: float = 0.0
+    # Of a call to one inside which several may be at once.
+    grouped: float = 0.0
     # Which numbers of the cores are as small as can be.
     shrunk: frozenset[str] = frozenset()
 
@@ -325,4 +327,5 @@ def draw(rng: Random) -> Profile:
         exits=own.choice((0.0, 0.0, 0.0, 0.05)) if may_be_slow else 0.0,
         shrunk=frozenset(name for name in SHRINKS if own.random() < 0.08)
         - (frozenset() if may_be_slow else TIMES),
+        grouped=own.choice((0.0, 0.0, 0.4)),
     )

@@ -92,7 +92,12 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
     },
     "9.10": {
         1: ("test_two_that_make_one_name_at_once_get_the_same_one",),
-        2: ("it_is_wherever_there_is_a_slot",),
+        2: (
+            "it_is_wherever_there_is_a_slot",
+            "nobody_waits_to_be_alone_in_its_group",
+            "turns_of_a_group_are_always_free",
+            "test_what_was_assigned_before_the_broker_knew_of_a_hand_back_comes_back_too",
+        ),
         3: ("a_release_gives_the_turn_back",),
         4: ("test_of_two_holders_the_higher_generation_stays",),
         5: ("nobody_enters_it_again",),

@@ -17,7 +17,9 @@ Session = tuple[int, int, int]
 def is_sharing(call: Any) -> bool:
     """Tell whether a call shares the slot of its replica."""
     place = call.environment
-    return place is not None and place.turns < place.concurrency and not call.slots
+    if place is None or call.slots:
+        return False
+    return place.is_shared if place.named is not None else place.turns < place.concurrency
 
 
 def slots_of(calls: "Iterable[Any]") -> int:
@@ -39,9 +41,9 @@ def check_actor(actor: "ActorProcess") -> None:
     for call in holding:
         if call.environment is not None:
             place = call.environment
-            turns[place.id] = turns.get(place.id, 0) + place.turns
-            inside = f"{turns[place.id]} turns are taken in {place.name}"
-            assert turns[place.id] <= place.concurrency, inside
+            turns[place.pool] = turns.get(place.pool, 0) + place.turns
+            inside = f"{turns[place.pool]} turns are taken in {place.name}"
+            assert turns[place.pool] <= place.size, inside
 
 
 class Grants:
@@ -77,9 +79,14 @@ class Grants:
         )
         granted = credit.free + credit.ahead
         assert spent <= granted, f"{actor.name} granted {granted} and is assigned {spent}"
-        for place, turns in credit.turns.items():
-            sharing = [c for c in flying if is_sharing(c) and c.environment.id == place]
-            assert len(sharing) <= turns, f"{len(sharing)} calls share {turns} turns of {place}"
+        taken: dict[str, int] = {}
+        for call in flying:
+            if is_sharing(call):
+                pool = call.environment.pool
+                taken[pool] = taken.get(pool, 0) + call.environment.turns
+                whole = call.environment.size if call.environment.named else taken[pool]
+                turns = credit.turns.get(pool, whole)
+                assert taken[pool] <= turns, f"calls take {taken[pool]} of {turns} turns of {pool}"
 
 
 def session_of(actor: "ActorProcess", frame: Any) -> Session:

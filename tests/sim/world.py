@@ -291,6 +291,10 @@ class World:
             kind = "named"
             if self.ledger is not None and chance() < NAMED_DURABLE:
                 kind = "named-durable"
+        elif profile.grouped and chance() < profile.grouped:
+            kind = "grouped"
+            if self.ledger is not None and chance() < NAMED_DURABLE:
+                kind = "grouped-durable"
         return self.rng.choice([plan for name, plan in self.plans if name == kind])
 
     def _work(self) -> None:

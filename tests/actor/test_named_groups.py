@@ -1,0 +1,83 @@
+"""Concurrency groups in an actor's core: who is inside together, what comes back in order."""
+
+import pytest
+
+from tests.actor.broker_end import BLOB_HASH, connected, make_core
+from tests.actor.test_named import ID, entered
+from wire.messages import Credit
+from wire.parts import Call, Environment, Named
+
+IO = f"{ID}\nio"
+
+
+@pytest.fixture
+def end():
+    return connected(make_core(slots=2))
+
+
+def call(method="incr", *, group="", turns=1):
+    named = Named("default", "clicks", "Counter:1", groups={"io": 2})
+    environment = Environment(
+        ID, "Counter", BLOB_HASH, {}, 1, named=named, turns=turns, group=group
+    )
+    return Call(method, method=method, environment=environment)
+
+
+def templates(end):
+    """Return the templates of a call of the group without a name, and of two kinds of *io*."""
+    return (
+        entered(end, end.template(call())),
+        end.template(call("read", group="io")),
+        end.template(call("scan", group="io", turns=2)),
+    )
+
+
+def test_each_group_has_its_turns_and_all_share_one_slot(end):
+    plain, read, _ = templates(end)
+
+    tokens = [end.assign(template) for template in (plain, read, read)]
+    end.carry()
+
+    assert set(tokens) <= set(end.started)
+    assert end.credit == Credit(1, 0, 1, {ID: 0, IO: 0}, {}, (ID, IO))
+
+
+def test_one_that_is_alone_has_all_turns_of_its_group(end):
+    plain, _, scan = templates(end)
+
+    tokens = [end.assign(scan), end.assign(plain)]
+    end.carry()
+
+    assert set(tokens) <= set(end.started)
+    assert end.credit.turns == {ID: 0, IO: 0}
+
+
+def test_what_is_full_takes_nobody_and_who_waits_there_comes_back(end):
+    plain, read, scan = templates(end)
+    inside = end.assign(read)
+    end.carry()
+
+    alone, behind, other = end.assign(scan), end.assign(read), end.assign(plain)
+    end.carry()
+
+    assert {inside, other} <= set(end.started)
+    assert not {alone, behind} & set(end.started)
+    assert {alone, behind} <= set(end.rejected)
+
+
+def test_what_was_assigned_before_the_broker_knew_of_a_hand_back_comes_back_too(end):
+    _, read, scan = templates(end)
+    end.assign(read)
+    end.carry()
+    alone = end.assign(scan)
+    end.tell()
+    end.turn()
+    behind = end.assign(read)
+
+    end.carry()
+
+    assert alone in end.rejected
+    assert behind in end.rejected
+    later = end.assign(read)
+    end.carry()
+    assert later in end.started
