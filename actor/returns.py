@@ -45,7 +45,7 @@ class Returns:
         self,
         token: Token,
         reason: str,
-        recipe: Recipe | None,
+        recipe: Recipe | None = None,
         *,
         bars: bool = True,
         failure: Failure | None = None,

@@ -423,12 +423,17 @@ def calls_of(broker: "Broker", record: NamedActor) -> Iterator[Task]:
 
 
 def tick(broker: "Broker", now: float) -> None:
-    """End those whose client is gone for too long; let others be entered again that failed."""
+    """End those whose client is gone for too long; let others be entered again that failed.
+
+    Or that were lost, and whoever was to enter them wants it no more.
+    """
     for record in broker.named.by_id.values():
         if 0.0 < record.retry_at <= now:
             record.retry_at = 0.0
             settle_at(broker, record, None, NEVER)
-            reentering.look(broker, record)
+        elif record.home is not None:
+            continue
+        reentering.look(broker, record)
     if broker.window_ends_at is not None:
         return
     for record in list(broker.named.by_id.values()):

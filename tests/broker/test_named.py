@@ -12,6 +12,7 @@ from wire.messages import (
     Assign,
     Beat,
     Bye,
+    Cancel,
     Credit,
     Death,
     Error,
@@ -428,6 +429,18 @@ def test_one_that_was_lost_is_entered_again_at_once(talk):
     other.ends(token(2), free=1)
     assert talk.broker.named.own.tasks == {}
     assert codes(client) == {}
+
+
+def test_it_is_entered_again_also_when_the_call_that_was_to_enter_it_is_canceled(talk):
+    host, actor = talk.host(), talk.actor(11, free=1)
+    client = calls(makes(talk.client(), max_restarts=1), 2)
+    actor.says(Outcome(*token(1), Status.RESULT, b"", 1, 0.1, 1), Credit(0), payloads=[b"state"])
+    host.says(Death(11, None, 9, []))
+    client.says(Cancel([2], False))
+
+    talk.wait(1.0, beating=[client, host])
+
+    assert tasks(talk.actor(12, name="host/1", free=1)) == [OWN]
 
 
 def test_a_call_that_comes_meanwhile_finds_it_entered_and_is_the_only_one_that_counts(talk):
