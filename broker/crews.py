@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from broker.queues import ColdQueue, Queue, Ready, WaitingQueue
-from broker.rankings import PLACE, WARM, Entry, Ranking
+from broker.rankings import PLACE, PREFERENCE_BITS, WARM, Entry, Ranking
 from broker.shapes import Shape
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ class Crew:
             return 0
         is_warm = credit.is_warm(environment, self.sample.turns_taken)
         if is_warm and credit.has_slots_in(environment, self.sample):
-            return PLACE + WARM + credit.available
+            copy = actor.copies.get(environment)
+            preference = copy.preference if copy is not None else 0
+            return PLACE + WARM + (credit.available << PREFERENCE_BITS) + preference
         # Behind a replica that is warm here a task may wait in the mailbox.
         if self.may_wait_ahead and credit.stated.ahead > 0 and credit.available:
             return credit.available + (WARM if is_warm else 0)

@@ -6,6 +6,7 @@ or under neither.
 """
 
 from collections.abc import Iterator
+from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -13,6 +14,7 @@ from weakref import WeakSet
 from broker import lifecycle, named, upkeep
 from broker.deadlines import Deadlines
 from broker.peers import Actor, Session
+from broker.rankings import PREFERENCE_MAX
 from broker.shapes import Shape
 from broker.task import Ending, State, Task, Template
 from wire import codec
@@ -36,12 +38,26 @@ RUN_SHARE: Final = 0.125
 class Copy:
     """One environment in one actor."""
 
-    __slots__ = ("actor", "evicted_in", "idle_since", "is_ordered", "is_warm", "record")
+    __slots__ = (
+        "actor",
+        "evicted_in",
+        "idle_since",
+        "is_ordered",
+        "is_warm",
+        "number",
+        "preference",
+        "record",
+    )
 
-    def __init__(self, record: "Record", actor: Actor) -> None:
-        """Begin in use, and not yet entered."""
+    def __init__(self, record: "Record", actor: Actor, number: int) -> None:
+        """Begin in use, and not yet entered; *number* is the lowest that no other copy has."""
         self.record = record
         self.actor = actor
+        self.number = number
+        # What of equal copies goes first: where some may be given up, the lowest, so that those
+        # that are not needed become idle; elsewhere it is 0 for all.
+        is_elastic = record.environment.reuse.is_elastic
+        self.preference = max(0, PREFERENCE_MAX - number) if is_elastic else 0
         self.is_warm = False
         # Whether it was entered though nobody called, and no call was inside since.
         self.is_ordered = False
@@ -198,6 +214,8 @@ class Environments:
                 # Who lacks a copy is looked at again.
                 assert not record.missing or record in self.lacking.things
             assert (record.look_at < inf) == (record in self.due.things)
+            numbers = [copy.number for copy in record.copies.values()]
+            assert len(set(numbers)) == len(numbers)
             for actor, copy in record.copies.items():
                 assert actors.get(actor.incarnation) is actor
                 assert actor.copies[identity] is copy
@@ -283,7 +301,10 @@ def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> Non
     """Note that an environment is warm in *actor*: whatever failed before has passed."""
     environment = command.environment
     record = broker.environments.learn(environment, now)
-    copy = actor.copies.get(environment.id) or add(record, actor)
+    copy = actor.copies.get(environment.id)
+    if copy is None:
+        copy = add(record, actor)
+        broker.backlog.matching.improve(actor)
     copy.is_warm = True
     actor.entered_at = now
     if not command.again:
@@ -388,7 +409,10 @@ def retry(broker: "Broker", name: str) -> dict[str, Any]:
 
 def add(record: Record, actor: Actor) -> Copy:
     """Count one more copy."""
-    copy = record.copies[actor] = actor.copies[record.environment.id] = Copy(record, actor)
+    taken = {copy.number for copy in record.copies.values()}
+    number = next(number for number in count() if number not in taken)
+    copy = Copy(record, actor, number)
+    record.copies[actor] = actor.copies[record.environment.id] = copy
     return copy
 
 

@@ -2,11 +2,12 @@
 
 In the order of the backlog each task goes to the best of the actors that satisfy it and have credit
 for it: one where it starts at once, then one where its environment is warm, then the highest sum of
-the weights of met affinities, then the most available credit, then the least recently used. A task
-that finds nobody waits, and lets those behind it pass.
+the weights of met affinities, then the most available credit, then, of warm copies of which some
+may be given up, the one with the lowest number, then the least recently used. A task that finds
+nobody waits, and lets those behind it pass.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from broker import (
     bindings,
@@ -31,6 +32,10 @@ from wire.messages import Template as TemplateMessage
 if TYPE_CHECKING:
     from broker.core import Broker
     from broker.environments import Record
+
+
+# How an actor ranks in which an environment is warm, with a free turn.
+WARM_HERE: Final = 2
 
 
 def place(broker: "Broker", now: float) -> None:
@@ -170,7 +175,7 @@ def choose_any(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
 def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     """Return the best actor for a task that not every actor of its crew may have; slowly."""
     best: Actor | None = None
-    best_key: tuple[bool, int, float, int, int] | None = None
+    best_key: tuple[bool, int, float, int, int, int] | None = None
     environment = shape.environment
     reserved = broker.reservation
     record = broker.environments.find(shape)
@@ -187,11 +192,15 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
             continue
         if shape.host_limits and not broker.limits.has_host_room(shape, task, actor.host):
             continue
+        has_place = credit.has_place(shape, kept)
+        warm = 0 if environment is None else warmth(record, actor, shape)
+        copy = actor.copies.get(environment) if environment is not None else None
         key = (
-            credit.has_place(shape, kept),
-            0 if environment is None else warmth(record, actor, shape),
+            has_place,
+            warm,
             affinity(actor.labels, shape.desires) if shape.has_affinity else 0.0,
             credit.available,
+            copy.preference if copy is not None and has_place and warm == WARM_HERE else 0,
             -actor.used_at,
         )
         if best_key is None or key > best_key:
@@ -203,7 +212,7 @@ def warmth(record: "Record | None", actor: Actor, shape: Shape) -> int:
     """Rank an actor for tasks of an environment: warm, then where entering it has not failed."""
     assert shape.environment
     if actor.credit.is_warm(shape.environment, shape.turns_taken):
-        return 2
+        return WARM_HERE
     return record is None or actor.incarnation not in record.failed_on
 
 

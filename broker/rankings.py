@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from broker.peers import Actor
 
 # A grade is the available credit, above it whether the environment is warm, above that whether a
-# task would start at once. 0: it can have none.
+# task would start at once. 0: it can have none. Of a warm copy where it would start at once the
+# credit stands above the copy's preference.
 WARM: Final = 1 << 40
 PLACE: Final = 1 << 41
+PREFERENCE_MAX: Final = (1 << 16) - 1
+PREFERENCE_BITS: Final = 16
 
 # From here on a heap is made anew once the greater part of it is void.
 VOID_MIN: Final = 64

@@ -59,6 +59,12 @@ class Reuse(Part, frozen=True):
     exit_timeout_s: float | None = None
     is_fresh: bool = False  # one copy for each call, and given up after it
 
+    @property
+    def is_elastic(self) -> bool:
+        """Tell whether one of its copies may be given up while others stay."""
+        is_bounded = self.replicas_max is not None and self.replicas_max <= self.replicas_min
+        return self.scaledown_ttl_s is not None and not is_bounded
+
 
 class Named(Part, frozen=True):
     """What makes an environment a named actor: its address, and what becomes of it.

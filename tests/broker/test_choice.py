@@ -25,11 +25,13 @@ from wire.messages import (
     Submit,
     Template,
 )
-from wire.parts import Call, Environment, Status
+from wire.parts import Call, Environment, Reuse, Status
 
 ZONES = ("eu", "us", "ap")
 MODELS = ("a", "b", "c", 1, 1.0, True)
 MEMORIES = (0, 64, 256.0, 512, "512", False)
+# Copies of which some may be given up; how long that takes is of no matter here.
+ELASTIC = Reuse(scaledown_ttl_s=1e6)
 RUNS_S = (0.02, 0.05, 0.05, 0.1, 0.1, 0.3, 1.7, 6.0)
 
 
@@ -71,7 +73,8 @@ def a_call(random):
     kind = random.random()
     environment = None
     if kind < 0.4:
-        environment = Environment(random.choice("efg"), "Env", CODE)
+        name = random.choice("efg")
+        environment = Environment(name, "Env", CODE, reuse=ELASTIC if name == "f" else Reuse())
     return Call(
         "work",
         CODE if environment is None else b"",
@@ -124,6 +127,8 @@ class Offer:
         self.state(Credit(0))
         self.used_at = 0
         self.holds = {}
+        # The numbers of the copies that it has, by environment.
+        self.copies = {}
         self.is_closed = False
         self.run_s = 0.0
 
@@ -181,7 +186,11 @@ class Offer:
         if not self.starts(call) and not self.may_wait(call):
             return None
         is_warm = call.environment is not None and self.is_warm(call)
-        return (self.starts(call), is_warm, self.weight(call), self.available, -self.used_at)
+        tie = -self.used_at
+        if is_warm and self.starts(call) and call.environment.reuse.is_elastic:
+            # Of copies of which some may be given up the lowest, so that the others become idle.
+            tie = -self.copies[call.environment.id]
+        return (self.starts(call), is_warm, self.weight(call), self.available, tie)
 
     def weight(self, call):
         liked = [d.weight for d in call.desires if not d.required and satisfies(self.labels, d)]
@@ -253,8 +262,22 @@ class Literal:
         turns = {name: pick((0, 1, 2)) for name in "efg" if self.random.random() < 0.4}
         typed = {"gpu": pick((0, 1, 2))} if "gpu" in offer.slots else {}
         credit = Credit(pick((0, 1, 1, 2)), pick((0, 0, 1, 3)), pick((0, 1, 2)), turns, typed)
-        offer.state(credit)
+        self.states(offer, credit)
         self.says(offer.talker, *commands, credit)
+
+    def states(self, offer, credit):
+        """Let the rule know what an actor states."""
+        offer.state(credit)
+        offer.copies = {name: n for name, n in offer.copies.items() if name in credit.turns}
+        known = {call.environment.id for call in self.calls if call.environment is not None}
+        for name in credit.turns:
+            if name in known:
+                self.count_copy(offer, name)
+
+    def count_copy(self, offer, name):
+        """Give a copy that is new the lowest number that no other one has."""
+        taken = {one.copies.get(name) for one in self.offers}
+        offer.copies.setdefault(name, min(set(range(len(taken) + 1)) - taken))
 
     def end(self):
         for offer in self.offers:
@@ -278,7 +301,7 @@ class Literal:
         if self.offers:
             offer = self.random.choice(self.offers)
             offer.is_closed = not offer.is_closed
-            offer.state(Credit(0))
+            self.states(offer, Credit(0))
             holding = [(1000, number) for number in offer.holds]
             closed = "paused" if offer.is_closed else ""
             beat = ActorBeat(offer.credit, offer.version, offer.labels, holding, {}, closed)
@@ -394,6 +417,8 @@ class Literal:
             assert self.key(task, offer) == best, "another actor is better"
             del self.queued[task.number]
             offer.given.append(task.call)
+            if task.call.environment is not None:
+                self.count_copy(offer, task.call.environment.id)
             offer.used_at = number
             offer.holds[number] = task
         assert all(self.best(task) is None for task in self.queued.values()), "one is overlooked"

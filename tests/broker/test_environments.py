@@ -179,6 +179,56 @@ def test_a_copy_above_the_minimum_is_given_up_earlier(talk):
     assert sum(len(actor.takes(Evict)) for actor in found) == 2
 
 
+def in_two(talk, environment):
+    """Let two copies be entered, and return the client and both actors."""
+    client = talk.client().submits(1, 2, call=call(environment, 0.0))
+    found = actors(talk, 2)
+    for actor in found:
+        [token] = tokens(actor)
+        enters(actor, environment)
+        ends(actor, token, environment)
+    return client, *found
+
+
+def serves(talk, environment):
+    """Let two copies serve one call a second, and return what each served and whether it went."""
+    client, *found = in_two(talk, environment)
+    served = [0, 0]
+    for number in range(3, 11):
+        client.submits(number, call=call(environment, 0.0))
+        for at, actor in enumerate(found):
+            for token in tokens(actor):
+                served[at] += 1
+                ends(actor, token, environment)
+        for _ in range(4):
+            talk.wait(0.25)
+            for peer in (client, *found):
+                peer.says(Beat())
+    return served, [len(actor.takes(Evict)) for actor in found]
+
+
+def test_a_light_load_uses_the_lowest_copy_and_the_others_are_given_up(talk):
+    served, evicted = serves(talk, place(1, 2))
+
+    assert served == [8, 0]
+    assert evicted == [0, 1]
+
+
+def test_where_no_copy_may_be_given_up_alone_they_take_turns(talk):
+    served, evicted = serves(talk, place(2, 2))
+
+    assert served == [4, 4]
+    assert evicted == [0, 0]
+
+
+def test_a_copy_that_is_not_free_is_passed_over(talk):
+    client, first, second = in_two(talk, place(1, 2))
+
+    client.submits(3, 4, call=call(place(1, 2), 0.0))
+
+    assert [len(tokens(actor)) for actor in (first, second)] == [1, 1]
+
+
 def test_a_copy_in_use_is_not_given_up(talk):
     environment = place(0, 1)
     talk.client().submits(1, call=call(environment))
