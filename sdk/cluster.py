@@ -175,7 +175,8 @@ class LocalCluster:
 
     def _spawn(self, name: str, module: str, *arguments: str) -> None:
         """Start a module as a child that ends with this process."""
-        folder = str(self._folder) if name == "broker" else ""
+        # Whoever outlives this process removes it, also where the broker was killed as well.
+        folder = str(self._folder)
         launch = Path(__file__).with_name("launch.py").read_text(encoding="utf-8")
         with (self._folder / f"{name}.log").open("wb") as log:
             child = subprocess.Popen(

@@ -78,3 +78,21 @@ def test_only_one_of_many_has_the_name_at_a_time(folder):
         list(pool.map(work, range(8)))
 
     assert set(most) == {1}
+
+
+def test_a_start_removes_what_killed_hosts_have_left(folder):
+    alive = hold_name("alive", ENDPOINT)
+    stale, new = folder / "0-stale.lock", folder / "0-new.lock"
+    for path in (stale, new, *folder.iterdir()):
+        path.touch()
+        if path is not new:
+            os.utime(path, (1.0, 1.0))
+
+    held = hold_name("h", ENDPOINT)
+
+    assert not stale.exists()
+    assert new.exists()
+    with pytest.raises(NameTaken):
+        hold_name("alive", ENDPOINT)
+    alive.release()
+    held.release()
