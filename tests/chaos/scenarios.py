@@ -49,9 +49,10 @@ SCENARIOS: Final = {
         Scenario("L2-machine", "host killed, its actors with it", strikes.machine_kill, 100, 10),
         Scenario(
             "L3",
-            f"a task ends its process, {len(strikes.CRASHES)} kinds in turn",
+            f"a task ends its process three times or tries to, {len(strikes.CRASHES)} kinds",
             strikes.child_crash,
-            200 * len(strikes.CRASHES),
+            # 201 crashes of each kind.
+            67 * len(strikes.CYCLE),
             30,
             short=len(strikes.CRASHES),
         ),

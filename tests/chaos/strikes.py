@@ -70,6 +70,9 @@ def crash(how: str, path: str) -> None:
 ENDS_THE_PROCESS: Final = ("exit", "segfault", "abort", "kill")
 RAISES: Final = {"sys.exit": "TaskFailed", "memory": "MemoryError"}
 CRASHES: Final = (*ENDS_THE_PROCESS, *RAISES)
+# A task that ends its process does so three times, one that raises does it once: in so many strikes
+# each kind happens three times.
+CYCLE: Final = (*CRASHES, *RAISES, *RAISES)
 # Of what happened to a task so many lines are kept.
 HISTORY_MAX: Final = 10
 
@@ -79,7 +82,7 @@ def child_crash(it: Cluster) -> None:
 
     Those in which others ran as well count for nobody, up to ten.
     """
-    how = CRASHES[it.strikes % len(CRASHES)]
+    how = CYCLE[it.strikes % len(CYCLE)]
     path = it.folder / f"crash{it.crashes}"
     it.crashes += 1
     future = it.load.client.submit(crash, how, str(path))
