@@ -64,6 +64,7 @@ def test_actors_that_still_load_their_modules_end_with_their_host(world, tmp_pat
 
 
 def test_an_actor_that_hangs_while_it_loads_is_ended_and_started_again(world, tmp_path):
+    """As in ray-project/ray#20771: what hangs at its start does not hold its place for ever."""
     hanging = Hanging(tmp_path, "cloudpickle", HANGS + TAKES_ITS_PLACE.format(own=str(tmp_path)))
     options = ("--start-timeout", "2", "--env", f"PYTHONPATH={hanging.path}")
     world.start_host("h", *options)

@@ -53,6 +53,48 @@ ROWS = [
         "test_actors_that_hang_at_their_start_have_no_more_started_than_may_be",
     ),
     (
+        "ray-project/ray#20771",
+        "a worker that hangs at its start holds its place for ever",
+        "actor/test_starts.py",
+        "test_an_actor_that_hangs_while_it_loads_is_ended_and_started_again",
+    ),
+    (
+        "ray-project/ray#6612, #2635",
+        "a caller waits for ever for what ends its process while it is made",
+        "broker/test_environments.py",
+        "test_a_death_while_entering_is_a_failure_of_the_environment_and_burns_no_try",
+    ),
+    (
+        "PrefectHQ/prefect#18839, #19068",
+        "what has lost its lease works on as a zombie",
+        "test_strict.py",
+        "test_who_holds_a_strict_limit_ends_before_its_lease",
+    ),
+    (
+        "PrefectHQ/prefect#23045",
+        "a lease that ended is ended once more, by a second reaper",
+        "broker/test_core.py",
+        "test_a_repeated_death_changes_nothing",
+    ),
+    (
+        "contribsys/faktory#453",
+        "a job that is submitted again is there twice",
+        "broker/test_core.py",
+        "test_a_submit_of_a_known_task_is_not_doubled",
+    ),
+    (
+        "gadget-inc/silo#406",
+        "who holds a limit outlives its task",
+        "chaos/test_kills.py",
+        "test_killed_actors_take_no_slot_and_no_limit_with_them",
+    ),
+    (
+        "ipython/ipyparallel#306",
+        "a client hangs where there is nobody any more",
+        "test_bad_input.py",
+        "test_without_a_broker_a_connect_timeout_raises",
+    ),
+    (
         "zeromq/pyzmq#234; zeromq/libzmq#1306",
         "a process that is out of descriptors is aborted",
         "test_peers_processes.py",
@@ -71,7 +113,7 @@ ROWS = [
         "test_a_killed_actor_gives_back_at_once_what_it_held",
     ),
     (
-        "PrefectHQ/prefect#22935, #22983, #19840",
+        "PrefectHQ/prefect#22935, PR#22982, #22983, #19840",
         "a lease that was renewed is taken away, or one that expired is used",
         "broker/test_liveness.py",
         "test_an_actor_that_beats_keeps_its_lease",
@@ -191,7 +233,7 @@ ROWS = [
         "test_accepted_is_said_after_the_commit",
     ),
     (
-        "nats-io/nats-server#6093, #7680",
+        "nats-io/nats-server#6093, #7680; nats-io/nats-streaming-server#77",
         "all credit is held by what nobody acknowledges",
         "broker/test_sessions.py",
         "test_a_session_begins_without_credit",
@@ -215,7 +257,7 @@ ROWS = [
         "test_what_would_end_a_program_ends_only_the_task",
     ),
     (
-        "temporalio/temporal#2363, sdk-python#783",
+        "temporalio/temporal#2363, PR#2811, sdk-python#783",
         "a task waits for the worker that it prefers, which is gone",
         HERE,
         "test_a_wish_for_an_actor_that_left_costs_no_time",
