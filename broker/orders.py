@@ -27,6 +27,8 @@ DRAIN: Final = "drain"
 CLOSED: Final = {DRAIN: "draining", "pause": "paused"}
 STANDING_MAX: Final = 4_096
 NAMES_SHOWN_MAX: Final = 5
+# Names are shorter, and to read a pattern takes the square of its length.
+PATTERN_LENGTH_MAX: Final = 1_024
 
 
 class Order:
@@ -64,6 +66,9 @@ def query(broker: "Broker", session: Session, command: Query) -> None:
 
 def order(broker: "Broker", what: str, pattern: str) -> dict[str, Any]:
     """Tell the actors whose names match *pattern*; return who was told, and who is away."""
+    if len(pattern) > PATTERN_LENGTH_MAX:
+        most = f"{PATTERN_LENGTH_MAX:,} characters"
+        return {"error": f"a pattern has at most {most}, not {len(pattern):,}"}
     named = [a for name, a in broker.actors_by_name.items() if fnmatchcase(name, pattern)]
     found = [actor for actor in named if broker.actors.get(actor.incarnation) is actor]
     if not found:

@@ -31,6 +31,7 @@ from sdk.named import NAMESPACE_DEFAULT, find_actor, make_actor
 from sdk.options import NO_OPTIONS, Desired, Options, split_key
 from sdk.plan import plan_for, split_keywords
 from wire.limits import Definition, Strategy, check_definition, read_rate, read_strategy
+from wire.messages import ARGUMENT_LENGTH_MAX
 from wire.parts import Key, Token
 from wire.payload import Dumped
 
@@ -343,6 +344,11 @@ class Client:
         environment that is broken be entered again: environment-retry (protocol.md 7.8).
         Raises TimeoutError, and WarmslotError for what it cannot answer.
         """
+        if len(argument) > ARGUMENT_LENGTH_MAX:
+            raise ValueError(
+                f"{what}: its argument has at most {ARGUMENT_LENGTH_MAX:,} characters, not"
+                f" {len(argument):,}: ask several times"
+            )
         return self._connection.query(what, argument, timeout)
 
     def limits(self, timeout: float | None = QUERY_TIMEOUT_S) -> list[dict[str, Any]]:

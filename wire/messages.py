@@ -28,6 +28,7 @@ from wire.parts import (
 PROTOCOL = 1
 
 COMMANDS_MAX = 65_536
+ARGUMENT_LENGTH_MAX = 65_536
 
 # --- what any peer says
 
@@ -105,7 +106,7 @@ class Cancel(Struct, frozen=True, array_like=True, tag="cancel"):
 class Query(Struct, frozen=True, array_like=True, tag="query"):
     request: int
     what: str
-    argument: str = ""
+    argument: Annotated[str, Meta(max_length=ARGUMENT_LENGTH_MAX)] = ""
 
 
 # --- what an actor says

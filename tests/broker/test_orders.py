@@ -33,6 +33,15 @@ def test_an_order_reaches_the_actors_that_it_names(talk):
     assert (paused(one), paused(two), paused(other)) == ([True], [True], [])
 
 
+def test_a_pattern_that_is_long_to_read_does_not_stop_the_broker(talk):
+    actor = talk.actor(11, name="gpu1/0")
+
+    answer = ask(talk.client(), "pause", "[" * 60_000)
+
+    assert answer == {"error": "a pattern has at most 1,024 characters, not 60,000"}
+    assert paused(actor) == []
+
+
 def test_each_order_is_a_command_of_its_own(talk):
     actor = talk.actor(11, name="gpu1/0")
     client = talk.client()

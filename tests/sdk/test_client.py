@@ -645,6 +645,8 @@ def test_the_broker_is_asked(client, broker):
     assert future.accepted(TIMEOUT_S)
     with pytest.raises(WarmslotError, match="makes no sense"):
         client.query("tasks")
+    with pytest.raises(ValueError, match="dead-forget: its argument has at most 65,536 characters"):
+        client.forget_dead(*["0f5c0a9d3c5b7e21-1"] * 5_000)
 
 
 def test_a_broker_of_another_protocol_ends_the_client(broker, monkeypatch):

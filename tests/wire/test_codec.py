@@ -16,6 +16,7 @@ from wire.codec import (
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import Comparator, Desire
 from wire.messages import (
+    ARGUMENT_LENGTH_MAX,
     COMMANDS_MAX,
     PROTOCOL,
     ActorBeat,
@@ -226,6 +227,15 @@ def test_more_commands_than_allowed_are_a_bad_frame():
     assert len(decode_peer(encode(most)).commands) == COMMANDS_MAX
 
     error = refusal(decode_peer, encode(framed(*[Beat()] * (COMMANDS_MAX + 1))))
+
+    assert error.code is Code.BAD_FRAME
+
+
+def test_a_longer_argument_than_allowed_is_a_bad_frame():
+    most = framed(Query(1, "pause", "x" * ARGUMENT_LENGTH_MAX))
+    assert decode_peer(encode(most)) == most
+
+    error = refusal(decode_peer, encode(framed(Query(1, "pause", "x" * (ARGUMENT_LENGTH_MAX + 1)))))
 
     assert error.code is Code.BAD_FRAME
 
