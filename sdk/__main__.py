@@ -167,7 +167,7 @@ def show_named(client: Client, options: argparse.Namespace) -> int:
         wish = json.dumps({"actor": options.kill, "force": True})
         answer = client.query("named-kill", wish, timeout=options.timeout)
         if not print_json(answer, options) and not answer["killed"]:
-            print(f"no named actor is called {options.kill}")
+            raise WarmslotError(f"no named actor is called {options.kill!r}")
         return 0 if answer["killed"] else STATUS_FAILED
     answer = client.query("named", timeout=options.timeout)
     if not print_json(answer, options):

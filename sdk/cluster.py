@@ -58,8 +58,10 @@ class LocalCluster:
     *limits* are the broker's, as `--limit` takes them: `limits=["db=10", "api=2:per-key"]`.
     Replicas (1, 3) let the broker have more started. Slots of other types stand in a mapping:
     `slots={"slot": 4, "io": 16, "gpu": ["0", "1"]}`, names for units. *prefetch* is how many short
-    tasks may wait in an actor beyond its slots, "auto" or a number. Returns when all are ready,
-    within *timeout* seconds; raises ClusterFailed with what the processes wrote when they are not.
+    tasks may wait in an actor beyond its slots, "auto" or a number. With *show_output* what tasks
+    print and log stands on the caller's own stdout and stderr, between the events of the hosts;
+    otherwise nobody sees it. Returns when all are ready, within *timeout* seconds; raises
+    ClusterFailed with what the processes wrote when they are not.
     """
 
     def __init__(
@@ -71,10 +73,14 @@ class LocalCluster:
         prefetch: int | str = AUTO,
         limits: Iterable[str] = (),
         timeout: float = START_TIMEOUT_S,
+        show_output: bool = False,
     ) -> None:
         """Start everything and wait until it is ready."""
         self._hosts = read_actors(actors, slots=slots, labels=labels, prefetch=prefetch)
+        if isinstance(limits, str):
+            raise TypeError(f"limits={limits!r} must be a list of texts, as [{limits!r}]")
         self._limits = [f"--limit={limit}" for limit in limits]
+        self._shows_output = show_output
         self._pid = os.getpid()
         self._clients: list[Client] = []
         self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
@@ -104,6 +110,8 @@ class LocalCluster:
 
     def client(self, **arguments: Any) -> Client:
         """Return a new client of this broker, which is closed with the cluster at the latest."""
+        if not self._children:
+            raise ClusterFailed("the cluster is closed")
         client = Client(self._endpoint, **arguments)
         self._clients.append(client)
         return client
@@ -178,12 +186,13 @@ class LocalCluster:
         # Whoever outlives this process removes it, also where the broker was killed as well.
         folder = str(self._folder)
         launch = Path(__file__).with_name("launch.py").read_text(encoding="utf-8")
+        is_shown = self._shows_output and module == "actor"
         with (self._folder / f"{name}.log").open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-c", launch, folder, module, *arguments],
                 stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
+                stdout=None if is_shown else log,
+                stderr=None if is_shown else log,
                 env=environment_of_children(),
                 # Ctrl-C is for this process, which ends them in the right order.
                 start_new_session=True,
@@ -257,12 +266,16 @@ def read_actors(
             if type(host[key]) is not int or host[key] < low:
                 other = ', or "auto"' if key == "prefetch" else ""
                 raise ValueError(f"{key}={host[key]!r} must be an int of at least {low}{other}")
+        if not isinstance(host["labels"], Mapping):
+            raise TypeError(f"labels={host['labels']!r} must be a mapping from label to value")
         for key, value in host["labels"].items():
             validate_key(key)
             for one in value if isinstance(value, list) else [value]:
                 validate_value(key, one)
     if len({host["name"] for host in hosts}) < len(hosts):
         raise ValueError("two actors have the same name")
+    if any(host["name"] == "broker" for host in hosts):
+        raise ValueError("an actor cannot be called 'broker' here, which is the broker's own name")
     return hosts
 
 

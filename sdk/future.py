@@ -59,6 +59,13 @@ class TaskFuture(Future[Any]):
         # Gives up a task that still waits for its arguments; tells whether it was in time.
         self.abandon: Callable[[], bool] | None = None
 
+    def __repr__(self) -> str:
+        """Show which task it is, where it ran, and how it stands."""
+        where = f" on {self.actor}" if self.actor else ""
+        ended = f": {type(self._exception).__name__}" if self._exception is not None else ""
+        state = self._state.lower() + ended
+        return f"<TaskFuture {self.name!r} {self.task_id or 'not submitted yet'}{where}, {state}>"
+
     @property
     def task_id(self) -> str:
         """Return the task's id; empty while the task waits for results that are its arguments."""

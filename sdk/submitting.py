@@ -25,6 +25,8 @@ def add_submit_options(command: argparse.ArgumentParser) -> None:
         "arguments",
         metavar="KEY=VALUE",
         nargs="*",
+        # Without a default argparse says that they are missing, too, where the function is.
+        default=[],
         help="its arguments by name; a value is read as JSON, and as text where it is none",
     )
     command.add_argument(

@@ -113,6 +113,7 @@ def test_a_task_that_finds_no_actor_says_why(world):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        ([], "arguments are required: MODULE:FUNCTION"),
         (["users_module"], "'users_module' is not MODULE:FUNCTION"),
         (["no_such_module:f"], "'no_such_module' cannot be imported"),
         (["users_module:nothing"], "has no 'nothing'"),
@@ -129,6 +130,7 @@ def test_what_the_user_does_wrong_is_one_line_and_status_2(world, arguments, nam
 
     assert (status, printed) == (2, "")
     assert named in complaint
+    assert "KEY=VALUE" not in complaint
     assert len(complaint.splitlines()) == 1
 
 

@@ -9,8 +9,10 @@ PORT_MAX: Final = 65_535
 SHAPE: Final = "tcp://HOST:PORT or ipc://PATH, as in tcp://127.0.0.1:5555"
 
 
-def check_endpoint(text: str) -> str:
-    """Return *text* if one can connect to it. Raises ValueError with what is wrong."""
+def check_endpoint(text: object) -> str:
+    """Return *text* if one can connect to it. Raises ValueError or TypeError with what is wrong."""
+    if not isinstance(text, str):
+        raise TypeError(f"endpoint {text!r} is not a text: {SHAPE}")
     scheme, _, rest = text.partition("://")
     if scheme == "tcp":
         # What stands before a ; is the address to connect from.

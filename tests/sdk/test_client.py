@@ -333,6 +333,17 @@ def test_map_refuses_what_makes_no_sense(client, iterables, options):
         client.map(identity, *iterables, **options)
 
 
+def test_a_future_shows_which_task_it_is_and_how_it_stands(client, broker):
+    future = client.submit(identity, "later")
+    task = broker.left.get(timeout=TIMEOUT_S)
+
+    assert repr(future) == f"<TaskFuture 'identity' {future.task_id}, pending>"
+    broker.give(1, task)
+    future.result(TIMEOUT_S)
+
+    assert repr(future) == f"<TaskFuture 'identity' {future.task_id} on fake/0, finished>"
+
+
 def test_wait_keeps_the_order_in_both(client, broker):
     futures = [client.submit(identity, "later") for _ in range(4)]
     tasks = [broker.left.get(timeout=TIMEOUT_S) for _ in futures]

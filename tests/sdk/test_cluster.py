@@ -1,5 +1,6 @@
 """A LocalCluster runs real processes, and leaves none behind, however it ends."""
 
+import logging
 import os
 import pathlib
 import signal
@@ -168,6 +169,25 @@ class TestRealProcesses:
             threading.Event().wait(0.02)
         assert not folder.exists()
 
+    def test_what_tasks_print_is_seen_when_asked_for(self, capfd):
+        def work():
+            print("printed by a task", flush=True)
+            logging.getLogger().warning("logged by a task")
+
+        with LocalCluster(1, show_output=True) as cluster, cluster.client() as client:
+            client.submit(work).result(TIMEOUT_S)
+
+        out, err = capfd.readouterr()
+        assert "printed by a task" in out
+        assert "logged by a task" in err
+
+    def test_a_closed_cluster_has_no_clients_that_wait_for_ever(self):
+        cluster = LocalCluster(1)
+        cluster.close()
+
+        with pytest.raises(ClusterFailed, match="is closed"):
+            cluster.client()
+
     def test_a_cluster_that_does_not_come_up_says_why(self, monkeypatch):
         monkeypatch.setattr("sdk.cluster.options_of", lambda host: ["--wibble"])
 
@@ -188,6 +208,7 @@ class TestRealProcesses:
         (1, {"labels": {"a b": 1}}, "'a b'"),
         ([{"labels": {"a": [object()]}}], {}, "object"),
         ([{"name": "x"}, {"name": "x"}], {}, "same name"),
+        ([{"name": "broker"}], {}, "called 'broker'"),
     ],
 )
 def test_a_cluster_that_makes_no_sense_is_refused(actors, options, error):
@@ -195,6 +216,15 @@ def test_a_cluster_that_makes_no_sense_is_refused(actors, options, error):
 
     with pytest.raises(ValueError, match=error):
         read_actors(actors, **given)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"labels": ["gpu"]}, r"labels=\['gpu'\]"), ({"limits": "db=10"}, r"as \['db=10'\]")],
+)
+def test_what_is_no_mapping_or_no_list_is_named(options, error):
+    with pytest.raises(TypeError, match=error):
+        LocalCluster(1, **options)
 
 
 def test_labels_keep_their_types_on_the_command_line():

@@ -41,3 +41,8 @@ def test_what_leads_nowhere_is_refused_with_the_reason(text, complaint):
         check_endpoint(text)
 
     assert complaint in str(caught.value)
+
+
+def test_a_port_alone_is_no_endpoint():
+    with pytest.raises(TypeError, match="endpoint 5555 is not a text"):
+        check_endpoint(5555)
