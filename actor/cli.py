@@ -331,7 +331,11 @@ def read_slot_types(
                     " part instead of --replicas"
                 )
         if not 1 <= typed[kind] <= SLOTS_MAX:
-            raise ValueError(f"slot {text!r}: {typed[kind]} is not in 1 to {SLOTS_MAX}")
+            named = f"; one that is called {value} is {text},"
+            is_name = value.isascii() and value.isdigit()
+            raise ValueError(
+                f"slot {text!r}: {typed[kind]} is not in 1 to {SLOTS_MAX}{named if is_name else ''}"
+            )
     return typed, units
 
 

@@ -295,7 +295,8 @@ class HostCore:
         for ward in self.wards:
             if ward.phase in (Phase.DUE, Phase.SPARE):
                 ward.phase = Phase.GONE
-        self._note("draining", actors=len(self._drains))
+        # Without a broker that takes their outcomes they wait for one until then.
+        self._note("draining", actors=len(self._drains), at_most_s=deadline_s)
 
     def receive(self, frame: Frame[Any], now: float) -> None:
         """Act on a frame of the broker. Never raises."""

@@ -44,7 +44,7 @@ BAD = [
     (["--memory-high", "no"], "'no' is not a share"),
     (["--slot", "2"], "slot '2' is not TYPE=N"),
     (["--slot", "slot=2"], "is --slots"),
-    (["--slot", "gpu=0"], "0 is not in 1 to"),
+    (["--slot", "gpu=0"], "one that is called 0 is gpu=0,"),
     (["--slot", "gpu="], "0 is not in 1 to"),
     (["--slot", "gpu=a,a"], "has a name twice"),
     (["--slot", "gpu=1", "--slot", "gpu=2"], "each type once"),
