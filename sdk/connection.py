@@ -221,8 +221,8 @@ class Connection(Handlers):
         if not self.loop.wait(is_sent, timeout):
             return False
         if not is_accepted():
-            # Its answer brings the confirmation at once.
-            self.ask("status", "", lambda _: None)
+            # Its answer brings the confirmation at once; no task has this number.
+            self.ask("explain", "0", lambda _: None)
         rest = None if deadline is None else max(0.0, deadline - monotonic())
         return self.loop.wait(is_accepted, rest) and not is_refused()
 
@@ -234,7 +234,7 @@ class Connection(Handlers):
             return False
         rest = None if deadline is None else max(0.0, deadline - monotonic())
         try:
-            self.query("status", "", rest)
+            self.query("explain", "0", rest)
         except TimeoutError:
             return False
         rest = None if deadline is None else max(0.0, deadline - monotonic())

@@ -38,7 +38,7 @@ from tests.sdk.fakes import ScriptedBroker
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.exceptions import dump_exception
-from wire.messages import Result
+from wire.messages import Query, Result
 from wire.parts import Failure, Status
 from wire.payload import dump
 
@@ -520,6 +520,17 @@ def test_a_result_that_cannot_be_sent_on_fails_the_call(client):
 
     with pytest.raises(SerializationError, match=r"argument 0\[0\]"):
         future.result(TIMEOUT_S)
+
+
+def test_a_flush_does_not_let_the_broker_count_every_task(client, broker):
+    future = client.submit(identity, "later")
+
+    assert client.flush(TIMEOUT_S)
+    assert future.accepted(TIMEOUT_S)
+
+    [end] = broker.ends.values()
+    asked = [(heard.what, heard.argument) for heard in end.heard if isinstance(heard, Query)]
+    assert set(asked) == {("explain", "0")}
 
 
 # --- cancel
