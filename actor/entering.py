@@ -102,14 +102,14 @@ def expire(core: "ActorCore") -> None:
         assignment = core.mailbox.held[token]
         environment = assignment.recipe.call.environment
         assert environment is not None
-        if assignment.is_stopped:
-            continue
         message = (
             f"environment {environment.name} could not be entered within its enter_timeout of"
             f" {environment.reuse.enter_timeout_s:g} s"
         )
-        failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message)
-        core.returns.reject(token, message, assignment.recipe, bars=False, failure=failure)
+        # Nobody hears of a run that was canceled; but its slot is held for as long as it enters.
+        if not assignment.is_stopped:
+            failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message)
+            core.returns.reject(token, message, bars=False, failure=failure)
         core.stopping.order(assignment, core.now, force=True, reason=message)
         core.reconsider()
 

@@ -4,7 +4,7 @@ from actor.core import ActorCore
 from actor.entering import retire
 from actor.settings import Settings
 from tests.actor.broker_end import BLOB_HASH, BrokerEnd, connected, make_core, warm
-from wire.messages import Bye, Entered, Evict, Outcome, Reject
+from wire.messages import Bye, Entered, Evict, Outcome, Reject, Stop
 from wire.parts import Environment, Failure, Reuse
 
 FAILURE = Failure("environment-failed", "OSError", "no such file")
@@ -94,6 +94,21 @@ def test_an_environment_that_takes_too_long_is_handed_back_and_its_process_ends(
     end.core.tick(end.now)
     assert end.core.exit_reason
     assert token in end.core.mailbox.held
+
+
+def test_a_canceled_run_that_hangs_in_enter_holds_its_slot_no_longer_than_its_enter_timeout():
+    end, token = entering(place(enter_timeout_s=2.0), force_grace_s=1.0)
+    end.say(Stop(*token, False, "canceled"))
+    end.carry()
+    assert not end.core.stopping.is_forced
+
+    end.pass_time(2.0)
+    end.carry()
+    assert not said(end, Reject)
+    end.pass_time(1.0)
+    end.core.tick(end.now)
+
+    assert end.core.exit_reason
 
 
 def test_the_timeout_of_a_task_counts_from_where_it_starts():
