@@ -36,6 +36,7 @@ class Resident:
         "exit_timeout_s",
         "id",
         "instance",
+        "load_s",
         "name",
         "resets",
     )
@@ -45,6 +46,8 @@ class Resident:
         self.id = environment.id
         self.name = environment.name
         self.instance = instance
+        # How long it took to enter it.
+        self.load_s = 0.0
         self.exit_timeout_s = environment.reuse.exit_timeout_s
         self.batches = batches
         # A hook that is not there, or does nothing, costs a run nothing.

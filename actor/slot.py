@@ -290,6 +290,9 @@ class Slots:
             ending = describe(error, assignment.recipe.call)
         if ending is None:
             return
+        if assignment.loads and run.resident is not None:
+            # To enter is not to run: who wants to know how long runs take is not to be misled.
+            began += run.resident.load_s
         # The environment goes back to what it was, unless that was done at the release.
         if run.close() and run.resident is not None and run.resident.resets is not None:
             self.reset(run, run.resident)
@@ -433,9 +436,9 @@ class Slots:
         except BaseException as error:
             self._lost(environment.id)
             raise EnvironmentFailure(environment.name) from error
-        load_s = time.monotonic() - began
+        resident.load_s = time.monotonic() - began
         self._learn_way(assignment.recipe, resident)
-        self._loop.post(self._loop.core.entered, run.token, environment, load_s)
+        self._loop.post(self._loop.core.entered, run.token, environment, resident.load_s)
         return resident
 
     @staticmethod

@@ -39,6 +39,7 @@ class Shell:
         self.environments = []
         self.released = []
         self.ended = {}
+        self.runs_s = []
         self.number = 0
         self.slots = Slots(self, LAUNCH, self.board)
 
@@ -68,6 +69,7 @@ class Shell:
 
     def finish(self, assignment, status, body, frames, run_s, checkpoint=None, now=None):  # noqa: PLR0917
         self.slots.ended(assignment)
+        self.runs_s.append(run_s)
         self.ended[assignment.token] = (status, body, frames)
 
     def begin(self, function, *args, environment=None, method="", loads=False, evicts=(), **kwargs):
@@ -470,6 +472,34 @@ def test_an_environment_is_entered_once_and_reset_after_each_task(shell):
 
     assert shell.value(second) == ("v2", 1)
     assert shell.environments == [("m", "warm")]
+
+
+class Clock:
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+clock = Clock()
+
+
+class Ticking:
+    """Takes 5 s to enter and 2 s to run, by a clock of its own."""
+
+    def enter(self):
+        clock.now += 5.0
+
+    def run(self):
+        clock.now += 2.0
+
+
+def test_to_enter_an_environment_is_no_part_of_how_long_the_task_runs(shell, monkeypatch):
+    monkeypatch.setattr("actor.slot.time", clock)
+    for loads in (True, False):
+        shell.value(shell.begin(None, environment=("t", Ticking, {}), method="run", loads=loads))
+
+    assert shell.runs_s == [2.0, 2.0]
 
 
 def test_a_function_finds_the_environment_in_its_task(shell):
