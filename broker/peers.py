@@ -187,6 +187,8 @@ class Actor:
         "unreceived",
         "used_at",
         "vouched_at",
+        "yields_after_s",
+        "yields_at",
     )
 
     def __init__(self, hello: ActorHello, now: float) -> None:
@@ -214,6 +216,10 @@ class Actor:
         self.copies: dict[str, Copy] = {}
         # When it was last given a task, in assignments of the broker.
         self.used_at = 0
+        # When it is looked next whether calls that share a slot here put somebody off, and how much
+        # later after a time in which they left it in vain.
+        self.yields_at = 0.0
+        self.yields_after_s = 10.0
         # For the choice: its bit in sets of actors, the crews that it is in, its environments.
         self.number = 0
         self.crews: dict[Crew, None] = {}

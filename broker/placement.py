@@ -19,6 +19,7 @@ from broker import (
     preference,
     replicas,
     reservation,
+    yielding,
 )
 from broker.peers import Actor, is_barred
 from broker.rankings import PLACE
@@ -42,8 +43,8 @@ def place(broker: "Broker", now: float) -> None:
     """Assign until no task finds an actor."""
     backlog, deadlines = broker.backlog, broker.deadlines
     broker.limits.now = now
-    if broker.reservation is not None and not broker.reservation.holds:
-        reservation.let_go(broker)
+    if broker.reservation is not None:
+        yielding.review(broker, now)
     while (found := backlog.next_ready()) is not None:
         shape, task = found
         if shape.is_simple and not task.barred and broker.reservation is None:
@@ -52,6 +53,8 @@ def place(broker: "Broker", now: float) -> None:
         if shape.wait is not None:
             backlog.matching.end_wait(shape)
         actor = choose(broker, shape, task)
+        if actor is not None and shape.is_sharing:
+            actor = choose_unless_yielding(broker, shape, task, actor, now)
         if actor is not None and shape.wait is not None:
             actor = preference.prefer(broker, shape, task, actor, now)
             if actor is None:
@@ -77,6 +80,7 @@ def place(broker: "Broker", now: float) -> None:
             if shape.sticky:
                 bindings.bind(broker, shape.sticky, actor.name, now)
             if broker.reservation is not None and broker.reservation.task is task:
+                yielding.found(actor)
                 reservation.let_go(broker)
         elif shape.fail_infeasible and is_infeasible(broker, shape):
             shape.pop(task)
@@ -131,6 +135,14 @@ def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     if shape.named:
         return choose_named(broker, shape, task)
     return choose_any(broker, shape, task)
+
+
+def choose_unless_yielding(
+    broker: "Broker", shape: Shape, task: Task, actor: Actor, now: float
+) -> Actor | None:
+    """Return *actor*, or another one where *task* must leave its slot to who waits for that."""
+    is_yielding = yielding.must_yield(broker, shape, task, actor, now)
+    return choose(broker, shape, task) if is_yielding else actor
 
 
 def choose_named(broker: "Broker", shape: Shape, task: Task) -> Actor | None:

@@ -1,7 +1,8 @@
 """For whom an actor is kept free, so that small tasks never starve a large one.
 
-The oldest task that no actor has enough slots for now reserves one actor, where those behind it
-leave it what it needs. At most one task does: with two, each could hold what the other needs.
+Nor calls that share a slot whoever waits for that (`yielding`). The oldest task that no actor has
+enough slots for now reserves one actor, where those behind it leave it what it needs. At most one
+task does: with two, each could hold what the other needs.
 """
 
 from math import inf
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
 class Reservation:
     """The oldest task that fits nowhere for its size, and the actor that is kept free for it."""
 
-    __slots__ = ("actor", "shape", "task")
+    __slots__ = ("actor", "shape", "task", "until")
 
-    def __init__(self, task: Task, shape: Shape, actor: Actor) -> None:
-        """Keep what *task* needs on *actor*."""
+    def __init__(self, task: Task, shape: Shape, actor: Actor, until: float = inf) -> None:
+        """Keep what *task* needs on *actor*, for no longer than *until*."""
+        self.until = until
         self.task = task
         self.shape = shape
         self.actor = actor
 
-    @property
-    def holds(self) -> bool:
+    def holds(self, now: float) -> bool:
         """Tell whether the task still waits and the actor may still be given it."""
         task, actor = self.task, self.actor
         is_waiting = task.state is State.QUEUED and not task.client.is_paused
-        return is_waiting and actor.is_open and self.shape.suits(actor)
+        return now < self.until and is_waiting and actor.is_open and self.shape.suits(actor)
 
     def binds(self, task: Task, actor: Actor) -> bool:
         """Tell whether *task* has to leave room on *actor*: it stands behind."""

@@ -1,0 +1,102 @@
+"""Calls that share a slot and keep coming leave it to whoever waits for it, for a moment."""
+
+import pytest
+
+from broker.yielding import HOLD_S, PATIENCE_S, PAUSE_FIRST_S
+from tests.broker.conversation import CODE, Conversation
+from tests.broker.test_environments import call, tokens
+from tests.broker.test_turns import ALONE, SHARED, inside
+from wire.messages import Assign, Credit
+from wire.parts import Call
+
+
+@pytest.fixture
+def talk():
+    return Conversation()
+
+
+def shares(turns=3):
+    """Return what an actor with one slot states while so many turns are free."""
+    return Credit(0, 0, 0, {"e": turns}, {}, ("e",))
+
+
+def numbers(actor):
+    return [assign.task for assign in actor.takes(Assign)]
+
+
+def put_off(talk, *, by=None):
+    """Return client and actor, where task 2 waits for the slot of call 1, which is inside."""
+    client = talk.client()
+    actor, token = inside(talk, client)
+    client.submits(2, call=by or Call("work", CODE), slot=1)
+    talk.wait(PATIENCE_S, beating=[client])
+    actor.beats(holding=[token], credit=shares())
+    numbers(actor)
+    return client, actor, token
+
+
+def goes_on(talk, client, actor, *tokens, seconds):
+    """Let some calls stay inside for so long."""
+    for _ in range(seconds):
+        talk.wait(1.0, beating=[client])
+        actor.beats(holding=tokens, credit=shares(4 - len(tokens)))
+
+
+def test_a_task_that_waits_for_the_slot_has_it_once_nobody_is_inside(talk):
+    client, actor, token = put_off(talk)
+
+    client.submits(3, 4, call=call(SHARED))
+    assert numbers(actor) == []
+    actor.ends(token)
+    actor.says(Credit(1, 0, 0, {"e": 4}))
+
+    assert numbers(actor) == [2]
+    assert talk.broker.reservation is None
+
+
+def test_one_that_is_to_be_alone_inside_is_not_put_off_for_ever(talk):
+    client, actor, token = put_off(talk, by=call(ALONE))
+
+    client.submits(3, 4, call=call(SHARED))
+    assert numbers(actor) == []
+    actor.ends(token)
+    actor.says(Credit(1, 0, 0, {"e": 4}))
+
+    assert numbers(actor) == [2]
+
+
+def test_nobody_yields_to_one_that_has_just_come(talk):
+    client = talk.client()
+    actor, _ = inside(talk, client)
+    client.submits(2, call=Call("work", CODE), slot=1)
+
+    client.submits(3, call=call(SHARED))
+
+    assert numbers(actor) == [3]
+
+
+def test_in_vain_they_yield_for_a_moment_and_less_often(talk):
+    client, actor, first = put_off(talk)
+    client.submits(3, call=call(SHARED))
+    assert numbers(actor) == []
+
+    talk.wait(HOLD_S, beating=[client])
+    [second] = tokens(actor)
+    goes_on(talk, client, actor, first, second, seconds=2)
+    client.submits(4, call=call(SHARED))
+    [third] = tokens(actor)
+    goes_on(talk, client, actor, first, second, third, seconds=int(PAUSE_FIRST_S))
+    client.submits(5, call=call(SHARED))
+    assert numbers(actor) == []
+
+
+def test_nobody_yields_to_one_that_could_not_be_there(talk):
+    client = talk.client()
+    actor, token = inside(talk, client)
+    client.submits(2, call=Call("work", CODE, slots={"gpu": 1}), slot=1)
+    talk.wait(PATIENCE_S, beating=[client])
+    actor.beats(holding=[token], credit=shares())
+
+    client.submits(3, call=call(SHARED))
+
+    assert numbers(actor) == [3]
