@@ -19,6 +19,7 @@ from broker import (
     dead,
     defining,
     departures,
+    doubts,
     durable,
     environments,
     explain,
@@ -127,10 +128,9 @@ class Broker:
         self.unclaimed: dict[Task, float] = {}
         self.held: dict[Task, None] = {}
         self.deadlines: Deadlines[Task] = Deadlines()  # Of queued tasks that wait for only so long.
-        self.isolation = isolation.Isolation()
+        self.isolation, self.doubts = isolation.Isolation(), doubts.Doubts()
         self.delays: Deadlines[Task] = Deadlines()  # When those that failed are tried again.
-        # Incarnations that can never come back: dead, or replaced under their name.
-        self.dead: OrderedDict[int, bool] = OrderedDict()
+        self.dead: OrderedDict[int, bool] = OrderedDict()  # Dead or replaced processes.
         self.strikes: OrderedDict[bytes, int] = OrderedDict()
         # Effects that wait for the commit with their number, and what the journal shall write.
         self.operations: list[tuple[Any, ...]] = []

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broker import environments, fences, lifecycle, liveness, orders
+from broker import doubts, environments, fences, lifecycle, liveness, orders
 from broker.peers import Actor, Client, Session
 from wire.errors import Code
 from wire.messages import Bye, ByeAck, Death
@@ -19,9 +19,6 @@ def death(
     """Queue again what a dead actor had; each run as its host says that it stood."""
     actor = broker.actors.get(command.incarnation)
     lifecycle.bury(broker, command.incarnation)
-    if actor is None:
-        fences.dead(broker, command.incarnation)
-        return
     if command.signal is not None:
         how = f"died of signal {command.signal}"
     elif command.exit_code is not None:
@@ -33,6 +30,10 @@ def death(
     started = dict.fromkeys(command.started, blame) | dict.fromkeys(
         (*command.finished, *command.beside), "innocent"
     )
+    if actor is None:
+        fences.dead(broker, command.incarnation)
+        doubts.died(broker, command.incarnation, started, f"its actor {how}", now)
+        return
     entering = {
         task.call.environment.id: task.call.environment
         for token in command.entering

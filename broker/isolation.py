@@ -7,7 +7,15 @@ broken: at most one actor is kept free for those that wait, and nobody waits her
 
 from typing import TYPE_CHECKING, Final
 
-from broker import bindings, environments, lifecycle, occupancy, placement, replicas
+from broker import (
+    bindings,
+    environments,
+    lifecycle,
+    occupancy,
+    placement,
+    replicas,
+    reservation,
+)
 from broker.peers import Actor, is_barred
 from broker.shapes import SLOT
 from broker.task import Event, Task
@@ -20,6 +28,8 @@ if TYPE_CHECKING:
 # With more actors than this they are not looked at in every turn.
 ACTORS_MANY: Final = 64
 LOOK_AGAIN_S: Final = 0.02
+# How often the wait is doubled, and once less.
+DOUBLED_MAX: Final = 6
 
 
 class Isolation:
@@ -55,10 +65,23 @@ def must_be_alone(task: Task) -> bool:
 
 
 def isolate(broker: "Broker", task: Task, now: float) -> None:
-    """Let *task* wait for an actor that holds nothing else."""
+    """Let *task* wait for an actor that holds nothing else, the longer the more has happened."""
     task.move(Event.ISOLATE)
-    broker.isolation.waiting[task] = now + broker.settings.isolation_s
+    trouble = task.trouble
+    assert trouble
+    crashes = min(max(trouble.crashes + trouble.shared, 1), DOUBLED_MAX)
+    wait_s = broker.settings.isolation_s * 2.0 ** (crashes - 1)
+    broker.isolation.waiting[task] = now + wait_s
     broker.isolation.is_needed = True
+
+
+def take(broker: "Broker", task: Task, now: float) -> None:
+    """Let a queued *task* wait so, of which it is only known now what befell it."""
+    if broker.reservation is not None and broker.reservation.task is task:
+        reservation.let_go(broker)
+    broker.backlog.remove(task)
+    broker.deadlines.discard(task)
+    isolate(broker, task, now)
 
 
 def look(broker: "Broker", now: float) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from broker import (
     attaching,
     bindings,
+    doubts,
     environments,
     fences,
     isolation,
@@ -84,6 +85,7 @@ def tick(broker: "Broker", now: float) -> None:
             broker.say(session, Beat())
         occupancy.sweep(broker)
         bindings.tick(broker, now)
+        doubts.sweep(broker)
         if broker.backlog.matching.unmet:
             patience.look(broker, now)
     for actor in list(broker.actors.values()):
@@ -218,11 +220,14 @@ def lose(
     bindings.lost(broker, actor, now)
     # Somebody may have to learn that nobody is left who could hold it.
     broker.backlog.matching.wake_special()
-    for token, task in list(actor.assigned.items()):
+    assigned = dict(actor.assigned)
+    for token, task in assigned.items():
         # A child of a task that was queued again is not there any more.
         if task.token == token:
             burns = "loss" if started is None else started.get(token)
             lifecycle.requeue(broker, task, reason, now, burns=burns)
+    if started is None:
+        doubts.note(broker, actor, assigned)
     if broker.named.by_id:
         named.lost(broker, actor, reason, leaves=keep_session)
     if broker.limited:

@@ -11,6 +11,7 @@ from broker import (
     attaching,
     bindings,
     dead,
+    doubts,
     durable,
     holders,
     isolation,
@@ -39,6 +40,7 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
     actor.is_shut = actor.is_alone
     broker.backlog.matching.note_working(actor)
     actor.credit.void()
+    doubts.came_back(broker, hello, now)
     listed = {item.token for item in hello.holding} | {item.token for item in hello.kept}
     for token, task in list(actor.assigned.items()):
         task.frame = 0

@@ -58,8 +58,8 @@ def submit(  # noqa: PLR0917
     if task is None:
         check_window(broker, client)
         task = client.tasks[command.task] = Task(client, command.task, QUEUED, now)
-    if command.tries > task.tries:
-        task.tries = min(command.tries, TRIES_MAX)
+    if command.again or command.tries:
+        task.tries = max(task.tries, min(command.tries, TRIES_MAX))
         if client.tried is not None and client.tried.task == command.task:
             retrying.take_over(task, client.tried, now)
     if command.waited_s is not None and 0.0 < command.waited_s < inf:

@@ -65,6 +65,7 @@ TRANSITIONS: Final = {
     (State.QUEUED, Event.SETTLE): State.ENDED,
     (State.QUEUED, Event.FORGET): State.FORGOTTEN,
     (State.QUEUED, Event.WRITE): State.WRITING,
+    (State.QUEUED, Event.ISOLATE): State.ALONE,
     (State.WRITING, Event.WRITTEN): State.QUEUED,
     (State.WRITING, Event.SETTLE): State.ENDED,
     (State.ATTACHED, Event.SETTLE): State.ENDED,

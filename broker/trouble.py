@@ -65,6 +65,12 @@ class Trouble:
         self.history.append(what[:HISTORY_LINE_MAX])
         del self.history[:-HISTORY_MAX]
 
+    def correct(self, line: str, what: str | None) -> None:
+        """Put *what* in the place of a *line* of the history, or nothing."""
+        if line in self.history:
+            at = len(self.history) - 1 - self.history[::-1].index(line)
+            self.history[at : at + 1] = [] if what is None else [what[:HISTORY_LINE_MAX]]
+
 
 class FailedRun:
     """A run whose failure is acknowledged to its actor once the client knows of it.

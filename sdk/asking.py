@@ -104,11 +104,15 @@ class Trials:
     def note(self, owned: Owned, told: Requeued, waiting: Waiting, now: float) -> None:
         """Remember what is to be said when the call is sent again, whose wait begins anew."""
         if told.tries > owned.tries:
-            owned.tries = told.tries
             waiting.again(told.task, now + told.wait_s)
+        # A try that was none is given back.
+        owned.tries = told.tries
         known = self.told.get(told.task)
         history = self._history.setdefault(told.task, [])
-        if told.reason and (known is None or known[0].tries < told.tries):
+        more = told.tries + told.shared - (known[0].tries + known[0].shared if known else 0)
+        if history and (more < 0 or (more == 0 and told.reason != history[-1])):
+            history.pop()
+        if told.reason and (more > 0 or told.reason not in history):
             history.append(told.reason)
             del history[:-HISTORY_MAX]
         self.told[told.task] = (told, now)

@@ -463,7 +463,7 @@ class ClientCore(News):
                 owned.epoch, owned.first_sent = epoch, sent
             else:
                 is_again = plan.call.at_most_once or owned.epoch != epoch or owned.tries > 0
-                if owned.tries:
+                if number in self._trials.told:
                     commands.append(self._trials.say(number, now))
             body, tries, parent = owned.body, owned.tries, owned.parent
             waited = waiting.waited(number, now) if waiting.since else None

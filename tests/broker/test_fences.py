@@ -172,7 +172,7 @@ def test_who_is_replaced_by_another_process_holds_it_until_it_is_dead():
     successor = talk.actor(13, free=1)
     assert got(successor) == []
 
-    host.says(Death(11, None, 9, [(EPOCH, 1)]))
+    host.says(Death(11, None, 9, [], beside=[(EPOCH, 1)]))
 
     assert got(successor) + got(other) == [1]
 

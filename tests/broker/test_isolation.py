@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from broker import isolation
 from broker.defining import define, undefine
 from tests.broker.conversation import CODE, Conversation, attested
 from tests.support.disk import Disk
@@ -116,10 +117,11 @@ def test_whoever_crashes_alone_is_to_blame_and_the_others_are_not(talk):
 def test_an_innocent_that_never_finds_an_actor_of_its_own_is_no_poison(talk):
     host = talk.host(actors=[attested(11)])
     client = talk.client().submits(7, 8)
-    for incarnation in range(11, 11 + talk.settings.shared_max):
+    for crashes, incarnation in enumerate(range(11, 11 + talk.settings.shared_max)):
         # What it runs beside keeps every actor from being empty.
         actor = talk.actor(incarnation, name="host/1", slots={"slot": 3})
-        talk.wait(talk.settings.isolation_s + 1.0, beating=[client, host, actor])
+        doubled = max(0, min(crashes, isolation.DOUBLED_MAX) - 1)
+        talk.wait(talk.settings.isolation_s * 2**doubled + 1.0, beating=[client, host, actor])
         actor.says(Credit(2))
         host.says(Death(incarnation, None, 11, assigned(actor)))
 
@@ -283,6 +285,35 @@ def test_nobody_waits_for_an_actor_of_its_own_for_ever(talk):
     busy.says(Credit(1))
 
     assert len(assigned(busy)) == 1
+
+
+def test_each_further_crash_doubles_the_wait(talk):
+    client, host = crashed_together(talk)
+    busy = talk.actor(12, name="host/1", slots={"slot": 3})
+    talk.wait(talk.settings.isolation_s + 0.5, beating=[host, busy, client])
+    busy.says(Credit(2))
+    host.says(Death(12, None, 11, assigned(busy)))
+
+    other = talk.actor(13, name="host/2", slots={"slot": 3})
+    talk.wait(talk.settings.isolation_s * 2 - 0.5, beating=[host, other, client])
+    assert [talk.state(client, n) for n in (7, 8)] == ["alone", "alone"]
+    talk.wait(1.0, beating=[host, other, client])
+    assert [talk.state(client, n) for n in (7, 8)] == ["queued", "queued"]
+
+
+def test_shared_crashes_that_its_client_tells_of_outlive_the_broker():
+    talk = Conversation()
+    client = talk.client()
+
+    client.says(
+        Function(0, CODE, b"code"),
+        Template(0, Call("work", CODE)),
+        Tried(7, 0, 0, 0, 0.0, None, ["it crashed, beside others"], 4),
+        Submit(7, 0, b"", 0, True, 0),
+    )
+
+    assert talk.state(client, 7) == "alone"
+    assert talk.task(client, 7).trouble.shared == 4
 
 
 def test_explain_says_for_what_it_waits(talk):

@@ -87,6 +87,8 @@ def own_moves(world: World, place: int) -> list[Move]:
             moves.append(("finish", place, token, False))
             if facts.waiting:
                 moves.append(("finish", place, token, True))
+            if not is_stopped and may(world, "fail"):
+                moves += [("fail", place, token, is_final) for is_final in (False, True)]
             if not is_released and not is_stopped and may(world, "release"):
                 moves.append(("release", place, token))
             if is_released and may(world, "reacquire"):

@@ -20,6 +20,7 @@ from broker.task import Ending
 from sdk.core import ClientCore
 from tests.model.scenarios import DEEP, FAST, Scenario
 from tests.sim import mutants as sim
+from tests.sim import mutants_life as life
 from tests.sim.mutants import both, swap
 from wire.messages import ActorHello
 from wire.parts import Held
@@ -271,6 +272,10 @@ MUTANTS = [
             (sim.an_inventory_names_no_limits, "limit"),
             (sim.a_new_broker_lets_in_at_once, "limit-and-restart"),
             (sim.a_stopped_run_is_never_over, "limit-and-cancel"),
+            (life.the_delayed_stay, "retried"),
+            (life.what_must_not_be_retried_is, "retried"),
+            (life.a_failure_burns_two_tries, "retried"),
+            (life.a_known_failure_counts_again, "retried-and-restart"),
             (sim.what_is_asked_back_is_gone, "recall"),
             (sim.what_runs_is_handed_back, "recall"),
             (sim.a_hand_back_burns_a_try, "recall"),

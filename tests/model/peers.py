@@ -15,9 +15,11 @@ from sdk.call import Code, Plan
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.model.processes import LIMIT, MEMORY, SLICE_S, Messages, Process
-from wire.codec import check_payloads, decode_broker, decode_peer
+from tests.model.scenarios import RETRIES
+from wire.codec import check_payloads, decode_broker, decode_peer, encode_failure
+from wire.errors import Code as ErrorCode
 from wire.labels import Comparator, Desire
-from wire.parts import Call, Held, Status
+from wire.parts import Backoff, Call, Failure, Held, Status
 from wire.session import HELLO_REPEAT_FIRST_S, PeerSession, State
 
 # Below every timeout, so that a HELLO is late and not lost.
@@ -25,11 +27,14 @@ HELLO_LATER_S = 0.5
 CODE = Code(b"f" * 16, b"code")
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
 LIKED = Desire("memory", Comparator.GREATER_THAN, 256, False, 10.0)
+AT_ONCE, LATER = Backoff(0.0, 1.0, 0.0, 0.0), Backoff(SLICE_S / 2, 1.0, SLICE_S / 2, 0.0)
 PLANS = {
     "plain": Plan(Call("plain", CODE.hash), [CODE]),
     "once": Plan(Call("once", CODE.hash, at_most_once=True), [CODE]),
     "limited": Plan(Call("limited", CODE.hash, limits={LIMIT.name: 1}), [CODE]),
     "large": Plan(Call("large", CODE.hash, desires=[LARGE]), [CODE]),
+    "retried": Plan(Call("retried", CODE.hash, retries=RETRIES, backoff=AT_ONCE), [CODE]),
+    "delayed": Plan(Call("delayed", CODE.hash, retries=RETRIES, backoff=LATER), [CODE]),
     "fond": Plan(Call("fond", CODE.hash, desires=[LIKED], affinity_wait_s=0.75), [CODE]),
 }
 
@@ -93,6 +98,13 @@ class ClientProcess(PeerProcess):
         return cls(ClientCore(ClientSettings(name=name), incarnation=incarnation, now=0.0))
 
     unpack = classmethod(lambda cls, core: cls(core))
+
+    def shift(self, seconds: float) -> None:
+        super().shift(seconds)
+        told = self.core._trials.told
+        for task, (what, at) in told.items():
+            # What is over is over.
+            told[task] = what, max(at - seconds, -what.wait_s)
 
     def facts(self) -> PeerFacts:
         core = self.core
@@ -248,6 +260,13 @@ class ActorProcess(PeerProcess):
             following = start_next(self.core, SLICE_S)
             if following is not None:
                 self._start(following)
+
+    def fail(self, messages: Messages, token: Any, is_final: bool) -> None:
+        """Let a run raise what may be tried again, or what may not."""
+        client, task, *_ = self.runs.pop(token)
+        what = f"{client}-{task} by {token[0]}.{token[1]}"
+        failure = Failure(ErrorCode.TASK_FAILED, "", what, retriable=not is_final)
+        self.core.finished(token, Status.FAILURE, encode_failure(failure), (), 0.0, 0.0)
 
     def look(self, messages: Messages) -> None:
         """Let what waits have waited for long."""

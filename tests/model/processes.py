@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any, NamedTuple
 
+from broker import doubts
 from broker.core import Broker
 from broker.defining import define
 from broker.matching import Matching
@@ -140,6 +141,7 @@ class BrokerProcess(Process):
             shape._heap = [(rank, at, lane) for at, (rank, _, lane) in enumerate(entries)]
             shape._entered = len(entries)
         forget_matches(self.core)
+        doubts.sweep(self.core)
         self.core.limits._grant = None
         # Functions are made anew: a planted bug may stand in their place.
         return {k: v for k, v in vars(self.core).items() if k not in {"_handlers", "say"}}
@@ -149,6 +151,7 @@ class BrokerProcess(Process):
         unrest = [n for n in ("tokens", "unclaimed", "held") if getattr(core, n)]
         unrest += ["tasks"] if any(c.tasks for c in core.clients.values()) else []
         unrest += ["backlog"] if core.backlog.count else []
+        unrest += ["delays"] if core.delays.things else []
         unrest += ["limits"] if core.limits.keys or core.limits.runs else []
         return BrokerFacts(
             {(rid, one.number): one.received for rid, one in core.sessions.items()},
@@ -198,6 +201,11 @@ class BrokerProcess(Process):
         core.limits.started_at = core.limits.is_closed * (core.limits.started_at - seconds)
         isolation = core.isolation
         isolation.waiting = {task: until - seconds for task, until in isolation.waiting.items()}
+        core.delays.postpone(-seconds)
+        for client in core.clients.values():
+            for task in client.tasks.values():
+                if task.trouble is not None:
+                    task.trouble.due_at = max(0.0, task.trouble.due_at - seconds)
         core.unclaimed = {task: until - seconds for task, until in core.unclaimed.items()}
         self._age(seconds)
         for session in core.sessions.values():

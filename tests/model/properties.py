@@ -7,7 +7,7 @@ demanded in `rest`.
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.model.processes import LIMIT, MEMORY
-from tests.model.scenarios import FAULTS
+from tests.model.scenarios import FAULTS, RETRIES
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import Result
@@ -29,6 +29,9 @@ class Start(NamedTuple):
     process: int
     # Whether the broker gave it up since it did not hear its actor: then another may run.
     is_fenced: bool = False
+    # Whether it raised, and what was not to be tried again.
+    has_failed: bool = False
+    is_final: bool = False
 
 
 class Call(NamedTuple):
@@ -53,6 +56,18 @@ class Call(NamedTuple):
         )
         return self if starts == self.starts else self._replace(starts=starts)
 
+    def failed(self, token: Any, is_final: bool) -> "Call":
+        """Return the call with one of its runs failed."""
+        starts = tuple(
+            start._replace(has_failed=True, is_final=is_final) if start.token == token else start
+            for start in self.starts
+        )
+        return self if starts == self.starts else self._replace(starts=starts)
+
+    @property
+    def failures(self) -> int:
+        return sum(start.has_failed for start in self.starts)
+
 
 def must_hold(truth: bool, else_what: str) -> None:
     if not truth:
@@ -70,8 +85,10 @@ def started(world: "World", number: int, start: Start) -> Call:
         must_hold(kind != "once", "an at_most_once call is started twice")
         is_alive = world.peers[former.place].process == former.process
         is_alive = is_alive and world.peers[former.place].core >= 0
+        # What is lost with its process nobody knows.
+        must_hold(not (former.is_final and is_alive), "what must not be tried again is")
         must_hold(
-            start.is_fenced or former.is_fenced or not is_alive,
+            start.is_fenced or former.is_fenced or former.has_failed or not is_alive,
             "a call is run again although its actor lives and its lease is not over",
         )
     return call._replace(starts=(*call.starts, start))
@@ -86,12 +103,21 @@ def resolved(world: "World", number: int, result: Result, body: bytes) -> Call:
         tokens = [b"%d.%d" % start.token for start in call.starts]
         must_hold(body.rpartition(b" ")[2] in tokens, f"no run made the outcome {body!r}")
         must_hold(result.status is Status.RESULT, "a run that was wanted ends as canceled")
+    elif result.actor and result.status is Status.FAILURE:
+        failure = decode_failure(body)
+        of = [b"%d.%d" % start.token for start in call.starts if start.has_failed]
+        must_hold(failure.message.rpartition(" ")[2].encode() in of, f"no run made {failure}")
+        is_enough = not failure.retriable or call.failures > RETRIES
+        must_hold(is_enough, f"it is given up after {call.failures} failures")
     else:
         code = decode_failure(body).code
         is_once = world.scenario.calls[number][1] == "once"
         must_hold(is_once and code == Code.OUTCOME_UNKNOWN, f"the outcome is {code}")
         must_hold(has_struck(world), "nothing went wrong, and the outcome is unknown")
-    must_hold(result.attempt <= 1 + losses(world), "a try is burned although nobody was lost")
+    must_hold(
+        result.attempt <= 1 + losses(world) + call.failures,
+        "a try is burned although nobody was lost and nothing failed",
+    )
     return call._replace(is_resolved=True)
 
 

@@ -17,6 +17,7 @@ BUDGETS = (
     "lose",  # a frame is lost in the middle of a connection
     "hello_again",  # HELLO is repeated while the first is on its way
     "wait",  # time passes until something comes of it
+    "fail",  # a run raises, what may be tried again or what may not
     "cancel",
     "release",
     "reacquire",
@@ -53,6 +54,9 @@ class Scenario:
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
+# How often those that are retried are tried again.
+RETRIES = 1
+RETRIED, DELAYED = (0, "retried"), (0, "delayed")
 PLAIN, ONCE, LARGE, OTHER = (0, "plain"), (0, "once"), (0, "large"), (1, "plain")
 A1, C1 = ("A1",), ("C1",)
 TWO = (PLAIN, PLAIN)
@@ -94,6 +98,11 @@ FAST = named(
     Scenario("limit", (LIMITED, LIMITED), {"cut": 1}, actors=2, victims=A1),
     Scenario("limit-and-cancel", (LIMITED, LIMITED), {"cancel": 1}, actors=2),
     Scenario("limit-and-release", (LIMITED, LIMITED), {"release": 1, "reacquire": 1}, actors=2),
+    Scenario("retried", (RETRIED,), {"fail": 2, "cancel": 1}, actors=2),
+    Scenario("retried-and-restart", (RETRIED,), {"fail": 2, "broker_kill": 1}),
+    Scenario("retried-and-cut", (RETRIED,), {"fail": 2, "cut": 1}),
+    Scenario("retried-and-lost", (RETRIED,), {"fail": 2, "actor_kill": 1}),
+    Scenario("delayed", (DELAYED,), {"fail": 1, "wait": 1, "broker_kill": 1}, fates=(LOST,)),
     Scenario("fond", (PLAIN, FOND), {"relabel": 1, "wait": 1}, actors=2),
     Scenario("two-fond", (FOND, FOND), {"relabel": 1, "cancel": 1}, actors=2),
     Scenario("two-clients", (PLAIN, OTHER), {"client_kill": 1, "wait": 1}, 2, victims=C1),

@@ -176,6 +176,10 @@ class World:
     def finish(self, place: int, token: Any, follows: bool) -> None:
         self._tell(place, ("finish", token, follows))
 
+    def fail(self, place: int, token: Any, is_final: bool) -> None:
+        self.calls = [call.failed(token, is_final) for call in self.calls]
+        self._tell(place, ("fail", token, is_final))
+
     def look(self, place: int) -> None:
         self._tell(place, ("look",))
 

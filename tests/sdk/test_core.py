@@ -251,6 +251,36 @@ def test_what_went_wrong_is_said_before_the_call_with_what_is_left_of_its_back_o
     assert [c.again for c in told[1:]] == [True, True]
 
 
+def test_a_crash_beside_others_burns_no_try_and_is_said_again_nevertheless():
+    talk = Conversation()
+    task = talk.submit()
+    talk.turn()
+    talk.say(Requeued(task, 0, "it died, beside others", 0, 0, 0, shared=1))
+    talk.frames.clear()
+
+    talk.reopen(epoch=2_000)
+
+    commands = [c for frame in talk.frames for c in frame.commands]
+    (told,) = [c for c in commands if type(c) is Tried]
+    assert (told.task, told.shared, told.history) == (task, 1, ["it died, beside others"])
+
+
+def test_a_loss_that_was_none_is_not_said_again():
+    talk = Conversation()
+    task = talk.submit()
+    talk.turn()
+    talk.say(Requeued(task, 1, "it was lost", 0, 0, 1))
+    talk.say(Requeued(task, 0, "", 0, 0, 0))
+    talk.frames.clear()
+
+    talk.reopen(epoch=2_000)
+
+    commands = [c for frame in talk.frames for c in frame.commands]
+    (told,) = [c for c in commands if type(c) is Tried]
+    assert (told.losses, told.history) == (0, [])
+    assert talk.broker.submits[-1].tries == 0
+
+
 def test_a_call_that_has_its_outcome_leaves_nothing_of_what_went_wrong():
     talk = Conversation()
     task = talk.submit()

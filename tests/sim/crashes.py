@@ -30,6 +30,10 @@ class Crashes:
         # How often a process died under a task alone; when one died under it and others.
         self.alone: dict[Name, int] = {}
         self.shared_at: dict[Name, float] = {}
+        # How many of these its client was told of.
+        self.shared: dict[Name, int] = {}
+        # To which processes each went.
+        self.given: dict[Name, list[ActorProcess]] = {}
 
     def died(self, death: Death) -> None:
         """Take a report, which is said until it was received."""
@@ -43,10 +47,35 @@ class Crashes:
             else:
                 self.alone[name] = self.alone.get(name, 0) + 1
 
+    def counted(self, actor: "ActorProcess", record: "TaskRecord", attempt: int) -> None:
+        """Check that who had not started has burned no try, once that is told."""
+        name = record.client.incarnation, record.number
+        given = self.given.setdefault(name, [])
+        profile = self.world.profile
+        # A host that is stopped for a while tells of deaths after the next process has come.
+        faults = dict.fromkeys(profile.faults.keys() - {"freeze_host"}, 1.0)
+        if (
+            profile.but(faults=faults).is_deadly
+            and not profile.is_forgetful
+            and not record.has_parent
+        ):
+            # What a process took along of which the report is still to come.
+            dead = self.world.broker.core.dead
+            untold = sum(
+                not one.is_alive and dead.get(one.incarnation) is not False for one in given
+            )
+            most = record.burned + len(record.failures) + untold + 1
+            assert attempt <= most, f"{record.name}: attempt {attempt}, {most} are explained"
+        given.append(actor)
+
     def requeued(self, name: Name, told: Requeued) -> None:
         """Check that a task is blamed for what happened to it alone."""
         alone = self.alone.get(name, 0)
         assert told.crashes <= alone, f"{name[1]}: {told.crashes} crashes, {alone} of its own"
+        # The client tells a broker without memory.
+        shared = self.shared.get(name, 0)
+        assert told.shared >= shared, f"{name[1]}: {told.shared} shared crashes, were {shared}"
+        self.shared[name] = told.shared
 
     def gave_up(self, record: "TaskRecord", failure: Failure) -> None:
         """Check that poison took three processes along, and who is given up was among others."""

@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from broker import departures, isolation, lifecycle, recovery, retrying
+from broker import departures, doubts, isolation, lifecycle, recovery, retrying
 from broker.limits import Limits
 from broker.trouble import Trouble
 from sdk import asking
@@ -147,10 +147,36 @@ def poison_is_never_found_out() -> Any:
     return swap(Trouble, "is_poison", lambda _: lambda self, settings: "")
 
 
+def a_report_that_comes_late_changes_nothing() -> Any:
+    """Charge with a loss whoever was in a process that was replaced before its death was told."""
+    return swap(doubts, "died", lambda _: lambda *arguments: None)
+
+
+def what_befell_it_with_others_is_forgotten() -> Any:
+    """Say nothing of crashes beside others to a new broker."""
+
+    def make(original: Any) -> Any:
+        return lambda *arguments: msgspec.structs.replace(original(*arguments), shared=0)
+
+    return swap(asking.Trials, "say", make)
+
+
 CRASHES = BUSY.but(slots=3, crash=0.15, run_s=1.0, at_most_once=0.0, cancel=0.0, child=0.0)
 ENDED = CRASHES.but(crash=0.0, timeout=0.5, hang=0.5, cancel=0.3, force=1.0, run_s=2.0)
 RETRIES = BUSY.but(retry=0.8, at_most_once=0.0, cancel=0.0, force=0.0)
 RESTARTS = RETRIES.but(faults={"broker_kill": 1.0}, down_s=0.3)
+AFRESH = CRASHES.but(
+    faults={"broker_kill": 1.0}, down_s=0.3, crash=0.4, shrunk=frozenset({"isolation_s"})
+)
+OVERTAKEN = BUSY.but(
+    faults={"actor_kill": 1.0, "freeze_broker": 1.0, "freeze_host": 1.0},
+    fault=0.2,
+    down_s=3.0,
+    prefetch=3,
+    at_most_once=0.0,
+    cancel=0.0,
+    child=0.0,
+)
 LIFE = [
     Mutant(f.__name__, profile, f)
     for f, profile in (
@@ -167,5 +193,7 @@ LIFE = [
         (an_actor_of_its_own_takes_others, CRASHES),
         (poison_is_never_found_out, CRASHES.but(crash=1.0, tasks=1, run_s=0.1)),
         (a_failed_run_can_be_adopted, RETRIES.but(faults={"cut": 1.0}, fault=0.1)),
+        (what_befell_it_with_others_is_forgotten, AFRESH),
+        (a_report_that_comes_late_changes_nothing, OVERTAKEN),
     )
 ]

@@ -138,6 +138,7 @@ class Oracle:
         self.assigned[token] = (command.client, command.task, actor.incarnation)
         self.crashes.assigned(actor, (command.client, command.task), token)
         record = self.tasks.get((command.client, command.task)) or self.own(command)
+        self.crashes.counted(actor, record, command.attempt)
         labels.check_assign(self.world, actor, record.call, token)
         if record.call.sticky is not None and record.call.sticky.hard:
             self.check_hard(actor, record)

@@ -146,7 +146,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         6: ("any_outcome_counts",),
     },
     "10.2": {
-        1: ("a_shared_crash_is_held_against_all",),
+        1: ("a_shared_crash_is_held_against_all", "what_befell_it_with_others_is_forgotten"),
         2: ("suspects_run_beside_others", "an_actor_of_its_own_takes_others"),
         3: ("test_no_suspect_goes_to_an_actor_that_holds_something",),
         4: ("test_nobody_waits_for_an_actor_of_its_own_for_ever",),
@@ -193,6 +193,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "kept_is_forgotten_with_its_session",
         "what_stood_beside_is_blamed",
         "poison_is_never_found_out",
+        "a_report_that_comes_late_changes_nothing",
     ),
     "9.8": ("room_is_nobodys",),
     "10.1": ("what_is_left_of_a_wait_is_not_said",),

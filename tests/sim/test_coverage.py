@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from broker.task import TRANSITIONS, Event, State
-from tests.broker import test_durable, test_isolation, test_recovery, test_retrying
+from tests.broker import test_doubts, test_durable, test_isolation, test_recovery, test_retrying
 from tests.broker.conversation import CODE, Conversation
 from tests.sim.fixed import named, recorded
 from tests.support.disk import Disk
@@ -43,6 +43,10 @@ def a_suspect_that_fails_waits_for_an_actor_of_its_own_again():
     test_isolation.test_a_suspect_that_fails_alone_runs_alone_again_after_its_back_off(
         Conversation()
     )
+
+
+def a_report_that_comes_late_makes_a_suspect_of_who_waits():
+    test_doubts.test_a_crash_beside_others_that_is_told_late_is_held_against_nobody()
 
 
 def a_failure_is_known_before_the_run_is_claimed():
@@ -137,6 +141,7 @@ ELSEWHERE = {
         State.HELD,
         Event.ISOLATE,
     ): test_isolation.test_a_suspect_of_an_earlier_broker_waits_for_an_actor_of_its_own,
+    (State.QUEUED, Event.ISOLATE): a_report_that_comes_late_makes_a_suspect_of_who_waits,
     (State.DELAYED, Event.ISOLATE): a_suspect_that_fails_waits_for_an_actor_of_its_own_again,
     (State.ASSIGNED, Event.HOLD): a_failure_is_known_before_the_run_is_claimed,
     (State.UNCLAIMED_OUTCOME, Event.HOLD): a_failure_is_known_before_the_outcome_is_claimed,
@@ -161,7 +166,8 @@ IMPOSSIBLE = {
     Event.REQUEUE: "only from its actor a task comes back",
     Event.RETRY: "only a run fails; a held task waits on when the window ends",
     Event.HOLD: "only of what was offered or adopted a next try may be offered too",
-    Event.ISOLATE: "a task becomes a suspect with its actor, or waits for its next try as one",
+    Event.ISOLATE: "a task becomes a suspect with its actor, or waits as one for its next try"
+    " or, since that is told late, in the backlog",
     Event.DUE: "only who waits for a time is queued when it comes",
     Event.RELEASE_HOLD: "only what is held is let go",
     Event.ADOPT: "what is over, written or another name has no run that could be offered",
