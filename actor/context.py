@@ -205,6 +205,11 @@ class Run(TaskContext):
         return self._runtime.identity
 
     @property
+    def is_entering(self) -> bool:
+        """Tell whether it has an environment and is not inside it yet."""
+        return self.resident is None and self.assignment.recipe.call.environment is not None
+
+    @property
     def environment(self) -> Any:
         """Return the resident object, None for a call without."""
         if self.has_released and self.resident is not None and not self.assignment.is_named:

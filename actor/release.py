@@ -106,7 +106,9 @@ class Releases:
         """Give everything back for a wait, unless that was done before."""
         with self._lock:
             is_first, self._waits = not self._waits, self._waits + 1
-            if not is_first or self._run.has_released:
+            # A wait inside `enter` keeps the slot: the turn in the environment, which it would have
+            # to have again, is there only when `enter` is over.
+            if not is_first or self._run.has_released or self._run.is_entering:
                 return
             try:
                 self._wanted = self._give_all()

@@ -4,7 +4,17 @@ import asyncio
 
 import pytest
 
-from sdk import Infeasible, LocalCluster, TaskCanceled, as_completed, current_task, gather, wait
+from sdk import (
+    Environment,
+    EnvironmentFailed,
+    Infeasible,
+    LocalCluster,
+    TaskCanceled,
+    as_completed,
+    current_task,
+    gather,
+    wait,
+)
 
 pytestmark = pytest.mark.process
 
@@ -114,6 +124,34 @@ def test_a_blocking_wait_on_the_event_loop_says_what_to_do(client):
 
     assert "await" in text
     assert value == 1
+
+
+class Asking(Environment):
+    def enter(self):
+        self.weights = current_task().client.submit(abs, -7).result(TIMEOUT_S)
+
+    def read(self):
+        return self.weights
+
+
+class AskingAsync(Asking):
+    async def enter(self):
+        self.weights = await current_task().client.submit(abs, -8)
+
+
+def test_an_enter_that_waits_for_a_call_of_its_own_does_not_hang():
+    with LocalCluster(1, slots=2) as cluster, cluster.client() as client:
+        assert client.submit(Asking.read).result(TIMEOUT_S) == 7
+        assert client.submit(AskingAsync.read).result(TIMEOUT_S) == 8
+
+
+def test_an_enter_that_waits_for_the_slot_that_it_has_is_told_so():
+    with (
+        LocalCluster(1, slots=1) as cluster,
+        cluster.client() as client,
+        pytest.raises(EnvironmentFailed, match="Deadlock"),
+    ):
+        client.submit(Asking.read).result(TIMEOUT_S)
 
 
 def test_a_failed_call_raises_with_the_slot_had_again(client):
