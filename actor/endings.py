@@ -5,7 +5,7 @@ out.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -24,6 +24,8 @@ OUT_OF_MEMORY: Final = encode_failure(
 )
 CODES: Final = {kind: code for code, kind in CLASSES.items()}
 
+ITERATORS: Final = (Iterator, AsyncIterator)
+
 Ending = tuple[Status, Buffer, Sequence[Buffer]]
 
 
@@ -36,8 +38,11 @@ def pack(value: object) -> Ending:
     try:
         body, frames = payload.dump(value)
     except payload.PayloadError as error:
+        hint = "; return a list of what it yields" if isinstance(value, ITERATORS) else ""
         failure = Failure(
-            Code.SERIALIZATION, "SerializationError", f"the result cannot be sent back: {error}"
+            Code.SERIALIZATION,
+            "SerializationError",
+            f"the result cannot be sent back: {error}{hint}",
         )
         return Status.FAILURE, encode_failure(failure), ()
     return Status.RESULT, body, frames

@@ -23,11 +23,12 @@ from msgspec import Struct
 
 from sdk.batching import batches_of
 from sdk.code import Captured, capture, version_of
+from sdk.errors import SerializationError
 from sdk.options import read_desires, read_limits
 from wire.labels import Desire, Labels, validate_labels
 from wire.parts import Environment as EnvironmentMessage
 from wire.parts import Reuse
-from wire.payload import dump_code
+from wire.payload import PayloadError, culprit, dump_code
 
 # What belongs to the environment itself; everything else that is a function is a task.
 HOOKS: Final = frozenset({"enter", "exit", "reset", "using", "checkpoint", "restore"})
@@ -431,5 +432,9 @@ def digest_of(parameters: Mapping[str, Any]) -> str:
     try:
         octets = msgspec.msgpack.encode(dict(parameters), order="deterministic")
     except (TypeError, OverflowError):
-        octets, _ = dump_code(dict(sorted(parameters.items())))
+        try:
+            octets, _ = dump_code(dict(sorted(parameters.items())))
+        except PayloadError as error:
+            found = culprit((), parameters) or str(error)
+            raise SerializationError(f"what enter() takes cannot be sent: {found}") from error
     return hashlib.blake2b(octets, digest_size=4).hexdigest()

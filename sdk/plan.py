@@ -12,7 +12,7 @@ from typing import Any, Final
 from sdk.batching import batch_of
 from sdk.call import Plan
 from sdk.code import Captured, capture, weak
-from sdk.environment import MethodReference, Specification
+from sdk.environment import Environment, MethodReference, Specification
 from sdk.options import (
     ALWAYS,
     INHERITED_STICKY,
@@ -143,7 +143,14 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
 
 
 def code_of(function: Any) -> Captured:
-    """Return the code of a function; raise TypeError for one that takes lists."""
+    """Return the code of a function; raise TypeError for one that must be called another way."""
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, Environment):
+        kind = type(owner).__qualname__
+        raise TypeError(
+            f"{name_of(function)!r} is a method of an instance, which nobody has entered: submit"
+            f" {kind}.{function.__name__}, or {kind}.using(...).{function.__name__}"
+        )
     if batch_of(function) is not None:
         raise TypeError(
             f"{name_of(function)!r} has @batch, which is for a method of an Environment: submit"

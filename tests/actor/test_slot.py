@@ -249,6 +249,15 @@ def test_a_result_that_cannot_be_pickled_says_so(shell):
     assert "lock" in failure.message
 
 
+def test_a_generator_says_what_to_return_instead(shell):
+    def numbers():
+        yield 1
+
+    failure = shell.failure(shell.begin(numbers))
+
+    assert failure.message.endswith("; return a list of what it yields")
+
+
 def test_an_exception_that_cannot_be_pickled_comes_back_as_text(shell):
     def fail():
         import threading

@@ -1,12 +1,14 @@
 """An environment is its name, parameters and version; a method knows the class it is from."""
 
 import pickle
+import threading
 from datetime import timedelta
 
 import cloudpickle
 import pytest
 
 from sdk.environment import Environment, MethodReference, ReusePolicy, digest_of, specification_of
+from sdk.errors import SerializationError
 from sdk.options import NO_OPTIONS, Options
 from sdk.plan import PYTHON_DESIRE, could_be_parameter, plan_for, split_keywords
 from sdk.task import task
@@ -107,6 +109,16 @@ def test_another_environment_for_a_method_is_refused():
     with pytest.raises(ValueError, match="Small"):
         call_of(Vision.detect, environment=Small)
     assert call_of(Vision.detect, environment=Vision).method == "detect"
+
+
+def test_a_method_of_an_instance_names_the_class_to_take_it_from():
+    with pytest.raises(TypeError, match=r"submit Vision\.detect, or Vision\.using"):
+        plan_for(Vision().detect, NO_OPTIONS)
+
+
+def test_a_parameter_that_cannot_be_sent_is_named():
+    with pytest.raises(SerializationError, match=r"argument 'name': a value of type lock cannot"):
+        plan_for(Vision.using(name=threading.Lock()).detect, NO_OPTIONS)
 
 
 def test_the_same_parameters_are_the_same_environment():
