@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # How long entering takes, as far as anybody knows, while no copy was ever entered.
 LOAD_GUESS_S: Final = 0.5
+# How long a task runs in it, while none has ended: a burst is not to wait for the first to end.
+RUN_GUESS_S: Final = 0.05
 # So many environments are looked at in one turn.
 LOOKS_A_TURN: Final = 1_000
 
@@ -57,7 +59,8 @@ def wait_s(record: "Record", task: Task) -> float:
         return wanted_s
     load_s = record.load_s if record.loads else LOAD_GUESS_S
     turns = len(record.copies) * record.environment.concurrency
-    return 0.0 if record.waiting * record.run_s > turns * load_s else load_s
+    run_s = record.run_s or RUN_GUESS_S
+    return 0.0 if record.waiting * run_s > turns * load_s else load_s
 
 
 def rival(

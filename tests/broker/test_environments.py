@@ -474,6 +474,14 @@ def test_what_waits_for_no_copy_spills_at_once(talk):
     assert len(second.takes(Assign)) == 1
 
 
+def test_a_large_burst_for_an_environment_that_nobody_has_spreads_at_once(talk):
+    found = actors(talk, 3)
+
+    talk.client().submits(*range(1, 41), call=call(place(0, 3)))
+
+    assert [len(actor.takes(Assign)) for actor in found] == [1, 1, 1]
+
+
 def test_a_burst_for_an_environment_that_nobody_has_is_entered_once(talk):
     first, second = actors(talk, 2)
 
