@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from sdk import Environment, EnvironmentFailed, LocalCluster, ReusePolicy, gather
-from tests.support.deployment import wait_until
+from tests.support.deployment import Deployment, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -429,3 +429,40 @@ def test_calls_of_a_named_actor_run_at_once_in_one_slot():
         many = client.actor(Many, name="many")
 
         gather([many.meet.submit(50) for _ in range(50)], timeout=PATIENCE_S)
+
+
+class Slowly(Noted):
+    reuse = ReusePolicy(replicas=2, idle_ttl=60)
+
+    def enter(self, path):
+        super().enter(path)
+        threading.Event().wait(0.5)
+
+
+def test_the_minimum_is_there_again_after_the_broker_and_then_the_host_was_killed(notes):
+    with Deployment("--heartbeat", "0.2", "--adopt-window", "0.5") as it:
+        it.start_broker()
+        it.start_host("gpu", "--replicas", "2")
+        place = Slowly.using(path=str(notes))
+        with it.client() as client:
+
+            def is_kept():
+                found = client.query("environments")["environments"]
+                return [one["warm"] for one in found] == [2]
+
+            it.actors(client, "gpu/0", "gpu/1")
+            future = client.submit(place.work)
+            it.until(lambda: len(words(notes)) == 2, PATIENCE_S)
+            it.restart_broker()
+            assert future.result(PATIENCE_S)
+            it.until(is_kept, PATIENCE_S)
+            assert words(notes) == ["enter"] * 2
+            # A broker without memory learns from a call how further copies are to be made.
+            assert client.submit(place.work).result(PATIENCE_S)
+
+            it.kill("gpu")
+            it.start_host("other", "--replicas", "2")
+
+            it.until(lambda: len(words(notes)) == 4, PATIENCE_S)
+            it.until(is_kept, PATIENCE_S)
+            assert {name[:5] for name in about(client, "Slowly")["actors"]} == {"other"}
