@@ -387,7 +387,7 @@ class Broker:
                 lifecycle.received(self, task, size)
             elif isinstance(task, FailedRun):
                 retrying.acknowledge(self, task.actor, task.token)
-        if client.is_paused and client.unreceived_bytes < self.settings.window_bytes:
+        if client.is_paused and not client.is_behind(self.settings.window_bytes):
             self.resume(client)
 
     def _function(

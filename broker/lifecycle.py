@@ -153,7 +153,7 @@ def deliver(broker: "Broker", task: Task) -> None:
     frame = session.sent + len(session.sealed) + 1
     client.unreceived.append((frame, task, ending.size))
     client.unreceived_bytes += ending.size
-    if client.unreceived_bytes >= broker.settings.window_bytes:
+    if client.is_behind(broker.settings.window_bytes):
         client.is_paused = True
 
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 # 1,024 commands with bodies of at most 4 KiB stay far below the limit of a control frame.
 COMMANDS_PER_FRAME: Final = 1_024
+# Results that one client may have on their way before its tasks wait: a share of its window, and so
+# many. Both are a quarter of what an actor keeps before it takes no task of anybody.
+UNRECEIVED_SHARE: Final = 4
+UNRECEIVED_MAX: Final = 16_384
 
 
 class Session:
@@ -145,6 +149,16 @@ class Client:
         self.name = hello.name
         self.python = hello.python
         self.is_left = False
+
+    def is_behind(self, window_bytes: int) -> bool:
+        """Tell whether so many results are on their way that no more of its tasks are to run.
+
+        Actors keep all of them, and take no task of anybody when they keep too many.
+        """
+        return (
+            self.unreceived_bytes * UNRECEIVED_SHARE >= window_bytes
+            or len(self.unreceived) >= UNRECEIVED_MAX
+        )
 
 
 class Actor:

@@ -305,7 +305,7 @@ class ClientCore(News):
         self._there = self._there_bytes = self.queued_bytes = 0
         self._unacknowledged = self._unacknowledged_bytes = self._confirmed = 0
         self._unacknowledged_max = min(UNACKNOWLEDGED_TASKS_MAX, welcome.window_tasks // 4)
-        self._unacknowledged_bytes_max = min(UNACKNOWLEDGED_BYTES_MAX, welcome.window_bytes // 4)
+        self._unacknowledged_bytes_max = min(UNACKNOWLEDGED_BYTES_MAX, welcome.window_bytes // 16)
         self.queue.clear()
         lost_ones = []
         missing = iter(welcome.missing)

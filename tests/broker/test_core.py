@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from broker.peers import UNRECEIVED_MAX, Client
 from tests.broker.conversation import CODE, Conversation, attested
 from wire import codec
 from wire.errors import Code, RemoteProtocolError
@@ -583,6 +584,30 @@ def test_a_client_with_too_many_results_on_their_way_waits():
     client.says(Beat())
 
     assert len(actor.takes(Assign)) == 1
+
+
+def test_a_stopped_client_with_unread_results_leaves_the_actors_to_others():
+    talk = Conversation(window_bytes=1_000)
+    actor = talk.actor(free=1)
+    talk.client().submits(1, 2, 3, 4)
+    for octets in (100, 100, 50):
+        (token,) = assigned(actor)
+        actor.ends(token, b"x" * octets, free=1)
+    assert actor.takes(Assign) == []
+
+    talk.client(2).submits(9)
+
+    assert [assign.task for assign in actor.takes(Assign)] == [9]
+
+
+def test_results_without_octets_count_as_well():
+    client = Client(7, 0.0)
+    client.unreceived.extend((1, run, 0) for run in [None] * (UNRECEIVED_MAX - 1))
+    assert not client.is_behind(2**28)
+
+    client.unreceived.append((1, None, 0))
+
+    assert client.is_behind(2**28)
 
 
 def test_a_client_that_leaves_takes_its_tasks_along(talk):
