@@ -1,10 +1,15 @@
 """Which seed shows each planted bug, so that no test has to look: `python -m tests.sim.pins`.
 
-A pin that shows nothing any more costs time, and no more: the test then looks in all seeds.
+A pin that shows nothing any more costs time, and no more: the test then looks in all seeds. A seed
+that goes wrong without the bug as well is no pin: it is said, and the next one is looked for.
 """
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.sim.mutants import Mutant
 
 PATH = Path(__file__).with_name("pins.json")
 
@@ -15,18 +20,33 @@ def read() -> dict[str, int]:
     return pins
 
 
+def shown(mutant: "Mutant", seeds: range, steps: int) -> tuple[int, str]:
+    """Return the first of *seeds* that goes wrong with *mutant* and not without, and how, or -1."""
+    from tests.sim.mutants import caught
+
+    while seeds:
+        seed, how = caught(mutant, mutant.profile, seeds, steps)
+        if seed < 0:
+            break
+        clean, why = caught(None, mutant.profile, range(seed, seed + 1), steps)
+        if clean < 0:
+            return seed, how
+        print(f"{mutant.name}: seed {seed} goes wrong without it as well: {why[:100]}", flush=True)
+        seeds = range(seed + 1, seeds.stop)
+    return -1, ""
+
+
 def main() -> None:
     """Look for each planted bug whose pin shows nothing, and write the pins."""
-    from tests.sim.mutants import caught
     from tests.sim.test_mutants import PLANTED, SEEDS, STEPS
 
     former = read() if PATH.exists() else {}
     pins = {}
     for mutant in PLANTED:
         pin = former.get(mutant.name, SEEDS.start)
-        seed, how = caught(mutant, mutant.profile, range(pin, pin + 1), STEPS)
+        seed, how = shown(mutant, range(pin, pin + 1), STEPS)
         if seed < 0:
-            seed, how = caught(mutant, mutant.profile, SEEDS, STEPS)
+            seed, how = shown(mutant, SEEDS, STEPS)
         print(mutant.name, seed, how[:100], flush=True)
         pins[mutant.name] = seed
     PATH.write_text(json.dumps(pins, indent=1, sort_keys=True) + "\n")
