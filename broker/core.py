@@ -331,7 +331,6 @@ class Broker:
     def raise_epoch(self, heard: int) -> None:
         """Take an epoch above one that a peer heard. Nothing is sent before it is stored."""
         self.epoch = heard + 1
-        self.assignments = 0
         self.sequence += 1
         self.fence_sequence = self.sequence
         self.operations.append(("epoch", self.epoch))

@@ -225,6 +225,8 @@ def lose(
         # A child of a task that was queued again is not there any more.
         if task.token == token:
             burns = "loss" if started is None else started.get(token)
+            if burns is None and recovery.is_doubtful(broker, task):
+                burns = "loss"
             lifecycle.requeue(broker, task, reason, now, burns=burns)
     if started is None:
         doubts.note(broker, actor, assigned)

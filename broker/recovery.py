@@ -47,8 +47,9 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
         if token not in listed and task.token == token:
             # The ASSIGN belongs to a session that ended, and since HELLO the actor is deaf: it
             # never starts.
-            reason = f"actor {actor.name} never had it"
-            lifecycle.requeue(broker, task, reason, now, burns=None)
+            burns = "loss" if is_doubtful(broker, task) else None
+            reason = f"actor {actor.name} {'never had it' if burns is None else 'has it no more'}"
+            lifecycle.requeue(broker, task, reason, now, burns=burns)
     for kept in hello.kept:
         offered(broker, actor, kept, now)
     for item in hello.holding:
@@ -121,6 +122,16 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
             return
     task.move(Event.ADOPT)
     adopt(broker, task, actor, item)
+
+
+def is_doubtful(broker: "Broker", task: Task) -> bool:
+    """Tell whether an at_most_once task may have run although nobody has its assignment.
+
+    It is of an earlier epoch, so there was another broker since, which may have had its outcome.
+    """
+    if task.token is None or task.token[0] == broker.epoch or not task.template:
+        return False
+    return task.call.at_most_once
 
 
 def is_of(task: Task, actor: Actor) -> bool:

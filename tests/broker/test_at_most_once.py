@@ -274,3 +274,42 @@ def test_one_that_was_never_sent_is_new_also_in_the_window():
     talk.client().submits(1, call=ONCE)
 
     assert len(assigned(actor)) == 1
+
+
+def of_an_earlier_epoch():
+    """Return a broker that gave an actor an at_most_once task before there was another one."""
+    talk = Conversation()
+    host = talk.host(actors=[attested(11)])
+    actor = talk.actor(free=1)
+    client = talk.client().submits(1, call=ONCE)
+    assert len(actor.takes(Assign)) == 1
+    client.greets(
+        msgspec.structs.replace(client.hello, unresolved=[(1, 1)]), epoch=talk.broker.epoch + 5
+    )
+    host.greets()
+    return talk, host, actor, client
+
+
+@pytest.mark.parametrize("way", ["hello", "death"])
+def test_what_another_broker_may_have_had_the_outcome_of_starts_no_more(way):
+    _, host, actor, client = of_an_earlier_epoch()
+
+    if way == "hello":
+        actor.greets()
+    else:
+        host.says(Death(11, None, 9, []))
+
+    assert [decode_failure(r.body).code for r in client.takes(Result)] == [Code.OUTCOME_UNKNOWN]
+
+
+def test_tokens_go_on_where_the_epoch_is_raised():
+    talk = Conversation()
+    actor = talk.actor(free=1)
+    talk.client().submits(1)
+    (first,) = actor.takes(Assign)
+    talk.client(2, unresolved=[]).greets(epoch=talk.broker.epoch + 5)
+
+    actor.greets(epoch=0)
+    actor.says(Credit(1))
+
+    assert [one.number for one in actor.takes(Assign)] == [first.number + 1]
