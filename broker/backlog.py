@@ -9,7 +9,6 @@ nobody starves.
 """
 
 from heapq import heappop
-from math import inf
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
@@ -51,7 +50,6 @@ class Backlog:
         "limits",
         "matching",
         "ready",
-        "reserved_rank",
         "served",
     )
 
@@ -68,8 +66,6 @@ class Backlog:
         # Not empty while there is something to be looked at.
         self.ready = self._ready.heap
         self.matching = Matching(self._ready)
-        # Whoever stands before it is not bound by the reservation.
-        self.reserved_rank = -inf
 
     def shape_of(self, call: Call) -> Shape:
         """Return the shape of *call*, the same one for all calls that may go to the same actors."""
@@ -118,8 +114,8 @@ class Backlog:
             self.matching.attach(shape)
             queue = shape.queue
             assert queue is not None
-        if queue.is_blocked and (queue.crew.is_special or task.rank < self.reserved_rank):
-            # More may have to be done than to find an actor, or what is in the way stands behind.
+        if queue.is_blocked and queue.crew.is_special:
+            # More may have to be done than to find an actor.
             queue.crew.unblock(self._ready)
         self.matching.look(shape)
 

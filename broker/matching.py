@@ -6,6 +6,7 @@ shapes gain or lose the same actor just gains or loses it.
 """
 
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from broker.crews import Crew
@@ -39,6 +40,7 @@ class Matching:
         "offers",
         "patient",
         "ready",
+        "reserved_rank",
         "unmet",
         "waits",
     )
@@ -46,6 +48,8 @@ class Matching:
     def __init__(self, ready: Ready) -> None:
         """Begin without actors; queues that may be served enter *ready*."""
         self.ready = ready
+        # Whoever stands before it is not bound by the reservation.
+        self.reserved_rank = -inf
         self.offers = Offers()
         self._crews: dict[Key, Crew] = {}
         # Crews for which something may have to be done though no actor became better.
@@ -365,6 +369,9 @@ class Matching:
             queue.is_blocked = False
         if not queue.is_blocked:
             self.ready.enter(queue)
+        elif rank < self.reserved_rank:
+            # What is in the way of the others there may stand behind this one.
+            queue.crew.unblock(self.ready)
         if queue.environment is not None and not queue.is_skipped:
             cold = queue.crew.cold
             if queue.cold_entry is None or rank < queue.cold_entry:

@@ -59,7 +59,7 @@ def reserve(broker: "Broker", shape: Shape, task: Task) -> None:
             if former is not None:
                 let_go(broker)
             broker.reservation = Reservation(task, shape, best)
-            broker.backlog.reserved_rank = task.rank
+            broker.backlog.matching.reserved_rank = task.rank
     elif former is not None and former.task is task:
         let_go(broker)
 
@@ -69,6 +69,6 @@ def let_go(broker: "Broker") -> None:
     assert broker.reservation is not None
     actor = broker.reservation.actor
     broker.reservation = None
-    broker.backlog.reserved_rank = -inf
+    broker.backlog.matching.reserved_rank = -inf
     broker.backlog.matching.improve(actor)
     broker.backlog.matching.wake_special()

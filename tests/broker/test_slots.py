@@ -3,10 +3,12 @@
 import pytest
 
 from broker.credit import CreditAccount
+from broker.defining import define
 from broker.shapes import Shape
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_explain import ask
 from wire.codec import decode_failure
+from wire.limits import Definition
 from wire.messages import Assign, Cancel, Credit, Error, Reacquire, Release, Result
 from wire.parts import Call, Environment
 
@@ -187,6 +189,24 @@ def test_slots_of_other_types_are_not_kept(talk):
     client.submits(2, slot=1)
 
     assert got(actor) == [2]
+
+
+def test_who_had_to_wait_for_a_limit_is_not_held_up_by_a_later_reservation(talk):
+    define(talk.broker, Definition(name="b", maximum=1))
+    other = talk.actor(11, free=1, slots={"slot": 1})
+    actor = talk.actor(12, name="host/1", slots={"slot": 1, "gpu": 2})
+    actor.says(Credit(0, 0, 0, {}, {"gpu": 1}))
+    client = talk.client()
+    client.submits(1, call=Call("plain", CODE, limits={"b": 1}))
+    client.submits(2, call=Call("limited", CODE, slots={"gpu": 1}, limits={"b": 1}), slot=1)
+    client.submits(3, call=call(gpu=2), slot=2)
+    client.submits(4, call=call(gpu=1), slot=3)
+    assert (got(other), got(actor)) == ([1], [])
+    assert talk.broker.reservation.actor.incarnation == 12
+
+    other.ends((1000, 1), free=1)
+
+    assert got(actor) == [2], "its limit is free, and it stands before the reservation"
 
 
 def test_nothing_goes_ahead_into_the_mailbox_of_a_reserved_actor(talk):
