@@ -42,10 +42,12 @@ class Recipe:
         "blob",
         "call",
         "code",
+        "is_common",
         "is_entry",
         "is_plain",
         "is_strict",
         "loaded",
+        "may_wait_ahead",
         "missing",
         "replica",
         "run_s",
@@ -69,6 +71,12 @@ class Recipe:
         self.is_strict = False
         # The environment in whose replica its calls share a slot with others, as async ones do.
         self.replica = self._sharing_in(call.environment) if self.takes_one_slot else None
+        # Whether its calls may wait beyond the slots, as the broker sees it too.
+        is_named = call.environment is not None and call.environment.named is not None
+        self.may_wait_ahead = not (
+            call.at_most_once or call.limits or call.slots or is_named or self.replica
+        )
+        self.is_common = self.is_plain and self.may_wait_ahead
         # How long it usually runs; unknown at first.
         self.run_s = inf
         # The function itself, once a run has unpickled it.
@@ -201,6 +209,7 @@ class Mailbox:
 
     __slots__ = (
         "capacity",
+        "has_fixed",
         "has_types",
         "held",
         "holders",
@@ -231,6 +240,8 @@ class Mailbox:
         self.residents = Residents(environments_max)
         # Those held that need more than one plain slot, or an environment.
         self.unusual: set[Token] = set()
+        # Whether some of those that wait perhaps may not, unless they start at once.
+        self.has_fixed = False
 
     @property
     def is_plain(self) -> bool:
@@ -248,8 +259,11 @@ class Mailbox:
         """Let *assignment* wait behind the others."""
         self.held[assignment.token] = assignment
         self.waiting.append(assignment)
-        if not assignment.recipe.is_plain:
-            self.unusual.add(assignment.token)
+        if not assignment.recipe.is_common:
+            if not assignment.recipe.is_plain:
+                self.unusual.add(assignment.token)
+            if not assignment.recipe.may_wait_ahead:
+                self.has_fixed = True
 
     def drop(self, assignment: Assignment) -> None:
         """Forget one that waits."""
@@ -440,6 +454,7 @@ class Mailbox:
         assert {t for t, a in self.held.items() if not a.recipe.is_plain} <= self.unusual
         waiting = {assignment.token for assignment in self.waiting}
         assert len(waiting) == len(self.waiting)
+        assert self.has_fixed or all(one.recipe.may_wait_ahead for one in self.waiting)
         assert not waiting & self.holders.keys()
         assert waiting | self.holders.keys() <= self.held.keys()
         assert all(amount >= 0 for amount in self.slots_free().free.values())

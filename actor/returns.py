@@ -88,14 +88,18 @@ class Returns:
         self.hand_back(command.reason, [a for a in named if a and a.held is Held.WAITING])
 
     def trim(self) -> None:
-        """Hand back what cannot start and is more than what is granted ahead, the newest first."""
-        ahead, waiting = self._prefetch.ahead, self._mailbox.waiting
-        is_shared = self._mailbox.unusual and any(one.recipe.replica for one in waiting)
-        if len(waiting) > ahead or is_shared:
+        """Hand back what cannot start and may not wait, or is more than what is granted ahead.
+
+        The newest first. What takes other than one plain slot, has limits or must not run twice
+        never waits: it was to start at once, and somebody was faster.
+        """
+        mailbox, ahead, waiting = self._mailbox, self._prefetch.ahead, self._mailbox.waiting
+        if mailbox.has_fixed:
+            mailbox.has_fixed = any(not one.recipe.may_wait_ahead for one in waiting)
+        if len(waiting) > ahead or mailbox.has_fixed:
             beyond = self.beyond()
-            # Whoever shares a slot has no place but that one.
-            late = [one for one in beyond if one.recipe.replica]
-            late += [one for one in beyond if not one.recipe.replica][ahead:]
+            late = [one for one in beyond if not one.recipe.may_wait_ahead]
+            late += [one for one in beyond if one.recipe.may_wait_ahead][ahead:]
             self.hand_back("no slot is left for it here", late)
 
     def beyond(self) -> list[Assignment]:
@@ -126,7 +130,9 @@ class Returns:
     def check(self) -> None:
         """Assert that nothing waits here for which nothing is granted."""
         self._prefetch.check()
-        assert len(self.beyond()) <= self._prefetch.ahead
+        beyond = self.beyond()
+        assert len(beyond) <= self._prefetch.ahead
+        assert all(one.recipe.may_wait_ahead for one in beyond)
 
     def look(self, now: float) -> None:
         """Adapt what may wait to what ran, and hand it back from behind a long run."""

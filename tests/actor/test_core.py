@@ -563,23 +563,28 @@ def test_a_part_of_the_slots_can_be_given_back():
     assert not end.core.release(token, {"gpu": 1}, end.now)
 
 
-def test_a_large_task_is_not_starved_by_small_ones():
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"slots": {"slot": 2}},
+        {"slots": {"slot": 1}},
+        {"at_most_once": True},
+        {"limits": {"db": 1}},
+    ],
+    ids=str,
+)
+def test_what_must_not_wait_ahead_is_handed_back_when_somebody_was_faster(options):
     end = connected(make_core(slots=2, prefetch=3))
     small = end.template()
-    large = end.template(slots={"slot": 2})
-    first = end.assign(small)
-    wide = end.assign(large)
-    late = end.assign(small)
-    end.carry()
-    assert list(end.started) == [first]
+    fixed = end.template(**options)
+    first, second, third = end.assign(small), end.assign(small), end.assign(small)
+    late = end.assign(fixed)
 
-    end.finish(first)
     end.carry()
 
-    assert list(end.started) == [wide]
-    end.finish(wide)
-    end.carry()
-    assert list(end.started) == [late]
+    assert list(end.started) == [first, second]
+    assert [one.token for one in end.core.mailbox.waiting] == [third]
+    assert list(end.rejected) == [late]
 
 
 # --- environments
