@@ -12,7 +12,7 @@ from actor import fencing
 from actor.board import ENTERING, FINISHED, STARTED
 from actor.core import ActorCore
 from actor.mailbox import Assignment
-from actor.reacquiring import Reply
+from actor.reacquiring import Answer, Reply
 from actor.settings import EXIT_SPARE, HostSettings
 from actor.settings import Settings as ActorSettings
 from actor.starting import start_next
@@ -22,7 +22,7 @@ from broker.defining import define
 from broker.settings import Settings as BrokerSettings
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from tests.sim import labels, sessions, turns, waiting
+from tests.sim import labels, sessions, turns, typed, waiting
 from tests.sim.counters import named_of
 from tests.sim.network import Message, Wire, packed
 from tests.sim.oracle import STICKY_TTL_S
@@ -318,12 +318,15 @@ class Run:
         "assignment",
         "began",
         "ends",
+        "is_asking",
         "is_released",
         "is_told_to_stop",
         "is_waiting",
         "regains",
+        "slots",
         "status",
         "task",
+        "units",
         "waits_for",
     )
 
@@ -342,6 +345,11 @@ class Run:
         # Whether it waits for a call of its own, and which wait is over but for its slots.
         self.is_waiting = False
         self.regains: waiting.Wait | None = None
+        # What it holds of each type, as far as it knows, and which units; whether it asks for more.
+        self.slots: dict[str, int] = {}
+        self.units: dict[str, tuple[str, ...]] = {}
+        self.is_asking = False
+        typed.begin(self)
 
 
 class ActorProcess(Process):
@@ -363,7 +371,8 @@ class ActorProcess(Process):
             pid=ward.pid,
             python="3.11",
             labels=world.labels_of(ward.name),
-            slots={"slot": host.core.settings.slots},
+            slots={"slot": host.core.settings.slots, **host.core.settings.typed},
+            units=host.core.settings.units,
             prefetch=profile.prefetch,
             environments_max=profile.environments_max,
             kept_bytes_max=1 if "kept_bytes_max" in profile.shrunk else 160_000,
@@ -378,6 +387,7 @@ class ActorProcess(Process):
         self.renewed_at: float | None = None
         self.vouched_at = -inf
         self.slots = host.core.settings.slots
+        self.capacity = settings.slots
         self.cpu_s = 0.0
         self.is_busy_while_frozen = False
         # Whether it must be paused, as long as no operator had a say in it.
@@ -414,7 +424,7 @@ class ActorProcess(Process):
         for order in core.take_stops():
             self._stop(order.assignment.token)
         for answer in core.take_answers():
-            self._answered(answer.token, answer.reply)
+            self._answered(answer)
         for told in core.occupying.take_answers():
             self._occupied((told.epoch, told.number), told.ask, told.code)
         core.entering.take_evictions()
@@ -475,9 +485,11 @@ class ActorProcess(Process):
             assert self.core.standing.is_paused == self.wants_paused, "it forgot that it is paused"
         if not self.core.is_draining:
             there = (*mailbox.waiting, *mailbox.holders.values())
-            held = turns.slots_of(assignment.recipe.call for assignment in there)
-            granted = self.slots + self.core.prefetch.maximum
-            assert held <= granted, "more was assigned than granted"
+            held = typed.slots_of((one.recipe.call, one.slots) for one in there)
+            for kind, amount in held.items():
+                ahead = self.core.prefetch.maximum if kind == typed.SLOT else 0
+                granted = self.capacity.get(kind, 0) + ahead
+                assert amount <= granted, f"more of {kind!r} was assigned than granted"
         turns.check_actor(self)
         for token, run in self.runs.items():
             held_as = mailbox.held[token].held
@@ -486,11 +498,13 @@ class ActorProcess(Process):
     def is_idle(self) -> bool:
         """Tell whether nothing runs, waits or is kept here, and all slots are granted."""
         credit = self.world.broker_credit(self.incarnation)
+        known = self.world.broker_typed(self.incarnation)
         return (
             not self.runs
             and not self.core.mailbox.held
             and not self.core.outcomes.kept
             and credit == self.slots + self.core.prefetch.ahead
+            and known == {k: n for k, n in self.capacity.items() if k != typed.SLOT}
         )
 
     def later(self, delay: float, act: Any) -> None:
@@ -609,30 +623,37 @@ class ActorProcess(Process):
 
     def _release(self, run: Run) -> None:
         if self._is_running(run) and not run.is_released:
-            token = run.assignment.token
-            assert self.core.release(token, None, self.world.now)
-            run.is_released = True
-            self.world.note("releases", self, token)
+            token, part = run.assignment.token, typed.part_of(run)
+            assert self.core.release(token, part, self.world.now)
+            run.is_released = part is None
+            typed.gave(run, part)
+            self.world.count("released a part" if part else "released")
+            self.world.note("releases", self, token, *([part] if part else ()))
             # Told apart by the number, so that nothing else of the seed's history changes.
             if self.world.profile.reacquire and token[1] % 3:
                 self.later(0.05 * (token[1] % 7), lambda: self._reacquire(run))
 
     def _reacquire(self, run: Run) -> None:
         token = run.assignment.token
-        if self._is_running(run) and run.is_released and not run.is_waiting:
+        slots = typed.cost_of(run.assignment.recipe.call)
+        if self._is_running(run) and run.slots != slots and not run.is_waiting:
             self.world.note("reacquires", self, token)
             timeout_s = 0.3 if token[1] % 2 else None
-            slots = run.assignment.recipe.slots
+            run.is_asking = True
             self.core.reacquire(token, slots, self.world.now, timeout_s=timeout_s)
 
-    def _answered(self, token: Token, reply: Reply) -> None:
+    def _answered(self, answer: Answer) -> None:
+        token, reply = answer.token, answer.reply
         self.world.note("is answered", self, token, reply.value)
         run = self.runs.get(token)
+        if run is not None:
+            run.is_asking = False
         if run is not None and reply is Reply.GRANTED:
-            assert run.is_released
-            run.is_released = False
-            limits = run.assignment.recipe.call.limits
-            if limits:
+            had_none, run.is_released = run.is_released, False
+            call = run.assignment.recipe.call
+            typed.regained(run, typed.cost_of(call), answer.units)
+            if call.limits and had_none:
+                limits = call.limits
                 # As a reacquiring task does: the slots first, then what it had of limits.
                 self.core.occupying.ask(run.assignment, token, 0, limits)
                 self.wake_at(self.world.now)
@@ -757,6 +778,8 @@ class HostProcess(Process):
             replicas_max=replicas + world.profile.spare,
             slots=slots,
             limits={"gpu": 1},
+            typed=typed.TYPES if world.profile.typed else {},
+            units=typed.UNITS if world.profile.typed else {},
         )
         self.core = HostCore(settings, incarnation=self.incarnation, pid=1, now=world.now)
         self.actors: dict[int, ActorProcess] = {}

@@ -165,6 +165,8 @@ class Profile:
     fond: float = 0.0
     # Of a task: that it takes a strict limit; half of the runs that ask for a limit ask for that.
     strict: float = 0.0
+    # Of a task: that it costs more, or other, than one plain slot.
+    typed: float = 0.0
     payload: float = 0.1
     # That its arguments or its result are more than is allowed.
     huge: float = 0.0
@@ -328,4 +330,5 @@ def draw(rng: Random) -> Profile:
         shrunk=frozenset(name for name in SHRINKS if own.random() < 0.08)
         - (frozenset() if may_be_slow else TIMES),
         grouped=own.choice((0.0, 0.0, 0.4)),
+        typed=own.choice((0.0, 0.0, 0.4)),
     )

@@ -28,7 +28,12 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         4: ("a_new_broker_gives_new_time",),
     },
     "9.1": {
-        1: ("a_release_keeps_the_slot",),
+        1: (
+            "a_release_keeps_the_slot",
+            "a_part_is_all_of_it",
+            "a_part_is_nothing",
+            "the_other_unit_is_given_back",
+        ),
         2: ("test_who_reacquires_goes_ahead_of_the_mailbox",),
         3: ("test_what_is_waited_for_is_not_stated_free",),
         4: ("test_a_wait_ends_with_its_time_and_leaves_the_task_released",),
@@ -37,7 +42,10 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         7: ("test_at_the_bound_release_says_so",),
     },
     "9.3": {
-        1: ("test_a_free_slot_goes_before_a_mailbox_that_the_task_likes_better",),
+        1: (
+            "test_a_free_slot_goes_before_a_mailbox_that_the_task_likes_better",
+            "what_must_not_wait_does",
+        ),
         2: ("nobody_asks_back", "what_is_asked_back_is_gone", "what_runs_is_handed_back"),
         3: ("test_the_core_hands_back_from_behind_a_long_run_without_being_asked",),
         4: ("a_hand_back_bars", "a_hand_back_burns_a_try"),
@@ -177,6 +185,10 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "a_busy_replica_holds_no_slot",
         "nobody_is_alone",
         "turns_alone_are_nothing",
+        "types_do_not_matter",
+        "types_in_flight_are_free",
+        "some_of_it_is_enough",
+        "who_stands_before_it_is_bound",
     ),
     "9.3": ("waiting_is_not_listed",),
     "9.4": ("a_paused_actor_grants", "who_is_resumed_stays_closed", "what_was_full_stays_full"),

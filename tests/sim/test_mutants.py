@@ -10,11 +10,22 @@ from tests.sim.mutants_labels import LABELS
 from tests.sim.mutants_life import LIFE
 from tests.sim.mutants_named import NAMED
 from tests.sim.mutants_turns import TURNS
+from tests.sim.mutants_typed import MIXED
 from tests.sim.mutants_wakeups import WAKEUPS
 
 SEEDS = range(500)
 STEPS = 300
-PLANTED = [*MUTANTS, *LIFE, *DURABLE, *AFTERLIFE, *NAMED, *LABELS, *TURNS, *WAKEUPS]
+PLANTED = [
+    *MUTANTS,
+    *LIFE,
+    *DURABLE,
+    *AFTERLIFE,
+    *NAMED,
+    *LABELS,
+    *TURNS,
+    *MIXED,
+    *WAKEUPS,
+]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

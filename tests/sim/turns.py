@@ -3,9 +3,10 @@
 All is counted from the calls themselves, never from what the cores have counted.
 """
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from tests.sim import typed
+from tests.sim.typed import is_sharing
 from wire.messages import ActorBeat, Credit
 
 if TYPE_CHECKING:
@@ -14,29 +15,10 @@ if TYPE_CHECKING:
 Session = tuple[int, int, int]
 
 
-def is_sharing(call: Any) -> bool:
-    """Tell whether a call shares the slot of its replica."""
-    place = call.environment
-    if place is None or call.slots:
-        return False
-    return place.is_shared if place.named is not None else place.turns < place.concurrency
-
-
-def slots_of(calls: "Iterable[Any]") -> int:
-    """Count the slots that *calls* take: one for all that share a replica."""
-    alone, replicas = 0, set()
-    for call in calls:
-        if is_sharing(call):
-            replicas.add(call.environment.id)
-        else:
-            alone += 1
-    return alone + len(replicas)
-
-
 def check_actor(actor: "ActorProcess") -> None:
     """Check that what runs has its slots and its turns."""
+    typed.check_actor(actor)
     holding = [run.assignment.recipe.call for run in actor.runs.values() if not run.is_released]
-    assert slots_of(holding) <= actor.slots, "unreleased runs overlap on one slot"
     turns: dict[str, int] = {}
     for call in holding:
         if call.environment is not None:
@@ -61,6 +43,7 @@ class Grants:
         for command in frame.commands if frame.number else ():
             credit = command.credit if type(command) is ActorBeat else command
             if type(credit) is Credit:
+                typed.check_statement(actor, credit)
                 known = self.statements.setdefault(session_of(actor, frame), [])
                 known.append((frame.number, frame.received, credit))
 
@@ -72,13 +55,12 @@ class Grants:
         assert heard, f"{actor.name} is assigned a task before it has granted anything"
         _, received, credit = heard[-1]
         flying = [call for at, those in self.flights[key] if at > received for call in those]
-        spent = slots_of(
+        costing = [
             call
             for call in flying
             if not (is_sharing(call) and call.environment.id in credit.shared)
-        )
-        granted = credit.free + credit.ahead
-        assert spent <= granted, f"{actor.name} granted {granted} and is assigned {spent}"
+        ]
+        typed.check_spent(actor.name, credit, costing)
         taken: dict[str, int] = {}
         for call in flying:
             if is_sharing(call):

@@ -6,6 +6,7 @@ again before it goes on.
 
 from typing import TYPE_CHECKING
 
+from tests.sim import typed
 from wire.parts import Span
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def begin(
     actor: "ActorProcess", run: "Run", record: "TaskRecord", inside: int | None = None
 ) -> None:
     """Let *run* wait for *record*."""
-    if run.is_waiting:
+    if run.is_waiting or (run.is_asking and not run.is_released):
         return
     run.asked += 1
     run.is_waiting = True
@@ -69,6 +70,7 @@ def begin(
     if gave:
         assert actor.core.release(token, None, actor.world.now)
         run.is_released = True
+        typed.gave(run, None)
     actor.later(LOOK_S, lambda: look(actor, run, wait, gave=gave))
 
 

@@ -14,7 +14,7 @@ from zlib import crc32
 from msgspec import structs
 
 from sdk.call import Code, Plan
-from tests.sim import counters, faults, faults_disk, faults_network, labels
+from tests.sim import counters, faults, faults_disk, faults_network, labels, typed
 from tests.sim.durability import Ledger
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, TaskRecord
@@ -177,6 +177,11 @@ class World:
         actor = self.broker.core.actors.get(incarnation) if self.broker else None
         return actor.credit.available if actor is not None else -1
 
+    def broker_typed(self, incarnation: int) -> dict[str, int]:
+        """Return what the broker knows to be free of an actor's slots of other types."""
+        actor = self.broker.core.actors.get(incarnation) if self.broker else None
+        return actor.credit.stated.typed if actor is not None else {}
+
     def heard(self, peer: Process, control: bytes, frame: Any) -> None:
         """Note what a peer says."""
         self.digest = crc32(control, self.digest)
@@ -258,6 +263,7 @@ class World:
                 call = Call(f"method{number}", b"", "predict", place)
                 plans.append(("environment", Plan(call, [BLOB])))
         plans += counters.plans(BLOB)
+        plans += typed.make_plans(self.profile, CODE, BLOB)
         return plans + labels.make_plans(CODE)
 
     def _choose_plan(self) -> Plan:
@@ -281,6 +287,8 @@ class World:
             kind = "hasty"
         elif profile.fond and chance() < profile.fond:
             kind = "fond"
+        elif profile.typed and chance() < profile.typed:
+            kind = "typed"
         elif chance() < profile.label:
             kind = "label"
         elif chance() < profile.environment:
