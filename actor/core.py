@@ -25,7 +25,7 @@ from actor.reacquiring import Answer, Reacquiring, Reply
 from actor.residents import Warmth
 from actor.returns import Returns
 from actor.settings import Settings
-from actor.standing import Standing
+from actor.standing import Standing, may_take
 from actor.stopping import Stopping
 from wire.errors import RemoteProtocolError
 from wire.labels import Labels
@@ -364,7 +364,7 @@ class ActorCore:
             self._drain_at = min(self._drain_at, now + deadline_s)
         if not self.is_draining:
             self.is_draining = True
-            self.note("draining", holding=len(self.mailbox.held), kept=len(self.outcomes.kept))
+            self.returns.close(kept=len(self.outcomes.kept))
         self.reconsider()
 
     def pause(self, now: float, *, paused: bool = True) -> None:
@@ -402,7 +402,7 @@ class ActorCore:
         if now >= self._beat_at or due is not NOTHING:
             credit = self._credit()
             self._beat_at = now + session.heartbeat_s
-            self.standing.said = self.standing.closed
+            self.standing.say(session.sent + 1)
             commands.append(make_beat(self, credit))
             self.said.say(credit)
             self.awaiting.state()
@@ -448,7 +448,7 @@ class ActorCore:
         self.prefetch.greets(now)
         self._beat_at = inf
         self._labels_said = self.labels_version
-        self.standing.said = self.standing.closed
+        self.standing.say(0)
         return self.session.hello(make_hello(self), now)
 
     def _open(self, now: float) -> None:
@@ -467,13 +467,13 @@ class ActorCore:
         self.note("welcome", epoch=self.session.epoch, holding=len(self.mailbox.held))
 
     def _may_leave(self) -> bool:
-        is_empty = not (self.mailbox.held or self.outcomes.kept)
-        return is_empty and self.bye_session != self.session.number
+        is_said = self.bye_session == self.session.number
+        return not (is_said or self.mailbox.held or self.outcomes.kept)
 
     @property
     def _may_grant(self) -> bool:
         """Tell whether it takes new work at all."""
-        return not (self.standing.closed or self.outcomes.octets > self.settings.kept_bytes_max)
+        return may_take(self) and self.outcomes.octets <= self.settings.kept_bytes_max
 
     def _credit(self) -> Credit:
         return compute_credit(self.mailbox, self.prefetch.ahead, may_grant=self._may_grant)
@@ -484,7 +484,7 @@ class ActorCore:
         """Find out whether something new may start; when not, nothing waits here."""
         standing, self.is_stale = self.standing, True
         standing.reconsider(is_draining=self.is_draining, is_forced=self.stopping.is_forced)
-        if standing.closed:
+        if not may_take(self):
             self.returns.hand_back(standing.closed)
         if standing.closed != standing.said and self.session.is_open:
             self._beat_at = self.now

@@ -10,6 +10,7 @@ from actor import entering, fencing
 from actor.awaiting import SLOTS
 from actor.mailbox import Assignment, Payloads, Recipe
 from actor.reacquiring import Reply
+from actor.standing import takes_own_calls
 from wire.errors import Code
 from wire.messages import (
     Assign,
@@ -127,6 +128,8 @@ def assign(core: "ActorCore", frame: Frame[Any], command: Assign, payloads: Payl
         # BYE hands back whatever the broker believes to be here.
         return
     reason = core.standing.closed
+    if reason and takes_own_calls(core) and core.standing.has_heard(frame.received):
+        reason = ""  # The broker knew, so it is a call of a run that is here.
     if recipe is None or recipe.missing or reason:
         core.returns.refuse(token, command.template, recipe, reason)
     elif (

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from actor.grant import check_credit
+from actor.standing import may_take
 from wire.messages import Credit
 from wire.parts import Token
 
@@ -26,7 +27,8 @@ def check(core: "ActorCore", credit: Credit, *, highest: Token, labels_said: int
     if not core.is_stale:
         core.returns.check()
     core.standing.check(is_draining=core.is_draining, is_forced=core.stopping.is_forced)
-    if core.standing.closed:
+    if not may_take(core):
         assert credit.free == credit.ahead == credit.room == 0
-        assert not core.mailbox.waiting
+        # A call of a run that waits no more may be about to enter its environment.
+        assert core.is_draining or not core.mailbox.waiting
     assert labels_said <= core.labels_version

@@ -103,6 +103,11 @@ class Prefetch:
         self.is_stuck = False
         self.ahead = self._depth
 
+    def close(self) -> None:
+        """Grant nothing ahead any more."""
+        self.is_auto = False
+        self.maximum = self.ahead = self._depth = 0
+
     def look(self, now: float, head: Token | None, slots: int, *, is_full: bool) -> bool:
         """Adapt to the runs since the last look; tell if what waits must be handed back.
 

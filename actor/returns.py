@@ -11,6 +11,7 @@ from actor.mailbox import Assignment, Mailbox, Recipe
 from actor.prefetch import Prefetch
 from actor.room import covers, take
 from actor.settings import SLOT
+from actor.standing import DRAINING
 from wire.messages import Recall, Reject
 from wire.parts import Failure, Held, Token
 
@@ -72,6 +73,12 @@ class Returns:
         for assignment in list(self._mailbox.waiting if waiting is None else waiting):
             self._mailbox.drop(assignment)
             self.reject(assignment.token, reason, assignment.recipe, bars=False)
+
+    def close(self, *, kept: int) -> None:
+        """Hand back what waits, and let nothing wait ahead any more: the actor leaves."""
+        self._note("draining", holding=len(self._mailbox.held), kept=kept)
+        self._prefetch.close()
+        self.hand_back(DRAINING)
 
     def refuse(self, token: Token, template: int, recipe: Recipe | None, closed: str) -> None:
         """Say why an assignment that came is not taken: *closed* says why none is now."""

@@ -7,19 +7,10 @@ broken: at most one actor is kept free for those that wait, and nobody waits her
 
 from typing import TYPE_CHECKING, Final
 
-from broker import (
-    bindings,
-    environments,
-    lifecycle,
-    occupancy,
-    placement,
-    replicas,
-    reservation,
-)
-from broker.peers import Actor, is_barred
+from broker import kin, lifecycle, placement, reservation
+from broker.peers import Actor
 from broker.shapes import SLOT
 from broker.task import Event, Task
-from wire.labels import satisfies_all
 from wire.parts import Token
 
 if TYPE_CHECKING:
@@ -35,7 +26,7 @@ DOUBLED_MAX: Final = 6
 class Isolation:
     """Who waits for an actor of its own, and which actors are shut for whom."""
 
-    __slots__ = ("is_needed", "kept", "look_at", "running", "waiting")
+    __slots__ = ("is_needed", "kept", "leaving", "look_at", "running", "waiting")
 
     def __init__(self) -> None:
         """Begin with nobody."""
@@ -45,8 +36,10 @@ class Isolation:
         self.kept: Actor | None = None
         # The actors that run a task alone.
         self.running: dict[Actor, Token] = {}
+        # Those that leave when their runs have ended.
+        self.leaving: dict[Actor, None] = {}
         self.look_at = 0.0
-        # Whether anybody waits, or runs alone.
+        # Whether anybody waits, runs alone or leaves.
         self.is_needed = False
 
 
@@ -93,12 +86,14 @@ def look(broker: "Broker", now: float) -> None:
         if is_over or broker.limits.is_waiting(token):
             del isolation.running[actor]
             shut(broker, actor, is_alone=False)
+    if isolation.leaving:
+        kin.look(broker, now)
     kept = isolation.kept
     if kept is not None and (kept.closed or kept.session is None or kept.is_suspect):
         keep_no_more(broker)
     if not isolation.waiting:
         keep_no_more(broker)
-        isolation.is_needed = bool(isolation.running)
+        isolation.is_needed = bool(isolation.running or isolation.leaving)
         return
     if now < isolation.look_at:
         return
@@ -109,7 +104,9 @@ def look(broker: "Broker", now: float) -> None:
         if task.client.is_paused:
             continue
         able = [actor for actor in broker.actors.values() if is_able(broker, task, actor, now)]
-        empty = [actor for actor in able if is_empty(actor) and covers(broker, task, actor)]
+        empty = [
+            actor for actor in able if is_empty(actor) and placement.covers(broker, task, actor)
+        ]
         if empty:
             start(broker, task, min(empty, key=lambda actor: actor.used_at), now)
         elif now >= until:
@@ -125,16 +122,8 @@ def start(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     del isolation.waiting[task]
     if actor is isolation.kept:
         isolation.kept = None
-    assert task.template
-    shape = task.template.shape
-    placement.assign(broker, task, actor)
+    placement.give(broker, task, actor, now)
     assert task.token
-    if shape.environment is not None:
-        environments.assigned(broker, task, actor, now)
-    if shape.limits is not None:
-        occupancy.take(broker, task)
-    if shape.sticky:
-        bindings.bind(broker, shape.sticky, actor.name, now)
     isolation.running[actor] = task.token
     shut(broker, actor, is_alone=True)
     keep_no_more(broker)
@@ -160,12 +149,22 @@ def keep_no_more(broker: "Broker") -> None:
 def shut(broker: "Broker", actor: Actor, *, is_alone: bool) -> None:
     """Give *actor* no more work, or some again."""
     actor.is_alone = is_alone
-    actor.is_shut = is_alone or actor.is_suspect
+    actor.shut()
     broker.backlog.matching.note_working(actor)
     is_known = broker.actors.get(actor.incarnation) is actor
     if is_known and not actor.is_shut and (actor.credit.available or actor.credit.has_more):
         broker.open_actors[actor] = None
         broker.backlog.matching.improve(actor)
+
+
+def leaves(broker: "Broker", actor: Actor) -> None:
+    """Shut *actor* for the backlog if it says that it leaves."""
+    actor.shut()
+    if actor.is_leaving:
+        broker.isolation.leaving[actor] = None
+        broker.isolation.is_needed = True
+    else:
+        broker.isolation.leaving.pop(actor, None)
 
 
 def adopted(broker: "Broker", actor: Actor, token: Token) -> None:
@@ -178,6 +177,7 @@ def adopted(broker: "Broker", actor: Actor, token: Token) -> None:
 def forget_actor(broker: "Broker", actor: Actor) -> None:
     """Keep nothing for an actor that is gone."""
     broker.isolation.running.pop(actor, None)
+    broker.isolation.leaving.pop(actor, None)
     if broker.isolation.kept is actor:
         broker.isolation.kept = None
 
@@ -191,22 +191,10 @@ def forgive(broker: "Broker", stall_s: float) -> None:
 
 def is_able(broker: "Broker", task: Task, actor: Actor, now: float) -> bool:
     """Tell whether *actor* could run *task* if it held nothing."""
-    assert task.template
-    shape = task.template.shape
     is_taken = actor in broker.isolation.running
     if actor.session is None or actor.is_suspect or actor.closed or is_taken:
         return False
-    if not (shape.could_hold(actor) and satisfies_all(actor.labels, shape.desires)):
-        return False
-    if is_barred(task, actor) or (shape.sticky and bindings.forbids(broker, shape, actor)):
-        return False
-    record = broker.environments.find(shape)
-    if record is None or shape.environment is None:
-        return True
-    may_enter = actor.credit.has_resident(shape.environment) or (
-        replicas.may_enter(broker, record, task, now)
-    )
-    return may_enter and not replicas.is_held_back(broker, task, actor)
+    return placement.suits(broker, task, actor, now)
 
 
 def is_empty(actor: Actor) -> bool:
@@ -217,22 +205,6 @@ def is_empty(actor: Actor) -> bool:
 def has_all_slots(actor: Actor) -> bool:
     """Tell whether *actor* states all of its plain slots, or can state none."""
     return actor.session is None or actor.credit.slots_available >= actor.slots.get(SLOT, 0)
-
-
-def covers(broker: "Broker", task: Task, actor: Actor) -> bool:
-    """Tell whether *actor* has granted what *task* needs, and there is room at its limits.
-
-    As if it stood in their lines with its rank: what was kept for those before it is not its.
-    """
-    assert task.template
-    shape, limits = task.template.shape, broker.limits
-    if not actor.credit.has_place(shape, None):
-        return False
-    if shape.limits is None:
-        return True
-    if not limits.lets_go(task.call.limits, task.rank):
-        return False
-    return not shape.host_limits or limits.has_host_room(shape, task, actor.host)
 
 
 def explain(broker: "Broker") -> str:
@@ -249,6 +221,8 @@ def check(broker: "Broker") -> None:
     kept = {isolation.kept} if isolation.kept is not None else set()
     assert alone == isolation.running.keys() | kept
     for actor in broker.actors.values():
-        assert actor.is_shut == (actor.is_suspect or actor.is_alone)
+        assert actor.is_shut == (actor.is_suspect or actor.is_alone or actor.is_leaving)
+        assert actor.is_leaving == (actor in isolation.leaving)
+    assert isolation.is_needed or not isolation.leaving
     for actor, token in isolation.running.items():
         assert actor.assigned.keys() <= {token}, "something is put beside a task that runs alone"

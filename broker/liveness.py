@@ -148,7 +148,7 @@ def judge_actor(broker: "Broker", actor: Actor, now: float) -> None:
     is_suspect = silent_s >= settings.suspect_s or is_deaf(actor, now, settings.suspect_s)
     if is_suspect != actor.is_suspect:
         actor.is_suspect = is_suspect
-        actor.is_shut = is_suspect or actor.is_alone
+        actor.shut()
         broker.backlog.matching.note_working(actor)
         broker.note("actor_suspect" if is_suspect else "actor_trusted", actor=actor.name)
         if not actor.is_shut and (actor.credit.available or actor.credit.has_more):

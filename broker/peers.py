@@ -283,6 +283,15 @@ class Actor:
         return True
 
     @property
+    def is_leaving(self) -> bool:
+        """Tell whether it ends when its runs have, and takes calls of these alone."""
+        return self.closed.startswith("draining")
+
+    def shut(self) -> None:
+        """Take no work from the backlog while there is a reason for that."""
+        self.is_shut = self.is_suspect or self.is_alone or self.is_leaving
+
+    @property
     def is_open(self) -> bool:
         """Tell whether it may be given work, credit aside."""
         return self.session is not None and not self.is_shut

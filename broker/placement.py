@@ -274,6 +274,58 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
         broker.recalls.ahead[actor] = None
 
 
+# ---------------------------------------------------------------------- beside the backlog
+
+
+def suits(broker: "Broker", task: Task, actor: Actor, now: float) -> bool:
+    """Tell whether *actor* could run *task* if it held nothing, whether it takes work or not."""
+    assert task.template
+    shape = task.template.shape
+    if not (shape.could_hold(actor) and satisfies_all(actor.labels, shape.desires)):
+        return False
+    if is_barred(task, actor) or (shape.sticky and bindings.forbids(broker, shape, actor)):
+        return False
+    record = broker.environments.find(shape)
+    if record is None or shape.environment is None:
+        return True
+    may_enter = actor.credit.has_resident(shape.environment) or (
+        replicas.may_enter(broker, record, task, now)
+    )
+    return may_enter and not replicas.is_held_back(broker, task, actor)
+
+
+def covers(broker: "Broker", task: Task, actor: Actor) -> bool:
+    """Tell whether *actor* has granted what *task* needs, and there is room at its limits.
+
+    As if it stood in their lines with its rank: what was kept for those before it is not its.
+    """
+    assert task.template
+    shape, limits = task.template.shape, broker.limits
+    if not actor.credit.has_place(shape, None):
+        return False
+    if shape.limits is None:
+        return True
+    if not limits.lets_go(task.call.limits, task.rank):
+        return False
+    return not shape.host_limits or limits.has_host_room(shape, task, actor.host)
+
+
+def give(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
+    """Assign *task*, which stands in no queue, to *actor*, with all that it takes."""
+    assign(broker, task, actor)
+    assert task.template
+    shape = task.template.shape
+    if shape.environment is not None:
+        environments.assigned(broker, task, actor, now)
+    if shape.limits is not None:
+        occupancy.take(broker, task)
+    if shape.sticky:
+        bindings.bind(broker, shape.sticky, actor.name, now)
+
+
+# ---------------------------------------------------------------------- what must hold
+
+
 def check(broker: "Broker") -> None:
     """Assert that no queue is blocked from which an actor could take a task, by looking at all."""
     for client in broker.clients.values():

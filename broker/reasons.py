@@ -58,8 +58,8 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
 
 def reason_among(task: Task, able: list[Actor], count: int, now: float) -> Reason:
     """Sum up why none of those that satisfy *task* has it, of *count* actors."""
-    closed = [actor for actor in able if actor.is_open and actor.closed]
-    away = [actor for actor in able if not actor.is_open]
+    closed = [one for one in able if one.closed and (one.is_open or one.is_leaving)]
+    away = [actor for actor in able if not (actor.is_open or actor in closed)]
     rejected = [a for a in able if a.is_open and not a.closed and is_barred(task, a)]
     busy = len(able) - len(closed) - len(away) - len(rejected)
     since = task.queued_at

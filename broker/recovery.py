@@ -37,7 +37,7 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
     broker.backlog.matching.update(actor)
     bindings.review(broker, actor)
     actor.is_suspect = False
-    actor.is_shut = actor.is_alone
+    isolation.leaves(broker, actor)
     broker.backlog.matching.note_working(actor)
     actor.credit.void()
     doubts.came_back(broker, hello, now)

@@ -6,7 +6,7 @@ Each statement replaces the earlier one, so a repeated one changes nothing.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broker import bindings, environments, orders
+from broker import bindings, environments, isolation, orders
 from broker.offers import is_unchanged
 from broker.peers import Actor, Client, Host, Session
 from broker.sessions import check_offered
@@ -43,6 +43,7 @@ def actor_beat(
     actor.environments = command.environments
     if actor.closed != command.closed:
         actor.close(command.closed, now)
+        isolation.leaves(broker, actor)
         broker.backlog.matching.note_working(actor)
         bindings.review(broker, actor)
     if broker.orders:

@@ -41,7 +41,7 @@ def must_yield(broker: "Broker", shape: Shape, task: Task, actor: Actor, now: fl
         return False
     older_shape, older = found
     broker.reservation = Reservation(older, older_shape, actor, until=now + HOLD_S)
-    broker.backlog.reserved_rank = older.rank
+    broker.backlog.matching.reserved_rank = older.rank
     broker.note("slot_is_left", actor=actor.name, task=older.name, waited_s=now - older.queued_at)
     return True
 

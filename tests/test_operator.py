@@ -148,3 +148,28 @@ def test_a_name_that_nobody_has_is_one_line_and_status_1(world):
         [],
         "warmslot: pause nobody/0: no actor is called 'nobody/0'; connected: one/0",
     )
+
+
+def descend(level, path):
+    """Call itself, once *path* is there."""
+    wait_for(path)
+    if not level:
+        return [where()]
+    return [where(), *current_task().client.submit(descend, level - 1, path).result()]
+
+
+def test_an_actor_that_drains_runs_the_calls_for_which_its_runs_wait(world, tmp_path):
+    host = world.start_host("one", "--drain-timeout", "600")
+    client = world.client()
+    path = str(tmp_path / "go")
+    future = client.submit(descend, 20, path)
+    world.until(lambda: world.actors(client, "one/0")["one/0"]["holding"])
+    stranger = client.submit(where)
+
+    assert warmslot(world, "drain", "one/0") == (0, ["ACTOR  STATE", "one/0  draining"], "")
+    (tmp_path / "go").touch()
+
+    assert future.result(PATIENCE_S) == ["one/0"] * 21
+    world.until(lambda: state(client, "one/0") == "gone")
+    assert not stranger.done()
+    assert is_alive(host.pid)

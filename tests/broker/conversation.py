@@ -245,6 +245,7 @@ def actor_hello(
     holding=(),
     kept=(),
     stopped=(),
+    closed="",
 ):
     return ActorHello(
         incarnation,
@@ -258,6 +259,7 @@ def actor_hello(
         prefetch,
         [Holding(*item) for item in holding],
         [Kept(*item) for item in kept],
+        closed=closed,
         stopped=[Holding(*item) for item in stopped],
     )
 

@@ -841,12 +841,6 @@ class HostProcess(Process):
         return any(ward.phase is Phase.GONE for ward in self.core.wards)
 
     @property
-    def is_left_by_some(self) -> bool:
-        """Tell whether some actor was ordered to leave and has not yet."""
-        cores = [actor.core for actor in self.actors.values() if actor.is_alive]
-        return any(core.is_draining and not core.is_spare for core in cores)
-
-    @property
     def is_empty(self) -> bool:
         """Tell whether no actor runs here or ever will."""
         is_over = all(ward.phase is Phase.GONE for ward in self.core.wards)

@@ -191,7 +191,14 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "who_stands_before_it_is_bound",
     ),
     "9.3": ("waiting_is_not_listed",),
-    "9.4": ("a_paused_actor_grants", "who_is_resumed_stays_closed", "what_was_full_stays_full"),
+    "9.4": (
+        "a_paused_actor_grants",
+        "who_is_resumed_stays_closed",
+        "what_was_full_stays_full",
+        "who_leaves_runs_nothing",
+        "who_leaves_runs_anything",
+        "what_crossed_a_drain_starts",
+    ),
     "9.6": ("what_is_written_wakes_nobody",),
     "10": (
         "a_lease_never_ends",

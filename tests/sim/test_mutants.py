@@ -6,6 +6,7 @@ from tests.sim import pins
 from tests.sim.mutants import MUTANTS
 from tests.sim.mutants_dead import AFTERLIFE
 from tests.sim.mutants_durable import DURABLE
+from tests.sim.mutants_kin import KIN
 from tests.sim.mutants_labels import LABELS
 from tests.sim.mutants_life import LIFE
 from tests.sim.mutants_named import NAMED
@@ -24,6 +25,7 @@ PLANTED = [
     *LABELS,
     *TURNS,
     *MIXED,
+    *KIN,
     *WAKEUPS,
 ]
 

@@ -338,6 +338,7 @@ class World:
         number = client.core.submit(plan, b"arguments", frames, self.now, parent, key)
         record = self.oracle.submitted(client, number, plan.call, has_parent=parent is not None)
         record.is_huge = is_huge
+        record.parent = parent
         if plan.is_durable and self.ledger is not None:
             self.ledger.submitted(record, key)
         self.note("SUBMITS", client, record.name, plan.call.name, parent)
@@ -494,9 +495,6 @@ class World:
                 if host.is_alive:
                     host.end()
                 self.start_machine(name)
-            elif host.is_left_by_some and not host.core.is_draining:
-                # Who is left may wait for a call that only who leaves could run.
-                host.core.drain(self.now, 5.0)
         for actor in self.actors:
             if actor.is_alive and actor.core.standing.is_paused:
                 actor.pause(paused=False)

@@ -1,0 +1,50 @@
+"""Calls of the runs of an actor that leaves, for which these wait (protocol.md section 9.4).
+
+Such a run can end only when its calls have, and perhaps they can run nowhere else. So they are
+placed there as well, and nothing else is. The rule that must not be broken: an actor that leaves is
+given nothing but the calls of its own runs, and those only while it grants credit for them.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from broker import placement
+from broker.peers import Actor
+from broker.task import State, Task
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+
+def look(broker: "Broker", now: float) -> None:
+    """Give those that leave the calls of their runs that found no other actor."""
+    broker.limits.now = now
+    for actor in broker.isolation.leaving:
+        if actor.session is None or actor.is_suspect or actor.is_alone:
+            continue
+        if actor.credit.available or actor.credit.has_more:
+            for task in list(calls_of(actor)):
+                offer(broker, task, actor, now)
+
+
+def calls_of(actor: Actor) -> Iterator[Task]:
+    """Return the calls that wait for an actor, of the runs of this one."""
+    for parent in actor.assigned.values():
+        for task in parent.children or ():
+            if task.state is State.QUEUED and not task.client.is_paused:
+                yield task
+
+
+def offer(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
+    """Let *actor* run *task*, if it can start there now.
+
+    A call to a named actor goes where that is, and what the journal must let start waits for that.
+    """
+    assert task.template
+    shape = task.template.shape
+    if shape.named or shape.is_armed_first or not placement.suits(broker, task, actor, now):
+        return
+    if placement.covers(broker, task, actor):
+        broker.backlog.remove(task)
+        broker.deadlines.discard(task)
+        placement.give(broker, task, actor, now)

@@ -1,0 +1,86 @@
+"""An actor that leaves is given the calls of its own runs, and nothing else."""
+
+import pytest
+
+from tests.broker.conversation import CODE, Conversation, actor_hello
+from wire.messages import ActorBeat, Assign, Credit
+from wire.parts import Call, Held
+
+
+def beat(actor, credit, holding=(), closed="draining"):
+    actor.says(ActorBeat(credit, 1, {}, list(holding), {}, closed))
+
+
+@pytest.fixture
+def talk():
+    return Conversation()
+
+
+def got(actor):
+    return [assign.task for assign in actor.takes(Assign)]
+
+
+def test_a_call_of_a_run_starts_on_the_actor_that_leaves(talk):
+    actor = talk.actor(11, free=1)
+    client = talk.client().submits(1)
+    assert got(actor) == [1]
+    client.submits(2)
+    client.submits(3, parent=(1000, 1))
+
+    beat(actor, Credit(1), [(1000, 1)])
+
+    assert got(actor) == [3], "the other one waits for an actor that stays"
+
+
+def test_one_that_comes_later_starts_there_too(talk):
+    actor = talk.actor(11, free=1)
+    client = talk.client().submits(1)
+    beat(actor, Credit(1), [(1000, 1)])
+
+    client.submits(2, parent=(1000, 1))
+
+    assert got(actor) == [1, 2]
+
+
+def test_nothing_starts_there_that_it_does_not_grant(talk):
+    actor = talk.actor(11, free=1)
+    client = talk.client().submits(1)
+    beat(actor, Credit(0), [(1000, 1)])
+
+    client.submits(2, parent=(1000, 1))
+
+    assert got(actor) == [1]
+
+
+def test_another_actor_goes_first(talk):
+    leaving = talk.actor(11, free=1)
+    client = talk.client().submits(1)
+    beat(leaving, Credit(0), [(1000, 1)])
+    other = talk.actor(12, name="host/1", free=1)
+
+    client.submits(2, parent=(1000, 1))
+
+    assert (got(leaving), got(other)) == ([1], [2])
+
+
+def test_one_that_wants_labels_waits_for_an_actor_that_has_them(talk):
+    actor = talk.actor(11, free=1)
+    client = talk.client().submits(1)
+    beat(actor, Credit(1), [(1000, 1)])
+
+    client.submits(2, parent=(1000, 1), call=Call("large", CODE, slots={"slot": 9}), slot=1)
+
+    assert got(actor) == [1]
+
+
+def test_it_leaves_after_a_new_session_too(talk):
+    actor = talk.actor(11, free=1)
+    client = talk.client().submits(1)
+    client.submits(2, parent=(1000, 1))
+    assert got(actor) == [1]
+    running = [(1, 1, (1000, 1), Held.RELEASED)]
+
+    actor.greets(actor_hello(11, holding=running, closed="draining"))
+    actor.says(Credit(1))
+
+    assert got(actor) == [2]
