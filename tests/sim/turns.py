@@ -55,12 +55,11 @@ class Grants:
         assert heard, f"{actor.name} is assigned a task before it has granted anything"
         _, received, credit = heard[-1]
         flying = [call for at, those in self.flights[key] if at > received for call in those]
-        costing = [
-            call
-            for call in flying
-            if not (is_sharing(call) and call.environment.id in credit.shared)
-        ]
-        typed.check_spent(actor.name, credit, costing)
+        costing, earlier = (
+            [c for c in those if not (is_sharing(c) and c.environment.id in credit.shared)]
+            for those in (flying, flying[: len(flying) - len(calls)])
+        )
+        typed.check_spent(actor.name, credit, costing, earlier)
         taken: dict[str, int] = {}
         for call in flying:
             if is_sharing(call):

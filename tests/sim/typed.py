@@ -140,17 +140,20 @@ def check_statement(actor: "ActorProcess", credit: Any) -> None:
         assert 0 <= amount <= max(0, free), f"{amount} of {kind!r} is stated, {free} is free"
 
 
-def check_spent(name: str, credit: Any, calls: list[Any]) -> None:
+def check_spent(name: str, credit: Any, calls: list[Any], earlier: list[Any]) -> None:
     """Check that *calls* that are on their way are covered by what was stated.
 
-    Beyond *free* only calls of one plain slot may be given.
+    Beyond *free* only calls of one plain slot may be given. What was taken back since the *earlier*
+    of them were given is not theirs, but nothing more may be taken of that.
     """
     spent = slots_of((call, cost_of(call)) for call in calls)
-    plain = spent.pop(SLOT)
-    granted = credit.free + credit.ahead
-    assert plain <= granted, f"{name} granted {granted} and is assigned {plain}"
-    large = sum(call.slots.get(SLOT, 0) for call in calls if call.slots)
-    assert large <= credit.free, f"{large} slots of large calls in {credit.free} of {name}"
+    before = slots_of((call, cost_of(call)) for call in earlier)
     for kind, amount in spent.items():
-        there = credit.typed.get(kind, 0)
-        assert amount <= there, f"{name} granted {there} of {kind!r} and is assigned {amount}"
+        if amount > before.get(kind, 0):
+            there = credit.typed.get(kind, 0)
+            if kind == SLOT:
+                there = credit.free + credit.ahead
+            assert amount <= there, f"{name} granted {there} of {kind!r} and is assigned {amount}"
+    large = sum(call.slots.get(SLOT, 0) for call in calls if call.slots)
+    if large > sum(call.slots.get(SLOT, 0) for call in earlier if call.slots):
+        assert large <= credit.free, f"{large} slots of large calls in {credit.free} of {name}"
