@@ -180,8 +180,8 @@ def add_surroundings(parser: Parser) -> None:
         metavar="MIB",
         type=mebibytes,
         default=read("ENVIRONMENTS_MEMORY_MB", None),
-        help="over so much memory of its process an actor gives up the environment used the longest"
-        " ago, one a second, while it has more than one (default: no bound)",
+        help="over so much memory of its process an actor gives up the environment that saves the"
+        " least, one a second, while it has more than one (default: no bound)",
     )
     parser.add_argument(
         "--env",

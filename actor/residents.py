@@ -1,12 +1,12 @@
-"""Which environments are resident in an actor, and who has a turn in them.
+"""Which environments are resident in an actor, who has a turn in them, and which one leaves first.
 
 The rule that must not be broken: nobody is evicted while somebody is inside or it is loading.
 """
 
 from collections.abc import Iterator
 from enum import StrEnum
-from math import inf
-from typing import TYPE_CHECKING
+from math import exp, inf
+from typing import TYPE_CHECKING, Final
 
 from actor.named import NamedReplicas
 from wire.labels import Labels
@@ -14,6 +14,11 @@ from wire.parts import Environment, Token
 
 if TYPE_CHECKING:
     from actor.mailbox import Assignment
+
+
+# From how many tasks an actor tells what is used of late, for each environment that it holds. More
+# of them tell better what is popular, fewer sooner that it is no longer.
+MEMORY_TASKS: Final = 4
 
 
 class Warmth(StrEnum):
@@ -27,7 +32,7 @@ class Warmth(StrEnum):
 class Replica:
     """One environment that is loaded here, or being loaded."""
 
-    __slots__ = ("environment", "inside", "load_s", "tasks", "used", "warmth")
+    __slots__ = ("environment", "inside", "load_s", "tasks", "used", "uses", "warmth")
 
     def __init__(self, environment: Environment) -> None:
         """Begin loading."""
@@ -35,7 +40,9 @@ class Replica:
         self.warmth = Warmth.LOADING
         # Who is inside, with how many turns each.
         self.inside: dict[Token, int] = {}
+        # After how many uses of all it was used last, and how often of late as of then.
         self.used = 0
+        self.uses = 0.0
         # How long it took to enter it, and how many tasks it has taken.
         self.load_s = 0.0
         self.tasks = 0
@@ -59,7 +66,7 @@ class Replica:
 
 
 class Residents:
-    """At most *maximum* environments; the least recently used idle one leaves first."""
+    """At most *maximum* environments; the idle one that saves the least leaves first."""
 
     __slots__ = ("_uses", "by_id", "maximum", "named", "worn")
 
@@ -101,6 +108,7 @@ class Residents:
             assignment.loads = True
             assignment.evicts = tuple(evicts)
         self._uses += 1
+        replica.uses = self._uses_of_late(replica) + 1.0
         replica.used = self._uses
         # A call that only enters is none of the tasks that it may take.
         replica.tasks += not assignment.recipe.is_entry
@@ -181,10 +189,22 @@ class Residents:
             yield from self.named.labels()
 
     def idle(self) -> Replica | None:
-        """Return the least recently used one that nobody is inside, or None."""
+        """Return the one that nobody is inside and that saves the least, or None.
+
+        What one saves is the time that entering takes, for each use of late. Of equals the one that
+        was used the longest ago.
+        """
         idle = [
             replica
             for replica in self.by_id.values()
             if not replica.inside and replica.warmth is Warmth.WARM
         ]
-        return min(idle, key=lambda replica: replica.used) if idle else None
+        return min(idle, key=self._saved) if idle else None
+
+    def _saved(self, replica: Replica) -> tuple[float, int]:
+        return self._uses_of_late(replica) * replica.load_s, replica.used
+
+    def _uses_of_late(self, replica: Replica) -> float:
+        """Return how often it was used; each use counts less with each later one of any."""
+        ago = self._uses - replica.used
+        return replica.uses * exp(-ago / (MEMORY_TASKS * len(self.by_id))) if ago else replica.uses

@@ -29,7 +29,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     # How many tasks may wait in the mailbox beyond the slots; None: as the run times say.
     prefetch: int | None = None
     environments_max: int = 1
-    # Over so much memory of the process the environment used the longest ago leaves; None: never.
+    # Over so much memory of the process the environment that saves the least leaves; None: never.
     environments_memory_mb: float | None = None
     # Over this share of the memory of the machine or cgroup it takes no new work; None: never.
     memory_high: float | None = 0.95

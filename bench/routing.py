@@ -1,9 +1,10 @@
 """Model routing: 50 models, 8 actors that hold 2 each, popularity by Zipf, in virtual time.
 
-The rule: every policy gets the same tasks at the same times, and an actor behaves alike under each:
-one task at a time, and a model that it does not hold is loaded in place of the one used the longest
-time ago. `warmslot` and `immediate spill` are the broker's real core, the latter without waiting;
-the others are what one would write instead.
+The rule: every policy gets the same tasks at the same times, and an actor runs one at a time.
+`warmslot` and `immediate spill` are the broker's real core, the latter without waiting, and an
+actor chooses as real ones do what it gives up for a model that it does not hold. The others are
+what one would write instead: there it is the model used the longest time ago. `hash, evicting
+alike` is what the hash would come to with the actors of warmslot.
 
     python -m bench.routing [--rounds 5] [--rate 15] [--seconds 120] [--plot FILE.svg]
 """
@@ -12,14 +13,17 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from itertools import accumulate, count
 from math import log10
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from actor.residents import Residents, Warmth
 from bench.support import machine, percentile, spread, table
 from broker import replicas
 from broker.core import Broker
@@ -44,6 +48,11 @@ MODELS, ACTORS, HELD = 50, 8, 2
 LOAD_S, RUN_S = 1.0, 0.02
 EPOCH = 1_000
 HASH = b"h" * 16
+
+
+def environment(model: int) -> Environment:
+    return Environment(f"m{model}", f"m{model}", HASH, {}, 1, Reuse(0, None, None, None))
+
 
 # When each comes, and for which model.
 Tasks = list[tuple[float, int]]
@@ -106,6 +115,13 @@ class Actor:
         self.held: dict[int, None] = {}
         self.is_busy = False
 
+    def use(self, model: int) -> None:
+        """Note that *model* is used, and make room when it is not held."""
+        if model not in self.held and len(self.held) == HELD:
+            del self.held[next(iter(self.held))]
+        self.held.pop(model, None)
+        self.held[model] = None
+
     def run(self, model: int, came_at: float, ended: Callable[[], None]) -> None:
         """Load the model when it is not held, then run; the wait is that for the first line."""
         self.is_busy = True
@@ -113,10 +129,7 @@ class Actor:
         if model not in self.held:
             self.figures.loads += 1
             delay_s = LOAD_S
-            if len(self.held) == HELD:
-                del self.held[next(iter(self.held))]
-        self.held.pop(model, None)
-        self.held[model] = None
+        self.use(model)
         self.figures.waits.append(self.clock.now + delay_s - came_at)
 
         def end() -> None:
@@ -127,10 +140,32 @@ class Actor:
         self.clock.after(delay_s + RUN_S, end)
 
 
-def queues(tasks: Tasks, choose: Callable[[int, list[deque[Any]]], int]) -> Figures:
+class RealActor(Actor):
+    """Makes room as a real actor does."""
+
+    def __init__(self, clock: Clock, figures: Figures) -> None:
+        """Hold nothing."""
+        super().__init__(clock, figures)
+        self.residents = Residents(HELD)
+
+    def use(self, model: int) -> None:
+        """Note that *model* is used, and make room when it is not held."""
+        residents = self.residents
+        call = Call("m", b"", "m", environment(model))
+        assignment: Any = SimpleNamespace(token=(EPOCH, 1), recipe=SimpleNamespace(call=call))
+        residents.enter(assignment)
+        residents.by_id[f"m{model}"].load_s = LOAD_S
+        residents.change(f"m{model}", Warmth.WARM)
+        residents.leave(assignment)
+        self.held = {int(identity[1:]): None for identity in residents.by_id}
+
+
+def queues(
+    tasks: Tasks, choose: Callable[[int, list[deque[Any]]], int], kind: type[Actor] = Actor
+) -> Figures:
     """Put each task at once into the queue of the actor that *choose* names."""
     clock, figures = Clock(), Figures()
-    actors = [Actor(clock, figures) for _ in range(ACTORS)]
+    actors = [kind(clock, figures) for _ in range(ACTORS)]
     waiting: list[deque[tuple[int, float]]] = [deque() for _ in actors]
 
     def next_of(at: int) -> None:
@@ -154,10 +189,10 @@ def at_random(tasks: Tasks, seed: int) -> Figures:
     return queues(tasks, lambda _, waiting: random.randrange(len(waiting)))
 
 
-def by_hash(tasks: Tasks, seed: int) -> Figures:
+def by_hash(tasks: Tasks, seed: int, kind: type[Actor] = Actor) -> Figures:
     order = list(range(MODELS))
     Random(seed).shuffle(order)
-    return queues(tasks, lambda model, waiting: order[model] % len(waiting))
+    return queues(tasks, lambda model, waiting: order[model] % len(waiting), kind)
 
 
 def most_free(tasks: Tasks, seed: int) -> Figures:  # noqa: ARG001
@@ -200,17 +235,14 @@ class Routed:
         self.received: dict[bytes, int] = {}
         self.came_at: list[float] = []
         self.models: list[int] = []
-        self.environments = [
-            Environment(f"m{n}", f"m{n}", HASH, {}, 1, Reuse(0, None, None, None))
-            for n in range(MODELS)
-        ]
+        self.environments = [environment(n) for n in range(MODELS)]
         self.hello(b"c", ClientHello(1, "bench", "3.11"))
         self.actors = {}
         for n in range(ACTORS):
             rid = b"a%d" % n
             hello = ActorHello(100 + n, f"h/{n}", 1, 1, "3.11", 1, {}, {"slot": 1})
             self.hello(rid, hello)
-            self.actors[rid] = Actor(self.clock, self.figures)
+            self.actors[rid] = RealActor(self.clock, self.figures)
             self.say(rid, self.credit(rid))
         calls = [Call("m", b"", "m", one, affinity_wait_s=wait_s) for one in self.environments]
         self.say(b"c", Function(0, HASH, b"code"), *(Template(n, c) for n, c in enumerate(calls)))
@@ -288,10 +320,11 @@ def spilling(tasks: Tasks, seed: int) -> Figures:  # noqa: ARG001
         return Routed(tasks, 0.0).figures
 
 
-POLICIES = {
+POLICIES: dict[str, Callable[[Tasks, int], Figures]] = {
     "random": at_random,
     "most free credit": most_free,
     "hash by model": by_hash,
+    "hash, evicting alike": partial(by_hash, kind=RealActor),
     "immediate spill": spilling,
     "warmslot": warmslot,
 }
@@ -331,9 +364,9 @@ def show(found: dict[str, list[Figures]], plot: str | None) -> None:
 
 def draw(found: dict[str, list[Figures]], path: str) -> None:
     """Draw which share of the tasks waited for how long, the time on a scale of tens."""
-    width, height, left, bottom = 640, 320, 60, 40
+    width, height, left, bottom = 760, 320, 60, 40
     low, high = 1e-3, 1e3
-    colors = ["#999999", "#c58b00", "#0072b2", "#cc3311", "#009e73"]
+    colors = ["#999999", "#c58b00", "#0072b2", "#56b4e9", "#cc3311", "#009e73"]
 
     def x(seconds: float) -> float:
         share = (log10(max(low, seconds)) - log10(low)) / (log10(high) - log10(low))

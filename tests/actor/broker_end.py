@@ -281,7 +281,7 @@ def connected(core):
     return end
 
 
-def warm(core, identity, now):
+def warm(core, identity, now, load_s=0.1):
     """Let the environment be entered that is loading."""
     replica = core.mailbox.residents.by_id[identity]
-    core.entered(min(replica.inside, default=None), replica.environment, 0.1, now)
+    core.entered(min(replica.inside, default=None), replica.environment, load_s, now)

@@ -622,22 +622,43 @@ def test_a_head_whose_turn_is_not_free_is_passed_over():
     assert blocked in end.core.mailbox.held
 
 
-def test_the_least_recently_used_idle_environment_leaves():
+def make_room(used, load_s):
+    """Use environments in the order of *used* in an actor that holds two; return what leaves."""
     end = connected(make_core(slots=3, environments_max=2))
     templates = {name: end.template(environment=environment(name)) for name in "abc"}
-    for name in "aba":
+    for name in used:
         token = end.assign(templates[name])
         end.carry()
-        warm(end.core, name, end.now)
+        warm(end.core, name, end.now, load_s[name])
         end.finish(token)
         end.carry()
 
     token = end.assign(templates["c"])
     end.carry()
 
-    assert end.started[token].evicts == ("b",)
-    assert end.labels == {"environment.a": "warm"}
-    assert end.credit.turns == {"a": 1, "c": 0}
+    [left] = end.started[token].evicts
+    [stays] = {"a", "b"} - {left}
+    assert end.labels == {f"environment.{stays}": "warm"}
+    assert end.credit.turns == {stays: 1, "c": 0}
+    return left
+
+
+def test_of_equal_idle_environments_the_least_recently_used_leaves():
+    assert make_room("aba", {"a": 0.0, "b": 0.0}) == "b"
+    assert make_room("ab", {"a": 0.0, "b": 0.0}) == "a"
+
+
+def test_an_idle_environment_leaves_that_is_used_less_often():
+    assert make_room("aaab", {"a": 1.0, "b": 1.0}) == "b"
+
+
+def test_an_idle_environment_leaves_that_is_entered_in_less_time():
+    assert make_room("ab", {"a": 30.0, "b": 1.0}) == "b"
+
+
+def test_what_was_used_often_leaves_once_it_is_used_no_more():
+    assert make_room("a" * 300 + "b" * 2, {"a": 1.0, "b": 1.0}) == "b"
+    assert make_room("a" * 300 + "b" * 8, {"a": 1.0, "b": 1.0}) == "a"
 
 
 def test_an_environment_in_use_is_never_evicted():
