@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from broker import lifecycle, named, upkeep
+from broker import lifecycle, named, replicas, upkeep
 from broker.deadlines import Deadlines
 from broker.peers import Actor, Session
 from broker.rankings import PREFERENCE_MAX
@@ -275,15 +275,14 @@ def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     if record is None:
         return
     copy = actor.copies.get(record.environment.id)
+    if copy is None:
+        copy = add(record, actor)
+        replicas.enters(broker, record, actor, now)
     if task.client is broker.named.own:
-        copy = copy or add(record, actor)
         copy.is_ordered, copy.idle_since = True, None
         return
     record.used_at = record.called_at = now
-    if copy is None:
-        copy = add(record, actor)
-    elif copy.is_warm:
-        record.hits += 1
+    record.hits += copy.is_warm
     copy.is_ordered, copy.idle_since = False, None
     reuse = record.environment.reuse
     if reuse.replicas_min and not reuse.is_fresh:
@@ -306,7 +305,7 @@ def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> Non
         copy = add(record, actor)
         broker.backlog.matching.improve(actor)
     copy.is_warm = True
-    actor.entered_at = now
+    actor.entered_at = actor.entering_until = now
     if not command.again:
         record.loads += 1
     record.load_s = command.load_s
@@ -333,6 +332,7 @@ def failed(
         return
     record = broker.environments.learn(environment, now)
     settings = broker.settings
+    actor.entering_until = now
     record.failures += 1
     record.failed_on.add(actor.incarnation)
     record.failure = failure

@@ -172,6 +172,7 @@ class Actor:
         "credit",
         "crews",
         "entered_at",
+        "entering_until",
         "environments",
         "heard_at",
         "host",
@@ -246,8 +247,9 @@ class Actor:
         self.pace: int | None = None
         # When its host was heard last, of one that is gone.
         self.vouched_at = -inf
-        # When an environment was entered there last.
+        # When an environment was entered there last, and when one should be that is being entered.
         self.entered_at = -inf
+        self.entering_until = 0.0
         self.closed = hello.closed
         self.greet(hello, now)
 

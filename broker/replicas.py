@@ -4,6 +4,7 @@ The rules that must not be broken: never more than the maximum, assignments on t
 nobody is evicted from where somebody is inside.
 """
 
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 LOAD_GUESS_S: Final = 0.5
 # How long a task runs in it, while none has ended: a burst is not to wait for the first to end.
 RUN_GUESS_S: Final = 0.05
+# So many copies are looked at for when one may have a turn.
+COPIES_LOOKED_AT_MAX: Final = 16
 # So many environments are looked at in one turn.
 LOOKS_A_TURN: Final = 1_000
 
@@ -57,10 +60,34 @@ def wait_s(record: "Record", task: Task) -> float:
     wanted_s = task.template.shape.affinity_wait_s
     if wanted_s is not None:
         return wanted_s
-    load_s = record.load_s if record.loads else LOAD_GUESS_S
+    load_s = expected_s(record)
     turns = len(record.copies) * record.environment.concurrency
     run_s = record.run_s or RUN_GUESS_S
-    return 0.0 if record.waiting * run_s > turns * load_s else load_s
+    if record.waiting * run_s > turns * load_s:
+        return 0.0
+    there_at, late = task.queued_at + load_s, 0
+    copies = list(islice(record.copies.values(), COPIES_LOOKED_AT_MAX))
+    for copy in copies:
+        busy_until = copy.actor.entering_until
+        if copy.is_warm and task.queued_at < busy_until <= there_at:
+            # Its turn comes when that is done, which must not be a matter of milliseconds.
+            return 2.0 * load_s
+        late += busy_until > there_at and copy.is_warm
+    return load_s if late < len(copies) else 0.0
+
+
+def expected_s(record: "Record") -> float:
+    """Return how long it should take to enter an environment."""
+    return record.load_s if record.loads else LOAD_GUESS_S
+
+
+def enters(broker: "Broker", record: "Record", actor: Actor, now: float) -> None:
+    """Note that *actor* is to enter an environment, and has no turn in others until then."""
+    actor.entering_until = max(actor.entering_until, now + expected_s(record))
+    for copy in actor.copies.values():
+        if copy.record is not record and copy.record.look_at < inf:
+            # What waits for it may not find that worth it any more.
+            broker.environments.look_at(copy.record, now)
 
 
 def rival(
@@ -75,7 +102,7 @@ def rival(
     if environment in actor.copies or not actor.copies:
         return None
     record = broker.environments.find(shape)
-    load_s = record.load_s if record is not None and record.loads else LOAD_GUESS_S
+    load_s = LOAD_GUESS_S if record is None else expected_s(record)
     if now >= actor.entered_at + load_s:
         return None
     best: tuple[Shape, Task] | None = None

@@ -464,6 +464,42 @@ def test_what_has_waited_for_as_long_as_entering_takes_spills(talk):
     assert len(second.takes(Assign)) == 1
 
 
+def beside_another(talk, load_s):
+    """Let an actor with E, which is entered in 1 s, begin to enter F, which takes *load_s*."""
+    client = talk.client()
+    environment, other = place(0, 9), place(0, 9, identity="f")
+    first = talk.actor(11, name="host/0").says(Credit(1, 0, 2))
+    for number, one, took_s in ((1, environment, 1.0), (2, other, load_s)):
+        client.submits(number, call=call(one), slot=number)
+        [token] = tokens(first)
+        first.says(Entered(one, took_s))
+        first.says(Outcome(*token, Status.RESULT, b"", 0, 0.1))
+        first.says(Credit(1, 0, 2, dict.fromkeys(("e", one.id), 1)))
+    first.says(Credit(1, 0, 2, {"e": 1}))
+    client.submits(3, call=call(other), slot=2)
+    [token] = tokens(first)
+    first.says(Credit(0, 0, 1, {"e": 0, "f": 0}))
+    second = talk.actor(12, name="host/1").says(Credit(1, 0, 2))
+    client.submits(4, call=call(environment), slot=1)
+    return first, second
+
+
+def test_nobody_waits_for_a_copy_whose_actor_is_to_enter_another_one_for_longer(talk):
+    _, second = beside_another(talk, load_s=30.0)
+
+    assert len(second.takes(Assign)) == 1
+
+
+def test_who_waits_for_an_actor_that_enters_another_one_has_a_turn_before_it_spills(talk):
+    first, second = beside_another(talk, load_s=0.8)
+
+    passes(talk, 1.2, first, second)
+    assert second.takes(Assign) == []
+    passes(talk, 1.0, first, second)
+
+    assert len(second.takes(Assign)) == 1
+
+
 def test_what_waits_for_no_copy_spills_at_once(talk):
     client = talk.client()
     environment, first, second = loaded(talk, client, load_s=3.0, run_s=0.1)
