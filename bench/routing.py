@@ -19,10 +19,10 @@ from itertools import accumulate, count
 from math import log10
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from actor.mailbox import Assignment, Recipe
 from actor.residents import Residents, Warmth
 from bench.support import machine, percentile, spread, table
 from broker import replicas
@@ -152,7 +152,9 @@ class RealActor(Actor):
         """Note that *model* is used, and make room when it is not held."""
         residents = self.residents
         call = Call("m", b"", "m", environment(model))
-        assignment: Any = SimpleNamespace(token=(EPOCH, 1), recipe=SimpleNamespace(call=call))
+        assignment = Assignment(
+            (EPOCH, 1), Assign(1, 1, 1, 0, 1, b""), Recipe(call, code=None, blob=None), ()
+        )
         residents.enter(assignment)
         residents.by_id[f"m{model}"].load_s = LOAD_S
         residents.change(f"m{model}", Warmth.WARM)

@@ -81,13 +81,9 @@ def expected_s(record: "Record") -> float:
     return record.load_s if record.loads else LOAD_GUESS_S
 
 
-def enters(broker: "Broker", record: "Record", actor: Actor, now: float) -> None:
+def enters(record: "Record", actor: Actor, now: float) -> None:
     """Note that *actor* is to enter an environment, and has no turn in others until then."""
     actor.entering_until = max(actor.entering_until, now + expected_s(record))
-    for copy in actor.copies.values():
-        if copy.record is not record and copy.record.look_at < inf:
-            # What waits for it may not find that worth it any more.
-            broker.environments.look_at(copy.record, now)
 
 
 def rival(
