@@ -69,7 +69,7 @@ def wait_s(record: "Record", task: Task) -> float:
     copies = list(islice(record.copies.values(), COPIES_LOOKED_AT_MAX))
     for copy in copies:
         busy_until = copy.actor.entering_until
-        if copy.is_warm and task.queued_at < busy_until <= there_at:
+        if (copy.is_warm or record.loads) and task.queued_at < busy_until <= there_at:
             # Its turn comes when that is done, which must not be a matter of milliseconds.
             return 2.0 * load_s
         late += busy_until > there_at and copy.is_warm
