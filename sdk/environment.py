@@ -140,7 +140,8 @@ class Environment(metaclass=EnvironmentType):
     image)`.
     """
 
-    reuse: ClassVar[ReusePolicy] = ReusePolicy()
+    # Where nothing is said there is a second copy only while tasks wait for one: it may be large.
+    reuse: ClassVar[ReusePolicy] = ReusePolicy(replicas=(1, 2))
     # What an actor offers while it has a copy.
     labels: ClassVar[Mapping[str, Any]] = {}
     # What an actor must offer to get one.

@@ -386,6 +386,16 @@ def test_the_policy_travels_with_the_call():
     assert environment.reuse == Reuse(1, 4, 5.0, 2.0, 9, 100, 7.0, None, False)
 
 
+def test_what_says_nothing_of_copies_is_not_loaded_twice_for_one_call():
+    class Large(Environment):
+        def ask(self):
+            return 0
+
+    reuse = call_of(Large.ask).environment.reuse
+
+    assert (reuse.replicas_min, reuse.replicas_max) == (1, 2)
+
+
 def test_a_sync_call_is_alone_and_an_async_one_is_not():
     async def shared():
         return 1
