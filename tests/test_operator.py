@@ -172,4 +172,5 @@ def test_an_actor_that_drains_runs_the_calls_for_which_its_runs_wait(world, tmp_
     assert future.result(PATIENCE_S) == ["one/0"] * 21
     world.until(lambda: state(client, "one/0") == "gone")
     assert not stranger.done()
-    assert is_alive(host.pid)
+    # Nobody is left there.
+    assert host.wait(PATIENCE_S) == 0
