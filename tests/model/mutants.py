@@ -21,6 +21,7 @@ from sdk.core import ClientCore
 from tests.model.scenarios import DEEP, FAST, Scenario
 from tests.sim import mutants as sim
 from tests.sim import mutants_life as life
+from tests.sim import mutants_named as sim_named
 from tests.sim.mutants import both, swap
 from wire.messages import ActorHello
 from wire.parts import Held
@@ -279,6 +280,11 @@ MUTANTS = [
             (sim.what_is_asked_back_is_gone, "recall"),
             (sim.what_runs_is_handed_back, "recall"),
             (sim.a_hand_back_burns_a_try, "recall"),
+            (sim_named.it_begins_from_nothing, "named-memory"),
+            (sim_named.no_checkpoint_is_kept, "named-memory"),
+            (sim_named.it_is_wherever_there_is_a_slot, "named-death"),
+            (sim_named.what_may_have_run_runs_again, "named-death-of-once"),
+            (sim_named.nobody_enters_it_again, "named-deaths"),
         )
     ),
     Mutant("epoch_does_not_rise", nothing, FAST["restart"].but(epoch_step=0)),

@@ -19,7 +19,7 @@ from tests.model.scenarios import RETRIES
 from wire.codec import check_payloads, decode_broker, decode_peer, encode_failure
 from wire.errors import Code as ErrorCode
 from wire.labels import Comparator, Desire
-from wire.parts import Backoff, Call, Failure, Held, Status
+from wire.parts import Backoff, Call, Environment, Failure, Held, Named, Status
 from wire.session import HELLO_REPEAT_FIRST_S, PeerSession, State
 
 # Below every timeout, so that a HELLO is late and not lost.
@@ -28,7 +28,21 @@ CODE = Code(b"f" * 16, b"code")
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
 LIKED = Desire("memory", Comparator.GREATER_THAN, 256, False, 10.0)
 AT_ONCE, LATER = Backoff(0.0, 1.0, 0.0, 0.0), Backoff(SLICE_S / 2, 1.0, SLICE_S / 2, 0.0)
+BLOB = Code(b"e" * 16, b"environment")
+
+
+def counter(method: str, retries: int) -> Plan:
+    """Return a call of the named actor; without method it enters it."""
+    named = Named("default", "n", "Counter", 0, -1, retries)
+    environment = Environment("named", "Counter", BLOB.hash, named=named)
+    return Plan(Call(method or "enter", method=method, environment=environment), [BLOB])
+
+
 PLANS = {
+    "enter": counter("", -1),
+    "count": counter("incr", -1),
+    "enter-once": counter("", 0),
+    "count-once": counter("incr", 0),
     "plain": Plan(Call("plain", CODE.hash), [CODE]),
     "once": Plan(Call("once", CODE.hash, at_most_once=True), [CODE]),
     "limited": Plan(Call("limited", CODE.hash, limits={LIMIT.name: 1}), [CODE]),
@@ -55,6 +69,8 @@ class PeerFacts(NamedTuple):
     board: tuple[Any, ...] = ()
     # The runs that have the limit.
     limited: tuple[Any, ...] = ()
+    # The calls of the named actor that run here.
+    inside: tuple[Any, ...] = ()
 
 
 class PeerProcess(Process):
@@ -200,7 +216,8 @@ class ActorProcess(PeerProcess):
 
     def __init__(self, state: Any) -> None:
         # The board is what the host reads after a death: what started and is not settled.
-        core, self.runs, self.board = state
+        # What the named actor remembers is the calls that it has counted.
+        core, self.runs, self.board, self.counted = state
         super().__init__(core)
 
     @classmethod
@@ -214,12 +231,12 @@ class ActorProcess(PeerProcess):
             slots={"slot": slots},
             prefetch=prefetch,
         )
-        return cls((ActorCore(settings, incarnation=incarnation, now=0.0), {}, ()))
+        return cls((ActorCore(settings, incarnation=incarnation, now=0.0), {}, (), ()))
 
     unpack = classmethod(lambda cls, state: cls(state))
 
     def pack(self) -> Any:
-        return self.core, self.runs, self.board
+        return self.core, self.runs, self.board, self.counted
 
     def facts(self) -> PeerFacts:
         core, session = self.core, self.core.session
@@ -238,6 +255,7 @@ class ActorProcess(PeerProcess):
             core.prefetch.ahead,
             self.board,
             tuple(token for token in self.runs if self._has_limit(token)),
+            tuple(token for token in self.runs if self.core.mailbox.held[token].is_named),
         )
 
     def _has_limit(self, token: Any) -> bool:
@@ -252,8 +270,16 @@ class ActorProcess(PeerProcess):
         """Let a run end; the next may follow at once, as after a brief one."""
         client, task, _, is_stopped = self.runs.pop(token)
         status = Status.CANCELED if is_stopped else Status.RESULT
-        body = b"%d-%d by %d.%d" % (client, task, *token)
-        self.core.finished(token, status, body, (), 0.0, 0.0)
+        body, checkpoint = b"%d-%d by %d.%d" % (client, task, *token), None
+        assignment = self.core.mailbox.held[token]
+        if assignment.is_named:
+            name = b"%d-%d" % (client, task)
+            if assignment.recipe.call.method and not is_stopped:
+                assert name not in self.counted, "a call is counted twice"
+                self.counted = (*self.counted, name)
+            checkpoint = b",".join(self.counted)
+            body = checkpoint + b" " + body
+        self.core.finished(token, status, body, (), 0.0, 0.0, checkpoint)
         if follows:
             for waiting in self.core.mailbox.waiting:
                 waiting.recipe.run_s = 0.0
@@ -305,6 +331,7 @@ class ActorProcess(PeerProcess):
         for told in core.occupying.take_answers():
             self.news.append(("occupied", told.code))
         self.sends += [(None, *sent) for sent in core.flush(now)]
+        core.entering.take_evictions()
         settled = core.take_settled()
         self.board = tuple(token for token in self.board if token not in settled)
         core.take_notes()
@@ -313,6 +340,11 @@ class ActorProcess(PeerProcess):
         self.news.append(("start", assignment.client, assignment.task, assignment.token))
         self.runs[assignment.token] = [assignment.client, assignment.task, False, False]
         self.board = (*self.board, assignment.token)
+        environment = assignment.recipe.call.environment
+        if environment is not None and assignment.loads:
+            restored = self.core.mailbox.residents.named.restored(environment.id)
+            self.counted = tuple(bytes(restored).split(b",")) if restored else ()
+            self.core.entered(assignment.token, environment, 0.0, 0.0)
 
     def check(self) -> None:
         super().check()
@@ -320,6 +352,8 @@ class ActorProcess(PeerProcess):
         holding = [token for token, run in self.runs.items() if not run[2]]
         slots = self.core.settings.slots["slot"]
         assert len(holding) <= slots, "two tasks hold one slot"
+        inside = [token for token in self.runs if held[token].is_named]
+        assert len(inside) <= 1, "two calls are inside a named actor"
         for token, run in self.runs.items():
             assert held[token].held is (Held.RELEASED if run[2] else Held.RUNNING)
 

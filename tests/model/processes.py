@@ -152,6 +152,8 @@ class BrokerProcess(Process):
         unrest += ["tasks"] if any(c.tasks for c in core.clients.values()) else []
         unrest += ["backlog"] if core.backlog.count else []
         unrest += ["delays"] if core.delays.things else []
+        lost = [one for one in core.named.by_id.values() if one.home is None]
+        unrest += ["lost"] if any(one.generation > (0, 0) for one in lost) else []
         unrest += ["limits"] if core.limits.keys or core.limits.runs else []
         return BrokerFacts(
             {(rid, one.number): one.received for rid, one in core.sessions.items()},

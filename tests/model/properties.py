@@ -40,6 +40,8 @@ class Call(NamedTuple):
     is_submitted: bool = False
     is_canceled: bool = False
     is_resolved: bool = False
+    # Whether its client has a result, which the named actor must not forget.
+    is_counted: bool = False
     starts: tuple[Start, ...] = ()
 
     @property
@@ -69,6 +71,18 @@ class Call(NamedTuple):
         return sum(start.has_failed for start in self.starts)
 
 
+# Calls that start once, and those of the named actor; of these the ones that it counts.
+ONCE = frozenset({"once", "count-once"})
+COUNTED = frozenset({"count", "count-once"})
+# How a call ends of which nobody can tell whether it has run.
+DOUBT = {
+    "once": Code.OUTCOME_UNKNOWN,
+    "count-once": Code.ACTOR_LOST,
+    "enter-once": Code.ACTOR_LOST,
+}
+NAMED = COUNTED | {"enter", "enter-once"}
+
+
 def must_hold(truth: bool, else_what: str) -> None:
     if not truth:
         raise Violation(else_what)
@@ -80,9 +94,11 @@ def started(world: "World", number: int, start: Start) -> Call:
     kind = world.scenario.calls[number][1]
     memory = world.facts(start.place).memory
     must_hold(kind != "large" or memory == MEMORY[0], "a call starts where its labels do not hold")
+    if kind in NAMED:
+        named_started(world, number, start)
     for former in call.starts:
         must_hold(former.token != start.token, "an assignment is started twice")
-        must_hold(kind != "once", "an at_most_once call is started twice")
+        must_hold(kind not in ONCE, "a call is started twice that may start once")
         is_alive = world.peers[former.place].process == former.process
         is_alive = is_alive and world.peers[former.place].core >= 0
         # What is lost with its process nobody knows.
@@ -94,6 +110,40 @@ def started(world: "World", number: int, start: Start) -> Call:
     return call._replace(starts=(*call.starts, start))
 
 
+def named_started(world: "World", number: int, start: Start) -> None:
+    """Assert that a call starts in its caller's order, and nowhere else than the others."""
+    calls, owners = world.calls, world.scenario.calls
+    client = owners[number][0]
+    if not calls[number].starts:
+        for ahead, call in enumerate(calls[:number]):
+            is_first = owners[ahead] == (client, owners[ahead][1]) and owners[ahead][1] in NAMED
+            is_over = bool(call.starts) or not call.is_wanted
+            must_hold(is_over or not is_first, f"call {number + 1} overtakes call {ahead + 1}")
+    for call in calls:
+        for other in call.starts:
+            peer = world.peers[other.place]
+            is_alive = peer.process == other.process and peer.core >= 0
+            if (other.place, other.process) == (start.place, start.process) or not is_alive:
+                continue
+            runs = other.token in world.facts(other.place).inside
+            must_hold(
+                not runs or other.is_fenced or start.is_fenced,
+                "a named actor runs calls in two processes",
+            )
+
+
+def counts(world: "World", number: int, body: bytes) -> None:
+    """Assert that a result tells of its own call, and of all that its client knew to be counted."""
+    client = world.scenario.calls[number][0]
+    counted = body.partition(b" ")[0].split(b",")
+    for other, call in enumerate(world.calls[: number + 1]):
+        owner, kind = world.scenario.calls[other]
+        if owner == client and kind in COUNTED and (other == number or call.is_counted):
+            incarnation = world.incarnation(client, world.peers[client].process)
+            name = b"%d-%d" % (incarnation, world._own_number(other))
+            must_hold(name in counted, f"call {number + 1} does not know of call {other + 1}")
+
+
 def resolved(world: "World", number: int, result: Result, body: bytes) -> Call:
     """Return the call with its one outcome, if that may be."""
     call = world.calls[number]
@@ -103,6 +153,10 @@ def resolved(world: "World", number: int, result: Result, body: bytes) -> Call:
         tokens = [b"%d.%d" % start.token for start in call.starts]
         must_hold(body.rpartition(b" ")[2] in tokens, f"no run made the outcome {body!r}")
         must_hold(result.status is Status.RESULT, "a run that was wanted ends as canceled")
+        is_counted = world.scenario.calls[number][1] in COUNTED
+        if is_counted:
+            counts(world, number, body)
+        call = call._replace(is_counted=is_counted)
     elif result.actor and result.status is Status.FAILURE:
         failure = decode_failure(body)
         of = [b"%d.%d" % start.token for start in call.starts if start.has_failed]
@@ -111,8 +165,8 @@ def resolved(world: "World", number: int, result: Result, body: bytes) -> Call:
         must_hold(is_enough, f"it is given up after {call.failures} failures")
     else:
         code = decode_failure(body).code
-        is_once = world.scenario.calls[number][1] == "once"
-        must_hold(is_once and code == Code.OUTCOME_UNKNOWN, f"the outcome is {code}")
+        doubt = DOUBT.get(world.scenario.calls[number][1])
+        must_hold(code == doubt, f"the outcome is {code}")
         must_hold(has_struck(world), "nothing went wrong, and the outcome is unknown")
     must_hold(
         result.attempt <= 1 + losses(world) + call.failures,

@@ -67,6 +67,8 @@ def named(*scenarios: Scenario) -> dict[str, Scenario]:
 
 
 LIMITED = (0, "limited")
+COUNTS = ((0, "enter"), (0, "count"), (0, "count"))
+COUNTS_ONCE = ((0, "enter-once"), (0, "count-once"))
 FOND = (0, "fond")
 
 # Searched to the end in each run of the tests.
@@ -105,11 +107,21 @@ FAST = named(
     Scenario("delayed", (DELAYED,), {"fail": 1, "wait": 1, "broker_kill": 1}, fates=(LOST,)),
     Scenario("fond", (PLAIN, FOND), {"relabel": 1, "wait": 1}, actors=2),
     Scenario("two-fond", (FOND, FOND), {"relabel": 1, "cancel": 1}, actors=2),
+    Scenario("named", COUNTS, actors=2),
+    Scenario("named-death", COUNTS[:2], {"actor_kill": 1}, actors=2),
+    Scenario("named-deaths", COUNTS[:2], {"actor_kill": 2}, fates=(LOST,)),
+    Scenario("named-memory", COUNTS, {"actor_kill": 1}, fates=(LOST,)),
+    Scenario("named-death-of-once", COUNTS_ONCE, {"actor_kill": 1}),
+    Scenario("named-restart", COUNTS[:2], {"broker_kill": 1}, fates=(LOST,)),
+    Scenario("named-cut", COUNTS, {"cut": 1}, victims=A1),
+    Scenario("named-lease", COUNTS[:2], {"stall": 1, "wait": 1}, actors=2, victims=A1),
     Scenario("two-clients", (PLAIN, OTHER), {"client_kill": 1, "wait": 1}, 2, victims=C1),
     Scenario("two-clients-cut", (PLAIN, OTHER), {"cut": 1, "cancel": 1}, 2, victims=C1),
 )
 # More at once: minutes, or hours.
 DEEP = named(
+    Scenario("named-leases", COUNTS[:2], {"stall": 1, "wait": 2}, actors=2, victims=A1),
+    Scenario("named-death-and-cut", COUNTS[:2], {"actor_kill": 1, "cut": 1}, actors=2),
     Scenario("limit-and-restart", (LIMITED, LIMITED), {"broker_kill": 1}, actors=2, fates=(LOST,)),
     Scenario("reject-and-cut", (PLAIN, LARGE), {"relabel": 1, "cut": 1}, prefetch=1, victims=A1),
     Scenario("two-cuts-and-two-calls", TWO, {"cut": 2}, victims=A1),
