@@ -421,6 +421,9 @@ def drop(broker: "Broker", copy: Copy, now: float) -> None:
     del copy.record.copies[copy.actor]
     del copy.actor.copies[copy.record.environment.id]
     broker.environments.lack(copy.record, now)
+    if copy.record.copies:
+        # The others may be idle as a whole now.
+        broker.environments.look_at(copy.record, now)
     broker.backlog.matching.wake_shapes(copy.record.shapes)
 
 

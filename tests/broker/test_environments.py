@@ -165,6 +165,27 @@ def idle(talk, found, seconds):
             actor.says(ActorBeat(Credit(2, 0, 0, {"e": 1}), 1, {}, []))
 
 
+def test_an_idle_copy_is_given_up_also_when_the_busy_one_beside_it_was_lost(talk):
+    environment = place(2, 2)
+    once = structs.replace(call(environment), at_most_once=True)
+    talk.client().submits(1, 2, call=once)
+    found = idler, worker = actors(talk, 2)
+    [first], [token] = map(tokens, found)
+    enters(idler, environment)
+    enters(worker, environment)
+    ends(idler, first, environment)
+    for _ in range(30):
+        talk.wait(0.5)
+        idler.says(ActorBeat(Credit(2, 0, 0, {"e": 1}), 1, {}, []))
+        worker.says(ActorBeat(Credit(1, 0, 0, {"e": 0}), 1, {}, [token]))
+    assert not idler.takes(Evict)
+
+    idle(talk, [idler], 40.0)
+
+    assert not idler.takes(Assign)
+    assert idler.takes(Evict)
+
+
 def test_a_copy_above_the_minimum_is_given_up_earlier(talk):
     environment = place(1, 3)
     talk.client().submits(1, 2, 3, call=call(environment, 0.0))
