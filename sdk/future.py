@@ -255,6 +255,19 @@ def set_done(waiter: "asyncio.Future[None]") -> None:
         waiter.set_result(None)
 
 
+def futures_of(what: str, futures: Iterable[TaskFuture]) -> list[TaskFuture]:
+    """Return *futures* as a list; raise TypeError for what is no future of a client."""
+    given = list(futures)
+    if not {*map(type, given)} <= {TaskFuture}:
+        for one in given:
+            if not isinstance(one, TaskFuture):
+                raise TypeError(
+                    f"{what}() takes futures that submit() returned, got {one!r}: for futures of"
+                    " others there are concurrent.futures and asyncio, which take these as well"
+                )
+    return given
+
+
 def wait(
     futures: Iterable[TaskFuture], num_returns: int = 1, timeout: float | None = None
 ) -> tuple[list[TaskFuture], list[TaskFuture]]:
@@ -262,7 +275,7 @@ def wait(
 
     After *timeout* seconds fewer are returned; nothing is raised for a task that failed.
     """
-    given = list(futures)
+    given = futures_of("wait", futures)
     if not 0 < num_returns <= max(1, len(given)):
         raise ValueError(f"num_returns={num_returns!r} must be from 1 to {len(given)}")
     if not given:
@@ -359,6 +372,7 @@ class as_completed:  # noqa: N801 - used as a function.
     def add(self, future: TaskFuture) -> None:
         """Iterate over *future* as well; one that is known already is not doubled."""
         if future not in self._seen:
+            _ = futures_of("as_completed", (future,))
             self._seen.add(future)
             self._pending.add(future)
             future.add_done_callback(self._ready.append)  # type: ignore[arg-type]
@@ -412,7 +426,7 @@ def gather(
 
     With *return_exceptions* an exception stands in the place of its result. The other tasks go on.
     """
-    given = list(futures)
+    given = futures_of("gather", futures)
     if not given:
         return []
     with slot_given_back(given, len(given), timeout) as wait:

@@ -380,6 +380,17 @@ def test_wait_refuses_a_number_that_can_never_be(client):
     assert wait([]) == ([], [])
 
 
+@pytest.mark.parametrize("ask", [wait, gather, as_completed], ids=lambda ask: ask.__name__)
+@pytest.mark.parametrize(
+    "other", [1, concurrent.futures.Future()], ids=["a number", "a future of others"]
+)
+def test_what_is_no_future_of_a_client_is_named(ask, other):
+    with pytest.raises(
+        TypeError, match=rf"{ask.__name__}\(\) takes futures that submit\(\) returned"
+    ):
+        ask([other])
+
+
 def test_as_completed_takes_more_while_iterating(client):
     futures = [client.submit(identity, 3)]
     iterator = as_completed(futures, TIMEOUT_S)
