@@ -260,6 +260,7 @@ class Run(TaskContext):
         self, slots: Mapping[str, int] | None = None, *, keep_limits: bool = False
     ) -> bool:
         """Give back slots, turn and limits, or what *slots* names, and run on."""
+        self._refuse_inside_enter("release_slot()")
         if slots is not None:
             return self.releases.release_part(slots)
         if keep_limits:
@@ -281,7 +282,16 @@ class Run(TaskContext):
 
     def released_slot(self) -> ReleasedSlot:
         """Return a block that runs without the slot."""
+        self._refuse_inside_enter("released_slot()")
         return Block(self.releases, self._runtime)
+
+    def _refuse_inside_enter(self, what: str) -> None:
+        """Raise where the turn in the environment, which goes with the slot, is still to come."""
+        if self.is_entering:
+            raise RuntimeError(
+                f"{what} inside enter(): the slot is what the environment is loaded with; a task"
+                " can give it back once it is inside"
+            )
 
     def begin_wait(self, wait: "CallWait") -> None:
         """Give everything back for a wait."""

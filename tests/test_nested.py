@@ -145,6 +145,27 @@ def test_an_enter_that_waits_for_a_call_of_its_own_does_not_hang():
         assert client.submit(AskingAsync.read).result(TIMEOUT_S) == 8
 
 
+class Hasty(Environment):
+    def enter(self, how):
+        if how == "release":
+            current_task().release_slot()
+        with current_task().released_slot():
+            pass
+
+    def read(self):
+        return 1
+
+
+@pytest.mark.parametrize("how", ["release", "block"])
+def test_an_enter_that_gives_its_slot_back_is_told_so_and_does_not_hang(how):
+    with (
+        LocalCluster(1, slots=1) as cluster,
+        cluster.client() as client,
+        pytest.raises(EnvironmentFailed, match=r"release.*_slot\(\) inside enter\(\)"),
+    ):
+        client.submit(Hasty.using(how=how).read).result(TIMEOUT_S)
+
+
 def test_an_enter_that_waits_for_the_slot_that_it_has_is_told_so():
     with (
         LocalCluster(1, slots=1) as cluster,
