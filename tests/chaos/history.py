@@ -27,16 +27,19 @@ class Broken(AssertionError):
 
 
 def note(path: str, **entry: Any) -> None:
-    """Append one entry; whoever is killed leaves whole lines."""
-    line = json.dumps({"at": time.monotonic(), "pid": os.getpid(), **entry}) + "\n"
+    """Append one entry; one that is cut off, as its writer was killed, spoils no other's line."""
+    line = "\n" + json.dumps({"at": time.monotonic(), "pid": os.getpid(), **entry}) + "\n"
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, line.encode())
     os.close(file)
 
 
 def read(path: Path) -> list[Entry]:
-    """Return the entries in the order in which they were written."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Return the entries in the order in which they were written, as far as they are whole."""
+    text = path.read_text() if path.exists() else ""
+    # What stands behind the last line is being written; a line without its end never was.
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def check(path: Path, *, killed_clients: frozenset[str] = frozenset()) -> Counter[str]:

@@ -147,6 +147,18 @@ def test_an_outcome_is_unknown_when_a_killed_client_has_taken_it(path):
     assert check(path)["OutcomeUnknown"] == 1
 
 
+def test_half_an_entry_of_a_killed_client_spoils_nothing(path):
+    note(str(path), what=CALLED, key="a-1")
+    whole = path.read_text()
+    with path.open("a") as file:
+        file.write(whole[: len(whole) // 2])
+    assert [entry["key"] for entry in history.read(path)] == ["a-1"]
+
+    note(str(path), what=CALLED, key="b-1")
+
+    assert [entry["key"] for entry in history.read(path)] == ["a-1", "b-1"]
+
+
 def test_entries_are_whole_lines(path):
     assert history.read(path) == []
     called(path)
