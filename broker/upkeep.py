@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from broker.core import Broker
     from broker.environments import Record
 
-# For whom no place was found one is looked for again so much later.
+# For whom no place was found one is looked for again so much later; later still where many look
+# over many actors, so that no more of these are looked at in a second.
 AGAIN_S: Final = 0.25
+ACTORS_PER_S: Final = 50_000
 # So many environments are looked at in one turn.
 LOOKS_A_TURN: Final = 256
 
@@ -79,7 +81,12 @@ def fill(broker: "Broker", record: "Record", now: float) -> None:
             break
         order(broker, record, actor, now)
     if record.missing:
-        known.lack(record, now + AGAIN_S)
+        known.lack(record, now + again_s(len(known.lacking.things) + 1, len(broker.open_actors)))
+
+
+def again_s(environments: int, actors: int) -> float:
+    """Return after how long one of so many *environments* is to look at all *actors* again."""
+    return max(AGAIN_S, environments * actors / ACTORS_PER_S)
 
 
 def find(broker: "Broker", record: "Record") -> Actor | None:

@@ -3,6 +3,7 @@
 import pytest
 from msgspec import structs
 
+from broker import upkeep
 from tests.broker.conversation import Conversation, attested
 from tests.broker.test_environments import (
     FAILURE,
@@ -298,6 +299,11 @@ def test_a_started_broker_orders_what_is_lacking_once_it_knows_who_is_there():
     passes(talk, 1.5, client, first, second)
 
     assert len(tokens(second)) == 1
+
+
+def test_many_that_lack_a_place_look_at_many_actors_less_often():
+    assert upkeep.again_s(10, 10) == 0.25
+    assert upkeep.again_s(1_000, 1_000) == 20.0
 
 
 def test_a_fresh_environment_has_no_minimum(talk):
