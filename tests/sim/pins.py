@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tests.sim.mutants import Mutant
 
 PATH = Path(__file__).with_name("pins.json")
+# What comes of a seed without a bug, by profile, seed and steps: many bugs are looked for in one.
+_unplanted: dict[tuple[str, int, int], tuple[int, str]] = {}
 
 
 def read() -> dict[str, int]:
@@ -28,7 +30,10 @@ def shown(mutant: "Mutant", seeds: range, steps: int) -> tuple[int, str]:
         seed, how = caught(mutant, mutant.profile, seeds, steps)
         if seed < 0:
             break
-        clean, why = caught(None, mutant.profile, range(seed, seed + 1), steps)
+        key = (repr(mutant.profile), seed, steps)
+        if key not in _unplanted:
+            _unplanted[key] = caught(None, mutant.profile, range(seed, seed + 1), steps)
+        clean, why = _unplanted[key]
         if clean < 0:
             return seed, how
         print(f"{mutant.name}: seed {seed} goes wrong without it as well: {why[:100]}", flush=True)
