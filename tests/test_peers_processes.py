@@ -187,11 +187,13 @@ def test_each_awaited_call_of_a_flood_ends_once_whatever_is_canceled():
 
         waits = [asyncio.ensure_future(call(n)) for n in range(calls)]
         canceled = set()
+        # All are submitted then, and none is done: outcomes are given out between two steps.
+        await asyncio.sleep(0)
         while not all(wait.done() for wait in waits):
-            await asyncio.sleep(0.001)
             for number in chance.sample(range(calls), 20):
                 if len(canceled) < calls // 4 and waits[number].cancel():
                     canceled.add(number)
+            await asyncio.sleep(0.001)
         return canceled, await asyncio.gather(*waits, return_exceptions=True)
 
     with LocalCluster(actors=1, slots=4) as cluster, cluster.client() as client:

@@ -42,6 +42,7 @@ def world(tmp_path_factory):
         world.start_broker()
         world.start_host("one")
         world.start_host("two", "--label", "zone=eu")
+        _ = world.actors(world.client(), "one/0", "two/0")
         yield world
 
 
