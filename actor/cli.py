@@ -117,7 +117,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--start-timeout",
         metavar="SECONDS|off",
-        type=patience,
+        type=Amount("a number of seconds above 0", 1e9, may_be_off=True),
         default=read("START_TIMEOUT", "600"),
         help="an actor process that has not loaded its modules and entered each --environment by"
         " then is ended and started again (default: %(default)s)",
@@ -178,7 +178,7 @@ def add_surroundings(parser: Parser) -> None:
     parser.add_argument(
         "--environments-memory-mb",
         metavar="MIB",
-        type=mebibytes,
+        type=Amount("a number of MiB above 0", 1e12),
         default=read("ENVIRONMENTS_MEMORY_MB", None),
         help="over so much memory of its process an actor gives up the environment that saves the"
         " least, one a second, while it has more than one (default: no bound)",
@@ -269,7 +269,7 @@ def add_capacity(parser: Parser) -> None:
     parser.add_argument(
         "--memory-high",
         metavar="SHARE|off",
-        type=share,
+        type=Amount("a share above 0 and up to 1", 1.0, may_be_off=True),
         default=read("MEMORY_HIGH", "0.95"),
         help="over this share of the memory of the machine, or of the cgroup where that is less,"
         " actors take no new work until some is free again (default: %(default)s)",
@@ -414,38 +414,34 @@ class Whole:
         return value
 
 
+class Amount:
+    """Reads a number above 0 and up to a highest one; "off", where that may be said, is None."""
+
+    def __init__(self, what: str, highest: float, *, may_be_off: bool = False) -> None:
+        """Remember the bound, and *what* the number is for people."""
+        self.what = f"{what}, or {OFF}" if may_be_off else what
+        self.highest = highest
+        self.may_be_off = may_be_off
+
+    def __call__(self, text: str) -> float | None:
+        """Read *text*."""
+        if self.may_be_off and text == OFF:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if not 0.0 < value <= self.highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self.what}")
+        return value
+
+
 def ahead(text: str) -> int | None:
     """Read how many tasks may wait ahead; None for auto."""
     try:
         return None if text == AUTO else Whole(0, SLOTS_MAX)(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{error}, nor auto") from None
-
-
-def share(text: str) -> float | None:
-    """Read a share of a whole; None for off."""
-    if text == OFF:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and up to 1, or off")
-    return value
-
-
-def patience(text: str) -> float | None:
-    """Read how long something may take; None for off."""
-    if text == OFF:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value <= 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, or off")
-    return value
 
 
 def replicas(text: str) -> tuple[int, int]:
@@ -458,17 +454,6 @@ def replicas(text: str) -> tuple[int, int]:
     if least > most:
         raise argparse.ArgumentTypeError(f"{text!r}: the minimum is above the maximum")
     return least, most
-
-
-def mebibytes(text: str) -> float:
-    """Read an amount of memory."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value < 1e12:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of MiB above 0")
-    return value
 
 
 def seconds(text: str) -> float:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("actor")
 
 
-def preload(loop: "Loop", environments: Sequence[str], then: Callable[[], object] = bool) -> None:
+def preload(loop: "Loop", environments: Sequence[str], then: Callable[[], object]) -> None:
     """Enter *environments*, each MODULE:CLASS, one after the other, while the actor works.
 
     *then* is called when all of them were tried.

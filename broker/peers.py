@@ -30,6 +30,8 @@ COMMANDS_PER_FRAME: Final = 1_024
 # many. Both are a quarter of what an actor keeps before it takes no task of anybody.
 UNRECEIVED_SHARE: Final = 4
 UNRECEIVED_MAX: Final = 16_384
+# How much later, at first, calls leave a slot again where that was in vain.
+YIELDS_AFTER_S: Final = 10.0
 
 
 class Session:
@@ -234,7 +236,7 @@ class Actor:
         # When it is looked next whether calls that share a slot here put somebody off, and how much
         # later after a time in which they left it in vain.
         self.yields_at = 0.0
-        self.yields_after_s = 10.0
+        self.yields_after_s = YIELDS_AFTER_S
         # For the choice: its bit in sets of actors, the crews that it is in, its environments.
         self.number = 0
         self.crews: dict[Crew, None] = {}

@@ -72,13 +72,7 @@ def place(broker: "Broker", now: float) -> None:
             if shape.is_armed_first and durable.must_arm(task):
                 durable.arm(broker, task)
                 continue
-            assign(broker, task, actor)
-            if shape.environment is not None:
-                environments.assigned(broker, task, actor, now)
-            if shape.limits is not None:
-                occupancy.take(broker, task)
-            if shape.sticky:
-                bindings.bind(broker, shape.sticky, actor.name, now)
+            give(broker, task, actor, now)
             if broker.reservation is not None and broker.reservation.task is task:
                 yielding.found(actor)
                 reservation.let_go(broker)
@@ -274,6 +268,19 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
         broker.recalls.ahead[actor] = None
 
 
+def give(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
+    """Assign *task*, which stands in no queue any more, to *actor*, with all that it takes."""
+    assign(broker, task, actor)
+    assert task.template
+    shape = task.template.shape
+    if shape.environment is not None:
+        environments.assigned(broker, task, actor, now)
+    if shape.limits is not None:
+        occupancy.take(broker, task)
+    if shape.sticky:
+        bindings.bind(broker, shape.sticky, actor.name, now)
+
+
 # ---------------------------------------------------------------------- beside the backlog
 
 
@@ -308,19 +315,6 @@ def covers(broker: "Broker", task: Task, actor: Actor) -> bool:
     if not limits.lets_go(task.call.limits, task.rank):
         return False
     return not shape.host_limits or limits.has_host_room(shape, task, actor.host)
-
-
-def give(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
-    """Assign *task*, which stands in no queue, to *actor*, with all that it takes."""
-    assign(broker, task, actor)
-    assert task.template
-    shape = task.template.shape
-    if shape.environment is not None:
-        environments.assigned(broker, task, actor, now)
-    if shape.limits is not None:
-        occupancy.take(broker, task)
-    if shape.sticky:
-        bindings.bind(broker, shape.sticky, actor.name, now)
 
 
 # ---------------------------------------------------------------------- what must hold

@@ -154,4 +154,4 @@ def let_go(broker: "Broker", host: Host, actors: list[Actor], now: float) -> Non
 def is_leaving(actor: Actor) -> bool:
     """Tell whether *actor* leaves, or was told to."""
     is_told = actor.order is not None and isinstance(actor.order.command, Drain)
-    return is_told or actor.closed.startswith("draining")
+    return is_told or actor.is_leaving

@@ -9,7 +9,7 @@ environment in use.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from broker import environments, placement, reentering
+from broker import placement, reentering
 from broker.peers import Actor
 from broker.shapes import Shape
 from broker.task import State, Task, Template
@@ -141,8 +141,7 @@ def order(broker: "Broker", record: "Record", actor: Actor, now: float) -> None:
     task = Task(client, client.number, State.QUEUED, now)
     client.tasks[task.number] = task
     task.template = entry_of(broker, record)
-    placement.assign(broker, task, actor)
-    environments.assigned(broker, task, actor, now)
+    placement.give(broker, task, actor, now)
     broker.note("environment_ordered", environment=record.environment.name, actor=actor.name)
 
 

@@ -9,7 +9,7 @@ vain, since one that is inside may stay there for as long as it likes.
 from typing import TYPE_CHECKING, Final
 
 from broker import replicas
-from broker.peers import Actor, is_barred
+from broker.peers import YIELDS_AFTER_S, Actor, is_barred
 from broker.reservation import Reservation, let_go
 from broker.shapes import Shape
 from broker.task import Task
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 # Who has waited for so long is put off; looked for so often.
 PATIENCE_S: Final = 1.0
 LOOK_S: Final = 0.25
-# So long nobody follows those that are inside; how much later that is tried again in vain.
+# So long nobody follows those that are inside; how much later at most it is tried again in vain.
 HOLD_S: Final = 1.0
-PAUSE_FIRST_S: Final = 10.0
 PAUSE_MAX_S: Final = 640.0
 
 
@@ -92,4 +91,4 @@ def review(broker: "Broker", now: float) -> None:
 
 def found(actor: Actor) -> None:
     """Note that one that was put off has its slot: here it need not be in vain."""
-    actor.yields_after_s = PAUSE_FIRST_S
+    actor.yields_after_s = YIELDS_AFTER_S

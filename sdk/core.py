@@ -209,7 +209,7 @@ class ClientCore(News):
         self.session.refuse(code, message)
         self._note("refused", code=code, reason=message)
         for owned in list(self.calls.values()):
-            self._fail(owned, refused(Error(code, message, fatal=True)))
+            self._fail(owned, refused(self.session.error))
 
     def broken(self, now: float, unsent: Iterable[Frame[Any]] = ()) -> None:
         """Take notice of a lost connection; *unsent* frames of the last `flush` did not leave."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from sdk import Client, LocalCluster
 from tests.support import leftovers
 
 # How long an example takes is the machine's to say.
@@ -15,6 +16,13 @@ settings.load_profile("warmslot")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", type=int, default=200, help="seeds for the simulator")
     parser.addoption("--rewrite", action="store_true", help="write the transcripts' answers anew")
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    """Give a client of the cluster that the test's own file starts."""
+    with cluster.client() as client:
+        yield client
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -111,12 +111,6 @@ def cluster():
 
 
 @pytest.fixture
-def client(cluster):
-    with cluster.client() as client:
-        yield client
-
-
-@pytest.fixture
 def gate(tmp_path):
     return tmp_path / "gate"
 

@@ -183,12 +183,6 @@ def cluster():
 
 
 @pytest.fixture
-def client(cluster):
-    with cluster.client() as client:
-        yield client
-
-
-@pytest.fixture
 def notes(tmp_path):
     path = tmp_path / "notes"
     path.touch()

@@ -120,12 +120,6 @@ def cluster():
         yield cluster
 
 
-@pytest.fixture
-def client(cluster):
-    with cluster.client() as client:
-        yield client
-
-
 def test_calls_come_one_after_another_in_the_order_of_their_caller(client):
     counter = client.actor(Counter, start=10)
 

@@ -58,12 +58,6 @@ def cluster():
         yield cluster
 
 
-@pytest.fixture
-def client(cluster):
-    with cluster.client() as client:
-        yield client
-
-
 def test_two_of_a_group_are_inside_and_their_order_is_that_of_the_caller(client):
     store = client.actor(Store)
 

@@ -84,7 +84,7 @@ LET_PASS = [
     (
         tidy.machine_path,
         "README.md",
-        "see https://example.org/work/root/ and tests/work/x, $HOME/x",
+        f"see https://example.org{ROOTS_HOME}/ and tests{ROOTS_HOME}/x, $HOME/x",
     ),
 ]
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from broker.yielding import HOLD_S, PATIENCE_S, PAUSE_FIRST_S
+from broker.peers import YIELDS_AFTER_S
+from broker.yielding import HOLD_S, PATIENCE_S
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_environments import call, tokens
 from tests.broker.test_turns import ALONE, SHARED, inside
@@ -85,7 +86,7 @@ def test_in_vain_they_yield_for_a_moment_and_less_often(talk):
     goes_on(talk, client, actor, first, second, seconds=2)
     client.submits(4, call=call(SHARED))
     [third] = tokens(actor)
-    goes_on(talk, client, actor, first, second, third, seconds=int(PAUSE_FIRST_S))
+    goes_on(talk, client, actor, first, second, third, seconds=int(YIELDS_AFTER_S))
     client.submits(5, call=call(SHARED))
     assert numbers(actor) == []
 
