@@ -24,7 +24,7 @@ from msgspec import Struct
 from sdk.batching import batches_of
 from sdk.code import Captured, capture, version_of
 from sdk.errors import SerializationError
-from sdk.options import read_desires, read_limits
+from sdk.options import read_desires, read_limits, read_slots
 from wire.labels import Desire, Labels, validate_labels
 from wire.parts import Environment as EnvironmentMessage
 from wire.parts import Reuse
@@ -148,7 +148,9 @@ class Environment(metaclass=EnvironmentType):
     desired_labels: ClassVar[Mapping[str, Any]] = {}
     # How many calls may be inside a named actor of it at once, by group: see `concurrency_group`.
     concurrency_groups: ClassVar[Mapping[str, int]] = {}
-    # What each task in it takes of limits, as the option *limits* says.
+    # What each task in it takes of slots and limits, as the options *slots* and *limits* say it,
+    # which lie over this: a call's own slots take the place of these, its limits are added by name.
+    slots: ClassVar[int | Mapping[str, int]] = 1
     limits: ClassVar[Mapping[str, int]] = {}
     # By default a digest of the code; say a string to decide yourself when the old copies are
     # stale.
@@ -179,6 +181,8 @@ class Environment(metaclass=EnvironmentType):
             read_labels(cls)
         if "desired_labels" in own:
             read_desires(own["desired_labels"])
+        if "slots" in own:
+            read_slots(own["slots"])
         if "limits" in own:
             read_limits(own["limits"])
 
@@ -302,6 +306,11 @@ class Specification:
     def desires(self) -> dict[str, Desire]:
         """Return what an actor must offer, by label."""
         return read_desires(type.__getattribute__(self._cls, "desired_labels"))
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """Return what each task in it takes of slots by type, empty for one plain slot."""
+        return read_slots(type.__getattribute__(self._cls, "slots"))
 
     @property
     def limits(self) -> dict[str, int]:

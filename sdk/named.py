@@ -96,6 +96,7 @@ class Blueprint:
         "limits",
         "methods",
         "reuse",
+        "slots",
         "title",
     )
 
@@ -104,6 +105,7 @@ class Blueprint:
         self.labels: Labels = {}
         self.reuse = reuse_of(Environment)
         self.desires = read_desires(None)
+        self.slots: dict[str, int] = {}
         self.limits: dict[str, int] = {}
         self.concurrency = 1
         if isinstance(target, Specification):
@@ -122,6 +124,7 @@ class Blueprint:
         self.title = repr(specification)
         self.codes: list[Code] = [specification.captured().code]
         self.desires = specification.desires
+        self.slots = specification.slots
         self.limits = specification.limits
         self.labels = read_labels(cls)
         self.reuse = reuse_of(cls)
@@ -322,7 +325,7 @@ def entry_call(blueprint: Blueprint, chosen: Mapping[str, Any], incarnation: int
         name=blueprint.title[:NAME_LENGTH_MAX],
         environment=environment,
         desires=list(desires.values()),
-        slots=read_slots(chosen["slots"]) if "slots" in chosen else {},
+        slots=read_slots(chosen["slots"]) if "slots" in chosen else blueprint.slots,
         limits=blueprint.limits | read_limits(chosen.get("limits", {})),
         durable=is_durable,
     )

@@ -116,7 +116,7 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         if specification and environment
         else None,
         desires=list(desires.values()),
-        slots=chosen.get("slots", {}),
+        slots=chosen.get("slots", {} if specification is None else specification.slots),
         limits=({} if specification is None else specification.limits) | chosen.get("limits", {}),
         priority=chosen.get("priority", 0),
         fairness_key=chosen.get("fairness_key", ""),

@@ -9,6 +9,7 @@ import pytest
 
 from sdk.environment import Environment, MethodReference, ReusePolicy, digest_of, specification_of
 from sdk.errors import SerializationError
+from sdk.named import Blueprint, entry_call
 from sdk.options import NO_OPTIONS, Options
 from sdk.plan import PYTHON_DESIRE, could_be_parameter, plan_for, split_keywords
 from sdk.task import task
@@ -222,6 +223,36 @@ def test_code_by_value_is_always_pinned_unless_the_user_says_otherwise():
     assert call_of(lambda: 1, desired_labels={"python": "3.12"}).desires[0].value == "3.12"
 
 
+def test_a_class_says_what_its_tasks_take_and_a_call_says_otherwise():
+    class Heavy(Vision):
+        slots = {"gpu": 1, "io": 2}  # noqa: RUF012
+        limits = {"licence": 1}  # noqa: RUF012
+
+        @task(slots=2)
+        def special(self):
+            return 1
+
+    class Heavier(Heavy):
+        slots = 3
+
+    def plain():
+        return 1
+
+    own = call_of(Heavy.detect)
+    assert (own.slots, own.limits) == ({"gpu": 1, "io": 2}, {"licence": 1})
+    assert call_of(plain, environment=Heavy).slots == own.slots
+    assert call_of(Heavier.detect).slots == {"slot": 3}
+    assert call_of(Heavy.special).slots == {"slot": 2}
+    assert call_of(Vision.detect).slots == {}
+
+    over = call_of(Heavy.detect, slots={"gpu": 2}, limits={"db": 1})
+    assert (over.slots, over.limits) == ({"gpu": 2}, {"licence": 1, "db": 1})
+    assert call_of(Heavy.detect, slots=1).slots == {}
+    actor = entry_call(Blueprint(Heavy, (), {}), {}, 1)
+    assert (actor.slots, actor.limits) == (own.slots, own.limits)
+    assert entry_call(Blueprint(Heavy, (), {}), {"slots": 1}, 1).slots == {}
+
+
 # --- where the class is written
 
 
@@ -276,6 +307,9 @@ def test_a_policy_is_read():
         ({"labels": {"a": object()}}, ValueError),
         ({"desired_labels": {"m": {"wrong": 1}}}, ValueError),
         ({"reuse": 5}, TypeError),
+        ({"slots": {"gpu": 0}}, ValueError),
+        ({"slots": "gpu"}, TypeError),
+        ({"limits": {"db": 0}}, ValueError),
     ],
 )
 def test_a_class_that_makes_no_sense_is_refused(body, error):
