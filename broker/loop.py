@@ -37,6 +37,8 @@ RCVTIMEO: Final = int(zmq.RCVTIMEO)
 # A turn ends after this much even when more is waiting, so that what was decided gets out.
 TURN_MESSAGES_MAX: Final = 256
 TURN_CONTROL_BYTES_MAX: Final = 2**20
+# A HELLO costs as much as dozens of other frames: a flood of them must not make a turn long.
+TURN_S_MAX: Final = 0.003
 # Setting the socket's timer costs more than a receive. It may fire so much late; early is harmless.
 TIMER_SLACK_MS: Final = 5
 TIMER_EARLY_SHARE: Final = 0.75
@@ -174,9 +176,10 @@ class Loop:
 
     def _drain(self, core: Core, now: float, control_bytes: int) -> None:
         """Receive what waits, up to a turn's worth of which *control_bytes* are used."""
-        recv = self._recv
+        recv, clock = self._recv, self._clock
+        ends_at = now + TURN_S_MAX
         for _ in range(TURN_MESSAGES_MAX - 1):
-            if control_bytes > TURN_CONTROL_BYTES_MAX or self._is_stopping:
+            if control_bytes > TURN_CONTROL_BYTES_MAX or self._is_stopping or clock() > ends_at:
                 return
             try:
                 rid = recv(NOBLOCK)

@@ -132,6 +132,7 @@ class Running:
             journal or NullJournal(),
             NoteLog(self.log),
             payload_bytes_max=settings.get("payload_bytes_max", 2**20),
+            clock=settings.get("clock", time.monotonic),
         )
         self.loop.start_journal()
         self.endpoint = self.loop.bind("tcp://127.0.0.1:*")
@@ -286,6 +287,26 @@ def test_a_flood_is_worked_off_in_turns(start):
     numbers = [core.hear()[2].number for _ in range(5_000)]
     assert numbers == list(range(1, 5_001))
     assert max(core.batches) <= loop_module.TURN_MESSAGES_MAX
+
+
+def test_a_turn_ends_after_its_time_however_many_frames_wait(start):
+    class Slow(Recorder):
+        clock_s = 0.0
+
+        def receive(self, rid, frame, payloads, now):
+            self.clock_s += loop_module.TURN_S_MAX / 10
+            super().receive(rid, frame, payloads, now)
+
+    core = Slow()
+    core.echoes = False
+    peer = start(core, clock=lambda: core.clock_s).peer(sndhwm=0)
+
+    for number in range(1, 1_001):
+        peer.send(beat(number))
+
+    numbers = [core.hear()[2].number for _ in range(1_000)]
+    assert numbers == list(range(1, 1_001))
+    assert max(core.batches) <= 12
 
 
 # --- what goes out
