@@ -17,7 +17,7 @@ from sdk.client import Client
 from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
 from sdk.dead import add_redrive_options, add_task_options, show_redrive, show_tasks
 from sdk.errors import WarmslotError
-from sdk.fleet import add_actors_options, add_top_options, show_actors, show_top
+from sdk.fleet import add_actors_options, add_top_options, natural, show_actors, show_top
 from sdk.limits import add_limit_actions, show_limits
 from sdk.replicas import add_environment_actions, show_environments
 from sdk.submitting import add_submit_options, show_submit
@@ -200,7 +200,7 @@ def show_explain(client: Client, options: argparse.Namespace) -> int:
         return 0
     print(f"{answer.get('state', 'unknown')}: {answer.get('reason', '')}".rstrip(": "))
     since = answer.get("actors_s", {})
-    for name, missing in answer.get("actors", {}).items():
+    for name, missing in sorted(answer.get("actors", {}).items(), key=lambda one: natural(one[0])):
         print(f"  {name}: {missing}" + (f", for {since[name]:.1f} s" if name in since else ""))
     if "waits_s" in answer and answer.get("state") == "queued":
         print(f"  it waits for {answer['waits_s']:.1f} s, as it is for {answer['reason_s']:.1f} s")

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Final
 
 from sdk.client import Client
-from sdk.table import free_of, holdings, pairs, print_json, rows_of, say
+from sdk.table import free_of, holdings, labels_of, pairs, print_json, rows_of, say
 
 # What every actor has; shown when it is asked for.
 BUILT_IN: Final = frozenset(
@@ -127,7 +127,7 @@ def actor_lines(actors: list[dict[str, Any]], *, is_whole: bool) -> list[str]:
                 pairs(actor.get("slots", {})),
                 holdings(actor.get("holding", [])),
                 pairs(environments) or "-",
-                pairs(own) or "-",
+                labels_of(own) or "-",
                 f"{actor.get('release') or '-'} on {actor.get('python', '-')}",
             ]
         )

@@ -5,6 +5,8 @@ import json
 import sys
 from typing import Any
 
+from wire.labels import parse_value
+
 
 def say(text: str) -> None:
     """Write a line to standard output."""
@@ -48,6 +50,22 @@ def holdings(holding: list[dict[str, Any]]) -> str:
 def pairs(mapping: dict[str, Any]) -> str:
     """Write a mapping as key=value pairs."""
     return " ".join(f"{key}={cell(value)}" for key, value in mapping.items())
+
+
+def labels_of(labels: dict[str, Any]) -> str:
+    """Write labels as `--label` reads them, so that 512 and "512" are told apart."""
+    return " ".join(f"{key}={label_of(value)}" for key, value in labels.items())
+
+
+def label_of(value: Any) -> str:
+    """Write one value of a label, or several."""
+    if isinstance(value, list):
+        return ",".join(map(label_of, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and parse_value(value) != value:
+        return f"str:{value}"
+    return str(value)
 
 
 def cell(value: Any) -> str:

@@ -8,6 +8,7 @@ from sdk import __main__ as program
 from sdk.fleet import actor_lines, show_screen
 from sdk.table import holdings
 from tests.sdk.fakes import ScriptedBroker
+from wire.labels import parse_label
 
 ANSWERS = {
     "status": {
@@ -40,7 +41,12 @@ ANSWERS = {
     },
     "tasks": {"tasks": [{"task": "a-1", "waits_s": 1.25}]},
     "clients": {"clients": [{"name": "app.py", "gone_s": None}]},
-    "explain": {"state": "queued", "reason": "every actor is busy", "actors": {"h/0": "busy"}},
+    "explain": {
+        "state": "queued",
+        "reason": "every actor is busy",
+        "actors": {"h/10": "needs gpu eq 1, offers nothing", "h/2": "busy"},
+        "actors_s": {"h/10": 61.0, "h/2": 1.25},
+    },
 }
 
 ACTORS = """\
@@ -82,7 +88,14 @@ def endpoint():
         ),
         (["tasks"], ["TASK  WAITS_S", "a-1   1.2"]),
         (["clients"], ["NAME    GONE_S", "app.py  -"]),
-        (["explain", "a-1"], ["queued: every actor is busy", "  h/0: busy"]),
+        (
+            ["explain", "a-1"],
+            [
+                "queued: every actor is busy",
+                "  h/2: busy, for 1.2 s",
+                "  h/10: needs gpu eq 1, offers nothing, for 61.0 s",
+            ],
+        ),
     ],
 )
 def test_an_answer_is_printed(endpoint, capsys, arguments, lines):
@@ -114,6 +127,18 @@ def test_all_labels_are_shown_on_request_and_h_10_stands_behind_h_2():
 
     assert [line.split()[0] for line in lines[1:]] == ["h/2", "h/10"]
     assert "name=h/2 cpus=8" in lines[1]
+
+
+def test_labels_are_shown_as_the_option_reads_them():
+    labels = {"a": 0.75, "b": True, "c": "512", "d": 512, "e": "eu", "f": ["x", 1], "g": "true"}
+
+    lines = actor_lines([{"name": "h/0", "labels": labels}], is_whole=False)
+
+    shown = lines[1].split("  ")[-2].split()
+    assert shown == ["a=0.75", "b=true", "c=str:512", "d=512", "e=eu", "f=x,1", "g=str:true"]
+    for text in shown[:5]:
+        key, value = parse_label(text)
+        assert (type(value), value) == (type(labels[key]), labels[key])
 
 
 def test_what_a_terminal_has_no_room_for_is_cut(capsys, monkeypatch):
