@@ -15,7 +15,7 @@ from actor.settings import Launch
 from sdk.errors import SlotReleased
 from sdk.options import read_timeout
 from sdk.task import ActorContext, HeldLimit, ReleasedSlot, TaskContext
-from wire.labels import Labels, LabelValues, validate_labels
+from wire.labels import Labels, LabelValues, validate_key, validate_labels
 
 if TYPE_CHECKING:
     from sdk.client import Client
@@ -116,10 +116,16 @@ class Identity(ActorContext):
 
     def upsert_labels(self, labels: Mapping[str, LabelValues]) -> None:
         """Set these labels for the life of the actor."""
+        if not isinstance(labels, Mapping):
+            raise TypeError(f"upsert_labels takes a mapping from label to value, got {labels!r}")
         self._loop.change_labels(validate_labels(labels), ())
 
     def delete_labels(self, *keys: str) -> None:
         """Take back labels that were upserted."""
+        for key in keys:
+            if not isinstance(key, str):
+                raise TypeError(f"delete_labels takes keys one by one, got {key!r}")
+            validate_key(key)
         self._loop.change_labels({}, keys)
 
     def pause(self) -> None:

@@ -4,6 +4,7 @@ An Options is immutable. What a function has by `@task`, what a client was given
 what stands in the call itself are laid over one another, key by key, the later over the earlier.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -79,20 +80,43 @@ class Desired(Struct, frozen=True):
 
     def desire(self, key: str) -> Desire:
         """Return what the broker is told; raise ValueError when it makes no sense."""
-        required = self.required is not False
-        if self.weight is not None and self.required is None:
+        comparator, value = read_comparator(key, self.comparator), self.value
+        said: Any = self.required
+        if said is not None and not isinstance(said, bool):
+            raise TypeError(f"label {key!r}: required must be True or False, got {said!r}")
+        weight: Any = WEIGHT_DEFAULT if self.weight is None else self.weight
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise TypeError(f"label {key!r}: the weight must be a number, got {weight!r}")
+        if self.weight is not None and said is None:
             warnings.warn(
-                f"label {key!r}: the weight {self.weight!r} of a required label is ignored; "
+                f"label {key!r}: the weight {weight!r} of a required label is ignored; "
                 "say required=False for a wish",
-                stacklevel=5,
+                stacklevel=levels_to_caller(),
             )
-        value: Any = self.value
-        if isinstance(value, tuple | set | frozenset):
-            value = list(value)
-        weight = WEIGHT_DEFAULT if self.weight is None else self.weight
-        desire = Desire(key, Comparator(self.comparator), value, required, float(weight))
+        several: Any = value
+        if isinstance(several, tuple | set | frozenset):
+            value = list(several)
+        desire = Desire(key, comparator, value, said is not False, float(weight))
         validate_desire(desire)
         return desire
+
+
+def levels_to_caller() -> int:
+    """Return the `stacklevel` by which a warning of the calling function names the user's line."""
+    frame, levels = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "sdk":
+        frame, levels = frame.f_back, levels + 1
+    return levels
+
+
+def read_comparator(key: str, comparator: Any) -> Comparator:
+    """Read how *key* is compared: a `Comparator`, or what it is called on the wire."""
+    try:
+        return Comparator(comparator)
+    except ValueError:
+        known = ", ".join(Comparator)
+        message = f"label {key!r}: {comparator!r} is no comparator, those are {known}"
+        raise ValueError(message) from None
 
 
 DESIRED_KEYS: Final = frozenset({"value", "comparator", "required", "weight"})
@@ -127,7 +151,7 @@ def read_desired(key: str, wish: Any) -> Desired:
             f"label {key!r}: {sorted(map(str, unknown))} is not known, "
             f"a desire has {sorted(DESIRED_KEYS)}"
         )
-    comparator = Comparator(wish.get("comparator", Comparator.EQUAL))
+    comparator = read_comparator(key, wish.get("comparator", Comparator.EQUAL))
     if "value" not in wish and comparator not in PRESENCE:
         raise ValueError(f"label {key!r}: {dict(wish)!r} has no value")
     return Desired(wish.get("value"), comparator, wish.get("required"), wish.get("weight"))

@@ -388,10 +388,20 @@ def test_labels_are_changed_from_within(shell):
     assert shell.value(shell.begin(change)) == {"model": "v2", "zones": ["a", "b"]}
 
 
-def test_a_bad_label_is_refused_where_it_is_made(shell):
-    failure = shell.failure(shell.begin(lambda: current_task().actor.upsert_labels({"a b": 1})))
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (lambda actor: actor.upsert_labels({"a b": 1}), "ValueError", "'a b'"),
+        (lambda actor: actor.upsert_labels("model"), "TypeError", "mapping"),
+        (lambda actor: actor.delete_labels(["model"]), "TypeError", "'model'"),
+        (lambda actor: actor.delete_labels("a b"), "ValueError", "'a b'"),
+    ],
+)
+def test_a_bad_label_is_refused_where_it_is_made(shell, change, error, text):
+    failure = shell.failure(shell.begin(lambda: change(current_task().actor)))
 
-    assert failure.type == "ValueError"
+    assert failure.type == error
+    assert text in failure.message
 
 
 def test_a_sync_run_sees_that_nobody_wants_it(shell):

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 
+from sdk import task
 from sdk.options import NAMES, NOT_YET, Desired, Options, Sticky, read_desires, read_name
 from wire.labels import Comparator, Desire
 from wire.parts import Backoff
@@ -50,7 +51,11 @@ def test_each_form_of_a_desire_is_read(given, desire):
         ({"": 1}, ValueError, "''"),
         ({"k": {"value": 1, "wheight": 2}}, ValueError, "wheight"),
         ({"k": {"comparator": "eq"}}, ValueError, "has no value"),
-        ({"k": {"value": 1, "comparator": "near"}}, ValueError, "near"),
+        ({"k": {"value": 1, "comparator": "near"}}, ValueError, "'k'.*'near'.*eq, ne, gt"),
+        ({"k": Desired(1, ">")}, ValueError, "'k'.*'>'.*eq, ne, gt"),
+        ({"k": Desired(1, required="no")}, TypeError, "'k'.*True or False, got 'no'"),
+        ({"k": Desired(1, required=False, weight="9")}, TypeError, "'k'.*number, got '9'"),
+        ({"k": Desired(1, required=False, weight=True)}, TypeError, "'k'.*number, got True"),
         ({"k": object()}, ValueError, "object"),
         ({1: 1}, TypeError, "label 1"),
         ("gpu", TypeError, "'gpu'"),
@@ -68,6 +73,14 @@ def test_the_weight_of_a_required_desire_warns_unless_required_is_said():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_desires({"k": Desired(1, required=True, weight=5)})
+
+
+@pytest.mark.parametrize("give", [task, lambda **options: Options.of(options)])
+def test_a_weight_that_is_ignored_is_warned_of_at_the_line_of_the_user(give):
+    with pytest.warns(UserWarning, match="weight 5") as seen:
+        give(desired_labels={"k": Desired(1, weight=5)})
+
+    assert [warning.filename for warning in seen] == [__file__]
 
 
 @pytest.mark.parametrize(
