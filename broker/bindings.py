@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from broker import lifecycle
-from broker.peers import Actor
+from broker.peers import Actor, unmet
 from broker.shapes import Shape
 from broker.task import State, Task
 from wire.errors import Code
@@ -229,7 +229,8 @@ def reason(broker: "Broker", task: Task) -> tuple[str, bool]:
         return (f"{bound} is gone", False) if is_waiting else ("", True)
     assert shape.queue
     if actor not in shape.queue.crew.members:
-        return (f"{bound} does not satisfy it", False) if shape.is_hard else ("", True)
+        text = f"{bound} does not satisfy it ({unmet(task, actor)})"
+        return (text, False) if shape.is_hard else ("", True)
     if actor.closed:
         return (f"{bound} takes no work ({actor.closed})", True) if shape.is_hard else ("", True)
     if not actor.is_open:

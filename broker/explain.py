@@ -218,8 +218,7 @@ def explain_queued(broker: "Broker", task: Task, reply: dict[str, Any], now: flo
     for actor in broker.actors.values():
         text, since = reasons.missing(broker, task, actor, now)
         reply["actors"][actor.name] = text
-        if since is not None:
-            reply["actors_s"][actor.name] = now - since
+        reply["actors_s"][actor.name] = now - since
     if task.call.limits:
         _, reply["limits"] = occupancy.explain(broker, task)
     if task.template and task.template.shape.named:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from broker.credit import CreditAccount
 from broker.offers import is_unchanged
 from broker.task import FunctionBlob, State, Task, Template
-from wire.labels import Labels
+from wire.labels import Desire, Labels, satisfies
 from wire.messages import ActorHello, ClientHello, HostHello, Tried
 from wire.parts import Attested, Role, Token
 from wire.tables import ReceiverTable, SenderTable
@@ -393,3 +393,24 @@ def is_barred(task: Task, actor: Actor) -> bool:
         return True
     del task.barred[actor]
     return False
+
+
+def unmet(task: Task, actor: Actor) -> str:
+    """Say what of the task's requirements *actor* never meets as it is, or an empty text."""
+    parts = [
+        say_unmet(desire, actor)
+        for desire in task.call.desires
+        if desire.required and not satisfies(actor.labels, desire)
+    ]
+    for kind, amount in task.call.slots.items():
+        capacity = actor.slots.get(kind, 0)
+        if capacity < amount:
+            parts.append(f"needs {amount} of slot {kind}, has {capacity}")
+    return ", ".join(parts)
+
+
+def say_unmet(desire: Desire, actor: Actor) -> str:
+    """Say what was desired and what is offered."""
+    value = "" if desire.value is None else f" {desire.value!r}"
+    offered = repr(actor.labels[desire.key]) if desire.key in actor.labels else "nothing"
+    return f"needs {desire.key} {desire.comparator}{value}, offers {offered}"

@@ -8,9 +8,8 @@ from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker import bindings, occupancy, preference, replicas
-from broker.peers import Actor, is_barred
+from broker.peers import Actor, is_barred, unmet
 from broker.task import Task
-from wire.labels import Desire, satisfies
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -80,30 +79,31 @@ def reason_among(task: Task, able: list[Actor], count: int, now: float) -> Reaso
     return Reason(f"every actor that satisfies it is one of these: {'; '.join(texts)}", since)
 
 
-def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str, float | None]:
-    """Say why *actor* does not get *task* now, and since when where that can be told."""
+def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str, float]:
+    """Say why *actor* does not get *task* now, and since when it could not have had it."""
     lacking = unmet(task, actor)
     if lacking:
         return lacking, actor.labels_at
+    # Had it been free for it for a moment since all of these, the task would be there.
+    since = max(task.queued_at, actor.labels_at, actor.closed_at)
     bound = bindings.actor_named(broker, task)
     if bound and bound != actor.name:
-        return f"its key is bound to {bound}", None
+        return f"its key is bound to {bound}", since
     if actor.session is None:
         return f"not connected, silent for {now - actor.heard_at:.1f} s", actor.heard_at
     if actor.is_suspect:
         return f"suspect, silent for {now - actor.heard_at:.1f} s", actor.heard_at
     if actor.is_alone:
-        return "is kept for, or runs, a task that must be alone", None
+        return "is kept for, or runs, a task that must be alone", since
     if actor.closed:
         return f"takes no work: {actor.closed}", actor.closed_at
     if is_barred(task, actor):
-        return "rejected it", None
+        return "rejected it", since
     if task.call.limits and (lacking := occupancy.lacking_on(broker, task, actor)):
-        return lacking, None
+        return lacking, since
     assert task.template
-    return why_cold(broker, task, actor, now) or short_of(
-        broker, task, task.template.shape, actor
-    ), None
+    text = why_cold(broker, task, actor, now)
+    return text or short_of(broker, task, task.template.shape, actor), since
 
 
 def why_cold(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
@@ -132,6 +132,9 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     place = task.call.environment
     taken = task.template.costs.turns_taken if task.template else shape.turns_taken
     is_here = place is not None and credit.has_resident(place.pool)
+    copy = actor.copies.get(place.id) if place is not None else None
+    if copy is not None and not copy.is_warm:
+        return f"environment {copy.record.environment.name} is being loaded there"
     if place is not None and is_here and not credit.is_warm(place.pool, taken):
         alone = ", in which it must be alone" if taken > 1 else ""
         return f"no turn free in environment {place.name}{alone}"
@@ -148,24 +151,3 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     if not credit.covers(shape):
         return f"no room for environment {place.name}" if place else "no slot of its kind"
     return "has a free slot"
-
-
-def unmet(task: Task, actor: Actor) -> str:
-    """Say what of the task's requirements *actor* never meets as it is, or an empty text."""
-    parts = [
-        text(desire, actor)
-        for desire in task.call.desires
-        if desire.required and not satisfies(actor.labels, desire)
-    ]
-    for kind, amount in task.call.slots.items():
-        capacity = actor.slots.get(kind, 0)
-        if capacity < amount:
-            parts.append(f"needs {amount} of slot {kind}, has {capacity}")
-    return ", ".join(parts)
-
-
-def text(desire: Desire, actor: Actor) -> str:
-    """Say what was desired and what is offered."""
-    value = "" if desire.value is None else f" {desire.value!r}"
-    offered = repr(actor.labels[desire.key]) if desire.key in actor.labels else "nothing"
-    return f"needs {desire.key} {desire.comparator}{value}, offers {offered}"

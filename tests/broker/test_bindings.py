@@ -232,7 +232,9 @@ def test_a_binding_never_widens_who_may_have_a_task(talk):
     client.submits(4, call=sticky("h", hard=True, desires=[EU]), slot=3)
     assert got(plain) == [3]
     assert got(european) == []
-    assert reason(client, 4)["reason"] == "bound to h/0, which does not satisfy it"
+    assert reason(client, 4)["reason"] == (
+        "bound to h/0, which does not satisfy it (needs zone eq 'eu', offers nothing)"
+    )
 
 
 def test_a_lost_run_of_a_soft_key_runs_elsewhere(talk):

@@ -94,6 +94,17 @@ def test_who_waits_behind_the_maximum_of_a_policy_is_told_so(talk):
     assert told["host/2"] == "environment E has its 2 replicas"
 
 
+def test_who_waits_for_what_is_loading_is_told_so(talk):
+    client = talk.client().submits(1, 2, call=call(place(1, 1)))
+    actors(talk, 1)
+
+    client.says(Query(1, "explain", "2"))
+
+    [answer] = client.takes(Answer)
+    told = codec.msgspec.msgpack.decode(answer.body)["actors"]
+    assert told["host/0"] == "environment E is being loaded there"
+
+
 def test_a_call_that_must_be_alone_waits_until_nobody_is_inside(talk):
     shared = place(0, 1, concurrency=3)
     alone = structs.replace(shared, turns=3)

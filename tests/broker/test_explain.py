@@ -43,6 +43,21 @@ def test_actors_that_are_busy(talk):
     assert ask(client, "explain", "7")["reason"] == "it is with actor host/0"
 
 
+def test_each_actor_says_since_when_the_task_could_not_have_it(talk):
+    talk.actor(11, name="h/0", free=1, labels={"memory": 512})
+    client = talk.client().submits(7)
+    talk.actor(12, name="h/1", labels={"memory": 64})
+    talk.wait(0.5)
+    client.submits(8, call=Call("work", CODE, desires=[LARGE]), slot=1)
+    talk.wait(1.0)
+
+    answer = ask(client, "explain", "8")
+
+    assert answer["actors"]["h/0"] == "no free slot (1 tasks)"
+    assert answer["actors_s"]["h/0"] == answer["waits_s"]
+    assert answer["actors_s"]["h/1"] == answer["waits_s"] + 0.5
+
+
 def test_a_slot_type_that_nobody_has(talk):
     talk.actor(free=1)
     client = talk.client().submits(7, call=Call("work", CODE, slots={"gpu": 1}))
