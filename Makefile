@@ -47,14 +47,14 @@ service: $(VENV)/service.stamp
 test: $(VENV)/test.stamp
 	@$(PYTEST) --session-timeout=1500
 
-check: $(VENV)/test.stamp
+check: $(VENV)/check.stamp
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(if $(PACKAGES),$(RUN) -m mypy $(PACKAGES))
 	@$(PYTEST) -q -m "not process and not slow" --ignore=tests/sim --ignore=tests/model
 	@$(if $(SIM),$(PYTEST) -q $(sort $(dir $(SIM))))
 
-fix: $(VENV)/test.stamp
+fix: $(VENV)/check.stamp
 	@$(RUN) -m ruff check --fix --exit-zero .
 	@$(RUN) -m ruff format .
 
@@ -71,6 +71,10 @@ clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/test.stamp: $(VENV)/base.stamp
+	@$(INSTALL) --no-build-isolation --editable ".[test]"
+	@touch $@
+
+$(VENV)/check.stamp: $(VENV)/base.stamp
 	@$(INSTALL) --no-build-isolation --editable ".[test,dev]"
 	@touch $@
 

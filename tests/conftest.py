@@ -1,5 +1,7 @@
 """What holds for every test: it leaves no process and no thread behind."""
 
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +9,10 @@ from hypothesis import settings
 
 from sdk import Client, LocalCluster
 from tests.support import leftovers
+
+# Hundreds of processes are started, and each would compile all that it imports: as much work again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # How long an example takes is the machine's to say.
 settings.register_profile("warmslot", deadline=None)
