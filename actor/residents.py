@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from actor.named import NamedReplicas
 from wire.labels import Labels
-from wire.parts import Environment, Token
+from wire.parts import WORN, Environment, Token
 
 if TYPE_CHECKING:
     from actor.mailbox import Assignment
@@ -53,6 +53,12 @@ class Replica:
         reuse = self.environment.reuse
         tasks_max = 1 if reuse.is_fresh else reuse.max_tasks
         return inf if tasks_max is None else max(0, tasks_max - self.tasks)
+
+    @property
+    def state(self) -> str:
+        """Return for the broker how it stands: worn while it takes no more until all have left."""
+        is_worn = self.inside and self.warmth is Warmth.WARM and not self.tasks_left
+        return WORN if is_worn else self.warmth.value
 
     @property
     def turns_free(self) -> int:

@@ -18,7 +18,7 @@ from broker.task import State, Task
 from wire.errors import Code
 from wire.limits import HOST_PREFIX
 from wire.messages import Await, Occupied
-from wire.parts import Environment, Span, Token
+from wire.parts import WORN, Environment, Span, Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -276,7 +276,8 @@ class Kept:
                 lacking.add(resource)
         if call.environment is not None:
             place, turn = call.environment, turn_of(actor, call.environment)
-            if place.size - self._amounts.get(turn, 0) < place.turns:
+            kept = self._amounts.get(turn, 0)
+            if place.size - kept < place.turns or (kept and is_worn(place, actor)):
                 lacking.add(turn)
         return lacking
 
@@ -285,6 +286,15 @@ def is_sharing(task: Task) -> bool:
     """Tell whether a task shares the slot of a replica where others are inside."""
     template = task.template
     return template.shape.is_sharing if template else False
+
+
+def is_worn(place: Environment, actor: Actor) -> bool:
+    """Tell whether the copy of *place* on *actor* takes nobody in until all inside have left.
+
+    What a heartbeat said may be of an earlier copy; then this one has turns.
+    """
+    worn = actor.environments.get(place.id) == WORN
+    return worn and actor.credit.stated.turns.get(place.pool) == 0
 
 
 def turn_of(actor: Actor, environment: Environment) -> Resource:

@@ -305,6 +305,8 @@ def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> Non
         copy = add(record, actor)
         broker.backlog.matching.improve(actor)
     copy.is_warm = True
+    # The heartbeat that said more of it was of an earlier copy.
+    actor.environments.pop(environment.id, None)
     actor.entered_at = actor.entering_until = now
     if not command.again:
         record.loads += 1

@@ -9,7 +9,16 @@ import threading
 
 import pytest
 
-from sdk import Deadlock, Environment, LocalCluster, as_completed, current_task, gather, wait
+from sdk import (
+    Deadlock,
+    Environment,
+    LocalCluster,
+    ReusePolicy,
+    as_completed,
+    current_task,
+    gather,
+    wait,
+)
 
 pytestmark = pytest.mark.process
 
@@ -200,3 +209,30 @@ def test_named_actors_that_wait_for_one_another_hear_of_it_in_the_younger(client
 
     assert said.startswith("deadlock: it waits for calls of its own in a circle, with"), said
     assert first.call.submit(second).result(TIMEOUT_S) == "hello"
+
+
+class Once(Environment):
+    """Has two turns, and is loaded anew after a single call."""
+
+    reuse = ReusePolicy(replicas=1, concurrency=2, max_tasks=1)
+
+    async def ask(self):
+        async with current_task().limit("a"):
+            return "has it"
+
+    async def hello(self):
+        return "hello"
+
+
+def test_a_circle_through_a_copy_that_takes_no_more_calls_is_found(client):
+    def work():
+        task = current_task()
+        with task.limit("a"):
+            inside, behind = task.client.submit(Once.ask), task.client.submit(Once.hello)
+            said = behind.result()
+        return said, inside.exception()
+
+    said, error = client.submit(work).result(TIMEOUT_S)
+
+    assert said == "hello"
+    assert isinstance(error, Deadlock), error

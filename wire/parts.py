@@ -14,6 +14,8 @@ from wire.labels import Desire, Labels
 Token = tuple[int, int]
 # Stands between the id of a named actor and one of its concurrency groups, where turns are counted.
 GROUP_MARK: Final = "\n"
+# Said of an environment that takes nobody in until all inside have left.
+WORN: Final = "worn"
 # A run of task numbers, both ends included.
 Span = tuple[int, int]
 

@@ -8,12 +8,14 @@ from tests.broker.conversation import CODE, attested
 from tests.broker.test_limits import EPOCH, call, limited
 from wire.errors import Code
 from wire.messages import (
+    ActorBeat,
     Assign,
     Await,
     Beat,
     Cancel,
     Credit,
     Death,
+    Entered,
     Occupied,
     Occupy,
     Reacquire,
@@ -24,6 +26,8 @@ from wire.parts import Call, Environment, Reuse
 
 BOXED = Environment("id", "Box", CODE)
 OTHER = Environment("other", "Other", CODE)
+# What an actor holds that was given two tasks.
+HELD = [(EPOCH, 1), (EPOCH, 2)]
 
 
 class Scene:
@@ -312,6 +316,27 @@ def test_a_copy_elsewhere_beside_which_there_may_be_none_is_no_way_out():
     other.says(Credit(1, 0, 1))
 
     assert scene.told() == [(2, 1)]
+
+
+@pytest.mark.parametrize(("state", "told"), [("worn", [(2, 1)]), ("warm", [])])
+def test_a_copy_that_takes_no_more_calls_until_it_is_left_closes_a_circle(state, told):
+    """Turns are free in it, but it has taken `max_tasks`, and there may be no other copy."""
+    place = Environment("id", "Box", CODE, concurrency=2, reuse=Reuse(replicas_max=1, max_tasks=1))
+    scene = holding_the_room(boxed=place, other=place)
+
+    scene.actor.says(ActorBeat(Credit(1, 0, 0, {"id": 0}), 1, {}, HELD, {"id": state}))
+
+    assert scene.told() == told
+
+
+def test_what_was_said_of_an_earlier_copy_closes_no_circle():
+    place = Environment("id", "Box", CODE, concurrency=2, reuse=Reuse(replicas_max=1, max_tasks=1))
+    scene = holding_the_room(boxed=place, other=place)
+    scene.actor.says(ActorBeat(Credit(1, 0, 0, {"id": 0}), 1, {}, HELD, {"id": "worn"}))
+
+    scene.actor.says(Entered(place, 0.1))
+
+    assert scene.told() == []
 
 
 @pytest.mark.parametrize(
