@@ -2,13 +2,14 @@
 
 Such a run can end only when its calls have, and perhaps they can run nowhere else. So they are
 placed there as well, and nothing else is. The rule that must not be broken: an actor that leaves is
-given nothing but the calls of its own runs, and those only while it grants credit for them.
+given nothing but the calls of its own runs, or for which they wait, and those only while it grants
+credit for them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from broker import placement
+from broker import deadlock, placement
 from broker.peers import Actor
 from broker.task import State, Task
 
@@ -23,14 +24,23 @@ def look(broker: "Broker", now: float) -> None:
         if actor.session is None or actor.is_suspect or actor.is_alone:
             continue
         if actor.credit.available or actor.credit.has_more:
-            for task in list(calls_of(actor)):
+            for task in dict.fromkeys(calls_of(broker, actor)):
                 offer(broker, task, actor, now)
 
 
-def calls_of(actor: Actor) -> Iterator[Task]:
-    """Return the calls that wait for an actor, of the runs of this one."""
-    for parent in actor.assigned.values():
-        for task in parent.children or ():
+def calls_of(broker: "Broker", actor: Actor) -> Iterator[Task]:
+    """Return the calls that wait for an actor, of the runs of this one or for which these wait.
+
+    A durable one has no parent, so it is known by the wait alone, a heartbeat later.
+    """
+    waits, clients = broker.limits.waits.by_run, broker.clients
+    for token, parent in actor.assigned.items():
+        found: Iterable[Task] = parent.children or ()
+        for wait in waits.get(token, {}).values() if waits else ():
+            if wait.client in clients:
+                tasks = clients[wait.client].tasks
+                found = (*found, *(tasks[n] for n in deadlock.numbers(wait.calls, tasks)))
+        for task in found:
             if task.state is State.QUEUED and not task.client.is_paused:
                 yield task
 

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.broker.conversation import CODE, Conversation, actor_hello
-from wire.messages import ActorBeat, Assign, Credit
+from tests.support.disk import Disk
+from wire.messages import ActorBeat, Assign, Await, Credit, Release
 from wire.parts import Call, Held
 
 
@@ -84,3 +85,19 @@ def test_it_leaves_after_a_new_session_too(talk):
     actor.says(Credit(1))
 
     assert got(actor) == [2]
+
+
+@pytest.mark.parametrize(("at_most_once", "started"), [(False, [1, 2]), (True, [1])])
+def test_a_durable_call_for_which_a_run_waits_starts_there_too(at_most_once, started):
+    talk = Conversation(disk=Disk())
+    actor = talk.actor(11, free=1)
+    client = talk.client().submits(1)
+    durable = Call("keep", CODE, durable=True, at_most_once=at_most_once)
+    client.submits(2, parent=(1000, 1), call=durable, slot=1)
+    actor.says(Release(1000, 1))
+    beat(actor, Credit(1), [(1000, 1)])
+    assert got(actor) == [1], "nobody waits for it"
+
+    actor.says(Await(1000, 1, 1, 1, [(2, 2)], 1))
+
+    assert got(actor) == started[1:]
