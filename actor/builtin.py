@@ -2,7 +2,7 @@
 
 from actor import platform
 from wire.labels import Labels, LabelValue
-from wire.payload import PYTHON
+from wire.release import PYTHON
 
 
 def builtin_labels(host: str) -> Labels:

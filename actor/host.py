@@ -1,15 +1,13 @@
 """The host: starts actor processes, notices their ends, and speaks for them to the broker.
 
-It never runs code of a user, so nothing of theirs can hold it up. Processes are spawned and never
-forked from the interpreter, and end with the host: by a signal of the system, and by the end of a
-pipe where there is none.
+It never runs code of a user, so nothing of theirs can hold it up. Processes are never forked from
+this interpreter, which has threads of ZeroMQ, and end with it: by a signal of the system, and by
+the end of a socket where there is none.
 """
 
-import contextlib
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import time
 from math import inf
@@ -18,76 +16,31 @@ from typing import Any, Final
 import structlog
 import zmq
 
-from actor.board import RECORDS, Board, Stage
+from actor.board import Stage
 from actor.connection import connect
-from actor.platform import make_waker, read_processes
-from actor.settings import SLOT, HostSettings, Launch, Settings
+from actor.forking import ForkServer
+from actor.platform import ended_child, make_waker, read_processes
+from actor.process import ActorProcess, Starter
+from actor.settings import HostSettings
 from actor.supervision import HostCore, Ward
-from actor.surroundings import for_actor
 from wire.codec import decode_broker, encode
 from wire.errors import RemoteProtocolError
-from wire.payload import PYTHON
-from wire.release import release
 
 POLL_MAX_S: Final = 60.0
 # How long the user is left to wonder before the host says that nobody answers.
 SILENCE_S: Final = 3.0
 EXIT_REFUSED: Final = 3
-# After this share of what a start may take the process says where it is, before it is ended.
-TELL_SHARE: Final = 0.8
 # The first SIGTERM or SIGINT lets the actors finish, this one does not.
 END_AT_ONCE: Final = 2
 
 log = structlog.get_logger("host")
 
 
-class ActorProcess:
-    """One actor process with all that leads to it."""
-
-    def __init__(self, settings: HostSettings, ward: Ward, host: int, incarnation: int) -> None:
-        """Start it. Raises OSError when the system does not let us."""
-        self.ward = ward
-        self.incarnation = incarnation
-        self.board, self._region = Board.create(records=records_for(settings))
-        reading, self._lifeline = os.pipe()
-        try:
-            self.process = subprocess.Popen(
-                child_command(settings, reading, self._region),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(reading, self._region),
-                env=os.environ
-                | {k: for_actor(v, ward.index) for k, v in settings.variables.items()},
-                # Ctrl-C in the terminal reaches the host alone, which lets its actors finish.
-                start_new_session=True,
-            )
-        except OSError:
-            self._close()
-            raise
-        finally:
-            os.close(reading)
-        launch = launch_of(settings, ward, host, incarnation)
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._lifeline, encode(launch).hex().encode() + b"\n")
-
-    def send(self, number: signal.Signals) -> None:
-        """Signal the process; one that has ended is not signaled, whoever has its id now."""
-        self.process.send_signal(number)
-
-    def close(self) -> None:
-        """Give everything back once the process has ended."""
-        self._close()
-
-    def _close(self) -> None:
-        self.board.close()
-        os.close(self._region)
-        os.close(self._lifeline)
-
-
 class Host:
     """Owns the socket, the processes and the clock of a host."""
 
-    def __init__(self, settings: HostSettings) -> None:
-        """Connect; nothing is started before `run`."""
+    def __init__(self, settings: HostSettings, server: ForkServer | None = None) -> None:
+        """Connect; no actor is started before `run`. *server* forks them, and ends with it."""
         self.settings = settings
         self.core = HostCore(
             settings,
@@ -96,6 +49,7 @@ class Host:
             now=time.monotonic(),
         )
         self._processes: dict[Ward, ActorProcess] = {}
+        self._starter = Starter(server)
         self._waker = make_waker()
         self._orders = 0
         self._context = zmq.Context()
@@ -137,6 +91,7 @@ class Host:
                 ward.stage = process.board.stage.name.lower()
                 if process.board.stage is Stage.UP:
                     ward.start_by = inf
+        self._hear(now)
         core.tick(now)
         if self._orders and not core.is_draining:
             core.drain(now, self.settings.drain_timeout_s)
@@ -148,6 +103,8 @@ class Host:
             self._processes[ward].send(signal.SIGTERM)
         for ward in core.take_kills():
             self._processes[ward].send(signal.SIGKILL)
+            if not ward.pid:
+                self._starter.give_up()
         if core.wants_readings:
             self._observe()
         self._send(now)
@@ -166,6 +123,8 @@ class Host:
             except RemoteProtocolError as error:
                 self.core.bad(error, now)
                 continue
+            # Whoever the broker knows has said its id to us before.
+            self._hear(now)
             self.core.receive(frame, now)
 
     def _send(self, now: float) -> None:
@@ -183,13 +142,36 @@ class Host:
         except OSError as error:
             self.core.failed(ward, str(error), now)
             return
+        try:
+            self._starter.start(process)
+        except OSError as error:
+            process.close()
+            self.core.failed(ward, str(error), now)
+            return
         self._processes[ward] = process
-        self.core.spawned(ward, incarnation=incarnation, pid=process.process.pid, now=now)
+        if not process.pid:
+            self._poller.register(process.lifeline.fileno(), zmq.POLLIN)
+        self.core.spawned(ward, incarnation=incarnation, pid=process.pid, now=now)
+
+    def _hear(self, now: float) -> None:
+        """Hear which starts are over; what the fork server has not made starts from nothing."""
+        for process in self._starter.take_answered():
+            self._poller.unregister(process.lifeline.fileno())
+            ward = process.ward
+            try:
+                if not process.pid:
+                    process.spawn()
+            except OSError as error:
+                del self._processes[ward]
+                process.close()
+                self.core.failed(ward, str(error), now)
+                continue
+            self.core.placed(ward, process.pid)
 
     def _reap(self, now: float) -> None:
         """Take the ends of processes; a board is read after the end, so nothing is added to it."""
         for ward, process in list(self._processes.items()):
-            status = process.process.poll()
+            status = process.poll()
             if status is None:
                 continue
             del self._processes[ward]
@@ -203,6 +185,19 @@ class Host:
                 now=now,
             )
             process.close()
+        self._starter.look()
+        if self._starter.may_adopt:
+            self._reap_orphans(now)
+
+    def _reap_orphans(self, now: float) -> None:
+        """Reap what became ours when its own parent ended, as what a killed actor had started."""
+        while pid := ended_child():
+            self._hear(now)
+            if pid == self._starter.pid or pid in (p.pid for p in self._processes.values()):
+                # One that has ended just now, perhaps before we knew it.
+                self._waker.wake()
+                return
+            os.waitpid(pid, 0)
 
     def _observe(self) -> None:
         wards = {ward.pid: ward for ward in self.core.running()}
@@ -228,60 +223,15 @@ class Host:
         """Leave no process behind, whatever ended the loop."""
         for process in self._processes.values():
             process.send(signal.SIGKILL)
+        self._starter.end()
         for process in self._processes.values():
-            process.process.wait()
+            process.wait()
         # The broker need not wait for a lease to know what was lost.
         now = time.monotonic()
         self._reap(now)
         self._send(now)
         self._socket.close()
         self._context.term()
-
-
-def records_for(settings: HostSettings) -> int:
-    """Return how many runs of an actor can be unsettled at once."""
-    holding = settings.slots + sum(settings.typed.values()) + settings.released_max
-    return RECORDS + 2 * holding
-
-
-def child_command(settings: HostSettings, reading: int, region: int) -> list[str]:
-    """Return what starts an actor process."""
-    timeout_s = settings.start_timeout_s
-    tell_at = 0.0 if timeout_s is None else time.monotonic() + TELL_SHARE * timeout_s
-    told = (reading, region, os.getpid(), tell_at)
-    return [sys.executable, "-m", "actor.child", *map(str, told)]
-
-
-def launch_of(settings: HostSettings, ward: Ward, host: int, incarnation: int) -> Launch:
-    """Return what the process of *ward* is told."""
-    return Launch(
-        core=Settings(
-            name=ward.name,
-            host=host,
-            python=PYTHON,
-            release=release(),
-            labels={
-                **settings.labels,
-                **settings.labels_of.get(ward.index, {}),
-                "name": ward.name,
-            },
-            slots={SLOT: settings.slots, **settings.typed},
-            units=settings.units,
-            released_max=settings.released_max,
-            prefetch=settings.prefetch,
-            environments_max=settings.environments_max,
-            environments_memory_mb=settings.environments_memory_mb,
-            memory_high=settings.memory_high,
-        ),
-        broker=settings.broker,
-        incarnation=incarnation,
-        host_name=settings.name,
-        drain_timeout_s=settings.drain_timeout_s,
-        log_format=settings.log_format,
-        folder=for_actor(settings.folder, ward.index),
-        python_path=[for_actor(path, ward.index) for path in settings.python_path],
-        environments=settings.environments,
-    )
 
 
 def print_line(text: str) -> None:

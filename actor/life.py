@@ -38,6 +38,9 @@ def live_and_leave(told: bytes, region: int) -> NoReturn:
 def live(told: bytes, region: int) -> int:
     """Run one actor until it has left."""
     launch = msgspec.msgpack.decode(told, type=Launch)
+    # A process that was forked has them only from here.
+    os.environ.update(launch.variables)
+    time.tzset()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logs(launch.log_format)
     core = ActorCore(

@@ -21,6 +21,9 @@ from typing import Final, NamedTuple, Protocol
 
 IS_LINUX: Final = sys.platform == "linux"
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_CHILD_SUBREAPER: Final = 36
+# Where /proc/self/stat has the bounds of the command line, counted from behind the name.
+ARGUMENTS_AT: Final = slice(45, 47)
 EXIT_PARENT_DIED: Final = 75
 # With the id of a process, as the kernel and clock_getcpuclockid() put them together.
 CPUCLOCK_SCHED: Final = 2
@@ -123,14 +126,58 @@ def open_unlinked() -> int:
 def die_with_parent(parent: int, lifeline: int, *, use_signal: bool = IS_LINUX) -> None:
     """End this process as soon as *parent* ends, which holds the other end of *lifeline*.
 
-    The signal reaches a process whose interpreter is held by a task; the pipe works everywhere.
+    The signal reaches a process whose interpreter is held by a task; the socket works everywhere.
+    """
+    end_with_parent(parent, use_signal=use_signal)
+    threading.Thread(target=_watch, args=(lifeline,), name="lifeline", daemon=True).start()
+
+
+def end_with_parent(parent: int, *, use_signal: bool = IS_LINUX) -> None:
+    """End this process now if *parent* has ended, and with a signal as soon as it does.
+
+    The signal comes with the end of the thread that is the parent: of a host its only one.
     """
     if use_signal:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # The parent may have died before the call above.
     if os.getppid() != parent:
         os._exit(EXIT_PARENT_DIED)
-    threading.Thread(target=_watch, args=(lifeline,), name="lifeline", daemon=True).start()
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of what is left by our descendants when they end; False: it cannot be."""
+    if not IS_LINUX:
+        return False
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    return bool(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def ended_child() -> int:
+    """Return a child that has ended and is not reaped, and leave it so; 0 without one."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return 0 if found is None else found.si_pid
+
+
+def count_threads() -> int:
+    """Return how many threads this process has, native ones as well where that can be told."""
+    try:
+        return len([*Path("/proc/self/task").iterdir()])
+    except OSError:
+        return threading.active_count()
+
+
+def retitle(arguments: Iterable[str]) -> None:
+    """Let `ps` show another command, as far as the room of the first one goes."""
+    with contextlib.suppress(OSError, ValueError):
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        start, end = map(int, fields[ARGUMENTS_AT])
+        if 0 < start < end:
+            text = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
+            # The last octet stays a zero: the system reads on where it is not.
+            ctypes.memmove(start, text[: end - start - 1].ljust(end - start, b"\0"), end - start)
 
 
 def _watch(lifeline: int) -> None:

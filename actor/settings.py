@@ -48,7 +48,9 @@ class Launch(Struct, frozen=True, kw_only=True):
     host_name: str
     drain_timeout_s: float = 30.0
     log_format: str = "console"
-    # Where it works, where it finds modules first, which environments it enters at once.
+    # Its environment variables beside the host's, where it works, where it finds modules first,
+    # which environments it enters at once.
+    variables: dict[str, str] = {}
     folder: str = ""
     python_path: list[str] = []
     environments: list[str] = []

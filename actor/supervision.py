@@ -217,7 +217,7 @@ class HostCore:
         )
 
     def spawned(self, ward: Ward, *, incarnation: int, pid: int, now: float) -> None:
-        """Note the process that fills *ward* now."""
+        """Note the process that fills *ward* now; without an id it is about to, see `placed`."""
         ward.phase = Phase.RUNNING
         ward.incarnation = incarnation
         ward.pid = pid
@@ -227,10 +227,19 @@ class HostCore:
         ward.renewed_at = None
         start_timeout_s = self.settings.start_timeout_s
         ward.start_by = inf if start_timeout_s is None else now + start_timeout_s
+        if pid:
+            self.placed(ward, pid)
+
+    def placed(self, ward: Ward, pid: int) -> None:
+        """Note the id of the process of *ward*."""
+        ward.pid = pid
         self._note("actor_started", actor=ward.name, pid=pid)
 
     def failed(self, ward: Ward, reason: str, now: float) -> None:
-        """Note that no process could be started for *ward*."""
+        """Note that no process could be started for *ward*, at once or after `spawned`."""
+        if self.is_draining:
+            ward.phase = Phase.GONE
+            return
         self._again_later(ward, now)
         self._note("actor_not_started", actor=ward.name, reason=reason, again_s=ward.start_at - now)
 

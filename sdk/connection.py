@@ -39,7 +39,8 @@ from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import Result
 from wire.parts import Key, Status, Token
-from wire.payload import PYTHON, Dumped, load, told
+from wire.payload import Dumped, load, told
+from wire.release import PYTHON
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
 ENDPOINT_VARIABLE: Final = "WARMSLOT_BROKER"

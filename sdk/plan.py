@@ -26,7 +26,7 @@ from sdk.task import OPTIONS_ATTRIBUTE
 from wire.labels import Comparator, Desire
 from wire.parts import Call
 from wire.parts import Sticky as StickyPart
-from wire.payload import PYTHON
+from wire.release import PYTHON
 from wire.retries import check_retries
 
 PLANS_MAX: Final = 4_096

@@ -28,7 +28,6 @@ PICKLE_PROTOCOL: Final = 5
 # What is beyond stays in the pickle: a message must not have more frames than the protocol allows.
 BUFFERS_MAX: Final = 1_024
 HASH_BYTES: Final = 16
-PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 # These are on every peer, whatever way they were installed.
 OURS: Final = frozenset({"actor", "broker", "sdk", "wire"})
 # So are these, also in a folder that was filled by `pip install --target`.

@@ -5,8 +5,8 @@ import pytest
 
 from actor import platform
 from actor.board import Board
-from actor.host import records_for
 from actor.outcomes import OVERHEAD_BYTES
+from actor.process import records_for
 from actor.settings import HostSettings, Settings
 from actor.supervision import Runs
 

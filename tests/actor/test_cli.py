@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from actor import cli
+from actor import cli, host, logs
 from actor.names import NameTaken, hold_name
 from actor.settings import HostSettings
 
@@ -73,14 +73,16 @@ def started(monkeypatch):
     found = []
 
     class FakeHost:
-        def __init__(self, settings):
+        def __init__(self, settings, server):
+            assert server is None
             found.append(settings)
 
         def run(self):
             return 0
 
-    monkeypatch.setattr(cli, "Host", FakeHost)
-    monkeypatch.setattr(cli, "configure_logs", lambda style: None)
+    monkeypatch.setattr(host, "Host", FakeHost)
+    monkeypatch.setattr(cli, "start_fork_server", lambda *_: None)
+    monkeypatch.setattr(logs, "configure_logs", lambda style: None)
     return found
 
 

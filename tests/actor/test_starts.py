@@ -53,10 +53,14 @@ def world():
         yield deployment
 
 
-def test_actors_that_still_load_their_modules_end_with_their_host(world, tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_still_loads_its_modules_ends_with_its_host(world, tmp_path, processes):
     hanging = Hanging(tmp_path, "cloudpickle", HANGS)
-    world.start_host("h", "--replicas", "2", "--env", f"PYTHONPATH={hanging.path}")
-    pids = world.until(lambda: len(set(hanging.started())) == 2 and hanging.started())
+    # Where they share their variables, one process loads for all.
+    options = () if processes == 1 else ("--env", f"PYTHONPATH={hanging.path}")
+    variables = {"PYTHONPATH": hanging.path} if processes == 1 else {}
+    world.start_host("h", "--replicas", "2", *options, **variables)
+    pids = world.until(lambda: len(set(hanging.started())) == processes and hanging.started())
 
     world.kill("h")
 
@@ -66,8 +70,8 @@ def test_actors_that_still_load_their_modules_end_with_their_host(world, tmp_pat
 def test_an_actor_that_hangs_while_it_loads_is_ended_and_started_again(world, tmp_path):
     """As in ray-project/ray#20771: what hangs at its start does not hold its place for ever."""
     hanging = Hanging(tmp_path, "cloudpickle", HANGS + TAKES_ITS_PLACE.format(own=str(tmp_path)))
-    options = ("--start-timeout", "2", "--env", f"PYTHONPATH={hanging.path}")
-    world.start_host("h", *options)
+    # The fork server hangs first, and then the process that is started without it.
+    world.start_host("h", "--start-timeout", "2", PYTHONPATH=hanging.path)
     world.until(lambda: len(set(hanging.started())) >= 2, TIMEOUT_S)
     assert "actor_start_timed_out" in world.log("h")
     assert "stage=loading" in world.log("h")

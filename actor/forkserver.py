@@ -1,0 +1,101 @@
+"""The fork server: `python -m actor.forkserver CHANNEL HOST TELL_AT` forks the actors of a host.
+
+It has loaded what an actor runs and nothing of a user, and has one thread. On *CHANNEL* each
+message brings the two descriptors of one actor. What it forks for them becomes the actor once it is
+a child of *HOST*, which adopts orphans: the host learns of each end from the system, and the end of
+this process matters to no actor. The rule that must not be broken: whatever ends here, at any
+moment, leaves the host with an actor that has said its id, or with the end of its socket.
+"""
+
+import faulthandler
+import gc
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from actor.child import become, tell_of_hanging
+from actor.platform import count_threads, end_with_parent, retitle
+
+# With each pair of descriptors: when a start that is not over says where it is. The actor's name
+# follows.
+REQUEST: Final = struct.Struct("<d")
+REQUEST_BYTES_MAX: Final = 1024
+# What an actor says first: its process.
+ANSWER: Final = struct.Struct("<q")
+READY: Final = b"r"
+EXIT_UNFIT: Final = 70
+# Room in the command line for what tells the processes apart.
+PADDING: Final = "-" * 160
+LOOK_AGAIN_S: Final = 0.0005
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Load, then fork for as long as there is a host; does not return."""
+    channel, host = socket.socket(fileno=int(arguments[0])), int(arguments[1])
+    channel.set_inheritable(False)
+    end_with_parent(host)
+    retitle([sys.executable, "-m", "actor.forkserver"])
+    tell_of_hanging(float(arguments[2]))
+    # What is loaded stays: looking through it would only cost, here and in each actor.
+    gc.disable()
+    from actor import life  # noqa: F401, PLC0415 - may hang, so only now.
+
+    gc.freeze()
+    # Its thread ends with it.
+    faulthandler.cancel_dump_traceback_later()
+    if (threads := count_threads()) != 1:
+        # They would be missing in each actor, and so would what they were about to give back.
+        sys.stderr.write(f"actor: fork server has {threads} threads, from what loads with Python\n")
+        os._exit(EXIT_UNFIT)
+    channel.send(READY)
+    while True:
+        told, descriptors, *_ = socket.recv_fds(channel, REQUEST_BYTES_MAX, 2)
+        if not told:
+            os._exit(0)
+        serve(channel, host, told, descriptors)
+
+
+def serve(channel: socket.socket, host: int, told: bytes, descriptors: list[int]) -> None:
+    """Fork an actor through a process that ends at once, so that it is the host's."""
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    try:
+        between = os.fork()
+    except OSError:
+        # The host sees the end of the socket, and meets the same trouble with a name to it.
+        between = -1
+    if between == 0:
+        try:
+            go_between(channel, host, told, descriptors)
+        finally:
+            os._exit(1)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    if between > 0:
+        os.waitpid(between, 0)
+
+
+def go_between(channel: socket.socket, host: int, told: bytes, descriptors: list[int]) -> NoReturn:
+    """Fork the actor and end; does not return in either process."""
+    between = os.getpid()
+    if os.fork():
+        os._exit(0)
+    channel.close()
+    os.setsid()
+    # Whoever is the parent then is told to end it: before, that would be the one between.
+    while os.getppid() == between:
+        time.sleep(LOOK_AGAIN_S)
+    lifeline, region = descriptors
+    (tell_at,) = REQUEST.unpack_from(told)
+    retitle([sys.executable, "-m", "actor.child", told[REQUEST.size :].decode()])
+    gc.enable()
+    os.write(lifeline, ANSWER.pack(os.getpid()))
+    become(host, lifeline, region, tell_at)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,216 @@
+"""The fork server, and what becomes of a start when it ends at any moment."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from actor.board import Stage
+from actor.forking import SPAWN, ForkServer, read_early, start_fork_server
+from actor.platform import count_threads
+from actor.process import ASKED_MAX, ActorProcess, Starter
+from actor.settings import HostSettings
+from actor.supervision import Ward
+from tests.support.deployment import Deployment, is_alive, wait_until
+
+linux = [
+    pytest.mark.process,
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(sys.platform != "linux", reason="has no fork server"),
+]
+
+
+@pytest.mark.parametrize("name", ["PYTHONHASHSEED", "LD_PRELOAD", "MALLOC_ARENA_MAX", "LC_ALL"])
+def test_a_variable_that_would_come_too_late_lets_actors_start_from_nothing(name):
+    assert read_early([name]) == [name]
+    assert start_fork_server(None, {name: "1"}) is None
+
+
+@pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TZ", "LANGSMITH"])
+def test_a_variable_that_is_read_later_does_not(name):
+    assert read_early([name]) == []
+
+
+def test_without_a_fork_server_none_is_started():
+    assert start_fork_server(SPAWN, {}) is None
+
+
+def test_what_an_actor_loads_has_no_threads_and_reads_nothing_of_openmp():
+    text = (
+        "import actor.life, actor.platform, sys;"
+        " sys.exit(actor.platform.count_threads() != 1 or 'gomp' in open('/proc/self/maps').read())"
+    )
+    assert count_threads() >= 1
+    if sys.platform == "linux":
+        assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
+
+
+# --- the host's end, without a broker: an actor does not need one to be up
+
+
+class Shell:
+    """What a host does with its processes."""
+
+    def __init__(self, server):
+        self.server = server
+        self.starter = Starter(server)
+        self.settings = HostSettings(
+            name="h", broker="ipc:///nobody", variables={"NUMBER": "{index}"}
+        )
+        self.processes = []
+
+    def start(self):
+        index = len(self.processes)
+        ward = Ward(index, f"h/{index}", 0.0, 0.1)
+        process = ActorProcess(self.settings, ward, host=1, incarnation=index + 1)
+        self.processes.append(process)
+        self.starter.start(process)
+        return process
+
+    def answered(self):
+        self.starter.look()
+        return self.starter.take_answered()
+
+    def close(self):
+        for process in self.processes:
+            process.send(signal.SIGKILL)
+        self.starter.end()
+        for process in self.processes:
+            process.wait()
+            process.close()
+
+
+@pytest.fixture
+def shell():
+    shell = Shell(ForkServer())
+    yield shell
+    shell.close()
+
+
+def is_up(process):
+    return process.board.stage is Stage.UP
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+class TestForkServer:
+    pytestmark = linux
+
+    def test_an_actor_is_a_child_of_the_host_in_a_session_of_its_own(self, shell):
+        process = shell.start()
+        assert process.pid == 0
+
+        assert wait_until(shell.answered) == [process]
+
+        assert parent_of(process.pid) == os.getpid()
+        assert os.getsid(process.pid) == process.pid
+        wait_until(lambda: is_up(process))
+        words = Path(f"/proc/{process.pid}/cmdline").read_text().rstrip("\0").split("\0")
+        assert words == [sys.executable, "-m", "actor.child", "h/0"]
+        files = [str(entry.readlink()) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
+        assert sum(name.startswith("socket:") for name in files) == 1
+
+    def test_it_outlives_the_fork_server_and_its_end_is_told_as_it_was(self, shell):
+        process = shell.start()
+        wait_until(shell.answered)
+        first = shell.starter.pid
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: shell.answered() or shell.starter.pid != first)
+        assert process.poll() is None
+
+        process.send(signal.SIGUSR1)
+
+        assert wait_until(process.poll) == -signal.SIGUSR1
+        again = shell.start()
+        assert wait_until(shell.answered) == [again]
+        assert parent_of(again.pid) == os.getpid()
+
+    def test_what_a_killed_fork_server_had_not_forked_starts_from_nothing(self, shell):
+        shell.start()
+        wait_until(shell.answered)
+        first = shell.starter.pid
+        os.kill(first, signal.SIGSTOP)
+        process = shell.start()
+
+        os.kill(first, signal.SIGKILL)
+
+        assert wait_until(shell.answered) == [process]
+        assert process.pid == 0
+        # The next one is forked again, by another fork server.
+        wait_until(lambda: shell.answered() or shell.starter.pid not in (0, first))
+        process.spawn()
+        assert parent_of(process.pid) == os.getpid()
+        wait_until(lambda: is_up(process))
+
+    def test_a_fork_server_that_ends_before_it_is_ready_is_not_started_again(self, shell):
+        os.kill(shell.server.process.pid, signal.SIGSTOP)
+        processes = [shell.start() for _ in range(ASKED_MAX + 2)]
+        shell.server.process.kill()
+
+        refused = []
+        wait_until(lambda: refused.extend(shell.answered()) or len(refused) == len(processes))
+
+        assert {process.pid for process in refused} == {0}
+        assert shell.starter.pid == 0
+
+    def test_a_signal_for_an_actor_that_is_not_there_yet_finds_it(self, shell):
+        process = shell.start()
+
+        process.send(signal.SIGTERM)
+
+        wait_until(shell.answered)
+        assert wait_until(process.poll) == -signal.SIGTERM
+
+    def test_the_fork_server_ends_with_its_host(self):
+        text = (
+            "import os; from actor.forking import ForkServer;"
+            "print(ForkServer().process.pid, flush=True); os.read(0, 1)"
+        )
+        host = subprocess.Popen(
+            [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        server = int(host.stdout.readline())
+
+        host.kill()
+
+        host.communicate()
+        wait_until(lambda: not is_alive(server))
+
+
+# --- a whole host
+
+
+def left_behind():
+    """Start a process that outlives the actor, and tell its id."""
+    process = subprocess.Popen(["sleep", "0.2"])
+    return os.getpid(), process.pid, os.environ["NUMBER"], time.tzname
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_an_actor_is_the_same_however_it_was_started(method):
+    with Deployment() as world:
+        world.start_broker()
+        host = world.start_host(
+            "h", "--start-method", method, "--env", "NUMBER={index}", "--env", "TZ=XYZ-3"
+        )
+        client = world.client()
+
+        actor, orphan, number, zone = client.submit(left_behind).result(60)
+
+        assert number == "0"
+        assert zone[0] == "XYZ"
+        os.kill(actor, signal.SIGKILL)
+        world.until(lambda: "signal=9" in world.log("h"))
+        # Whoever its parent is then, nobody leaves it unreaped.
+        world.until(lambda: not is_alive(orphan))
+        assert client.submit(os.getppid).result(60) == host.pid
+
+
+test_an_actor_is_the_same_however_it_was_started.pytestmark += linux
