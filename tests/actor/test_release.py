@@ -423,6 +423,27 @@ def test_at_the_bound_release_says_so(stage):
     assert stage.value(stage.begin(stage.template(lambda: current_task().release_slot()))) is True
 
 
+def test_a_run_that_waits_for_calls_of_its_own_gives_its_slots_back_meanwhile(stage):
+    def waits():
+        from sdk.nested import CallWait
+        from tests.actor.test_release import event
+
+        task, wait = current_task(), CallWait([], 1)
+        task.begin_wait(wait)
+        event("waits").set()
+        event("over").wait(10)
+        task.end_wait(wait)
+
+    stage = stage()
+    token = stage.begin(stage.template(waits))
+    stage.until(lambda: event("waits").is_set() and stage.posts.empty())
+    held = stage.held(token)
+    event("over").set()
+
+    assert stage.value(token) is None
+    assert held is Held.RELEASED
+
+
 def test_a_run_that_ends_while_a_thread_of_it_waits(stage):
     def work():
         import contextvars

@@ -280,6 +280,23 @@ def test_an_outcome_that_nobody_takes_is_forgotten_in_the_end():
     assert talk.noted("outcome_expired")
 
 
+def test_what_passes_while_no_broker_runs_counts_by_the_clock_on_the_wall():
+    talk = talk_with_disk(outcome_ttl_s=30.0)
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+    client.says(Bye("closed"))
+    actor.ends((1000, 1), b"value")
+    talk.wait(10.0)
+
+    talk.sleep(15.0)
+    talk.restart()
+
+    talk.wait(4.0)
+    assert len(talk.disk.read().rows) == 1
+    talk.wait(2.0)
+    assert talk.disk.read().rows == []
+
+
 def test_code_that_no_task_needs_leaves_the_journal():
     talk = talk_with_disk()
     client, actor = talk.client(), talk.actor(free=1)

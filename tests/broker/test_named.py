@@ -342,6 +342,18 @@ def test_more_calls_than_may_wait_are_refused(talk):
     assert codes(client) == {3: Code.QUEUE_FULL}
 
 
+def test_a_call_that_ended_badly_is_not_kept_as_dead(talk):
+    host, actor = talk.host(), talk.actor(free=2)
+    client = makes(talk.client())
+    actor.ends(token(1), free=2)
+    calls(client, 2)
+
+    host.says(Death(11, None, 9, [token(2)]))
+
+    assert codes(client) == {2: Code.ACTOR_LOST}
+    assert talk.broker.dead_tasks.by_name == {}
+
+
 def test_killed_it_leaves_its_process_and_its_calls_end(talk):
     actor = talk.actor(free=2)
     client = makes(talk.client())

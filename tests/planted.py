@@ -1,0 +1,430 @@
+"""Planted bugs that a cluster at random does not show: one line of a rule is another one.
+
+Each stands beside the test that fails with it: of one core, where the rule decides something that
+nobody outside could tell from chance (who goes first, which of two stays), or that needs a setting,
+an operator or an hour of the clock. `tests/sim/rules.py` says which rule each one breaks.
+"""
+
+from actor import fencing, retries, starting
+from actor.fencing import Fence
+from actor.mailbox import Mailbox
+from actor.prefetch import Prefetch
+from actor.reacquiring import Reacquiring
+from actor.release import Releases
+from actor.residents import Replica, Residents
+from actor.slot import Slots
+from broker import (
+    dead,
+    defining,
+    durable,
+    environments,
+    fences,
+    isolation,
+    lines,
+    named,
+    occupancy,
+    placement,
+    preference,
+    recovery,
+    redriving,
+    replicas,
+    residing,
+    restoring,
+    retrying,
+    scaling,
+    submission,
+)
+from broker.limits import Limits
+from tests.support.planting import Bug
+
+BUGS = [
+    # --- 8.4 A restarted broker
+    Bug(
+        "the_lower_token_wins",
+        recovery.beats,
+        "item.token > task.token",
+        "item.token < task.token",
+        "broker/test_recovery.py::test_of_two_adopted_runs_the_higher_token_wins",
+    ),
+    Bug(
+        "what_waits_adopts_nothing",
+        recovery.offered,
+        "State.QUEUED | State.HELD | State.DELAYED | State.ALONE:",
+        "State.HELD | State.DELAYED | State.ALONE:",
+        "broker/test_recovery.py"
+        "::test_a_run_offered_after_the_window_is_adopted_while_its_task_waits",
+    ),
+    # --- 8.5 Waiting too long
+    Bug(
+        "what_is_held_is_timed",
+        submission.is_placed_again,
+        "broker.held[task] = None",
+        "broker.held[task] = broker.deadlines.set(task, now)",
+        "broker/test_patience.py::test_a_held_task_does_not_end_before_it_is_queued",
+    ),
+    # --- 9.1 Release and reacquire
+    Bug(
+        "who_waits_for_its_calls_keeps_its_slots",
+        Releases.begin_wait,
+        "not is_first or self._run.has_released or self._run.is_entering",
+        "True",
+        "actor/test_release.py::test_a_run_that_waits_for_calls_of_its_own_gives_its_slots_back_meanwhile",
+    ),
+    Bug(
+        "who_reacquires_waits_behind_the_mailbox",
+        starting.start_all,
+        "if mailbox.reacquiring else",
+        "if mailbox.reacquiring and not mailbox.waiting else",
+        "actor/test_reacquire.py::test_who_reacquires_goes_ahead_of_the_mailbox",
+    ),
+    Bug(
+        "what_is_waited_for_is_stated_free",
+        Mailbox.slots_unclaimed,
+        "self.reacquiring.values()",
+        "()",
+        "actor/test_reacquire.py::test_what_is_waited_for_is_not_stated_free",
+    ),
+    Bug(
+        "a_wait_has_no_end",
+        Reacquiring.expire,
+        "now >= ask.until",
+        "False",
+        "actor/test_reacquire.py::test_a_wait_ends_with_its_time_and_leaves_the_task_released",
+    ),
+    Bug(
+        "any_number_is_released",
+        Slots.count_released,
+        "len(self._released) >= most",
+        "False",
+        "actor/test_release.py::test_at_the_bound_release_says_so",
+    ),
+    # --- 9.3 Waiting ahead
+    Bug(
+        "what_waits_behind_a_long_run_stays",
+        Prefetch.look,
+        "waits_s < self.patience_s",
+        "True",
+        "actor/test_prefetch.py"
+        "::test_what_waits_behind_a_long_run_is_handed_back_until_a_run_has_ended",
+    ),
+    # --- 9.5 Limits
+    Bug(
+        "a_holder_that_waits_holds_up_others",
+        Limits._is_waiting,
+        "r.task.children or self.is_waiting(r.token)",
+        "False",
+        "broker/test_limits.py::test_a_holder_that_waits_for_its_own_child_lets_the_child_pass",
+    ),
+    Bug(
+        "what_can_never_be_had_waits",
+        occupancy.admit,
+        "if refused is not None:",
+        "if False:",
+        "broker/test_limits.py::test_what_can_never_be_had_ends_at_once",
+    ),
+    Bug(
+        "a_limit_keeps_its_first_maximum",
+        defining.define,
+        "limits.definitions[definition.name] = definition",
+        "limits.definitions.setdefault(definition.name, definition)",
+        "broker/test_limits.py::test_a_limit_can_be_set_raised_lowered_and_deleted",
+    ),
+    Bug(
+        "the_end_gives_a_rate_back",
+        Limits._rate,
+        "definition.rate if",
+        "None if",
+        "broker/test_limits.py::test_a_rate_gives_back_with_time_and_not_with_the_end",
+    ),
+    Bug(
+        "keys_take_no_turns",
+        Limits.turns,
+        "Strategy.ROUND_ROBIN",
+        "None",
+        "broker/test_limits.py::test_keys_take_turns_where_that_is_the_strategy",
+    ),
+    Bug(
+        "a_key_stays",
+        Limits.touch,
+        "del self.keys[name]",
+        "pass",
+        "broker/test_limits.py::test_a_key_that_nobody_needs_is_not_there",
+    ),
+    Bug(
+        "what_cannot_be_written_is_ordered",
+        defining.obey,
+        'broker.records.refusal and command.what != "limit-release"',
+        "False",
+        "broker/test_limits.py::test_while_nothing_can_be_written_an_operator_is_told_why",
+    ),
+    # --- 9.6 Durable tasks
+    Bug(
+        "time_stands_while_no_broker_runs",
+        restoring.restore_task,
+        "max(0.0, age_s)",
+        "0.0",
+        "broker/test_durable.py"
+        "::test_what_passes_while_no_broker_runs_counts_by_the_clock_on_the_wall",
+    ),
+    Bug(
+        "what_cannot_be_written_is_accepted",
+        durable.keep,
+        "if refused:",
+        "if False:",
+        "broker/test_durable.py"
+        "::test_while_the_disk_is_full_new_durable_tasks_are_refused_and_others_are_not",
+    ),
+    # --- 9.7 Environments
+    Bug(
+        "a_copy_above_the_minimum_is_entered_at_once",
+        replicas.enter_at,
+        "task.queued_at + wait_s(record, task)",
+        "task.queued_at",
+        "broker/test_environments.py"
+        "::test_above_the_minimum_a_copy_is_entered_only_after_as_long_as_that_takes",
+    ),
+    Bug(
+        "no_environment_is_ever_broken",
+        environments.failed,
+        "record.failures >= settings.environment_failures_max",
+        "False",
+        "broker/test_environments.py::test_after_three_failures_its_tasks_end_at_once",
+    ),
+    Bug(
+        "a_copy_wears_never",
+        Residents.leave,
+        "if is_worn and",
+        "if False and",
+        "actor/test_entering.py::test_a_copy_is_given_up_after_its_last_task",
+    ),
+    Bug(
+        "a_fresh_copy_is_kept",
+        Replica.tasks_left,
+        "1 if reuse.is_fresh else reuse.max_tasks",
+        "reuse.max_tasks",
+        "actor/test_entering.py::test_a_fresh_copy_takes_one_task_and_offers_nothing",
+    ),
+    # --- 9.8 Circles
+    Bug(
+        "what_others_of_the_run_hold_is_kept",
+        lines.keeps,
+        "within is None or n == AT_SCHEDULING or n in within",
+        "True",
+        "broker/test_deadlock.py::test_what_is_not_kept_during_the_wait_closes_no_circle",
+    ),
+    # --- 9.9 More actors
+    Bug(
+        "those_that_come_are_not_counted",
+        scaling.ask_for,
+        "wanted -= sum(coming[host] for host in hosts)",
+        "pass",
+        "broker/test_scaling.py::test_a_burst_has_as_many_started_as_the_policy_allows",
+    ),
+    Bug(
+        "what_does_not_come_is_waited_for",
+        scaling.count_coming,
+        "now < host.asked_until",
+        "True",
+        "broker/test_scaling.py::test_what_does_not_come_is_asked_for_again",
+    ),
+    # --- 9.10 Named actors
+    Bug(
+        "two_have_one_name",
+        named.make,
+        "if taken is not None:",
+        "if False:",
+        "broker/test_named.py::test_two_that_make_one_name_at_once_get_the_same_one",
+    ),
+    Bug(
+        "the_lower_generation_stays",
+        residing.is_newer,
+        "generation > known.generation)",
+        "generation < known.generation)",
+        "broker/test_named.py::test_of_two_holders_the_higher_generation_stays",
+    ),
+    Bug(
+        "one_that_cannot_be_entered_is_tried_for_ever",
+        named.failed,
+        "record.failures >= settings.environment_failures_max",
+        "False",
+        "broker/test_named.py"
+        "::test_one_that_cannot_be_entered_is_tried_again_later_and_not_for_ever",
+    ),
+    Bug(
+        "any_number_of_calls_may_wait",
+        named.admit,
+        "record.calls_queued >= most",
+        "False",
+        "broker/test_named.py::test_more_calls_than_may_wait_are_refused",
+    ),
+    Bug(
+        "a_generation_is_never_over",
+        named.may_offer,
+        "record is None or record.home is actor",
+        "True",
+        "broker/test_inscribing.py"
+        "::test_a_run_of_a_process_that_was_lost_is_stopped_when_it_comes_back",
+    ),
+    Bug(
+        "a_killed_one_stays_in_its_process",
+        named.end,
+        "if record.home is not None:",
+        "if False:",
+        "broker/test_named.py::test_killed_it_leaves_its_process_and_its_calls_end",
+    ),
+    # --- 9.11 Dead tasks
+    Bug(
+        "calls_of_named_actors_are_kept",
+        dead.keep,
+        "template.shape.named or not",
+        "not",
+        "broker/test_named.py::test_a_call_that_ended_badly_is_not_kept_as_dead",
+    ),
+    Bug(
+        "the_dead_are_without_number",
+        dead.bound,
+        "len(known.by_name) > settings.dead_tasks_max or",
+        "",
+        "broker/test_dead.py::test_the_oldest_go_first",
+    ),
+    Bug(
+        "a_redriven_task_is_not_durable",
+        redriving.template_of,
+        "template.is_durable or not broker.records.has_journal",
+        "True",
+        "broker/test_dead.py::test_it_is_the_journals_where_there_is_one",
+    ),
+    Bug(
+        "what_is_refused_is_redriven",
+        redriving.submit,
+        "not was_there and",
+        "False and",
+        "broker/test_dead.py::test_what_is_refused_at_once_stays_as_dead_as_it_was",
+    ),
+    # --- 9.12 Strict limits
+    Bug(
+        "a_stopped_run_holds_nothing_strict",
+        fencing.holds,
+        "assignment.held is Held.WAITING",
+        "assignment.is_stopped or assignment.held is Held.WAITING",
+        "actor/test_fencing.py::test_a_run_that_was_stopped_holds_what_it_has",
+    ),
+    Bug(
+        "what_is_held_becomes_strict",
+        defining.check_strict,
+        "any(key.holders for key in busy)",
+        "False",
+        "broker/test_fences.py::test_what_is_held_cannot_be_made_strict",
+    ),
+    Bug(
+        "actors_are_not_told_what_is_strict",
+        defining.define,
+        "tell_actors(broker)",
+        "broker.limits.strict = frozenset({definition.name})",
+        "broker/test_fences.py::test_actors_learn_with_a_new_session_what_is_strict",
+    ),
+    Bug(
+        "the_word_of_a_host_that_is_gone_does_not_count",
+        fences.host_gone,
+        "max(actor.vouched_at, host.heard_at)",
+        "actor.vouched_at",
+        "broker/test_fences.py::test_a_host_that_was_replaced_may_have_let_its_actor_go_on",
+    ),
+    Bug(
+        "who_holds_a_strict_limit_goes_on",
+        fencing.expire,
+        "if fence.is_held:",
+        "if False:",
+        "actor/test_fencing.py"
+        "::test_who_holds_a_strict_limit_ends_a_part_of_a_lease_after_it_was_heard",
+    ),
+    Bug(
+        "a_strict_limit_is_taken_late",
+        Fence.admits,
+        "now < self.renewed_at + FENCE_ADMIT_SHARE * self.lease_s",
+        "True",
+        "actor/test_fencing.py::test_an_assignment_that_comes_late_is_handed_back",
+    ),
+    Bug(
+        "the_host_of_a_lost_holder_is_told_nothing",
+        fences.order,
+        "host is not None and incarnation in host.attested",
+        "False",
+        "broker/test_fences.py"
+        "::test_a_host_that_is_heard_is_told_to_kill_and_the_limit_is_free_with_the_death",
+    ),
+    Bug(
+        "a_new_broker_gives_strict_limits_after_its_window",
+        occupancy.tick,
+        "broker.had_earlier or limits.strict",
+        "broker.had_earlier",
+        "broker/test_fences.py::test_nobody_has_a_strict_limit_before_a_lease_is_over",
+    ),
+    Bug(
+        "an_operator_takes_a_strict_limit_back",
+        defining.force,
+        "broker.limits.is_strict(run)",
+        "False",
+        "broker/test_fences.py::test_an_operator_cannot_let_another_one_in_beside_a_strict_holder",
+    ),
+    # --- 10.1 Retries
+    Bug(
+        "every_failure_may_be_tried_again",
+        retries.is_retriable,
+        "not isinstance(error, NEVER) and",
+        "",
+        "actor/test_retries.py::test_a_failure_may_be_tried_again",
+    ),
+    Bug(
+        "what_went_wrong_before_is_not_told",
+        retrying.tell_history,
+        "if not trouble.history:",
+        "if True:",
+        "broker/test_retrying.py"
+        "::test_the_last_error_is_the_outcome_and_has_what_went_wrong_before",
+    ),
+    # --- 10.2 Running alone
+    Bug(
+        "a_suspect_passes_the_line",
+        placement.covers,
+        "not limits.lets_go(task.call.limits, task.rank)",
+        "False",
+        "broker/test_isolation.py::test_a_suspect_with_limits_waits_for_room",
+    ),
+    Bug(
+        "no_actor_is_kept_for_a_suspect",
+        isolation.look,
+        "isolation.kept is None and able",
+        "False",
+        "broker/test_isolation.py::test_no_suspect_goes_to_an_actor_that_holds_something",
+    ),
+    Bug(
+        "a_suspect_waits_for_ever",
+        isolation.look,
+        "now >= until",
+        "False",
+        "broker/test_isolation.py::test_nobody_waits_for_an_actor_of_its_own_for_ever",
+    ),
+    # --- 11.2 Waiting for a better actor
+    Bug(
+        "who_is_busy_for_long_is_waited_for",
+        preference.is_worth_it,
+        "not offers.soon(working, wait.within_s)",
+        "False",
+        "broker/test_preference.py::test_it_does_not_wait_where_runs_take_longer",
+    ),
+    Bug(
+        "a_burst_waits_for_the_better_one",
+        preference.is_worth_it,
+        "shape.count * wait.run_s <= places * wait.within_s",
+        "True",
+        "broker/test_preference.py::test_a_burst_that_would_take_longer_spreads_at_once",
+    ),
+    Bug(
+        "it_is_asked_back_for_a_lesser_one",
+        preference.stays_until,
+        "task.queued_at + shape.wait.within_s",
+        "-inf",
+        "broker/test_preference.py::test_a_better_one_has_it_wait_ahead_and_it_stays_there",
+    ),
+]
