@@ -6,7 +6,6 @@
 import asyncio
 import concurrent.futures
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -42,7 +41,7 @@ from sdk import (
     task,
     wait,
 )
-from tests.support.deployment import Deployment, environment, is_alive, wait_until
+from tests.support.deployment import Deployment, environment, wait_until
 
 # The limits are for a machine that is busy with other things as well.
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
@@ -847,55 +846,3 @@ def test_two_clients_share_the_actors_fairly(cluster, client, flag):
         of_many = gather(many, timeout=PATIENCE_S)
     assert sum(number < last_of_few for number in of_many) < 100
     assert holder.result(PATIENCE_S) == flag.name
-
-
-# --- how a cluster ends
-
-ENDS = """
-    import os, select, signal, sys
-    from sdk import LocalCluster
-    def pid():
-        return os.getpid()
-    # A suite that runs in the background of a shell inherits that Ctrl-C is ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    # A read that begins just after a signal came would sleep through it; this does not.
-    woken, waker = os.pipe()
-    os.set_blocking(waker, False)
-    signal.set_wakeup_fd(waker)
-    def sleep():
-        select.select([woken, sys.stdin], [], [])
-    with LocalCluster([{{"slots": 2}}, {{"labels": {{"memory": 1}}}}]) as cluster:
-        with cluster.client() as client:
-            pids = {{client.submit(pid, desired_labels={{"name": f"local{{n}}/0"}}).result(10)
-                    for n in range(2)}}
-            print(cluster.endpoint, *pids, *cluster.processes.values(), flush=True)
-            {end}
-"""
-WAYS = {
-    "exception": ("1 / 0", None, 1),
-    "exit": ("sys.exit(3)", None, 3),
-    "ctrl-c": ("client.submit(input).cancel(); sleep()", signal.SIGINT, -signal.SIGINT),
-    "kill": ("sleep()", signal.SIGKILL, -signal.SIGKILL),
-    "term": ("sleep()", signal.SIGTERM, -signal.SIGTERM),
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_cluster_leaves_nothing_behind(way):
-    line, number, status = WAYS[way]
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(ENDS.format(end=line))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    ) as process:
-        endpoint, *pids = process.stdout.readline().split()
-        assert len(pids) == 5
-        if number is not None:
-            process.send_signal(number)
-        assert process.wait(PATIENCE_S) == status
-
-    wait_until(lambda: not any(map(is_alive, map(int, pids))))
-    wait_until(lambda: not Path(endpoint.removeprefix("ipc://")).parent.exists())

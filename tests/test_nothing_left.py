@@ -137,22 +137,27 @@ def ready(cluster):
     print(cluster.processes["broker"], flush=True)
     return futures
 """
+WAITS = "with LocalCluster(2) as cluster: ready(cluster)[0].result()"
+OPEN = "cluster = LocalCluster(2); ready(cluster); sys.stdin.readline()"
+WITH = "with LocalCluster([{'slots': 2}, {}]) as cluster: ready(cluster); sys.stdin.readline()"
+# What it does until it ends, and the exit status that it has then.
 ENDS = {
-    "ctrl-c": "with LocalCluster(2) as cluster: ready(cluster)[0].result()",
-    "an exception": "with LocalCluster(2) as cluster: ready(cluster); sys.stdin.readline(); 1 / 0",
-    "an exit": "with LocalCluster(2) as cluster: ready(cluster); sys.stdin.readline(); sys.exit()",
-    "its end": "cluster = LocalCluster(2); ready(cluster); sys.stdin.readline()",
-    "os._exit": "cluster = LocalCluster(2); ready(cluster); sys.stdin.readline(); os._exit(1)",
-    "SIGTERM": "with LocalCluster(2) as cluster: ready(cluster)[0].result()",
-    "SIGKILL": "with LocalCluster(2) as cluster: ready(cluster)[0].result()",
-    "SIGKILL of both": "with LocalCluster(2) as cluster: ready(cluster)[0].result()",
+    "ctrl-c": (WAITS, -signal.SIGINT),
+    "an exception": (f"{WITH}; 1 / 0", 1),
+    "an exit": (f"{WITH}; sys.exit(3)", 3),
+    "its end": (OPEN, 0),
+    "os._exit": (f"{OPEN}; os._exit(4)", 4),
+    "SIGTERM": (WAITS, -signal.SIGTERM),
+    "SIGKILL": (WAITS, -signal.SIGKILL),
+    "SIGKILL of both": (WAITS, -signal.SIGKILL),
 }
 
 
 @pytest.mark.parametrize("how", ENDS)
 def test_nothing_is_left_of_a_program_with_a_cluster_however_it_ends(trace, how, tmp_path):
+    code, status = ENDS[how]
     program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM + ENDS[how]],
+        [sys.executable, "-c", PROGRAM + code],
         env=environment(**trace.variables),
         cwd=tmp_path,
         stdin=subprocess.PIPE,
@@ -175,8 +180,8 @@ def test_nothing_is_left_of_a_program_with_a_cluster_however_it_ends(trace, how,
             case _:
                 program.stdin.write("\n")
                 program.stdin.flush()
-        program.wait(PATIENCE_S)
 
+        assert program.wait(PATIENCE_S) == status
         wait_until(lambda: not trace.processes(), PATIENCE_S, lambda: f": {trace.processes()}")
     finally:
         program.kill()
