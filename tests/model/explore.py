@@ -4,6 +4,7 @@ import gc
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from time import process_time
 from typing import Any
 
@@ -52,7 +53,7 @@ def explore(
     *,
     states_max: int = 10**9,
     depth_max: int = 10**9,
-    seconds: float = 1e9,
+    seconds: float = inf,
     store: Store | None = None,
 ) -> Found:
     """Search *scenario*; stop at the first violation, or at a bound.
@@ -88,8 +89,10 @@ class Search:
 
     @property
     def is_over(self) -> bool:
-        is_full = len(self.parents) >= self.states_max or process_time() > self.until
-        return bool(is_full or self.found.violation)
+        is_full = len(self.parents) >= self.states_max
+        # To ask for the time of a process takes as long as a move: only where there is a bound.
+        is_late = self.until < inf and process_time() > self.until
+        return bool(is_full or is_late or self.found.violation)
 
     def go_deeper(self) -> None:
         """Take every move of every state of one depth."""

@@ -7,6 +7,7 @@ violation is printed with the shortest history that leads to it. `--mutant NAME`
 import argparse
 import contextlib
 import sys
+from math import inf
 
 from tests.model.explore import explore
 from tests.model.mutants import MUTANTS
@@ -20,7 +21,7 @@ def main() -> int:
     parser.add_argument("scenario", nargs="*", help=", ".join(known))
     parser.add_argument("--depth", type=int, default=10**9, help="moves of a history at most")
     parser.add_argument("--states", type=int, default=1_000_000, help="states of one search")
-    parser.add_argument("--seconds", type=float, default=1e9, help="for one search")
+    parser.add_argument("--seconds", type=float, default=inf, help="for one search")
     parser.add_argument("--mutant", help=", ".join(mutant.name for mutant in MUTANTS))
     arguments = parser.parse_args()
     chosen = [known[name] for name in arguments.scenario] or list(known.values())

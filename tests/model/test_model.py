@@ -3,8 +3,6 @@
 `tests/sim` walks at random through large clusters; here small ones are searched to the end.
 """
 
-from functools import cache
-
 import pytest
 
 from tests.model.explore import explore
@@ -18,24 +16,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 STORE = Store()
 
 
-@cache
-def searched(name):
-    return explore(FAST[name], store=STORE)
-
-
 @pytest.mark.parametrize("name", FAST)
 def test_no_history_breaks_a_promise(name):
-    found = searched(name)
+    found = explore(FAST[name], store=STORE)
 
     assert not found.violation, str(found)
     assert found.is_complete
     assert found.ends
+    assert FAST[name].moves.keys() <= found.kinds.keys(), "each move that may happen does"
 
 
-def test_every_move_is_tried():
-    tried = set().union(*(searched(name).kinds for name in FAST))
-
-    assert set(BUDGETS) <= tried
+def test_every_move_may_happen_somewhere():
+    assert set(BUDGETS) == {move for scenario in FAST.values() for move in scenario.moves}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
