@@ -5,7 +5,7 @@ import pytest
 from tests.sim.profile import Profile
 from tests.sim.world import World
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 FLIPS = 10_000
 # Frames take as long as a run, so that changes and assignments cross all the time.
@@ -24,7 +24,7 @@ CROSSING = Profile(
     label=0.1,
     at_most_once=0.0,
     model=0.6,
-    churn=4.0,
+    churn=8.0,
     fault=0.01,
     faults={"relabel": 1.0, "cut": 0.3, "broker_kill": 0.2, "freeze_actor": 0.3},
     down_s=0.5,
