@@ -1,6 +1,5 @@
 """What only real processes can show, against a broker that does what the test says."""
 
-import contextlib
 import json
 import os
 import pickle
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.actor.fake_broker import ROOT, FakeBroker
+from tests.support.deployment import is_alive
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import (
@@ -60,17 +60,6 @@ def released_until(path):
 
     current_task().release_slot()
     return wait_for_file(path)
-
-
-def is_alive(pid):
-    """Tell whether the process runs; an orphan that has ended is the tests' own to reap."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def value(broker, actor, token):
@@ -256,26 +245,39 @@ def test_a_host_that_is_killed_takes_its_actors_along(broker):
     broker.until(lambda: not any(map(is_alive, pids)))
 
 
-def hold_the_lock(seconds):
+def hold_the_interpreter(begun, pipe):
+    """Keep the interpreter's lock, as a bad extension does, until somebody writes into *pipe*."""
     import ctypes
+    from pathlib import Path
 
-    # PyDLL keeps the interpreter's lock while it calls, as a bad extension does.
-    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    Path(begun).touch()
+    # PyDLL keeps the lock while it calls.
+    library = ctypes.PyDLL(None)
+    file = library.open(pipe.encode(), 0)
+    library.read(file, ctypes.create_string_buffer(1), 1)
     return "held"
 
 
-def test_a_task_that_holds_the_interpreter_is_attested_by_the_host(broker):
+def test_a_task_that_holds_the_interpreter_is_attested_by_the_host(broker, tmp_path):
+    path, pipe = tmp_path / "begun", str(tmp_path / "pipe")
+    os.mkfifo(pipe)
     broker.start_host()
     actor, host = broker.actor(), broker.host()
-    token = broker.run(actor, hold_the_lock, 2.0)
-    heard = broker.until(lambda: host.of(HostBeat))
-    silent_since = len(actor.commands)
+    token = broker.run(actor, hold_the_interpreter, str(path), pipe)
+    broker.until(path.exists)
+    said = beats = -1
 
-    broker.until(lambda: len(host.of(HostBeat)) >= len(heard) + 6)
+    def is_silent_for_six_beats():
+        nonlocal said, beats
+        if said != len(actor.commands):
+            said, beats = len(actor.commands), len(host.of(HostBeat))
+        return len(host.of(HostBeat)) >= beats + 6
 
-    assert len(actor.commands) <= silent_since + 2
+    broker.until(is_silent_for_six_beats)
+
     assert not host.of(Death)
     assert host.of(HostBeat)[-1].actors[0].stopped is False
+    Path(pipe).write_text(".")
     assert value(broker, actor, token) == "held"
 
 
