@@ -6,10 +6,11 @@ import threading
 import pytest
 
 from sdk import Desired, LocalCluster, current_task
+from tests.support.deployment import DEADLINE_S
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-TIMEOUT_S = 25.0
+TIMEOUT_S = DEADLINE_S
 ACTORS = [{"slots": 1, "labels": {"model": "v2"}}, {"slots": 1}]
 LIKED = {"model": Desired("v2", required=False)}
 

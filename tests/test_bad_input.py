@@ -33,15 +33,14 @@ from sdk import (
     current_task,
     gather,
 )
-from tests.support.deployment import Deployment, environment, wait_until
+from tests.support.deployment import DEADLINE_S, Deployment, environment, wait_until
 from wire.codec import decode_broker, encode
 from wire.labels import Desire
 from wire.messages import PROTOCOL, Beat, ClientHello, Error, Frame, Submit, Who
 
-# The limits are for a machine that is busy with other things as well.
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-PATIENCE_S = 25.0
+PATIENCE_S = DEADLINE_S
 PAYLOAD_BYTES_MAX = 200_000
 
 

@@ -18,11 +18,11 @@ from sdk import (
     current_task,
     gather,
 )
-from tests.support.deployment import wait_until
+from tests.support.deployment import DEADLINE_S, wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-PATIENCE_S = 30.0
+PATIENCE_S = DEADLINE_S
 
 
 with warnings.catch_warnings():

@@ -11,11 +11,11 @@ import pytest
 
 from sdk import OutcomeUnknown, PoisonTask, TaskCanceled
 from sdk.__main__ import main
-from tests.support.deployment import Deployment, environment, wait_until
+from tests.support.deployment import DEADLINE_S, Deployment, environment, wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-PATIENCE_S = 60.0
+PATIENCE_S = DEADLINE_S
 SHORT = ("--heartbeat", "0.2", "--adopt-window", "0.5", "--client-timeout", "1")
 
 

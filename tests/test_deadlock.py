@@ -19,10 +19,11 @@ from sdk import (
     gather,
     wait,
 )
+from tests.support.deployment import DEADLINE_S
 
 pytestmark = pytest.mark.process
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = DEADLINE_S
 
 
 @pytest.fixture(scope="module")

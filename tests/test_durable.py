@@ -10,11 +10,11 @@ from threading import Event
 import pytest
 
 from sdk import Conflict, NotDurable, OutcomeUnknown, TaskCanceled
-from tests.support.deployment import Deployment, environment
+from tests.support.deployment import DEADLINE_S, Deployment, environment
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-PATIENCE_S = 60.0
+PATIENCE_S = DEADLINE_S
 SHORT = ("--heartbeat", "0.2", "--adopt-window", "0.5", "--client-timeout", "1")
 
 

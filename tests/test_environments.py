@@ -11,11 +11,11 @@ from typing import ClassVar
 import pytest
 
 from sdk import Environment, EnvironmentFailed, LocalCluster, ReusePolicy, gather
-from tests.support.deployment import Deployment, wait_until
+from tests.support.deployment import DEADLINE_S, Deployment, wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-PATIENCE_S = 30.0
+PATIENCE_S = DEADLINE_S
 
 
 with warnings.catch_warnings():

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.deployment import ROOT, environment
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 PATIENCE_S = 100.0
 # It can be opened, also by root, and not be read where nothing is mapped.

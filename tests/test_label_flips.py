@@ -12,7 +12,7 @@ import pytest
 from sdk import LocalCluster, current_task, gather
 from sdk.client import Client
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 PATIENCE_S = 200.0
 FLIPS = 10_000

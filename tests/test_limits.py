@@ -20,12 +20,12 @@ from sdk import (
     task,
 )
 from sdk.__main__ import main
-from tests.support.deployment import Deployment
+from tests.support.deployment import DEADLINE_S, Deployment
 from tests.test_restarts import SHORT, entries, note
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = DEADLINE_S
 LIMITS = ["db=2", "one=1", "api=1:per-key", "web=2:rate=20/s", "new=1:strategy=cancel-newest"]
 
 

@@ -24,12 +24,12 @@ from sdk import (
     gather,
 )
 from sdk.__main__ import main
-from tests.support.deployment import Deployment, wait_until
+from tests.support.deployment import DEADLINE_S, Deployment, wait_until
 from tests.test_restarts import SHORT
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = DEADLINE_S
 KILLS = 10
 
 

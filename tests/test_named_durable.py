@@ -10,7 +10,7 @@ from tests.support.deployment import Deployment
 from tests.test_durable import SHORT, Journaled
 from tests.test_named import TIMEOUT_S, Counter
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
 COUNTED = {"name": "clicks", "durable": True, "get_if_exists": True, "max_task_retries": -1}
 CALLS = 40
@@ -46,7 +46,6 @@ def test_it_outlives_everything_at_once():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_no_increment_is_lost_or_repeated_whoever_is_killed_in_the_middle():
     with Journaled(*SHORT) as deployment:
         deployment.start_broker()

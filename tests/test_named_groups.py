@@ -7,10 +7,11 @@ from typing import ClassVar
 import pytest
 
 from sdk import Deadlock, Environment, LocalCluster, concurrency_group, gather
+from tests.support.deployment import DEADLINE_S
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = DEADLINE_S
 
 
 class Store(Environment):

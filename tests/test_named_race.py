@@ -5,10 +5,11 @@ import multiprocessing
 import pytest
 
 from sdk import Client, LocalCluster
+from tests.support.deployment import DEADLINE_S
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.process
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = DEADLINE_S
 NAMES = 20
 
 

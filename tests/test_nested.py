@@ -15,10 +15,11 @@ from sdk import (
     gather,
     wait,
 )
+from tests.support.deployment import DEADLINE_S
 
 pytestmark = pytest.mark.process
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = DEADLINE_S
 LEVELS = 50
 
 

@@ -15,15 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deployment import ROOT, Deployment, environment, wait_until
+from tests.support.deployment import DEADLINE_S, ROOT, Deployment, environment, wait_until
 
 pytestmark = [
     pytest.mark.process,
     pytest.mark.slow,
-    pytest.mark.timeout(240),
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
-PATIENCE_S = 60.0
+PATIENCE_S = DEADLINE_S
 
 
 class Trace:

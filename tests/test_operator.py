@@ -9,11 +9,11 @@ import time
 import pytest
 
 from sdk import current_task, gather
-from tests.support.deployment import Deployment, environment, is_alive
+from tests.support.deployment import DEADLINE_S, Deployment, environment, is_alive
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.process
 
-PATIENCE_S = 40.0
+PATIENCE_S = DEADLINE_S
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from broker.defining import define
 from sdk import LocalCluster
 from tests.broker.conversation import CODE, Conversation, Talker, attested
-from tests.support.deployment import Deployment
+from tests.support.deployment import DEADLINE_S, Deployment
 from tests.support.peers import HERE, ROWS
 from wire.labels import Comparator, Desire
 from wire.limits import read_definition
@@ -33,7 +33,7 @@ from wire.messages import (
 from wire.parts import Call
 
 TESTS = Path(__file__).parent
-TIMEOUT_S = 60.0
+TIMEOUT_S = DEADLINE_S
 
 # A thread, as a docstring names it: who#number; further ones of the same follow.
 THREAD = re.compile(r"\b[\w-]+/[\w.-]+#\d+")

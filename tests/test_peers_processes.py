@@ -18,11 +18,11 @@ import pytest
 from sdk import Client, LocalCluster, TaskCanceled, current_task
 from tests.chaos.cluster import free_port
 from tests.chaos.proxy import Proxy
-from tests.support.deployment import Deployment, is_alive
+from tests.support.deployment import DEADLINE_S, Deployment, is_alive
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = DEADLINE_S
 # Times a fifth of the defaults.
 SHORT = ("--heartbeat", "0.2", "--adopt-window", "0.5")
 LEASE_S = 1.0

@@ -10,7 +10,6 @@ MISFITS = ("NameError", "SyntaxError", "TypeError", "UnboundLocalError")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_each_planted_bug_is_noticed():
     found = look(BUGS)
 

@@ -7,11 +7,11 @@ import time
 import pytest
 
 from sdk import LocalCluster, current_task, gather
-from tests.support.deployment import Deployment, wait_until
+from tests.support.deployment import DEADLINE_S, Deployment, wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.process
 
-PATIENCE_S = 40.0
+PATIENCE_S = DEADLINE_S
 SHORT_S = 0.001
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deployment import ROOT, Deployment, environment
+from tests.support.deployment import DEADLINE_S, ROOT, Deployment, environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PATIENCE_S = 40.0
+PATIENCE_S = DEADLINE_S
 
 
 def blocks(kind):
@@ -42,7 +42,6 @@ def run(folder, text, **variables):
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_the_example_prints_what_stands_below_it(tmp_path):
     (example,) = blocks("python")
     shown = blocks("")[0]
@@ -65,7 +64,6 @@ def test_the_example_prints_what_stands_below_it(tmp_path):
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_the_line_for_no_broker_at_hand_works(tmp_path):
     (line,) = re.findall(r"`(with LocalCluster\(.*:)`", README)
     text = f"from sdk import LocalCluster\n{line}\n    print(client.submit(pow, 2, 5).result())\n"

@@ -17,15 +17,14 @@ from typing import NamedTuple
 import pytest
 
 from sdk import PoisonTask, TaskCanceled, current_task, gather
-from tests.support.deployment import Deployment, environment, is_alive
+from tests.support.deployment import DEADLINE_S, Deployment, environment, is_alive
 
-# The limits are for a machine that is busy with other things as well.
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 # Times a fifth of the defaults: suspect 0.4 s, lease 1 s.
 SHORT = ("--heartbeat", "0.2", "--adopt-window", "0.5")
 LEASE_S = 1.0
-PATIENCE_S = 25.0
+PATIENCE_S = DEADLINE_S
 
 
 class Entry(NamedTuple):
@@ -148,7 +147,6 @@ def unreleased_together(path):
 # --- the promise
 
 
-@pytest.mark.timeout(60)
 def test_a_hundred_tasks_outlive_three_brokers_and_an_actor(journal):
     with Deployment("--adopt-window", "1") as world:
         world.start_broker()

@@ -8,12 +8,12 @@ from time import monotonic
 import pytest
 
 from sdk import Backoff, NonRetryable, TaskTimeout, current_task
-from tests.support.deployment import Deployment
+from tests.support.deployment import DEADLINE_S, Deployment
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SHORT = ("--heartbeat", "0.2", "--adopt-window", "0.5")
-PATIENCE_S = 20.0
+PATIENCE_S = DEADLINE_S
 
 
 class Hopeless(NonRetryable, ValueError):

@@ -8,11 +8,11 @@ from threading import Event
 import pytest
 
 from sdk import Environment, gather
-from tests.support.deployment import Deployment
+from tests.support.deployment import DEADLINE_S, Deployment
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-PATIENCE_S = 60.0
+PATIENCE_S = DEADLINE_S
 HOSTS = ("a", "b", "c")
 
 

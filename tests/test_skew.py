@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from sdk import Client, ProtocolMismatch
-from tests.support.deployment import ROOT, Deployment, environment, is_alive
+from tests.support.deployment import DEADLINE_S, ROOT, Deployment, environment, is_alive
 from wire.messages import PROTOCOL
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-PATIENCE_S = 60.0
+PATIENCE_S = DEADLINE_S
 REFUSED = 3
 # What the interpreter runs first, in each process that finds it.
 SITE = """

@@ -6,12 +6,12 @@ import signal
 import pytest
 
 from sdk import Sticky, current_task, gather
-from tests.support.deployment import Deployment
+from tests.support.deployment import DEADLINE_S, Deployment
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SHORT = ("--heartbeat", "0.2", "--adopt-window", "0.5")
-TIMEOUT_S = 25.0
+TIMEOUT_S = DEADLINE_S
 
 
 def where(_=None):

@@ -16,12 +16,12 @@ from threading import Event
 import pytest
 
 from sdk import Environment, PoisonTask, TaskTimeout, current_task
-from tests.support.deployment import Deployment, environment
+from tests.support.deployment import DEADLINE_S, Deployment, environment
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SHORT = ("--heartbeat", "0.2", "--adopt-window", "0.5")
-PATIENCE_S = 40.0
+PATIENCE_S = DEADLINE_S
 
 
 @pytest.fixture

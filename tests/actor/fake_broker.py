@@ -10,6 +10,7 @@ from pathlib import Path
 import cloudpickle
 import zmq
 
+from tests.support.deployment import DEADLINE_S
 from wire.codec import decode_peer, encode
 from wire.messages import (
     PROTOCOL,
@@ -33,7 +34,6 @@ from wire.parts import Call, Environment
 
 EPOCH = 1_000
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 15.0
 
 
 def welcome(heartbeat_s=0.2):

@@ -20,7 +20,6 @@ from tests.support.deployment import Deployment, is_alive, wait_until
 linux = [
     pytest.mark.process,
     pytest.mark.slow,
-    pytest.mark.timeout(120),
     pytest.mark.skipif(sys.platform != "linux", reason="has no fork server"),
 ]
 

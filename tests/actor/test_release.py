@@ -16,12 +16,12 @@ from actor.slot import Slots
 from sdk.errors import ReleasedLimit, SlotReleased, TaskCanceled, error_of
 from sdk.task import current_task
 from tests.actor.broker_end import BLOB_HASH, connected, make_core
+from tests.support.deployment import DEADLINE_S
 from wire import payload
 from wire.codec import decode_failure
 from wire.messages import Function, Template
 from wire.parts import Call, Environment, Held, Status
 
-DEADLINE_S = 20.0
 # What the functions of a test share with it; they run in this process.
 events = {}
 seen = []

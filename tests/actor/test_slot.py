@@ -16,6 +16,7 @@ from actor.settings import Launch, Settings
 from actor.slot import Slots
 from sdk.errors import NotInTask, SlotReleased, TaskCanceled, error_of
 from sdk.task import current_task
+from tests.support.deployment import DEADLINE_S
 from wire import payload
 from wire.codec import decode_failure
 from wire.errors import Code
@@ -25,7 +26,6 @@ from wire.parts import Call, Environment, Status
 LAUNCH = Launch(
     core=Settings(name="h/0"), broker="tcp://127.0.0.1:1", incarnation=99, host_name="h"
 )
-DEADLINE_S = 10.0
 
 
 class Shell:

@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from tests.support.deployment import ROOT, Deployment, is_alive
+from tests.support.deployment import DEADLINE_S, ROOT, Deployment, is_alive
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 # A module that our own modules import; hangs as one does that waits for a file system or a licence.
 HANGS = """
@@ -27,7 +27,7 @@ class Slow(Environment):
         while pathlib.Path({marker!r}).exists():
             threading.Event().wait(0.01)
 """
-TIMEOUT_S = 60.0
+TIMEOUT_S = DEADLINE_S
 
 
 class Hanging:

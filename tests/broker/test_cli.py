@@ -14,11 +14,12 @@ import zmq
 
 from broker.cli import Usage, read_options, read_size, state_folder
 from broker.settings import Settings
+from tests.support.deployment import DEADLINE_S
 from wire.codec import decode_broker, encode
 from wire.messages import PROTOCOL, Beat, Frame, Who
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 10.0
+PATIENCE_S = DEADLINE_S
 
 
 def options(*arguments, **environment):

@@ -4,7 +4,7 @@ import pytest
 
 from tests.chaos import kills
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 def test_killed_actors_take_no_slot_and_no_limit_with_them(tmp_path):

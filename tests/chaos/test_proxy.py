@@ -7,11 +7,11 @@ import threading
 import pytest
 
 from tests.chaos.proxy import Proxy, Way
-from tests.support.deployment import wait_until
+from tests.support.deployment import DEADLINE_S, wait_until
 
 pytestmark = pytest.mark.process
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = DEADLINE_S
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ GROUPS = groups(list(SCENARIOS))
 
 @pytest.mark.process
 @pytest.mark.slow
-# The limit is for a machine that is busy with other things as well.
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("names", GROUPS, ids=" ".join)
 def test_what_was_called_has_one_outcome_whatever_happens(names):
     assert run_apart(names) == dict.fromkeys(names, "")

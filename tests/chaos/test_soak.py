@@ -4,7 +4,7 @@ import pytest
 
 from tests.chaos.soak import COPIES, soak
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 def test_after_kills_the_copies_are_as_many_as_the_policy_wants_and_no_process_is_left():

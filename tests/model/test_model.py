@@ -10,7 +10,7 @@ from tests.model.mutants import MUTANTS
 from tests.model.scenarios import BUDGETS, FAST
 from tests.model.store import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 STORE = Store()

@@ -35,6 +35,7 @@ from sdk import (
 from sdk.future import TaskFuture
 from sdk.gathering import CALLS_MAX
 from tests.sdk.fakes import ScriptedBroker
+from tests.support.deployment import DEADLINE_S
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.exceptions import dump_exception
@@ -44,7 +45,7 @@ from wire.payload import dump
 
 pytestmark = pytest.mark.process
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = DEADLINE_S
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(pathlib.Path(sdk.connection.__file__).parents[1])}
 
 

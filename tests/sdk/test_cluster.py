@@ -10,8 +10,9 @@ import pytest
 import sdk
 from sdk import Comparator, Desired, Environment, LocalCluster, TaskCanceled, current_task, gather
 from sdk.cluster import ClusterFailed, options_of, read_actors
+from tests.support.deployment import DEADLINE_S
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = DEADLINE_S
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(pathlib.Path(sdk.__file__).parents[1])}
 
 
@@ -41,7 +42,6 @@ def cluster():
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 class TestRealProcesses:
     def test_labels_choose_the_actor(self, cluster):
         with cluster.client() as client:

@@ -11,10 +11,11 @@ import pytest
 
 from sdk import Client
 from tests.sdk.fakes import ScriptedBroker, echo
+from tests.support.deployment import DEADLINE_S
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = DEADLINE_S
 SHORT_MAX = 10
 # After these the interpreter looks for signals.
 LOOKS = {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "RESUME", "JUMP_BACKWARD"}
