@@ -86,7 +86,7 @@ class Host:
         core = self.core
         now = time.monotonic()
         for ward, process in self._processes.items():
-            ward.renewed_at = process.board.vouch(core.renewed_at)
+            ward.renewed_at = process.board.vouch(core.vouches(ward))
             if ward.start_by < inf:
                 ward.stage = process.board.stage.name.lower()
                 if process.board.stage is Stage.UP:

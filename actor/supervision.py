@@ -68,6 +68,7 @@ class Ward:
         "start_at",
         "start_by",
         "started_at",
+        "vouched_at",
     )
 
     def __init__(self, index: int, name: str, now: float, backoff_s: float) -> None:
@@ -89,6 +90,8 @@ class Ward:
         self.is_stopped = False
         # When the broker was sure to hear it, where it may hold strict limits.
         self.renewed_at: float | None = None
+        # The same of the host, as long as the broker has not heard it since it was started again.
+        self.vouched_at = -inf
         # Whether the host ended the process by its own will, so that no run is to blame.
         self.is_ended = False
 
@@ -115,6 +118,9 @@ class HostCore:
         # and when it was sent.
         self.renewed_at = -inf
         self._probe = (0, 0.0)
+        # Which start of the broker it is, and when HELLO was sent that this one answered first.
+        self._epoch = 0
+        self._epoch_at = -inf
         self._drain_at = inf
         # Deaths that the broker has not received, with the number of the frame that carries each, 0
         # for none.
@@ -159,8 +165,26 @@ class HostCore:
         """Return when the process of *ward* is to be ended for the strict limits that it holds."""
         if ward.renewed_at is None or ward.is_ended:
             return inf
-        heard_at = max(ward.renewed_at, self.renewed_at)
-        return heard_at + FENCE_KILL_SHARE * self.session.lease_s
+        return self._heard_at(ward) + FENCE_KILL_SHARE * self.session.lease_s
+
+    def _heard_at(self, ward: Ward) -> float:
+        return max(self.vouches(ward), -inf if ward.renewed_at is None else ward.renewed_at)
+
+    def vouches(self, ward: Ward) -> float:
+        """Return since when the broker, which hears us, must have heard of the process of *ward*.
+
+        One that was started again lets others in after a lease, unless it knows what runs there: so
+        that it hears the host counts for nothing until it has heard the process itself.
+        """
+        is_known = ward.renewed_at is not None and ward.renewed_at >= self._epoch_at
+        return self.renewed_at if is_known else ward.vouched_at
+
+    def _begin(self, epoch: int) -> None:
+        """Note with which start of the broker the session is."""
+        if epoch != self._epoch:
+            for ward in self.wards:
+                ward.vouched_at = self.vouches(ward)
+            self._epoch, self._epoch_at = epoch, self.session.said_at
 
     def running(self) -> list[Ward]:
         """Return the actors that have a process."""
@@ -199,7 +223,7 @@ class HostCore:
                 # No run is to blame.
                 ward.is_ended = True
                 self._kills.append(ward)
-                self._note("fenced", actor=ward.name, silent_s=round(now - self.renewed_at, 3))
+                self._note("fenced", actor=ward.name, silent_s=round(now - self._heard_at(ward), 3))
             elif now >= ward.start_by:
                 self._give_up_start(ward, now)
 
@@ -224,7 +248,7 @@ class HostCore:
         ward.started_at = now
         ward.cpu_s = 0.0
         ward.is_stopped = ward.is_ended = ward.has_hung = False
-        ward.renewed_at = None
+        ward.renewed_at, ward.vouched_at = None, -inf
         start_timeout_s = self.settings.start_timeout_s
         ward.start_by = inf if start_timeout_s is None else now + start_timeout_s
         if pid:
@@ -321,6 +345,7 @@ class HostCore:
             case Verdict.WELCOME:
                 self._deaths = deque((0, death) for _, death in self._deaths)
                 self._beat_at = now + self.session.heartbeat_s
+                self._begin(self.session.epoch)
                 # HELLO was the last that was said.
                 self._renew(self.session.said_at)
                 self._note("connected", epoch=self.session.epoch)

@@ -788,7 +788,7 @@ class HostProcess(Process):
         """As actor.host: tick, receive, spawn, kill, watch, send."""
         core, world = self.core, self.world
         for ward in core.running():
-            self.actors[ward.incarnation].vouched_at = core.renewed_at
+            self.actors[ward.incarnation].vouched_at = core.vouches(ward)
             ward.renewed_at = self.actors[ward.incarnation].renewed_at
         core.tick(now)
         for _, (control, _payloads) in self.batch():
