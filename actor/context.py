@@ -13,7 +13,7 @@ from actor.mailbox import Assignment
 from actor.release import Block, Releases
 from actor.settings import Launch
 from sdk.errors import SlotReleased
-from sdk.options import read_timeout
+from sdk.options import check_wait, read_timeout
 from sdk.task import ActorContext, HeldLimit, ReleasedSlot, TaskContext
 from wire.labels import Labels, LabelValues, validate_key, validate_labels
 
@@ -280,10 +280,12 @@ class Run(TaskContext):
     def reacquire_slot(self, timeout: float | None = None) -> None:
         """Wait until the task has its slots and its turn again."""
         self._runtime.refuse_on_event_loop("reacquire_slot()", "await task.reacquire_slot_async()")
+        check_wait(timeout)
         self.releases.reacquire(self.assignment.recipe.slots, timeout)
 
     async def reacquire_slot_async(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Do as `reacquire_slot` on an event loop."""
+        check_wait(timeout)
         await self.releases.reacquire_async(self.assignment.recipe.slots, timeout)
 
     def released_slot(self) -> ReleasedSlot:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from actor import occupying
 from sdk.errors import CLASSES, SlotReleased, TaskCanceled, WarmslotError
-from sdk.options import read_limits
+from sdk.options import check_wait, read_limits
 from sdk.task import HeldLimit
 from wire.messages import Occupied
 from wire.parts import Token
@@ -180,6 +180,7 @@ def make_block(
     run: "Run", runtime: "Runtime", name: str, occupy: int, timeout: float | None
 ) -> LimitBlock:
     """Return the block for `task.limit`. Raises ValueError and TypeError for bad arguments."""
+    check_wait(timeout)
     return LimitBlock(run.limiting, runtime, read_limits({name: occupy}), timeout)
 
 

@@ -405,7 +405,8 @@ def unmet(task: Task, actor: Actor) -> str:
     for kind, amount in task.call.slots.items():
         capacity = actor.slots.get(kind, 0)
         if capacity < amount:
-            parts.append(f"needs {amount} of slot {kind}, has {capacity}")
+            what = ("slot" if amount == 1 else "slots") if kind == "slot" else f"of slot {kind}"
+            parts.append(f"needs {amount} {what}, has {capacity}")
     return ", ".join(parts)
 
 

@@ -7,6 +7,7 @@ what stands in the call itself are laid over one another, key by key, the later 
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from math import isnan
 from typing import Any, Final
 
 from msgspec import Struct
@@ -19,7 +20,7 @@ from wire.labels import (
     LabelValue,
     validate_desire,
 )
-from wire.limits import check_amounts
+from wire.limits import AMOUNT_MAX, check_amounts
 from wire.parts import Backoff
 from wire.parts import Sticky as StickyPart
 from wire.retries import RETRIES_MAX, check_backoff
@@ -199,14 +200,23 @@ def read_wait(wait: Any) -> float | None:
     return float(wait)
 
 
+def check_wait(timeout: Any) -> None:
+    """Raise TypeError for a *timeout* of a wait that is neither seconds nor None."""
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and not isnan(timeout)):
+        raise TypeError(f"timeout is seconds, or None to wait for ever, not {timeout!r}")
+
+
 def read_slots(slots: Any) -> dict[str, int]:
     """Read the option *slots*: an amount of plain slots, or a mapping from type to amount."""
     amounts = {"slot": slots} if isinstance(slots, int) else slots
     if not isinstance(amounts, Mapping) or not amounts:
         raise TypeError(f"slots must be an int or a mapping from slot type to int, got {slots!r}")
     for kind, amount in amounts.items():
-        if not isinstance(kind, str) or type(amount) is not int or not 0 < amount < 2**31:
-            raise ValueError(f"slots: {kind!r}: {amount!r} is not an amount of at least 1")
+        if not isinstance(kind, str) or not kind.strip() or not kind.isprintable():
+            raise ValueError(f"slots: {kind!r} is not the name of a slot type, as in --slot gpu=2")
+        if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
+            raise ValueError(f"slots: {kind!r}: {amount!r} is not an amount: 1 to {AMOUNT_MAX}")
     return {} if amounts == {"slot": 1} else dict(amounts)
 
 

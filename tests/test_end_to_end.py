@@ -776,7 +776,7 @@ def test_priority_goes_before_order(client, flag, tmp_path):
 def test_a_task_may_take_more_than_one_slot(client):
     assert client.submit(where, slots=2).result(PATIENCE_S) == LARGE
     never = client.submit(where, slots=3)
-    assert "needs 3 of slot slot, has 2" in client.explain(never)["reason"]
+    assert "needs 3 slots, has 2" in client.explain(never)["reason"]
     assert never.cancel()
 
 

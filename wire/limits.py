@@ -94,7 +94,7 @@ def check_amounts(limits: Mapping[str, int]) -> None:
         if key is not None and base.startswith(HOST_PREFIX):
             raise ValueError(f"limit {name!r}: a limit of a host has no keys")
         if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
-            raise ValueError(f"limit {name!r}: {amount!r} is not an amount of at least 1")
+            raise ValueError(f"limit {name!r}: {amount!r} is not an amount: 1 to {AMOUNT_MAX}")
 
 
 def read_rate(text: str) -> float:

@@ -297,7 +297,7 @@ def test_without_the_wish_it_waits_and_explain_says_why(talk):
     talk.actor(free=2)
     client = talk.client().submits(7, call=call(slot=3))
 
-    assert "needs 3 of slot slot, has 2" in ask(client, "explain", "7")["reason"]
+    assert "needs 3 slots, has 2" in ask(client, "explain", "7")["reason"]
 
 
 def test_explain_tells_of_a_reservation_and_of_what_is_missing(talk):

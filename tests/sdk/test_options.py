@@ -6,7 +6,17 @@ import warnings
 import pytest
 
 from sdk import task
-from sdk.options import NAMES, NOT_YET, Desired, Options, Sticky, read_desires, read_name
+from sdk.options import (
+    NAMES,
+    NOT_YET,
+    Desired,
+    Options,
+    Sticky,
+    check_wait,
+    read_desires,
+    read_name,
+    read_slots,
+)
 from wire.labels import Comparator, Desire
 from wire.parts import Backoff
 
@@ -126,7 +136,7 @@ def test_a_weight_that_is_ignored_is_warned_of_at_the_line_of_the_user(give):
         ({"sticky": Sticky("k" * 257)}, ValueError, "a sticky key has 1 to 256"),
         ({"sticky": Sticky("k", hard=1)}, TypeError, "must be True or False"),
         ({"sticky": 7}, TypeError, "must be a Sticky or its key"),
-        ({"limits": {"db": 0}}, ValueError, "at least 1"),
+        ({"limits": {"db": 0}}, ValueError, "not an amount"),
         ({"limits": {"d b": 1}}, ValueError, "not the name of a limit"),
         ({"limits": {"db[]": 1}}, ValueError, "a key has 1 to"),
         ({"limits": {"host:gpu[a]": 1}}, ValueError, "has no keys"),
@@ -206,3 +216,26 @@ def test_a_back_off_is_a_number_of_seconds_or_all_of_it(given, backoff):
 )
 def test_types_to_retry_on_are_named(given, names):
     assert Options.of({"retry_on": given}).chosen["retry_on"] == names
+
+
+@pytest.mark.parametrize(
+    ("slots", "text"),
+    [
+        ({"": 1}, "'' is not the name of a slot type"),
+        ({1: 1}, "1 is not the name of a slot type"),
+        ({"gpu": 0}, "'gpu': 0 is not an amount"),
+        (2**31, "2147483648 is not an amount: 1 to 2147483647"),
+        (True, "True is not an amount"),
+    ],
+)
+def test_slots_that_nobody_can_have_are_refused_where_they_are_written(slots, text):
+    with pytest.raises(ValueError, match=text):
+        read_slots(slots)
+
+
+@pytest.mark.parametrize("timeout", ["1", True, float("nan"), object()])
+def test_a_wait_is_of_seconds_or_for_ever(timeout):
+    for right in (None, 0, 1.5, -1, float("inf")):
+        check_wait(right)
+    with pytest.raises(TypeError, match="seconds, or None"):
+        check_wait(timeout)
