@@ -131,10 +131,11 @@ class Statement:
     def _spend_turn(self, recipe: Recipe) -> None:
         environment = recipe.call.environment
         assert environment is not None
-        pool = environment.pool
-        if pool in self.turns:
-            self.turns[pool] = max(0, self.turns[pool] - environment.turns)
-        else:
+        pool, turns = environment.pool, self.turns.get(environment.pool)
+        if turns is not None:
+            self.turns[pool] = max(0, turns - environment.turns)
+        # One that was idle can no longer leave for another.
+        if environment.named is None and (turns is None or turns >= environment.concurrency):
             self.room = max(0, self.room - 1)
 
 

@@ -360,7 +360,7 @@ class Loop:
         if here is not None:
             recipe = here.assignment.recipe
             if core.is_silent:
-                if recipe.is_plain:
+                if recipe.takes_one_slot and not here.assignment.loads:
                     # Nothing gathers yet: the first outcome is this run's.
                     self._flush_by = now + GATHER_S
                     return here

@@ -28,11 +28,12 @@ NO_UNITS: Final[dict[str, tuple[str, ...]]] = {}
 
 
 class Way(IntEnum):
-    """Where the calls of a recipe go without a thread of their own, once that is known."""
+    """Where the calls of a recipe run, once that is known; beyond THREAD they have none."""
 
     UNKNOWN = 0
-    EVENT_LOOP = 1
-    BATCH = 2
+    THREAD = 1
+    EVENT_LOOP = 2
+    BATCH = 3
 
 
 class Recipe:

@@ -74,7 +74,7 @@ class Slots:
         run = Run(assignment, self._board.reserve(assignment.token), self)
         self._runs[assignment.token] = run
         way = assignment.recipe.way
-        if not way or assignment.loads:
+        if way <= Way.THREAD or assignment.loads:
             return run
         if way is Way.EVENT_LOOP:
             self._events.call(self._begin_async, run)
@@ -324,7 +324,8 @@ class Slots:
                 self._loop.post(self.batching.came, run)
                 return None
             function = getattr(run.resident.instance, call.method)
-            goes_to_loop = is_async(function)
+            goes_to_loop = recipe.way is not Way.THREAD and is_async(function)
+            recipe.way = Way.THREAD
         if goes_to_loop:
             recipe.way = Way.EVENT_LOOP
             self._loop.post_quietly(self._left_thread, run)
@@ -423,7 +424,8 @@ class Slots:
         if not assignment.loads:
             found = self.environments.find(environment.id)
             assert found is not None
-            self._learn_way(assignment.recipe, found)
+            if not assignment.recipe.way:
+                self._learn_way(assignment.recipe, found)
             return found
         self.environments.evict(assignment.evicts)
         blob, checkpoint = assignment.recipe.blob, None

@@ -19,7 +19,7 @@ class CreditAccount:
     """The credit of one session."""
 
     __slots__ = (
-        "_cold",
+        "_filled",
         "_flying",
         "_in_flight",
         "_opening",
@@ -40,11 +40,11 @@ class CreditAccount:
         # (frame, shape), oldest first.
         self._in_flight: deque[tuple[int, Shape]] = deque()
         # What the assignments in flight take: plain slots, slots of other types, turns of which
-        # environment; and how many enter a cold one.
+        # environment; and how many of these were cold or idle, and are room no more.
         self._flying = 0
         self._typed: dict[str, int] = {}
         self._turns: dict[str, int] = {}
-        self._cold = 0
+        self._filled = 0
         # Environments of assignments in flight that share the slot of a replica which has none yet:
         # one for all of them. With the turns of a named one, of which nothing need be stated; None
         # where these are of several groups.
@@ -85,7 +85,7 @@ class CreditAccount:
         if stated.free > flying:
             if turns is not None and turns - taken >= shape.turns_taken:
                 return True
-            if turns is None and not taken and stated.room > self._cold:
+            if turns is None and not taken and stated.room > self._filled:
                 return True
         # Behind a replica that is warm here a task may wait in the mailbox.
         return (
@@ -106,12 +106,12 @@ class CreditAccount:
     @property
     def room(self) -> int:
         """How many more environments could be loaded, in the place of those that are idle too."""
-        return self.stated.room - self._cold
+        return self.stated.room - self._filled
 
     @property
     def has_room(self) -> bool:
         """Tell whether one more environment could be loaded."""
-        return self.stated.room > self._cold
+        return self.stated.room > self._filled
 
     def has_resident(self, environment: str) -> bool:
         """Tell whether *environment* is resident, or is to be loaded for what is in flight."""
@@ -137,6 +137,8 @@ class CreditAccount:
 
     def has_slots_in(self, place: str | None, shape: "Shape", kept: "Shape | None" = None) -> bool:
         """Do as `has_slots` for a task that costs as *shape* does and enters *place*."""
+        if shape.is_plain and kept is None:
+            return self.stated.free > self._flying
         free = self.stated.free - self._flying - (kept.plain if kept else 0)
         plain = shape.plain
         if shape.is_sharing and (kept is not None or not self.is_shared(place)):
@@ -216,9 +218,13 @@ class CreditAccount:
 
     def _take_turns(self, shape: "Shape") -> None:
         assert shape.pool
-        self._turns[shape.pool] = self._turns.get(shape.pool, 0) + shape.turns_taken
-        if not shape.named and shape.pool not in self.stated.turns:
-            self._cold += 1
+        taken = self._turns.get(shape.pool, 0)
+        self._turns[shape.pool] = taken + shape.turns_taken
+        if not (shape.named or taken):
+            turns = self.stated.turns.get(shape.pool)
+            # One that is idle could have left for another until now.
+            if turns is None or turns >= shape.turns:
+                self._filled += 1
 
     def void(self) -> None:
         """Forget everything: credit dies with its session."""
@@ -229,7 +235,7 @@ class CreditAccount:
         self._turns.clear()
         self._opening.clear()
         self._typed.clear()
-        self._cold = 0
+        self._filled = 0
 
     def check(self) -> None:
         """Assert that the derived counts are those of the assignments in flight."""
@@ -240,25 +246,26 @@ class CreditAccount:
         left = self.stated.free + self.stated.ahead - self._flying
         assert self.available == max(0, left)
         assert self.has_more == self._has_more()
-        cold = 0
+        filled = 0
         turns: dict[str, int] = {}
         typed: dict[str, int] = {}
         for _, shape in self._in_flight:
             if shape.pool is not None:
+                known = self.stated.turns.get(shape.pool, shape.turns)
+                filled += not shape.named and shape.pool not in turns and known >= shape.turns
                 turns[shape.pool] = turns.get(shape.pool, 0) + shape.turns_taken
-                cold += not shape.named and shape.pool not in self.stated.turns
             for kind, amount in shape.typed.items():
                 typed[kind] = typed.get(kind, 0) + amount
         assert typed == self._typed
         assert turns == {k: v for k, v in self._turns.items() if v}
-        assert self._cold == cold
+        assert self._filled == filled
         frames = [frame for frame, _ in self._in_flight]
         assert frames == sorted(frames)
 
     def _recount(self) -> None:
         self._turns.clear()
         self._typed.clear()
-        self._cold = 0
+        self._filled = 0
         self._flying -= len(self._opening)
         self._opening.clear()
         for _, shape in self._in_flight:

@@ -228,7 +228,7 @@ class Environments:
 def follow(broker: "Broker", actor: Actor, now: float) -> None:
     """Note what the credit of *actor* says of its environments."""
     turns = actor.credit.stated.turns
-    for identity, copy in list(actor.copies.items()):
+    for identity, copy in list(actor.copies.items()) if actor.copies.keys() - turns else ():
         if identity not in turns and not actor.credit.flies_to(identity):
             if copy.idle_since is not None and copy.evicted_in is None:
                 # Others, or the memory that it took, were more to the actor.

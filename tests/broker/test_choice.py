@@ -162,12 +162,12 @@ class Offer:
         if call.environment is None or self.is_warm(call):
             return True
         name = call.environment.id
-        cold = sum(
-            one.environment is not None and one.environment.id not in self.credit.turns
-            for one in self.given
-        )
-        is_resident = name in self.credit.turns or self.entered(name)
-        return not is_resident and self.credit.room > cold
+        places = {one.environment.id for one in self.given if one.environment is not None}
+        turns = self.credit.turns
+        # Where all turns are stated, one each here, nobody was inside.
+        filled = sum(turns.get(place, 1) >= 1 for place in places)
+        is_resident = name in turns or self.entered(name)
+        return not is_resident and self.credit.room > filled
 
     def may_wait(self, call):
         """Tell whether a task may wait ahead."""
