@@ -9,6 +9,15 @@ if TYPE_CHECKING:
     from actor.core import ActorCore
 
 
+def closed(core: "ActorCore") -> str:
+    """Say why nothing new may start, or why nothing is granted though it may."""
+    outcomes = core.outcomes
+    if core.standing.closed or outcomes.octets <= core.settings.kept_bytes_max:
+        return core.standing.closed
+    count, mib = len(outcomes.kept), outcomes.octets // 2**20
+    return f"keeping: outcomes ({count}, {mib} MiB) that their clients have not received"
+
+
 def make_hello(core: "ActorCore") -> ActorHello:
     """List what is held and what is kept. Runs that were stopped are nobody's any more."""
     settings = core.settings
@@ -29,7 +38,7 @@ def make_hello(core: "ActorCore") -> ActorHello:
             if not a.is_stopped
         ],
         core.outcomes.inventory(),
-        core.standing.closed,
+        closed(core),
         settings.release,
         [
             Holding(a.client, a.task, a.token, a.held, limits)
@@ -48,5 +57,5 @@ def make_beat(core: "ActorCore", credit: Credit) -> ActorBeat:
         core.labels,
         [a.token for a in mailbox.held.values() if not a.is_stopped],
         {identity: r.state for identity, r in mailbox.residents.by_id.items()},
-        core.standing.closed,
+        closed(core),
     )

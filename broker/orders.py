@@ -145,7 +145,7 @@ def stated(broker: "Broker", actor: Actor) -> None:
     order = actor.order
     if order is None or not order.is_heard or broker.orders.get(actor.name) != "pause":
         return
-    if not actor.closed or actor.closed.startswith("memory"):
+    if not actor.closed or actor.closed.startswith(("memory", "keeping")):
         forget(broker, actor.name)
 
 

@@ -1,6 +1,7 @@
 import pytest
 from msgspec import structs
 
+from actor.inventory import make_hello
 from tests.actor.broker_end import CODE, BrokerEnd, connected, environment, make_core, warm
 from wire.codec import decode_failure
 from wire.errors import Code
@@ -182,6 +183,25 @@ def test_too_much_that_is_kept_revokes_all_credit():
     end.carry()
 
     assert (end.credit.free, end.credit.ahead) == (2, 2)
+
+
+def test_an_actor_that_keeps_too_many_outcomes_says_so_and_is_not_called_busy():
+    end = connected(make_core(kept_bytes_max=6000))
+    token = end.assign()
+    end.carry()
+    end.finish(token, body=BIG)
+    end.carry()
+
+    kept = "keeping: outcomes (1, 0 MiB) that their clients have not received"
+    assert make_hello(end.core).closed == kept
+    end.pass_time(1.0)
+    end.carry()
+    end.acknowledge()
+    end.carry()
+    end.pass_time(1.0)
+    end.carry()
+    beats = [command.closed for command in end.everything if isinstance(command, ActorBeat)]
+    assert beats == [kept, ""]
 
 
 def test_the_inventory_tells_waiting_running_and_released_apart():
