@@ -229,6 +229,26 @@ def received(broker: "Broker", task: Task, size: int) -> None:
         parent.children.pop(task, None)
 
 
+def relieve(broker: "Broker") -> None:
+    """Let actors that leave forget outcomes of clients without a connection: they are kept here.
+
+    Such a client may be dead, and a host would not leave before its timeout is over. Done with
+    each heartbeat while it is so; what is acknowledged twice does no harm.
+    """
+    leaving = {actor for actor in broker.actors.values() if actor.is_leaving and actor.session}
+    if not leaving:
+        return
+    for client in broker.clients.values():
+        if client.session is not None:
+            continue
+        for task in client.tasks.values():
+            actor = task.actor
+            if task.state is ENDED and actor in leaving and task.record is None and task.token:
+                assert actor is not None
+                assert actor.session is not None
+                actor.session.outcome_acks.append(task.token)
+
+
 def detach(broker: "Broker", task: Task) -> None:
     """Take the current assignment from *task*, if it has one."""
     token = task.token

@@ -81,6 +81,7 @@ def tick(broker: "Broker", now: float) -> None:
         upkeep.look(broker, now)
     if now >= broker.beat_at:
         broker.beat_at = now + broker.settings.heartbeat_s
+        lifecycle.relieve(broker)
         for session in broker.sessions.values():
             broker.say(session, Beat())
         occupancy.sweep(broker)

@@ -4,7 +4,22 @@ import pytest
 
 from broker import lifecycle
 from tests.broker.conversation import Conversation, attested
-from wire.messages import Assign, Beat, Cancel, Credit, Kill, Requeued, Stop, Who
+from wire.messages import (
+    ActorBeat,
+    Assign,
+    Beat,
+    Bye,
+    Cancel,
+    ClientHello,
+    Credit,
+    Kill,
+    OutcomeAck,
+    Requeued,
+    Result,
+    Stop,
+    Who,
+)
+from wire.parts import Status
 
 
 @pytest.fixture
@@ -231,3 +246,43 @@ def test_names_of_lost_actors_do_not_gather(monkeypatch):
         talk.actor(100 + number, name=f"host/{number}")
     talk.wait(70.0, beating=[stays])
     assert set(talk.broker.actors_by_name) == {"host/stays"} | {f"host/{n}" for n in range(15, 20)}
+
+
+def draining(actor):
+    actor.says(ActorBeat(Credit(0), 1, {}, [], {}, "draining"))
+
+
+def test_a_host_that_leaves_does_not_wait_for_the_results_of_a_killed_client(talk):
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1)
+    (assign,) = actor.takes(Assign)
+    token = (actor.epoch, assign.number)
+    client.is_deaf = True
+    actor.ends(token)
+    draining(actor)
+
+    talk.wait(2.0)
+    assert actor.takes(OutcomeAck) == []
+    client.vanishes()
+    talk.wait(1.0)
+    (ack,) = actor.takes(OutcomeAck)
+
+    assert ack.accepted == [token]
+    actor.says(Bye("drained"))
+    client.is_deaf = False
+    client.connects()
+    client.greets(ClientHello(client.incarnation, "client", "3.11", [(1, 1)]))
+    assert [result.status for result in client.takes(Result)] == [Status.RESULT]
+
+
+def test_an_actor_that_stays_keeps_the_results_of_a_client_that_is_away(talk):
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1)
+    (assign,) = actor.takes(Assign)
+    client.is_deaf = True
+    actor.ends((actor.epoch, assign.number))
+
+    client.vanishes()
+    talk.wait(2.0)
+
+    assert actor.takes(OutcomeAck) == []
