@@ -134,6 +134,9 @@ def format_remote(error: BaseException) -> str:
         frames = frames.tb_next
     shown = frames if frames is not None else error.__traceback__
     try:
+        if frames is None and isinstance(error, TypeError | ImportError):
+            # Called with other arguments than it takes, or not there: nothing of the user's ran.
+            return "".join(traceback.format_exception_only(error))
         return "".join(traceback.format_exception(type(error), error, shown))
     except Exception as failed:  # noqa: BLE001 - the __str__ of a user's exception can raise.
         return f"{type_name(type(error))}: <could not be formatted: {told(failed)}>"

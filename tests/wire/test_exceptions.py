@@ -149,3 +149,22 @@ def test_a_chain_of_exceptions_is_in_the_text():
 
     assert "KeyError: 'first'" in failure.traceback
     assert "direct cause" in failure.traceback
+
+
+def test_a_call_with_wrong_arguments_shows_no_frames_of_ours():
+    def ours(function):
+        with pytest.raises(TypeError) as caught:
+            exec("function()", {"__name__": "actor.slot", "function": function})
+        return caught.value.with_traceback(caught.value.__traceback__.tb_next)
+
+    def double(x):
+        return 2 * x
+
+    refused = exceptions.format_remote(ours(double))
+    failed = exceptions.format_remote(ours(lambda: double("a", "b")))
+
+    assert refused.startswith("TypeError: ")
+    assert "missing 1 required positional argument" in refused
+    assert "File" not in refused
+    assert 'File "' + __file__ in failed
+    assert "actor.slot" not in failed
