@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a host until it has left; return the exit status."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    if options.keys is not None:
+        parser.error("--keys is not available yet: leave it out, and use a broker on this machine")
     try:
         inherited = split_environment("WARMSLOT_LABEL")
         labels_of = read_labels(options.label, inherited, replicas=options.replicas[1])
@@ -131,6 +133,7 @@ def make_parser() -> Parser:
         help="an actor process that has not loaded its modules and entered each --environment by"
         " then is ended and started again (default: %(default)s)",
     )
+    parser.add_argument("--keys", metavar="DIR", help="not available yet")
     parser.add_argument(
         "--log-format",
         metavar="|".join(LOG_FORMATS),

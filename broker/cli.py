@@ -201,6 +201,8 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> ar
         elif "--data-dir" in {argument.partition("=")[0] for argument in arguments}:
             raise Usage("--data-dir and --no-journal exclude each other")
     options.data_dir = Path(options.data_dir) if options.data_dir else state_folder(environment)
+    if options.http is not None:
+        raise Usage("--http is not available yet: `python -m sdk status --json` has the figures")
     if options.keys is not None:
         raise Usage("--keys is not available yet: leave it out, and bind 127.0.0.1 or ipc://")
     endpoints = options.bind or split(environment.get("WARMSLOT_BIND", "")) or [ENDPOINT_DEFAULT]
@@ -258,6 +260,7 @@ def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="what a commit survives: the loss of power, or the end of the process; default power",
     )
     add("--keys", metavar="DIR", help="not available yet")
+    add("--http", metavar="HOST:PORT", help="not available yet")
     add(
         "--log-format",
         "console",

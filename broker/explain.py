@@ -1,5 +1,6 @@
 """What the broker can tell: live state, and why a task waits. Changes nothing."""
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from broker import (
@@ -36,10 +37,11 @@ def answer(
         case "clients":
             return {"clients": [describe_client(known, now) for known in broker.clients.values()]}
         case "tasks":
-            tasks = [task for known in broker.clients.values() for task in known.tasks.values()]
+            clients = broker.clients.values()
+            tasks = (task for known in clients for task in known.tasks.values())
             return {
-                "count": len(tasks),
-                "tasks": [describe_task(task, now) for task in tasks[:TASKS_LISTED_MAX]],
+                "count": sum(len(known.tasks) for known in clients),
+                "tasks": [describe_task(task, now) for task in islice(tasks, TASKS_LISTED_MAX)],
             }
         case "environments":
             return environments.describe(broker, now)
@@ -60,10 +62,7 @@ def answer(
 
 def status(broker: "Broker", now: float) -> dict[str, Any]:
     """Return the broker's own figures."""
-    states: dict[str, int] = dict.fromkeys(State, 0)
-    for client in broker.clients.values():
-        for task in client.tasks.values():
-            states[task.state] += 1
+    counts = count(broker)
     return {
         "release": release(),
         "epoch": broker.epoch,
@@ -73,17 +72,54 @@ def status(broker: "Broker", now: float) -> dict[str, Any]:
         "actors": len(broker.actors),
         "actors_closed": sum(bool(actor.closed) for actor in broker.actors.values()),
         "hosts": len(broker.hosts),
-        "queued": states[State.QUEUED] + states[State.HELD] + states[State.WRITING],
-        "delayed": states[State.DELAYED],
-        "alone": states[State.ALONE],
-        "assigned": states[State.ASSIGNED] + states[State.UNCLAIMED_RUN],
-        "ended": states[State.ENDED] + states[State.UNCLAIMED_OUTCOME],
+        "queued": counts["queued"],
+        "delayed": counts["delayed"],
+        "alone": counts["alone"],
+        "assigned": counts["assigned"],
+        "ended": counts["ended"],
         "dead": len(broker.dead_tasks.by_name),
         "kept": sum(map(len, broker.records.kept.values())),
+        "journal": journal(broker),
         "journal_octets": broker.records.octets,
         "assignments": broker.assignments,
         "recalled": broker.recalls.count,
     }
+
+
+def count(broker: "Broker") -> dict[str, int]:
+    """Count the tasks in each state by the places where they are, not one by one."""
+    clients = broker.clients.values()
+    counts = {
+        "queued": broker.backlog.count + len(broker.held) + len(broker.records.writing),
+        "delayed": len(broker.delays.things),
+        "alone": len(broker.isolation.waiting),
+        "assigned": sum(len(actor.assigned) for actor in broker.actors.values()),
+    }
+    attached = 0
+    if broker.records.calls:  # Else there is no durable task that could have another name.
+        tasks = (task for client in clients for task in client.tasks.values())
+        attached = sum(task.state is State.ATTACHED for task in tasks)
+    total = sum(len(client.tasks) for client in clients)
+    return counts | {"ended": total - attached - sum(counts.values())}
+
+
+def check(broker: "Broker") -> None:
+    """Assert that the places add up to what the tasks say themselves."""
+    states: dict[str, int] = dict.fromkeys(State, 0)
+    for client in broker.clients.values():
+        for task in client.tasks.values():
+            states[task.state] += 1
+    counts = count(broker)
+    assert counts["queued"] == states[State.QUEUED] + states[State.HELD] + states[State.WRITING]
+    assert counts["assigned"] == states[State.ASSIGNED] + states[State.UNCLAIMED_RUN]
+    assert counts["ended"] == states[State.ENDED] + states[State.UNCLAIMED_OUTCOME]
+
+
+def journal(broker: "Broker") -> str:
+    """Say in a few words whether durable tasks can be written."""
+    if not broker.records.has_journal:
+        return "none"
+    return f"cannot be written: {broker.records.refusal}" if broker.records.refusal else "ok"
 
 
 def describe_actor(actor: Actor, now: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from broker import (
     dead,
     doubts,
     durable,
+    explain,
     holders,
     isolation,
     lifecycle,
@@ -255,6 +256,7 @@ def check(broker: "Broker") -> None:
             assert is_owned(task)
     for client in broker.clients.values():
         check_client(broker, client)
+    explain.check(broker)
 
 
 def check_client(broker: "Broker", client: Client) -> None:

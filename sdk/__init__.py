@@ -1,5 +1,6 @@
 """What a user imports: clients, futures, environments, the task's own side, errors."""
 
+from sdk.absent import continuation
 from sdk.asynchronous import AsyncClient
 from sdk.batching import batch
 from sdk.client import Client
@@ -88,6 +89,7 @@ __all__ = [
     "as_completed",
     "batch",
     "concurrency_group",
+    "continuation",
     "current_task",
     "gather",
     "task",

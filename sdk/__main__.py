@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final, NoReturn
 
+from sdk import absent
 from sdk.client import Client
 from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
 from sdk.dead import add_redrive_options, add_task_options, show_redrive, show_tasks
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and given[0] in PROGRAMS:
         os.execv(sys.executable, [sys.executable, "-m", *given])  # noqa: S606
     try:
+        refuse_absent(given)
         return run(parser().parse_args(given))
     except (Usage, ValueError) as error:
         print(f"warmslot: {' '.join(str(error).split())}", file=sys.stderr)
@@ -72,6 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STATUS_FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def refuse_absent(given: Sequence[str]) -> None:
+    """Raise Usage for a command that does not exist yet."""
+    if given and given[0] in absent.COMMANDS:
+        raise Usage(f"{given[0]} does not exist yet: {absent.COMMANDS[given[0]]}")
 
 
 def parser() -> Parser:

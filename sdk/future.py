@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from sdk import absent
 from sdk.errors import Deadlock, TaskCanceled
 from sdk.nested import DONE, FINISHED, CallWait, slot_given_back, waiting_task
 from wire.payload import Unpicklable
@@ -137,6 +138,9 @@ class TaskFuture(Future[Any]):
         For a durable task: until the commit to the journal is done; False also when it was refused.
         """
         return self.connection.accepted(self, timeout)
+
+    progress = absent.progress
+    stream = absent.stream
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait on an event loop; canceling the wait cancels the task, `asyncio.shield` keeps it."""

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from sdk import absent
 from sdk.errors import NotInTask
 
 if TYPE_CHECKING:
@@ -237,6 +238,8 @@ class TaskContext(ABC):
 
         if self.is_canceled:
             raise TaskCanceled(f"task {self.id} was canceled")
+
+    report_progress = absent.report_progress
 
 
 running: ContextVar[TaskContext | None] = ContextVar("warmslot_task", default=None)

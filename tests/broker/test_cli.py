@@ -129,6 +129,7 @@ MISTAKES = [
     (["--log-format", "xml"], {}, "'xml' is not console or json"),
     (["--data-dir", "x", "--no-journal"], {}, "exclude each other"),
     (["--keys", "x"], {}, "not available yet"),
+    (["--http", "127.0.0.1:8080"], {}, "--http is not available yet"),
     (["--limit", "db"], {}, "limit 'db' is not NAME=N"),
     (["--limit", "db=1", "--limit", "db=2"], {}, "names a limit twice"),
     (["--limit", "db=1:strategy=first"], {}, "'first' is no strategy"),

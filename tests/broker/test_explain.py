@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from broker import explain
 from tests.broker.conversation import CODE, Conversation
 from wire.labels import Comparator, Desire
 from wire.messages import Answer, Assign, Query, Reject
@@ -94,6 +95,31 @@ def test_every_query_is_answered_and_changes_nothing(talk, what):
 
     assert "error" not in ask(client, what)
     assert talk.broker.backlog.count == before
+
+
+def test_the_status_of_a_broker_with_many_tasks_looks_at_none_of_them(talk):
+    class Untouched(dict):
+        def values(self):
+            raise AssertionError("it went through all tasks")
+
+    talk.actor(free=1)
+    client = talk.client().submits(7, 8, 9)
+    known = talk.broker.clients[client.incarnation]
+    tasks, known.tasks = known.tasks, Untouched(known.tasks)
+
+    status = explain.status(talk.broker, talk.now)
+
+    known.tasks = tasks
+    assert (status["queued"], status["assigned"], status["ended"]) == (2, 1, 0)
+
+
+def test_the_status_says_whether_durable_tasks_can_be_written(talk):
+    assert explain.status(talk.broker, talk.now)["journal"] == "none"
+
+    talk.broker.records.has_journal = True
+    talk.broker.journal_stuck("disk is full")
+
+    assert explain.status(talk.broker, talk.now)["journal"] == "cannot be written: disk is full"
 
 
 def test_a_query_that_makes_no_sense(talk):

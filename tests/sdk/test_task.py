@@ -6,7 +6,15 @@ import threading
 
 import pytest
 
-from sdk import Desired, NotInTask, TaskCanceled, current_task, task
+from sdk import (
+    Desired,
+    NotInTask,
+    TaskCanceled,
+    TaskFuture,
+    continuation,
+    current_task,
+    task,
+)
 from sdk.options import NO_OPTIONS, Options
 from sdk.plan import plan_for
 from sdk.task import OPTIONS_ATTRIBUTE, TaskContext, running
@@ -151,3 +159,9 @@ def test_a_wait_for_a_better_actor_is_for_what_is_desired_and_not_required():
     assert call.affinity_wait_s == 2.0
     with pytest.raises(ValueError, match="required=False prefer"):
         plan_for(work, Options.of({"affinity_wait": 2})).plan(is_portable=True)
+
+
+@pytest.mark.parametrize("refuse", [continuation, TaskFuture.stream, TaskContext.report_progress])
+def test_what_does_not_exist_yet_is_refused_by_name(refuse):
+    with pytest.raises(NotImplementedError, match="does not exist yet: "):
+        refuse(1, 2, of=3)
