@@ -46,8 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a host until it has left; return the exit status."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    if options.keys is not None:
-        parser.error("--keys is not available yet: leave it out, and use a broker on this machine")
     try:
         inherited = split_environment("WARMSLOT_LABEL")
         labels_of = read_labels(options.label, inherited, replicas=options.replicas[1])
@@ -105,6 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name.release()
 
 
+def no_keys(_: str) -> NoReturn:
+    """Refuse CURVE keys by name."""
+    raise argparse.ArgumentTypeError("not available yet, leave it out")
+
+
 def make_parser() -> Parser:
     """Return the parser with every option and its default."""
     parser = Parser(
@@ -133,7 +136,7 @@ def make_parser() -> Parser:
         help="an actor process that has not loaded its modules and entered each --environment by"
         " then is ended and started again (default: %(default)s)",
     )
-    parser.add_argument("--keys", metavar="DIR", help="not available yet")
+    parser.add_argument("--keys", metavar="DIR", type=no_keys, help="not available yet")
     parser.add_argument(
         "--log-format",
         metavar="|".join(LOG_FORMATS),

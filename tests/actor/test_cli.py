@@ -12,7 +12,7 @@ from actor.settings import HostSettings
 HERE = str(Path(__file__).resolve().parents[2])
 
 BAD = [
-    (["--keys", "x"], "--keys is not available yet"),
+    (["--keys", "x"], "--keys: not available yet"),
     (["--slots", "0"], "--slots: 0 is not in 1 to"),
     (["--slots", "two"], "'two' is not a whole number"),
     (["--slots", "1.5"], "'1.5' is not a whole number"),
