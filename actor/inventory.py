@@ -45,6 +45,7 @@ def make_hello(core: "ActorCore") -> ActorHello:
             for a in held
             if a.is_stopped and (limits := core.occupying.inventory(a))
         ],
+        settings.environments_max,
     )
 
 

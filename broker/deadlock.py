@@ -181,7 +181,9 @@ class Kept:
             return self._lacks_limits(wait.wants)
         if wait.enough:
             return self._lacks_calls(wait)
-        return self._lacks_slots(wait.task, wait.actor) if wait.task.template else set()
+        if not wait.task.template:
+            return set()
+        return self._lacks_slots(wait.task, wait.actor) | self._lacks_place(wait)
 
     def _lacks_limits(self, wants: Wants) -> set[Resource]:
         limits = self._broker.limits
@@ -262,6 +264,19 @@ class Kept:
                 if any(isinstance(one, RunWait) and not one.enough for one in mine):
                     kept.add(("run", token))
         return kept
+
+    def _lacks_place(self, wait: RunWait) -> set[Resource]:
+        """Return the turns that keep the environment of a run from being entered again.
+
+        It was evicted while the run waited, and goes ahead of all that is cold.
+        """
+        actor, place = wait.actor, wait.task.call.environment
+        if place is None or place.named is not None or place.id in actor.copies:
+            return set()
+        if not actor.places or len(actor.copies) < actor.places:
+            return set()
+        kept: set[Resource] = {("turn", actor, name) for name in actor.copies}
+        return kept if all(self._amounts.get(turn) for turn in kept) else set()
 
     def _lacks_slots(self, task: Task, actor: Actor) -> set[Resource]:
         """Return which slots of *actor*, or turn there, *task* cannot have."""

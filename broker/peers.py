@@ -192,6 +192,7 @@ class Actor:
         "order",
         "pace",
         "pid",
+        "places",
         "prefetch",
         "python",
         "release",
@@ -264,6 +265,8 @@ class Actor:
         self.release = hello.release
         self.slots = hello.slots
         self.prefetch = hello.prefetch
+        # How many environments can be here at once; 0 when it does not say.
+        self.places = hello.places
         self.close(hello.closed, now)
         self.labels_version = 0
         self.offer(hello.labels_version, hello.labels, now)

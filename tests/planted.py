@@ -34,6 +34,7 @@ from broker import (
     scaling,
     submission,
 )
+from broker.deadlock import Kept
 from broker.limits import Limits
 from tests.support.planting import Bug
 
@@ -211,6 +212,14 @@ BUGS = [
         "within is None or n == AT_SCHEDULING or n in within",
         "True",
         "broker/test_deadlock.py::test_what_is_not_kept_during_the_wait_closes_no_circle",
+    ),
+    Bug(
+        "a_place_that_is_kept_is_free",
+        Kept._lacks_place,
+        "len(actor.copies) < actor.places",
+        "True",
+        "broker/test_deadlock.py"
+        "::test_a_run_whose_environment_had_to_leave_lacks_a_place_where_others_keep_all",
     ),
     # --- 9.9 More actors
     Bug(

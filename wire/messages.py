@@ -127,6 +127,7 @@ class ActorHello(Struct, frozen=True, array_like=True, tag="actor-hello"):
     closed: str = ""
     release: str = ""
     stopped: list[Holding] = []  # runs that nobody wants, and that have limits until they return
+    places: int = 0  # for environments; 0 where nobody says
 
 
 class Credit(Struct, frozen=True, array_like=True, tag="credit", gc=False):

@@ -246,6 +246,7 @@ def actor_hello(
     kept=(),
     stopped=(),
     closed="",
+    places=0,
 ):
     return ActorHello(
         incarnation,
@@ -261,6 +262,7 @@ def actor_hello(
         [Kept(*item) for item in kept],
         closed=closed,
         stopped=[Holding(*item) for item in stopped],
+        places=places,
     )
 
 

@@ -309,6 +309,28 @@ def test_a_place_that_somebody_is_about_to_have_again_closes_none():
     assert scene.told() == []
 
 
+def out_of_its_box(places, *beside, turns=0):
+    """Let run 1 wait to be in its box again, and have the limit for which run 2 waits elsewhere."""
+    scene = Scene("db=1", slots=2, free=0, places=places)
+    scene.actor.says(Credit(2, 0, 1))
+    scene.submits(1, Call("method", b"", "work", BOXED))
+    scene.actor.says(Occupy(EPOCH, 1, 1, {"db": 1}, []), Release(EPOCH, 1), Credit(2, 0, 1))
+    scene.submits(2, Call("method", b"", "work", OTHER))
+    assert [a.task for a in scene.actor.takes(Assign)] == [1, 2]
+    waits = Await(EPOCH, 1, 9, 0, [], 0, None), Occupy(EPOCH, 2, 1, {"db": 1}, [])
+    scene.actor.says(Credit(0, 0, 0, {"other": turns}), *beside, *waits)
+    return scene
+
+
+@pytest.mark.parametrize(("places", "told"), [(0, []), (1, [(2, 1)]), (2, [])])
+def test_a_run_whose_environment_had_to_leave_lacks_a_place_where_others_keep_all(places, told):
+    assert out_of_its_box(places).told() == told
+
+
+def test_a_run_whose_environment_had_to_leave_may_have_the_place_of_an_idle_one():
+    assert out_of_its_box(1, Release(EPOCH, 2), turns=1).told() == []
+
+
 def test_a_copy_elsewhere_beside_which_there_may_be_none_is_no_way_out():
     single = Environment("id", "Box", CODE, reuse=Reuse(replicas_max=1))
     scene = holding_the_room(boxed=single, other=single)

@@ -785,8 +785,6 @@ MUTANTS = [
         (nobody_says_that_it_waits, WAITING),
         (all_who_wait_are_in_circles, WAITING),
         (slots_are_nobodys, WAITING),
-        # Its pin avoids circles that are not found without it either (seeds 15 and 25): whoever
-        # waits for an environment to be entered again there (protocol.md section 9.8, rule 3).
         (room_is_nobodys, CROWDED.but(ask=0.9)),
         (a_release_keeps_the_limits, LIMITED.but(release=0.8, reacquire=True)),
         (copies_are_not_counted, LOADED),

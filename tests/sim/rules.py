@@ -147,7 +147,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "nobody_says_that_it_waits",
         ),
         2: ("circles_stay",),
-        3: ("all_who_wait_are_in_circles",),
+        3: ("all_who_wait_are_in_circles", "a_place_that_is_kept_is_free"),
         4: ("what_others_of_the_run_hold_is_kept",),
     },
     "9.9": {

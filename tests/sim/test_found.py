@@ -8,6 +8,8 @@ from sdk.call import Code, Plan
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.broker.conversation import CODE, Conversation
+from tests.sim.mutants import CROWDED
+from tests.sim.world import World
 from tests.support.disk import Disk
 from wire.messages import (
     PROTOCOL,
@@ -129,6 +131,11 @@ def test_an_outcome_that_is_offered_again_does_not_hide_what_the_disk_has_of_it(
     other.says(Attach(1, 1, 1))
 
     assert [result.body for result in other.takes(Result)] == [b"value"]
+
+
+def test_who_must_enter_again_where_others_keep_the_place_is_in_a_circle():
+    # Seeds 15 and 25 of what shows that room is nobody's stuck without that bug as well.
+    World(25, CROWDED.but(ask=0.9)).run(300)
 
 
 class Carried:
