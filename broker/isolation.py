@@ -26,7 +26,7 @@ DOUBLED_MAX: Final = 6
 class Isolation:
     """Who waits for an actor of its own, and which actors are shut for whom."""
 
-    __slots__ = ("is_needed", "kept", "leaving", "look_at", "running", "waiting")
+    __slots__ = ("is_needed", "kept", "kin_at", "leaving", "look_at", "running", "waiting")
 
     def __init__(self) -> None:
         """Begin with nobody."""
@@ -38,7 +38,8 @@ class Isolation:
         self.running: dict[Actor, Token] = {}
         # Those that leave when their runs have ended.
         self.leaving: dict[Actor, None] = {}
-        self.look_at = 0.0
+        # When is looked again at all that waits here, and at the calls of those that leave.
+        self.look_at = self.kin_at = 0.0
         # Whether anybody waits, runs alone or leaves.
         self.is_needed = False
 

@@ -7,7 +7,8 @@ credit for them.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 from broker import deadlock, placement
 from broker.peers import Actor
@@ -15,17 +16,31 @@ from broker.task import State, Task
 
 if TYPE_CHECKING:
     from broker.core import Broker
+    from broker.shapes import Shape
+
+# So many calls may be looked at in each turn; after more nobody looks for a while.
+CALLS_A_TURN: Final = 256
+CALLS_PER_S: Final = 100_000
 
 
 def look(broker: "Broker", now: float) -> None:
     """Give those that leave the calls of their runs that found no other actor."""
+    isolation = broker.isolation
+    if now < isolation.kin_at:
+        return
     broker.limits.now = now
-    for actor in broker.isolation.leaving:
+    looks = 0
+    for actor in isolation.leaving:
         if actor.session is None or actor.is_suspect or actor.is_alone:
             continue
+        # From which rank on calls of a shape are refused: a run may wait for any number of them.
+        refused: dict[Shape, float] = {}
         if actor.credit.available or actor.credit.has_more:
             for task in dict.fromkeys(calls_of(broker, actor)):
-                offer(broker, task, actor, now)
+                looks += 1
+                offer(broker, task, actor, refused, now)
+    if looks > CALLS_A_TURN:
+        isolation.kin_at = now + looks / CALLS_PER_S
 
 
 def calls_of(broker: "Broker", actor: Actor) -> Iterator[Task]:
@@ -45,16 +60,23 @@ def calls_of(broker: "Broker", actor: Actor) -> Iterator[Task]:
                 yield task
 
 
-def offer(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
-    """Let *actor* run *task*, if it can start there now.
+def offer(
+    broker: "Broker", task: Task, actor: Actor, refused: dict["Shape", float], now: float
+) -> None:
+    """Let *actor* run *task*, if it can start there now and none like it was *refused*.
 
     A call to a named actor goes where that is, and what the journal must let start waits for that.
     """
     assert task.template
     shape = task.template.shape
-    if shape.named or shape.is_armed_first or not placement.suits(broker, task, actor, now):
+    if task.rank >= refused.get(shape, inf):
         return
-    if placement.covers(broker, task, actor):
+    if shape.named or shape.is_armed_first or not placement.suits(broker, task, actor, now):
+        if not task.barred:
+            refused[shape] = -inf
+    elif placement.covers(broker, task, actor):
         broker.backlog.remove(task)
         broker.deadlines.discard(task)
         placement.give(broker, task, actor, now)
+    else:
+        refused[shape] = task.rank

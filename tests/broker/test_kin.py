@@ -4,6 +4,7 @@ import pytest
 
 from tests.broker.conversation import CODE, Conversation, actor_hello
 from tests.support.disk import Disk
+from wire.labels import Comparator, Desire
 from wire.messages import ActorBeat, Assign, Await, Credit, Release
 from wire.parts import Call, Held
 
@@ -101,3 +102,18 @@ def test_a_durable_call_for_which_a_run_waits_starts_there_too(at_most_once, sta
     actor.says(Await(1000, 1, 1, 1, [(2, 2)], 1))
 
     assert got(actor) == started[1:]
+
+
+def test_a_run_that_waits_for_very_many_calls_does_not_stop_the_broker(talk):
+    actor = talk.actor(11, free=1)
+    client = talk.client().submits(1)
+    assert got(actor) == [1]
+    elsewhere = Call("work", CODE, desires=[Desire("zone", Comparator.EQUAL, "eu")])
+    client.submits(*range(2, 1002), call=elsewhere, slot=1, parent=(1000, 1))
+    beat(actor, Credit(1), [(1000, 1)])
+
+    client.submits(1002, slot=2, parent=(1000, 1))
+
+    assert got(actor) == [], "it looked at a thousand calls just before"
+    talk.wait(0.25)
+    assert got(actor) == [1002]
