@@ -81,10 +81,17 @@ def entered(
 
 
 def failed(core: "ActorCore", token: Token, failure: Failure) -> None:
-    """Hand back a run whose environment could not be entered here; an unknown one is ignored."""
+    """Hand back a run whose environment could not be entered here; an unknown one is ignored.
+
+    Both are said at once: a broker that heard first that the environment is gone, and only then
+    why, would have it entered elsewhere without waiting.
+    """
     assignment = core.mailbox.held.get(token)
     if assignment is None or assignment.held is Held.WAITING:
         return
+    environment = assignment.recipe.call.environment
+    assert environment is not None
+    core.environment_lost(environment.id, core.now)
     core.entering.until.pop(token, None)
     core.leave(assignment)
     if assignment.is_stopped:

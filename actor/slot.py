@@ -224,6 +224,7 @@ class Slots:
         try:
             return self._resident(run)
         except EnvironmentFailure as error:
+            self._lost(environment.id)
             raise EnvironmentFailed(f"{error} could not be entered again") from error.__cause__
 
     def leave_unloaded(self, run: Run, evicts: tuple[str, ...]) -> None:
@@ -295,7 +296,7 @@ class Slots:
             began += run.resident.load_s
         # The environment goes back to what it was, unless that was done at the release.
         if run.close() and run.resident is not None and run.resident.resets is not None:
-            self.reset(run, run.resident)
+            self._reset_after(run, run.resident)
         if run.resident is not None and run.resident.checkpoints is not None:
             run.resident.checkpoints.hand_over(self._loop.finish, assignment, ending, began, post)
             return
@@ -436,7 +437,6 @@ class Slots:
         try:
             resident = self.environments.load(environment, blob, run, checkpoint)
         except BaseException as error:
-            self._lost(environment.id)
             raise EnvironmentFailure(environment.name) from error
         resident.load_s = time.monotonic() - began
         self._learn_way(assignment.recipe, resident)
@@ -458,6 +458,11 @@ class Slots:
             run.log.warning("environment_reset_failed", reason=payload.told(error))
             self.environments.evict([resident.id])
             self._lost(resident.id)
+
+    def _reset_after(self, run: Run, resident: Resident) -> None:
+        """Reset what *run* has used; one that only entered it has not."""
+        if not run.assignment.recipe.is_entry:
+            self.reset(run, resident)
 
     async def _reset_then_release(self, run: Run, resident: Resident) -> None:
         await asyncio.to_thread(self.reset, run, resident)

@@ -56,7 +56,6 @@ def test_what_is_entered_while_there_is_no_session_counts_as_a_load():
 def test_a_run_whose_environment_failed_is_handed_back_with_the_reason():
     end, token = entering(place())
 
-    end.core.environment_lost("e", end.now)
     end.core.not_entered(end.started.pop(token).token, FAILURE, end.now)
     end.carry()
 
@@ -65,12 +64,20 @@ def test_a_run_whose_environment_failed_is_handed_back_with_the_reason():
     assert end.credit.free == end.credit.room == 1
 
 
+def test_that_a_copy_is_gone_is_not_said_before_the_reason():
+    end, token = entering(place())
+
+    end.core.not_entered(token, FAILURE, end.now)
+
+    [(frame, _)] = end.core.flush(end.now)
+    assert [type(command) for command in frame.commands] == [Reject, Credit]
+
+
 def test_a_stopped_run_whose_environment_failed_says_nothing():
     end, token = entering(place())
     end.stop(token)
     end.carry()
 
-    end.core.environment_lost("e", end.now)
     end.core.not_entered(end.started.pop(token).token, FAILURE, end.now)
     end.carry()
 

@@ -163,7 +163,6 @@ def test_an_entry_that_failed_is_handed_back(end):
     end.carry()
     end.started.pop(token)
 
-    end.core.environment_lost(ID, end.now)
     end.core.not_entered(token, Failure("environment-failed", "", "no licence"), end.now)
     end.carry()
 

@@ -493,6 +493,13 @@ def test_an_environment_is_entered_once_and_reset_after_each_task(shell):
     assert shell.environments == [("m", "warm")]
 
 
+def test_what_was_only_entered_is_not_reset(shell):
+    entry = shell.begin(None, environment=MODEL, loads=True)
+    assert shell.value(entry) is None
+
+    assert shell.value(shell.begin(None, environment=MODEL, method="count")) == ("v2", 0)
+
+
 class Clock:
     now = 0.0
 
@@ -570,7 +577,8 @@ def test_a_failed_enter_is_told_with_its_traceback(shell):
     assert failure.code == Code.ENVIRONMENT_FAILED
     assert "no such weights" in failure.message
     assert "in enter" in failure.traceback
-    assert shell.environments == [("b", "cold")]
+    # That it is cold goes without saying: told apart, a broker would have it entered elsewhere.
+    assert shell.environments == []
     assert log == ["exit broken"]
 
 

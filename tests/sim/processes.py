@@ -552,8 +552,6 @@ class ActorProcess(Process):
             if environment.named is not None:
                 self.world.oracle.counters.entered(self, environment)
             core.entered(token, environment, 0.5, now)
-        else:
-            core.environment_lost(environment.id, now)
         if self.runs.get(token) is not run:
             return
         if is_entered:
