@@ -12,7 +12,7 @@ from typing import Any, Final
 from sdk.batching import batch_of
 from sdk.call import Plan
 from sdk.code import Captured, capture, weak
-from sdk.environment import Environment, MethodReference, Specification
+from sdk.environment import Environment, EnvironmentType, MethodReference, Specification
 from sdk.options import (
     ALWAYS,
     INHERITED_STICKY,
@@ -150,6 +150,11 @@ def code_of(function: Any) -> Captured:
         raise TypeError(
             f"{name_of(function)!r} is a method of an instance, which nobody has entered: submit"
             f" {kind}.{function.__name__}, or {kind}.using(...).{function.__name__}"
+        )
+    if isinstance(function, EnvironmentType):
+        raise TypeError(
+            f"{function.__qualname__} is an environment, which is no task by itself: submit a"
+            f" method of it, or a function with environment={function.__qualname__}"
         )
     if batch_of(function) is not None:
         raise TypeError(

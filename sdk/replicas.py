@@ -1,6 +1,7 @@
 """`warmslot environments`: what is loaded where, what reuse has saved, what is broken and why."""
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -31,19 +32,29 @@ def show_environments(client: Client, options: argparse.Namespace) -> int:
     if print_json(answer, options):
         return 0
     titles = ["ENVIRONMENT", "STATE", "REPLICAS", "WAITING", "LOADS", "LOAD_S", "HITS", "SAVED_S"]
-    print_rows([*titles, "ACTORS"], [row(one) for one in answer["environments"]])
-    for one in answer["environments"]:
+    names = shown_names(answer["environments"])
+    print_rows(
+        [*titles, "ACTORS"],
+        [row(name, one) for name, one in zip(names, answer["environments"], strict=True)],
+    )
+    for name, one in zip(names, answer["environments"], strict=True):
         if one["reason"]:
-            say(f"{one['name']}: {one['failures']} failures in a row: {one['reason']}")
+            say(f"{name}: {one['failures']} failures in a row: {one['reason']}")
     return 0
 
 
-def row(one: dict[str, Any]) -> list[str]:
+def shown_names(environments: list[dict[str, Any]]) -> list[str]:
+    """Return each name; the id where several have it, as versions of one class do."""
+    count = Counter(one["name"] for one in environments)
+    return [one["id"] if count[one["name"]] > 1 else one["name"] for one in environments]
+
+
+def row(name: str, one: dict[str, Any]) -> list[str]:
     """Write an environment as a line of the table."""
     most = "" if one["replicas_max"] is None else one["replicas_max"]
     loading = f"+{one['loading']}" if one["loading"] else ""
     return [
-        one["name"],
+        name,
         one["state"],
         f"{one['warm']}{loading} of {one['replicas_min']}-{most}",
         str(one["waiting"]),

@@ -117,6 +117,11 @@ def test_a_method_of_an_instance_names_the_class_to_take_it_from():
         plan_for(Vision().detect, NO_OPTIONS)
 
 
+def test_a_class_is_no_task():
+    with pytest.raises(TypeError, match="a function with environment=Vision"):
+        plan_for(Vision, NO_OPTIONS)
+
+
 def test_a_parameter_that_cannot_be_sent_is_named():
     with pytest.raises(SerializationError, match=r"argument 'name': a value of type lock cannot"):
         plan_for(Vision.using(name=threading.Lock()).detect, NO_OPTIONS)

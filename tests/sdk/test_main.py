@@ -6,6 +6,7 @@ import pytest
 
 from sdk import __main__ as program
 from sdk.fleet import actor_lines, show_screen
+from sdk.replicas import shown_names
 from sdk.table import holdings
 from tests.sdk.fakes import ScriptedBroker
 from wire.labels import parse_label
@@ -150,6 +151,14 @@ def test_what_a_terminal_has_no_room_for_is_cut(capsys, monkeypatch):
     assert lines[0].endswith("line 0 is ")
     assert lines[-1] == "... 6 more"
     assert len(lines) == 4
+
+
+def test_environments_of_one_name_are_told_apart_by_their_ids():
+    ids = [("Vision", "app.Vision::1"), ("Vision", "app.Vision::2"), ("Small", "app.Small::1")]
+
+    names = shown_names([{"name": name, "id": identity} for name, identity in ids])
+
+    assert names == ["app.Vision::1", "app.Vision::2", "Small"]
 
 
 @pytest.mark.process
