@@ -83,6 +83,7 @@ def own_moves(world: World, place: int) -> list[Move]:
         if facts.state is OPEN and is_quiet and not is_known(world, place):
             moves.append(("beat", place))
     if world.is_actor[place]:
+        moves += [("enter", place, token) for token in facts.loading]
         for token, is_released, is_stopped in facts.runs:
             moves.append(("finish", place, token, False))
             if facts.waiting:

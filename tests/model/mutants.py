@@ -245,6 +245,8 @@ MUTANTS = [
             (former_sessions_count, "hellos"),
             (older_hellos_count, "connections"),
             (repetitions_count, "frames"),
+            (sim.what_flies_is_no_copy, "warm"),
+            (sim.copies_are_not_counted, "warm"),
             (a_cancel_is_said_once, "connections-and-cancel"),
             (released_is_not_listed, "restart-and-release"),
             (waiting_is_not_listed, "waiting"),

@@ -19,7 +19,7 @@ from tests.model.scenarios import RETRIES
 from wire.codec import check_payloads, decode_broker, decode_peer, encode_failure
 from wire.errors import Code as ErrorCode
 from wire.labels import Comparator, Desire
-from wire.parts import Backoff, Call, Environment, Failure, Held, Named, Status
+from wire.parts import Backoff, Call, Environment, Failure, Held, Named, Reuse, Status
 from wire.session import HELLO_REPEAT_FIRST_S, PeerSession, State
 
 # Below every timeout, so that a HELLO is late and not lost.
@@ -38,7 +38,16 @@ def counter(method: str, retries: int) -> Plan:
     return Plan(Call(method or "enter", method=method, environment=environment), [BLOB])
 
 
+def warm(wait_s: float) -> Plan:
+    """Return a call in an environment of one turn, which two actors may have."""
+    environment = Environment("warm", "Warm", BLOB.hash, reuse=Reuse(0, 2))
+    call = Call("run", method="run", environment=environment, affinity_wait_s=wait_s)
+    return Plan(call, [BLOB])
+
+
 PLANS = {
+    "warm": warm(0.75),
+    "kept": warm(3_600.0),
     "enter": counter("", -1),
     "count": counter("incr", -1),
     "enter-once": counter("", 0),
@@ -71,6 +80,8 @@ class PeerFacts(NamedTuple):
     limited: tuple[Any, ...] = ()
     # The calls of the named actor that run here.
     inside: tuple[Any, ...] = ()
+    # Those that are entering their environment.
+    loading: tuple[Any, ...] = ()
 
 
 class PeerProcess(Process):
@@ -217,7 +228,8 @@ class ActorProcess(PeerProcess):
     def __init__(self, state: Any) -> None:
         # The board is what the host reads after a death: what started and is not settled.
         # What the named actor remembers is the calls that it has counted.
-        core, self.runs, self.board, self.counted = state
+        # Those that enter their environment have not started.
+        core, self.runs, self.board, self.counted, self.loading = state
         super().__init__(core)
 
     @classmethod
@@ -231,12 +243,12 @@ class ActorProcess(PeerProcess):
             slots={"slot": slots},
             prefetch=prefetch,
         )
-        return cls((ActorCore(settings, incarnation=incarnation, now=0.0), {}, (), ()))
+        return cls((ActorCore(settings, incarnation=incarnation, now=0.0), {}, (), (), {}))
 
     unpack = classmethod(lambda cls, state: cls(state))
 
     def pack(self) -> Any:
-        return self.core, self.runs, self.board, self.counted
+        return self.core, self.runs, self.board, self.counted, self.loading
 
     def facts(self) -> PeerFacts:
         core, session = self.core, self.core.session
@@ -256,6 +268,7 @@ class ActorProcess(PeerProcess):
             self.board,
             tuple(token for token in self.runs if self._has_limit(token)),
             tuple(token for token in self.runs if self.core.mailbox.held[token].is_named),
+            tuple(self.loading),
         )
 
     def _has_limit(self, token: Any) -> bool:
@@ -265,6 +278,12 @@ class ActorProcess(PeerProcess):
 
     def broken(self, messages: Messages, numbers: tuple[int, ...]) -> None:
         self.core.broken(0.0)
+
+    def enter(self, messages: Messages, token: Any) -> None:
+        """Let an environment be loaded, and the run that waited for it start."""
+        assignment, is_stopped = self.loading.pop(token)
+        self.core.entered(token, assignment.recipe.call.environment, 0.0, 0.0)
+        self._run(assignment, is_stopped=is_stopped)
 
     def finish(self, messages: Messages, token: Any, follows: bool) -> None:
         """Let a run end; the next may follow at once, as after a brief one."""
@@ -320,6 +339,8 @@ class ActorProcess(PeerProcess):
         for order in core.take_stops():
             if order.assignment.token in self.runs:
                 self.runs[order.assignment.token][3] = True
+            elif order.assignment.token in self.loading:
+                self.loading[order.assignment.token] = (order.assignment, True)
         for answer in core.take_answers():
             if answer.reply is Reply.GRANTED:
                 self.runs[answer.token][2] = False
@@ -337,21 +358,28 @@ class ActorProcess(PeerProcess):
         core.take_notes()
 
     def _start(self, assignment: Assignment) -> None:
-        self.news.append(("start", assignment.client, assignment.task, assignment.token))
-        self.runs[assignment.token] = [assignment.client, assignment.task, False, False]
-        self.board = (*self.board, assignment.token)
+        if assignment.loads and not assignment.is_named:
+            self.news.append(("load", assignment.client, assignment.task))
+            self.loading[assignment.token] = (assignment, False)
+            return
+        self._run(assignment, is_stopped=False)
         environment = assignment.recipe.call.environment
         if environment is not None and assignment.loads:
             restored = self.core.mailbox.residents.named.restored(environment.id)
             self.counted = tuple(bytes(restored).split(b",")) if restored else ()
             self.core.entered(assignment.token, environment, 0.0, 0.0)
 
+    def _run(self, assignment: Assignment, *, is_stopped: bool) -> None:
+        self.news.append(("start", assignment.client, assignment.task, assignment.token))
+        self.runs[assignment.token] = [assignment.client, assignment.task, False, is_stopped]
+        self.board = (*self.board, assignment.token)
+
     def check(self) -> None:
         super().check()
         held = self.core.mailbox.held
         holding = [token for token, run in self.runs.items() if not run[2]]
         slots = self.core.settings.slots["slot"]
-        assert len(holding) <= slots, "two tasks hold one slot"
+        assert len(holding) + len(self.loading) <= slots, "two tasks hold one slot"
         inside = [token for token in self.runs if held[token].is_named]
         assert len(inside) <= 1, "two calls are inside a named actor"
         for token, run in self.runs.items():

@@ -204,6 +204,7 @@ class BrokerProcess(Process):
         isolation = core.isolation
         isolation.waiting = {task: until - seconds for task, until in isolation.waiting.items()}
         core.delays.postpone(-seconds)
+        self._shift_environments(seconds)
         for client in core.clients.values():
             for task in client.tasks.values():
                 if task.trouble is not None:
@@ -221,6 +222,19 @@ class BrokerProcess(Process):
         for client in core.clients.values():
             if client.gone_at is not None:
                 client.gone_at -= seconds
+
+    def _shift_environments(self, seconds: float) -> None:
+        environments = self.core.environments
+        environments.due.postpone(-seconds)
+        environments.prune_at = max(0.0, environments.prune_at - seconds)
+        for record in environments.records.values():
+            record.look_at -= seconds
+            record.used_at = record.called_at = 0.0
+            for actor, copy in record.copies.items():
+                # How long entering takes plays no part here.
+                actor.entered_at = actor.entering_until = -inf
+                if copy.idle_since is not None:
+                    copy.idle_since = 0.0
 
     def _age(self, seconds: float) -> None:
         for client in self.core.clients.values():

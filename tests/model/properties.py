@@ -34,6 +34,14 @@ class Start(NamedTuple):
     is_final: bool = False
 
 
+class Load(NamedTuple):
+    """An environment that is loaded, or being loaded: in which process of which place."""
+
+    place: int
+    process: int
+    is_fenced: bool = False
+
+
 class Call(NamedTuple):
     """What is known of one call."""
 
@@ -43,6 +51,9 @@ class Call(NamedTuple):
     # Whether its client has a result, which the named actor must not forget.
     is_counted: bool = False
     starts: tuple[Start, ...] = ()
+    # Where it loaded its environment, and how many waits were left when it was submitted.
+    loads: tuple[Load, ...] = ()
+    waits: int = 0
 
     @property
     def is_wanted(self) -> bool:
@@ -56,7 +67,20 @@ class Call(NamedTuple):
             else start
             for start in self.starts
         )
-        return self if starts == self.starts else self._replace(starts=starts)
+        loads = tuple(
+            load._replace(is_fenced=True)
+            if (load.place, load.process) == (place, process)
+            else load
+            for load in self.loads
+        )
+        is_same = starts == self.starts and loads == self.loads
+        return self if is_same else self._replace(starts=starts, loads=loads)
+
+    def is_fenced_in(self, place: int, process: int) -> bool:
+        """Tell whether the call was given up where it loads its environment to begin then."""
+        return any(
+            (one.place, one.process, True) == (place, process, one.is_fenced) for one in self.loads
+        )
 
     def failed(self, token: Any, is_final: bool) -> "Call":
         """Return the call with one of its runs failed."""
@@ -108,6 +132,24 @@ def started(world: "World", number: int, start: Start) -> Call:
             "a call is run again although its actor lives and its lease is not over",
         )
     return call._replace(starts=(*call.starts, start))
+
+
+def loaded(world: "World", number: int, load: Load) -> Call:
+    """Return the call with one more copy loaded for it, if none is there that it had to wait for.
+
+    What the broker has given up may be there without its knowing, as far as it knew.
+    """
+    call = world.calls[number]
+    has_waited = world.is_resting or call.waits > world.left[world.can["wait"]]
+    for other in world.calls:
+        for former in other.loads:
+            peer = world.peers[former.place]
+            is_there = peer.process == former.process and peer.core >= 0
+            must_hold(
+                has_waited or not is_there or former.is_fenced or load.is_fenced,
+                f"call {number + 1} loads one more copy at once",
+            )
+    return call._replace(loads=(*call.loads, load))
 
 
 def named_started(world: "World", number: int, start: Start) -> None:

@@ -13,6 +13,7 @@ def come_to_rest(world: World) -> None:
 
     A run ends by itself, but one that nobody wants only when it is told.
     """
+    world.is_resting = True
     if world.broker == NOBODY:
         world.broker_start()
     for place, peer in enumerate(world.peers):
@@ -40,6 +41,8 @@ def finish_here(world: World, place: int) -> None:
     if world.is_actor[place] and world.peers[place].core == NOBODY:
         world.spawn(place)
     if world.is_actor[place]:
+        for token in world.facts(place).loading:
+            world.enter(place, token)
         if world.facts(place).memory != MEMORY[0]:
             world.relabel(place, MEMORY[0])
         for token, _, is_stopped in world.facts(place).runs:
@@ -61,7 +64,7 @@ def unrest(world: World) -> str:
         if peer.core == NOBODY:
             continue
         facts, name = world.facts(place), world.names[place]
-        if facts.state is not State.OPEN or facts.unrest or facts.runs:
+        if facts.state is not State.OPEN or facts.unrest or facts.runs or facts.loading:
             return f"{name} has {facts.unrest or 'no session'}"
         if world.is_actor[place]:
             incarnation = world.incarnation(place, peer.process)

@@ -70,6 +70,7 @@ LIMITED = (0, "limited")
 COUNTS = ((0, "enter"), (0, "count"), (0, "count"))
 COUNTS_ONCE = ((0, "enter-once"), (0, "count-once"))
 FOND = (0, "fond")
+WARM, KEPT_WARM = (0, "warm"), (0, "kept")
 
 # Searched to the end in each run of the tests.
 FAST = named(
@@ -107,6 +108,11 @@ FAST = named(
     Scenario("delayed", (DELAYED,), {"fail": 1, "wait": 1, "broker_kill": 1}, fates=(LOST,)),
     Scenario("fond", (PLAIN, FOND), {"relabel": 1, "wait": 1}, actors=2),
     Scenario("two-fond", (FOND, FOND), {"relabel": 1, "cancel": 1}, actors=2),
+    Scenario("warm", (WARM, WARM), {"wait": 1}, actors=2),
+    Scenario("warm-and-death", (WARM, WARM), {"actor_kill": 1}, actors=2, fates=(LOST,)),
+    Scenario("warm-and-cut", (WARM, WARM), {"cut": 1}, actors=2, victims=A1, fates=(LOST,)),
+    Scenario("warm-and-lease", (WARM,), {"stall": 1, "wait": 1}, actors=2, victims=A1),
+    Scenario("warm-ahead", (KEPT_WARM,) * 3, {}, actors=2, prefetch=1),
     Scenario("named", COUNTS, actors=2),
     Scenario("named-death", COUNTS[:2], {"actor_kill": 1}, actors=2),
     Scenario("named-deaths", COUNTS[:2], {"actor_kill": 2}, fates=(LOST,)),
@@ -120,6 +126,7 @@ FAST = named(
 )
 # More at once: minutes, or hours.
 DEEP = named(
+    Scenario("warm-and-leases", (WARM, WARM), {"stall": 1, "wait": 1}, actors=2, victims=A1),
     Scenario("named-leases", COUNTS[:2], {"stall": 1, "wait": 2}, actors=2, victims=A1),
     Scenario("named-death-and-cut", COUNTS[:2], {"actor_kill": 1, "cut": 1}, actors=2),
     Scenario("limit-and-restart", (LIMITED, LIMITED), {"broker_kill": 1}, actors=2, fates=(LOST,)),

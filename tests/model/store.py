@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from actor.settings import HostSettings
 from actor.settings import Settings as ActorSettings
@@ -68,6 +68,7 @@ REDUCERS: dict[type, Callable[[Any], Any]] = {
     **dict.fromkeys((BrokerSettings, ActorSettings, HostSettings, ClientSettings), reduce_constant),
     **{type(member): reduce_constant for member in CONSTANTS},
     Plan: reduce_constant,
+    WeakSet: lambda shapes: (WeakSet, (list(shapes),)),
     WeakValueDictionary: lambda shapes: (rebuild_shapes, (list(shapes.items()),)),
     # Its own way to be pickled is going away.
     count: lambda counter: (count, (int(repr(counter)[6:-1]),)),

@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 
 from tests.model.peers import PeerFacts
 from tests.model.processes import BrokerFacts, Event
-from tests.model.properties import Call, Start, Violation, limits_hold, must_hold, resolved, started
+from tests.model.properties import (
+    Call,
+    Load,
+    Start,
+    Violation,
+    limits_hold,
+    loaded,
+    must_hold,
+    resolved,
+    started,
+)
 from tests.model.scenarios import BUDGETS, Scenario
 from tests.model.store import Store
 
@@ -66,6 +76,8 @@ class World:
         # What was sent, for a history: (from, to, message).
         self.log: list[tuple[str, str, int]] = []
         self.milestones = 0
+        # Whether all is left to come to rest, so that time passes that is in no state.
+        self.is_resting = False
         self.broker, self.epoch = NOBODY, 0
         self.peers: list[Peer] = []
         self.calls: list[Call] = []
@@ -74,6 +86,7 @@ class World:
     # --- states
 
     def load(self, state: State) -> None:
+        self.is_resting = False
         self.broker, self.epoch = state.broker, state.epoch
         self.peers, self.calls, self.left = list(state.peers), list(state.calls), list(state.left)
 
@@ -167,13 +180,17 @@ class World:
 
     def submit(self, number: int) -> None:
         client, kind = self.scenario.calls[number]
-        self.calls[number] = self.calls[number]._replace(is_submitted=True)
+        waits = self.left[self.can["wait"]] if kind == "warm" else 0
+        self.calls[number] = self.calls[number]._replace(is_submitted=True, waits=waits)
         self._tell(client, ("submit", kind))
 
     def cancel(self, number: int) -> None:
         client = self.scenario.calls[number][0]
         self.calls[number] = self.calls[number]._replace(is_canceled=True)
         self._tell(client, ("cancel", self._own_number(number)))
+
+    def enter(self, place: int, token: Any) -> None:
+        self._tell(place, ("enter", token))
 
     def finish(self, place: int, token: Any, follows: bool) -> None:
         self._tell(place, ("finish", token, follows))
@@ -331,13 +348,18 @@ class World:
             self.actor_kill(place, True)
 
     def _hear_news(self, place: int, news: Event) -> None:
-        if news[0] == "start":
+        if news[0] == "load":
+            number = self._call_number(news[1] // 100 - 1, news[2])
+            peer = self.peers[place]
+            self.calls[number] = loaded(self, number, Load(place, peer.process, peer.is_given_up))
+        elif news[0] == "start":
             _, client, task, token = news
             if client < PEERS_FROM:
                 return  # The broker's own call, which enters a named actor again.
             number = self._call_number(client // 100 - 1, task)
             peer = self.peers[place]
-            start = Start(token, place, peer.process, peer.is_given_up)
+            is_fenced = peer.is_given_up or self.calls[number].is_fenced_in(place, peer.process)
+            start = Start(token, place, peer.process, is_fenced)
             self.calls[number] = started(self, number, start)
         elif news[0] == "outcome":
             _, task, result, body = news
