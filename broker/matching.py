@@ -242,11 +242,14 @@ class Matching:
 
     # --- actors
 
-    def update(self, actor: "Actor") -> None:
-        """Take over what *actor* offers now. Whoever calls says `improve` when it has credit."""
-        if actor.crews and not self.offers.is_known_as(actor):
+    def update(self, actor: "Actor", keys: list[str] | None = None) -> None:
+        """Take over what *actor* offers now. Whoever calls says `improve` when it has credit.
+
+        *keys*: those of its labels that it offers otherwise; its slots then are as they were.
+        """
+        if keys is None and actor.crews and not self.offers.is_known_as(actor):
             self.remove(actor)
-        self._move(actor, self.offers.put(actor))
+        self._move(actor, self.offers.put(actor, keys))
 
     def remove(self, actor: "Actor") -> None:
         """Forget *actor*, which is gone."""
@@ -261,11 +264,21 @@ class Matching:
         """
         moves: dict[tuple[Crew, int], list[Shape]] = {}
         for shape in shapes:
+            if actor is not None and not shape.count and shape in self._resting:
+                # With its next task it is looked at anew.
+                del self._resting[shape]
+                self.detach(shape)
+                continue
             if shape.has_affinity:
                 self._forget_tiers(shape)
             assert shape.queue
             crew, mask = shape.queue.crew, self._mask(shape)
-            if mask != crew.mask:
+            if mask == crew.mask:
+                continue
+            if crew.users > len(shapes):
+                # Others stay there, so it goes alone.
+                self._change(shape, mask)
+            else:
                 moves.setdefault((crew, mask), []).append(shape)
         for (crew, mask), moving in moves.items():
             is_alone = actor is not None and mask ^ crew.mask == 1 << actor.number

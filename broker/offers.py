@@ -52,6 +52,22 @@ def is_unchanged(had: LabelValues | None, has: LabelValues | None) -> bool:
     return had == has
 
 
+def differing(had: Labels, has: Labels) -> list[str]:
+    """Return the keys that are offered otherwise in *has* than in *had*."""
+    changed = []
+    for key, values in has.items():
+        known = had.get(key)
+        if known is values:
+            continue
+        # What is equal and of one type is mostly the same; a list may hold True for 1.
+        is_suspect = known != values or type(known) is not type(values) or type(values) is list
+        if is_suspect and not is_unchanged(known, values):
+            changed.append(key)
+    if not had.keys() <= has.keys():
+        changed += [key for key in had if key not in has]
+    return changed
+
+
 def keep(places: "dict[Place, Shape | dict[Shape, None]]", place: Place, shape: "Shape") -> None:
     """Let *shape* be found at *place*, where mostly nobody else is."""
     there = places.get(place)
@@ -170,8 +186,11 @@ class Offers:
         known = self._indexed.get(actor)
         return known is not None and known[1] == actor.slots
 
-    def put(self, actor: "Actor") -> "dict[Shape, None]":
-        """Take over what *actor* offers now, and return the watching shapes that may differ."""
+    def put(self, actor: "Actor", keys: list[str] | None = None) -> "dict[Shape, None]":
+        """Take over what *actor* offers now, and return the watching shapes that may differ.
+
+        *keys*: those of its labels that it offers otherwise, where that is known.
+        """
         former = self._indexed.get(actor)
         if former is None:
             if self._free:
@@ -187,16 +206,12 @@ class Offers:
         before, after = former[0], actor.labels
         bit = 1 << actor.number
         changed: dict[Shape, None] = {}
-        for key in before.keys() | after.keys():
+        for key in differing(before, after) if keys is None else keys:
             had, has = before.get(key), after.get(key)
-            if is_unchanged(had, has):
-                continue
-            self._watching_key(changed, key, had)
-            self._watching_key(changed, key, has)
-            if had is not None:
-                self._remove_key(key, bit, had)
-            if has is not None:
-                self._columns.setdefault(key, Column()).add(bit, has)
+            for values in (had, has):
+                if values is not None:
+                    self._watching_key(changed, key, values)
+            self._put_key(key, bit, had, has)
         if former[1] != actor.slots:
             self._remove_slots(bit, former[1])
             self._add_slots(bit, actor.slots)
@@ -261,6 +276,20 @@ class Offers:
         for key, values in labels.items():
             self._remove_key(key, bit, values)
         self._remove_slots(bit, slots)
+
+    def _put_key(
+        self, key: str, bit: int, had: LabelValues | None, has: LabelValues | None
+    ) -> None:
+        column = self._columns.get(key)
+        if has is None:
+            assert had is not None
+            self._remove_key(key, bit, had)
+            return
+        if column is None:
+            column = self._columns[key] = Column()
+        elif had is not None:
+            column.remove(bit, had)
+        column.add(bit, has)
 
     def _remove_key(self, key: str, bit: int, values: LabelValues) -> None:
         column = self._columns[key]
@@ -412,11 +441,11 @@ class Offers:
             self._watching_key(found, key, values)
         return found
 
-    def _watching_key(
-        self, found: "dict[Shape, None]", key: str, values: LabelValues | None
-    ) -> None:
-        found.update(dict.fromkeys(found_at(self._key.get(key))))
+    def _watching_key(self, found: "dict[Shape, None]", key: str, values: LabelValues) -> None:
+        for shape in found_at(self._key.get(key)):
+            found[shape] = None
         at = self._equal.get(key)
-        if at is not None and values is not None:
+        if at is not None:
             for one in cells(values):
-                found.update(dict.fromkeys(found_at(at.get(one))))
+                for shape in found_at(at.get(one)):
+                    found[shape] = None

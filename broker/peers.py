@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from broker.credit import CreditAccount
-from broker.offers import is_unchanged
+from broker.offers import differing
 from broker.task import FunctionBlob, State, Task, Template
 from wire.labels import Desire, Labels, satisfies
 from wire.messages import ActorHello, ClientHello, HostHello, Tried
@@ -269,25 +269,20 @@ class Actor:
         self.places = hello.places
         self.close(hello.closed, now)
         self.labels_version = 0
-        self.offer(hello.labels_version, hello.labels, now)
+        if hello.labels_version > self.labels_version:
+            self.labels_version = hello.labels_version
+            if differing(self.labels, hello.labels):
+                self.offer(hello.labels, now)
 
     def close(self, closed: str, now: float) -> None:
         """Take over why it takes no new work, as it says; empty when it does."""
         if closed != self.closed:
             self.closed, self.closed_at = closed, now
 
-    def offer(self, version: int, labels: Labels, now: float) -> bool:
-        """Take over newer labels and tell whether they differ."""
-        if version <= self.labels_version:
-            return False
-        self.labels_version = version
-        if len(labels) == len(self.labels) and all(
-            is_unchanged(self.labels.get(key), values) for key, values in labels.items()
-        ):
-            return False
+    def offer(self, labels: Labels, now: float) -> None:
+        """Offer *labels*, which differ from those before."""
         self.labels = labels
         self.labels_at = now
-        return True
 
     @property
     def is_leaving(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from broker import bindings, environments, isolation, orders
-from broker.offers import is_unchanged
+from broker.offers import differing
 from broker.peers import Actor, Client, Host, Session
 from broker.sessions import check_offered
 from wire.labels import Labels
@@ -48,8 +48,9 @@ def actor_beat(
         bindings.review(broker, actor)
     if broker.orders:
         orders.stated(broker, actor)
-    if offers(actor, command.labels_version, command.labels, now):
-        broker.backlog.matching.update(actor)
+    changed = offers(actor, command.labels_version, command.labels, now)
+    if changed:
+        broker.backlog.matching.update(actor, changed)
     credit(broker, session, command.credit, own, now)
     session.beat_holding = command.holding
 
@@ -78,21 +79,26 @@ def labels(
     assert isinstance(actor, Actor)
     is_newer = command.version > actor.labels_version
     matching = broker.backlog.matching
-    if offers(actor, command.version, command.labels, now):
-        matching.update(actor)
+    changed = offers(actor, command.version, command.labels, now)
+    if changed:
+        matching.update(actor, changed)
     # A newer statement of the same lifts bars as well: in between it may have been another.
     if is_newer and (actor.credit.available or actor.credit.has_more):
         matching.improve(actor)
 
 
-def offers(actor: Actor, version: int, labels: Labels, now: float) -> bool:
-    """Take over what *actor* offers, and tell whether that changes anything. Raises."""
+def offers(actor: Actor, version: int, labels: Labels, now: float) -> list[str]:
+    """Take over what *actor* offers, and return the keys for which that is new. Raises."""
     if version <= actor.labels_version:
-        return False
-    known = actor.labels
-    # Most of it was checked before.
-    check_offered({k: v for k, v in labels.items() if not is_unchanged(known.get(k), v)})
-    return actor.offer(version, labels, now)
+        return []
+    changed = differing(actor.labels, labels)
+    if changed:
+        # All else was checked before.
+        check_offered({key: labels[key] for key in changed if key in labels})
+    actor.labels_version = version
+    if changed:
+        actor.offer(labels, now)
+    return changed
 
 
 def entered(

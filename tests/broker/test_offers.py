@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.offers import Offers
+from broker.offers import Offers, differing, is_unchanged
 from broker.shapes import Shape
 from tests.broker.conversation import CODE, Conversation
 from wire.labels import Comparator, Desire, affinity, satisfies, satisfies_all
@@ -90,6 +90,36 @@ def test_whoever_may_differ_hears_of_a_change(before, after, desires):
 
     now = (offers.satisfying(shape), [offers.meeting(d) for d in desires if not d.required])
     assert former == now or shape in heard
+
+
+@given(LABELS, LABELS)
+def test_what_is_offered_otherwise_is_named_once(before, after):
+    keys = before.keys() | after.keys()
+
+    changed = differing(before, after)
+
+    assert sorted(changed) == sorted(
+        key for key in keys if not is_unchanged(before.get(key), after.get(key))
+    )
+
+
+def test_a_kind_without_tasks_is_let_go_by_a_change_and_found_with_its_next_task():
+    talk = Conversation()
+    actor = talk.actor(free=1, labels={"model": "a"})
+    wanted = Call("work", CODE, desires=[Desire("model", Comparator.EQUAL, "a")])
+    client = talk.client().submits(1, call=wanted)
+    [assign] = actor.takes(Assign)
+    shape = talk.task(client, 1).template.shape
+    actor.ends((actor.epoch, assign.number), free=1)
+    assert shape.queue is not None
+
+    actor.says(LabelsChanged(2, {"model": "b"}))
+    assert shape.queue is None
+    client.submits(2, call=wanted)
+    assert not actor.takes(Assign)
+    actor.says(LabelsChanged(3, {"model": "a"}))
+
+    assert [command.task for command in actor.takes(Assign)] == [2]
 
 
 def test_what_nobody_watches_any_more_does_not_stay():

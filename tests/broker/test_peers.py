@@ -4,6 +4,7 @@ import pytest
 
 from broker.outbox import Outbox
 from broker.peers import COMMANDS_PER_FRAME, Actor, Client, Host, Session
+from broker.statements import offers
 from tests.broker.conversation import actor_hello, attested
 from wire.messages import Beat, HostHello
 
@@ -53,14 +54,16 @@ def test_a_host_that_is_not_heard_vouches_for_nobody():
 def test_older_labels_are_ignored():
     actor = Actor(actor_hello(labels={"memory": 1}), 0.0)
 
-    assert not actor.offer(1, {"memory": 2}, 1.0)
-    assert actor.offer(2, {"memory": 2}, 1.0)
+    assert not offers(actor, 1, {"memory": 2}, 1.0)
+    assert offers(actor, 2, {"memory": 2}, 1.0) == ["memory"]
     assert actor.labels == {"memory": 2}
+    assert not offers(actor, 3, {"memory": 2}, 2.0)
+    assert (actor.labels_version, actor.labels_at) == (3, 1.0)
 
 
 def test_a_new_session_states_its_labels_anew():
     actor = Actor(actor_hello(labels={"memory": 1}), 0.0)
-    actor.offer(9, {"memory": 9}, 1.0)
+    offers(actor, 9, {"memory": 9}, 1.0)
 
     actor.greet(actor_hello(labels={"memory": 1}), 1.0)
 
