@@ -264,8 +264,8 @@ class Matching:
         """
         moves: dict[tuple[Crew, int], list[Shape]] = {}
         for shape in shapes:
-            if actor is not None and not shape.count and shape in self._resting:
-                # With its next task it is looked at anew.
+            if actor is not None and shape in self._resting and not (shape.count or shape.wait):
+                # With its next task it is looked at anew; what may wait has its runs measured.
                 del self._resting[shape]
                 self.detach(shape)
                 continue
