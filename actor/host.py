@@ -56,6 +56,7 @@ class Host:
         self._socket = connect(self._context, settings.broker)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
+        self._is_broken = False
         self._poller.register(self._waker.fd, zmq.POLLIN)
         self._silent_at = time.monotonic() + SILENCE_S
         self._said_silent = False
@@ -73,14 +74,22 @@ class Host:
                 if core.is_over:
                     break
                 wait_s = min(core.deadline(), self._warn_at()) - time.monotonic()
-                self._poller.poll(int(max(0.0, min(wait_s, POLL_MAX_S)) * 1000) + 1)
-                self._waker.clear()
+                self._wait(min(wait_s, POLL_MAX_S))
         finally:
             self._end_all()
         if core.failure is not None:
             print_line(f"the broker at {self.settings.broker} refuses: {core.failure.message}")
             return EXIT_REFUSED
         return 0
+
+    def _wait(self, wait_s: float) -> None:
+        """Sleep until something is there, a connection that is missing included."""
+        found = dict(self._poller.poll(int(max(0.0, wait_s) * 1000) + 1))
+        self._waker.clear()
+        if self._is_broken and found.get(self._socket, 0) & zmq.POLLOUT:
+            self._is_broken = False
+            self._poller.register(self._socket, zmq.POLLIN)
+            self.core.session.connected(time.monotonic())
 
     def _turn(self) -> None:
         core = self.core
@@ -133,6 +142,8 @@ class Host:
                 self._socket.send(encode(frame), zmq.NOBLOCK)
             except zmq.Again:
                 self.core.broken(now)
+                self._is_broken = True
+                self._poller.register(self._socket, zmq.POLLIN | zmq.POLLOUT)
                 return
 
     def _spawn(self, ward: Ward, now: float) -> None:

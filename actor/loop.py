@@ -31,9 +31,10 @@ from actor.core import ActorCore, Note, Outgoing
 from actor.lead import Lead
 from actor.mailbox import Assignment, Buffer, Payloads
 from actor.platform import MemoryGauge, Waker, measure_own_memory_mb
-from actor.settings import EXIT_RETIRED, EXIT_SPARE, Launch
+from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, Launch
 from actor.slot import Slots
 from actor.starting import start_next
+from actor.stopping import exit_status
 from sdk.wakeup import ShortWait, spin_s
 from wire.codec import CARRIERS, check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
@@ -42,8 +43,6 @@ from wire.parts import Failure, Status
 
 # A payload frame below this is received by copying it, which is cheaper.
 COPY_BYTES_MAX: Final = 65_536
-EXIT_REFUSED: Final = 3
-EXIT_FORCED: Final = 4
 # Outcomes wait for one more run of a function that took less than this lately, and so long at most.
 BRIEF_S: Final = 0.000_1
 GATHER_S: Final = 0.001
@@ -51,6 +50,7 @@ GATHER_S: Final = 0.001
 RUN_S_SHARE: Final = 0.2
 NOBLOCK: Final = 1
 POLLIN: Final = 1
+POLLOUT: Final = 2
 # How often the memory is looked at; the turn of a heartbeat comes about as often.
 MEASURE_S: Final = 1.0
 # Heartbeats and leases are whole seconds, so nobody sleeps longer than this for nothing.
@@ -253,8 +253,11 @@ class Loop:
 
     def _wait(self, wait_s: float) -> bool:
         """Sleep until something is there or the time is over; tell if the socket may be read."""
-        if zmq_poll(self._watched, 0):
+        if found := zmq_poll(self._watched, 0):
             self._is_queued = True
+            if found[0][1] & POLLOUT:
+                self._watched[0] = (self._socket, POLLIN)
+                self.core.session.connected(time.monotonic())
             return True
         self._is_queued = False
         if wait_s <= 0.0:
@@ -462,6 +465,7 @@ class Loop:
                     self._send_part(encode(frame), NOBLOCK)
             except zmq.Again:
                 self.core.broken(time.monotonic())
+                self._watched[0] = (self._socket, POLLIN | POLLOUT)
                 return
 
     def _log(self, notes: list[Note]) -> None:
@@ -481,17 +485,8 @@ class Loop:
             self.slots.close()
         if core.failure is not None:
             log.error("refused", actor=self.launch.core.name, reason=core.failure.message)
-            status = EXIT_REFUSED
-        elif core.exit_reason or core.mailbox.held:
-            # What still runs is reported by the host as lost.
-            status = EXIT_FORCED
-        else:
-            status = 0
-        if core.is_retiring and status == 0:
-            status = EXIT_RETIRED
-        elif core.is_spare and status == 0:
-            status = EXIT_SPARE
-        elif core.is_draining:
+        status = exit_status(core)
+        if core.is_draining and status not in (EXIT_RETIRED, EXIT_SPARE):
             self.board.leave()
         self._socket.close(LINGER_MS)
         self._context.term()

@@ -5,6 +5,9 @@ from msgspec import Struct, field
 from wire.labels import Labels
 
 SLOT = "slot"
+# What a process ends with that the broker refuses, or in which something still runs.
+EXIT_REFUSED = 3
+EXIT_FORCED = 4
 # What a process ends with that another one is to follow.
 EXIT_RETIRED = 5
 # And with what, when another one may follow on the word of the broker.

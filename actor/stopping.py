@@ -6,12 +6,17 @@ has not returned.
 
 from collections.abc import Callable
 from math import inf
+from typing import TYPE_CHECKING
 
 from actor.mailbox import Assignment, StopOrder
 from actor.occupying import Occupying
 from actor.outcomes import Outcomes, failure_timeout
 from actor.reacquiring import Reacquiring, Reply
+from actor.settings import EXIT_FORCED, EXIT_REFUSED, EXIT_RETIRED, EXIT_SPARE
 from wire.parts import Status, Token
+
+if TYPE_CHECKING:
+    from actor.core import ActorCore
 
 
 class Stopping:
@@ -139,3 +144,14 @@ class Stopping:
         assert bool(self.unwanted) == self.is_forced
         assert all(order.assignment.is_stopped for order in self.orders)
         assert self.deadline == min(self.force_at, self.fence_at, *self._timeouts.values())
+
+
+def exit_status(core: "ActorCore") -> int:
+    """Return what the process ends with; what still runs then is reported by the host as lost."""
+    if core.failure is not None:
+        return EXIT_REFUSED
+    if core.exit_reason or core.mailbox.held:
+        return EXIT_FORCED
+    if core.is_retiring:
+        return EXIT_RETIRED
+    return EXIT_SPARE if core.is_spare else 0

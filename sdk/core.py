@@ -225,8 +225,7 @@ class ClientCore(News):
 
     def connected(self, now: float) -> None:
         """There is a connection again: HELLO need not wait."""
-        if self.session.state is State.CLOSED:
-            self.session.hello_at = min(self.session.hello_at, now)
+        self.session.connected(now)
 
     def deadline(self) -> float:
         """Return when `tick` is next wanted."""

@@ -142,6 +142,11 @@ class PeerSession:
         self.state = State.CLOSED
         self.hello_at = now + wait_s
 
+    def connected(self, now: float) -> None:
+        """There is a connection: a HELLO that is due need not wait for its time."""
+        if self.state is State.CLOSED:
+            self.hello_at = min(self.hello_at, now)
+
     def misread(self, error: RemoteProtocolError, now: float) -> None:
         """Begin again after a frame that is wrong, or end where none ever can be read."""
         if error.code is Code.PROTOCOL_MISMATCH:

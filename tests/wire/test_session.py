@@ -383,3 +383,16 @@ def test_a_frame_that_cannot_be_read_begins_a_new_session():
     session.misread(RemoteProtocolError(Code.BAD_FRAME, "x"), 1.0)
 
     assert session.due(1.0) is Due.HELLO
+
+
+def test_a_connection_makes_a_hello_that_waits_due_at_once_and_no_other():
+    session = PeerSession(0.0, seed=1)
+    session.close(1.0, wait_s=0.25)
+    assert session.due(1.1) is Due.NOTHING
+
+    session.connected(1.1)
+
+    assert session.due(1.1) is Due.HELLO
+    _ = session.hello(object(), 1.1)
+    session.connected(1.2)
+    assert session.due(1.2) is Due.NOTHING
