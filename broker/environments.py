@@ -277,7 +277,7 @@ def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     copy = actor.copies.get(record.environment.id)
     if copy is None:
         copy = add(record, actor)
-        replicas.enters(record, actor, now)
+        replicas.enters(broker, record, actor, now)
     if task.client is broker.named.own:
         copy.is_ordered, copy.idle_since = True, None
         return

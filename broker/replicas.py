@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LOAD_GUESS_S: Final = 0.5
 # How long a task runs in it, while none has ended: a burst is not to wait for the first to end.
 RUN_GUESS_S: Final = 0.05
+# Calls of a burst come within so long of the first, which begins to enter their environment.
+BURST_S: Final = 0.02
 # So many copies are looked at for when one may have a turn.
 COPIES_LOOKED_AT_MAX: Final = 16
 # So many environments are looked at in one turn.
@@ -81,9 +83,12 @@ def expected_s(record: "Record") -> float:
     return record.load_s if record.loads else LOAD_GUESS_S
 
 
-def enters(record: "Record", actor: Actor, now: float) -> None:
+def enters(broker: "Broker", record: "Record", actor: Actor, now: float) -> None:
     """Note that *actor* is to enter an environment, and has no turn in others until then."""
     actor.entering_until = max(actor.entering_until, now + expected_s(record))
+    if any(host.actors_max > host.actors_min for host in broker.hosts.values()):
+        # The rest of a burst is here by then, for which hosts may have to start actors.
+        broker.environments.look_at(record, now + BURST_S)
 
 
 def rival(

@@ -36,7 +36,8 @@ def tick(broker: "Broker", now: float) -> None:
         for host in broker.hosts.values()
         if host.actors_max > host.actors_min and host.session is not None
     ]
-    if not scalable or broker.window_ends_at is not None:
+    # What an earlier broker had comes back in the window; without one there is nothing to wait for.
+    if not scalable or (broker.window_ends_at is not None and broker.had_earlier):
         return
     connected: dict[int, list[Actor]] = {}
     for actor in broker.actors.values():

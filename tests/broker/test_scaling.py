@@ -2,6 +2,7 @@
 
 import pytest
 
+from broker.replicas import BURST_S
 from tests.broker.conversation import CODE, Conversation, attested
 from wire.labels import Comparator, Desire
 from wire.messages import (
@@ -67,6 +68,32 @@ def test_a_burst_has_as_many_started_as_the_policy_allows(talk):
     passes(talk, 1.0, machine, client)
 
     assert scaled(machine) == [3]
+
+
+def test_a_burst_has_actors_started_as_soon_as_its_calls_are_there(talk):
+    client = talk.client()
+    machine = host(talk, low=1, high=4, actors=[attested(11)])
+    talk.actor(11).says(Credit(1, 0, 1))
+    client.submits(*range(1, 81), call=call(place(1, 4)))
+    assert scaled(machine) == []
+
+    talk.wait(BURST_S)
+
+    assert scaled(machine) == [4]
+
+
+@pytest.mark.parametrize("epoch", [0, 999])
+def test_a_broker_that_follows_none_has_actors_started_at_once(epoch):
+    talk = Conversation(recovered=False)
+    client = talk.client()
+    machine = host(talk, high=3)
+    machine.greets(epoch=epoch)
+    client.submits(*range(1, 9), call=call(place(0, 3)))
+
+    talk.wait(0.25)
+
+    # What an earlier one had comes back in the window.
+    assert scaled(machine) == ([] if epoch else [3])
 
 
 def test_no_host_is_asked_for_more_than_its_maximum(talk):
