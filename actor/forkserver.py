@@ -9,6 +9,7 @@ moment, leaves the host with an actor that has said its id, or with the end of i
 
 import faulthandler
 import gc
+import importlib
 import os
 import socket
 import struct
@@ -93,6 +94,8 @@ def go_between(channel: socket.socket, host: int, told: bytes, descriptors: list
     (tell_at,) = REQUEST.unpack_from(told)
     retitle([sys.executable, "-m", "actor.child", told[REQUEST.size :].decode()])
     gc.enable()
+    # A folder of modules may be there since, or others in it.
+    importlib.invalidate_caches()
     os.write(lifeline, ANSWER.pack(os.getpid()))
     become(host, lifeline, region, tell_at)
 
