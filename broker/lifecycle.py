@@ -230,23 +230,25 @@ def received(broker: "Broker", task: Task, size: int) -> None:
 
 
 def relieve(broker: "Broker") -> None:
-    """Let actors that leave forget outcomes of clients without a connection: they are kept here.
+    """Let actors that leave forget outcomes of clients that are away: they are kept here.
 
-    Such a client may be dead, and a host would not leave before its timeout is over. Done with
-    each heartbeat while it is so; what is acknowledged twice does no harm.
+    Such a client may be dead, or of those that nobody claims may have had them, and a host would
+    not leave before its timeout is over. Done with each heartbeat while it is so; what is
+    acknowledged twice does no harm.
     """
     leaving = {actor for actor in broker.actors.values() if actor.is_leaving and actor.session}
     if not leaving:
         return
+    kept = [task for task in broker.unclaimed if task.state is State.UNCLAIMED_OUTCOME]
     for client in broker.clients.values():
-        if client.session is not None:
-            continue
-        for task in client.tasks.values():
-            actor = task.actor
-            if task.state is ENDED and actor in leaving and task.record is None and task.token:
-                assert actor is not None
-                assert actor.session is not None
-                actor.session.outcome_acks.append(task.token)
+        if client.session is None:
+            kept += [task for task in client.tasks.values() if task.state is ENDED]
+    for task in kept:
+        actor = task.actor
+        if actor in leaving and task.record is None and task.token:
+            assert actor is not None
+            assert actor.session is not None
+            actor.session.outcome_acks.append(task.token)
 
 
 def detach(broker: "Broker", task: Task) -> None:

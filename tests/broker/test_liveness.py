@@ -286,3 +286,16 @@ def test_an_actor_that_stays_keeps_the_results_of_a_client_that_is_away(talk):
     talk.wait(2.0)
 
     assert actor.takes(OutcomeAck) == []
+
+
+def test_an_actor_leaves_a_restarted_broker_though_nobody_claims_what_it_kept():
+    talk = Conversation(recovered=False)
+    client, token = talk.client(), (7, 1)
+    actor = talk.actor(kept=[(client.incarnation, 1, token, False)])
+    actor.ends(token)
+    draining(actor)
+
+    talk.wait(1.0)
+
+    (ack,) = actor.takes(OutcomeAck)
+    assert ack.accepted == [token]
