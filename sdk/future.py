@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sdk import absent
 from sdk.errors import Deadlock, TaskCanceled
 from sdk.nested import DONE, FINISHED, CallWait, slot_given_back, waiting_task
+from sdk.remaining import Remaining, known_of
 from wire.payload import Unpicklable
 
 if TYPE_CHECKING:
@@ -279,14 +280,21 @@ def wait(
 
     After *timeout* seconds fewer are returned; nothing is raised for a task that failed.
     """
-    given = futures_of("wait", futures)
+    known = known_of(futures, TaskFuture) if type(futures) is Remaining else None
+    given = known.order if known is not None else futures_of("wait", futures)
     if not 0 < num_returns <= max(1, len(given)):
         raise ValueError(f"num_returns={num_returns!r} must be from 1 to {len(given)}")
     if not given:
         return [], []
+    if known is not None:
+        known.loop.wait(known.has(num_returns), timeout)
+        ready = known.take(num_returns)
+        left = Remaining(known.order, is_plain=True)
+        left.known = known
+        return ready, left
     with slot_given_back(given, num_returns, timeout) as wait:
         _wait_for(given, num_returns, timeout, wait)
-    ready: list[TaskFuture] = []
+    ready = []
     pending: list[TaskFuture] = []
     begin = 0
     for index, future in enumerate(given):
@@ -297,7 +305,8 @@ def wait(
             if len(ready) == num_returns:
                 break
     pending += given[begin:]
-    return ready, pending
+    is_plain = isinstance(futures, Remaining) and futures.is_plain
+    return ready, Remaining(pending, is_plain=is_plain)
 
 
 def _wait_for(

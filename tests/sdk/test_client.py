@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import copy
 import os
 import pathlib
 import pickle
@@ -373,6 +374,44 @@ def test_a_thousand_can_be_drained_one_by_one(client):
         seen.append(ready.result(0))
 
     assert sorted(seen) == list(range(1_000))
+
+
+def test_what_was_left_over_is_watched_and_no_more_looked_at(client, broker):
+    futures = [client.submit(identity, "later") for _ in range(70)]
+    tasks = [broker.left.get(timeout=TIMEOUT_S) for _ in futures]
+    broker.give(0, tasks[0])
+    _, pending = wait(futures, timeout=TIMEOUT_S)
+    for place in (5, 3, 60):
+        broker.give(place, tasks[place])
+        futures[place].result(TIMEOUT_S)
+
+    ready, left = wait(pending, num_returns=2, timeout=TIMEOUT_S)
+    last, rest = wait(left, timeout=TIMEOUT_S)
+    none, same = wait(rest, timeout=0.0)
+
+    assert (ready, last, none) == ([futures[3], futures[5]], [futures[60]], [])
+    gone = (futures[0], futures[3], futures[5], futures[60])
+    assert rest == same == [future for future in futures if future not in gone]
+    assert rest.known is left.known is same.known
+    assert isinstance(same, list)
+    assert type(copy.copy(same)) is list
+
+
+def test_a_list_that_its_owner_changes_is_looked_at_each_time(client, broker):
+    futures = [client.submit(identity, "later") for _ in range(70)]
+    tasks = [broker.left.get(timeout=TIMEOUT_S) for _ in futures]
+    pending = futures
+    for place in range(4):
+        broker.give(place, tasks[place])
+        [ready], pending = wait(pending, timeout=TIMEOUT_S)
+        assert ready is futures[place]
+        pending.append(client.submit(identity, "later"))
+        broker.left.get(timeout=TIMEOUT_S)
+
+    assert len(pending) == 70
+    assert pending[:66] == futures[4:]
+    watchers = futures[69]._callbacks_made or ()
+    assert len(watchers) <= 1, "else a window that slides has more of them with each step"
 
 
 def test_wait_refuses_a_number_that_can_never_be(client):
