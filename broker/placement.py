@@ -322,13 +322,15 @@ def covers(broker: "Broker", task: Task, actor: Actor) -> bool:
 
 def check(broker: "Broker") -> None:
     """Assert that no queue is blocked from which an actor could take a task, by looking at all."""
+    # Who satisfies a shape is the same for all tasks under it.
+    satisfying: dict[Shape, list[Actor]] = {}
     for client in broker.clients.values():
         for task in client.tasks.values():
             if task.state is State.QUEUED and not client.is_paused:
-                check_task(broker, task)
+                check_task(broker, task, satisfying)
 
 
-def check_task(broker: "Broker", task: Task) -> None:
+def check_task(broker: "Broker", task: Task, satisfying: dict[Shape, list[Actor]]) -> None:
     """Assert that *task* is looked at again, or that nobody can take it now."""
     assert task.template
     shape = task.template.shape
@@ -347,16 +349,21 @@ def check_task(broker: "Broker", task: Task) -> None:
         return
     if shape.named and is_behind_one_alone(shape, task):
         return
-    for actor in broker.actors.values():
-        reserved = broker.reservation
-        kept = reserved.shape if reserved and reserved.binds(task, actor) else None
-        if (
-            actor.is_open
+    if shape not in satisfying:
+        satisfying[shape] = [
+            actor
+            for actor in broker.actors.values()
+            if actor.is_open
             and shape.may_go_to(actor)
             and shape.could_hold(actor)
             and satisfies_all(actor.labels, shape.desires)
             and (not shape.sticky or actor in queue.crew.members)
-            and actor.credit.covers(task.template.costs, kept)
+        ]
+    for actor in satisfying[shape]:
+        reserved = broker.reservation
+        kept = reserved.shape if reserved and reserved.binds(task, actor) else None
+        if (
+            actor.credit.covers(task.template.costs, kept)
             and not is_barred(task, actor)
             and not replicas.is_held_back(broker, task, actor)
         ):

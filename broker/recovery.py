@@ -31,6 +31,13 @@ from wire.parts import Holding, Kept
 if TYPE_CHECKING:
     from broker.core import Broker
 
+# Where a task is by its state. Looked up once, since `check` asks for all tasks at each step.
+HELD, DELAYED, ALONE = State.HELD, State.DELAYED, State.ALONE
+UNCLAIMED = (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
+WITH_NOBODY = (State.QUEUED, HELD, DELAYED, ALONE, State.WRITING, State.ATTACHED)
+WITH_AN_ACTOR = (State.ASSIGNED, State.UNCLAIMED_RUN)
+OVER = (State.ENDED, State.UNCLAIMED_OUTCOME)
+
 
 def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None:
     """Settle what the broker believed against what the actor says that it holds."""
@@ -264,33 +271,25 @@ def check_client(broker: "Broker", client: Client) -> None:
     assert client.task_bytes == sum(task.size for task in client.tasks.values())
     assert client.unreceived_bytes == sum(size for _, _, size in client.unreceived)
     assert (client.session is None) == (client.gone_at is not None)
+    held, delayed, alone = broker.held, broker.delays.things, broker.isolation.waiting
     for number, task in client.tasks.items():
+        state = task.state
         assert task.number == number
         assert task.client is client
-        assert (task in broker.held) == (task.state is State.HELD)
-        assert (task in broker.delays.things) == (task.state is State.DELAYED)
-        assert (task in broker.isolation.waiting) == (task.state is State.ALONE)
-        is_unclaimed = task.state in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
-        assert (task in broker.unclaimed) == is_unclaimed
-        match task.state:
-            case (
-                State.QUEUED
-                | State.HELD
-                | State.DELAYED
-                | State.ALONE
-                | State.WRITING
-                | State.ATTACHED
-            ):
-                assert task.token is None
-                assert task.actor is None
-            case State.ASSIGNED | State.UNCLAIMED_RUN:
-                assert task.actor is not None
-                assert task.token is not None
-                assert task.actor.assigned[task.token] is task
-                assert broker.actors.get(task.actor.incarnation) is task.actor
-            case State.ENDED | State.UNCLAIMED_OUTCOME:
-                assert task.ending is not None
-                if task.actor is not None and task.token is not None:
-                    assert task.token not in task.actor.assigned
-            case _:
-                raise AssertionError(task.state)
+        assert (task in held) == (state is HELD)
+        assert (task in delayed) == (state is DELAYED)
+        assert (task in alone) == (state is ALONE)
+        assert (task in broker.unclaimed) == (state in UNCLAIMED)
+        if state in WITH_NOBODY:
+            assert task.token is None
+            assert task.actor is None
+        elif state in WITH_AN_ACTOR:
+            assert task.actor is not None
+            assert task.token is not None
+            assert task.actor.assigned[task.token] is task
+            assert broker.actors.get(task.actor.incarnation) is task.actor
+        else:
+            assert state in OVER, state
+            assert task.ending is not None
+            if task.actor is not None and task.token is not None:
+                assert task.token not in task.actor.assigned
