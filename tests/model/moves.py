@@ -84,7 +84,10 @@ def own_moves(world: World, place: int) -> list[Move]:
             moves.append(("beat", place))
     if world.is_actor[place]:
         moves += [("enter", place, token) for token in facts.loading]
+        moves += [("ask", place, token) for token in facts.may_ask if may(world, "ask")]
         for token, is_released, is_stopped in facts.runs:
+            if token in facts.asking:
+                continue
             moves.append(("finish", place, token, False))
             if facts.waiting:
                 moves.append(("finish", place, token, True))
@@ -96,6 +99,12 @@ def own_moves(world: World, place: int) -> list[Move]:
                 moves.append(("reacquire", place, token))
         if facts.waiting and facts.ahead and may(world, "look"):
             moves.append(("look", place))
+        if facts.is_paused:
+            moves.append(("resume", place))
+        elif may(world, "pause"):
+            moves.append(("pause", place))
+        if may(world, "drain") and not facts.is_draining:
+            moves.append(("drain", place))
         if may(world, "relabel"):
             moves.append(("relabel", place, MEMORY[facts.memory == MEMORY[0]]))
     elif world.kinds[place] == "C":

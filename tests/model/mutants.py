@@ -12,6 +12,7 @@ import msgspec
 
 from actor import core as actor_core
 from actor import hearing
+from actor.core import ActorCore
 from actor.outcomes import Outcomes
 from broker import lifecycle, placement, sessions
 from broker.core import Broker
@@ -232,6 +233,15 @@ def kept_is_forgotten_with_its_session() -> Any:
     return swap(Outcomes, "begin_session", make)
 
 
+def who_leaves_does_not_wait() -> Any:
+    """Leave at once when told to, whatever still runs."""
+
+    def make(_: Any) -> Any:
+        return lambda self: self.bye_session != self.session.number
+
+    return swap(ActorCore, "_may_leave", make)
+
+
 def nothing() -> Any:
     return both()
 
@@ -272,6 +282,13 @@ MUTANTS = [
             (sim.labels_are_checked_once, "reject"),
             (sim.a_release_keeps_the_slot, "restart-and-release"),
             (sim.the_end_gives_nothing_back, "limit"),
+            (sim.circles_stay, "circle"),
+            (sim.all_who_wait_are_in_circles, "circle"),
+            (sim.a_paused_actor_grants, "pause-of-waiting"),
+            (sim.who_is_resumed_stays_closed, "pause"),
+            (who_leaves_does_not_wait, "drain"),
+            (sim.copies_are_not_counted, "copies"),
+            (sim.what_flies_is_no_copy, "copies"),
             (sim.an_inventory_names_no_limits, "limit"),
             (sim.a_new_broker_lets_in_at_once, "limit-and-restart"),
             (sim.a_stopped_run_is_never_over, "limit-and-cancel"),

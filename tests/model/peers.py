@@ -14,7 +14,7 @@ from actor.supervision import HostCore, Phase, Runs
 from sdk.call import Code, Plan
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from tests.model.processes import LIMIT, MEMORY, SLICE_S, Messages, Process
+from tests.model.processes import LIMIT, MEMORY, OTHER_LIMIT, SLICE_S, Messages, Process
 from tests.model.scenarios import RETRIES
 from wire.codec import check_payloads, decode_broker, decode_peer, encode_failure
 from wire.errors import Code as ErrorCode
@@ -28,6 +28,7 @@ CODE = Code(b"f" * 16, b"code")
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
 LIKED = Desire("memory", Comparator.GREATER_THAN, 256, False, 10.0)
 AT_ONCE, LATER = Backoff(0.0, 1.0, 0.0, 0.0), Backoff(SLICE_S / 2, 1.0, SLICE_S / 2, 0.0)
+ASKED = (LIMIT.name, OTHER_LIMIT.name)
 BLOB = Code(b"e" * 16, b"environment")
 
 
@@ -45,9 +46,12 @@ def warm(wait_s: float) -> Plan:
     return Plan(call, [BLOB])
 
 
+# Of which there may be one copy.
+BOX = Environment("box", "Box", BLOB.hash, reuse=Reuse(replicas_max=1))
 PLANS = {
     "warm": warm(0.75),
     "kept": warm(3_600.0),
+    "boxed": Plan(Call("boxed", method="work", environment=BOX), [BLOB]),
     "enter": counter("", -1),
     "count": counter("incr", -1),
     "enter-once": counter("", 0),
@@ -76,12 +80,17 @@ class PeerFacts(NamedTuple):
     waiting: int = 0
     ahead: int = 0
     board: tuple[Any, ...] = ()
-    # The runs that have the limit.
+    # The runs that have a limit, and which; those that wait for one, or may ask for one.
     limited: tuple[Any, ...] = ()
+    asking: tuple[Any, ...] = ()
+    may_ask: tuple[Any, ...] = ()
     # The calls of the named actor that run here.
     inside: tuple[Any, ...] = ()
     # Those that are entering their environment.
     loading: tuple[Any, ...] = ()
+    is_paused: bool = False
+    is_draining: bool = False
+    has_copy: bool = False
 
 
 class PeerProcess(Process):
@@ -266,15 +275,29 @@ class ActorProcess(PeerProcess):
             len(core.mailbox.waiting),
             core.prefetch.ahead,
             self.board,
-            tuple(token for token in self.runs if self._has_limit(token)),
+            tuple((token, name) for token in self.runs for name in self._has_limits(token)),
+            tuple(token for token in self.runs if self._is_asking(token)),
+            tuple(token for token in self.runs if self._may_ask(token)),
             tuple(token for token in self.runs if self.core.mailbox.held[token].is_named),
             tuple(self.loading),
+            core.standing.is_paused,
+            core.is_draining,
+            BOX.id in core.mailbox.residents.by_id,
         )
 
-    def _has_limit(self, token: Any) -> bool:
+    def _has_limits(self, token: Any) -> list[str]:
         assignment = self.core.mailbox.held[token]
         held = self.core.occupying.inventory(assignment)
-        return not assignment.is_stopped and any(one.has_it and one.limits for one in held)
+        names = [name for one in held if one.has_it for name in one.limits]
+        return [] if assignment.is_stopped else names
+
+    def _is_asking(self, token: Any) -> bool:
+        run = self.core.occupying.runs.get(token)
+        return run is not None and not all(ask.has_it for ask in run.asks.values())
+
+    def _may_ask(self, token: Any) -> bool:
+        _, _, is_released, is_stopped, asked = self.runs[token]
+        return asked < len(ASKED) and not (is_released or is_stopped or self._is_asking(token))
 
     def broken(self, messages: Messages, numbers: tuple[int, ...]) -> None:
         self.core.broken(0.0)
@@ -287,7 +310,7 @@ class ActorProcess(PeerProcess):
 
     def finish(self, messages: Messages, token: Any, follows: bool) -> None:
         """Let a run end; the next may follow at once, as after a brief one."""
-        client, task, _, is_stopped = self.runs.pop(token)
+        client, task, _, is_stopped, _ = self.runs.pop(token)
         status = Status.CANCELED if is_stopped else Status.RESULT
         body, checkpoint = b"%d-%d by %d.%d" % (client, task, *token), None
         assignment = self.core.mailbox.held[token]
@@ -321,12 +344,26 @@ class ActorProcess(PeerProcess):
             prefetch.look_at = 0.0
             self.core.tick(0.0)
 
+    def ask(self, messages: Messages, token: Any) -> None:
+        """Ask for one more limit, inside those that were asked for."""
+        run = self.runs[token]
+        run[4] += 1
+        number, name = run[4], ASKED[(run[1] + run[4]) % len(ASKED)]
+        assignment, within = self.core.mailbox.held[token], list(range(1, number))
+        self.core.occupying.ask(assignment, token, number, {name: 1}, within)
+
     def release(self, messages: Messages, token: Any) -> None:
         assert self.core.release(token, None, 0.0)
         self.runs[token][2] = True
 
     def reacquire(self, messages: Messages, token: Any) -> None:
         self.core.reacquire(token, {"slot": 1}, 0.0)
+
+    def pause(self, messages: Messages, paused: bool) -> None:
+        self.core.pause(0.0, paused=paused)
+
+    def drain(self, messages: Messages) -> None:
+        self.core.drain(0.0)
 
     def relabel(self, messages: Messages, memory: int) -> None:
         self.core.change_labels({"memory": memory}, 0.0)
@@ -358,6 +395,8 @@ class ActorProcess(PeerProcess):
         core.take_notes()
 
     def _start(self, assignment: Assignment) -> None:
+        assert not self.core.standing.closed, "a call starts where none may"
+        assert not self.core.standing.is_paused, "a call starts in a paused actor"
         if assignment.loads and not assignment.is_named:
             self.news.append(("load", assignment.client, assignment.task))
             self.loading[assignment.token] = (assignment, False)
@@ -371,7 +410,7 @@ class ActorProcess(PeerProcess):
 
     def _run(self, assignment: Assignment, *, is_stopped: bool) -> None:
         self.news.append(("start", assignment.client, assignment.task, assignment.token))
-        self.runs[assignment.token] = [assignment.client, assignment.task, False, is_stopped]
+        self.runs[assignment.token] = [assignment.client, assignment.task, False, is_stopped, 0]
         self.board = (*self.board, assignment.token)
 
     def check(self) -> None:

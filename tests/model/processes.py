@@ -24,7 +24,7 @@ from wire.limits import read_definition
 SLICE_S = 1.0
 # What an actor offers: the first satisfies every call, the second not those that are large.
 MEMORY = (512, 64)
-LIMIT = read_definition("a=1")
+LIMIT, OTHER_LIMIT = read_definition("a=1"), read_definition("b=1")
 # What the broker notes when time has made a difference.
 MILESTONES = frozenset({"recovered", "actor_lost", "client_gone", "unclaimed", "host_lost"})
 
@@ -122,7 +122,8 @@ class BrokerProcess(Process):
     @classmethod
     def start(cls, epoch: int) -> "BrokerProcess":
         core = Broker(BrokerSettings(), epoch=epoch, now=0.0)
-        define(core, LIMIT, is_stored=True)
+        for limit in (LIMIT, OTHER_LIMIT):
+            define(core, limit, is_stored=True)
         return cls(core)
 
     @classmethod

@@ -231,15 +231,26 @@ def losses(world: "World") -> int:
     deaths = sum(
         peer.process - 1 for place, peer in enumerate(world.peers) if world.is_actor[place]
     )
-    return deaths + happened(world, "stall")
+    # One that leaves, then or later, has nothing left.
+    return max(0, deaths - happened(world, "drain")) + happened(world, "stall")
 
 
 def limits_hold(world: "World") -> None:
     """Assert that no more has the limit at once than there is, of those that have their lease."""
     held = [
-        token
+        name
         for place, peer in enumerate(world.peers)
         if world.is_actor[place] and peer.core >= 0 and not peer.is_given_up
-        for token in world.facts(place).limited
+        for _, name in world.facts(place).limited
     ]
-    must_hold(len(held) <= LIMIT.maximum, f"{held} have one limit at once")
+    must_hold(all(held.count(name) <= LIMIT.maximum for name in held), f"{held} are held at once")
+
+
+def copies_hold(world: "World") -> None:
+    """Assert that an environment has no more copies than it may have, where nobody is lost."""
+    copies = sum(
+        world.facts(place).has_copy
+        for place, peer in enumerate(world.peers)
+        if world.is_actor[place] and peer.core >= 0 and not peer.is_given_up
+    )
+    must_hold(copies <= 1, "an environment of one copy has two")

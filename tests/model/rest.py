@@ -43,11 +43,14 @@ def finish_here(world: World, place: int) -> None:
     if world.is_actor[place]:
         for token in world.facts(place).loading:
             world.enter(place, token)
+        if world.facts(place).is_paused:
+            world.resume(place)
         if world.facts(place).memory != MEMORY[0]:
             world.relabel(place, MEMORY[0])
         for token, _, is_stopped in world.facts(place).runs:
             # What nobody wants runs until it is told.
-            if is_stopped or world.is_wanted(token):
+            is_asking = token in world.facts(place).asking
+            if not is_asking and (is_stopped or world.is_wanted(token)):
                 world.finish(place, token, False)
 
 

@@ -21,7 +21,10 @@ BUDGETS = (
     "cancel",
     "release",
     "reacquire",
+    "ask",  # a run asks for a limit from inside, and keeps it to its end
     "relabel",
+    "pause",  # an actor takes no new work until it is resumed
+    "drain",  # an actor lets what it runs end, and leaves; another process takes its place
     "look",  # an actor finds that what waits has waited for long
 )
 CONNECTION_FAULTS = ("cut", "stall", "repeat", "lose", "hello_again")
@@ -69,7 +72,7 @@ def named(*scenarios: Scenario) -> dict[str, Scenario]:
 LIMITED = (0, "limited")
 COUNTS = ((0, "enter"), (0, "count"), (0, "count"))
 COUNTS_ONCE = ((0, "enter-once"), (0, "count-once"))
-FOND = (0, "fond")
+FOND, BOXED = (0, "fond"), (0, "boxed")
 WARM, KEPT_WARM = (0, "warm"), (0, "kept")
 
 # Searched to the end in each run of the tests.
@@ -97,10 +100,16 @@ FAST = named(
     Scenario("release", TWO, {"release": 1, "reacquire": 1, "cut": 1}, victims=A1),
     Scenario("reject", (PLAIN, LARGE), {"relabel": 2}, prefetch=1),
     Scenario("waiting", TWO, {"cut": 1}, prefetch=1, victims=A1),
+    Scenario("pause", (ONCE,), {"pause": 1, "cut": 1}, victims=A1, fates=(LOST,)),
+    Scenario("pause-of-waiting", TWO, {"pause": 1}, actors=2, prefetch=1),
+    Scenario("drain", (PLAIN, ONCE), {"drain": 1}),
+    Scenario("drain-of-waiting", TWO, {"drain": 1}, actors=2, prefetch=1),
     Scenario("recall", (PLAIN, *TWO), {"look": 1}, actors=2, prefetch=1),
     Scenario("limit", (LIMITED, LIMITED), {"cut": 1}, actors=2, victims=A1),
     Scenario("limit-and-cancel", (LIMITED, LIMITED), {"cancel": 1}, actors=2),
     Scenario("limit-and-release", (LIMITED, LIMITED), {"release": 1, "reacquire": 1}, actors=2),
+    # The first call asks for one limit and then the other, the second the other way round.
+    Scenario("circle", TWO, {"ask": 4}, slots=2),
     Scenario("retried", (RETRIED,), {"fail": 2, "cancel": 1}, actors=2),
     Scenario("retried-and-restart", (RETRIED,), {"fail": 2, "broker_kill": 1}),
     Scenario("retried-and-cut", (RETRIED,), {"fail": 2, "cut": 1}),
@@ -113,6 +122,8 @@ FAST = named(
     Scenario("warm-and-cut", (WARM, WARM), {"cut": 1}, actors=2, victims=A1, fates=(LOST,)),
     Scenario("warm-and-lease", (WARM,), {"stall": 1, "wait": 1}, actors=2, victims=A1),
     Scenario("warm-ahead", (KEPT_WARM,) * 3, {}, actors=2, prefetch=1),
+    Scenario("copies", (BOXED, BOXED), {"cancel": 1}, actors=2),
+    Scenario("copies-and-cut", (BOXED, BOXED), {"cut": 1}, actors=2, victims=A1, fates=(LOST,)),
     Scenario("named", COUNTS, actors=2),
     Scenario("named-death", COUNTS[:2], {"actor_kill": 1}, actors=2),
     Scenario("named-deaths", COUNTS[:2], {"actor_kill": 2}, fates=(LOST,)),
@@ -129,6 +140,7 @@ DEEP = named(
     Scenario("warm-and-leases", (WARM, WARM), {"stall": 1, "wait": 1}, actors=2, victims=A1),
     Scenario("named-leases", COUNTS[:2], {"stall": 1, "wait": 2}, actors=2, victims=A1),
     Scenario("named-death-and-cut", COUNTS[:2], {"actor_kill": 1, "cut": 1}, actors=2),
+    Scenario("circle-and-cut", TWO, {"ask": 4, "cut": 1}, slots=2, victims=A1, fates=(LOST,)),
     Scenario("limit-and-restart", (LIMITED, LIMITED), {"broker_kill": 1}, actors=2, fates=(LOST,)),
     Scenario("reject-and-cut", (PLAIN, LARGE), {"relabel": 1, "cut": 1}, prefetch=1, victims=A1),
     Scenario("two-cuts-and-two-calls", TWO, {"cut": 2}, victims=A1),

@@ -14,6 +14,7 @@ from tests.model.properties import (
     Load,
     Start,
     Violation,
+    copies_hold,
     limits_hold,
     loaded,
     must_hold,
@@ -22,6 +23,7 @@ from tests.model.properties import (
 )
 from tests.model.scenarios import BUDGETS, Scenario
 from tests.model.store import Store
+from wire.errors import Code
 
 WAIT_SLICES_MAX = 12
 AT_ONCE_MAX = 500
@@ -144,7 +146,7 @@ class World:
         name = move[0]
         if name in self.can:
             self.left[self.can[name]] -= 1
-        getattr(self, name)(*move[1:])
+        getattr(self, "leave" if name == "drain" else name)(*move[1:])
 
     def hear(self, place: int) -> None:
         peer = self.peers[place]
@@ -205,6 +207,9 @@ class World:
     def broker_looks(self) -> None:
         self._tell_broker(("look",))
 
+    def ask(self, place: int, token: Any) -> None:
+        self._tell(place, ("ask", token))
+
     def release(self, place: int, token: Any) -> None:
         self._tell(place, ("release", token))
 
@@ -213,6 +218,15 @@ class World:
 
     def relabel(self, place: int, memory: int) -> None:
         self._tell(place, ("relabel", memory))
+
+    def pause(self, place: int) -> None:
+        self._tell(place, ("pause", True))
+
+    def resume(self, place: int) -> None:
+        self._tell(place, ("pause", False))
+
+    def leave(self, place: int) -> None:
+        self._tell(place, ("drain",))
 
     def heal(self, place: int) -> None:
         self.peers[place] = self.peers[place]._replace(is_stalled=False)
@@ -342,6 +356,8 @@ class World:
             self._hear_news(place, news)
         if self.is_actor[place] and self.facts(place).limited:
             limits_hold(self)
+        if self.is_actor[place] and self.facts(place).has_copy:
+            copies_hold(self)
         if said and not is_connected:
             self._tell(place, ("broken", said))
         elif self.is_actor[place] and self.facts(place).is_over:
@@ -365,6 +381,11 @@ class World:
             _, task, result, body = news
             number = self._call_number(place, task)
             self.calls[number] = resolved(self, number, result, body)
+        elif news[0] == "occupied":
+            is_circle = news[1] != Code.DEADLOCK or any(
+                self.facts(other).asking for other, is_actor in enumerate(self.is_actor) if is_actor
+            )
+            must_hold(is_circle, "somebody is told of a circle who waits for nobody that waits")
         elif news[0] == "kill":
             place, process = news[1] // 100 - 1, news[1] % 100
             if self.peers[place].process == process and self.peers[place].core != NOBODY:
