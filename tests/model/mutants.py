@@ -287,8 +287,6 @@ MUTANTS = [
             (sim.a_paused_actor_grants, "pause-of-waiting"),
             (sim.who_is_resumed_stays_closed, "pause"),
             (who_leaves_does_not_wait, "drain"),
-            (sim.copies_are_not_counted, "copies"),
-            (sim.what_flies_is_no_copy, "copies"),
             (sim.an_inventory_names_no_limits, "limit"),
             (sim.a_new_broker_lets_in_at_once, "limit-and-restart"),
             (sim.a_stopped_run_is_never_over, "limit-and-cancel"),

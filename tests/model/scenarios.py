@@ -123,7 +123,6 @@ FAST = named(
     Scenario("warm-and-lease", (WARM,), {"stall": 1, "wait": 1}, actors=2, victims=A1),
     Scenario("warm-ahead", (KEPT_WARM,) * 3, {}, actors=2, prefetch=1),
     Scenario("copies", (BOXED, BOXED), {"cancel": 1}, actors=2),
-    Scenario("copies-and-cut", (BOXED, BOXED), {"cut": 1}, actors=2, victims=A1, fates=(LOST,)),
     Scenario("named", COUNTS, actors=2),
     Scenario("named-death", COUNTS[:2], {"actor_kill": 1}, actors=2),
     Scenario("named-deaths", COUNTS[:2], {"actor_kill": 2}, fates=(LOST,)),

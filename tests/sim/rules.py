@@ -199,11 +199,24 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "actors_are_not_told_what_is_strict",
             "what_is_held_becomes_strict",
         ),
-        2: ("the_word_of_a_host_that_is_gone_does_not_count",),
-        3: ("who_holds_a_strict_limit_goes_on",),
+        2: (
+            "the_word_of_a_host_that_is_gone_does_not_count",
+            "a_fence_is_reckoned_from_what_is_heard",
+        ),
+        3: (
+            "who_holds_a_strict_limit_goes_on",
+            "nobody_ends_for_a_limit",
+            "who_is_stopped_is_not_ended",
+        ),
         4: ("a_strict_limit_is_taken_late",),
-        5: ("the_host_of_a_lost_holder_is_told_nothing",),
-        6: ("a_new_broker_gives_strict_limits_after_its_window",),
+        5: (
+            "the_host_of_a_lost_holder_is_told_nothing",
+            "a_lost_actor_has_no_limits",
+        ),
+        6: (
+            "a_new_broker_gives_strict_limits_after_its_window",
+            "a_new_broker_waits_for_no_lease",
+        ),
         7: ("an_operator_takes_a_strict_limit_back",),
         8: ("a_stopped_run_holds_nothing_strict",),
     },

@@ -9,6 +9,7 @@ from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.broker.conversation import CODE, Conversation
 from tests.sim.mutants import CROWDED
+from tests.sim.mutants_strict import FENCED
 from tests.sim.world import World
 from tests.support.disk import Disk
 from wire.messages import (
@@ -136,6 +137,32 @@ def test_an_outcome_that_is_offered_again_does_not_hide_what_the_disk_has_of_it(
 def test_who_must_enter_again_where_others_keep_the_place_is_in_a_circle():
     # Seeds 15 and 25 of what shows that room is nobody's stuck without that bug as well.
     World(25, CROWDED.but(ask=0.9)).run(300)
+
+
+def test_a_new_broker_that_hears_the_host_of_a_strict_holder_lets_nobody_in_beside_it():
+    # A run holds the interpreter, so the broker that was started again never hears of it.
+    profile = FENCED.but(strict=1.0, run_s=60.0, tasks=6, down_s=0.3, faults={}, hang=0.0)
+    world = World(0, profile)
+
+    def holders():
+        return [
+            actor
+            for actor in world.actors
+            for run in actor.runs.values()
+            if any("s" in held.limits for held in actor.core.occupying.inventory(run.assignment))
+        ]
+
+    while not holders():
+        world._next()
+    (holder,) = holders()
+    holder.frozen_until, holder.is_busy_while_frozen = world.now + 40.0, True
+    world.kill_broker()
+    until = world.now + 20.0
+    while world.now < until:
+        world._next()
+
+    assert not holder.is_alive, "its host has ended it before anybody else was let in"
+    assert holders()
 
 
 class Carried:

@@ -10,6 +10,7 @@ from tests.sim.mutants_kin import KIN
 from tests.sim.mutants_labels import LABELS
 from tests.sim.mutants_life import LIFE
 from tests.sim.mutants_named import NAMED
+from tests.sim.mutants_strict import STRICT
 from tests.sim.mutants_turns import TURNS
 from tests.sim.mutants_typed import MIXED
 from tests.sim.mutants_wakeups import WAKEUPS
@@ -24,6 +25,7 @@ PLANTED = [
     *NAMED,
     *LABELS,
     *TURNS,
+    *STRICT,
     *MIXED,
     *KIN,
     *WAKEUPS,
