@@ -1,7 +1,9 @@
 """What holds for every test: it leaves no process and no thread behind."""
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,11 @@ from tests.support import leftovers
 # Hundreds of processes are started, and each would compile all that it imports: as much work again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Whoever is started in the background of a shell ignores Ctrl-C, and so would all programs that the
+# tests start and then interrupt.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is the machine's to say.
 settings.register_profile("warmslot", deadline=None)
