@@ -27,7 +27,7 @@ needs_ocr = pytest.mark.skipif(
 
 
 def run(name, *arguments):
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -35,6 +35,13 @@ def run(name, *arguments):
         env=environment(COLUMNS="120"),
         check=False,
     )
+    done.stderr = complaints(done.stderr)
+    return done
+
+
+def complaints(errors):
+    """Leave out that a broker was waited for, as is said where a busy machine starts it slowly."""
+    return re.sub(r".*\] broker_(?:unreachable|reached) .*\n", "", errors)
 
 
 @pytest.fixture
@@ -204,7 +211,7 @@ def test_an_interrupted_pipeline_leaves_nothing_behind():
         _, errors = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 130
-    assert errors == "pipeline: interrupted\n"
+    assert complaints(errors) == "pipeline: interrupted\n"
 
 
 @pytest.mark.skipif(

@@ -385,17 +385,15 @@ def test_a_drained_host_finishes_what_runs_and_leaves_the_rest_to_others(journal
 
 
 def test_a_host_with_nothing_to_do_leaves_at_once():
-    with Deployment() as world:
+    # No beat comes in time: whatever the broker says by itself is not what ends it.
+    with Deployment("--heartbeat", "600") as world:
         world.start_broker()
         host = world.start_host("h", "--replicas", "2")
         world.actors(world.client(), "h/0", "h/1")
 
-        asked_at = time.monotonic()
         host.send_signal(signal.SIGTERM)
 
         assert host.wait(PATIENCE_S) == 0
-        # Less than a heartbeat: whatever the broker says by itself is not what ends it.
-        assert time.monotonic() - asked_at < 1.0
 
 
 # --- the broker itself, and clients
