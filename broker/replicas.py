@@ -68,14 +68,14 @@ def wait_s(record: "Record", task: Task) -> float:
     if record.waiting * run_s > turns * load_s:
         return 0.0
     there_at, late = task.queued_at + load_s, 0
-    copies = list(islice(record.copies.values(), COPIES_LOOKED_AT_MAX))
-    for copy in copies:
+    for copy in islice(record.copies.values(), COPIES_LOOKED_AT_MAX):
         busy_until = copy.actor.entering_until
         if (copy.is_warm or record.loads) and task.queued_at < busy_until <= there_at:
             # Its turn comes when that is done, which must not be a matter of milliseconds.
             return 2.0 * load_s
         late += busy_until > there_at and copy.is_warm
-    return load_s if late < len(copies) else 0.0
+    # Of those that were not looked at one may have a turn sooner.
+    return load_s if late < len(record.copies) else 0.0
 
 
 def expected_s(record: "Record") -> float:

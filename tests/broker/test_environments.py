@@ -3,6 +3,7 @@
 import pytest
 from msgspec import structs
 
+from broker import replicas
 from tests.broker.conversation import CODE, Conversation
 from wire import codec
 from wire.messages import (
@@ -520,6 +521,23 @@ def test_nobody_waits_for_a_copy_whose_actor_is_to_enter_another_one_for_longer(
     _, second = beside_another(talk, load_s=30.0)
 
     assert len(second.takes(Assign)) == 1
+
+
+def test_of_more_copies_than_are_looked_at_nobody_says_that_all_are_late(talk):
+    environment, count = place(0, 40), replicas.COPIES_LOOKED_AT_MAX
+    for index in range(count + 1):
+        actor = talk.actor(11 + index, name=f"host/{index}")
+        enters(actor, environment, 1.0, free=0)
+    client = talk.client().submits(1, call=call(environment))
+    task = talk.task(client, 1)
+    record = talk.broker.environments.find(task.template.shape)
+    copies = list(record.copies.values())
+    assert len(copies) == count + 1
+
+    for copy in copies[:count]:
+        copy.actor.entering_until = talk.now + 60.0
+
+    assert replicas.wait_s(record, task) == 1.0, "the last one may be free in a moment"
 
 
 def test_who_waits_for_an_actor_that_enters_another_one_has_a_turn_before_it_spills(talk):
