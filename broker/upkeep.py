@@ -7,6 +7,7 @@ environment in use.
 """
 
 from collections.abc import Iterator
+from heapq import nlargest
 from typing import TYPE_CHECKING, Final
 
 from broker import placement, reentering
@@ -74,12 +75,11 @@ def fill(broker: "Broker", record: "Record", now: float) -> None:
     wanted = record.missing
     if record.failures:
         wanted = int(all(copy.is_warm for copy in record.copies.values()))
-    for left in range(wanted, 0, -1):
-        actor = find(broker, record)
-        if actor is None:
-            known.unplaced[record] = left
-            break
+    found = find(broker, record, wanted)
+    for actor in found:
         order(broker, record, actor, now)
+    if len(found) < wanted:
+        known.unplaced[record] = wanted - len(found)
     if record.missing:
         known.lack(record, now + again_s(len(known.lacking.things) + 1, len(broker.open_actors)))
 
@@ -89,23 +89,23 @@ def again_s(environments: int, actors: int) -> float:
     return max(AGAIN_S, environments * actors / ACTORS_PER_S)
 
 
-def find(broker: "Broker", record: "Record") -> Actor | None:
-    """Return the best actor that could enter a further copy now, at nobody's cost, or None."""
+def find(broker: "Broker", record: "Record", wanted: int) -> list[Actor]:
+    """Return the best actors that could enter a further copy now, at nobody's cost.
+
+    All in one look: one for each copy would take seconds where hundreds of actors are to have one.
+    """
     shape = entry_of(broker, record).shape
-    best: Actor | None = None
-    best_key: tuple[bool, float, int, int] | None = None
-    for actor in broker.open_actors:
-        if not is_place(broker, record, shape, actor):
-            continue
-        key = (
+
+    def rank(actor: Actor) -> tuple[bool, float, int, int]:
+        return (
             actor.incarnation not in record.failed_on,
             affinity(actor.labels, shape.desires) if shape.has_affinity else 0.0,
             actor.credit.available,
             -actor.used_at,
         )
-        if best_key is None or key > best_key:
-            best, best_key = actor, key
-    return best
+
+    places = (actor for actor in broker.open_actors if is_place(broker, record, shape, actor))
+    return nlargest(wanted, places, key=rank)
 
 
 def is_place(broker: "Broker", record: "Record", shape: Shape, actor: Actor) -> bool:

@@ -314,3 +314,21 @@ def test_a_fresh_environment_has_no_minimum(talk):
 
     assert not tokens(first)
     assert not tokens(second)
+
+
+def test_copies_for_many_actors_are_placed_in_one_look_at_these(talk):
+    class Looked(dict):
+        count = 0
+
+        def __iter__(self):
+            self.count += 1
+            return super().__iter__()
+
+    found = actors(talk, 20)
+    talk.client().submits(1, call=call(place(20, 20)))
+    looked = talk.broker.open_actors = Looked(talk.broker.open_actors)
+
+    talk.wait(0.25)
+
+    assert sum(len(actor.takes(Assign)) for actor in found) == 20
+    assert looked.count <= 2, "else hundreds of actors stop the broker for seconds"
