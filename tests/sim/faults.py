@@ -225,6 +225,19 @@ def slow_client(world: "World") -> bool:
     return client is not None
 
 
+@fault
+def start_hangs(world: "World") -> bool:
+    """Let the next starts of a host hang, one of which is at once."""
+    host = some(world, world.hosts.values())
+    if host is None:
+        return False
+    host.hanging = world.rng.randint(1, 2)
+    victim = some(world, host.actors.values())
+    if victim is not None:
+        victim.die(signal=9)
+    return True
+
+
 # --- what operators and tasks do
 
 

@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 import msgspec
 
+from actor.supervision import HostCore
 from broker import departures, doubts, isolation, lifecycle, recovery, retrying
 from broker.limits import Limits
 from broker.trouble import Trouble
@@ -161,6 +162,11 @@ def what_befell_it_with_others_is_forgotten() -> Any:
     return swap(asking.Trials, "say", make)
 
 
+def a_start_may_hang() -> Any:
+    """Never end a process for a start that takes too long."""
+    return swap(HostCore, "_give_up_start", lambda _: lambda self, ward, now: None)
+
+
 CRASHES = BUSY.but(slots=3, crash=0.15, run_s=1.0, at_most_once=0.0, cancel=0.0, child=0.0)
 ENDED = CRASHES.but(crash=0.0, timeout=0.5, hang=0.5, cancel=0.3, force=1.0, run_s=2.0)
 RETRIES = BUSY.but(retry=0.8, at_most_once=0.0, cancel=0.0, force=0.0)
@@ -195,5 +201,6 @@ LIFE = [
         (a_failed_run_can_be_adopted, RETRIES.but(faults={"cut": 1.0}, fault=0.1)),
         (what_befell_it_with_others_is_forgotten, AFRESH),
         (a_report_that_comes_late_changes_nothing, OVERTAKEN),
+        (a_start_may_hang, BUSY.but(faults={"start_hangs": 1.0})),
     )
 ]

@@ -54,6 +54,8 @@ SMALLEST = {
     "scale_after_s": 0.1,
     "scale_down_s": 0.5,
 }
+# How long a start may take, where some hang.
+START_TIMEOUT_S = 4.0
 # How long a slow process rests after a turn.
 REST_S = 0.5
 # How often a run fails that may be tried again.
@@ -390,6 +392,8 @@ class ActorProcess(Process):
         self.capacity = settings.slots
         self.cpu_s = 0.0
         self.is_busy_while_frozen = False
+        # Whether it never comes as far as to its first turn.
+        self.hangs = False
         # Whether it must be paused, as long as no operator had a say in it.
         # None: what the broker was told of its name may come to it, now or later.
         self.wants_paused: bool | None = None if ward.name in world.ordered else False
@@ -405,6 +409,10 @@ class ActorProcess(Process):
         """Let the actor find that much of the memory used."""
         self.core.press(share, "machine", self.world.now)
         self.wake_at(self.world.now)
+
+    def wake_at(self, when: float) -> None:
+        if not self.hangs:
+            super().wake_at(when)
 
     def turn(self, now: float) -> None:
         """As actor.loop: tick, receive, start, stop, send, settle."""
@@ -778,9 +786,12 @@ class HostProcess(Process):
             limits={"gpu": 1},
             typed=typed.TYPES if world.profile.typed else {},
             units=typed.UNITS if world.profile.typed else {},
+            start_timeout_s=START_TIMEOUT_S if "start_hangs" in world.profile.faults else None,
         )
         self.core = HostCore(settings, incarnation=self.incarnation, pid=1, now=world.now)
         self.actors: dict[int, ActorProcess] = {}
+        # How many of the next starts hang.
+        self.hanging = 0
 
     def turn(self, now: float) -> None:
         """As actor.host: tick, receive, spawn, kill, watch, send."""
@@ -788,6 +799,8 @@ class HostProcess(Process):
         for ward in core.running():
             self.actors[ward.incarnation].vouched_at = core.vouches(ward)
             ward.renewed_at = self.actors[ward.incarnation].renewed_at
+            if not self.actors[ward.incarnation].hangs:
+                ward.start_by = inf
         core.tick(now)
         for _, (control, _payloads) in self.batch():
             frame = decode_broker(control)
@@ -797,6 +810,11 @@ class HostProcess(Process):
             incarnation = world.rng.getrandbits(62)
             core.spawned(ward, incarnation=incarnation, pid=world.next_pid(), now=now)
             actor = self.actors[incarnation] = ActorProcess(world, ward, self, incarnation)
+            if self.hanging:
+                self.hanging -= 1
+                actor.hangs = True
+                world.count("start hangs")
+                world.note("HANGS", actor)
             world.add(actor)
         for ward in core.take_kills():
             if ward.is_ended:
@@ -832,6 +850,9 @@ class HostProcess(Process):
 
     def check(self) -> None:
         self.core.check()
+        for actor in self.actors.values():
+            has_time = self.world.now < actor.ward.started_at + START_TIMEOUT_S
+            assert has_time or not (actor.hangs and actor.is_alive), "a start hangs for ever"
 
     @property
     def has_left_some(self) -> bool:

@@ -53,6 +53,9 @@ MORE_FAULTS = (
     "disk_error",
     "power_loss",
 )
+# And those that came later still.
+LATER_FAULTS = ("start_hangs",)
+LATER = 0.15
 # What ends a broker, in which what it only remembered is lost.
 BROKER_ENDS = frozenset({"broker_kill", "broker_kill_midway", "disk_error", "power_loss"})
 # What ends no run: after these alone nothing that ran on may run again.
@@ -268,6 +271,9 @@ def draw(rng: Random) -> Profile:
         faults["cut_off"] = 1.0
     more = MORE_FAULTS if may_be_slow else sorted(MORE_GENTLE)
     faults |= {name: own.choice((0.3, 1.0, 3.0)) for name in more if own.random() < 0.25}
+    later = Random(style + 2.0)
+    if may_be_slow:
+        faults |= dict.fromkeys((n for n in LATER_FAULTS if later.random() < LATER), 0.5)
     delay_s = rng.choice((0.0005, 0.005, 0.03))
     return Profile(
         machines=rng.choice((1, 1, 2)),

@@ -303,6 +303,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "what_stood_beside_is_blamed",
         "poison_is_never_found_out",
         "a_report_that_comes_late_changes_nothing",
+        "a_start_may_hang",
     ),
     "9.8": ("room_is_nobodys",),
     "10.1": ("what_is_left_of_a_wait_is_not_said",),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.sim.faults import KINDS
 from tests.sim.processes import BrokerProcess
-from tests.sim.profile import FAULTS, MORE_FAULTS, SHRINKS, Profile
+from tests.sim.profile import FAULTS, LATER_FAULTS, MORE_FAULTS, SHRINKS, Profile
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -40,6 +40,7 @@ TABLE = {
     "an actor is killed": ("actor_kill", "actor_kill"),
     "a machine is killed": ("machine_kill", "machine_kill"),
     "an actor is stopped": ("freeze_actor", "freeze_actor"),
+    "a start hangs": ("start_hangs", "start hangs"),
     "an actor holds the GIL": ("hold_gil", "hold_gil"),
     "a host is stopped": ("freeze_host", "freeze_host"),
     "the broker is stopped": ("freeze_broker", "freeze_broker"),
@@ -88,5 +89,5 @@ def test_every_fault_has_a_probability_of_its_own():
 
     assert drawn <= fields | KINDS.keys()
     # Where limits are strict, always.
-    assert {*FAULTS, *MORE_FAULTS, "cut_off"} == KINDS.keys()
+    assert {*FAULTS, *MORE_FAULTS, *LATER_FAULTS, "cut_off"} == KINDS.keys()
     assert drawn >= KINDS.keys()

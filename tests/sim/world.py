@@ -160,6 +160,8 @@ class World:
         if isinstance(process, ActorProcess):
             self.actors = [actor for actor in self.actors if actor.is_alive]
             self.actors.append(process)
+        if isinstance(process, ActorProcess) and process.hangs:
+            return
         self.network.connect(process)
         process.wake_at(self.now)
 
