@@ -112,15 +112,19 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
         stop(broker, actor, item)
         return
     match task.state:
-        case State.QUEUED | State.HELD | State.DELAYED | State.ALONE:
+        case State.QUEUED | State.HELD | State.DELAYED | State.ALONE | State.WRITING:
             if task.state is State.QUEUED:
                 broker.backlog.remove(task)
                 broker.deadlines.discard(task)
+            elif task.state is State.WRITING:
+                # The journal is an older one: it did not know that this had started.
+                durable.written(broker, task)
             broker.held.pop(task, None)
             broker.delays.discard(task)
             broker.isolation.waiting.pop(task, None)
             broker.note("adopted", task=task.name, actor=actor.name)
-        case State.ENDED | State.FORGOTTEN:
+        case State.ENDED | State.FORGOTTEN | State.ATTACHED:
+            # Or its run was never written, and somebody else has come with its key since.
             stop(broker, actor, item)
             return
         case _ if beats(task, item):
@@ -182,6 +186,8 @@ def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> N
     task.is_retriable = isinstance(item, Kept) and item.retriable
     broker.tokens[item.token] = task
     actor.assigned[item.token] = task
+    if task.template and task.template.shape.is_armed_first and durable.must_arm(task):
+        durable.arm_row(broker, task)
     isolation.adopted(broker, actor, item.token)
 
 

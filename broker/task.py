@@ -81,6 +81,7 @@ TRANSITIONS: Final = {
     (State.ASSIGNED, Event.ISOLATE): State.ALONE,
     (State.ALONE, Event.ASSIGN): State.ASSIGNED,
     (State.ALONE, Event.ADOPT): State.ASSIGNED,
+    (State.WRITING, Event.ADOPT): State.ASSIGNED,
     (State.ALONE, Event.DUE): State.QUEUED,
     (State.ALONE, Event.SETTLE): State.ENDED,
     (State.ALONE, Event.FORGET): State.FORGOTTEN,

@@ -21,7 +21,7 @@ from wire.messages import (
     Stop,
     Submit,
 )
-from wire.parts import Backoff, Call, Failure, Kept, Key, Status
+from wire.parts import Backoff, Call, Failure, Held, Holding, Kept, Key, Status
 
 DURABLE = Call("keep", CODE, durable=True)
 ONCE = Call("once", CODE, durable=True, at_most_once=True)
@@ -311,6 +311,74 @@ def test_code_that_no_task_needs_leaves_the_journal():
     assert talk.disk.read().calls == {}
     client.submits(2, call=DURABLE)
     assert talk.disk.read().codes == {CODE: b"code"}
+
+
+# --- an older journal, or one that was not written to the end
+
+
+def put_back(talk, copy):
+    """Kill the broker, and start one on an earlier *copy* of its journal; all connect again."""
+    talk.disk.put_back(copy)
+    talk.restart()
+
+
+def test_a_run_of_a_number_that_is_another_name_by_now_is_stopped():
+    """It was never written, and somebody else has come with its key since."""
+    talk = talk_with_disk()
+    first, second = talk.client(1), talk.client(2)
+    talk.actor(11, free=1)
+    talk.writes = False
+    first.submits(1, call=DURABLE, key=KEY)
+    talk.restart()
+    talk.writes = True
+    second.greets().submits(1, call=DURABLE, key=KEY)
+    first.greets().submits(1, call=DURABLE, key=KEY, again=True)
+    assert talk.state(first, 1) == "attached"
+
+    late = talk.actor(12, name="host/1", holding=[(1, 1, (1000, 1), Held.RUNNING)])
+
+    assert [stop.number for stop in late.takes(Stop)] == [1]
+    assert talk.state(first, 1) == "attached"
+
+
+@pytest.mark.parametrize("state", ["held", "writing"])
+def test_a_run_of_which_an_older_journal_does_not_know_is_adopted_and_never_again(state):
+    talk = talk_with_disk()
+    client = talk.client().submits(1, call=ONCE)
+    copy = talk.disk.copy()
+    run = talk.actor(11, free=1)
+    assert len(run.takes(Assign)) == 1
+    put_back(talk, copy)
+    if state == "writing":
+        other = talk.actor(12, name="host/1")
+        talk.wait(2.5, beating=[client, other])
+        talk.writes = False
+        other.says(Credit(1))
+    assert talk.state(client, 1) == state
+
+    run.greets(msgspec.structs.replace(run.hello, holding=[Holding(1, 1, (1000, 1), "running")]))
+    assert talk.state(client, 1) == "assigned"
+    talk.commits()
+    talk.writes = True
+
+    talk.restart()
+    client.greets()
+    talk.wait(2.5, beating=[client])
+    assert [code_of(result) for result in client.takes(Result)] == [Code.OUTCOME_UNKNOWN]
+
+
+def test_what_was_accepted_after_the_copy_is_not_known_and_says_so():
+    talk = talk_with_disk()
+    client = talk.client().submits(1, call=DURABLE)
+    copy = talk.disk.copy()
+    client.submits(2, call=DURABLE)
+    assert client.takes(Accepted)
+
+    put_back(talk, copy)
+    client.greets()
+
+    assert talk.state(client, 1) == "held"
+    assert talk.state(client, 2) is None, "its client ends it, since it was accepted"
 
 
 # --- cancel

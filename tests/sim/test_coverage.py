@@ -76,6 +76,12 @@ RETRIED = Call("work", CODE, durable=True, retries=2, backoff=Backoff(60.0, 1.0,
 FAILURE = encode_failure(Failure(Code.TASK_FAILED, "OSError", "no route", retriable=True))
 
 
+def a_run_is_offered_that_an_older_journal_does_not_know():
+    test_durable.test_a_run_of_which_an_older_journal_does_not_know_is_adopted_and_never_again(
+        "writing"
+    )
+
+
 def a_next_try_is_offered_while_its_task_waits_for_it():
     talk = Conversation(disk=Disk())
     client, actor = talk.client(), talk.actor(11, free=1)
@@ -153,6 +159,10 @@ ELSEWHERE = {
         Event.SETTLE,
     ): test_isolation.test_a_durable_suspect_is_canceled_for_everybody,
     (State.WRITING, Event.SETTLE): a_cancel_comes_before_the_journal_lets_it_start,
+    (
+        State.WRITING,
+        Event.ADOPT,
+    ): a_run_is_offered_that_an_older_journal_does_not_know,
     (State.DELAYED, Event.ADOPT): a_next_try_is_offered_while_its_task_waits_for_it,
     (State.UNCLAIMED_OUTCOME, Event.RETRY): a_failure_is_claimed_after_the_window,
     (State.UNCLAIMED_OUTCOME, Event.ADOPT): a_next_try_runs_of_a_failure_that_nobody_claims,
@@ -170,7 +180,7 @@ IMPOSSIBLE = {
     " or, since that is told late, in the backlog",
     Event.DUE: "only who waits for a time is queued when it comes",
     Event.RELEASE_HOLD: "only what is held is let go",
-    Event.ADOPT: "what is over, written or another name has no run that could be offered",
+    Event.ADOPT: "what is over has had its run, and that of another name is stopped",
     Event.CLAIM: "only what nobody claims is claimed",
     Event.SETTLE: "what is over has its outcome, and what nobody claims keeps that of its run",
     Event.FORGET: "what is forgotten is so, and what is written is durable and ends by a cancel",

@@ -85,6 +85,16 @@ class Disk:
         assert self._rows() == after, "half of a batch was left by a torn log"
         return True
 
+    def copy(self) -> bytes:
+        """Return a copy of the file as it is."""
+        return self.connection.serialize()
+
+    def put_back(self, copy: bytes) -> None:
+        """Have an earlier copy in the place of what there is."""
+        self.pending.clear()
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.connection.deserialize(copy)
+
     def _rows(self) -> list[str]:
         return list(self.connection.iterdump())
 
