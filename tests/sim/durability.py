@@ -66,8 +66,29 @@ class Ledger:
         self.outcomes: set[Name] = set()
         self.armed: set[Name] = set()
         self.accepted: dict[Name, TaskRecord] = {}
+        # A copy of the disk, and what is known of it; whether it was ever put back.
+        self.backup: tuple[bytes, set[Name], set[Name], set[Name]] | None = None
+        self.went_back = False
 
     # --- the disk
+
+    def back_up(self) -> None:
+        """Keep a copy of what is on disk."""
+        self.backup = (self.disk.copy(), set(self.tasks), set(self.outcomes), set(self.armed))
+
+    def put_back(self) -> None:
+        """Have the copy in the place of the journal: nothing that came later is known there."""
+        assert self.backup is not None
+        copy, self.tasks, self.outcomes, self.armed = self.backup
+        self.backup = None
+        self.went_back = True
+        self.disk.put_back(copy)
+        for name in self.accepted.keys() - self.tasks:
+            del self.accepted[name]
+        for group in self.groups.values():
+            # What ended since may run again, for those who have no outcome yet.
+            group.outcomes.clear()
+        self.world.oracle.dead.told.clear()
 
     def submit(self, broker: "BrokerProcess", sequence: int, operations: Any) -> None:
         """Take a batch; it is written after a while, and announced a moment later."""
@@ -243,6 +264,8 @@ class Ledger:
         assert group is not None
         code = None if actor else decode_failure(body).code
         match code:
+            case Code.OUTCOME_UNKNOWN if self.went_back:
+                return True
             case Code.NOT_DURABLE:
                 assert self.was_full, record.name
                 return True

@@ -40,6 +40,20 @@ def disk_error(world: "World") -> bool:
 
 
 @fault
+def old_journal(world: "World") -> bool:
+    """Take a copy of the journal, or end the broker and put the copy in its place."""
+    broker, ledger = world.broker, world.ledger
+    if ledger is None or broker is None or not broker.is_alive or ledger.is_full:
+        return False
+    if ledger.backup is None:
+        ledger.back_up()
+        return False
+    world.kill_broker()
+    ledger.put_back()
+    return True
+
+
+@fault
 def power_loss(world: "World") -> bool:
     """Let the machine of the broker lose power while it writes: the end of the log is torn."""
     broker, ledger = world.broker, world.ledger

@@ -54,10 +54,14 @@ MORE_FAULTS = (
     "power_loss",
 )
 # And those that came later still.
-LATER_FAULTS = ("start_hangs",)
+LATER_FAULTS = ("start_hangs", "old_journal")
 LATER = 0.15
+# Of those in which nothing has a state that goes back with the journal.
+OLD_JOURNAL = 0.5
 # What ends a broker, in which what it only remembered is lost.
-BROKER_ENDS = frozenset({"broker_kill", "broker_kill_midway", "disk_error", "power_loss"})
+BROKER_ENDS = frozenset(
+    {"broker_kill", "broker_kill_midway", "disk_error", "power_loss", "old_journal"}
+)
 # What ends no run: after these alone nothing that ran on may run again.
 GENTLE = frozenset({"broker_kill", "freeze_broker", "repeat", "pause", "resume", "press"})
 MORE_GENTLE = frozenset({"broker_kill_midway", "second_broker", "stranger", "skew"})
@@ -272,10 +276,10 @@ def draw(rng: Random) -> Profile:
     more = MORE_FAULTS if may_be_slow else sorted(MORE_GENTLE)
     faults |= {name: own.choice((0.3, 1.0, 3.0)) for name in more if own.random() < 0.25}
     later = Random(style + 2.0)
-    if may_be_slow:
-        faults |= dict.fromkeys((n for n in LATER_FAULTS if later.random() < LATER), 0.5)
+    if may_be_slow and later.random() < LATER:
+        faults["start_hangs"] = 0.5
     delay_s = rng.choice((0.0005, 0.005, 0.03))
-    return Profile(
+    profile = Profile(
         machines=rng.choice((1, 1, 2)),
         replicas=rng.choice((1, 2)),
         slots=rng.choice((1, 1, 2, 3)),
@@ -338,3 +342,7 @@ def draw(rng: Random) -> Profile:
         grouped=own.choice((0.0, 0.0, 0.4)),
         typed=own.choice((0.0, 0.0, 0.4)),
     )
+    is_plain = not (profile.named or profile.grouped or profile.redrive)
+    if may_be_slow and profile.durable and is_plain and later.random() < OLD_JOURNAL:
+        faults["old_journal"] = 0.5
+    return profile
