@@ -113,15 +113,7 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
         return
     match task.state:
         case State.QUEUED | State.HELD | State.DELAYED | State.ALONE | State.WRITING:
-            if task.state is State.QUEUED:
-                broker.backlog.remove(task)
-                broker.deadlines.discard(task)
-            elif task.state is State.WRITING:
-                # The journal is an older one: it did not know that this had started.
-                durable.written(broker, task)
-            broker.held.pop(task, None)
-            broker.delays.discard(task)
-            broker.isolation.waiting.pop(task, None)
+            take_out(broker, task)
             broker.note("adopted", task=task.name, actor=actor.name)
         case State.ENDED | State.FORGOTTEN | State.ATTACHED:
             # Or its run was never written, and somebody else has come with its key since.
@@ -134,6 +126,23 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
             return
     task.move(Event.ADOPT)
     adopt(broker, task, actor, item)
+
+
+def take_out(broker: "Broker", task: Task) -> None:
+    """Take *task* from where it waits."""
+    match task.state:
+        case State.QUEUED:
+            broker.backlog.remove(task)
+            broker.deadlines.discard(task)
+        case State.WRITING:
+            # The journal is an older one: it did not know that this had started.
+            durable.written(broker, task)
+        case State.HELD:
+            del broker.held[task]
+        case State.DELAYED:
+            broker.delays.discard(task)
+        case _:
+            del broker.isolation.waiting[task]
 
 
 def is_doubtful(broker: "Broker", task: Task) -> bool:

@@ -43,6 +43,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         7: (
             "a_new_broker_does_not_wait",
             "what_may_have_started_starts_again",
+            "an_older_journal_is_believed",
         ),
     },
     "8.5": {
