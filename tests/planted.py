@@ -13,8 +13,10 @@ from actor.reacquiring import Reacquiring
 from actor.release import Releases
 from actor.residents import Replica, Residents
 from actor.slot import Slots
+from actor.supervision import HostCore
 from broker import (
     dead,
+    deadlock,
     defining,
     durable,
     environments,
@@ -229,6 +231,14 @@ BUGS = [
         "broker/test_deadlock.py"
         "::test_a_run_whose_environment_had_to_leave_lacks_a_place_where_others_keep_all",
     ),
+    Bug(
+        "a_worn_copy_has_turns",
+        deadlock.is_worn,
+        "actor.environments.get(place.id) == WORN",
+        "False",
+        "broker/test_deadlock.py"
+        "::test_a_copy_that_takes_no_more_calls_until_it_is_left_closes_a_circle",
+    ),
     # --- 9.9 More actors
     Bug(
         "those_that_come_are_not_counted",
@@ -346,6 +356,14 @@ BUGS = [
         "max(actor.vouched_at, host.heard_at)",
         "actor.vouched_at",
         "broker/test_fences.py::test_a_host_that_was_replaced_may_have_let_its_actor_go_on",
+    ),
+    Bug(
+        "a_host_speaks_for_whom_a_new_broker_never_heard",
+        HostCore.vouches,
+        "ward.renewed_at >= self._epoch_at",
+        "True",
+        "actor/test_supervision.py"
+        "::test_a_host_that_a_new_broker_hears_does_not_speak_for_a_holder_that_it_has_not_heard",
     ),
     Bug(
         "who_holds_a_strict_limit_goes_on",

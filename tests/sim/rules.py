@@ -146,6 +146,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         1: (
             "slots_are_nobodys",
             "nobody_says_that_it_waits",
+            "a_worn_copy_has_turns",
         ),
         2: ("circles_stay",),
         3: ("all_who_wait_are_in_circles", "a_place_that_is_kept_is_free"),
@@ -203,6 +204,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         2: (
             "the_word_of_a_host_that_is_gone_does_not_count",
             "a_fence_is_reckoned_from_what_is_heard",
+            "a_host_speaks_for_whom_a_new_broker_never_heard",
         ),
         3: (
             "who_holds_a_strict_limit_goes_on",
