@@ -13,7 +13,9 @@ import sys
 import threading
 import time
 
-GRACE_S = 1.0
+# How long it may take to end politely, and then urgently: long enough for a machine that is busy
+# with other things, since what is killed cannot clean up. The file of a host's name would stay.
+GRACES_S = (1.0, 10.0)
 
 is_orphan = threading.Event()
 
@@ -23,9 +25,9 @@ def watch(pipe: int, folder: str) -> None:
     while os.read(pipe, 4096):
         pass
     is_orphan.set()
-    for _ in range(2):
+    for grace_s in GRACES_S:
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE_S)
+        time.sleep(grace_s)
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGKILL)
