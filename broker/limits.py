@@ -125,16 +125,17 @@ class Limits:
 
     def definition(self, name: str) -> Definition | None:
         """Return what a key is a key of; None for one of a host, or that nobody set."""
-        return self.definitions.get(base_of(name)[0])
+        found = self.definitions.get(name)
+        return found if found is not None else self.definitions.get(base_of(name)[0])
 
     def maximum(self, name: str) -> int:
         """Return how much of a key there is; 0 when nobody says so any more."""
-        if name.startswith(HOST_PREFIX):
-            own, _, number = name.removeprefix(HOST_PREFIX).rpartition("@")
-            host = self._hosts.get(int(number, 16))
-            return host.limits.get(own, 0) if host is not None else 0
         definition = self.definition(name)
-        return definition.maximum if definition is not None else 0
+        if definition is not None or not name.startswith(HOST_PREFIX):
+            return definition.maximum if definition is not None else 0
+        own, _, number = name.removeprefix(HOST_PREFIX).rpartition("@")
+        host = self._hosts.get(int(number, 16))
+        return host.limits.get(own, 0) if host is not None else 0
 
     def room(self, name: str) -> float:
         """Return how much of a key is free."""
@@ -218,7 +219,7 @@ class Limits:
             is_behind = first is not None and first is not waiter and first.rank < rank
             if is_behind and not self._is_waiting(name):
                 return name
-            claim = self._first_claim(key)
+            claim = self._first_claim(key) if key.claims.members else None
             # A run may hold the very slot for which the other task waits.
             is_inside = isinstance(waiter, AskWaiter) and isinstance(claim, LaneWaiter)
             if (
