@@ -20,6 +20,7 @@ from bench.scheduler_processes import part_processes
 from bench.support import arguments, bounded, machine, spread, table
 from broker.core import Broker
 from broker.settings import Settings
+from wire.codec import decode_peer, encode
 from wire.labels import Comparator, Desire
 from wire.messages import (
     ActorHello,
@@ -316,7 +317,28 @@ def part_memory(options: Any) -> list[Row]:
         octets = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         rows.append(("octets a task: desires", f"{desires:,}", [octets / count]))
+    count //= 10
+    rows.append(("octets a task and its template: desires", f"{count:,}", [of_its_own(count)]))
     return rows
+
+
+def of_its_own(count: int) -> float:
+    """Return the octets of a queued task that shares its template with no other, all as it came."""
+    cluster = Cluster(1, offers=everybody)
+    cluster.client.say(Function(0, HASH, b"code"))
+    told = []
+    for n in range(count):
+        kind = Template(n, plain([eq("customer", n)]))
+        told.append(encode(cluster.client.frame(kind, Submit(n + 1, n, b""))))
+    gc.collect()
+    tracemalloc.start()
+    for octets in told:
+        cluster.broker.receive(b"c0", decode_peer(octets), (), 0.0)
+    cluster.broker.flush(0.0)
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return taken / count
 
 
 def part_fairness(options: Any) -> list[Row]:

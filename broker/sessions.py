@@ -16,7 +16,7 @@ from broker import (
     spans,
 )
 from broker.peers import Actor, Client, Host, Session
-from broker.task import State, Template
+from broker.task import State, Template, share
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import Labels, validate_desire, validate_labels
 from wire.limits import check_amounts
@@ -273,6 +273,7 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
         return named.join(broker, call, blob)
     if (function is None and not call.method) or (call.environment is not None and blob is None):
         raise RemoteProtocolError(Code.UNKNOWN_TEMPLATE, f"the code of {call.name!r} was not sent")
+    share(call, function)
     shape = broker.backlog.shape_of(call)
     if call.environment is not None:
         broker.environments.learn(call.environment, now).shapes.add(shape)

@@ -3,9 +3,12 @@
 from itertools import product
 
 import pytest
+from msgspec.msgpack import decode, encode
 
 from broker.peers import Client
-from broker.task import OWNED, TRANSITIONS, Event, State, Task
+from broker.task import OWNED, TRANSITIONS, Event, FunctionBlob, State, Task, share
+from wire.labels import Comparator, Desire
+from wire.parts import Call
 
 ALL = list(product(State, Event))
 
@@ -47,3 +50,21 @@ def test_only_what_an_actor_holds_is_owned():
 
 def test_a_name_tells_client_and_number():
     assert Task(Client(255, 0.0), 7, State.QUEUED, 0.0).name == "00000000000000ff-7"
+
+
+def test_what_calls_say_alike_is_there_once_and_says_the_same():
+    def told(number):
+        desires = [Desire("customer-" + "x" * 3, Comparator.EQUAL, number)]
+        return decode(encode(Call("work " + "x" * 3, b"f" * 16, desires=desires)), type=Call)
+
+    function = FunctionBlob(b"f" * 16, b"code", ())
+    first, second, as_it_came = told(1), told(2), told(1)
+
+    share(first, function)
+    share(second, function)
+
+    assert first == as_it_came
+    for name in ("name", "function", "slots", "limits", "metadata", "retry_on"):
+        assert getattr(first, name) is getattr(second, name)
+    for name in ("key", "weight"):
+        assert getattr(first.desires[0], name) is getattr(second.desires[0], name)
