@@ -6,6 +6,7 @@ A group is all that must end alike: a durable task, its other names, and what ha
 import os
 from pathlib import Path
 from shutil import rmtree
+from sqlite3 import Connection
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
@@ -67,7 +68,7 @@ class Ledger:
         self.armed: set[Name] = set()
         self.accepted: dict[Name, TaskRecord] = {}
         # A copy of the disk, and what is known of it; whether it was ever put back.
-        self.backup: tuple[bytes, set[Name], set[Name], set[Name]] | None = None
+        self.backup: tuple[Connection, set[Name], set[Name], set[Name]] | None = None
         self.went_back = False
 
     # --- the disk

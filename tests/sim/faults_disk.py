@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 
+# How old a copy of the journal is at most.
+COPY_S = 5.0
+
+
 @fault
 def disk_full(world: "World") -> bool:
     """Let the disk have no room for a while."""
@@ -41,16 +45,24 @@ def disk_error(world: "World") -> bool:
 
 @fault
 def old_journal(world: "World") -> bool:
-    """Take a copy of the journal, or end the broker and put the copy in its place."""
-    broker, ledger = world.broker, world.ledger
-    if ledger is None or broker is None or not broker.is_alive or ledger.is_full:
+    """Take a copy of the journal, and in a while end the broker and put the copy in its place."""
+    ledger = world.ledger
+    if ledger is None or ledger.backup is not None:
         return False
-    if ledger.backup is None:
-        ledger.back_up()
-        return False
-    world.kill_broker()
-    ledger.put_back()
+    ledger.back_up()
+    world.after(world.rng.uniform(0.0, COPY_S), lambda: put_back(world))
     return True
+
+
+def put_back(world: "World") -> None:
+    """Put the copy of the journal back, unless all is to be well by now."""
+    ledger = world.ledger
+    assert ledger is not None
+    if world.is_healing or ledger.is_full or not world.kill_broker():
+        ledger.backup = None
+        return
+    ledger.put_back()
+    world.count("older journal")
 
 
 @fault

@@ -344,5 +344,5 @@ def draw(rng: Random) -> Profile:
     )
     is_plain = not (profile.named or profile.grouped or profile.redrive)
     if may_be_slow and profile.durable and is_plain and later.random() < OLD_JOURNAL:
-        faults["old_journal"] = 0.5
+        faults["old_journal"] = 1.0
     return profile

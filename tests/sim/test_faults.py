@@ -34,7 +34,7 @@ TABLE = {
     },
     "the end of the journal is lost before fsync": ("commit_s", "unwritten end"),
     "the last page of the journal is torn": ("power_loss", "torn log"),
-    "an older journal is put back": ("old_journal", "old_journal"),
+    "an older journal is put back": ("old_journal", "older journal"),
     "SQLITE_FULL": ("disk_full", "commit without room"),
     "SQLITE_IOERR": ("disk_error", "failed commit"),
     "fsync takes 0.1 to 30 s": ("disk_slow", "slow commit"),

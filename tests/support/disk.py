@@ -85,15 +85,16 @@ class Disk:
         assert self._rows() == after, "half of a batch was left by a torn log"
         return True
 
-    def copy(self) -> bytes:
+    def copy(self) -> sqlite3.Connection:
         """Return a copy of the file as it is."""
-        return self.connection.serialize()
+        copy = sqlite3.connect(":memory:", isolation_level=None)
+        self.connection.backup(copy)
+        return copy
 
-    def put_back(self, copy: bytes) -> None:
+    def put_back(self, copy: sqlite3.Connection) -> None:
         """Have an earlier copy in the place of what there is."""
         self.pending.clear()
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        self.connection.deserialize(copy)
+        self.connection = copy
 
     def _rows(self) -> list[str]:
         return list(self.connection.iterdump())
