@@ -71,6 +71,7 @@ class Record:
     """One environment."""
 
     __slots__ = (
+        "asked_at",
         "broken_until",
         "called_at",
         "copies",
@@ -87,6 +88,7 @@ class Record:
         "retry_at",
         "run_s",
         "shapes",
+        "since",
         "template",
         "used_at",
     )
@@ -98,6 +100,9 @@ class Record:
         # The shapes under which its tasks wait, as long as somebody has a template of them.
         self.shapes: WeakSet[Shape] = WeakSet()
         self.used_at = now
+        # Since when it is known; when the last of its calls that went anywhere was submitted.
+        self.since = now
+        self.asked_at = -inf
         # When a call was inside last.
         self.called_at = now
         # How the calls are made that come here, and one that only enters it; None while nobody
@@ -145,11 +150,13 @@ class Record:
 class Environments:
     """All environments that somebody has or wants."""
 
-    __slots__ = ("due", "lacking", "prune_at", "records", "unplaced")
+    __slots__ = ("due", "lacking", "newest", "prune_at", "records", "unplaced")
 
     def __init__(self) -> None:
         """Begin with none."""
         self.records: dict[str, Record] = {}
+        # Of the versions of one environment the one that was known last, by what they share.
+        self.newest: dict[str, Record] = {}
         # When `replicas.look` is due for which; never later than the first thing to do.
         self.due: Deadlines[Record] = Deadlines()
         # When `upkeep.look` is due for those with fewer copies than they are to have; for how many
@@ -174,6 +181,8 @@ class Environments:
         record = self.records.get(environment.id)
         if record is None:
             record = self.records[environment.id] = Record(environment, now)
+            if environment.lineage:
+                self.newest[environment.lineage] = record
         if record.environment != environment:
             record.environment = environment
             self.lack(record, now)
@@ -183,6 +192,13 @@ class Environments:
     def find(self, shape: Shape) -> Record | None:
         """Return the record of the environment that tasks of *shape* need."""
         return self.records.get(shape.environment) if shape.environment is not None else None
+
+    def successor(self, record: Record) -> Record | None:
+        """Return the newer version of an environment that nobody has asked for since, or None."""
+        newest = self.newest.get(record.environment.lineage)
+        if newest is None or newest is record or record.asked_at >= newest.since or record.waiting:
+            return None
+        return newest
 
     def prune(self, now: float) -> None:
         """Forget environments that nobody has, wants or wonders about; now and then."""
@@ -199,6 +215,8 @@ class Environments:
         for place, identity in enumerate(gone):
             if place < excess or now - self.records[identity].used_at >= KEPT_S:
                 gone_one = self.records.pop(identity)
+                if self.newest.get(gone_one.environment.lineage) is gone_one:
+                    del self.newest[gone_one.environment.lineage]
                 self.due.discard(gone_one)
                 self.lacking.discard(gone_one)
                 self.unplaced.pop(gone_one, None)
@@ -208,6 +226,7 @@ class Environments:
         self.due.check()
         self.lacking.check()
         assert self.unplaced.keys() <= self.lacking.things.keys()
+        assert all(self.records.get(one.environment.id) is one for one in self.newest.values())
         for identity, record in self.records.items():
             assert record.environment.id == identity
             if record.template is not None:
@@ -282,6 +301,7 @@ def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
         copy.is_ordered, copy.idle_since = True, None
         return
     record.used_at = record.called_at = now
+    record.asked_at = max(record.asked_at, task.queued_at)
     record.hits += copy.is_warm
     copy.is_ordered, copy.idle_since = False, None
     reuse = record.environment.reuse
@@ -423,6 +443,9 @@ def drop(broker: "Broker", copy: Copy, now: float) -> None:
     del copy.record.copies[copy.actor]
     del copy.actor.copies[copy.record.environment.id]
     broker.environments.lack(copy.record, now)
+    newer = broker.environments.successor(copy.record)
+    if newer is not None:
+        broker.environments.lack(newer, now)
     if copy.record.copies:
         # The others may be idle as a whole now.
         broker.environments.look_at(copy.record, now)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from heapq import nlargest
 from typing import TYPE_CHECKING, Final
 
-from broker import placement, reentering
+from broker import placement, reentering, replicas
 from broker.peers import Actor
 from broker.shapes import Shape
 from broker.task import State, Task, Template
@@ -48,7 +48,7 @@ def look(broker: "Broker", now: float) -> None:
         placement.place(broker, now)
     for record in known.lacking.take(now, at_most=LOOKS_A_TURN):
         known.unplaced.pop(record, None)
-        if not is_in_use(record, now):
+        if not is_in_use(record, now) or known.successor(record) is not None:
             record.template = record.entry = None
             record.lost_place.clear()
         elif broker.window_ends_at is not None:
@@ -80,6 +80,7 @@ def fill(broker: "Broker", record: "Record", now: float) -> None:
         order(broker, record, actor, now)
     if len(found) < wanted:
         known.unplaced[record] = wanted - len(found)
+        replace_older(broker, record, wanted - len(found))
     if record.missing:
         known.lack(record, now + again_s(len(known.lacking.things) + 1, len(broker.open_actors)))
 
@@ -110,14 +111,18 @@ def find(broker: "Broker", record: "Record", wanted: int) -> list[Actor]:
 
 def is_place(broker: "Broker", record: "Record", shape: Shape, actor: Actor) -> bool:
     """Tell whether *actor* could enter a copy now without giving up another one for it."""
-    if not actor.is_open or record.environment.id in actor.copies:
-        return False
     if actor.copies and actor.incarnation in record.lost_place:
+        return False
+    return could_enter(broker, record, shape, actor) and actor.credit.room > count_idle(actor)
+
+
+def could_enter(broker: "Broker", record: "Record", shape: Shape, actor: Actor) -> bool:
+    """Tell whether *actor* could enter a copy now if it gave up all that are idle."""
+    if not actor.is_open or record.environment.id in actor.copies:
         return False
     reserved = broker.reservation
     return (
         actor.credit.has_place(shape, None)
-        and actor.credit.room > count_idle(actor)
         and not (reserved is not None and reserved.actor is actor)
         and shape.could_hold(actor)
         and satisfies_all(actor.labels, shape.desires)
@@ -132,6 +137,25 @@ def count_idle(actor: Actor) -> int:
         for identity, free in actor.credit.stated.turns.items()
         if identity in copies
     )
+
+
+def replace_older(broker: "Broker", record: "Record", wanted: int) -> None:
+    """Have so many idle copies of older versions given up, in whose places *record* could be."""
+    if not (record.environment.lineage and record.is_warm):
+        return  # One that cannot be entered takes no place.
+    shape = entry_of(broker, record).shape
+    for actor in broker.open_actors:
+        for copy in actor.copies.values():
+            if wanted <= 0:
+                return
+            if copy.idle_since is None or broker.environments.successor(copy.record) is not record:
+                continue
+            # One that was told so already is as good as gone.
+            if copy.evicted_in is None:
+                if not could_enter(broker, record, shape, actor):
+                    continue
+                replicas.evict(broker, copy, "a newer version of it has no place")
+            wanted -= 1
 
 
 def order(broker: "Broker", record: "Record", actor: Actor, now: float) -> None:

@@ -295,12 +295,25 @@ class Specification:
         cls = self._cls
         version = type.__getattribute__(cls, "version")
         shown = version_of(cls) if version is None else str(version)
-        scope = type.__getattribute__(cls, "reuse").scope
-        own = f":{PROCESS}" if scope == "client" else ""
         # A copy never has more turns, or fewer, than it was entered with.
         turns = turns_of(cls)
-        own += f":{turns}" if turns > 1 else ""
-        return f"{cls.__module__}.{cls.__qualname__}:{digest_of(self._parameters)}:{shown}{own}"
+        own = f":{turns}" if turns > 1 else ""
+        return f"{self._whose}:{shown}{self._scope}{own}"
+
+    @property
+    def lineage(self) -> str:
+        """Return what all versions of it have in common."""
+        return f"{self._whose}{self._scope}"
+
+    @property
+    def _whose(self) -> str:
+        cls = self._cls
+        return f"{cls.__module__}.{cls.__qualname__}:{digest_of(self._parameters)}"
+
+    @property
+    def _scope(self) -> str:
+        scope = type.__getattribute__(self._cls, "reuse").scope
+        return f":{PROCESS}" if scope == "client" else ""
 
     @property
     def desires(self) -> dict[str, Desire]:
@@ -380,6 +393,7 @@ class Specification:
             1 if is_fresh else all_turns,
             reuse,
             turns=turns,
+            lineage="" if is_fresh else self.lineage,
         )
 
 

@@ -103,6 +103,7 @@ class Environment(Part, frozen=True):
     named: Named | None = None
     turns: int = 1  # what the call takes of them; all for one that is to be alone
     group: str = ""  # the concurrency group of a named actor whose turns they are
+    lineage: str = ""  # what it has in common with other versions of it; empty where there are none
 
     @property
     def pool(self) -> str:

@@ -30,9 +30,9 @@ def talk():
     return Conversation(environment_retry_s=1.0)
 
 
-def place(low=0, high=2, *, identity="e", concurrency=1, **reuse):
-    policy = {"idle_ttl_s": 10.0, "scaledown_ttl_s": 4.0} | reuse
-    return Environment(identity, "E", CODE, {}, concurrency, Reuse(low, high, **policy))
+def place(low=0, high=2, *, identity="e", concurrency=1, lineage="", **reuse):
+    policy = Reuse(low, high, **{"idle_ttl_s": 10.0, "scaledown_ttl_s": 4.0} | reuse)
+    return Environment(identity, "E", CODE, {}, concurrency, policy, lineage=lineage)
 
 
 def call(environment, wait_s=None):

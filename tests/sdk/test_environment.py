@@ -173,6 +173,21 @@ def test_the_identity_changes_with_the_code():
     assert identity(make(1)) == identity(make(1)) != identity(make(2))
 
 
+def test_versions_of_one_environment_have_a_lineage_in_common():
+    class One(Vision):
+        version = "1"
+
+    kept = call_of(One.detect).environment
+    One.version = "2"
+    changed = call_of(One.detect).environment
+
+    assert kept.id != changed.id
+    assert kept.lineage == changed.lineage
+    assert kept.lineage != call_of(One.using(name="x").detect).environment.lineage
+    assert kept.lineage != call_of(Vision.detect).environment.lineage
+    assert call_of(One.detect, reuse=False).environment.lineage == ""
+
+
 def test_unknown_parameters_are_refused_where_they_are_written():
     with pytest.raises(TypeError, match=r"Vision\.enter\(\).*nam"):
         Vision.using(nam="v2")
