@@ -1,5 +1,6 @@
 """Environments in real processes: what fails, what is given up, what it saved."""
 
+import itertools
 import os
 import signal
 import threading
@@ -10,7 +11,7 @@ from typing import ClassVar
 
 import pytest
 
-from sdk import Environment, EnvironmentFailed, LocalCluster, ReusePolicy, gather
+from sdk import Environment, EnvironmentFailed, LocalCluster, ReusePolicy, gather, wait
 from tests.support.deployment import DEADLINE_S, Deployment, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -174,6 +175,11 @@ class Many(Environment):
         async with current_task().released_slot():
             pass
         return await self.meet(count)
+
+    async def stay(self, seconds):
+        import asyncio
+
+        await asyncio.sleep(seconds)
 
 
 @pytest.fixture(scope="module")
@@ -416,6 +422,21 @@ def test_a_hundred_async_calls_run_at_once_in_one_slot_and_few_threads():
         # The slot is there again for whoever needs one, and is shared anew behind it.
         assert client.submit(os.getpid).result(PATIENCE_S)
         gather([client.submit(Many.again, 20) for _ in range(20)], timeout=PATIENCE_S)
+
+
+def test_calls_that_keep_coming_leave_their_slot_to_a_task_that_waits_for_it():
+    with LocalCluster(actors=1, slots=1) as cluster, cluster.client() as client:
+        # They end one after another, so that somebody is always inside, and the slot never free.
+        stays = itertools.cycle(0.3 + 0.07 * n for n in range(8))
+        inside = [client.submit(Many.stay, next(stays)) for _ in range(8)]
+        waiting = client.submit(os.getpid)
+        while not waiting.done():
+            done, inside = wait(inside, num_returns=1, timeout=PATIENCE_S)
+            assert done
+            inside += [client.submit(Many.stay, next(stays)) for _ in done]
+
+        assert waiting.result()
+        gather(inside, timeout=PATIENCE_S)
 
 
 def test_calls_of_a_named_actor_run_at_once_in_one_slot():

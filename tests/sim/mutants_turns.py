@@ -1,9 +1,11 @@
 """Planted bugs in what the calls of one replica cost together, and in who is inside."""
 
+from math import inf
 from typing import Any
 
 from actor.residents import Residents
 from actor.room import Room
+from broker import yielding
 from broker.credit import CreditAccount
 from tests.sim.mutants import LOADED, Mutant, swap
 
@@ -61,6 +63,19 @@ def turns_alone_are_nothing() -> Any:
     return swap(CreditAccount, "_has_more", lambda _: lambda self: False)
 
 
+def who_left_a_slot_in_vain_is_not_looked_at_again() -> Any:
+    """End the hold of an older task without a word to the calls that left the slot to it."""
+
+    def make(_: Any) -> Any:
+        def mutated(broker: Any) -> None:
+            broker.reservation = None
+            broker.backlog.matching.reserved_rank = -inf
+
+        return mutated
+
+    return swap(yielding, "let_go", make)
+
+
 SHARING = LOADED.but(slots=2, environments_max=1, replicas=2)
 TURNS = [
     Mutant(f.__name__, profile, f)
@@ -70,5 +85,6 @@ TURNS = [
         (a_busy_replica_holds_no_slot, SHARING),
         (nobody_is_alone, SHARING),
         (turns_alone_are_nothing, SHARING.but(slots=1)),
+        (who_left_a_slot_in_vain_is_not_looked_at_again, SHARING.but(slots=1, run_s=1.5)),
     )
 ]
