@@ -90,8 +90,8 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     environments: list[str] = []
     # An actor whose start is not over after so long is ended, and started again; None: it never is.
     start_timeout_s: float | None = None
-    # An actor that died is started again after this, then each time twice as long.
+    # One that died is started again after this, then each time twice as long.
     restart_first_s: float = 0.1
     restart_max_s: float = 10.0
-    # An actor that ran for so long begins again with the first.
+    # One that ran for so long, or was worn, is started again at once.
     ran_well_s: float = 10.0

@@ -314,7 +314,9 @@ class HostCore:
         ran_well = now - ward.started_at >= self.settings.ran_well_s and not ward.has_hung
         if exit_code == EXIT_RETIRED or ran_well:
             ward.backoff_s = self.settings.restart_first_s
-        self._again_later(ward, now)
+            ward.phase, ward.start_at = Phase.DUE, now
+        else:
+            self._again_later(ward, now)
 
     def drain(self, now: float, deadline_s: float | None = None) -> None:
         """Ask every actor to leave, and leave with them; after *deadline_s* they are ended."""
