@@ -108,6 +108,8 @@ class Host:
         self._reap(now)
         for ward in core.take_spawns():
             self._spawn(ward, now)
+        # What the fork server does not take starts now, and not when something wakes us up.
+        self._hear(now)
         for ward in core.take_drains():
             self._processes[ward].send(signal.SIGTERM)
         for ward in core.take_kills():
