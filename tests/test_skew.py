@@ -61,7 +61,7 @@ def test_a_host_and_a_broker_of_different_versions_both_say_so(other):
 
         host = world.start_host("h", "--replicas", "2", **variables)
 
-        assert host.wait(PATIENCE_S) == REFUSED
+        assert host.wait(PATIENCE_S) == REFUSED, world.story()
         assert f"refuses: {told(PROTOCOL, version)}" in world.log("h")
         assert "protocol-mismatch" in world.log("broker")
         assert told(version, PROTOCOL) in world.log("broker")
@@ -83,7 +83,7 @@ def test_a_broker_of_another_version_ends_those_that_were_there_before(other):
             waiting.result(PATIENCE_S)
         with pytest.raises(ProtocolMismatch, match=told(version, PROTOCOL)):
             client.submit(os.getpid).result(PATIENCE_S)
-        assert host.wait(PATIENCE_S) == REFUSED
+        assert host.wait(PATIENCE_S) == REFUSED, world.story()
         assert told(version, PROTOCOL) in world.log("h")
         assert not is_alive(pid)
         assert told(PROTOCOL, version) in world.log("broker")
