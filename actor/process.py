@@ -249,6 +249,10 @@ class Starter:
         for process in self._asked:
             select.select([process.lifeline], [], [], max(0.0, by - time.monotonic()))
             process.is_answered()
+        # Nobody starts them after all.
+        self._asked.clear()
+        self._waiting.clear()
+        self._refused.clear()
 
     def _ask(self) -> None:
         while self._waiting and self._server is not None and len(self._asked) < ASKED_MAX:

@@ -168,6 +168,19 @@ class TestForkServer:
         wait_until(shell.answered)
         assert wait_until(process.poll) == -signal.SIGTERM
 
+    def test_a_start_that_is_not_answered_at_the_end_of_the_host_is_not_asked_for_later(
+        self, shell
+    ):
+        """The host looked for its socket when it then met an orphan, and ended with a KeyError."""
+        processes = [shell.start() for _ in range(ASKED_MAX + 1)]
+
+        shell.starter.end()
+
+        for process in processes:
+            process.close()
+        assert shell.starter.take_answered() == []
+        shell.processes.clear()
+
     def test_the_fork_server_ends_with_its_host(self):
         text = (
             "import os; from actor.forking import ForkServer;"
