@@ -215,6 +215,13 @@ BUGS = [
         "reuse.max_tasks",
         "actor/test_entering.py::test_a_fresh_copy_takes_one_task_and_offers_nothing",
     ),
+    Bug(
+        "who_is_called_is_an_older_version",
+        environments.Environments.successor,
+        "record.asked_at >= newest.since",
+        "False",
+        "broker/test_upkeep.py::test_a_version_that_is_called_beside_the_newer_one_keeps_its_place",
+    ),
     # --- 9.8 Circles
     Bug(
         "what_others_of_the_run_hold_is_kept",

@@ -141,6 +141,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "what_is_lost_is_not_replaced",
             "what_nobody_called_goes_first",
         ),
+        9: ("who_is_called_is_an_older_version",),
     },
     "9.8": {
         1: (
@@ -281,6 +282,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "types_do_not_matter",
         "types_in_flight_are_free",
         "some_of_it_is_enough",
+        "who_left_a_slot_in_vain_is_not_looked_at_again",
         "who_stands_before_it_is_bound",
     ),
     "9.3": ("waiting_is_not_listed",),
