@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from broker.queues import ColdQueue, Queue, Ready, WaitingQueue
-from broker.rankings import PLACE, PREFERENCE_BITS, WARM, Entry, Ranking
+from broker.rankings import AVAILABLE_BITS, EMPTY, PLACE, PREFERENCE_BITS, WARM, Entry, Ranking
 from broker.shapes import Shape
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ class Crew:
         if is_warm and credit.has_slots_in(environment, self.sample):
             copy = actor.copies.get(environment)
             preference = copy.preference if copy is not None else 0
+            if self.sample.packs:
+                return PLACE + WARM + (preference << AVAILABLE_BITS) + credit.available
             return PLACE + WARM + (credit.available << PREFERENCE_BITS) + preference
         # Behind a replica that is warm here a task may wait in the mailbox.
         if self.may_wait_ahead and credit.stated.ahead > 0 and credit.available:
@@ -121,7 +123,7 @@ class Crew:
         credit = actor.credit
         if actor.is_shut or not credit.has_room or not credit.has_slots_in(None, self.sample):
             return 0
-        return PLACE + credit.available
+        return PLACE + credit.available + (EMPTY if actor.has_empty_place else 0)
 
     # --- the best actor
 

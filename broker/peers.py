@@ -256,6 +256,20 @@ class Actor:
         self.closed = hello.closed
         self.greet(hello, now)
 
+    @property
+    def has_empty_place(self) -> bool:
+        """Tell whether one more environment could be loaded where none has to give way for it."""
+        return self.credit.room > self._count_idle()
+
+    def _count_idle(self) -> int:
+        """Return how many copies it counts as room, since nobody is inside."""
+        copies = self.copies
+        return sum(
+            free >= copies[identity].record.environment.concurrency
+            for identity, free in self.credit.stated.turns.items()
+            if identity in copies
+        )
+
     def greet(self, hello: ActorHello, now: float) -> None:
         """Take over what HELLO says."""
         self.name = hello.name

@@ -2,8 +2,10 @@
 
 In the order of the backlog each task goes to the best of the actors that satisfy it and have credit
 for it: one where it starts at once, then one where its environment is warm, then the highest sum of
-the weights of met affinities, then the most available credit, then, of warm copies of which some
-may be given up, the one with the lowest number, then the least recently used. A task that finds
+the weights of met affinities, then, where it is cold, one where no other environment has to give
+way, then the most available credit, then, of warm copies of which some may be given up, the one
+with the lowest number, then the least recently used. Calls that run beside one another in a copy
+look at its number before the credit. A task that finds
 nobody waits, and lets those behind it pass.
 """
 
@@ -181,7 +183,7 @@ def choose_any(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
 def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     """Return the best actor for a task that not every actor of its crew may have; slowly."""
     best: Actor | None = None
-    best_key: tuple[bool, int, float, int, int, int] | None = None
+    best_key: tuple[bool, int, float, bool, int, int, int, int] | None = None
     environment = shape.environment
     reserved = broker.reservation
     record = broker.environments.find(shape)
@@ -201,12 +203,15 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
         has_place = credit.has_place(shape, kept)
         warm = 0 if environment is None else warmth(record, actor, shape)
         copy = actor.copies.get(environment) if environment is not None else None
+        preference = copy.preference if copy is not None and has_place and warm == WARM_HERE else 0
         key = (
             has_place,
             warm,
             affinity(actor.labels, shape.desires) if shape.has_affinity else 0.0,
+            environment is not None and warm != WARM_HERE and actor.has_empty_place,
+            preference if shape.packs else 0,
             credit.available,
-            copy.preference if copy is not None and has_place and warm == WARM_HERE else 0,
+            preference,
             -actor.used_at,
         )
         if best_key is None or key > best_key:

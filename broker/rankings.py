@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 # A grade is the available credit, above it whether the environment is warm, above that whether a
 # task would start at once. 0: it can have none. Of a warm copy where it would start at once the
-# credit stands above the copy's preference.
+# credit stands above the copy's preference, and below whether none gives way where it is cold.
+EMPTY: Final = 1 << 39
 WARM: Final = 1 << 40
 PLACE: Final = 1 << 41
 PREFERENCE_MAX: Final = (1 << 16) - 1
 PREFERENCE_BITS: Final = 16
+# Where tasks fill one copy before they use the next its preference stands above the credit.
+AVAILABLE_BITS: Final = 23
 
 # From here on a heap is made anew once the greater part of it is void.
 VOID_MIN: Final = 64

@@ -90,6 +90,7 @@ class Shape:
         "may_wait_ahead",
         "named",
         "needs_admission",
+        "packs",
         "place",
         "plain",
         "pool",
@@ -169,7 +170,7 @@ class Shape:
         """
         return (
             self.plain,
-            self.is_sharing,
+            (self.is_sharing, self.packs),
             tuple(sorted(self.typed.items())),
             self.may_wait_ahead,
             tuple(self.host_limits),
@@ -203,6 +204,10 @@ class Shape:
         self.is_sharing = is_among and self.plain == 1 and not self.typed
         if self.is_sharing:
             self.plain = 0
+        # Whether its tasks fill one copy before they use the next, since all inside run at once.
+        self.packs = self.is_sharing and not self.named
+        if call.environment is not None and call.environment.gathers:
+            self.packs = False
         self.environment = None if self.named else self.place
         self.home: Actor | None = None
         self.is_shut = False
@@ -211,9 +216,11 @@ class Shape:
     def key(call: Call) -> bytes:
         """Return what is equal for calls of the same shape."""
         place = call.environment
-        environment = (place.id, place.turns, place.concurrency) if place else None
-        if place and place.named is not None:
-            environment = (place.pool, 1, place.size)
+        environment = None
+        if place is not None and place.named is not None:
+            environment = (place.pool, 1, place.size, False)
+        elif place is not None:
+            environment = (place.id, place.turns, place.concurrency, place.gathers)
         return _encode(
             (
                 call.desires,

@@ -113,7 +113,7 @@ def is_place(broker: "Broker", record: "Record", shape: Shape, actor: Actor) -> 
     """Tell whether *actor* could enter a copy now without giving up another one for it."""
     if actor.copies and actor.incarnation in record.lost_place:
         return False
-    return could_enter(broker, record, shape, actor) and actor.credit.room > count_idle(actor)
+    return could_enter(broker, record, shape, actor) and actor.has_empty_place
 
 
 def could_enter(broker: "Broker", record: "Record", shape: Shape, actor: Actor) -> bool:
@@ -126,16 +126,6 @@ def could_enter(broker: "Broker", record: "Record", shape: Shape, actor: Actor) 
         and not (reserved is not None and reserved.actor is actor)
         and shape.could_hold(actor)
         and satisfies_all(actor.labels, shape.desires)
-    )
-
-
-def count_idle(actor: Actor) -> int:
-    """Return how many copies *actor* counts as room, since nobody is inside."""
-    copies = actor.copies
-    return sum(
-        free >= copies[identity].record.environment.concurrency
-        for identity, free in actor.credit.stated.turns.items()
-        if identity in copies
     )
 
 

@@ -394,6 +394,7 @@ class Specification:
             reuse,
             turns=turns,
             lineage="" if is_fresh else self.lineage,
+            gathers=not is_fresh and method in batches_of(cls),
         )
 
 

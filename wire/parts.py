@@ -104,6 +104,7 @@ class Environment(Part, frozen=True):
     turns: int = 1  # what the call takes of them; all for one that is to be alone
     group: str = ""  # the concurrency group of a named actor whose turns they are
     lineage: str = ""  # what it has in common with other versions of it; empty where there are none
+    gathers: bool = False  # its calls wait for one another inside, to run as a batch
 
     @property
     def pool(self) -> str:

@@ -190,7 +190,19 @@ class Offer:
         if is_warm and self.starts(call) and call.environment.reuse.is_elastic:
             # Of copies of which some may be given up the lowest, so that the others become idle.
             tie = -self.copies[call.environment.id]
-        return (self.starts(call), is_warm, self.weight(call), self.available, tie)
+        is_empty = call.environment is not None and not is_warm and self.is_empty()
+        weight = self.weight(call)
+        return (self.starts(call), is_warm, weight, is_empty, self.available, tie)
+
+    def is_empty(self):
+        """Tell whether nothing has to give way for an environment that is entered here."""
+        cold = sum(
+            one.environment is not None and one.environment.id not in self.credit.turns
+            for one in self.given
+        )
+        turns = self.credit.turns
+        idle = sum(free >= 1 for name, free in turns.items() if name in self.copies)
+        return self.credit.room - cold > idle
 
     def weight(self, call):
         liked = [d.weight for d in call.desires if not d.required and satisfies(self.labels, d)]

@@ -576,3 +576,22 @@ def test_a_burst_for_an_environment_that_nobody_has_is_entered_once(talk):
     assert sorted(len(actor.takes(Assign)) for actor in (first, second)) == [0, 1]
     passes(talk, 1.0, first, second)
     assert sorted(len(actor.takes(Assign)) for actor in (first, second)) == [0, 1]
+
+
+def test_an_environment_is_entered_where_no_other_has_to_give_way(talk):
+    client = talk.client()
+    full, empty = actors(talk, 2)
+    other = place(identity="f")
+    client.submits(1, call=call(other))
+    [token] = tokens(full)
+    enters(full, other)
+    # That one is used last that has nothing loaded, and its credit is less.
+    client.submits(2, call=Call("work", CODE), slot=1)
+    tokens(empty)
+    full.ends(token)
+    full.says(Credit(2, 0, 1, {"f": 1}))
+    empty.says(Credit(1, 0, 1))
+
+    client.submits(3, call=call(place()), slot=2)
+
+    assert (len(tokens(full)), len(tokens(empty))) == (0, 1)

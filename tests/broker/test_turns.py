@@ -148,3 +148,56 @@ def test_what_is_shown_as_held_is_the_one_slot(talk):
     [shown] = asked(talk, client, "actors")["actors"]
 
     assert shown["held"] == {"slot": 1}
+
+
+def in_two(talk, environment):
+    """Return a client, and two actors of two slots with a copy each in which nobody is."""
+    client = talk.client()
+    client.submits(1, 2, call=call(structs.replace(environment, turns=4), 0.0))
+    found = [talk.actor(11 + n, name=f"host/{n}", slots={"slot": 2}) for n in (0, 1)]
+    given = [tokens(actor.says(Credit(2, 0, 1))) for actor in found]
+    for actor, [token] in zip(found, given, strict=True):
+        actor.says(Entered(environment, 0.1), Credit(1, 0, 0, {"e": 0}))
+        actor.ends(token)
+        actor.says(Credit(2, 0, 0, {"e": 4}))
+    return client, found
+
+
+def one_by_one(client, found, environment, *, count):
+    """Submit calls that stay inside, each when the one before it is known; return where they go."""
+    counts = [0, 0]
+    for number in range(3, 3 + count):
+        client.submits(number, call=call(environment, 0.0))
+        for at, actor in enumerate(found):
+            if tokens(actor):
+                counts[at] += 1
+                actor.says(Credit(1, 0, 0, {"e": 4 - counts[at]}, {}, ("e",)))
+    return counts
+
+
+def test_calls_that_run_beside_one_another_fill_the_lowest_copy(talk):
+    environment = place(1, 2, concurrency=4)
+    client, found = in_two(talk, environment)
+
+    assert one_by_one(client, found, environment, count=3) == [3, 0]
+
+
+def test_what_the_lowest_copy_has_no_turn_for_goes_to_the_next(talk):
+    environment = place(1, 2, concurrency=4)
+    client, found = in_two(talk, environment)
+
+    assert one_by_one(client, found, environment, count=6) == [4, 2]
+
+
+def test_calls_that_wait_for_a_batch_go_where_none_runs(talk):
+    environment = structs.replace(place(1, 2, concurrency=4), gathers=True)
+    client, found = in_two(talk, environment)
+
+    assert one_by_one(client, found, environment, count=2) == [1, 1]
+
+
+def test_where_no_copy_may_be_given_up_alone_calls_are_spread(talk):
+    environment = place(2, 2, concurrency=4)
+    client, found = in_two(talk, environment)
+
+    assert one_by_one(client, found, environment, count=4) == [2, 2]

@@ -46,7 +46,7 @@ from broker.core import Broker
 from broker.credit import CreditAccount
 from broker.limits import Limits
 from broker.matching import Matching
-from broker.peers import is_owned
+from broker.peers import Actor, is_owned
 from broker.task import Ending
 from sdk.core import ClientCore
 from tests.sim.profile import Profile
@@ -662,7 +662,7 @@ def what_is_lost_is_not_replaced() -> Any:
 
 def what_nobody_called_goes_first() -> Any:
     """Have copies give way to those that are lacking elsewhere."""
-    return swap(upkeep, "count_idle", lambda _: lambda actor: 0)
+    return swap(Actor, "_count_idle", lambda _: lambda self: 0)
 
 
 def nobody_is_let_go() -> Any:
