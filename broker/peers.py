@@ -262,12 +262,12 @@ class Actor:
         return self.credit.room > self._count_idle()
 
     def _count_idle(self) -> int:
-        """Return how many copies it counts as room, since nobody is inside."""
-        copies = self.copies
+        """Return how many copies are room by its word, with nobody inside or on his way."""
+        copies, credit = self.copies, self.credit
         return sum(
             free >= copies[identity].record.environment.concurrency
-            for identity, free in self.credit.stated.turns.items()
-            if identity in copies
+            for identity, free in credit.stated.turns.items()
+            if identity in copies and not credit.flies_to(identity)
         )
 
     def greet(self, hello: ActorHello, now: float) -> None:

@@ -156,6 +156,25 @@ def test_no_copy_of_another_environment_has_to_give_way(talk):
     assert len(tokens(second)) == 1
 
 
+def test_a_call_on_its_way_to_an_idle_copy_takes_no_empty_place(talk):
+    other = place(0, 1, identity="other")
+    environment = place(2, 2)
+    client = talk.client().submits(1, call=call(environment)).submits(2, call=call(other), slot=1)
+    first, second = actors(talk, 2)
+    [one], [two] = tokens(first), tokens(second)
+    enters(first, environment)
+    ends(first, one, environment)
+    enters(second, other)
+    second.ends(two)
+    second.says(Credit(2, 0, 2, {"other": 1}))
+
+    client.submits(3, call=call(other), slot=1)
+    assert len(tokens(second)) == 1
+    talk.wait(0.5)
+
+    assert len(tokens(second)) == 1
+
+
 def test_an_actor_that_gave_an_idle_copy_up_for_others_gets_it_again_when_it_is_empty(talk):
     other = place(0, 1, identity="other")
     environment = place(1, 1)
