@@ -182,6 +182,7 @@ class Actor:
         "incarnation",
         "is_alone",
         "is_kill_asked",
+        "is_new",
         "is_shut",
         "is_suspect",
         "labels",
@@ -222,6 +223,8 @@ class Actor:
         # work for either reason.
         self.is_alone = self.is_shut = False
         self.is_kill_asked = False
+        # Whether what it can take was not looked at yet where more actors are asked for.
+        self.is_new = True
         self.credit = CreditAccount()
         # What an operator ordered last.
         self.order: Order | None = None

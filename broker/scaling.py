@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from broker import replicas, upkeep
+from broker.credit import NO_CREDIT
 from broker.orders import Order
 from broker.patience import first_of
 from broker.peers import Actor, Host
@@ -40,7 +41,14 @@ def tick(broker: "Broker", now: float) -> None:
     if not scalable or (broker.window_ends_at is not None and broker.had_earlier):
         return
     connected: dict[int, list[Actor]] = {}
+    has_come = False
     for actor in broker.actors.values():
+        if actor.is_new and not (actor.assigned or actor.copies):
+            # Another is asked for once it is known what this one was good for.
+            has_come = True
+            actor.is_new = actor.credit.stated is NO_CREDIT
+            continue
+        actor.is_new = False
         connected.setdefault(actor.host, []).append(actor)
     coming = {host: count_coming(host, connected, now) for host in scalable}
     for shape in islice((s for s in broker.backlog.shapes() if s.count), LOOKS_A_TURN):
@@ -49,7 +57,9 @@ def tick(broker: "Broker", now: float) -> None:
             wanted = count_wanted(broker, shape, task, now)
             reason = f"tasks of {task.call.name!r} wait"
             ask_for(broker, shape, wanted, coming, now, reason=reason)
-    for shape, wanted, name in upkeep.unplaced(broker, now):
+    if has_come:
+        upkeep.look_again(broker, now)
+    for shape, wanted, name in () if has_come else upkeep.unplaced(broker, now):
         reason = f"environment {name} has fewer copies than its minimum"
         ask_for(broker, shape, wanted, coming, now, reason=reason)
     for host in scalable:

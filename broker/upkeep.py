@@ -177,6 +177,12 @@ def entry_of(broker: "Broker", record: "Record") -> Template:
     return record.entry
 
 
+def look_again(broker: "Broker", now: float) -> None:
+    """Look again for places that nobody had: an actor has come."""
+    for record in broker.environments.unplaced:
+        broker.environments.lack(record, now)
+
+
 def unplaced(broker: "Broker", now: float) -> Iterator[tuple[Shape, int, str]]:
     """Yield what further actors could enter now, how often, and its name."""
     for record, count in broker.environments.unplaced.items():

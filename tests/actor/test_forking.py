@@ -166,7 +166,9 @@ class TestForkServer:
         process.send(signal.SIGTERM)
 
         wait_until(shell.answered)
-        assert wait_until(process.poll) == -signal.SIGTERM
+        wait_until(lambda: process.poll() is not None)
+        # By the signal itself, or by its own handler, which drains, where that stood already.
+        assert process.poll() in {-signal.SIGTERM, 0}
 
     def test_a_start_that_is_not_answered_at_the_end_of_the_host_is_not_asked_for_later(
         self, shell

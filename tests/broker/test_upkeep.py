@@ -377,6 +377,24 @@ def test_hosts_are_asked_for_actors_that_the_minimum_needs(talk):
     assert scaled(machine) == [2]
 
 
+def test_an_actor_that_has_just_come_is_used_before_another_is_asked_for(talk):
+    """A tick between its HELLO and the next look for places had one more started."""
+    environment = place(2, 3)
+    client, first = used(talk, environment, 1, with_client=True)
+    machine = host(talk, high=3, actors=[attested(first.incarnation)])
+    passes(talk, 1.0, client, first, machine)
+    assert scaled(machine) == [2]
+
+    second = talk.actor(21, name="host/21", host=machine.hello.incarnation)
+    machine.says(HostBeat([attested(first.incarnation), attested(21)]))
+    passes(talk, 0.25, client, first, machine)
+    second.says(Credit(2, 0, 1))
+    passes(talk, 0.75, client, first, machine)
+
+    assert scaled(machine) == []
+    assert len(tokens(second)) == 1
+
+
 def test_a_started_broker_orders_what_is_lacking_once_it_knows_who_is_there():
     talk = Conversation(recovered=False, environment_retry_s=1.0)
     environment = place(2, 2)

@@ -88,10 +88,14 @@ def is_at_rest(it: Cluster) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that a process has started and that run."""
+    """Return the actors' processes that a host has started and that run, not what forks them."""
+    found = []
     with contextlib.suppress(OSError):
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
+        for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                if b"actor.forkserver" not in Path(f"/proc/{one}/cmdline").read_bytes():
+                    found.append(int(one))
+    return found
 
 
 def watch(it: Cluster) -> None:
@@ -108,11 +112,9 @@ def watch(it: Cluster) -> None:
 
 
 def is_growing(it: Cluster) -> bool:
-    """Tell whether some host has a process that the broker does not know yet."""
+    """Tell whether some host has begun to start actors; they are there a moment later."""
     watch(it)
-    known = set(it.pids())
-    started = {pid for name in it.machines for pid in children(it.processes[name].pid)}
-    return bool(started - known)
+    return any(len(children(it.processes[name].pid)) > ACTORS_MIN for name in it.machines)
 
 
 def scale(it: Cluster) -> None:
