@@ -227,17 +227,19 @@ def test_a_burst_is_spread_over_the_replicas_that_may_be(client, notes):
     assert words(notes) == ["enter", "enter"]
 
 
-def test_a_replica_is_replaced_after_so_many_tasks(client, notes):
-    place = Twice.using(path=str(notes))
+def test_a_replica_is_replaced_after_so_many_tasks(notes):
+    # Actors of its own: what another test left idle gives no place to a minimum.
+    with LocalCluster(actors=2) as cluster, cluster.client() as client:
+        place = Twice.using(path=str(notes))
 
-    for _ in range(4):
-        client.submit(place.work).result(PATIENCE_S)
+        for _ in range(4):
+            client.submit(place.work).result(PATIENCE_S)
 
-    def is_replaced():
-        found = Counter(words(notes))
-        return found["exit"] in {1, 2} and found["enter"] == found["exit"] + 2
+        def is_replaced():
+            found = Counter(words(notes))
+            return found["exit"] in {1, 2} and found["enter"] == found["exit"] + 2
 
-    wait_until(is_replaced, PATIENCE_S)
+        wait_until(is_replaced, PATIENCE_S)
 
 
 def test_the_minimum_is_loaded_by_one_call_and_a_copy_that_is_killed_is_replaced(notes):
