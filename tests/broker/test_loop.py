@@ -352,11 +352,10 @@ def test_a_client_that_never_reads_holds_up_nobody(start):
 
     other.send(beat(2))
     assert core.hear()[2].number == 2
-    started = time.monotonic()
+    # A broker that waited for the other one to read would never hear this.
     other.send(beat(3))
-    assert core.hear()[2].number == 3
 
-    assert time.monotonic() - started < 1.0
+    assert core.hear()[2].number == 3
 
 
 # --- time
