@@ -126,6 +126,7 @@ class Broker:
         self.limited = self.limits.runs  # Empty where nobody uses limits.
         self.named = named.NamedActors()
         self.unclaimed: dict[Task, float] = {}
+        self.unparented: dict[Token, list[Task]] = {}  # They came before the runs that made them.
         self.held: dict[Task, None] = {}
         self.deadlines: Deadlines[Task] = Deadlines()  # Of queued tasks that wait for only so long.
         self.isolation, self.doubts = isolation.Isolation(), doubts.Doubts()

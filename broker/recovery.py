@@ -21,6 +21,7 @@ from broker import (
     patience,
     placement,
     restoring,
+    submission,
 )
 from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
@@ -195,6 +196,8 @@ def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> N
     task.is_retriable = isinstance(item, Kept) and item.retriable
     broker.tokens[item.token] = task
     actor.assigned[item.token] = task
+    if broker.unparented:
+        submission.join_family(broker, task)
     if task.template and task.template.shape.is_armed_first and durable.must_arm(task):
         durable.arm_row(broker, task)
     isolation.adopted(broker, actor, item.token)
@@ -209,6 +212,8 @@ def stop(broker: "Broker", actor: Actor, item: Holding | Kept) -> None:
 def end_window(broker: "Broker", now: float) -> None:
     """Queue what was held: nobody offered a run of it."""
     broker.window_ends_at = None
+    # Their parents have ended, or are lost and run again.
+    broker.unparented.clear()
     bindings.end_window(broker)
     broker.backlog.wake()
     held, broker.held = broker.held, {}

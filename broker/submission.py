@@ -74,20 +74,29 @@ def submit(  # noqa: PLR0917
     if task.state is QUEUED:
         enter(broker, task, command, now)
     else:
-        broker.unclaimed.pop(task)
-        if broker.dead_tasks.by_name:
-            dead.lives_again(broker, (client.incarnation, task.number))
-        if template.shape.limits is not None:
-            occupancy.join(broker, task)
-        if template.shape.sticky and task.actor is not None:
-            bindings.bind(broker, template.shape.sticky, task.actor.name, now)
-        if template.shape.named:
-            named.claim(broker, task)
-        if task.ending is not None and retrying.retry(broker, task, task.ending, now):
-            return
-        task.move(Event.CLAIM)
-        if task.state is State.ENDED:
-            lifecycle.deliver(broker, task)
+        claim(broker, task, command, now)
+
+
+def claim(broker: "Broker", task: Task, command: Submit, now: float) -> None:
+    """Let *task*, which an actor has offered, be its client's."""
+    assert task.template
+    shape = task.template.shape
+    broker.unclaimed.pop(task)
+    if broker.dead_tasks.by_name:
+        dead.lives_again(broker, (task.client.incarnation, task.number))
+    if shape.limits is not None:
+        occupancy.join(broker, task)
+    if shape.sticky and task.actor is not None:
+        bindings.bind(broker, shape.sticky, task.actor.name, now)
+    if shape.named:
+        named.claim(broker, task)
+    if task.ending is not None and retrying.retry(broker, task, task.ending, now):
+        return
+    task.move(Event.CLAIM)
+    if task.state is State.ENDED:
+        lifecycle.deliver(broker, task)
+    elif command.parent is not None:
+        adopt_child(broker, task, command.parent)
 
 
 def check_window(broker: "Broker", client: Client) -> None:
@@ -201,8 +210,11 @@ def admit(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
 
 
 def adopt_child(broker: "Broker", task: Task, parent: Token) -> bool:
+    """Note in which run *task* was submitted; False when that is there no more."""
     owner = broker.tokens.get(parent)
     if owner is None or not is_owned(owner):
+        if owner is None and broker.window_ends_at is not None and task.record is None:
+            broker.unparented.setdefault(parent, []).append(task)
         return broker.window_ends_at is not None
     if task.record is not None:
         # The journal owns it: a run that comes again finds it by its key.
@@ -212,3 +224,11 @@ def adopt_child(broker: "Broker", task: Task, parent: Token) -> bool:
     owner.children[task] = None
     task.parent = owner
     return True
+
+
+def join_family(broker: "Broker", owner: Task) -> None:
+    """Note which calls were submitted in a run that was just adopted, and came before it."""
+    assert owner.token
+    for task in broker.unparented.pop(owner.token, ()):
+        if not task.is_over:
+            adopt_child(broker, task, owner.token)

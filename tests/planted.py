@@ -65,6 +65,13 @@ BUGS = [
         "broker/test_durable.py"
         "::test_a_run_of_which_an_older_journal_does_not_know_is_adopted_and_never_again",
     ),
+    Bug(
+        "what_comes_before_its_parent_has_none",
+        recovery.adopt,
+        "if broker.unparented:",
+        "if False:",
+        "broker/test_recovery.py::test_the_calls_of_an_adopted_run_are_canceled_with_it",
+    ),
     # --- 8.5 Waiting too long
     Bug(
         "what_is_held_is_timed",

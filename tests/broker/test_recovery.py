@@ -53,6 +53,33 @@ def test_an_unknown_run_is_adopted_and_claimed(talk):
     assert actor.takes(Assign) == []
 
 
+@pytest.mark.parametrize("order", list(permutations(("parent", "child", "claim", "again"))))
+def test_the_calls_of_an_adopted_run_are_canceled_with_it(talk, order):
+    """Neither a claimed call nor one that came before its parent's run knew whose it was."""
+    found = {}
+
+    def step(name):
+        match name:
+            case "parent":
+                found["actor"] = talk.actor(holding=[(1, 7, OLDER, "running")])
+            case "child":
+                found["other"] = talk.actor(12, name="host/1", holding=[(2, 1, OLD, "running")])
+            case "claim":
+                found["root"] = talk.client(1, unresolved=[(7, 7)]).submits(7, again=True)
+            case "again":
+                found["nested"] = talk.client(2, unresolved=[(1, 1)])
+                found["nested"].submits(1, again=True, parent=OLDER)
+
+    for name in order:
+        step(name)
+    talk.wait(WINDOW_S, beating=[])
+    found["root"].says(Cancel([7], False))
+
+    assert stops(found["actor"]) == [OLDER]
+    assert stops(found["other"]) == [OLD]
+    assert codes(found["nested"]) == [Code.PARENT_GONE]
+
+
 def test_an_unknown_outcome_is_adopted_and_claimed(talk):
     actor = talk.actor(kept=[(1, 7, OLD)])
     actor.says(Outcome(*OLD, Status.RESULT, b"answer"))

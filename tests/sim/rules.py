@@ -45,6 +45,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "what_may_have_started_starts_again",
             "an_older_journal_is_believed",
         ),
+        8: ("what_comes_before_its_parent_has_none",),
     },
     "8.5": {
         1: (
