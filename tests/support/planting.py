@@ -75,16 +75,6 @@ class Looking:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take how a test ended."""
-        import sys
-
-        print(
-            report.when,
-            report.outcome,
-            report.nodeid,
-            round(report.duration, 2),
-            file=sys.__stderr__,
-            flush=True,
-        )
         if report.failed and report.when == "call":
             said = report.longreprtext.splitlines()
             last = next((one for one in said if one.startswith("E ")), said[-1])
