@@ -173,6 +173,7 @@ def erased(broker: "Broker", task: Task) -> None:
         del known.keys[record.key[0]]
     known.octets -= record.octets
     assert task.template
+    durable.let_go_of_code(broker, task.template.hash)
     first, count = known.calls[task.template.hash]
     known.calls[task.template.hash] = (first, count - 1)
     durable.write(broker, "forget", incarnation, number)

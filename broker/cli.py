@@ -307,7 +307,7 @@ def add_windows(add: Any) -> None:
         "--journal-bytes-max",
         type=read_size,
         metavar="N",
-        help="octets of durable tasks and outcomes, in memory and in the journal; default"
+        help="octets of durable tasks, outcomes and code, in memory and in the journal; default"
         f" {defaults.journal_bytes_max}",
     )
     add(

@@ -75,6 +75,7 @@ def keep(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
         lifecycle.end(broker, task, Code.NOT_DURABLE, refused)
         return False
     count_call(broker, template)
+    need_code(broker, template.hash)
     until_ms = None
     octets = task.size + records.ROW_BYTES
     record = task.record = Record(0, octets)
@@ -132,10 +133,11 @@ def refusal(broker: "Broker", task: Task) -> str:
         return f"the journal cannot be written now: {known.refusal}; submit it again later"
     if task.size > records.ROW_PAYLOAD_BYTES_MAX:
         return f"a durable call may have {records.ROW_PAYLOAD_BYTES_MAX} octets, not {task.size}"
-    if known.octets + task.size > limit:
+    assert task.template
+    if known.octets + task.size + new_code(broker, task.template) > limit:
         return (
-            f"the journal holds {known.octets} octets of tasks and outcomes, {limit} are allowed"
-            " (--journal-bytes-max)"
+            f"the journal holds {known.octets} octets of tasks, outcomes and code, {limit} are"
+            " allowed (--journal-bytes-max)"
         )
     biggest = records.ROW_INTEGER_MAX
     if not (0 <= task.client.incarnation <= biggest and 0 <= task.number <= biggest):
@@ -155,9 +157,8 @@ def count_call(broker: "Broker", template: Template) -> None:
     if template.hash in known.calls:
         count_call(broker, template)
         return
-    for blob in (template.function, template.blob):
-        if blob is not None:
-            count_code(broker, blob)
+    for blob in records.codes_of(template):
+        count_code(broker, blob)
     known.calls[template.hash] = (template, 1)
     write(broker, "call", template.hash, encoded)
 
@@ -169,6 +170,35 @@ def count_code(broker: "Broker", blob: FunctionBlob) -> None:
         codes[blob.hash] = 0
         write(broker, "code", blob.hash, records.code_of(blob))
     codes[blob.hash] += 1
+
+
+def new_code(broker: "Broker", template: Template) -> int:
+    """Return how many octets of code a task of *template* needs that nothing else here does."""
+    needed = broker.records.needed
+    codes = records.codes_of(template)
+    return sum({b.hash: records.size_of(b) for b in codes if b.hash not in needed}.values())
+
+
+def need_code(broker: "Broker", digest: bytes) -> None:
+    """Count the code of a call, in octets, for one more task or named actor that is kept."""
+    known = broker.records
+    for blob in records.codes_of(known.calls[digest][0]):
+        octets, count = known.needed.get(blob.hash, (0, 0))
+        if not count:
+            octets = records.size_of(blob)
+            known.octets += octets
+        known.needed[blob.hash] = (octets, count + 1)
+
+
+def let_go_of_code(broker: "Broker", digest: bytes) -> None:
+    """Count the code of a call for one less: what nothing needs takes no room any more."""
+    known = broker.records
+    for blob in records.codes_of(known.calls[digest][0]):
+        octets, count = known.needed.pop(blob.hash)
+        if count > 1:
+            known.needed[blob.hash] = (octets, count - 1)
+        else:
+            known.octets -= octets
 
 
 def said_again(broker: "Broker", session: Session, task: Task) -> None:

@@ -25,6 +25,7 @@ def begin(broker: "Broker", record: "NamedActor", template: Template) -> None:
         return
     durable.count_call(broker, template)
     record.hash = template.hash
+    durable.need_code(broker, record.hash)
     count_octets(broker, record)
     durable.write(broker, "named", record.id, record.hash, records.state_of(record))
     seal(broker, record)
@@ -91,6 +92,7 @@ def forget(broker: "Broker", record: "NamedActor") -> None:
     """Take an actor that has ended out of the journal."""
     if record.hash:
         known = broker.records
+        durable.let_go_of_code(broker, record.hash)
         first, count = known.calls[record.hash]
         known.calls[record.hash] = (first, count - 1)
         known.octets -= record.octets
@@ -114,6 +116,7 @@ def restore(broker: "Broker", row: NamedRow, template: Template) -> None:
     first, count = known.calls[template.hash]
     known.calls[template.hash] = (first, count + 1)
     record.hash = template.hash
+    durable.need_code(broker, record.hash)
     state = records.decode_named_state(row.state)
     record.generation, record.fence = state.generation, state.fence
     record.restarts = state.restarts

@@ -95,6 +95,7 @@ class Records:
         "idle",
         "kept",
         "keys",
+        "needed",
         "octets",
         "refusal",
         "serial",
@@ -124,6 +125,8 @@ class Records:
         self.calls: dict[bytes, tuple[Template, int]] = {}
         self.codes: dict[bytes, int] = {}
         self.idle: set[bytes] = set()
+        # Code that tasks and named actors need: its octets, and how many of them do.
+        self.needed: dict[bytes, tuple[int, int]] = {}
         self.swept_at = now
 
 
@@ -315,6 +318,16 @@ def code_of(blob: FunctionBlob) -> bytes:
         return blob.body
     frame: Any = blob.frames[0]
     return frame if type(frame) is bytes else bytes(frame.buffer)
+
+
+def codes_of(template: Template) -> list[FunctionBlob]:
+    """Return the code that the tasks of *template* need."""
+    return [blob for blob in (template.function, template.blob) if blob is not None]
+
+
+def size_of(blob: FunctionBlob) -> int:
+    """Return how many octets `code_of` has."""
+    return len(blob.frames[0]) if blob.frames else len(blob.body)
 
 
 def blob_of(digest: bytes, code: bytes) -> FunctionBlob:

@@ -1,5 +1,6 @@
 """What a new start takes over from the journal, what time does to it, and its invariants."""
 
+from collections import Counter
 from heapq import heappop
 from typing import TYPE_CHECKING, Final
 
@@ -21,9 +22,8 @@ def restore(broker: "Broker", stored: StoredTasks, now: float) -> None:
     templates = records.templates_of(stored, broker.backlog)
     for digest, template in templates.items():
         known.calls[digest] = (template, 0)
-        for blob in (template.function, template.blob):
-            if blob is not None:
-                known.codes[blob.hash] = known.codes.get(blob.hash, 0) + 1
+        for blob in records.codes_of(template):
+            known.codes[blob.hash] = known.codes.get(blob.hash, 0) + 1
     for found in stored.named:
         inscribing.restore(broker, found, templates[found.call])
     for row in stored.rows:
@@ -46,6 +46,7 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
     records.resume(task, row, now, durable.wall_ms(broker, now))
     first, count = known.calls[template.hash]
     known.calls[template.hash] = (first, count + 1)
+    durable.need_code(broker, template.hash)
     record = task.record = Record(0, 0)
     record.is_armed = row.is_armed
     if row.key is not None and row.digest is not None and row.key_until_ms is not None:
@@ -118,9 +119,7 @@ def sweep(broker: "Broker") -> None:
     for digest in sorted(unused & known.idle):
         template, _ = known.calls.pop(digest)
         durable.write(broker, "forget-call", digest)
-        for blob in (template.function, template.blob):
-            if blob is None:
-                continue
+        for blob in records.codes_of(template):
             known.codes[blob.hash] -= 1
             if not known.codes[blob.hash]:
                 del known.codes[blob.hash]
@@ -144,7 +143,8 @@ def check(broker: "Broker") -> None:
     rows = [task for task in (*tasks, *kept) if isinstance(task.record, Record)]
     named = [record for record in broker.named.by_id.values() if record.hash]
     octets = sum(t.record.octets for t in rows if isinstance(t.record, Record))
-    assert known.octets == octets + sum(record.octets for record in named)
+    octets += sum(record.octets for record in named)
+    assert known.octets == octets + sum(size for size, _ in known.needed.values())
     counts: dict[bytes, int] = dict.fromkeys(known.calls, 0)
     for actor in named:
         counts[actor.hash] += 1
@@ -166,6 +166,12 @@ def check(broker: "Broker") -> None:
             assert other.client.tasks[other.number] is other
         if record.key is not None:
             assert known.keys[record.key[0]] is task
+    needed: Counter[bytes] = Counter()
+    for digest, count in counts.items():  # Dead tasks, with bounds of their own, come after.
+        for blob in records.codes_of(known.calls[digest][0]):
+            needed[blob.hash] += count
+    assert +needed == {digest: count for digest, (_, count) in known.needed.items()}
+    assert known.needed.keys() <= known.codes.keys()
     for one in broker.dead_tasks.by_name.values():
         if one.is_written and one.template is not None:
             counts[one.template.hash] += 1

@@ -1,8 +1,11 @@
 """Durable tasks: what waits for the journal, who finds them, and what a new broker takes over."""
 
+from hashlib import blake2b
+
 import msgspec
 import pytest
 
+from broker.records import ROW_BYTES
 from tests.broker.conversation import CODE, Conversation
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure, encode_failure
@@ -15,13 +18,15 @@ from wire.messages import (
     Bye,
     Cancel,
     Credit,
+    Function,
     OutcomeAck,
     Query,
     Result,
     Stop,
     Submit,
+    Template,
 )
-from wire.parts import Backoff, Call, Failure, Held, Holding, Kept, Key, Status
+from wire.parts import Backoff, Call, Environment, Failure, Held, Holding, Kept, Key, Status
 
 DURABLE = Call("keep", CODE, durable=True)
 ONCE = Call("once", CODE, durable=True, at_most_once=True)
@@ -174,6 +179,56 @@ def test_a_full_journal_refuses_and_takes_again_what_fits():
     client.submits(3, call=DURABLE, body=b"x" * 1_000)
 
     assert client.takes(Accepted)[-1] == Accepted([(3, 3)])
+
+
+def submits_code(client, number, code, body=b"", **options):
+    """Submit a durable call of a function that has these octets of *code*."""
+    function = blake2b(code, digest_size=16).digest()
+    blob = Function(0, function, code)
+    client.says(blob, Template(0, Call("keep", function, durable=True, **options)))
+    client.says(Submit(number, 0, body, 0))
+
+
+def test_a_journal_is_full_of_code_as_well():
+    """Code counted for nothing: any number of functions of any size was taken."""
+    talk = talk_with_disk(journal_bytes_max=10_000)
+    client = talk.client()
+    submits_code(client, 1, b"a" * 6_000)
+    submits_code(client, 2, b"b" * 6_000)
+    [result] = client.takes(Result)
+    assert (result.task, code_of(result)) == (2, Code.NOT_DURABLE)
+    # What is there counts once, also in calls of another kind.
+    submits_code(client, 3, b"a" * 6_000)
+    submits_code(client, 4, b"a" * 6_000, priority=7)
+    assert client.takes(Accepted)[-1] == Accepted([(4, 4)])
+    octets = talk.broker.records.octets
+    assert octets == 6_000 + 3 * ROW_BYTES
+
+    talk.restart()
+    assert talk.broker.records.octets == octets
+    talk.wait(11.0)
+    client = talk.client(2)
+    submits_code(client, 1, b"b" * 6_000)
+    assert [code_of(result) for result in client.takes(Result)] == [Code.NOT_DURABLE]
+    for own, number in ((5, 1), (6, 3), (7, 4)):
+        client.says(Query(own, "cancel", f"{1:016x}-{number}"), Attach(own, 1, number))
+    client.beats()
+
+    assert talk.broker.records.octets == 0
+    submits_code(client, 8, b"b" * 6_000)
+    assert client.takes(Accepted)[-1] == Accepted([(8, 8)])
+
+
+def test_code_of_an_environment_that_is_the_functions_counts_once():
+    talk = talk_with_disk(journal_bytes_max=2_000)
+    client = talk.client()
+    function = blake2b(b"a" * 1_500, digest_size=16).digest()
+    environment = Environment("e1", "env", function)
+
+    submits_code(client, 1, b"a" * 1_500, environment=environment)
+
+    assert client.takes(Accepted) == [Accepted([(1, 1)])]
+    assert talk.broker.records.octets == 1_500 + ROW_BYTES
 
 
 # --- who owns it
