@@ -66,8 +66,9 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
         client.task_bytes += task.size
         record.octets = task.size + records.ROW_BYTES
         broker.held[task] = None
-        hold_limits(broker, task)
     known.octets += record.octets
+    if row.outcome is None:
+        hold_limits(broker, task)
 
 
 def hold_limits(broker: "Broker", task: Task) -> None:

@@ -5,11 +5,13 @@ from hashlib import blake2b
 import msgspec
 import pytest
 
+from broker.defining import define
 from broker.records import ROW_BYTES
 from tests.broker.conversation import CODE, Conversation
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
+from wire.limits import read_definition
 from wire.messages import (
     Accepted,
     Answer,
@@ -229,6 +231,23 @@ def test_code_of_an_environment_that_is_the_functions_counts_once():
 
     assert client.takes(Accepted) == [Accepted([(1, 1)])]
     assert talk.broker.records.octets == 1_500 + ROW_BYTES
+
+
+def test_what_ends_while_it_is_read_back_is_counted_once():
+    """Its outcome was counted twice, and its call taken off before it was counted."""
+    talk = talk_with_disk()
+    define(talk.broker, read_definition("db=1"))
+    client = talk.client()
+    call = Call("keep", CODE, durable=True, limits={"db": 1})
+    client.submits(1, call=call, body=b"x" * 10_000)
+
+    talk.restart()  # Without the limit: the call ends at once.
+    client.greets()
+    [result] = client.takes(Result)
+    client.beats()
+
+    assert code_of(result) == Code.LIMIT_UNKNOWN
+    assert talk.broker.records.octets == 0
 
 
 # --- who owns it
