@@ -87,7 +87,8 @@ def go_between(channel: socket.socket, host: int, told: bytes, descriptors: list
         os._exit(0)
     channel.close()
     os.setsid()
-    # Whoever is the parent then is told to end it: before, that would be the one between.
+    # Whoever is the parent then is told to end it: before, that would be the one between, which is
+    # about to end. The system tells nobody that he has another parent.
     while os.getppid() == between:
         time.sleep(LOOK_AGAIN_S)
     lifeline, region = descriptors

@@ -142,11 +142,6 @@ class Line:
         """Return who waits with the lowest rank, of no shape that is *skipped*."""
         if not self.members:
             return None
-        if len(self._heaps) == 1 and skipped == ():
-            (heap,) = self._heaps.values()
-            while heap and not (heap[0][2].number == heap[0][1] and heap[0][2] in self.members):
-                heappop(heap)
-            return heap[0][2] if heap else None
         best: tuple[float, int, Waiter] | None = None
         for group, heap in list(self._heaps.items()):
             if group in skipped:

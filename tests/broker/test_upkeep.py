@@ -50,6 +50,20 @@ def used(talk, environment, count, *, with_client=False):
     return [client, *found] if with_client else found
 
 
+def beside_another(talk):
+    """Have a second copy lacking, while the other actor has an idle copy of something else."""
+    other = place(0, 1, identity="other")
+    environment = place(2, 2)
+    client = talk.client().submits(1, call=call(environment)).submits(2, call=call(other), slot=1)
+    first, second = actors(talk, 2)
+    [one], [two] = tokens(first), tokens(second)
+    enters(first, environment)
+    ends(first, one, environment)
+    enters(second, other)
+    second.ends(two)
+    return other, client, first, second
+
+
 def test_the_minimum_is_entered_though_no_call_waits(talk):
     environment = place(2, 3)
     first, second, third = used(talk, environment, 3)
@@ -136,15 +150,7 @@ def test_what_is_entered_so_keeps_no_environment_in_use(talk):
 
 
 def test_no_copy_of_another_environment_has_to_give_way(talk):
-    other = place(0, 1, identity="other")
-    environment = place(2, 2)
-    client = talk.client().submits(1, call=call(environment)).submits(2, call=call(other), slot=1)
-    first, second = actors(talk, 2)
-    [one], [two] = tokens(first), tokens(second)
-    enters(first, environment)
-    ends(first, one, environment)
-    enters(second, other)
-    second.ends(two)
+    _, client, first, second = beside_another(talk)
     # A place for it is where the other one is idle.
     second.says(Credit(2, 0, 1, {"other": 1}))
 
@@ -157,15 +163,7 @@ def test_no_copy_of_another_environment_has_to_give_way(talk):
 
 
 def test_a_call_on_its_way_to_an_idle_copy_takes_no_empty_place(talk):
-    other = place(0, 1, identity="other")
-    environment = place(2, 2)
-    client = talk.client().submits(1, call=call(environment)).submits(2, call=call(other), slot=1)
-    first, second = actors(talk, 2)
-    [one], [two] = tokens(first), tokens(second)
-    enters(first, environment)
-    ends(first, one, environment)
-    enters(second, other)
-    second.ends(two)
+    other, client, _, second = beside_another(talk)
     second.says(Credit(2, 0, 2, {"other": 1}))
 
     client.submits(3, call=call(other), slot=1)
