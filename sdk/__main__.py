@@ -61,6 +61,19 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return perform(given)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has enough, as `head` does; what is left must not fail once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STATUS_FAILED
+
+
+def perform(given: list[str]) -> int:
+    """Do what was *given* on the command line, and say in one line what is wrong with it."""
     if given and given[0] in PROGRAMS:
         os.execv(sys.executable, [sys.executable, "-m", *given])  # noqa: S606
     try:

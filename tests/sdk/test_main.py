@@ -1,6 +1,9 @@
 """The command line answers in plain lines; what a user does wrong is one line and status 2."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -244,3 +247,19 @@ def test_the_other_programs_are_started_in_its_place(monkeypatch):
 )
 def test_a_released_task_is_shown_as_released(holding, text):
     assert holdings(holding) == text
+
+
+@pytest.mark.process
+def test_a_reader_that_has_enough_gets_no_traceback(endpoint):
+    """`python -m sdk status | head -1` ended with one."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        ended = subprocess.run(
+            [sys.executable, "-m", "sdk", "status", "--broker", endpoint],
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    assert (ended.returncode, ended.stderr) == (program.STATUS_FAILED, b"")
