@@ -7,7 +7,7 @@ attached has it, and somebody has; or until its time is over.
 
 from typing import TYPE_CHECKING
 
-from broker import durable, lifecycle, records, spans
+from broker import forgetting, lifecycle, spans, writing
 from broker.peers import Client
 from broker.records import Alias, Record
 from broker.task import Event, State, Task
@@ -50,14 +50,14 @@ def attach_to(broker: "Broker", task: Task, target: Task) -> None:
     """Let *task*, which is new, end as *target* does."""
     record = target.record
     assert isinstance(record, Record)
-    lifecycle.unload(task)
+    task.unload()
     task.state = State.ATTACHED
     task.record = Alias(target)
     record.attached[task] = None
     if record.sequence <= broker.committed_sequence:
         number = task.number
         broker.say(task.client.session, Accepted([(number, number)]))
-    if target.state is State.ENDED and durable.has_outcome(broker, record):
+    if target.state is State.ENDED and writing.has_outcome(broker, record):
         pass_on(broker, task, target)
 
 
@@ -71,29 +71,13 @@ def pass_on(broker: "Broker", task: Task, target: Task) -> None:
 # ---------------------------------------------------------------------- who still wants it
 
 
-def received(broker: "Broker", task: Task) -> None:
-    """Somebody has the outcome: forget it when nobody else wants it."""
-    record = task.record
-    if isinstance(record, Alias):
-        target = record.target
-        assert isinstance(target.record, Record)
-        target.record.is_taken = True
-        lifecycle.erase(broker, task)
-        put_away(broker, target)
-        return
-    assert isinstance(record, Record)
-    record.is_taken = True
-    record.is_wanted = False
-    put_away(broker, task)
-
-
 def unlisted(broker: "Broker", task: Task) -> None:
     """Act on a HELLO of its own client that does not name *task*."""
     record = task.record
     if isinstance(record, Alias):
         lifecycle.drop(broker, task, reason="its client wants it no more")
-    elif isinstance(record, Record) and durable.has_outcome(broker, record):
-        received(broker, task)
+    elif isinstance(record, Record) and writing.has_outcome(broker, record):
+        forgetting.received_durable(broker, task)
 
 
 def left(broker: "Broker", task: Task) -> None:
@@ -101,26 +85,9 @@ def left(broker: "Broker", task: Task) -> None:
     record = task.record
     if isinstance(record, Record):
         record.is_wanted = False
-        put_away(broker, task)
+        forgetting.put_away(broker, task)
     else:
         lifecycle.drop(broker, task, reason="its client is gone")
-
-
-def put_away(broker: "Broker", task: Task) -> None:
-    """Forget an ended task that nobody wants, or let it leave the window of its client."""
-    record = task.record
-    assert isinstance(record, Record)
-    if task.state is not State.ENDED or record.is_wanted or not durable.has_outcome(broker, record):
-        return
-    if record.is_taken and not record.attached and record.key is None:
-        lifecycle.erase(broker, task)
-        return
-    client = task.client
-    kept = broker.records.kept.setdefault(client.incarnation, {})
-    if task.number not in kept:
-        kept[task.number] = task
-        del client.tasks[task.number]
-        lifecycle.forget_client(broker, client)
 
 
 def listed(broker: "Broker", client: Client, wanted: list[Span]) -> None:
@@ -147,33 +114,7 @@ def say_accepted(broker: "Broker", client: Client) -> None:
     numbers = [
         (task.number, task.number)
         for task in client.tasks.values()
-        if task.record is not None and durable.is_written(broker, task)
+        if task.record is not None and writing.is_written(broker, task)
     ]
     if numbers:
         broker.say(client.session, Accepted(spans.merge(numbers)))
-
-
-def erased(broker: "Broker", task: Task) -> None:
-    """Take out of the journal what is forgotten."""
-    record, known = task.record, broker.records
-    if isinstance(record, Alias):
-        assert isinstance(record.target.record, Record)
-        record.target.record.attached.pop(task, None)
-        put_away(broker, record.target)
-        return
-    assert isinstance(record, Record)
-    incarnation, number = records.name_of(task)
-    kept = known.kept.get(incarnation)
-    if kept is not None and kept.get(number) is task:
-        del kept[number]
-        if not kept:
-            del known.kept[incarnation]
-    known.writing.pop(task, None)
-    if record.key is not None and known.keys.get(record.key[0]) is task:
-        del known.keys[record.key[0]]
-    known.octets -= record.octets
-    assert task.template
-    durable.let_go_of_code(broker, task.template.hash)
-    first, count = known.calls[task.template.hash]
-    known.calls[task.template.hash] = (first, count - 1)
-    durable.write(broker, "forget", incarnation, number)

@@ -9,7 +9,7 @@ from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from broker import lifecycle
+from broker import forgetting, lifecycle
 from broker.peers import Actor, unmet
 from broker.shapes import Shape
 from broker.task import State, Task
@@ -188,7 +188,7 @@ def tick(broker: "Broker", now: float) -> None:
                 f"its key {key!r} is bound to actor {binding.actor}, which is gone for "
                 f"{broker.settings.sticky_ttl_s:g} s"
             )
-            lifecycle.take_out(broker, task)
+            forgetting.take_out(broker, task)
             lifecycle.end(broker, task, Code.ACTOR_LOST, message)
         unbind(broker, key)
 

@@ -23,11 +23,12 @@ from broker import (
     durable,
     environments,
     explain,
+    forgetting,
     holders,
     isolation,
     lifecycle,
     liveness,
-    named,
+    naming,
     occupancy,
     orders,
     patience,
@@ -36,6 +37,7 @@ from broker import (
     recall,
     recovery,
     redriving,
+    requeueing,
     reservation,
     residing,
     retrying,
@@ -124,7 +126,7 @@ class Broker:
         self.had_earlier = False  # Whether runs of an earlier broker may go on.
         self.limits = self.backlog.limits = occupancy.make_limits(self, now)
         self.limited = self.limits.runs  # Empty where nobody uses limits.
-        self.named = named.NamedActors()
+        self.named = naming.NamedActors()
         self.unclaimed: dict[Task, float] = {}
         self.unparented: dict[Token, list[Task]] = {}  # They came before the runs that made them.
         self.held: dict[Task, None] = {}
@@ -384,7 +386,7 @@ class Broker:
             _, task, size = unreceived.popleft()
             client.unreceived_bytes -= size
             if task.state is ENDED:
-                lifecycle.received(self, task, size)
+                forgetting.received(self, task, size)
             elif isinstance(task, FailedRun):
                 retrying.acknowledge(self, task.actor, task.token)
         if client.is_paused and not client.is_behind(self.settings.window_bytes):
@@ -445,7 +447,7 @@ class Broker:
             session.outcome_acks_stale.append(token)
             if self.limited:
                 holders.returned(self, actor, token)
-            lifecycle.hurry(self, session, 0)
+            forgetting.hurry(self, session, 0)
             return
         if task.state is not ASSIGNED and not is_owned(task):
             return  # The same outcome once more: it is acknowledged when the client has it.
@@ -490,11 +492,4 @@ class Broker:
             if self.limited:
                 holders.returned(self, actor, (command.epoch, command.number))
             return
-        if command.bars:
-            if task.barred is None:
-                task.barred = {}
-            task.barred[actor] = (actor.labels_version, session.number)
-        reason = f"actor {actor.name} rejected it: {command.reason}"
-        lifecycle.requeue(self, task, reason, now, burns=None)
-        if command.failure is not None and task.template and task.call.environment is not None:
-            environments.failed(self, task.call.environment, actor, command.failure, now)
+        requeueing.rejected(self, session, task, command, now)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Struct
 
-from broker import durable, records
+from broker import records, writing
 from broker.task import Ending, Task, Template
 from wire.codec import decode_failure
 from wire.errors import Code
@@ -204,7 +204,7 @@ def facts_of(broker: "Broker", task: Task, ending: Ending, failure: Failure) -> 
         trouble.crashes if trouble else 0,
         trouble.losses if trouble else 0,
         list(trouble.history) if trouble else [],
-        durable.wall_ms(broker, broker.ticked_at),
+        writing.wall_ms(broker, broker.ticked_at),
         task.size,
     )
 
@@ -222,9 +222,9 @@ def write(broker: "Broker", dead: DeadTask) -> None:
     """Write *dead*, with its call if it has one; one that is written already is changed."""
     template = dead.template
     if template is not None:
-        durable.count_call(broker, template)
+        writing.count_call(broker, template)
     dead.is_written = True
-    durable.write(
+    writing.write(
         broker,
         "dead",
         dead.serial,
@@ -245,7 +245,7 @@ def restore(broker: "Broker", stored: "StoredTasks", templates: dict[bytes, Temp
             row.serial, read_facts(row.facts), template, row.body or b"", frames, is_written=True
         )
         if template is not None:
-            durable.count_call(broker, template)
+            writing.count_call(broker, template)
         known.add(dead)
     bound(broker)
 
@@ -258,7 +258,7 @@ def redriven(broker: "Broker", dead: DeadTask, successor: Name) -> None:
     known = broker.dead_tasks
     known.octets -= dead.octets
     let_go_of_call(broker, dead)
-    now_ms = durable.wall_ms(broker, broker.ticked_at)
+    now_ms = writing.wall_ms(broker, broker.ticked_at)
     dead.facts = msgspec.structs.replace(dead.facts, successor=successor, redriven_ms=now_ms)
     dead.octets = octets_of(dead.facts, b"", ())
     known.octets += dead.octets
@@ -278,7 +278,7 @@ def forget(broker: "Broker", dead: DeadTask) -> None:
     broker.dead_tasks.remove(dead)
     let_go_of_call(broker, dead)
     if dead.is_written:
-        durable.write(broker, "forget-dead", dead.serial)
+        writing.write(broker, "forget-dead", dead.serial)
 
 
 def let_go_of_call(broker: "Broker", dead: DeadTask) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker import lifecycle
-from broker.occupancy import RELEASED, refusal, say_occupied
+from broker.occupancy import RELEASED, say_occupied
 from broker.outbox import say_when_written
 from broker.peers import Session
 from broker.task import State
+from broker.wants import refusal
 from wire import codec
 from wire.limits import Definition, base_of, check_definition
 from wire.messages import Answer, Query

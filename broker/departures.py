@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broker import doubts, environments, fences, lifecycle, liveness, orders
+from broker import doubts, environments, fences, forgetting, liveness, orders
 from broker.peers import Actor, Client, Session
 from wire.errors import Code
 from wire.messages import Bye, ByeAck, Death
@@ -18,7 +18,7 @@ def death(
 ) -> None:
     """Queue again what a dead actor had; each run as its host says that it stood."""
     actor = broker.actors.get(command.incarnation)
-    lifecycle.bury(broker, command.incarnation)
+    forgetting.bury(broker, command.incarnation)
     if command.signal is not None:
         how = f"died of signal {command.signal}"
     elif command.exit_code is not None:
@@ -55,7 +55,7 @@ def bye(broker: "Broker", session: Session, command: Bye, own: Sequence[Any], no
         liveness.forget_client(broker, peer)
     elif isinstance(peer, Actor):
         broker.note("actor_left", actor=peer.name, reason=command.reason)
-        lifecycle.bury(broker, peer.incarnation)
+        forgetting.bury(broker, peer.incarnation)
         if broker.orders:
             orders.left(broker, peer)
         liveness.lose(broker, peer, f"actor {peer.name} left", now, started={}, keep_session=True)

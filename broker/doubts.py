@@ -7,7 +7,7 @@ section 10). The rule that must not be broken: only counts change here, and only
 
 from typing import TYPE_CHECKING, Final
 
-from broker import durable, isolation, retrying
+from broker import isolation, retrying, writing
 from broker.peers import Actor
 from broker.records import Record
 from broker.task import State, Task
@@ -86,7 +86,7 @@ def died(
 def correct(  # noqa: PLR0917
     broker: "Broker", task: Task, line: str, burns: str | None, reason: str, now: float
 ) -> None:
-    """Charge *task* with what *burns* says in the place of a loss, as `lifecycle.requeue` would."""
+    """Charge *task* with what *burns* says in the place of a loss, as `requeue` would."""
     trouble = task.trouble
     if trouble is None or not trouble.losses or not can_change(task):
         return
@@ -100,8 +100,8 @@ def correct(  # noqa: PLR0917
     trouble.correct(line, f"{attempt}: {reason}{beside}" if is_charged else None)
     retrying.say_again(broker, task, now)
     if isinstance(task.record, Record) and task.record.outcome_sequence is None:
-        durable.requeued(broker, task, burns="loss")
+        writing.requeued(broker, task, burns="loss")
     if is_charged:
         trouble.is_patient = False
-        if task.state is State.QUEUED and isolation.must_be_alone(task):
+        if task.state is State.QUEUED and task.must_be_alone:
             isolation.take(broker, task, now)

@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from broker import lifecycle, named, replicas, upkeep
+from broker import forgetting, lifecycle, named, replicas
 from broker.deadlines import Deadlines
 from broker.peers import Actor, Session
 from broker.rankings import PREFERENCE_MAX
@@ -306,7 +306,7 @@ def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     copy.is_ordered, copy.idle_since = False, None
     reuse = record.environment.reuse
     if reuse.replicas_min and not reuse.is_fresh:
-        upkeep.called(broker, record, task.template, actor, now)
+        replicas.called(broker, record, task.template, actor, now)
 
 
 def ran(broker: "Broker", task: Task, run_s: float) -> None:
@@ -374,7 +374,7 @@ def failed(
         broker.environments.look_at(record, record.broken_until)
         broker.note("environment_broken", environment=environment.name, reason=failure.message)
         for task in list(queued(broker, environment.id)):
-            lifecycle.take_out(broker, task)
+            forgetting.take_out(broker, task)
             end(broker, task, record)
 
 

@@ -8,7 +8,7 @@ from broker import (
     dead,
     environments,
     isolation,
-    occupancy,
+    occupants,
     reasons,
     recall,
     residing,
@@ -48,7 +48,7 @@ def answer(
         case "dead":
             return dead.answer(broker, argument)
         case "limits":
-            return occupancy.describe(broker)
+            return occupants.describe(broker)
         case "explain":
             return explain(broker, client, argument, now)
         case _:
@@ -256,7 +256,7 @@ def explain_queued(broker: "Broker", task: Task, reply: dict[str, Any], now: flo
         reply["actors"][actor.name] = text
         reply["actors_s"][actor.name] = now - since
     if task.call.limits:
-        _, reply["limits"] = occupancy.explain(broker, task)
+        _, reply["limits"] = occupants.explain(broker, task)
     if task.template and task.template.shape.named:
         reply["reason"] = residing.explain(broker, task) or reply["reason"]
     if task.call.schedule_timeout_s is not None:

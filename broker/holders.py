@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from broker import fences
 from broker.limits import Limits
 from broker.lines import Waiter, host_key
-from broker.occupancy import ask, wants_of
+from broker.occupancy import ask
 from broker.peers import Actor, Client, Host, is_owned
 from broker.task import State, Task
+from broker.wants import wants_of
 from wire.messages import ActorHello
 from wire.parts import Token
 

@@ -7,14 +7,14 @@ the broker would not find.
 
 from typing import TYPE_CHECKING, Any
 
-from broker import durable, lifecycle, named, records, reentering
+from broker import lifecycle, naming, records, reentering, writing
 from broker.records import Awaited, NamedRow, Record
 from broker.task import Task, Template
 from wire.errors import Code
 
 if TYPE_CHECKING:
     from broker.core import Broker
-    from broker.named import NamedActor
+    from broker.naming import NamedActor
 
 # ---------------------------------------------------------------------- what is written
 
@@ -23,18 +23,18 @@ def begin(broker: "Broker", record: "NamedActor", template: Template) -> None:
     """Write a named actor that a durable call has made; any other is kept in memory alone."""
     if not (record.call.durable and broker.records.has_journal):
         return
-    durable.count_call(broker, template)
+    writing.count_call(broker, template)
     record.hash = template.hash
-    durable.need_code(broker, record.hash)
+    writing.need_code(broker, record.hash)
     count_octets(broker, record)
-    durable.write(broker, "named", record.id, record.hash, records.state_of(record))
+    writing.write(broker, "named", record.id, record.hash, records.state_of(record))
     seal(broker, record)
 
 
 def changed(broker: "Broker", record: "NamedActor", *, is_over: bool = False) -> None:
     """Write how a named actor stands; where its generation *is_over*, the next waits for that."""
     if record.hash:
-        durable.write(broker, "named-state", records.state_of(record), record.id)
+        writing.write(broker, "named-state", records.state_of(record), record.id)
         if is_over:
             seal(broker, record)
 
@@ -49,7 +49,7 @@ def is_written(broker: "Broker", record: "NamedActor") -> None:
     """Let one be entered of which everything is on disk."""
     if broker.named.by_id.get(record.id) is record and record.sealed <= broker.committed_sequence:
         record.sealed = 0
-        named.settle_at(broker, record, record.home, record.generation)
+        naming.settle_at(broker, record, record.home, record.generation)
         reentering.look(broker, record)
 
 
@@ -65,7 +65,7 @@ def count_writing(broker: "Broker", task: Task) -> None:
         record.writing = sum(
             1 for one in writing if one.template and one.template.shape.place == identity
         )
-        named.settle_at(broker, record, record.home, record.generation)
+        naming.settle_at(broker, record, record.home, record.generation)
 
 
 def refusal(broker: "Broker", record: "NamedActor", octets: int) -> str:
@@ -85,18 +85,18 @@ def keep(broker: "Broker", record: "NamedActor") -> None:
     if record.hash:
         count_octets(broker, record)
         parts = records.pack((record.checkpoint,))
-        durable.write(broker, "checkpoint", record.serial, parts, record.id)
+        writing.write(broker, "checkpoint", record.serial, parts, record.id)
 
 
 def forget(broker: "Broker", record: "NamedActor") -> None:
     """Take an actor that has ended out of the journal."""
     if record.hash:
         known = broker.records
-        durable.let_go_of_code(broker, record.hash)
+        writing.let_go_of_code(broker, record.hash)
         first, count = known.calls[record.hash]
         known.calls[record.hash] = (first, count - 1)
         known.octets -= record.octets
-        durable.write(broker, "forget-named", record.id)
+        writing.write(broker, "forget-named", record.id)
 
 
 def count_octets(broker: "Broker", record: "NamedActor") -> None:
@@ -112,11 +112,11 @@ def count_octets(broker: "Broker", record: "NamedActor") -> None:
 def restore(broker: "Broker", row: NamedRow, template: Template) -> None:
     """Take over a named actor; until it is known whether its process lives nobody enters it."""
     known = broker.records
-    record = named.NamedActor(template.call, template.blob)
+    record = naming.NamedActor(template.call, template.blob)
     first, count = known.calls[template.hash]
     known.calls[template.hash] = (first, count + 1)
     record.hash = template.hash
-    durable.need_code(broker, record.hash)
+    writing.need_code(broker, record.hash)
     state = records.decode_named_state(row.state)
     record.generation, record.fence = state.generation, state.fence
     record.restarts = state.restarts
@@ -125,18 +125,6 @@ def restore(broker: "Broker", row: NamedRow, template: Template) -> None:
         record.serial, (record.checkpoint,) = row.serial, records.unpack(row.checkpoint)
     count_octets(broker, record)
     broker.named.add(record)
-
-
-def give_up(broker: "Broker") -> None:
-    """Let those be entered again whose process did not come back to a broker that was started."""
-    for record in list(broker.named.by_id.values()):
-        if record.is_awaited:
-            record.is_awaited = False
-            reason = "its process did not come back to the broker that was started again"
-            named.generation_lost(broker, record, reason)
-        else:
-            # It was lost before; the call that was to enter it again went with the former broker.
-            reentering.look(broker, record)
 
 
 def goes_on(broker: "Broker", task: Task, record: "NamedActor") -> bool:
@@ -148,7 +136,7 @@ def goes_on(broker: "Broker", task: Task, record: "NamedActor") -> bool:
     if not (isinstance(row, Record) and row.is_armed):
         return True
     if record.home is not None:
-        durable.requeued(broker, task, burns=None)
+        writing.requeued(broker, task, burns=None)
         return True
     most = record.named.max_task_retries
     if 0 <= most <= task.tries:
@@ -156,7 +144,7 @@ def goes_on(broker: "Broker", task: Task, record: "NamedActor") -> bool:
         lifecycle.end(broker, task, Code.ACTOR_LOST, message)
         return False
     task.tries += 1
-    durable.requeued(broker, task, burns="loss")
+    writing.requeued(broker, task, burns="loss")
     return True
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 # With more actors than this they are not looked at in every turn.
 ACTORS_MANY: Final = 64
 LOOK_AGAIN_S: Final = 0.02
-# How often the wait is doubled, and once less.
-DOUBLED_MAX: Final = 6
 
 
 class Isolation:
@@ -44,38 +42,13 @@ class Isolation:
         self.is_needed = False
 
 
-def must_be_alone(task: Task) -> bool:
-    """Tell whether *task* may not run beside others now.
-
-    One that calls a named actor goes there, in its order. Of one that is at_most_once no run can
-    have been lost, whatever its client says.
-    """
-    trouble = task.trouble
-    if trouble is None or trouble.is_patient or task.call.at_most_once:
-        return False
-    assert task.template
-    is_suspect = trouble.crashes or trouble.shared or trouble.losses > 1
-    return bool(is_suspect) and not task.template.shape.named
-
-
-def isolate(broker: "Broker", task: Task, now: float) -> None:
-    """Let *task* wait for an actor that holds nothing else, the longer the more has happened."""
-    task.move(Event.ISOLATE)
-    trouble = task.trouble
-    assert trouble
-    crashes = min(max(trouble.crashes + trouble.shared, 1), DOUBLED_MAX)
-    wait_s = broker.settings.isolation_s * 2.0 ** (crashes - 1)
-    broker.isolation.waiting[task] = now + wait_s
-    broker.isolation.is_needed = True
-
-
 def take(broker: "Broker", task: Task, now: float) -> None:
     """Let a queued *task* wait so, of which it is only known now what befell it."""
     if broker.reservation is not None and broker.reservation.task is task:
         reservation.let_go(broker)
     broker.backlog.remove(task)
     broker.deadlines.discard(task)
-    isolate(broker, task, now)
+    lifecycle.isolate(broker, task, now)
 
 
 def look(broker: "Broker", now: float) -> None:

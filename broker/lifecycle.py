@@ -7,19 +7,13 @@ outcomes of its client.
 from typing import TYPE_CHECKING, Final
 
 from broker import (
-    attaching,
     dead,
-    durable,
-    isolation,
-    named,
-    occupancy,
-    patience,
-    reservation,
-    retrying,
+    forgetting,
+    wants,
+    writing,
 )
-from broker.peers import Client, Session, is_owned
+from broker.peers import is_owned
 from broker.task import ENDED, TRANSITIONS, Ending, Event, State, Task
-from broker.trouble import Trouble
 from wire import codec
 from wire.errors import Code
 from wire.messages import Result, Stop
@@ -28,90 +22,21 @@ from wire.parts import Failure, Status
 if TYPE_CHECKING:
     from broker.core import Broker
 
-# Acknowledgements to an actor wait for its next frame or heartbeat, unless so many have gathered.
-OUTCOME_ACKS_WAITING_MAX: Final = 256
-# Above this size an actor should not have to keep an outcome until the next heartbeat.
-OUTCOME_ACK_AT_ONCE_BYTES: Final = 2**20
-FORGET: Final = Event.FORGET
 SETTLE: Final = Event.SETTLE
-DEAD_KEPT: Final = 4_096
-LOST_KEPT: Final = 1_024
-
-
-def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str | None) -> None:
-    """Queue *task* again, whose current assignment is gone.
-
-    *burns* says what is known of the run: None, it never started; "crash", its process died in
-    it; "shared", it and others did; "loss", it may have started; "innocent", it started, and that
-    its process ended says nothing of it.
-    """
-    token = task.token
-    detach(broker, task)
-    if task.state is State.UNCLAIMED_RUN:
-        broker.unclaimed.pop(task)
-        erase(broker, task)
-        return
-    cancel_children(broker, task)
-    assert task.template
-    is_named = task.template.shape.named
-    if task.client is broker.named.own and not is_named:
-        erase(broker, task)  # Which copies are lacking is found out anew.
-        return
-    if is_named and not named.goes_on(broker, task, token, reason, burns=burns):
-        return
-    if burns is not None and task.call.at_most_once:
-        end(broker, task, Code.OUTCOME_UNKNOWN, f"{reason}; it may have run")
-        return
-    if burns in ("crash", "shared", "loss") or (is_named and burns is not None):
-        trouble = task.trouble = task.trouble or Trouble()
-        trouble.crashes += burns == "crash"
-        trouble.shared += burns == "shared"
-        trouble.losses += burns == "loss"
-        trouble.is_patient = False
-        beside = ", beside others" if burns == "shared" else ""
-        trouble.remember(f"attempt {task.tries + 1}: {reason}{beside}")
-        # Of a crash among others nobody knows whose it was, so it is not held against the task.
-        task.tries += burns != "shared"
-        if not is_named and is_given_up(broker, task, trouble, reason):
-            return
-        retrying.say_requeued(broker, task)
-        # It had found an actor in time: what is to be timed now is another wait.
-        task.queued_at = now
-    if task.record is not None:
-        durable.requeued(broker, task, burns=burns)
-    if task.trouble is not None and isolation.must_be_alone(task):
-        isolation.isolate(broker, task, now)
-        return
-    task.move(Event.REQUEUE)
-    queue_again(broker, task)
+# How often the wait of a task that crashed alone is doubled, and once less.
+DOUBLED_MAX: Final = 6
 
 
 def queue_again(broker: "Broker", task: Task) -> None:
     """Queue *task* ahead of its equals; it ends where its limits are not there any more."""
     assert task.template
     if task.template.shape.limits is not None:
-        refused = occupancy.refusal(broker, task.call.limits, None)
+        refused = wants.refusal(broker, task.call.limits, None)
         if refused is not None:
             end(broker, task, *refused)
             return
     broker.backlog.push(task, is_back=True)
-    patience.watch(broker, task)
-
-
-def is_given_up(broker: "Broker", task: Task, trouble: Trouble, reason: str) -> bool:
-    """End a task that took too many processes along, or was in too many; tell whether."""
-    many = trouble.is_poison(broker.settings)
-    if many:
-        end(broker, task, Code.POISON_TASK, f"given up after {many}: {reason}")
-    elif trouble.shared >= broker.settings.shared_max:
-        message = (
-            f"given up after {trouble.shared} crashes beside other tasks, any of which may be to"
-            f" blame, since no actor was free for it alone: {reason}"
-        )
-        end(broker, task, Code.ACTOR_LOST, message)
-    else:
-        return False
-    return True
+    watch(broker, task)
 
 
 def end(broker: "Broker", task: Task, code: Code, message: str) -> None:
@@ -125,19 +50,19 @@ def end_with(broker: "Broker", task: Task, ending: Ending, code: Code, message: 
     task.move(Event.SETTLE)
     task.ending = ending
     broker.note("task_ended", task=task.name, code=code, message=message)
-    unload(task)
+    task.unload()
     deliver(broker, task)
 
 
 def deliver(broker: "Broker", task: Task) -> None:
     """Say the outcome to the client, if it is there; it stays until the client has it."""
-    if task.record is not None and not durable.may_tell(broker, task):
+    if task.record is not None and not writing.may_tell(broker, task):
         return
     client, ending = task.client, task.ending
     session = client.session
     if session is None:
         if client is broker.named.own:
-            forget(broker, task)
+            forgetting.forget(broker, task)
         return
     assert ending is not None
     result = Result(
@@ -162,7 +87,7 @@ def drop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> N
     if is_owned(task):
         stop(broker, task, force=force, reason=reason)
         cancel_children(broker, task)
-    forget(broker, task)
+    forgetting.forget(broker, task)
 
 
 def stop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> None:
@@ -174,59 +99,6 @@ def stop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> N
         broker.say(task.actor.session, Stop(epoch, number, force, reason))
         if broker.limited:
             broker.limits.stopped(task.token)
-
-
-def forget(broker: "Broker", task: Task) -> None:
-    """Let go of *task*, acknowledging its outcome to the actor that keeps it."""
-    state = task.state
-    if state is State.ENDED or state is State.UNCLAIMED_OUTCOME:
-        actor, token = task.actor, task.token
-        if token is not None and actor is not None and actor.session is not None:
-            actor.session.outcome_acks.append(token)
-            hurry(broker, actor.session, task.ending.size if task.ending else 0)
-    elif state is State.QUEUED:
-        take_out(broker, task)
-    elif state is State.HELD:
-        del broker.held[task]
-    elif state is State.DELAYED:
-        broker.delays.discard(task)
-    elif state is State.ALONE:
-        del broker.isolation.waiting[task]
-    if state is State.UNCLAIMED_OUTCOME or state is State.UNCLAIMED_RUN:
-        del broker.unclaimed[task]
-    detach(broker, task)
-    erase(broker, task)
-
-
-def take_out(broker: "Broker", task: Task) -> None:
-    """Take a queued task from where it waits; it is skipped when its turn comes."""
-    broker.backlog.forget(task)
-    broker.deadlines.discard(task)
-    if broker.reservation is not None and broker.reservation.task is task:
-        reservation.let_go(broker)
-
-
-def received(broker: "Broker", task: Task, size: int) -> None:
-    """Forget *task*, whose client has its outcome of *size* octets: `forget` where all is known."""
-    if task.record is not None:
-        attaching.received(broker, task)
-        return
-    token, actor, client = task.token, task.actor, task.client
-    if token is not None:
-        del broker.tokens[token]
-        if actor is not None and (session := actor.session) is not None:
-            acks = session.outcome_acks
-            acks.append(token)
-            if size >= OUTCOME_ACK_AT_ONCE_BYTES or len(acks) >= OUTCOME_ACKS_WAITING_MAX:
-                broker.outbox.hurry(session)
-    task.token = task.actor = task.ending = None
-    task.state = TRANSITIONS[task.state, FORGET]
-    del client.tasks[task.number]
-    if task.size:  # Its client submitted it again, and the outcome was here already.
-        unload(task)
-    parent, task.parent = task.parent, None
-    if parent is not None and parent.children:
-        parent.children.pop(task, None)
 
 
 def relieve(broker: "Broker") -> None:
@@ -251,58 +123,6 @@ def relieve(broker: "Broker") -> None:
             actor.session.outcome_acks.append(task.token)
 
 
-def detach(broker: "Broker", task: Task) -> None:
-    """Take the current assignment from *task*, if it has one."""
-    token = task.token
-    if token is not None:
-        if broker.limited:
-            broker.limits.end(token)
-        del broker.tokens[token]
-        if task.actor is not None:
-            task.actor.assigned.pop(token, None)
-    task.token = task.actor = None
-    task.is_released = task.is_finished = task.is_retriable = False
-
-
-def bury(broker: "Broker", incarnation: int, *, replaced: bool = False) -> None:
-    """Remember a process that can never come back."""
-    broker.dead[incarnation] = replaced
-    if len(broker.dead) > DEAD_KEPT:
-        broker.dead.popitem(last=False)
-
-
-def forget_names(broker: "Broker") -> None:
-    """Let go of the names of lost actors that stayed away the longest, beyond a number of them."""
-    names, actors = broker.actors_by_name, broker.actors
-    if len(names) > len(actors) + LOST_KEPT:
-        lost = next(name for name, one in names.items() if one.incarnation not in actors)
-        del names[lost]
-
-
-def erase(broker: "Broker", task: Task) -> None:
-    task.move(Event.FORGET)
-    client = task.client
-    if client.tasks.pop(task.number, None) is not None and task.size:
-        unload(task)
-    parent, task.parent = task.parent, None
-    if parent is not None and parent.children:
-        parent.children.pop(task, None)
-    task.ending = None
-    if task.record is not None:
-        attaching.erased(broker, task)
-    forget_client(broker, client)
-
-
-def forget_client(broker: "Broker", client: Client) -> None:
-    """Forget a client without session and tasks.
-
-    Of what was put away the client is the former one: its process may have come back since.
-    """
-    incarnation = client.incarnation
-    if client.session is None and not client.tasks and broker.clients.get(incarnation) is client:
-        del broker.clients[incarnation]
-
-
 def settle(broker: "Broker", task: Task, ending: Ending) -> None:
     """Take over an outcome from the current assignment; children of a task that ended go on."""
     task.state = state = TRANSITIONS[task.state, SETTLE]
@@ -312,19 +132,12 @@ def settle(broker: "Broker", task: Task, ending: Ending) -> None:
         if ending.status is Status.EXPIRED:
             broker.limits.stopped(task.token)
         broker.limits.end(task.token)
-    # As `unload`.
+    # As `task.unload`.
     task.client.task_bytes -= task.size
     task.size = 0
     task.body, task.frames = b"", ()
     if state is ENDED:
         deliver(broker, task)
-
-
-def unload(task: Task) -> None:
-    """Let go of the call itself, which is not needed any more."""
-    task.client.task_bytes -= task.size
-    task.size = 0
-    task.body, task.frames = b"", ()
 
 
 def failure(task: Task, code: Code, message: str) -> Ending:
@@ -356,15 +169,26 @@ def cancel_children(broker: "Broker", task: Task) -> None:
                     del broker.isolation.waiting[child]
                 case State.ASSIGNED:
                     stop(broker, child, reason="its parent was lost")
-                    detach(broker, child)
+                    forgetting.detach(broker, child)
                     families.append(child)
                 case _:
                     continue
             end(broker, child, Code.PARENT_GONE, "the run that submitted it was lost")
 
 
-def hurry(broker: "Broker", session: Session, size: int) -> None:
-    """Acknowledge now what is large or has gathered; the rest rides on the next frame."""
-    waiting = len(session.outcome_acks) + len(session.outcome_acks_stale)
-    if waiting >= OUTCOME_ACKS_WAITING_MAX or size >= OUTCOME_ACK_AT_ONCE_BYTES:
-        broker.outbox.hurry(session)
+def isolate(broker: "Broker", task: Task, now: float) -> None:
+    """Let *task* wait for an actor that holds nothing else, the longer the more has happened."""
+    task.move(Event.ISOLATE)
+    trouble = task.trouble
+    assert trouble
+    crashes = min(max(trouble.crashes + trouble.shared, 1), DOUBLED_MAX)
+    wait_s = broker.settings.isolation_s * 2.0 ** (crashes - 1)
+    broker.isolation.waiting[task] = now + wait_s
+    broker.isolation.is_needed = True
+
+
+def watch(broker: "Broker", task: Task) -> None:
+    """Let *task*, which is queued now, end when it has waited for as long as it says."""
+    timeout_s = task.call.schedule_timeout_s
+    if timeout_s is not None:
+        broker.deadlines.set(task, task.queued_at + timeout_s)

@@ -12,6 +12,7 @@ from broker import (
     doubts,
     environments,
     fences,
+    forgetting,
     isolation,
     lifecycle,
     named,
@@ -19,6 +20,7 @@ from broker import (
     patience,
     recovery,
     replicas,
+    requeueing,
     restoring,
     retrying,
     scaling,
@@ -212,7 +214,7 @@ def lose(
     if actor.incarnation in broker.dead and broker.actors_by_name.get(actor.name) is actor:
         del broker.actors_by_name[actor.name]
     else:
-        lifecycle.forget_names(broker)
+        forgetting.forget_names(broker)
     broker.open_actors.pop(actor, None)
     broker.recalls.ahead.pop(actor, None)
     broker.backlog.matching.remove(actor)
@@ -228,7 +230,7 @@ def lose(
             burns = "loss" if started is None else started.get(token)
             if burns is None and recovery.is_doubtful(broker, task):
                 burns = "loss"
-            lifecycle.requeue(broker, task, reason, now, burns=burns)
+            requeueing.requeue(broker, task, reason, now, burns=burns)
     if started is None:
         doubts.note(broker, actor, assigned)
     if broker.named.by_id:

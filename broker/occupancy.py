@@ -8,23 +8,28 @@ at once, and waits for nothing.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from broker import deadlock, durable, fences, inscribing, lifecycle, named, placement
+from broker import (
+    deadlock,
+    durable,
+    fences,
+    forgetting,
+    lifecycle,
+    named,
+    placement,
+    wants,
+)
 from broker.limits import Limits
-from broker.lines import AT_SCHEDULING, AskWaiter, LimitedRun, Wants, host_key, shown
+from broker.lines import AT_SCHEDULING, AskWaiter, LimitedRun
 from broker.peers import Actor, Session, is_owned
 from broker.task import State, Task
 from wire.errors import Code, RemoteProtocolError
-from wire.limits import HOST_PREFIX, Strategy, base_of, check_amounts
+from wire.limits import Strategy, check_amounts
 from wire.messages import Await, Occupied, Occupy, Release, Vacate
 
 if TYPE_CHECKING:
     from broker.core import Broker
 
 RELEASED = "released"
-
-Refusal = tuple[Code, str]
 
 
 def make_limits(broker: "Broker", now: float) -> Limits:
@@ -63,7 +68,7 @@ def admit(broker: "Broker", task: Task, now: float) -> bool:
     """Tell whether a new task may wait for its limits; what can never have them ends here."""
     limits, call = broker.limits, task.call
     limits.now = now
-    refused = refusal(broker, call.limits, None)
+    refused = wants.refusal(broker, call.limits, None)
     if refused is not None:
         lifecycle.end(broker, task, *refused)
         return False
@@ -121,83 +126,10 @@ def cancel(broker: "Broker", task: Task, message: str) -> None:
         case State.ASSIGNED if not task.is_finished:
             lifecycle.stop(broker, task, reason=message)
             lifecycle.cancel_children(broker, task)
-            lifecycle.detach(broker, task)
+            forgetting.detach(broker, task)
         case _:
             return
     lifecycle.end(broker, task, Code.CANCELED, message)
-
-
-def refusal(broker: "Broker", wanted: dict[str, int], actor: Actor | None) -> Refusal | None:
-    """Return why *wanted* can never be had, at scheduling or by a run on *actor*."""
-    for name, amount in wanted.items():
-        if name.startswith(HOST_PREFIX):
-            found = refusal_of_hosts(broker, name, amount, actor)
-        else:
-            found = refusal_of_broker(broker.limits, name, amount)
-        if found is not None:
-            return found
-    return None
-
-
-def refusal_of_broker(limits: Limits, name: str, amount: int) -> Refusal | None:
-    base, key = base_of(name)
-    definition = limits.definitions.get(base)
-    if definition is None:
-        known = ", ".join(sorted(limits.definitions)) or "none"
-        return Code.LIMIT_UNKNOWN, f"no limit is called {base!r}; there are: {known}"
-    if (key is not None) != definition.per_key:
-        hint = f"say {base}[KEY]" if definition.per_key else f"it is not set per key: say {base}"
-        return Code.BAD_OPTION, f"limit {name!r}: {hint}"
-    if amount > definition.maximum:
-        message = f"limit {name!r}: {amount} can never be had, the maximum is {definition.maximum}"
-        return Code.BAD_OPTION, message
-    return None
-
-
-def refusal_of_hosts(
-    broker: "Broker", name: str, amount: int, actor: Actor | None
-) -> Refusal | None:
-    """Judge by the hosts that are connected; where there is none, or not all yet, by nothing."""
-    hosts = list(broker.hosts.values())
-    if actor is not None:
-        hosts = [host for host in hosts if host.incarnation == actor.host]
-    elif broker.window_ends_at is not None or any(
-        one.host not in broker.hosts for one in broker.actors.values()
-    ):
-        return None
-    if not hosts:
-        return None
-    own = name.removeprefix(HOST_PREFIX)
-    stated = [host.limits[own] for host in hosts if own in host.limits]
-    if not stated:
-        who = f"host {hosts[0].name}" if actor is not None else "no host"
-        return Code.LIMIT_UNKNOWN, (
-            f"limit {name!r}: {who} states {'none' if actor is not None else 'one'} of that name;"
-            f" start the actors with --limit {own}=N"
-        )
-    if amount > max(stated):
-        return Code.BAD_OPTION, f"limit {name!r}: {amount} is more than any host has: {max(stated)}"
-    return None
-
-
-def wants_of(limits: dict[str, int], actor: Actor) -> Wants:
-    """Return the keys and amounts that a run on *actor* means by *limits*."""
-    prefix = HOST_PREFIX
-    return tuple(
-        sorted(
-            (host_key(n.removeprefix(prefix), actor.host) if n.startswith(prefix) else n, amount)
-            for n, amount in limits.items()
-        )
-    )
-
-
-def take(broker: "Broker", task: Task) -> None:
-    """Let *task*, which was just assigned, hold its limits."""
-    actor, token = task.actor, task.token
-    assert actor
-    assert token
-    wants = wants_of(task.call.limits, actor)
-    broker.limits.take(token, task, actor, AT_SCHEDULING, wants)
 
 
 def release(broker: "Broker", actor: object, command: Release) -> None:
@@ -262,7 +194,7 @@ def ask(  # noqa: PLR0917
         return
     if number in run.asks:
         return
-    refused = refusal(broker, wanted, actor)
+    refused = wants.refusal(broker, wanted, actor)
     if refused is not None:
         say_occupied(broker, run, number, *refused)
         return
@@ -270,7 +202,7 @@ def ask(  # noqa: PLR0917
     owner = (task.call.fairness_key if task.template else "") or task.client.incarnation
     rank = broker.backlog.rank_of_ask(owner, priority)
     run = limits.run(token, task, actor)
-    limits.wait(AskWaiter(run, number, wants_of(wanted, actor), within), rank)
+    limits.wait(AskWaiter(run, number, wants.wants_of(wanted, actor), within), rank)
 
 
 def vacate(broker: "Broker", session: Session, command: Vacate, now: float) -> None:
@@ -311,99 +243,6 @@ def tick(broker: "Broker", now: float) -> None:
         waits_s = broker.settings.lease_s if may_be_held else 0.0
         if now >= limits.started_at + max(waits_s, broker.settings.adopt_window_s):
             limits.open()
-            inscribing.give_up(broker)
+            named.give_up(broker)
             named.release(broker)
             broker.backlog.wake()
-
-
-# ---------------------------------------------------------------------- what people see
-
-
-def describe_key(limits: Limits, name: str, *, holders_max: int = 100) -> dict[str, Any]:
-    """Return who holds and how many wait."""
-    key = limits.keys.get(name)
-    maximum = limits.maximum(name)
-    if key is None:
-        return {"name": shown(name), "maximum": maximum, "used": 0, "holders": [], "waiting": 0}
-    return {
-        "name": shown(name),
-        "maximum": maximum,
-        "used": round(maximum - limits.room(name), 3) if not limits.is_closed else key.used,
-        "holders": [
-            {
-                "holder": f"{epoch}.{number}.{asked}",
-                "task": limits.runs[epoch, number].task.name,
-                "actor": limits.runs[epoch, number].actor.name,
-                "amount": amount,
-            }
-            for ((epoch, number), asked), amount in list(key.holders.items())[:holders_max]
-        ],
-        "waiting": sum(waiting(waiter) for waiter in key.line.members),
-    }
-
-
-def waiting(waiter: Any) -> int:
-    return 1 if isinstance(waiter, AskWaiter) else waiter.lane.queued
-
-
-def describe(broker: "Broker") -> dict[str, Any]:
-    """Return every limit with its keys that somebody holds or waits for."""
-    limits = broker.limits
-    keys: dict[str, list[str]] = {}
-    for name in limits.keys:
-        keys.setdefault(base_of(name)[0], []).append(name)
-    found = [
-        {
-            **msgspec.to_builtins(definition),
-            "keys": [describe_key(limits, name) for name in keys.get(definition.name, ())],
-        }
-        for definition in limits.definitions.values()
-    ]
-    for host in broker.hosts.values():
-        for own, maximum in host.limits.items():
-            name = host_key(own, host.incarnation)
-            entry = {"name": f"{HOST_PREFIX}{own}", "maximum": maximum, "host": host.name}
-            found.append(
-                {**entry, "keys": [describe_key(limits, name)] if name in limits.keys else []}
-            )
-    return {"limits": found, "is_open": not limits.is_closed}
-
-
-def explain(broker: "Broker", task: Task) -> tuple[str, list[dict[str, Any]]]:
-    """Say for which limit a queued task waits, and who holds it; an empty text for none."""
-    assert task.template
-    limits, shape = broker.limits, task.template.shape
-    lane = shape.lanes.get(shape.lane_key(task))
-    waiter = lane.waiter if lane is not None else None
-    if waiter is None or not waiter.number:
-        return "", []
-    if limits.is_closed:
-        return "the broker was just started and waits until it knows who holds limits", []
-    found = [describe_key(limits, name, holders_max=5) for name, _ in waiter.wants]
-    (key,) = [entry for entry in found if entry["name"] == waiter.blocked]
-    by = ", ".join(f"{one['task']} on {one['actor']}" for one in key["holders"])
-    held = f"held by {by}" if by else "nobody holds it, others wait before it"
-    definition = limits.definition(waiter.blocked)
-    if definition is not None and definition.rate is not None:
-        held = "what was taken comes back with time"
-    return f"limit {key['name']} is full: {key['used']:g} of {key['maximum']} ({held})", found
-
-
-def lacking_on(broker: "Broker", task: Task, actor: Actor) -> str:
-    """Say which limit of its host keeps *actor* from *task*, or an empty text."""
-    assert task.template
-    shape = task.template.shape
-    host = broker.hosts.get(actor.host)
-    for own, amount in shape.host_limits:
-        has = host.limits.get(own, 0) if host is not None else 0
-        if has < amount:
-            return f"needs {amount} of limit host:{own}, its host has {has}"
-    if shape.host_limits and not broker.limits.has_host_room(shape, task, actor.host):
-        names = [host_key(own, actor.host) for own, _ in shape.host_limits]
-        full = [describe_key(broker.limits, name, holders_max=3) for name in names]
-        return "; ".join(
-            f"limit {one['name']} of its host: {one['used']:g} of {one['maximum']} held by "
-            + (", ".join(holder["task"] for holder in one["holders"]) or "nobody yet")
-            for one in full
-        )
-    return ""

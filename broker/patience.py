@@ -9,7 +9,7 @@ from the loss of a run that had started.
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from broker import lifecycle, occupancy, reasons
+from broker import forgetting, lifecycle, occupancy, reasons
 from broker.shapes import Shape
 from broker.task import State, Task
 from wire.errors import Code
@@ -22,13 +22,6 @@ LOOKS_A_TURN: Final = 20_000
 EXPIRED_A_TURN_MIN: Final = 16
 # So many kinds of tasks are told of one by one with a heartbeat, more of them only counted.
 TOLD_A_BEAT_MAX: Final = 5
-
-
-def watch(broker: "Broker", task: Task) -> None:
-    """Let *task*, which is queued now, end when it has waited for as long as it says."""
-    timeout_s = task.call.schedule_timeout_s
-    if timeout_s is not None:
-        broker.deadlines.set(task, task.queued_at + timeout_s)
 
 
 def expire(broker: "Broker", now: float) -> None:
@@ -46,7 +39,7 @@ def expire(broker: "Broker", now: float) -> None:
         if not task.barred:
             known[kind] = reason
         message = f"no actor within {call.schedule_timeout_s:g} s: {reason}"
-        lifecycle.take_out(broker, task)
+        forgetting.take_out(broker, task)
         lifecycle.end(broker, task, Code.SCHEDULE_TIMEOUT, message)
     if broker.limits.stirred:
         occupancy.settle(broker, now)

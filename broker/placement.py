@@ -17,10 +17,11 @@ from broker import (
     environments,
     lifecycle,
     named,
-    occupancy,
     preference,
     replicas,
     reservation,
+    wants,
+    writing,
     yielding,
 )
 from broker.peers import Actor, is_barred
@@ -71,7 +72,7 @@ def place(broker: "Broker", now: float) -> None:
             backlog.take(shape, task)
             if deadlines.things:
                 deadlines.discard(task)
-            if shape.is_armed_first and durable.must_arm(task):
+            if shape.is_armed_first and writing.must_arm(task):
                 durable.arm(broker, task)
                 continue
             give(broker, task, actor, now)
@@ -281,7 +282,7 @@ def give(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     if shape.environment is not None:
         environments.assigned(broker, task, actor, now)
     if shape.limits is not None:
-        occupancy.take(broker, task)
+        wants.take(broker, task)
     if shape.sticky:
         bindings.bind(broker, shape.sticky, actor.name, now)
 

@@ -7,7 +7,7 @@ it stands so is the time of the last change that could have made it otherwise.
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from broker import bindings, occupancy, preference, replicas
+from broker import bindings, occupants, preference, replicas
 from broker.peers import Actor, is_barred, unmet
 from broker.task import Task
 
@@ -37,7 +37,7 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
         since = max(queued_at, broker.departed_at)
         return Reason("no actor is connected", since, is_satisfiable=False)
     if task.call.limits:
-        text, _ = occupancy.explain(broker, task)
+        text, _ = occupants.explain(broker, task)
         if text:
             return Reason(text, queued_at)
     text, is_satisfiable = bindings.reason(broker, task)
@@ -99,7 +99,7 @@ def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str
         return f"takes no work: {actor.closed}", actor.closed_at
     if is_barred(task, actor):
         return "rejected it", since
-    if task.call.limits and (lacking := occupancy.lacking_on(broker, task, actor)):
+    if task.call.limits and (lacking := occupants.lacking_on(broker, task, actor)):
         return lacking, since
     assert task.template
     text = why_cold(broker, task, actor, now)

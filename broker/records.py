@@ -19,7 +19,7 @@ from wire.codec import INLINE_BYTES_MAX
 from wire.parts import Call, Status, Token
 
 if TYPE_CHECKING:
-    from broker.named import NamedActor
+    from broker.naming import NamedActor
 
 # What a row costs beside what its task brought along.
 ROW_BYTES: Final = 512

@@ -14,14 +14,17 @@ from broker import (
     doubts,
     durable,
     explain,
+    forgetting,
     holders,
     isolation,
     lifecycle,
     named,
     patience,
     placement,
+    requeueing,
     restoring,
     submission,
+    writing,
 )
 from broker.peers import Actor, Client, is_owned
 from broker.task import Event, State, Task
@@ -58,7 +61,7 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
             # never starts.
             burns = "loss" if is_doubtful(broker, task) else None
             reason = f"actor {actor.name} {'never had it' if burns is None else 'has it no more'}"
-            lifecycle.requeue(broker, task, reason, now, burns=burns)
+            requeueing.requeue(broker, task, reason, now, burns=burns)
     for kept in hello.kept:
         offered(broker, actor, kept, now)
     for item in hello.holding:
@@ -186,7 +189,7 @@ def give_up(broker: "Broker", task: Task) -> None:
             actor.session.outcome_acks_stale.append(token)
     elif not task.is_finished:
         broker.say(actor.session, Stop(*token, reason="it belongs to another actor now"))
-    lifecycle.detach(broker, task)
+    forgetting.detach(broker, task)
 
 
 def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> None:
@@ -198,8 +201,8 @@ def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> N
     actor.assigned[item.token] = task
     if broker.unparented:
         submission.join_family(broker, task)
-    if task.template and task.template.shape.is_armed_first and durable.must_arm(task):
-        durable.arm_row(broker, task)
+    if task.template and task.template.shape.is_armed_first and writing.must_arm(task):
+        writing.arm_row(broker, task)
     isolation.adopted(broker, actor, item.token)
 
 
@@ -222,7 +225,7 @@ def end_window(broker: "Broker", now: float) -> None:
         "recovered", tasks=sum(len(c.tasks) for c in broker.clients.values()), held=len(held)
     )
     for task in held:
-        if task.call.at_most_once and durable.may_have_run(task):
+        if task.call.at_most_once and writing.may_have_run(task):
             lifecycle.end(
                 broker,
                 task,
@@ -232,12 +235,12 @@ def end_window(broker: "Broker", now: float) -> None:
         elif task.trouble is not None and task.trouble.due_at > now:
             task.move(Event.RETRY)
             broker.delays.set(task, task.trouble.due_at)
-        elif isolation.must_be_alone(task):
-            isolation.isolate(broker, task, now)
+        elif task.must_be_alone:
+            lifecycle.isolate(broker, task, now)
         else:
             task.move(Event.RELEASE_HOLD)
             broker.backlog.push(task)
-            patience.watch(broker, task)
+            lifecycle.watch(broker, task)
 
 
 def drop_unclaimed(broker: "Broker", now: float) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
-from broker import named
+from broker import naming
 from broker.peers import Client
 from broker.task import State, Task
 
 if TYPE_CHECKING:
     from broker.core import Broker
-    from broker.named import NamedActor
+    from broker.naming import NamedActor
 
 # How the broker's own client is called for people.
 NAME: Final = "broker"
@@ -24,7 +24,7 @@ def look(broker: "Broker", record: "NamedActor") -> None:
     """Have an actor entered again that was lost, unless a call that waits will do that."""
     if record.home is not None or record.is_shut or record.is_awaited:
         return
-    if record.generation == named.NEVER or any(shape.count for shape in record.shapes):
+    if record.generation == naming.NEVER or any(shape.count for shape in record.shapes):
         return  # The first call of whoever made it enters it, or it is about to be.
     client = own_client(broker)
     client.number += 1
@@ -33,8 +33,8 @@ def look(broker: "Broker", record: "NamedActor") -> None:
     call = structs.replace(
         record.call, function=b"", method="", timeout_s=None, limits={}, durable=False
     )
-    task.template = named.join(broker, call, record.blob)
-    named.know(broker, record, task.template)
+    task.template = naming.join(broker, call, record.blob)
+    naming.know(broker, record, task.template)
     record.entry = task
     broker.backlog.push(task)
 

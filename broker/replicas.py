@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from broker.peers import Actor
-from broker.task import Task
+from broker.task import Task, Template
 from wire.messages import Evict
 
 if TYPE_CHECKING:
@@ -27,6 +27,18 @@ BURST_S: Final = 0.02
 COPIES_LOOKED_AT_MAX: Final = 16
 # So many environments are looked at in one turn.
 LOOKS_A_TURN: Final = 1_000
+
+
+def called(
+    broker: "Broker", record: "Record", template: Template, actor: Actor, now: float
+) -> None:
+    """Note how a call is made that goes to *actor*, where the environment has its place then."""
+    if record.template is not template:
+        record.template, record.entry = template, None
+    if record.lost_place:
+        record.lost_place.discard(actor.incarnation)
+    if record.missing and record not in broker.environments.lacking.things:
+        broker.environments.lack(record, now)
 
 
 def may_enter(broker: "Broker", record: "Record", task: Task, now: float) -> bool:

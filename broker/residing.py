@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from broker import inscribing, lifecycle
-from broker.named import Address, NamedActor, end, release, settle_at
+from broker import inscribing, lifecycle, requeueing
+from broker.named import end, release
+from broker.naming import Address, NamedActor, settle_at
 from broker.outbox import say_when_written
 from broker.peers import Actor, Session
 from broker.task import FunctionBlob, Task
@@ -78,7 +79,7 @@ def dislodge(
     for task in list(former.assigned.values()):
         if task.template and task.template.shape in record.shapes:
             lifecycle.stop(broker, task, force=True, reason=reason)
-            lifecycle.requeue(broker, task, f"{record.title}: {reason}", now, burns="loss")
+            requeueing.requeue(broker, task, f"{record.title}: {reason}", now, burns="loss")
 
 
 def adopt(broker: "Broker", call: Call, generation: Token) -> NamedActor | None:

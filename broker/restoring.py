@@ -4,7 +4,16 @@ from collections import Counter
 from heapq import heappop
 from typing import TYPE_CHECKING, Final
 
-from broker import attaching, dead, durable, inscribing, lifecycle, occupancy, records
+from broker import (
+    dead,
+    forgetting,
+    inscribing,
+    lifecycle,
+    occupancy,
+    records,
+    wants,
+    writing,
+)
 from broker.peers import Client
 from broker.records import Alias, Record, Row, StoredTasks
 from broker.task import State, Task, Template
@@ -43,22 +52,22 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
     state = State.HELD if row.outcome is None else State.ENDED
     task = client.tasks[row.number] = Task(client, row.number, state, now)
     task.template = template
-    records.resume(task, row, now, durable.wall_ms(broker, now))
+    records.resume(task, row, now, writing.wall_ms(broker, now))
     first, count = known.calls[template.hash]
     known.calls[template.hash] = (first, count + 1)
-    durable.need_code(broker, template.hash)
+    writing.need_code(broker, template.hash)
     record = task.record = Record(0, 0)
     record.is_armed = row.is_armed
     if row.key is not None and row.digest is not None and row.key_until_ms is not None:
-        until = now + (row.key_until_ms - durable.wall_ms(broker, now)) / 1000.0
+        until = now + (row.key_until_ms - writing.wall_ms(broker, now)) / 1000.0
         record.key = (row.key, row.digest, until)
         known.keys[row.key] = task
     if row.outcome is not None:
         task.ending = records.ending_of(row)
         record.octets = task.ending.size + records.ROW_BYTES
         record.outcome_sequence = 0
-        age_s = (durable.wall_ms(broker, now) - (row.ended_ms or 0)) / 1000.0
-        durable.expire(broker, task, now + broker.settings.outcome_ttl_s - max(0.0, age_s))
+        age_s = (writing.wall_ms(broker, now) - (row.ended_ms or 0)) / 1000.0
+        writing.expire(broker, task, now + broker.settings.outcome_ttl_s - max(0.0, age_s))
     else:
         task.body = row.body
         task.frames = records.frames_of(row)
@@ -76,7 +85,7 @@ def hold_limits(broker: "Broker", task: Task) -> None:
     assert task.template
     if task.template.shape.limits is None:
         return
-    refused = occupancy.refusal(broker, task.call.limits, None)
+    refused = wants.refusal(broker, task.call.limits, None)
     if refused is None:
         occupancy.join(broker, task)
     else:
@@ -95,19 +104,19 @@ def tick(broker: "Broker", now: float) -> None:
         record = task.record
         if task.state is not State.ENDED or not isinstance(record, Record):
             continue
-        if not durable.has_outcome(broker, record):
-            durable.look_at(broker, task, now + SWEEP_S)
+        if not writing.has_outcome(broker, record):
+            writing.look_at(broker, task, now + SWEEP_S)
             continue
         if record.expires_at > now:
             if record.key is not None and record.key[2] <= now:
-                durable.free_key(broker, task, record)
-                attaching.put_away(broker, task)
+                writing.free_key(broker, task, record)
+                forgetting.put_away(broker, task)
         else:
             broker.note("outcome_expired", task=task.name)
             for other in record.attached:
                 other.record = None
             record.attached.clear()
-            lifecycle.erase(broker, task)
+            forgetting.erase(broker, task)
     if now - known.swept_at >= SWEEP_S:
         known.swept_at = now
         sweep(broker)
@@ -119,12 +128,12 @@ def sweep(broker: "Broker") -> None:
     unused = {digest for digest, (_, count) in known.calls.items() if not count}
     for digest in sorted(unused & known.idle):
         template, _ = known.calls.pop(digest)
-        durable.write(broker, "forget-call", digest)
+        writing.write(broker, "forget-call", digest)
         for blob in records.codes_of(template):
             known.codes[blob.hash] -= 1
             if not known.codes[blob.hash]:
                 del known.codes[blob.hash]
-                durable.write(broker, "forget-code", blob.hash)
+                writing.write(broker, "forget-code", blob.hash)
     known.idle = unused & known.calls.keys()
 
 

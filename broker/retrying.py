@@ -7,7 +7,7 @@ told which run it was, and the actor keeps that outcome until the client knows.
 
 from typing import TYPE_CHECKING
 
-from broker import dead, durable, isolation, lifecycle
+from broker import dead, forgetting, lifecycle, writing
 from broker.peers import Actor, Client
 from broker.task import Ending, Event, State, Task
 from broker.trouble import HISTORY_MAX, WAIT_S_MAX, FailedRun, Trouble, delay_s
@@ -79,7 +79,7 @@ def again(broker: "Broker", task: Task, ending: Ending, wait_s: float, now: floa
     assert trouble
     if broker.limited and ending.status is Status.EXPIRED:
         broker.limits.stopped(token)
-    lifecycle.detach(broker, task)
+    forgetting.detach(broker, task)
     lifecycle.cancel_children(broker, task)
     task.ending = None
     if broker.window_ends_at is not None and token[0] != broker.epoch:
@@ -94,7 +94,7 @@ def again(broker: "Broker", task: Task, ending: Ending, wait_s: float, now: floa
     session = task.client.session
     run = FailedRun(actor, token) if actor is not None else None
     if task.record is not None:
-        durable.failed(broker, task, run)
+        writing.failed(broker, task, run)
     elif run is not None and session is not None:
         # After say: a frame that was full is sealed by it.
         frame = session.sent + len(session.sealed) + 1
@@ -106,8 +106,8 @@ def again(broker: "Broker", task: Task, ending: Ending, wait_s: float, now: floa
 def wake(broker: "Broker", now: float) -> None:
     """Queue again whose time has come."""
     for task in broker.delays.take(now, at_most=COUNT_MAX):
-        if isolation.must_be_alone(task):
-            isolation.isolate(broker, task, now)
+        if task.must_be_alone:
+            lifecycle.isolate(broker, task, now)
             continue
         task.move(Event.DUE)
         # It had found an actor in time: what is to be timed now is another wait.
@@ -180,7 +180,7 @@ def acknowledge(broker: "Broker", actor: Actor, token: Token) -> None:
     """Let *actor* forget the outcome of a run that is tried again."""
     if actor.session is not None:
         actor.session.outcome_acks.append(token)
-        lifecycle.hurry(broker, actor.session, 0)
+        forgetting.hurry(broker, actor.session, 0)
 
 
 def let_go(broker: "Broker", client: Client) -> None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 from broker import (
     attaching,
     bindings,
+    forgetting,
     holders,
     lifecycle,
     liveness,
-    named,
+    naming,
     orders,
     recovery,
     retrying,
@@ -166,7 +167,7 @@ def find_peer(
             if actor is None:
                 former = broker.actors_by_name.get(hello.name)
                 if former is not None and former.incarnation != number:
-                    lifecycle.bury(broker, former.incarnation, replaced=True)
+                    forgetting.bury(broker, former.incarnation, replaced=True)
                     if former.incarnation in broker.actors:
                         reason = f"actor {former.name} was replaced by a new process"
                         liveness.lose(broker, former, reason, now, started=None)
@@ -178,7 +179,7 @@ def find_peer(
             if host is None:
                 for known in list(broker.hosts.values()):
                     if known.name == hello.name:
-                        lifecycle.bury(broker, known.incarnation, replaced=True)
+                        forgetting.bury(broker, known.incarnation, replaced=True)
                         liveness.lose_host(broker, known, now)
                 host = broker.hosts[number] = Host(hello, now)
             return host
@@ -270,7 +271,7 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
     function = known.get(call.function)
     blob = known.get(call.environment.blob) if call.environment else None
     if call.environment is not None and call.environment.named is not None:
-        return named.join(broker, call, blob)
+        return naming.join(broker, call, blob)
     if (function is None and not call.method) or (call.environment is not None and blob is None):
         raise RemoteProtocolError(Code.UNKNOWN_TEMPLATE, f"the code of {call.name!r} was not sent")
     share(call, function)

@@ -10,12 +10,11 @@ from broker import (
     dead,
     durable,
     environments,
-    isolation,
     lifecycle,
     named,
     occupancy,
-    patience,
     retrying,
+    writing,
 )
 from broker.peers import Client, Session, is_owned
 from broker.records import Record
@@ -157,13 +156,13 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         end_orphan(broker, task, "the task that submitted this one was canceled for it")
     elif command.again and is_placed_again(broker, task, now):
         return
-    elif task.trouble is not None and isolation.must_be_alone(task):
+    elif task.must_be_alone:
         task.state = State.HELD
-        isolation.isolate(broker, task, now)
+        lifecycle.isolate(broker, task, now)
     else:
         broker.backlog.push(task)
         if task.template.call.schedule_timeout_s is not None:
-            patience.watch(broker, task)
+            lifecycle.watch(broker, task)
 
 
 def is_placed_again(broker: "Broker", task: Task, now: float) -> bool:
@@ -190,7 +189,7 @@ def end_orphan(broker: "Broker", task: Task, message: str) -> None:
     """End a call that was made in a run which counts no more; the next run makes it again."""
     record = task.record
     if isinstance(record, Record) and record.key is not None:
-        durable.free_key(broker, task, record)
+        writing.free_key(broker, task, record)
     lifecycle.end(broker, task, Code.PARENT_GONE, message)
 
 

@@ -250,6 +250,26 @@ class Task:
         # What the journal has of a durable task, or whose other name this is.
         self.record: Record | Alias | None = None
 
+    @property
+    def must_be_alone(self) -> bool:
+        """Tell whether it may not run beside others now.
+
+        One that calls a named actor goes there, in its order. Of one that is at_most_once no run
+        can have been lost, whatever its client says.
+        """
+        trouble = self.trouble
+        if trouble is None or trouble.is_patient or self.call.at_most_once:
+            return False
+        assert self.template
+        is_suspect = trouble.crashes or trouble.shared or trouble.losses > 1
+        return bool(is_suspect) and not self.template.shape.named
+
+    def unload(self) -> None:
+        """Let go of the call itself, which is not needed any more."""
+        self.client.task_bytes -= self.size
+        self.size = 0
+        self.body, self.frames = b"", ()
+
     def move(self, event: Event) -> None:
         """Take the transition for *event*; an illegal one is our bug."""
         self.state = TRANSITIONS[self.state, event]

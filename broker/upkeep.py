@@ -29,18 +29,6 @@ ACTORS_PER_S: Final = 50_000
 LOOKS_A_TURN: Final = 256
 
 
-def called(
-    broker: "Broker", record: "Record", template: Template, actor: Actor, now: float
-) -> None:
-    """Note how a call is made that goes to *actor*, where the environment has its place then."""
-    if record.template is not template:
-        record.template, record.entry = template, None
-    if record.lost_place:
-        record.lost_place.discard(actor.incarnation)
-    if record.missing and record not in broker.environments.lacking.things:
-        broker.environments.lack(record, now)
-
-
 def look(broker: "Broker", now: float) -> None:
     """Have copies entered that are lacking; what waits for a slot goes first."""
     known = broker.environments

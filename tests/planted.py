@@ -60,7 +60,7 @@ BUGS = [
     Bug(
         "an_older_journal_is_believed",
         recovery.adopt,
-        "durable.must_arm(task)",
+        "writing.must_arm(task)",
         "False",
         "broker/test_durable.py"
         "::test_a_run_of_which_an_older_journal_does_not_know_is_adopted_and_never_again",

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from broker import isolation
+from broker import lifecycle
 from broker.defining import define, undefine
 from tests.broker.conversation import CODE, Conversation, attested
 from tests.support.disk import Disk
@@ -120,7 +120,7 @@ def test_an_innocent_that_never_finds_an_actor_of_its_own_is_no_poison(talk):
     for crashes, incarnation in enumerate(range(11, 11 + talk.settings.shared_max)):
         # What it runs beside keeps every actor from being empty.
         actor = talk.actor(incarnation, name="host/1", slots={"slot": 3})
-        doubled = max(0, min(crashes, isolation.DOUBLED_MAX) - 1)
+        doubled = max(0, min(crashes, lifecycle.DOUBLED_MAX) - 1)
         talk.wait(talk.settings.isolation_s * 2**doubled + 1.0, beating=[client, host, actor])
         actor.says(Credit(2))
         host.says(Death(incarnation, None, 11, assigned(actor)))

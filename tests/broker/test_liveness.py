@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker import lifecycle
+from broker import forgetting
 from tests.broker.conversation import Conversation, attested
 from wire.messages import (
     ActorBeat,
@@ -239,7 +239,7 @@ def held(actor, holding):
 
 
 def test_names_of_lost_actors_do_not_gather(monkeypatch):
-    monkeypatch.setattr(lifecycle, "LOST_KEPT", 5)
+    monkeypatch.setattr(forgetting, "LOST_KEPT", 5)
     talk = Conversation()
     stays = talk.actor(10, name="host/stays")
     for number in range(20):

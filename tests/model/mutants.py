@@ -14,7 +14,7 @@ from actor import core as actor_core
 from actor import hearing
 from actor.core import ActorCore
 from actor.outcomes import Outcomes
-from broker import lifecycle, placement, sessions
+from broker import lifecycle, placement, requeueing, sessions
 from broker.core import Broker
 from broker.peers import is_owned
 from broker.task import Ending
@@ -204,7 +204,7 @@ def a_reject_burns_a_try() -> Any:
 
         return mutated
 
-    return swap(lifecycle, "requeue", make)
+    return swap(requeueing, "requeue", make)
 
 
 def absence_burns_a_try() -> Any:
@@ -216,7 +216,7 @@ def absence_burns_a_try() -> Any:
 
         return mutated
 
-    return swap(lifecycle, "requeue", make)
+    return swap(requeueing, "requeue", make)
 
 
 def kept_is_forgotten_with_its_session() -> Any:

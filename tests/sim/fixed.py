@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from broker import lifecycle, placement, task
+from broker import forgetting, lifecycle, placement, task
 from broker.task import TRANSITIONS
 from tests.sim.run import little_garbage, run_world
 from tests.sim.world import World
@@ -42,6 +42,7 @@ def recorded() -> Iterator[set[Any]]:
     with (
         patch.object(task, "TRANSITIONS", table),
         patch.object(lifecycle, "TRANSITIONS", table),
+        patch.object(forgetting, "TRANSITIONS", table),
         patch.object(placement, "TRANSITIONS", table),
     ):
         yield table.seen

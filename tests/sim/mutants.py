@@ -35,6 +35,7 @@ from broker import (
     recall,
     recovery,
     replicas,
+    requeueing,
     scaling,
     sessions,
     spans,
@@ -206,7 +207,7 @@ def absent_is_not_requeued() -> Any:
 
         return mutated
 
-    return swap(lifecycle, "requeue", make)
+    return swap(requeueing, "requeue", make)
 
 
 # --- restarts
@@ -321,7 +322,7 @@ def doubt_runs_again() -> Any:
 
         return mutated
 
-    return swap(lifecycle, "requeue", make)
+    return swap(requeueing, "requeue", make)
 
 
 def a_lease_never_ends() -> Any:
@@ -394,7 +395,7 @@ def what_is_asked_back_is_gone() -> Any:
             known = set(broker.recalls.asked)
             original(broker, now)
             for token in broker.recalls.asked.keys() - known:
-                lifecycle.requeue(broker, broker.tokens[token], "asked back", now, burns=None)
+                requeueing.requeue(broker, broker.tokens[token], "asked back", now, burns=None)
 
         return mutated
 
@@ -440,7 +441,7 @@ def a_hand_back_burns_a_try() -> Any:
 
         return mutated
 
-    return swap(lifecycle, "requeue", make)
+    return swap(requeueing, "requeue", make)
 
 
 def a_pause_ends_with_its_session() -> Any:

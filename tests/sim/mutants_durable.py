@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from broker import attaching, durable, lifecycle, restoring
+from broker import attaching, durable, forgetting, lifecycle, restoring, writing
 from broker.records import Alias
 from broker.task import Event
 from tests.sim.mutants import BUSY, RESTARTS, Mutant, both, swap
@@ -37,7 +37,7 @@ def told_before_the_commit() -> Any:
 
         return mutated
 
-    return swap(durable, "may_tell", make)
+    return swap(writing, "may_tell", make)
 
 
 def acknowledged_before_the_commit() -> Any:
@@ -51,18 +51,18 @@ def acknowledged_before_the_commit() -> Any:
 
         return mutated
 
-    return swap(durable, "write_outcome", make)
+    return swap(writing, "write_outcome", make)
 
 
 def started_before_the_commit() -> Any:
     """Assign an at_most_once task that the journal does not let start."""
     check = swap(restoring, "check", lambda _: lambda broker: None)
-    return both(check, swap(durable, "must_arm", lambda _: lambda task: False))
+    return both(check, swap(writing, "must_arm", lambda _: lambda task: False))
 
 
 def what_may_have_started_starts_again() -> Any:
     """Forget with the broker that an at_most_once task may have started."""
-    return swap(durable, "may_have_run", lambda _: lambda task: False)
+    return swap(writing, "may_have_run", lambda _: lambda task: False)
 
 
 def a_new_broker_forgets() -> Any:
@@ -103,11 +103,11 @@ def the_first_takes_all() -> Any:
             target = task.record.target if isinstance(task.record, Alias) else task
             original(broker, task)
             if target.record.is_wanted:
-                lifecycle.erase(broker, target)
+                forgetting.erase(broker, target)
 
         return mutated
 
-    return swap(attaching, "received", make)
+    return swap(forgetting, "received_durable", make)
 
 
 def keys_do_not_matter() -> Any:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from actor import core as actor_core
-from broker import lifecycle, patience, preference, statements
+from broker import forgetting, lifecycle, patience, preference, requeueing, statements
 from broker.deadlines import Deadlines
 from sdk.waiting import Waiting
 from tests.sim.mutants import BUSY, Mutant, both, swap
@@ -30,7 +30,7 @@ def what_came_before_the_change_starts() -> Any:
 
 def nobody_is_given_up() -> Any:
     """Let a task with a schedule timeout wait for ever."""
-    return swap(patience, "watch", lambda _: lambda broker, task: None)
+    return swap(lifecycle, "watch", lambda _: lambda broker, task: None)
 
 
 def who_has_an_actor_is_given_up() -> Any:
@@ -40,7 +40,7 @@ def who_has_an_actor_is_given_up() -> Any:
         def mutated(broker: Any, now: float) -> None:
             for task in broker.deadlines.take(now, at_most=99):
                 lifecycle.cancel_children(broker, task)
-                lifecycle.detach(broker, task)
+                forgetting.detach(broker, task)
                 lifecycle.end(broker, task, "schedule-timeout", "too late")
 
         return mutated
@@ -78,7 +78,7 @@ def a_hand_back_gives_new_time() -> Any:
 
         return mutated
 
-    return swap(lifecycle, "requeue", make)
+    return swap(requeueing, "requeue", make)
 
 
 def a_new_broker_gives_new_time() -> Any:

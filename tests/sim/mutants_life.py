@@ -6,8 +6,9 @@ from unittest.mock import patch
 import msgspec
 
 from actor.supervision import HostCore
-from broker import departures, doubts, isolation, lifecycle, recovery, retrying
+from broker import departures, doubts, isolation, recovery, requeueing, retrying
 from broker.limits import Limits
+from broker.task import Task
 from broker.trouble import Trouble
 from sdk import asking
 from tests.sim.mutants import BUSY, WAITING, Mutant, swap
@@ -105,7 +106,7 @@ def a_shared_crash_is_held_against_all() -> Any:
 
         return mutated
 
-    return swap(lifecycle, "requeue", make)
+    return swap(requeueing, "requeue", make)
 
 
 def what_stood_beside_is_blamed() -> Any:
@@ -117,7 +118,7 @@ def what_stood_beside_is_blamed() -> Any:
             for token in command.beside:
                 task = broker.tokens.get(tuple(token))
                 if actor is not None and task is not None and task.actor is actor:
-                    lifecycle.requeue(broker, task, "it died", now, burns="crash")
+                    requeueing.requeue(broker, task, "it died", now, burns="crash")
             original(broker, session, command, own, now)
 
         return mutated
@@ -127,7 +128,7 @@ def what_stood_beside_is_blamed() -> Any:
 
 def suspects_run_beside_others() -> Any:
     """Queue as any other who was in a process that crashed."""
-    return swap(isolation, "must_be_alone", lambda _: lambda task: False)
+    return swap(Task, "must_be_alone", lambda _: False)
 
 
 def an_actor_of_its_own_takes_others() -> Any:
