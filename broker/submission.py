@@ -156,7 +156,7 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         end_orphan(broker, task, "the task that submitted this one was canceled for it")
     elif command.again and is_placed_again(broker, task, now):
         return
-    elif task.must_be_alone:
+    elif task.trouble is not None and task.must_be_alone:
         task.state = State.HELD
         lifecycle.isolate(broker, task, now)
     else:
