@@ -12,6 +12,7 @@ import copyreg
 import dataclasses
 import datetime as dt
 import decimal
+import dis
 import enum
 import hashlib
 import logging
@@ -21,7 +22,7 @@ import sys
 import types
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache, partial
 from itertools import repeat
 from operator import is_
@@ -46,6 +47,8 @@ CAPTURED_MAX: Final = 4_096
 MISSING: Final = object()
 # Py_TPFLAGS_HEAPTYPE: made by a class statement.
 HEAP_TYPE: Final = 1 << 9
+# What cloudpickle goes by.
+OF_GLOBALS: Final = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"})
 NEW_ARGUMENTS: Final = ("__getnewargs__", "__getnewargs_ex__")
 
 CONSTANT: Final = (
@@ -246,7 +249,7 @@ def view_of_function(function: types.FunctionType) -> tuple[Any, ...]:
     """See code, defaults, closure, attributes, and the globals that it names."""
     code = function.__code__
     find = function.__globals__.get
-    seen = (code, function.__defaults__, *map(find, sorted_names(code), repeat(MISSING)))
+    seen = (code, function.__defaults__, *map(find, globals_of(code), repeat(MISSING)))
     if function.__kwdefaults__:
         seen += tuple(function.__kwdefaults__.values())
     if function.__closure__:
@@ -265,9 +268,15 @@ def cell_of(cell: types.CellType) -> Any:
 
 
 @lru_cache(4096)
-def sorted_names(code: types.CodeType) -> tuple[str, ...]:
-    """List the names that *code* and the code inside it could look up in the globals."""
-    return tuple(sorted(names_in(code)))
+def globals_of(code: types.CodeType) -> tuple[str, ...]:
+    """List the globals of *code* and of the code inside it: what travels with them.
+
+    An attribute is none, whatever it is called: a script's own variable that happens to have the
+    name of one is no part of the code.
+    """
+    own = {str(step.argval) for step in dis.get_instructions(code) if step.opname in OF_GLOBALS}
+    inner = (globals_of(part) for part in code.co_consts if isinstance(part, types.CodeType))
+    return tuple(sorted(own.union(*inner)))
 
 
 def view_of_class(kind: type) -> tuple[Any, ...]:
@@ -346,13 +355,12 @@ VIEWS: Final[dict[type, View | None]] = {
 def version_of(kind: type) -> str:
     """Digest the code of *kind* and what it calls; the same in each run of a script."""
     feed = hashlib.blake2b(digest_size=6)
-    seen: set[int] = set()
-    for text in words_of(kind, seen):
+    for text in words_of(kind, set()):
         feed.update(text.encode("utf-8", "surrogatepass") + b"\0")
     return feed.hexdigest()
 
 
-def words_of(value: Any, seen: set[int]) -> Iterator[str]:
+def words_of(value: Any, seen: set[Hashable]) -> Iterator[str]:
     """Write *value* as words that do not depend on addresses, hashes or where the file lies."""
     kind = type(value)
     if isinstance(value, str | bytes | int | float | complex | types.NoneType):
@@ -371,8 +379,12 @@ def words_of(value: Any, seen: set[int]) -> Iterator[str]:
     match value:
         case types.FunctionType():
             yield value.__qualname__
+            names = names_in(value.__code__)
             for part in view_of_function(value):
-                yield from words_of(part, seen)
+                if isinstance(part, types.ModuleType):
+                    yield from words_of_module(part, names, seen)
+                else:
+                    yield from words_of(part, seen)
         case type():
             yield value.__qualname__
             for base in value.__bases__:
@@ -396,7 +408,24 @@ def words_of(value: Any, seen: set[int]) -> Iterator[str]:
                     yield from words_of(part, seen)
 
 
-def words_of_code(code: types.CodeType, seen: set[int]) -> Iterable[str]:
+def words_of_module(
+    module: types.ModuleType, names: frozenset[str], seen: set[Hashable]
+) -> Iterator[str]:
+    """Write what code that knows *names* could use of a module of the user's."""
+    yield f"module {module.__name__}"
+    if is_installed_object(module) or (id(module), names) in seen:
+        return
+    seen.add((id(module), names))
+    for name in sorted(names & vars(module).keys()):
+        part = vars(module)[name]
+        if isinstance(part, types.ModuleType):
+            yield from words_of_module(part, names, seen)
+        elif is_basic(part) and not name.startswith("__"):
+            yield name
+            yield from words_of(part, seen)
+
+
+def words_of_code(code: types.CodeType, seen: set[Hashable]) -> Iterable[str]:
     """Write what *code* does, without where it stands."""
     yield f"code {code.co_name} {code.co_flags} {code.co_code.hex()}"
     yield " ".join((*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars))

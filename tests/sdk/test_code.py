@@ -274,5 +274,53 @@ def test_a_version_changes_with_the_code_and_with_what_it_calls(tmp_path):
     assert len(versions) == 3
 
 
+# A variable of the script, which has nothing to do with the attribute of this name.
+elapsed = 0.0
+
+
+class Timed:
+    def work(self):
+        self.elapsed = 1.0
+        return self.elapsed
+
+
+def test_a_variable_that_is_called_like_an_attribute_is_no_part_of_the_code(monkeypatch):
+    version, captured = version_of(Timed), capture(Timed)
+
+    monkeypatch.setattr(sys.modules[__name__], "elapsed", 5.0)
+
+    assert version_of(Timed) == version
+    assert capture(Timed) is captured
+
+
+def test_a_version_changes_with_what_it_calls_of_a_module_of_the_users(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "called_helpers.py").write_text(HELPERS)
+    helpers = importlib.import_module("called_helpers")
+
+    class Caller:
+        def work(self):
+            return helpers.load()
+
+    versions = [version_of(Caller)]
+    monkeypatch.setattr(helpers, "untouched", 2)
+    versions.append(version_of(Caller))
+    monkeypatch.setattr(helpers, "SIZE", 2)
+    versions.append(version_of(Caller))
+    monkeypatch.setattr(helpers, "load", lambda: 3)
+    versions.append(version_of(Caller))
+
+    assert versions[0] == versions[1]
+    assert len(set(versions)) == 3
+
+
+HELPERS = """
+untouched = 1
+SIZE = 1
+def load():
+    return SIZE
+"""
+
+
 def test_a_version_is_short():
     assert re.fullmatch("[0-9a-f]{12}", version_of(Frozen))
