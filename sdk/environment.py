@@ -172,6 +172,7 @@ class Environment(metaclass=EnvironmentType):
                 "method; a sync method holds its copy alone"
             )
         check_batches(cls)
+        check_hooks(cls)
         for name in ("enter_timeout", "exit_timeout"):
             if own.get(name) is not None:
                 time_of(f"{cls.__qualname__}.{name}", own[name])
@@ -236,6 +237,17 @@ def check_batches(cls: type[Environment]) -> None:
             raise ValueError(
                 f"{cls.__qualname__}.{name}: concurrency={concurrency} needs an async @batch"
                 " method; a sync batch holds its copy alone"
+            )
+
+
+def check_hooks(cls: type[Environment]) -> None:
+    """Raise TypeError for a hook with `yield`: calling it would run nothing of it."""
+    for name in sorted(HOOKS & cls.__dict__.keys()):
+        hook = cls.__dict__[name]
+        if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
+            raise TypeError(
+                f"{cls.__qualname__}.{name} is a generator, of which nothing would run: what"
+                " stands behind its `yield` belongs into exit()"
             )
 
 

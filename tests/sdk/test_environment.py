@@ -330,6 +330,7 @@ def test_a_policy_is_read():
         ({"slots": {"gpu": 0}}, ValueError),
         ({"slots": "gpu"}, TypeError),
         ({"limits": {"db": 0}}, ValueError),
+        ({"enter": lambda _self: (yield)}, TypeError),
     ],
 )
 def test_a_class_that_makes_no_sense_is_refused(body, error):
