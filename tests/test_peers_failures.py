@@ -14,23 +14,34 @@ import pytest
 
 from broker.defining import define
 from sdk import LocalCluster
-from tests.broker.conversation import CODE, Conversation, Talker, attested
+from tests.broker.conversation import CODE, Conversation, Talker, actor_hello, attested
 from tests.support.deployment import DEADLINE_S, Deployment
+from tests.support.disk import Disk
 from tests.support.peers import HERE, ROWS
+from wire.codec import encode_failure
+from wire.errors import Code
 from wire.labels import Comparator, Desire
 from wire.limits import read_definition
 from wire.messages import (
+    Accepted,
+    ActorBeat,
     Assign,
     Beat,
     Bye,
+    Cancel,
+    ClientHello,
     Credit,
+    Death,
     HostBeat,
     HostHello,
     LabelsChanged,
+    OutcomeAck,
+    Reject,
+    Result,
     Scale,
     Welcome,
 )
-from wire.parts import Call
+from wire.parts import Call, Failure, Status
 
 TESTS = Path(__file__).parent
 TIMEOUT_S = DEADLINE_S
@@ -235,3 +246,227 @@ def test_a_thousand_processes_under_one_name_are_all_welcome():
         assert actor.takes(Welcome), f"process {number} is not heard"
 
     assert len(talk.broker.actors) == 1
+
+
+# --- the same task, twice given away
+
+
+def given(actor):
+    """Return the tasks and the tokens that an actor was given."""
+    return {assign.task: (actor.epoch, assign.number) for assign in actor.takes(Assign)}
+
+
+def given_twice():
+    """Return a conversation in which one task is given to another actor, its first lease over.
+
+    With its client, both actors and both tokens.
+    """
+    talk = Conversation()
+    first, second = talk.actor(11, name="a/0", free=1), talk.actor(12, name="b/0")
+    client = talk.client().submits(7)
+    old = given(first)[7]
+    talk.wait(6.0, beating=[client, second])
+    second.says(Credit(1))
+    new = given(second)[7]
+    assert new > old
+    return talk, client, (first, old), (second, new)
+
+
+def comes_back(actor, **said):
+    """Let an actor that lost its lease say what it has, and its outcomes after it."""
+    actor.connects()
+    actor.greets(actor_hello(actor.incarnation, name=actor.name, **said))
+
+
+def test_an_acknowledgement_of_the_first_delivery_is_none_of_the_second():
+    """nats-io/nats-server#4786: the first reader says it is done when the second one has it."""
+    talk, client, (first, old), (second, new) = given_twice()
+
+    comes_back(first, kept=[(1, 7, old)])
+    first.ends(old, b"late")
+    talk.wait(1.25, beating=[client])
+
+    # The first learns that nobody wants it, and the task is the second's as before.
+    assert first.takes(OutcomeAck) == [OutcomeAck([], [old])]
+    assert client.takes(Result) == []
+    assert talk.state(client, 7) == "assigned"
+    # So it is given away once more where the second is gone, and not taken for done.
+    second.says(Bye("gone"))
+    first.says(Credit(1))
+    third = given(first)[7]
+    assert third > new
+    first.ends(third, b"third")
+    assert [result.body for result in client.takes(Result)] == [b"third"]
+
+
+@pytest.mark.parametrize("when", ["while the second runs", "after the second has ended"])
+def test_a_task_that_ends_well_and_badly_has_the_outcome_of_whose_it_is(when):
+    """dask/distributed#6689: it ends well where it is by now, then badly where it was before."""
+    _, client, (first, old), (second, new) = given_twice()
+    failed = encode_failure(Failure(Code.TASK_FAILED, "it is flaky", b""))
+
+    if when == "after the second has ended":
+        second.ends(new, b"well", free=1)
+    comes_back(first, kept=[(1, 7, old)])
+    first.ends(old, failed, status=Status.FAILURE, free=1)
+    if when == "while the second runs":
+        second.ends(new, b"well", free=1)
+
+    assert [(r.status, r.body) for r in client.takes(Result)] == [(Status.RESULT, b"well")]
+    # Nobody is stuck for it: both take what depends on it.
+    client.submits(8, 9)
+    assert {**given(first), **given(second)}.keys() == {8, 9}
+
+
+# --- credit and limits that something has taken
+
+
+@pytest.mark.parametrize("lost", ["with who had it", "on their way to it"])
+def test_credit_that_is_full_of_what_nobody_acknowledges_is_there_again(lost):
+    """nats-io/nats-server#6093, #7680 and nats-io/nats-streaming-server#77: what was delivered to
+    who is gone fills the bound for ever, or is not delivered again since the bound is full.
+    """
+    talk = Conversation()
+    actor = talk.actor(11, name="a/0", free=2)
+    client = talk.client().submits(1, 2, 3, 4)
+    assert given(actor).keys() == {1, 2}
+
+    if lost == "with who had it":
+        talk.wait(6.0, beating=[client])
+        actor = talk.actor(12, name="a/0")
+    else:
+        comes_back(actor)
+    actor.says(Credit(2))
+
+    again = given(actor)
+    assert again.keys() == {1, 2}
+    for token in again.values():
+        actor.ends(token)
+    actor.says(Credit(2))
+    assert given(actor).keys() == {3, 4}
+
+
+BETWEEN = [
+    "it is not written that it is there",
+    "it is written and not said",
+    "it is taken and not heard of",
+    "it is handed back",
+    "its actor dies",
+    "it is canceled",
+    "it is taken and the broker ends",
+]
+
+
+@pytest.mark.parametrize("where", BETWEEN)
+def test_wherever_a_task_is_dropped_on_its_way_to_an_actor_it_takes_no_room_along(where):
+    """hatchet-dev/hatchet#4494: gone from the queue, with nobody, and its room taken for ever.
+
+    The limit has room for one, so that a task that took it along would hold up all others.
+    """
+    talk = Conversation(disk=Disk(), limits=["db=1"])
+    host = talk.host(actors=[attested(11)])
+    actor = talk.actor(11, free=1)
+    client = talk.client()
+    call = Call("work", CODE, limits={"db": 1}, durable=True)
+    talk.writes = "written" not in where
+
+    client.submits(1, 2, 3, call=call)
+    left = {1, 2, 3}
+    if not talk.writes:
+        assert client.takes(Accepted) == []
+        talk.restart(writes_first=where == "it is written and not said")
+        talk.writes = True
+    else:
+        (token,) = given(actor).values()
+        match where:
+            case "it is taken and not heard of":
+                comes_back(actor)
+            case "it is handed back":
+                actor.says(Reject(*token, "draining", False), Credit(0))
+            case "its actor dies":
+                host.says(Death(11, None, 9, []))
+                actor = talk.actor(12)
+            case "it is canceled":
+                client.says(Cancel([1]))
+                actor.ends(token, free=0)
+                left.remove(1)
+            case "it is taken and the broker ends":
+                talk.restart()
+    if not talk.broker.actors:
+        for peer in (actor, host):
+            peer.greets()
+        client.greets(ClientHello(1, "client1", "3.11", [(1, 3)]))
+        if where == "it is not written that it is there":
+            client.submits(1, 2, 3, call=call, again=True)
+    # The next broker lets nobody in before the longest lease is over.
+    talk.wait(8.0, beating=[client, actor, host])
+
+    ended = set()
+    while len(ended) < len(left):
+        actor.says(Credit(1))
+        ((task, token),) = given(actor).items()
+        assert ended.isdisjoint({task})
+        ended.add(task)
+        actor.ends(token)
+    assert ended == left
+    assert not talk.broker.limits.runs
+
+
+def test_a_lease_that_is_renewed_as_those_that_ended_are_looked_for_is_kept():
+    """PrefectHQ/prefect#22983 and #22935: its holder renews, and its room is taken all the same.
+
+    Two of three renew when all three are due, neither in the way of the other.
+    """
+    talk = Conversation(limits=["db=3"])
+    client = talk.client()
+    actors = [talk.actor(n, name=f"m{n}/0", host=n, free=1) for n in (11, 12, 13)]
+    client.submits(1, 2, 3, 4, call=Call("work", CODE, limits={"db": 1}))
+    tokens = [given(actor) for actor in actors]
+    talk.wait(4.75, beating=[client])
+
+    # All are over, and nobody has looked yet.
+    talk.now += 0.26
+    for actor, mine in zip(actors[:2], tokens, strict=False):
+        actor.says(ActorBeat(Credit(0), 1, {}, list(mine.values())), silently=True)
+    assert talk.broker.deadline() <= talk.now
+    talk.wake()
+
+    assert [lost["actor"] for lost in talk.noted("actor_lost")] == ["m13/0"]
+    assert len(talk.broker.limits.runs) == 2
+    # Whoever comes too late for it has no room any more, and what it ran is another's.
+    actors[2].says(ActorBeat(Credit(1), 1, {}, list(tokens[2].values())))
+    assert len(talk.broker.limits.runs) == 2
+    actors[0].says(Credit(1))
+    assert given(actors[0]).keys() == tokens[2].keys()
+
+
+# --- who is unknown by now
+
+
+@pytest.mark.parametrize("first", ["bye", "death", "end of its lease"])
+def test_what_is_heard_of_an_actor_that_is_gone_does_no_harm(first):
+    """ipython/ipyparallel#319 and #397: a heartbeat, or its absence, after the end is a KeyError
+    in the hub, which knows nothing of it any more; so is a second end.
+    """
+    talk = Conversation()
+    host = talk.host(actors=[attested(11), attested(12, name="host/1")])
+    actor, other = talk.actor(11, free=1), talk.actor(12, name="host/1")
+    client = talk.client().submits(7)
+    token = given(actor)[7]
+    ends = {
+        "bye": lambda: actor.says(Bye("stopped")),
+        "death": lambda: host.says(Death(11, 1, None, [token])),
+        "end of its lease": lambda: talk.wait(6.0, beating=[client, other]),
+    }
+
+    for end in (first, *ends, *ends):
+        ends[end]()
+        actor.beats(holding=[token])
+        actor.vanishes()
+        actor.ends(token, b"late")
+    talk.wait(20.0, beating=[client, other, host])
+
+    assert [one.name for one in talk.broker.actors.values()] == ["host/1"]
+    other.says(Credit(1))
+    other.ends(given(other)[7], b"well")
+    assert [result.body for result in client.takes(Result)] == [b"well"]

@@ -9,6 +9,7 @@ import os
 import random
 import resource
 import socket
+import time
 from collections import Counter
 from pathlib import Path
 from threading import Event
@@ -17,7 +18,7 @@ import pytest
 
 from sdk import Client, LocalCluster, TaskCanceled, current_task
 from tests.chaos.cluster import free_port
-from tests.chaos.proxy import Proxy
+from tests.chaos.proxy import Proxy, Way
 from tests.support.deployment import DEADLINE_S, Deployment, is_alive
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -26,6 +27,7 @@ TIMEOUT_S = DEADLINE_S
 # Times a fifth of the defaults.
 SHORT = ("--heartbeat", "0.2", "--adopt-window", "0.5")
 LEASE_S = 1.0
+MEGABYTE = 1_000_000
 
 
 @pytest.fixture
@@ -74,6 +76,10 @@ def until_told(path, flag):
         Event().wait(0.01)
     note(path, os.getpid(), "canceled" if task.is_canceled else "told")
     return list(task.token)
+
+
+def size_and_process(octets):
+    return len(octets), os.getpid()
 
 
 # --- runs beside runs
@@ -143,6 +149,37 @@ def test_who_was_cut_off_for_many_leases_is_heard_again(path):
             Event().wait(8 * LEASE_S)
             proxy.heal()
 
+            assert client.submit(os.getpid).result(TIMEOUT_S) == pid
+        finally:
+            proxy.close()
+
+
+@pytest.mark.parametrize("way", list(Way))
+def test_a_message_that_takes_several_leases_to_arrive_costs_nobody_a_lease(way):
+    """zeromq/libzmq#2709: a heartbeat has to wait for what is on its way, and counts as missed."""
+    octets = bytes(MEGABYTE * 3)
+    port = free_port()
+    with Deployment(*SHORT, "--bind", f"tcp://127.0.0.1:{port}") as world:
+        world.start_broker()
+        proxy = Proxy(("127.0.0.1", port))
+        try:
+            world.start("a", "-m", "actor", "--broker", proxy.endpoint, "--name", "a")
+            client = world.client()
+            pid = world.actors(client, "a/0")["a/0"]["pid"]
+            assert client.submit(size_and_process, b"").result(TIMEOUT_S) == (0, pid)
+            proxy.slow(MEGABYTE, way)
+            began = time.monotonic()
+
+            if way is Way.DOWN:
+                future = client.submit(size_and_process, octets)
+                assert future.result(TIMEOUT_S) == (len(octets), pid)
+            else:
+                future = client.submit(bytes, len(octets))
+                assert len(future.result(TIMEOUT_S)) == len(octets)
+
+            assert time.monotonic() - began > 2 * LEASE_S
+            assert future.history == ()
+            assert "actor_lost" not in world.log("broker"), world.story()
             assert client.submit(os.getpid).result(TIMEOUT_S) == pid
         finally:
             proxy.close()

@@ -1,8 +1,10 @@
 """Talk to a broker's core in few lines: peers that count frames, a clock, the real codec."""
 
 from broker.core import Broker
+from broker.defining import define
 from broker.settings import Settings
 from wire import codec
+from wire.limits import read_definition
 from wire.messages import (
     PROTOCOL,
     ActorBeat,
@@ -28,11 +30,14 @@ NAP_S = 0.25
 class Conversation:
     """A broker with the peers that talk to it. Time passes only in `wait`."""
 
-    def __init__(self, *, epoch=1000, recovered=True, disk=None, **settings):
+    def __init__(self, *, epoch=1000, recovered=True, disk=None, limits=(), **settings):
         self.now = 100.0
         self.settings = Settings(**settings)
         self.broker = Broker(self.settings, epoch=epoch, now=self.now)
         self.disk = disk
+        # As on the command line: each broker begins with them.
+        self.limits = [read_definition(text) for text in limits]
+        self.begins_with_limits()
         # Whether what is to be written is on disk, and announced, at once.
         self.writes = True
         if disk is not None:
@@ -41,6 +46,10 @@ class Conversation:
         self.notes = []
         if recovered:
             self.wait(self.settings.adopt_window_s)
+
+    def begins_with_limits(self):
+        for definition in self.limits:
+            define(self.broker, definition)
 
     def client(self, incarnation=1, *, unresolved=(), name=None):
         hello = ClientHello(incarnation, name or f"client{incarnation}", "3.11", list(unresolved))
@@ -84,6 +93,7 @@ class Conversation:
         self.disk.pending.clear()
         self.broker = Broker(self.settings, epoch=self.broker.epoch + 1000, now=self.now)
         self.broker.had_earlier = True
+        self.begins_with_limits()
         self.disk.give_to(self.broker, self.now)
         self.broker.check()
         for talker in list(self.peers.values()):

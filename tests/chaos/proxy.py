@@ -6,6 +6,7 @@ TCP does.
 """
 
 import contextlib
+import math
 import select
 import socket
 import struct
@@ -37,6 +38,8 @@ class Faults:
     """What is done to the octets of one way."""
 
     delay_s: float = 0.0
+    # What a connection carries.
+    octets_per_s: float = math.inf
     is_stalled: bool = False
     is_swallowed: bool = False
     # After so many octets more both ends are closed.
@@ -49,6 +52,8 @@ class Link:
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self.sockets = {Way.UP: (near, far), Way.DOWN: (far, near)}
         self.waiting: dict[Way, deque[tuple[float, bytes]]] = {way: deque() for way in BOTH}
+        # When the last of them will be there.
+        self.busy_until = dict.fromkeys(BOTH, 0.0)
         self.is_over = False
 
     def close(self, *, resets: bool) -> None:
@@ -96,6 +101,11 @@ class Proxy:
         """Let everything take so long."""
         for way in ways or BOTH:
             self.faults[way].delay_s = seconds
+
+    def slow(self, octets_per_s: float, *ways: Way) -> None:
+        """Let each connection carry no more than that."""
+        for way in ways or BOTH:
+            self.faults[way].octets_per_s = octets_per_s
 
     def cut_after(self, octets: int, *ways: Way) -> None:
         """Close all connections after so many octets more, most likely within a frame."""
@@ -171,7 +181,9 @@ class Proxy:
                     link.close(resets=False)
                     return
                 if not faults.is_swallowed:
-                    waiting.append((now + faults.delay_s, octets))
+                    due = max(now, link.busy_until[way]) + len(octets) / faults.octets_per_s
+                    link.busy_until[way] = due
+                    waiting.append((due + faults.delay_s, octets))
             while waiting and waiting[0][0] <= now and not (faults.is_stalled or link.is_over):
                 _, octets = waiting.popleft()
                 left = faults.octets_left

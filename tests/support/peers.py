@@ -11,7 +11,13 @@ ROWS = [
         "test_a_released_task_dies_with_its_process",
     ),
     (
-        "hatchet-dev/hatchet#4494, #4329; PrefectHQ/prefect#21794",
+        "hatchet-dev/hatchet#4494",
+        "a task is gone from the queue and with nobody, and its room is taken for ever",
+        HERE,
+        "test_wherever_a_task_is_dropped_on_its_way_to_an_actor_it_takes_no_room_along",
+    ),
+    (
+        "hatchet-dev/hatchet#4329; PrefectHQ/prefect#21794",
         "slots leak where counters and assignments are written apart",
         "chaos/test_kills.py",
         "test_killed_actors_take_no_slot_and_no_limit_with_them",
@@ -113,10 +119,16 @@ ROWS = [
         "test_a_killed_actor_gives_back_at_once_what_it_held",
     ),
     (
-        "PrefectHQ/prefect#22935, PR#22982, #22983, #19840",
-        "a lease that was renewed is taken away, or one that expired is used",
-        "broker/test_liveness.py",
-        "test_an_actor_that_beats_keeps_its_lease",
+        "PrefectHQ/prefect#22935, PR#22982, #22983",
+        "a lease is renewed as the ended ones are looked for, and is taken away with them",
+        HERE,
+        "test_a_lease_that_is_renewed_as_those_that_ended_are_looked_for_is_kept",
+    ),
+    (
+        "PrefectHQ/prefect#19840",
+        "a lease is over before the run has started, which starts all the same",
+        "actor/test_fencing.py",
+        "test_an_assignment_that_comes_late_is_handed_back",
     ),
     (
         "PrefectHQ/prefect#18942",
@@ -156,9 +168,9 @@ ROWS = [
     ),
     (
         "dask/distributed#6689",
-        "a task ends twice, with two outcomes",
-        "broker/test_core.py",
-        "test_a_repeated_outcome_is_delivered_once",
+        "a task ends well where it is by now, then badly where it was before, and all is stuck",
+        HERE,
+        "test_a_task_that_ends_well_and_badly_has_the_outcome_of_whose_it_is",
     ),
     (
         "dask/distributed#8787",
@@ -223,8 +235,8 @@ ROWS = [
     (
         "nats-io/nats-server#4786",
         "the acknowledgement of an earlier delivery counts for a later one",
-        "broker/test_liveness.py",
-        "test_a_lost_actor_that_comes_back_is_told_to_stop",
+        HERE,
+        "test_an_acknowledgement_of_the_first_delivery_is_none_of_the_second",
     ),
     (
         "nats-io/nats-server#7564, Jepsen NATS 2.12.1",
@@ -234,9 +246,9 @@ ROWS = [
     ),
     (
         "nats-io/nats-server#6093, #7680; nats-io/nats-streaming-server#77",
-        "all credit is held by what nobody acknowledges",
-        "broker/test_sessions.py",
-        "test_a_session_begins_without_credit",
+        "all credit is held by what nobody acknowledges, and nothing is delivered again",
+        HERE,
+        "test_credit_that_is_full_of_what_nobody_acknowledges_is_there_again",
     ),
     (
         "ray-project/ray#34019, #19350, PR#49581",
@@ -263,13 +275,25 @@ ROWS = [
         "test_a_wish_for_an_actor_that_left_costs_no_time",
     ),
     (
-        "ipython/ipyparallel#306, #319, #397 and the comment in hub.py",
+        "ipython/ipyparallel, PR#319, #397",
+        "what comes from an engine that is gone, or does not come, stops the hub",
+        HERE,
+        "test_what_is_heard_of_an_actor_that_is_gone_does_no_harm",
+    ),
+    (
+        "ipython/ipyparallel, the comment in hub.py",
         "an error is made up, then the result comes",
         "test_restarts.py",
         "test_a_stopped_actor_loses_its_task_and_its_late_outcome_is_not_visible",
     ),
     (
-        "ipython/ipython#3290; zeromq/libzmq#2709",
+        "zeromq/libzmq#2709",
+        "a heartbeat waits behind a large message, and counts as missed",
+        "test_peers_processes.py",
+        "test_a_message_that_takes_several_leases_to_arrive_costs_nobody_a_lease",
+    ),
+    (
+        "ipython/ipython#3290",
         "missed pings kill what is busy talking",
         HERE,
         "test_whatever_an_actor_says_keeps_its_lease",
