@@ -23,7 +23,7 @@ import types
 import uuid
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import repeat
 from operator import is_
 from typing import Any, Final
@@ -34,6 +34,7 @@ from sdk.call import Code
 from sdk.errors import SerializationError
 from sdk.options import Options
 from wire.payload import (
+    Cached,
     PayloadError,
     digest,
     dump_code,
@@ -337,6 +338,8 @@ VIEWS: Final[dict[type, View | None]] = {
     property: lambda p: (p.fget, p.fset, p.fdel),
     staticmethod: lambda s: (s.__func__,),
     classmethod: lambda c: (c.__func__,),
+    Cached: lambda c: (c.__wrapped__, *c.cache_parameters().values()),
+    cached_property: lambda p: (p.func,),
     partial: lambda p: (p.func, *p.args, *p.keywords.values()),
     tuple: tuple,
     frozenset: tuple,
@@ -389,7 +392,8 @@ def words_of(value: Any, seen: set[Hashable]) -> Iterator[str]:
             yield value.__qualname__
             for base in value.__bases__:
                 yield from words_of(base, seen)
-            for name, part in list(value.__dict__.items()):
+            # Sorted: where a class was unpickled its attributes stand in another order.
+            for name, part in sorted(value.__dict__.items()):
                 if name not in HIDDEN:
                     yield name
                     yield from words_of(part, seen)

@@ -6,6 +6,7 @@ bytes go. The rule that must not be broken: an empty body means that the first f
 so a pickle is never empty and `load` needs no flag.
 """
 
+import functools
 import hashlib
 import io
 import os
@@ -57,6 +58,8 @@ BASIC: Final = (
 ATOMS: Final = frozenset({type(None), bool, int, float})
 
 Buffer = bytes | bytearray | memoryview
+# What `functools.lru_cache` makes of a function.
+Cached: Final = functools._lru_cache_wrapper  # noqa: SLF001
 
 
 class PayloadError(Exception):
@@ -310,11 +313,36 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self.left_out |= vars(obj).keys() - state.keys()
             # The module is known before its contents, which may refer to it.
             return ModuleType, (obj.__name__,), state, None, None, fill_module
+        elif type(obj) is Cached and _is_of_users(obj.__wrapped__):
+            # It would travel by its name, which nobody has there.
+            return cached, (obj.__wrapped__, obj.cache_parameters())
+        elif type(obj) is functools.cached_property:
+            # Before Python 3.12 there is a lock in it.
+            return cached_property, (obj.func, obj.attrname)
         elif type(obj) is CodeType:
             # cloudpickle 3.1.3 hides in which file code stands, and so does every traceback then.
             make, parts = self.dispatch_table[CodeType](obj)
             return make, tuple(obj.co_filename if part == HIDDEN_FILE else part for part in parts)
         return super().reducer_override(obj)
+
+
+def _is_of_users(function: Any) -> bool:
+    """Tell whether a function cannot be found by its name where it is not ours."""
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    is_local = "<locals>" in getattr(function, "__qualname__", "")
+    return module is None or is_local or user_modules.has(module)
+
+
+def cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """Wrap a function of the user's in a cache of its own; called by the unpickler."""
+    return functools.lru_cache(**parameters)(function)
+
+
+def cached_property(function: Callable[[Any], Any], name: str) -> Any:
+    """Make a property that keeps what it finds; called by the unpickler."""
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
 
 
 def fill_module(module: ModuleType, state: dict[str, Any]) -> None:

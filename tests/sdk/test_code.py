@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import enum
+import functools
 import importlib
 import json
 import logging
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import types
 
+import cloudpickle
 import pytest
 
 from sdk.code import capture, version_of, watch
@@ -312,6 +314,58 @@ def test_a_version_changes_with_what_it_calls_of_a_module_of_the_users(tmp_path,
 
     assert versions[0] == versions[1]
     assert len(set(versions)) == 3
+
+
+def test_a_class_has_the_same_version_where_it_was_unpickled(monkeypatch):
+    there = unpickled_elsewhere(monkeypatch, Unordered)
+
+    assert there is not Unordered
+    assert version_of(there) == version_of(Unordered)
+
+
+def unpickled_elsewhere(monkeypatch, kind):
+    """Return the class as a process has it that has never seen it."""
+    stream = capture(kind).code.stream
+    for known in ("_DYNAMIC_CLASS_TRACKER_BY_ID", "_DYNAMIC_CLASS_TRACKER_BY_CLASS"):
+        monkeypatch.setattr(cloudpickle.cloudpickle, known, {})
+    return load_function(stream)
+
+
+class Unordered:
+    """Its attributes do not stand in the order of their names."""
+
+    b = 2
+
+    def work(self):
+        return self.a, self.found, once(3)
+
+    @functools.cached_property
+    def found(self):
+        return self.b
+
+    a = 1
+
+
+@functools.lru_cache(maxsize=7)
+def once(x):
+    return x if x < 3 else once(x - 1)
+
+
+def test_what_has_a_cache_travels_with_its_code():
+    stream = capture(once).code.stream
+
+    there = load_function(stream)
+
+    assert there is not once
+    assert there(4) == 2
+    assert there.cache_parameters()["maxsize"] == 7
+    assert capture(once) is capture(once)
+
+
+def test_a_property_that_keeps_what_it_finds_travels(monkeypatch):
+    there = unpickled_elsewhere(monkeypatch, Unordered)
+
+    assert there().work() == (1, 2, 2)
 
 
 HELPERS = """
