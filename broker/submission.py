@@ -194,9 +194,14 @@ def end_orphan(broker: "Broker", task: Task, message: str) -> None:
 
 
 def may_adopt(broker: "Broker", parent: Token) -> bool:
-    """Tell whether a run is there; a broker that recovers does not know all yet."""
+    """Tell whether a run is there, or may be."""
     owner = broker.tokens.get(parent)
-    return broker.window_ends_at is not None or (owner is not None and is_owned(owner))
+    return may_come(broker, parent) or (owner is not None and is_owned(owner))
+
+
+def may_come(broker: "Broker", parent: Token) -> bool:
+    """Tell whether somebody may still offer a run: of its own ones a broker knows all."""
+    return broker.window_ends_at is not None and parent[0] != broker.epoch
 
 
 def admit(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
@@ -212,9 +217,9 @@ def adopt_child(broker: "Broker", task: Task, parent: Token) -> bool:
     """Note in which run *task* was submitted; False when that is there no more."""
     owner = broker.tokens.get(parent)
     if owner is None or not is_owned(owner):
-        if owner is None and broker.window_ends_at is not None and task.record is None:
+        if owner is None and may_come(broker, parent) and task.record is None:
             broker.unparented.setdefault(parent, []).append(task)
-        return broker.window_ends_at is not None
+        return may_come(broker, parent)
     if task.record is not None:
         # The journal owns it: a run that comes again finds it by its key.
         return True

@@ -634,6 +634,18 @@ def test_a_child_of_a_stale_parent_is_refused(talk):
     assert codec.decode_failure(result.body).code == Code.PARENT_GONE
 
 
+def test_a_child_of_a_run_that_this_broker_knows_to_be_over_is_refused_in_its_window_too():
+    talk = Conversation(recovered=False)
+    client, actor = talk.client().submits(1), talk.actor(free=1)
+    (parent,) = assigned(actor)
+    client.says(Cancel([1], False))
+
+    client.submits(2, parent=parent)
+
+    (result,) = client.takes(Result)
+    assert codec.decode_failure(result.body).code == Code.PARENT_GONE
+
+
 @pytest.mark.parametrize("where", ["queued", "assigned"])
 def test_a_child_whose_parent_is_lost_ends_for_its_client(talk, where):
     host = talk.host()
