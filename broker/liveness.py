@@ -66,7 +66,8 @@ def tick(broker: "Broker", now: float) -> None:
     """Look at every clock."""
     if now < look_at(broker):
         return
-    stall = now - look_at(broker)
+    # Not from when something was due: that may have been set to a time in the past.
+    stall = now - broker.ticked_at - broker.settings.heartbeat_s / LOOKS_PER_HEARTBEAT
     if stall > broker.settings.heartbeat_s:
         forgive(broker, stall, now)
     broker.ticked_at = now

@@ -436,3 +436,18 @@ def test_copies_for_many_actors_are_placed_in_one_look_at_these(talk):
 
     assert sum(len(actor.takes(Assign)) for actor in found) == 20
     assert looked.count <= 2, "else hundreds of actors stop the broker for seconds"
+
+
+def test_a_copy_that_comes_long_after_the_last_call_is_no_stall_of_the_broker(talk):
+    environment = place(2, 2, idle_ttl_s=3.0)
+    client, first, second = used(talk, environment, 2, with_client=True)
+    talk.wait(0.25)
+    [ordered] = tokens(second)
+
+    passes(talk, 10.0, client, first, second)
+    enters(second, environment)
+    ends(second, ordered, environment)
+    passes(talk, 1.0, client, first, second)
+
+    assert talk.noted("environment_entered")
+    assert not talk.noted("stalled")
