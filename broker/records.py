@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 from msgspec import Struct
 
+from broker.deadlines import VOID_MIN
 from broker.task import Ending, FunctionBlob, Task, Template
 from broker.trouble import NO_TOKEN, FailedRun, Trouble
 from wire.codec import INLINE_BYTES_MAX
@@ -91,6 +92,7 @@ class Records:
         "clock_ms",
         "codes",
         "expiring",
+        "expiring_max",
         "has_journal",
         "idle",
         "kept",
@@ -120,6 +122,8 @@ class Records:
         self.kept: dict[int, dict[int, Task]] = {}
         # A heap of (when, serial, task): outcomes and keys that end.
         self.expiring: list[tuple[float, int, Task]] = []
+        # With more in it, those are taken out that are over.
+        self.expiring_max = VOID_MIN
         self.serial = 0
         # Hashes of calls and code on disk, with how many tasks, or calls, use each.
         self.calls: dict[bytes, tuple[Template, int]] = {}

@@ -4,12 +4,13 @@ Each operation gets a number, and is on disk once the commit with that number wa
 here tells anybody anything: who waits for a commit stands in `durable`.
 """
 
-from heapq import heappush
+from heapq import heapify, heappush
 from typing import TYPE_CHECKING
 
 from broker import records
+from broker.deadlines import VOID_MIN
 from broker.records import Alias, Awaited, Record
-from broker.task import FunctionBlob, Task, Template
+from broker.task import FunctionBlob, State, Task, Template
 from broker.trouble import FailedRun
 
 if TYPE_CHECKING:
@@ -205,6 +206,11 @@ def look_at(broker: "Broker", task: Task, at: float) -> None:
     known = broker.records
     known.serial += 1
     heappush(known.expiring, (at, known.serial, task))
+    if len(known.expiring) > known.expiring_max:
+        # Most outcomes are received long before: those tasks are not kept for their times.
+        known.expiring = [one for one in known.expiring if one[2].state is not State.FORGOTTEN]
+        heapify(known.expiring)
+        known.expiring_max = VOID_MIN + 2 * len(known.expiring)
 
 
 def free_key(broker: "Broker", task: Task, record: Record) -> None:

@@ -910,3 +910,16 @@ def test_a_client_that_was_gone_for_long_is_told_how_ended_what_went_on_meanwhil
     actor.ends((1000, assign.number), b"value")
 
     assert [result.body for result in client.takes(Result)] == [b"value"]
+
+
+def test_what_everybody_has_is_not_remembered_until_its_time_is_over():
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+
+    for number in range(1, 1_000):
+        client.submits(number, call=DURABLE)
+        actor.ends((1000, number), b"value", free=1)
+        client.beats()
+
+    assert talk.disk.read().rows == []
+    assert len(talk.broker.records.expiring) < 100
