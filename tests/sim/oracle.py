@@ -9,6 +9,8 @@ from tests.sim.copies import Copies, own_call
 from tests.sim.counters import Counters, named_of
 from tests.sim.crashes import Crashes
 from tests.sim.dead import Afterlife
+from tests.sim.families import Families
+from tests.sim.silence import Silence
 from wire.codec import decode_failure, encode_failure, read_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
@@ -106,6 +108,8 @@ class Oracle:
         self.ended_by_death = 0
         self.executions = 0
         self.grants = turns.Grants()
+        self.silence = Silence(world)
+        self.families = Families(world)
         # Where each hard key went last, and when.
         self.bound: dict[str, tuple[str, float]] = {}
 

@@ -221,9 +221,11 @@ class BrokerProcess(Process):
                 frame = decode_peer(control)
             except RemoteProtocolError as error:
                 sessions.at_broker(self, wire.peer, wire.rid, None)
+                self.world.oracle.silence.heard(wire.peer, None)
                 core.bad(wire.rid, error, now)
             else:
                 sessions.at_broker(self, wire.peer, wire.rid, frame)
+                self.world.oracle.silence.heard(wire.peer, frame)
                 core.receive(wire.rid, frame, list(payloads), now)
         if now >= deadline:
             core.tick(now)
@@ -289,6 +291,7 @@ class BrokerProcess(Process):
     def check(self) -> None:
         self.core.check()
         labels.check_waiting(self.world)
+        self.world.oracle.families.looked(self.core)
 
     def end(self) -> None:
         self.is_alive = False

@@ -230,6 +230,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         2: (
             "a_failure_burns_two_tries",
             "what_must_not_be_retried_is",
+            "the_calls_of_a_failed_run_go_on",
         ),
         3: (
             "no_back_off",
@@ -297,7 +298,11 @@ BESIDE: dict[str, tuple[str, ...]] = {
     ),
     "9.6": ("what_is_written_wakes_nobody",),
     "10": (
+        "nobody_is_suspected",
+        "nobody_is_deaf",
         "a_lease_never_ends",
+        "the_calls_of_a_lost_run_go_on",
+        "the_calls_of_a_canceled_run_go_on",
         "stalls_are_not_forgiven",
         "doubt_runs_again",
         "stale_is_not_acknowledged",

@@ -9,6 +9,7 @@ from tests.sim.mutants_durable import DURABLE
 from tests.sim.mutants_kin import KIN
 from tests.sim.mutants_labels import LABELS
 from tests.sim.mutants_life import LIFE
+from tests.sim.mutants_lines import LINES
 from tests.sim.mutants_named import NAMED
 from tests.sim.mutants_strict import STRICT
 from tests.sim.mutants_turns import TURNS
@@ -29,6 +30,7 @@ PLANTED = [
     *MIXED,
     *KIN,
     *WAKEUPS,
+    *LINES,
 ]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

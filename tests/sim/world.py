@@ -212,9 +212,13 @@ class World:
             given = assigns(frame)
             for command in given:
                 self.oracle.told_assign(peer, frame.epoch, command)
+            self.oracle.silence.told(peer, frame)
+            for command in frame.commands:
+                self.oracle.families.told_actor(frame.epoch, command)
             if given:
-                calls = [self.oracle.tasks[one.client, one.task].call for one in given]
-                self.oracle.grants.spent(peer, frame, calls)
+                records = [self.oracle.tasks[one.client, one.task] for one in given]
+                self.oracle.grants.spent(peer, frame, [record.call for record in records])
+                self.oracle.silence.check_assign(peer, frame, records)
 
     def broker_noted(self, event: str, fields: dict[str, Any]) -> None:
         """Note what the broker notes."""
@@ -341,6 +345,7 @@ class World:
         record = self.oracle.submitted(client, number, plan.call, has_parent=parent is not None)
         record.is_huge = is_huge
         record.parent = parent
+        self.oracle.families.submitted(record, parent)
         if plan.is_durable and self.ledger is not None:
             self.ledger.submitted(record, key)
         self.note("SUBMITS", client, record.name, plan.call.name, parent)

@@ -1,0 +1,82 @@
+"""Calls that runs make end with these: a run that is lost, fails or is canceled makes none again.
+
+Who counts no more is told from what the broker says: STOP, or another assignment of the same task.
+What must hold then: of the calls that were made in that run none waits, none runs, none starts.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from wire.messages import Assign, Stop
+from wire.parts import Token
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+    from tests.sim.oracle import TaskRecord
+    from tests.sim.world import World
+
+
+class Families:
+    """Which runs are over without an outcome, and which calls were made in which run."""
+
+    def __init__(self, world: "World") -> None:
+        """Begin with nobody related."""
+        self.world = world
+        self.children: dict[Token, list[TaskRecord]] = {}
+        # The newest assignment of each task, runs that are over, and those that just are.
+        self.current: dict[tuple[int, int], Token] = {}
+        self.over: set[Token] = set()
+        self._new: list[Token] = []
+        # Which runs the broker that lives took over in its adopt window.
+        self.adopted: set[Token] = set()
+        self._core: Broker | None = None
+        self._is_open = True
+
+    def submitted(self, record: "TaskRecord", parent: Token | None) -> None:
+        """Note in which run a call was made; the journal owns what is durable."""
+        if parent is not None and not record.call.durable:
+            self.children.setdefault(parent, []).append(record)
+
+    def told_actor(self, epoch: int, command: Any) -> None:
+        """Follow which runs count."""
+        match command:
+            case Assign():
+                name = (command.client, command.task)
+                former = self.current.get(name)
+                self.current[name] = (epoch, command.number)
+                if former is not None:
+                    self._ends(former)
+                self._check_start(self.world.oracle.tasks.get(name))
+            case Stop():
+                self._ends((command.epoch, command.number))
+
+    def _ends(self, token: Token) -> None:
+        if token not in self.over:
+            self.over.add(token)
+            self._new.append(token)
+
+    def _check_start(self, record: "TaskRecord | None") -> None:
+        if record is None or record.parent is None or record.call.durable:
+            return
+        assert record.parent not in self.over or not self._is_known(record.parent), (
+            f"{record.name} is assigned, and the run that made it is over"
+        )
+
+    def _is_known(self, token: Token) -> bool:
+        """Tell whether the broker that lives assigned a run, or took it over in time."""
+        return self._core is not None and (token[0] == self._core.epoch or token in self.adopted)
+
+    def looked(self, core: "Broker") -> None:
+        """Check after a turn of the broker that nothing is left of the runs that ended in it."""
+        if core is not self._core:
+            self._core, self._is_open, self.adopted = core, True, set()
+        if self._is_open and core.window_ends_at is None:
+            self._is_open = False
+            self.adopted = set(core.tokens)
+        new, self._new = self._new, []
+        for token in new:
+            for record in self.children.get(token, ()) if self._is_known(token) else ():
+                client = core.clients.get(record.client.incarnation)
+                task = client.tasks.get(record.number) if client is not None else None
+                assert task is None or task.is_over, (
+                    f"{record.name} is {task.state}, and the run that made it is over"
+                )
