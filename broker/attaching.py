@@ -78,6 +78,10 @@ def unlisted(broker: "Broker", task: Task) -> None:
         lifecycle.drop(broker, task, reason="its client wants it no more")
     elif isinstance(record, Record) and writing.has_outcome(broker, record):
         forgetting.received_durable(broker, task)
+    elif isinstance(record, Record):
+        # An older journal has it, whose outcome the client has or which it canceled. It goes on,
+        # is told nobody unasked, and takes no part of the window.
+        record.is_wanted = False
 
 
 def left(broker: "Broker", task: Task) -> None:

@@ -20,6 +20,7 @@ from wire.messages import (
     Bye,
     Cancel,
     Credit,
+    Error,
     Function,
     OutcomeAck,
     Query,
@@ -242,7 +243,7 @@ def test_what_ends_while_it_is_read_back_is_counted_once():
     client.submits(1, call=call, body=b"x" * 10_000)
 
     talk.restart()  # Without the limit: the call ends at once.
-    client.greets()
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
     [result] = client.takes(Result)
     client.beats()
 
@@ -436,7 +437,7 @@ def test_a_run_of_which_an_older_journal_does_not_know_is_adopted_and_never_agai
     talk.writes = True
 
     talk.restart()
-    client.greets()
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
     talk.wait(2.5, beating=[client])
     assert [code_of(result) for result in client.takes(Result)] == [Code.OUTCOME_UNKNOWN]
 
@@ -814,6 +815,21 @@ def test_what_its_client_canceled_takes_no_room_in_its_window():
 
     assert talk.state(client, 2) == "queued"
     assert [row.number for row in talk.disk.read().rows] == [2]
+
+
+def test_what_an_older_journal_has_and_its_client_does_not_list_takes_no_room_in_its_window():
+    talk = talk_with_disk(window_tasks=1)
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE)
+
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(2, 2)]))
+    client.submits(2)
+    actor.ends((1000, 1), b"value")
+
+    assert client.takes(Error) == []
+    assert talk.state(client, 2) is not None
+    assert client.takes(Result) == []
+    assert [row.number for row in talk.disk.read().rows] == [1]
 
 
 def test_an_outcome_that_came_before_its_call_leaves_no_call_behind():

@@ -164,7 +164,9 @@ class Oracle:
         """
         key, now = record.call.sticky.key, self.world.now
         former, used_at = self.bound.get(key, (actor.name, now))
-        if self.world.profile.faults.keys() <= KEEPING and now < used_at + STICKY_TTL_S:
+        keeps = self.world.profile.faults.keys() <= KEEPING
+        # Where only so many keys are kept, one more ends the binding of the one used first.
+        if keeps and not self.world.profile.rebinds and now < used_at + STICKY_TTL_S:
             assert former == actor.name, f"{key} is bound to {former} and goes to {actor.name}"
         self.bound[key] = (actor.name, now)
 

@@ -250,6 +250,11 @@ class Profile:
         """Tell whether times are so short that somebody is given up who only was away."""
         return not TIMES.isdisjoint(self.shrunk)
 
+    @property
+    def rebinds(self) -> bool:
+        """Tell whether so few sticky keys are kept that one more ends the binding of another."""
+        return "sticky_keys_max" in self.shrunk
+
     def but(self, **changes: object) -> "Profile":
         """Return the same with *changes*."""
         return replace(self, **changes)  # type: ignore[arg-type]
