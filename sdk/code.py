@@ -82,6 +82,31 @@ CONSTANT: Final = (
     uuid.UUID,
 )
 
+# Constants of which `repr` says everything, in each process the same.
+SPELLED: Final = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    types.NoneType,
+    range,
+    types.EllipsisType,
+    types.GenericAlias,
+    types.UnionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    dt.timezone,
+    decimal.Decimal,
+    pathlib.PurePath,
+    uuid.UUID,
+)
+
 View = Callable[[Any], tuple[Any, ...]]
 Watched = list[tuple[View, Any, tuple[Any, ...]]]
 
@@ -357,25 +382,36 @@ VIEWS: Final[dict[type, View | None]] = {
 
 def version_of(kind: type) -> str:
     """Digest the code of *kind* and what it calls; the same in each run of a script."""
-    feed = hashlib.blake2b(digest_size=6)
-    for text in words_of(kind, set()):
+    return digest_of_words(kind, 6)
+
+
+def digest_of_words(value: Any, size: int) -> str:
+    """Digest what *value* reaches, as far as that is known, to *size* octets in hex."""
+    feed = hashlib.blake2b(digest_size=size)
+    for text in words_of(value, {}):
         feed.update(text.encode("utf-8", "surrogatepass") + b"\0")
     return feed.hexdigest()
 
 
-def words_of(value: Any, seen: set[Hashable]) -> Iterator[str]:
+def words_of(value: Any, seen: dict[Hashable, tuple[int, Any]]) -> Iterator[str]:
     """Write *value* as words that do not depend on addresses, hashes or where the file lies."""
     kind = type(value)
-    if isinstance(value, str | bytes | int | float | complex | types.NoneType):
+    if isinstance(value, SPELLED) and not isinstance(value, enum.Enum):
         yield f"{kind.__name__} {value!r}"
         return
     if isinstance(value, types.CodeType):
         yield from words_of_code(value, seen)
         return
     yield kind.__name__
-    if id(value) in seen:
+    if kind is tuple:
+        # Whether two equal ones are one object is chance.
+        for part in value:
+            yield from words_of(part, seen)
         return
-    seen.add(id(value))
+    if id(value) in seen:
+        yield f"number {seen[id(value)][0]}"
+        return
+    seen[id(value)] = (len(seen), value)
     if is_installed_object(value):
         yield f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', '')}"
         return
@@ -399,12 +435,20 @@ def words_of(value: Any, seen: set[Hashable]) -> Iterator[str]:
                     yield from words_of(part, seen)
         case types.ModuleType():
             yield value.__name__
+        case re.Pattern():
+            yield f"{value.pattern!r} {value.flags}"
+        case enum.Enum() | logging.Logger():
+            yield value.name
+            yield type(value).__qualname__
+        case types.BuiltinFunctionType():
+            yield f"{value.__module__} {value.__qualname__}"
         case dict():
             for key, part in value.items():
                 yield from words_of(key, seen)
                 yield from words_of(part, seen)
         case set() | frozenset():
-            yield from sorted(" ".join(words_of(part, seen)) for part in value)
+            # Each begins with what was known before: they come in any order.
+            yield from sorted(" ".join(words_of(part, dict(seen))) for part in value)
         case _:
             inner = contents(value)
             if inner is not None and inner[0] is not None:
@@ -413,13 +457,13 @@ def words_of(value: Any, seen: set[Hashable]) -> Iterator[str]:
 
 
 def words_of_module(
-    module: types.ModuleType, names: frozenset[str], seen: set[Hashable]
+    module: types.ModuleType, names: frozenset[str], seen: dict[Hashable, tuple[int, Any]]
 ) -> Iterator[str]:
     """Write what code that knows *names* could use of a module of the user's."""
     yield f"module {module.__name__}"
     if is_installed_object(module) or (id(module), names) in seen:
         return
-    seen.add((id(module), names))
+    seen[id(module), names] = (len(seen), module)
     for name in sorted(names & vars(module).keys()):
         part = vars(module)[name]
         if isinstance(part, types.ModuleType):
@@ -429,7 +473,7 @@ def words_of_module(
             yield from words_of(part, seen)
 
 
-def words_of_code(code: types.CodeType, seen: set[Hashable]) -> Iterable[str]:
+def words_of_code(code: types.CodeType, seen: dict[Hashable, tuple[int, Any]]) -> Iterable[str]:
     """Write what *code* does, without where it stands."""
     yield f"code {code.co_name} {code.co_flags} {code.co_code.hex()}"
     yield " ".join((*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars))

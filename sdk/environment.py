@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from sdk.batching import batches_of
-from sdk.code import Captured, capture, version_of
+from sdk.code import Captured, capture, digest_of_words, version_of, watch
 from sdk.errors import SerializationError
 from sdk.options import read_desires, read_limits, read_slots
 from wire.labels import Desire, Labels, validate_labels
@@ -469,9 +469,13 @@ def digest_of(parameters: Mapping[str, Any]) -> str:
     try:
         octets = msgspec.msgpack.encode(dict(parameters), order="deterministic")
     except (TypeError, OverflowError):
+        known = dict(sorted(parameters.items()))
         try:
-            octets, _ = dump_code(dict(sorted(parameters.items())))
+            octets, _ = dump_code(known)
         except PayloadError as error:
             found = culprit((), parameters) or str(error)
             raise SerializationError(f"what enter() takes cannot be sent: {found}") from error
-    return hashlib.blake2b(octets, digest_size=4).hexdigest()
+        # A pickle of the user's own class is another one in each process.
+        if watch(known) is not None:
+            return digest_of_words(known, 8)
+    return hashlib.blake2b(octets, digest_size=8).hexdigest()

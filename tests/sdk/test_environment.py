@@ -1,8 +1,11 @@
 """An environment is its name, parameters and version; a method knows the class it is from."""
 
+import enum
 import pickle
+import re
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -42,6 +45,19 @@ class Vision(Environment):
 class Small(Vision):
     def enter(self, name="small"):
         self.name = name
+
+
+class Plain:
+    def __init__(self, a):
+        self.a = a
+
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+ONE, TWO = Plain(1), Plain(2)
 
 
 def identity(thing):
@@ -147,10 +163,24 @@ def test_the_same_parameters_are_the_same_environment():
         ({"a": 1}, {"a": 1.0}),
         ({"a": 1}, {"b": 1}),
         ({"a": object}, {"a": int}),
+        ({"a": Path("/x")}, {"a": Path("/y")}),
+        ({"a": re.compile("x" * 300)}, {"a": re.compile("x" * 301)}),
+        ({"a": Color.RED, "b": Path()}, {"a": Color.BLUE, "b": Path()}),
+        ({"a": Plain(1)}, {"a": Plain(2)}),
+        ({"a": [ONE, TWO, ONE]}, {"a": [ONE, TWO, TWO]}),
     ],
 )
 def test_different_parameters_are_different(one, other):
     assert digest_of(one) != digest_of(other)
+
+
+def test_parameters_of_the_users_own_classes_are_the_same_in_each_process(monkeypatch):
+    before = digest_of({"a": Plain(1), "b": Plain})
+
+    for known in ("_DYNAMIC_CLASS_TRACKER_BY_ID", "_DYNAMIC_CLASS_TRACKER_BY_CLASS"):
+        monkeypatch.setattr(cloudpickle.cloudpickle, known, {})
+
+    assert digest_of({"a": Plain(1), "b": Plain}) == before
 
 
 def test_the_order_of_parameters_does_not_count():
