@@ -17,6 +17,7 @@ from broker import (
 from broker.peers import Actor, Client
 from broker.shapes import SLOT
 from broker.task import State, Task
+from wire.parts import WORN
 from wire.release import release
 
 if TYPE_CHECKING:
@@ -146,9 +147,19 @@ def describe_actor(actor: Actor, now: float) -> dict[str, Any]:
         ],
         "state": actor_state(actor),
         "closed": actor.closed,
-        "environments": actor.environments,
+        "environments": states(actor),
         "silent_s": now - actor.heard_at,
     }
+
+
+def states(actor: Actor) -> dict[str, str]:
+    """Return how the environments of *actor* stand there.
+
+    What it said of them may be as old as a heartbeat; that one is worn only it knows.
+    """
+    known = {name: "warm" if copy.is_warm else "loading" for name, copy in actor.copies.items()}
+    told = actor.environments.items()
+    return known | {name: state for name, state in told if state == WORN or name not in known}
 
 
 def slots_held(actor: Actor) -> dict[str, int]:

@@ -106,6 +106,19 @@ def test_who_waits_for_what_is_loading_is_told_so(talk):
     assert told["host/0"] == "environment E is being loaded there"
 
 
+def test_an_actor_is_shown_with_what_it_loads_before_it_says_so_in_a_heartbeat(talk):
+    e = place(1, 1)
+    client = talk.client().submits(1, call=call(e))
+    [actor] = actors(talk, 1)
+
+    [while_loading] = asked(talk, client, "actors")["actors"]
+    enters(actor, e)
+    [after] = asked(talk, client, "actors")["actors"]
+
+    assert while_loading["environments"] == {"e": "loading"}
+    assert after["environments"] == {"e": "warm"}
+
+
 def test_a_call_that_must_be_alone_waits_until_nobody_is_inside(talk):
     shared = place(0, 1, concurrency=3)
     alone = structs.replace(shared, turns=3)
