@@ -22,9 +22,10 @@ import msgspec
 from msgspec import Struct
 
 from sdk.batching import batches_of
-from sdk.code import Captured, capture, digest_of_words, version_of, watch
+from sdk.code import Captured, capture, watch
 from sdk.errors import SerializationError
 from sdk.options import read_desires, read_limits, read_slots
+from sdk.version import digest_of_words, version_of
 from wire.labels import Desire, Labels, validate_labels
 from wire.parts import Environment as EnvironmentMessage
 from wire.parts import Reuse

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sdk.call import Code
-from sdk.code import capture, version_of
+from sdk.code import capture
 from sdk.environment import (
     HOOKS,
     Environment,
@@ -33,6 +33,7 @@ from sdk.groups import groups_of
 from sdk.handle import TIMEOUT_DEFAULT_S, ActorHandle, Planned
 from sdk.options import NAME_LENGTH_MAX, read_desires, read_flag, read_limits, read_slots
 from sdk.plan import PYTHON_DESIRE
+from sdk.version import version_of
 from wire.labels import Labels
 from wire.parts import Call, Named, Reuse
 from wire.parts import Environment as EnvironmentMessage

@@ -1,13 +1,15 @@
-"""A broker's end without sockets, and one on a socket: what tests of the client talk to."""
+"""A broker's end without sockets, and one on a socket; a process that has seen no class yet."""
 
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import cloudpickle
 import zmq
 
 from sdk.call import Code, Plan, Settings
+from sdk.code import capture
 from sdk.core import ClientCore
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.messages import (
@@ -29,7 +31,7 @@ from wire.messages import (
     Who,
 )
 from wire.parts import Call, Status
-from wire.payload import digest, dump, load
+from wire.payload import digest, dump, load, load_function
 from wire.tables import ReceiverTable
 
 EPOCH = 1_000
@@ -286,3 +288,11 @@ class ScriptedBroker:
 
 def echo(call, args, kwargs):
     return (args[0] if args else None,)
+
+
+def unpickled_elsewhere(monkeypatch, kind):
+    """Return the class as a process has it that has never seen it."""
+    stream = capture(kind).code.stream
+    for known in ("_DYNAMIC_CLASS_TRACKER_BY_ID", "_DYNAMIC_CLASS_TRACKER_BY_CLASS"):
+        monkeypatch.setattr(cloudpickle.cloudpickle, known, {})
+    return load_function(stream)

@@ -1,0 +1,135 @@
+"""A class has one version in each process, and another as soon as it does something else."""
+
+import functools
+import importlib
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from sdk.code import capture
+from sdk.version import version_of
+from tests.sdk.fakes import unpickled_elsewhere
+
+CLASS = """
+    import json
+    SCALE = {scale}
+    def helper(x):
+        return x * SCALE
+    class Thing:
+        names = {{"b", "a", "c"}}
+        def work(self, x):
+            {body}
+            return helper(x) in {{"x", "y", "z", {scale}}}
+    from sdk.version import version_of
+    print(version_of(Thing))
+"""
+
+
+def version_in_a_new_process(tmp_path, *, scale=1, body="pass", above=""):
+    script = tmp_path / "script.py"
+    script.write_text(above + textwrap.dedent(CLASS).format(scale=scale, body=body))
+    root = __import__("pathlib").Path(sys.modules["sdk"].__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(__import__("os").environ, PYTHONPATH=str(root), PYTHONHASHSEED="random"),
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_version_is_the_same_in_each_run_and_wherever_the_code_stands(tmp_path):
+    first = version_in_a_new_process(tmp_path)
+
+    assert version_in_a_new_process(tmp_path) == first
+    assert version_in_a_new_process(tmp_path, above="# a comment\n\n\n") == first
+
+
+@pytest.mark.slow
+def test_a_version_changes_with_the_code_and_with_what_it_calls(tmp_path):
+    versions = {
+        version_in_a_new_process(tmp_path),
+        version_in_a_new_process(tmp_path, body="x = 1"),
+        version_in_a_new_process(tmp_path, scale=2),
+    }
+
+    assert len(versions) == 3
+
+
+# A variable of the script, which has nothing to do with the attribute of this name.
+elapsed = 0.0
+
+
+class Timed:
+    def work(self):
+        self.elapsed = 1.0
+        return self.elapsed
+
+
+def test_a_variable_that_is_called_like_an_attribute_is_no_part_of_the_code(monkeypatch):
+    version, captured = version_of(Timed), capture(Timed)
+
+    monkeypatch.setattr(sys.modules[__name__], "elapsed", 5.0)
+
+    assert version_of(Timed) == version
+    assert capture(Timed) is captured
+
+
+def test_a_version_changes_with_what_it_calls_of_a_module_of_the_users(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "called_helpers.py").write_text(HELPERS)
+    helpers = importlib.import_module("called_helpers")
+
+    class Caller:
+        def work(self):
+            return helpers.load()
+
+    versions = [version_of(Caller)]
+    monkeypatch.setattr(helpers, "untouched", 2)
+    versions.append(version_of(Caller))
+    monkeypatch.setattr(helpers, "SIZE", 2)
+    versions.append(version_of(Caller))
+    monkeypatch.setattr(helpers, "load", lambda: 3)
+    versions.append(version_of(Caller))
+
+    assert versions[0] == versions[1]
+    assert len(set(versions)) == 3
+
+
+def test_a_class_has_the_same_version_where_it_was_unpickled(monkeypatch):
+    there = unpickled_elsewhere(monkeypatch, Unordered)
+
+    assert there is not Unordered
+    assert version_of(there) == version_of(Unordered)
+
+
+class Unordered:
+    """Its attributes do not stand in the order of their names."""
+
+    b = 2
+
+    def work(self):
+        return self.a, self.found
+
+    @functools.cached_property
+    def found(self):
+        return self.b
+
+    a = 1
+
+
+HELPERS = """
+untouched = 1
+SIZE = 1
+def load():
+    return SIZE
+"""
+
+
+def test_a_version_is_short():
+    assert re.fullmatch("[0-9a-f]{12}", version_of(Timed))
