@@ -190,12 +190,16 @@ def walk(target: Any, names: set[str]) -> Watched | None:
             names |= names_in(value.__code__)
         elif view is view_of_module:
             view = partial(view_of_module, names=names)
-        if view is not None:
-            now = view(holder)
-            # Code itself cannot change, only what leads to it.
-            if type(value) is not types.CodeType:
-                watched.append((view, holder, now))
-            todo += now
+        if view is None:
+            continue
+        todo += view(holder)
+        # What cannot change itself is looked at no more, only what leads to it, and what is in it.
+        if view is view_of_class:
+            # Pickling an instance would add this to the class.
+            copyreg._slotnames(holder)  # type: ignore[attr-defined]  # noqa: SLF001
+            watched.append((all_of_class, holder, all_of_class(holder)))
+        elif view not in UNCHANGING and type(value) not in IMMUTABLE:
+            watched.append((view, holder, view(holder)))
     return watched
 
 
@@ -284,6 +288,11 @@ def view_of_class(kind: type) -> tuple[Any, ...]:
     return (*kind.__bases__, *(v for k, v in kind.__dict__.items() if k not in HIDDEN))
 
 
+def all_of_class(kind: type) -> tuple[Any, ...]:
+    """See bases and all attributes: that they are still the same is quickly seen."""
+    return (*kind.__bases__, *kind.__dict__.values())
+
+
 def view_of_module(module: types.ModuleType, names: Iterable[str] = ()) -> tuple[Any, ...]:
     """See what of the module travels with code that knows *names*."""
     return tuple(
@@ -349,3 +358,7 @@ VIEWS: Final[dict[type, View | None]] = {
     object: lambda _: (),
     Options: lambda o: tuple(o.chosen.values()),
 }
+UNCHANGING: Final = (view_of_struct, view_of_dataclass)
+IMMUTABLE: Final = frozenset(
+    {types.CodeType, types.MethodType, property, staticmethod, classmethod, tuple, frozenset}
+)

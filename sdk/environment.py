@@ -5,7 +5,6 @@ it is the method that it always was. An environment is the same one when its qua
 parameters and its version are the same, so a second run of a script finds it warm.
 """
 
-import functools
 import hashlib
 import inspect
 import math
@@ -122,7 +121,7 @@ class EnvironmentType(ABCMeta):
 
     def __getattribute__(cls, name: str) -> Any:
         """Bind a method to the class that it is taken from, which may inherit it."""
-        value = super().__getattribute__(name)
+        value = type.__getattribute__(cls, name)
         if (
             type(value) is types.FunctionType
             and name not in HOOKS
@@ -421,11 +420,24 @@ class MethodReference:
         self, specification: Specification, name: str, function: types.FunctionType
     ) -> None:
         """Bind *function* to the environment, and look like it."""
-        functools.update_wrapper(self, function)
+        # As `functools.update_wrapper` does, without its loops: one is made for each submit.
+        if function.__dict__:
+            self.__dict__.update(function.__dict__)
+        self.__module__ = function.__module__
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.__wrapped__ = function
         self.specification = specification
         self.name = name
         self.function = function
-        self.__qualname__ = f"{specification.cls.__qualname__}.{name}"
+
+    def __getattr__(self, name: str) -> Any:
+        """Find what is seldom asked for."""
+        if name == "__qualname__":
+            return f"{self.specification.cls.__qualname__}.{self.name}"
+        if name == "__annotations__":
+            return self.function.__annotations__
+        raise AttributeError(f"{self!r} has no attribute {name!r}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function, as `Class.method(instance, ...)` does."""

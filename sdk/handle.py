@@ -128,10 +128,10 @@ class ActorHandle:
 
     def _planned(self, method: str, options: Options) -> "Planned":
         """Return what the calls of a method have in common."""
-        key = (method, json.dumps(options.chosen, sort_keys=True))
+        chosen = options.chosen
+        key = (method, json.dumps(chosen, sort_keys=True)) if chosen else method
         planned = self._methods.get(key)
         if planned is None:
-            chosen = options.chosen
             default = f"{self._environment.name}.{method}"[:NAME_LENGTH_MAX]
             call = msgspec.structs.replace(
                 self._call,
