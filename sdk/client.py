@@ -44,6 +44,7 @@ class AnyPlanned(Protocol):
     """What calls have in common: of a function with its options, or of a named actor's method."""
 
     name: str
+    line: str
 
     def plan(self, *, is_portable: bool) -> Plan:
         """Return the plan for arguments that are portable or not."""
@@ -76,11 +77,11 @@ class Submitter:
     def submit_planned(
         self, planned: AnyPlanned, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> TaskFuture:
-        """Submit a call whose plans are made."""
+        """Submit a call whose plans are made; those of one line keep their order."""
         future = TaskFuture(self._connection, planned.name)
         dumped = dump_arguments(planned.name, args, kwargs)
-        if dumped is None:
-            self._defer(planned, args, kwargs, future)
+        if dumped is None or (planned.line and self._has_line(planned.line)):
+            self._defer(planned, args, kwargs, future, dumped)
             return future
         return self._submit(planned, dumped, future)
 
@@ -119,8 +120,11 @@ class Submitter:
                 future = TaskFuture(self._connection, planned.name)
                 futures.append(future)
                 dumped = dump_arguments(planned.name, args, {})
-                if dumped is None:
-                    self._defer(planned, args, {}, future)
+                if dumped is None or (planned.line and self._has_line(planned.line)):
+                    if planned.line and calls:
+                        self._connection.submit_many(calls, self._parent)
+                        calls = []
+                    self._defer(planned, args, {}, future, dumped)
                 else:
                     calls.append((planned.plan(is_portable=dumped.is_portable), dumped, future))
             self._connection.submit_many(calls, self._parent)
@@ -137,16 +141,25 @@ class Submitter:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         future: TaskFuture,
+        dumped: Dumped | None,
     ) -> None:
-        """Submit when the futures among the arguments are done."""
+        """Submit when futures among the arguments are done, and nobody stands ahead in its line."""
 
         def begin() -> None:
-            ready_args, ready_kwargs = with_results(args), with_results(dict(kwargs))
-            dumped = dump_arguments(planned.name, ready_args, ready_kwargs)
-            assert dumped is not None, "a result was a future"
-            _ = self._submit(planned, dumped, future)
+            ready = dumped
+            if ready is None:
+                ready_args, ready_kwargs = with_results(args), with_results(dict(kwargs))
+                ready = dump_arguments(planned.name, ready_args, ready_kwargs)
+            assert ready is not None, "a result was a future"
+            _ = self._submit(planned, ready, future)
 
-        self._connection.defer(futures_in((args, kwargs)), future, begin)
+        arguments = futures_in((args, kwargs)) if dumped is None else []
+        # Each task in a process calls for itself.
+        line = (planned.line, self._parent) if planned.line else None
+        self._connection.deferrals.defer(arguments, future, begin, line)
+
+    def _has_line(self, line: str) -> bool:
+        return (line, self._parent) in self._connection.deferrals.lines
 
 
 class Client:

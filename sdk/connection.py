@@ -17,16 +17,15 @@ from typing import Any, Final
 
 import msgspec
 
-from sdk.arguments import Deferred
 from sdk.call import Plan, Settings
 from sdk.core import ClientCore
+from sdk.deferring import Deferrals
 from sdk.errors import (
     CLASSES,
     BrokerUnreachable,
     ClientClosed,
     NotDurable,
     SerializationError,
-    TaskCanceled,
     WarmslotError,
     error_of,
 )
@@ -73,7 +72,7 @@ class Connection(Handlers):
         self.condition_lock = threading.RLock()
         self.condition = threading.Condition(self.condition_lock)
         now = monotonic()
-        self._deferred: dict[TaskFuture, None] = {}
+        self.deferrals = Deferrals(self._failed_early)
         self._lock = threading.Lock()
         self._queries: dict[int, Callable[[bytes], None]] = {}
         self._reasons = Reasons()
@@ -150,42 +149,10 @@ class Connection(Handlers):
         if loop.has_unsettled:
             loop.settle()
 
-    def defer(
-        self,
-        arguments: Sequence[TaskFuture],
-        future: TaskFuture,
-        submit: Callable[[], None],
-    ) -> None:
-        """Call *submit* when *arguments* are done; *future* fails when one of them does."""
-
-        def fail(error: BaseException) -> None:
-            if self._take_deferred(future):
-                if isinstance(error, TaskCanceled):
-                    future.settle_canceled(f"an argument of it was canceled: {error}")
-                else:
-                    future.set_exception(error)
-                self.failures += 1
-                self.loop.count(1)
-
-        def begin() -> None:
-            if self._take_deferred(future):
-                try:
-                    submit()
-                except BaseException as error:  # noqa: BLE001 - the future is who hears of it.
-                    future.set_exception(error)
-                    self.failures += 1
-                    self.loop.count(1)
-
-        with self._lock:
-            self._deferred[future] = None
-        future.arguments = arguments
-        future.abandon = lambda: self._take_deferred(future)
-        Deferred(arguments, begin).start(fail)
-
-    def _take_deferred(self, future: TaskFuture) -> bool:
-        """Tell whether *future* still waited for its arguments, and is now the caller's."""
-        with self._lock:
-            return self._deferred.pop(future, self) is None
+    def _failed_early(self) -> None:
+        """Note that a future failed whose call was never submitted."""
+        self.failures += 1
+        self.loop.count(1)
 
     def give_up(self, future: TaskFuture, *, force: bool) -> bool:
         """Cancel a call; False when its outcome is there already."""
@@ -231,7 +198,7 @@ class Connection(Handlers):
         """Wait until the broker has every call, and its journal every durable one."""
         upto = self.core.number_last
         deadline = None if timeout is None else monotonic() + timeout
-        if not self.loop.wait(lambda: not self.core.queued and not self._deferred, timeout):
+        if not self.loop.wait(lambda: not self.core.queued and not self.deferrals.waiting, timeout):
             return False
         rest = None if deadline is None else max(0.0, deadline - monotonic())
         try:
@@ -406,7 +373,7 @@ class Connection(Handlers):
         if self.loop.refusal:
             return
         if wait:
-            self.loop.wait(lambda: not self.futures and not self._deferred, None)
+            self.loop.wait(lambda: not self.futures and not self.deferrals.waiting, None)
         self._hand_over()
         with self.loop.lock:
             self.core.durable.hold(self.core.session.received)
@@ -446,9 +413,7 @@ class Connection(Handlers):
         if kept:
             self.loop.count(kept)
             logger().info("durable_tasks_go_on", count=kept)
-        with self._lock:
-            dropped = list(self._deferred)
-            self._deferred.clear()
+        dropped = self.deferrals.take_all()
         while self.futures:
             try:
                 _, future = self.futures.popitem()

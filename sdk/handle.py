@@ -168,11 +168,14 @@ def rebuild(octets: bytes) -> ActorHandle:
 class Planned:
     """The plan of calls to a named actor: all of them go to it, whatever their arguments need."""
 
-    __slots__ = ("_plan", "name")
+    __slots__ = ("_plan", "line", "name")
 
     def __init__(self, call: Call, codes: Iterable[Code]) -> None:
         """Keep what the calls share."""
+        assert call.environment
         self.name = call.name
+        # Those of one group keep their order.
+        self.line = call.environment.pool
         self._plan = Plan(call, codes)
 
     def plan(self, *, is_portable: bool) -> Plan:

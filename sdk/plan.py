@@ -38,6 +38,9 @@ class Planned:
 
     __slots__ = ("_captured", "_environment", "_pinned", "_portable", "name", "reference")
 
+    # Its calls keep no order.
+    line = ""
+
     def __init__(
         self, captured: Captured | None, environment: Captured | None, call: Call, anchor: Any
     ) -> None:

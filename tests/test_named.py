@@ -128,6 +128,24 @@ def test_calls_come_one_after_another_in_the_order_of_their_caller(client):
     assert gather(futures) == [11, 13, 16, 20, 25]
 
 
+def test_calls_keep_their_order_behind_one_whose_argument_is_not_there_yet(client, tmp_path):
+    actor = client.actor(Forgetful)
+    late = client.submit(read, str(tmp_path / "late"))
+
+    futures = [actor.add.submit(1), actor.add.submit(late), actor.add.submit(3)]
+    futures += actor.add.map([4, client.submit(len, "12345"), 6])
+    assert futures[0].result(TIMEOUT_S) == [1]
+    (tmp_path / "late").write_text("2")
+
+    assert gather(futures)[-1] == [1, "2", 3, 4, 5, 6]
+
+
+def read(path):
+    while not Path(path).exists() or not Path(path).read_text():
+        Event().wait(0.001)
+    return Path(path).read_text()
+
+
 def test_any_class_can_be_one(client):
     actor = client.actor(Forgetful, ["a"])
 
