@@ -181,6 +181,11 @@ class Backlog:
         if ready[0][2] is queue:
             heappop(ready)
 
+    def leave(self, queue: Queue) -> None:
+        """Look no more at *queue*, which `next_ready` found first, and which is empty now."""
+        queue.entry = None
+        heappop(self.ready)
+
     def unpark(self, client: "Client") -> None:
         """Let the lanes of a client that was paused take part again."""
         for shape, lane in client.parked:
@@ -205,7 +210,12 @@ class Backlog:
             queued = [
                 t for lane in shape.lanes.values() for t in lane.tasks if t.state is State.QUEUED
             ]
+            if shape.only is not None:
+                assert not shape.lanes
+                assert shape.limits is None
+                queued.append(shape.only)
             assert shape.count == len(queued) + len(shape.aside), (shape.count, queued, shape.aside)
+            assert all(task.state is State.QUEUED for task in queued)
             assert all(task.state is State.QUEUED for task in shape.aside)
             for lane in shape.lanes.values():
                 assert lane.queued == sum(task.state is State.QUEUED for task in lane.tasks)

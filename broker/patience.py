@@ -72,6 +72,8 @@ def look(broker: "Broker", now: float) -> None:
 
 def first_of(shape: Shape) -> Task | None:
     """Return a task that waits under *shape*, one of the oldest."""
+    if shape.only is not None:
+        return shape.only
     for lane in shape.lanes.values():
         for task in lane.tasks:
             if task.state is State.QUEUED:

@@ -104,14 +104,23 @@ def place_simple(broker: "Broker", shape: Shape, task: Task) -> None:
     queue, ready = shape.queue, backlog.ready
     assert queue
     ranking = queue.crew.ranking or queue.crew.rank()
-    while (best := ranking.first()) is not None:
+    best = ranking.first()
+    while best is not None:
         backlog.take(shape, task)
         if deadlines.things:
             deadlines.discard(task)
         assign(broker, task, best[3])
         if len(ready) > 1:
             return  # Another queue may be first now.
-        found = queue.first()
+        # Where there are more of them one looks first whether anybody is left, else what is.
+        found = None if shape.count else queue.first()
+        if found is None and not shape.count:
+            backlog.leave(queue)
+            return
+        best = ranking.first()
+        if best is None:
+            break
+        found = found or queue.first()
         if found is None:
             return
         shape, task = found
@@ -349,7 +358,7 @@ def check_task(broker: "Broker", task: Task, satisfying: dict[Shape, list[Actor]
         return
     if not queue.is_blocked and not is_aside:
         return
-    if not is_aside and (lane is None or lane.entry is None):
+    if not is_aside and task is not shape.only and (lane is None or lane.entry is None):
         return  # It waits for limits.
     if queue.environment is not None and not queue.crew.cold.is_blocked:
         return

@@ -75,6 +75,9 @@ class Ranking:
                 return entry
             if grade:
                 entry = listed[actor] = (-grade, actor.used_at, next(self._sequence), actor)
+                if len(heap) == 1:
+                    heap[0] = entry
+                    return entry
                 heapreplace(heap, entry)
             else:
                 heappop(heap)

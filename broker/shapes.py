@@ -64,6 +64,7 @@ class Shape:
         "__weakref__",
         "_entered",
         "_heap",
+        "_lanes",
         "affinity_wait_s",
         "alone",
         "aside",
@@ -85,11 +86,11 @@ class Shape:
         "is_shut",
         "is_simple",
         "is_told",
-        "lanes",
         "limits",
         "may_wait_ahead",
         "named",
         "needs_admission",
+        "only",
         "packs",
         "place",
         "plain",
@@ -136,7 +137,10 @@ class Shape:
         self.is_armed_first = is_armed_first(call)
         # Whether somebody was told that no connected actor could take one of these.
         self.is_told = False
-        self.lanes: dict[object, Lane] = {}
+        # A task that waits here with no other stands in no lane: of 100,000 kinds most have but
+        # one. With limits each has a lane, which waits in their lines.
+        self.only: Task | None = None
+        self._lanes: dict[object, Lane] | None = None
         # How many tasks are queued here, also those set aside.
         self.count = 0
         # Queued tasks that were REJECTed by every actor that could take them now.
@@ -159,7 +163,7 @@ class Shape:
         self.entry: float | None = None
         # Who of those actors has which weight, the highest first; each with those before it.
         self.tiers: list[tuple[float, Crew]] | None = None
-        self._heap: list[tuple[float, int, Lane]] = []
+        self._heap: list[tuple[float, int, Lane]] | None = None
         # How many entries of the heap were made; of two with one rank the earlier goes first.
         self._entered = 0
 
@@ -274,24 +278,37 @@ class Shape:
     @property
     def rank(self) -> float | None:
         """The rank before which no task comes here, None when all wait for something else."""
+        if self.only is not None:
+            return self.only.rank
         return self._heap[0][0] if self._heap else None
+
+    @property
+    def lanes(self) -> dict[object, Lane]:
+        """The lanes of this shape; none while there is but one task."""
+        return self._lanes or {}
 
     def tasks(self) -> list[Task]:
         """Return all that wait here, also those set aside."""
-        return [*(task for lane in self.lanes.values() for task in lane.tasks), *self.aside]
+        only = [self.only] if self.only is not None else []
+        return [*only, *(task for lane in self.lanes.values() for task in lane.tasks), *self.aside]
 
     def push(self, task: Task, *, is_back: bool) -> None:
         """Queue *task* by its rank; one that *is_back* goes ahead of its equals."""
         assert task.state is State.QUEUED
-        assert task.template
+        self.count += 1
+        lanes = self._lanes
+        if lanes is None:
+            if self.only is None and self.limits is None:
+                self.only = task
+                return
+            lanes = self._line_up()
         key = self.lane_key(task)
-        lane = self.lanes.get(key)
+        lane = lanes.get(key)
         if lane is None:
-            lane = self.lanes[key] = Lane(task.client, key)
+            lane = lanes[key] = Lane(task.client, key)
             if self.limits is not None:
                 lane.waiter = self.limits.waiter_of(self, lane, task.call.limits)
         tasks = lane.tasks
-        self.count += 1
         lane.queued += 1
         if not tasks:
             tasks.append(task)
@@ -308,8 +325,26 @@ class Shape:
         if len(tasks) == FEW_TASKS and isinstance(tasks, list):
             lane.tasks = deque(tasks)
 
+    def _line_up(self) -> dict[object, Lane]:
+        """Return the lanes, which are made now; the only task stands in one from now on."""
+        lanes = self._lanes = {}
+        self._heap = []
+        task, self.only = self.only, None
+        if task is not None:
+            key = self.lane_key(task)
+            lane = lanes[key] = Lane(task.client, key)
+            lane.tasks.append(task)
+            lane.queued = 1
+            self._enter(lane)
+        return lanes
+
     def peek(self) -> Task | None:
         """Return the queued task that comes next, or None when all wait for something else."""
+        only = self.only
+        if only is not None:
+            if not only.client.is_paused:
+                return only
+            self._line_up()
         heap = self._heap
         while heap:
             rank, _, lane = heap[0]
@@ -339,19 +374,24 @@ class Shape:
 
     def pop(self, task: Task) -> None:
         """Take out *task*, which `peek` returned."""
-        rank, _, lane = self._heap[0]
+        self.count -= 1
+        if task is self.only:
+            self.only = None
+            return
+        heap = self._heap
+        assert heap
+        rank, _, lane = heap[0]
         tasks = lane.tasks
         assert tasks[0] is task
         assert rank == task.rank
         del tasks[0]
-        self.count -= 1
         lane.queued -= 1
         if lane.queued:
             lane.entry = rank = tasks[0].rank
             self._entered += 1
-            heapreplace(self._heap, (rank, self._entered, lane))
+            heapreplace(heap, (rank, self._entered, lane))
         else:
-            heappop(self._heap)
+            heappop(heap)
             self._drop(lane)
 
     def set_aside(self, task: Task) -> None:
@@ -379,9 +419,7 @@ class Shape:
     def forget(self, task: Task) -> None:
         """Count out a queued task that nobody wants; it is skipped when its turn comes."""
         self.count -= 1
-        if task in self.aside:
-            assert isinstance(self.aside, list)
-            self.aside.remove(task)
+        if self._is_alone_or_aside(task):
             return
         lane = self.lanes[self.lane_key(task)]
         lane.queued -= 1
@@ -399,9 +437,7 @@ class Shape:
         """Take out a queued task wherever it stands; slow, for the rare late adoption."""
         assert task.state is State.QUEUED
         self.count -= 1
-        if task in self.aside:
-            assert isinstance(self.aside, list)
-            self.aside.remove(task)
+        if self._is_alone_or_aside(task):
             return
         lane = self.lanes[self.lane_key(task)]
         lane.tasks.remove(task)
@@ -410,6 +446,17 @@ class Shape:
             self._drop(lane)
         elif lane.waiter is not None:
             self._ask_again(lane)
+
+    def _is_alone_or_aside(self, task: Task) -> bool:
+        """Take out *task* where it stands in no lane, and tell whether it did not."""
+        if task is self.only:
+            self.only = None
+        elif task in self.aside:
+            assert isinstance(self.aside, list)
+            self.aside.remove(task)
+        else:
+            return False
+        return True
 
     def lane_key(self, task: Task) -> object:
         """Return under which key the lane of *task* stands."""
@@ -430,22 +477,28 @@ class Shape:
 
     def _enter(self, lane: Lane) -> None:
         lane.entry = rank = lane.tasks[0].rank
-        if len(self._heap) > VOID_MIN + 2 * len(self.lanes):
+        heap = self._heap
+        assert heap is not None
+        if len(heap) > VOID_MIN + 2 * len(self.lanes):
             # Most entries are void, or there twice; only those at the top are ever dropped.
             entered = [(one.entry, one) for one in self.lanes.values() if one.entry is not None]
-            self._heap[:] = [(at, number, one) for number, (at, one) in enumerate(entered)]
+            heap[:] = [(at, number, one) for number, (at, one) in enumerate(entered)]
             self._entered = len(entered)
-            heapify(self._heap)
+            heapify(heap)
         else:
             self._entered += 1
-            heappush(self._heap, (rank, self._entered, lane))
+            heappush(heap, (rank, self._entered, lane))
 
     def _drop(self, lane: Lane) -> None:
         lane.entry = None
         if lane.waiter is not None:
             lane.waiter.limits.leave(lane.waiter)
         lane.tasks.clear()
-        del self.lanes[lane.key]
+        assert self._lanes
+        del self._lanes[lane.key]
+        if not self._lanes:
+            # What is left in the heap is void.
+            self._lanes = self._heap = None
 
 
 def is_armed_first(call: Call) -> bool:

@@ -138,6 +138,8 @@ class BrokerProcess(Process):
     def pack(self) -> Any:
         for shape in self.core.backlog._shapes.values():
             # Void entries are skipped, and how often somebody entered does not matter.
+            if shape._heap is None:
+                continue
             entries = sorted(entry for entry in shape._heap if entry[0] == entry[2].entry)
             shape._heap = [(rank, at, lane) for at, (rank, _, lane) in enumerate(entries)]
             shape._entered = len(entries)
