@@ -12,10 +12,13 @@ from heapq import heappop
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+import msgspec
+
+from broker.costs import Cost
 from broker.matching import Matching
 from broker.queues import Queue, Ready
 from broker.shapes import Lane, Shape
-from broker.task import State, Task
+from broker.task import State, Task, head_of
 from wire.parts import Call
 
 if TYPE_CHECKING:
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 PRIORITY_STEP: Final = 1_000.0
 # From here on flows are looked through for those that say nothing any more.
 FLOWS_MIN: Final = 4_096
+# Of so many functions calls may desire something else each time and share what else they say.
+HEADS_MAX: Final = 256
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Flow:
@@ -43,8 +50,10 @@ class Backlog:
     """All shapes, the flows' clocks, and which queues may have something to place."""
 
     __slots__ = (
+        "_costs",
         "_flows",
         "_flows_max",
+        "_heads",
         "_ready",
         "_shapes",
         "limits",
@@ -57,8 +66,11 @@ class Backlog:
         """Begin empty."""
         # Set by the broker, which needs the backlog to make it.
         self.limits: Limits | None = None
-        # A shape lives as long as a template or a queued task uses it.
+        # A shape lives as long as a template or a queued task uses it, and so does what it costs.
+        self._costs: WeakValueDictionary[bytes, Cost] = WeakValueDictionary()
         self._shapes: WeakValueDictionary[bytes, Shape] = WeakValueDictionary()
+        # The heads of calls that came of late.
+        self._heads: dict[bytes, Call] = {}
         self._flows: dict[tuple[object, int], Flow] = {}
         self._flows_max = FLOWS_MIN
         self.served = 0.0
@@ -69,17 +81,31 @@ class Backlog:
 
     def shape_of(self, call: Call) -> Shape:
         """Return the shape of *call*, the same one for all calls that may go to the same actors."""
-        key = Shape.key(call)
+        cost_key = Cost.key_of(call)
+        key = Shape.key(call, cost_key)
         shape = self._shapes.get(key)
         if shape is None:
-            shape = Shape(call, self.limits)
-            self._shapes[key] = shape
+            cost = self._costs.get(cost_key)
+            if cost is None:
+                cost = self._costs[cost_key] = Cost(call)
+            shape = self._shapes[key] = Shape(call, self.limits, cost)
         return shape
+
+    def head_of(self, call: Call) -> Call:
+        """Return what *call* has in common with others that desire something else, once for all."""
+        head, heads = head_of(call), self._heads
+        known = heads.get(key := _encode(head))
+        if known is not None:
+            return known
+        if len(heads) >= HEADS_MAX:
+            heads.clear()
+        heads[key] = head
+        return head
 
     def rank(self, task: Task) -> None:
         """Give a new task its place in the order."""
         assert task.template
-        call, limits = task.template.call, task.template.shape.limits
+        call, limits = task.template.head, task.template.shape.limits
         owner: object = call.fairness_key or task.client.incarnation
         if limits is not None:
             # Where the keys of a limit take turns, each has a flow of its own.
@@ -162,7 +188,7 @@ class Backlog:
     def serve(self, task: Task) -> None:
         """Let the common clock follow the task that is placed now."""
         assert task.template
-        rank = task.rank + task.template.call.priority * PRIORITY_STEP
+        rank = task.rank + task.template.head.priority * PRIORITY_STEP
         if rank > self.served:  # noqa: PLR1730 - as above.
             self.served = rank
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wire.messages import Credit
 
 if TYPE_CHECKING:
-    from broker.shapes import Shape
+    from broker.costs import Cost
 
 NO_CREDIT = Credit(0)
 
@@ -37,8 +37,8 @@ class CreditAccount:
         self.available = 0
         # Whether a slot of another type is left, or a turn that needs no slot.
         self.has_more = False
-        # (frame, shape), oldest first.
-        self._in_flight: deque[tuple[int, Shape]] = deque()
+        # (frame, cost), oldest first.
+        self._in_flight: deque[tuple[int, Cost]] = deque()
         # What the assignments in flight take: plain slots, slots of other types, turns of which
         # environment; and how many of these were cold or idle, and are room no more.
         self._flying = 0
@@ -72,36 +72,36 @@ class CreditAccount:
         self.available = left if left > 0 else 0  # noqa: FURB136 - a call of max costs more.
         self.has_more = bool(credit.typed or credit.shared or self._opening) and self._has_more()
 
-    def covers(self, shape: "Shape", kept: "Shape | None" = None) -> bool:
-        """Tell whether one more task of *shape* may be assigned now, beside one *kept* room for."""
-        if (kept is not None and shape.shares(kept)) or not shape.is_plain:
-            return self.has_place(shape, kept)
+    def covers(self, cost: "Cost", kept: "Cost | None" = None) -> bool:
+        """Tell whether one more task of *cost* may be assigned now, beside one *kept* room for."""
+        if (kept is not None and cost.shares(kept)) or not cost.is_plain:
+            return self.has_place(cost, kept)
         stated, flying = self.stated, self._flying
-        environment = shape.environment
+        environment = cost.environment
         if environment is None:
-            return stated.free + (stated.ahead if shape.may_wait_ahead else 0) > flying
+            return stated.free + (stated.ahead if cost.may_wait_ahead else 0) > flying
         turns = stated.turns.get(environment)
         taken = self._turns.get(environment, 0)
         if stated.free > flying:
-            if turns is not None and turns - taken >= shape.turns_taken:
+            if turns is not None and turns - taken >= cost.turns_taken:
                 return True
             if turns is None and not taken and stated.room > self._filled:
                 return True
         # Behind a replica that is warm here a task may wait in the mailbox.
         return (
             turns is not None
-            and shape.may_wait_ahead
+            and cost.may_wait_ahead
             and stated.ahead > 0
             and stated.free + stated.ahead > flying
         )
 
-    def has_place(self, shape: "Shape", kept: "Shape | None") -> bool:
-        """Tell whether a task of *shape* would start at once, beside one *kept* room for."""
-        if kept is not None and not shape.shares(kept):
+    def has_place(self, cost: "Cost", kept: "Cost | None") -> bool:
+        """Tell whether a task of *cost* would start at once, beside one *kept* room for."""
+        if kept is not None and not cost.shares(kept):
             kept = None
-        if kept is not None and kept.place == shape.place and kept.turns_taken > shape.turns_taken:
+        if kept is not None and kept.place == cost.place and kept.turns_taken > cost.turns_taken:
             return False  # Whoever is to be alone inside would never be.
-        return self.has_slots(shape, kept) and self._has_turn(shape.environment, shape.turns_taken)
+        return self.has_slots(cost, kept) and self._has_turn(cost.environment, cost.turns_taken)
 
     @property
     def room(self) -> int:
@@ -117,39 +117,39 @@ class CreditAccount:
         """Tell whether *environment* is resident, or is to be loaded for what is in flight."""
         return environment in self.stated.turns or environment in self._turns
 
-    def lacks(self, shape: "Shape") -> int:
-        """Return how many slots are missing for one more task of *shape*, of all types."""
-        plain = 1 if shape.is_sharing and not self.is_shared(shape.place) else shape.plain
+    def lacks(self, cost: "Cost") -> int:
+        """Return how many slots are missing for one more task of *cost*, of all types."""
+        plain = 1 if cost.is_sharing and not self.is_shared(cost.place) else cost.plain
         lacking = max(0, plain - self.slots_available)
-        for kind, amount in shape.typed.items():
+        for kind, amount in cost.typed.items():
             lacking += max(0, amount - max(0, self._left(kind)))
         return lacking
 
     def _left(self, kind: str) -> int:
         return self.stated.typed.get(kind, 0) - self._typed.get(kind, 0)
 
-    def has_slots(self, shape: "Shape", kept: "Shape | None" = None) -> bool:
+    def has_slots(self, cost: "Cost", kept: "Cost | None" = None) -> bool:
         """Tell whether all of its slots are free, apart from those *kept* needs.
 
         So is a turn of a named actor, which has all of them where nothing is said of it.
         """
-        return self.has_slots_in(shape.place, shape, kept)
+        return self.has_slots_in(cost.place, cost, kept)
 
-    def has_slots_in(self, place: str | None, shape: "Shape", kept: "Shape | None" = None) -> bool:
-        """Do as `has_slots` for a task that costs as *shape* does and enters *place*."""
-        if shape.is_plain and kept is None:
+    def has_slots_in(self, place: str | None, cost: "Cost", kept: "Cost | None" = None) -> bool:
+        """Do as `has_slots` for a task that costs as *cost* does and enters *place*."""
+        if cost.is_plain and kept is None:
             return self.stated.free > self._flying
         free = self.stated.free - self._flying - (kept.plain if kept else 0)
-        plain = shape.plain
-        if shape.is_sharing and (kept is not None or not self.is_shared(place)):
+        plain = cost.plain
+        if cost.is_sharing and (kept is not None or not self.is_shared(place)):
             plain = 1
-        if plain > max(0, free) or (shape.named and not self._has_turn_of(shape)):
+        if plain > max(0, free) or (cost.named and not self._has_turn_of(cost)):
             return False
-        if shape.is_sharing and free < 0 and place not in self.stated.shared:
+        if cost.is_sharing and free < 0 and place not in self.stated.shared:
             return False  # The slot that those on their way would share is not granted any more.
         return all(
             self._left(kind) - (kept.typed.get(kind, 0) if kept else 0) >= amount
-            for kind, amount in shape.typed.items()
+            for kind, amount in cost.typed.items()
         )
 
     def _has_turn(self, environment: str | None, turns: int) -> bool:
@@ -158,10 +158,10 @@ class CreditAccount:
             return True
         return not self.has_resident(environment) and self.has_room
 
-    def _has_turn_of(self, shape: "Shape") -> bool:
-        assert shape.pool
-        turns = self.stated.turns.get(shape.pool, shape.turns)
-        return turns - self._turns.get(shape.pool, 0) >= shape.turns_taken
+    def _has_turn_of(self, cost: "Cost") -> bool:
+        assert cost.pool
+        turns = self.stated.turns.get(cost.pool, cost.turns)
+        return turns - self._turns.get(cost.pool, 0) >= cost.turns_taken
 
     def _has_more(self) -> bool:
         stated = self.stated
@@ -187,43 +187,43 @@ class CreditAccount:
         """Return how many turns are taken of which the last statement does not know."""
         return self._turns.get(environment, 0)
 
-    def spend(self, frame: int, shape: "Shape") -> None:
-        """Count an assignment of *shape* that travels in *frame*."""
-        environment = shape.place
-        self._in_flight.append((frame, shape))
-        self._flying += shape.plain
-        self.available -= shape.plain
-        if shape.typed:
-            for kind, amount in shape.typed.items():
+    def spend(self, frame: int, cost: "Cost") -> None:
+        """Count an assignment of *cost* that travels in *frame*."""
+        environment = cost.place
+        self._in_flight.append((frame, cost))
+        self._flying += cost.plain
+        self.available -= cost.plain
+        if cost.typed:
+            for kind, amount in cost.typed.items():
                 self._typed[kind] = self._typed.get(kind, 0) + amount
             self.has_more = self._has_more()
         if environment is not None:
-            self._take_turns(shape)
-            if shape.is_sharing:
-                self._share(environment, shape)
+            self._take_turns(cost)
+            if cost.is_sharing:
+                self._share(environment, cost)
             elif self.has_more:
                 self.has_more = self._has_more()
 
-    def _share(self, environment: str, shape: "Shape") -> None:
+    def _share(self, environment: str, cost: "Cost") -> None:
         """Count the slot that a replica needs for all who share it."""
         if not self.is_shared(environment):
-            self._open(environment, shape)
+            self._open(environment, cost)
             self._flying += 1
             self.available = max(0, self.available - 1)
         self.has_more = self._has_more()
 
-    def _open(self, environment: str, shape: "Shape") -> None:
-        turns = shape.turns if shape.named else 0
-        self._opening[environment] = None if shape.has_groups else turns
+    def _open(self, environment: str, cost: "Cost") -> None:
+        turns = cost.turns if cost.named else 0
+        self._opening[environment] = None if cost.has_groups else turns
 
-    def _take_turns(self, shape: "Shape") -> None:
-        assert shape.pool
-        taken = self._turns.get(shape.pool, 0)
-        self._turns[shape.pool] = taken + shape.turns_taken
-        if not (shape.named or taken):
-            turns = self.stated.turns.get(shape.pool)
+    def _take_turns(self, cost: "Cost") -> None:
+        assert cost.pool
+        taken = self._turns.get(cost.pool, 0)
+        self._turns[cost.pool] = taken + cost.turns_taken
+        if not (cost.named or taken):
+            turns = self.stated.turns.get(cost.pool)
             # One that is idle could have left for another until now.
-            if turns is None or turns >= shape.turns:
+            if turns is None or turns >= cost.turns:
                 self._filled += 1
 
     def void(self) -> None:
@@ -239,9 +239,9 @@ class CreditAccount:
 
     def check(self) -> None:
         """Assert that the derived counts are those of the assignments in flight."""
-        plain = sum(shape.plain for _, shape in self._in_flight)
+        plain = sum(cost.plain for _, cost in self._in_flight)
         assert self._flying == plain + len(self._opening)
-        sharing = {shape.place for _, shape in self._in_flight if shape.is_sharing}
+        sharing = {cost.place for _, cost in self._in_flight if cost.is_sharing}
         assert self._opening.keys() == sharing - {*self.stated.shared}
         left = self.stated.free + self.stated.ahead - self._flying
         assert self.available == max(0, left)
@@ -249,12 +249,12 @@ class CreditAccount:
         filled = 0
         turns: dict[str, int] = {}
         typed: dict[str, int] = {}
-        for _, shape in self._in_flight:
-            if shape.pool is not None:
-                known = self.stated.turns.get(shape.pool, shape.turns)
-                filled += not shape.named and shape.pool not in turns and known >= shape.turns
-                turns[shape.pool] = turns.get(shape.pool, 0) + shape.turns_taken
-            for kind, amount in shape.typed.items():
+        for _, cost in self._in_flight:
+            if cost.pool is not None:
+                known = self.stated.turns.get(cost.pool, cost.turns)
+                filled += not cost.named and cost.pool not in turns and known >= cost.turns
+                turns[cost.pool] = turns.get(cost.pool, 0) + cost.turns_taken
+            for kind, amount in cost.typed.items():
                 typed[kind] = typed.get(kind, 0) + amount
         assert typed == self._typed
         assert turns == {k: v for k, v in self._turns.items() if v}
@@ -268,12 +268,12 @@ class CreditAccount:
         self._filled = 0
         self._flying -= len(self._opening)
         self._opening.clear()
-        for _, shape in self._in_flight:
-            for kind, amount in shape.typed.items():
+        for _, cost in self._in_flight:
+            for kind, amount in cost.typed.items():
                 self._typed[kind] = self._typed.get(kind, 0) + amount
-            environment = shape.place
+            environment = cost.place
             if environment is not None:
-                self._take_turns(shape)
-                if shape.is_sharing and environment not in self.stated.shared:
-                    self._open(environment, shape)
+                self._take_turns(cost)
+                if cost.is_sharing and environment not in self.stated.shared:
+                    self._open(environment, cost)
         self._flying += len(self._opening)

@@ -41,7 +41,6 @@ class Crew:
         "plain",
         "queues",
         "ranking",
-        "sample",
         "users",
         "waiting",
     )
@@ -50,15 +49,14 @@ class Crew:
         """Begin without a queue. What a task costs is as with *sample*."""
         self.mask = mask
         self.members = members
-        self.cost = sample.cost
-        self.sample = sample
-        self.is_plain = sample.is_plain
-        self.may_wait_ahead = sample.may_wait_ahead
-        self.is_large = sample.is_large
+        self.cost = cost = sample.cost
+        self.is_plain = cost.is_plain
+        self.may_wait_ahead = cost.may_wait_ahead
+        self.is_large = cost.is_large
         # Something may have to be done for these, though no actor became better.
-        self.is_special = sample.is_large or sample.fail_infeasible or bool(sample.host_limits)
+        self.is_special = cost.is_large or cost.fail_infeasible or bool(cost.host_limits)
         # Whoever has a slot and a turn can have a task.
-        is_small = sample.is_plain or (sample.is_sharing and not sample.named)
+        is_small = cost.is_plain or (cost.is_sharing and not cost.named)
         self.is_usual = is_small and not self.is_special and sample.limits is None
         # How many shapes wait here; how many look here for actors of some weight.
         self.users = 0
@@ -94,7 +92,7 @@ class Crew:
         if actor.is_shut:
             return 0
         if not self.is_plain:
-            return PLACE + credit.available if credit.has_slots(self.sample) else 0
+            return PLACE + credit.available if credit.has_slots(self.cost) else 0
         available = credit.available
         if available > credit.stated.ahead:
             return PLACE + available
@@ -106,11 +104,11 @@ class Crew:
         turns = credit.stated.turns.get(environment)
         if turns is None or actor.is_shut:
             return 0
-        is_warm = credit.is_warm(environment, self.sample.turns_taken)
-        if is_warm and credit.has_slots_in(environment, self.sample):
+        is_warm = credit.is_warm(environment, self.cost.turns_taken)
+        if is_warm and credit.has_slots_in(environment, self.cost):
             copy = actor.copies.get(environment)
             preference = copy.preference if copy is not None else 0
-            if self.sample.packs:
+            if self.cost.packs:
                 return PLACE + WARM + (preference << AVAILABLE_BITS) + credit.available
             return PLACE + WARM + (credit.available << PREFERENCE_BITS) + preference
         # Behind a replica that is warm here a task may wait in the mailbox.
@@ -121,7 +119,7 @@ class Crew:
     def grade_cold(self, actor: "Actor") -> int:
         """Grade *actor* for a task whose environment is not resident there."""
         credit = actor.credit
-        if actor.is_shut or not credit.has_room or not credit.has_slots_in(None, self.sample):
+        if actor.is_shut or not credit.has_room or not credit.has_slots_in(None, self.cost):
             return 0
         return PLACE + credit.available + (EMPTY if actor.has_empty_place else 0)
 

@@ -158,7 +158,7 @@ def keep(broker: "Broker", task: Task, ending: Ending, failure: Failure) -> None
     template, known, settings = task.template, broker.dead_tasks, broker.settings
     assert template
     # A call of a named actor means what that actor was then; its order among others is lost.
-    if template.shape.named or not settings.dead_tasks_max:
+    if template.costs.named or not settings.dead_tasks_max:
         return
     former = known.by_name.get(records.name_of(task))
     if former is not None:

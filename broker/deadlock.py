@@ -159,7 +159,7 @@ class Kept:
                 self._keep(wait, turn_of(actor, call.environment), turns)
             if has_slots and is_sharing(task):
                 # All of them have one slot.
-                share = ("share", actor, task.template.shape.place)
+                share = ("share", actor, task.template.costs.place)
                 is_new = share not in self._keepers
                 self._keep(wait, share, 0)
                 self._keep(wait, ("slots", actor, "slot"), int(is_new))
@@ -224,7 +224,7 @@ class Kept:
         for actor in self._broker.actors.values():
             if not shape.suits(actor) or self._is_elsewhere(place, actor):
                 continue
-            own = tuple((host_key(name, actor.host), n) for name, n in shape.host_limits)
+            own = tuple((host_key(name, actor.host), n) for name, n in shape.cost.host_limits)
             missing = self._lacks_slots(task, actor) | self._lacks_limits(own)
             if place is not None and place.named is None:
                 missing |= self._lacks_room(place, actor)
@@ -283,7 +283,7 @@ class Kept:
         call = task.call
         lacking: set[Resource] = set()
         assert task.template
-        share = ("share", actor, task.template.shape.place)
+        share = ("share", actor, task.template.costs.place)
         shares = is_sharing(task) and share in self._keepers and actor not in self._ahead
         for kind, amount in () if shares else (call.slots or {"slot": 1}).items():
             resource = ("slots", actor, kind)
@@ -300,7 +300,7 @@ class Kept:
 def is_sharing(task: Task) -> bool:
     """Tell whether a task shares the slot of a replica where others are inside."""
     template = task.template
-    return template.shape.is_sharing if template else False
+    return template.shape.cost.is_sharing if template else False
 
 
 def is_worn(place: Environment, actor: Actor) -> bool:

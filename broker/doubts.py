@@ -49,7 +49,7 @@ def note(broker: "Broker", actor: Actor, lost: dict[Token, Task]) -> None:
 
 def can_change(task: Task) -> bool:
     """Tell whether *task* goes on; calls to a named actor are counted with that."""
-    return bool(not task.is_over and task.template and not task.template.shape.named)
+    return bool(not task.is_over and task.template and not task.template.costs.named)
 
 
 def sweep(broker: "Broker") -> None:

@@ -81,7 +81,7 @@ def keep(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
         until_ms,
     )
     broker.records.waiting.append((record.sequence, Awaited.SUBMIT, task))
-    if template.shape.is_armed_first and task.state is not State.QUEUED:
+    if template.shape.cost.is_armed_first and task.state is not State.QUEUED:
         writing.arm_row(broker, task)
     return True
 
@@ -126,7 +126,7 @@ def arm(broker: "Broker", task: Task) -> None:
         reservation.let_go(broker)
     task.move(Event.WRITE)
     broker.records.writing[task] = None
-    if task.template and task.template.shape.named:
+    if task.template and task.template.costs.named:
         inscribing.count_writing(broker, task)
     sequence = writing.arm_row(broker, task)
     broker.records.waiting.append((sequence, Awaited.ARMED, task))
@@ -135,7 +135,7 @@ def arm(broker: "Broker", task: Task) -> None:
 def written(broker: "Broker", task: Task) -> None:
     """Take *task* from among those that wait until they may start."""
     del broker.records.writing[task]
-    if task.template and task.template.shape.named:
+    if task.template and task.template.costs.named:
         inscribing.count_writing(broker, task)
 
 

@@ -191,7 +191,9 @@ class Environments:
 
     def find(self, shape: Shape) -> Record | None:
         """Return the record of the environment that tasks of *shape* need."""
-        return self.records.get(shape.environment) if shape.environment is not None else None
+        return (
+            self.records.get(shape.cost.environment) if shape.cost.environment is not None else None
+        )
 
     def successor(self, record: Record) -> Record | None:
         """Return the newer version of an environment that nobody has asked for since, or None."""
@@ -282,7 +284,7 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
 def is_used(actor: Actor, identity: str) -> bool:
     """Tell whether *actor* has a task that is inside the environment, or may be."""
     return any(
-        not task.template or (task.template.shape.environment == identity and not task.is_released)
+        not task.template or (task.template.costs.environment == identity and not task.is_released)
         for task in actor.assigned.values()
     )
 
@@ -383,7 +385,7 @@ def queued(broker: "Broker", identity: str) -> Iterator[Task]:
     for client in broker.clients.values():
         for task in client.tasks.values():
             if task.state is State.QUEUED and task.template:
-                environment = task.template.shape.environment
+                environment = task.template.costs.environment
                 if environment == identity:
                     yield task
 

@@ -14,8 +14,8 @@ from broker import (
     residing,
     retrying,
 )
+from broker.costs import SLOT
 from broker.peers import Actor, Client
-from broker.shapes import SLOT
 from broker.task import State, Task
 from wire.parts import WORN
 from wire.release import release
@@ -170,11 +170,11 @@ def slots_held(actor: Actor) -> dict[str, int]:
     held = dict.fromkeys(actor.slots, 0)
     sharing = set()
     for task in actor.assigned.values():
-        if task.template and task.template.shape.is_sharing:
+        if task.template and task.template.costs.is_sharing:
             if not task.is_released:
-                sharing.add(task.template.shape.place)
+                sharing.add(task.template.costs.place)
         elif not task.is_released:
-            slots = (task.template.call.slots if task.template else {}) or {SLOT: 1}
+            slots = (task.template.head.slots if task.template else {}) or {SLOT: 1}
             for kind, amount in slots.items():
                 held[kind] = held.get(kind, 0) + amount
     if sharing:
@@ -212,7 +212,7 @@ def describe_task(task: Task, now: float) -> dict[str, Any]:
     """Return where a task stands."""
     return {
         "task": task.name,
-        "name": task.call.name if task.template else "",
+        "name": task.template.head.name if task.template else "",
         "client": task.client.name,
         "state": run_state(task),
         "tries": task.tries,
@@ -268,7 +268,7 @@ def explain_queued(broker: "Broker", task: Task, reply: dict[str, Any], now: flo
         reply["actors_s"][actor.name] = now - since
     if task.call.limits:
         _, reply["limits"] = occupants.explain(broker, task)
-    if task.template and task.template.shape.named:
+    if task.template and task.template.costs.named:
         reply["reason"] = residing.explain(broker, task) or reply["reason"]
     if task.call.schedule_timeout_s is not None:
         reply["ends_s"] = max(0.0, task.queued_at + task.call.schedule_timeout_s - now)

@@ -58,12 +58,12 @@ def count_writing(broker: "Broker", task: Task) -> None:
 
     Of those nobody can tell later that they did not.
     """
-    identity = task.template.shape.place if task.template else None
+    identity = task.template.costs.place if task.template else None
     record = broker.named.by_id.get(identity or "")
     if record is not None:
         writing = broker.records.writing
         record.writing = sum(
-            1 for one in writing if one.template and one.template.shape.place == identity
+            1 for one in writing if one.template and one.template.shape.cost.place == identity
         )
         naming.settle_at(broker, record, record.home, record.generation)
 

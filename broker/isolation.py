@@ -8,8 +8,8 @@ broken: at most one actor is kept free for those that wait, and nobody waits her
 from typing import TYPE_CHECKING, Final
 
 from broker import kin, lifecycle, placement, reservation
+from broker.costs import SLOT
 from broker.peers import Actor
-from broker.shapes import SLOT
 from broker.task import Event, Task
 from wire.parts import Token
 

@@ -71,7 +71,11 @@ def offer(
     shape = task.template.shape
     if task.rank >= refused.get(shape, inf):
         return
-    if shape.named or shape.is_armed_first or not placement.suits(broker, task, actor, now):
+    if (
+        shape.cost.named
+        or shape.cost.is_armed_first
+        or not placement.suits(broker, task, actor, now)
+    ):
         if not task.barred:
             refused[shape] = -inf
     elif placement.covers(broker, task, actor):

@@ -191,7 +191,7 @@ class Limits:
 
     def has_host_room(self, shape: "Shape", task: "Task", host: int) -> bool:
         """Tell whether a host has room for *task*, and no run there that asked before it."""
-        for own, amount in shape.host_limits:
+        for own, amount in shape.cost.host_limits:
             name = host_key(own, host)
             if self.room(name) < amount:
                 return False

@@ -112,9 +112,7 @@ class Matching:
     def _join(self, shape: Shape, mask: int) -> None:
         crew = self._crew(mask, shape)
         crew.users += 1
-        # Equal, and so there but once.
-        shape.cost = crew.cost
-        shape.queue = crew.queue(shape.environment)
+        shape.queue = crew.queue(shape.cost.environment)
         shape.queue.shapes += 1
         self._note_unmet(shape)
 
@@ -141,13 +139,13 @@ class Matching:
     def _unuse(self, crew: Crew) -> None:
         crew.users -= 1
         if not crew.users:
-            del self._crews[crew.mask, crew.cost]
+            del self._crews[crew.mask, crew.cost.key]
             self._special.pop(crew, None)
             for actor in crew.members:
                 del actor.crews[crew]
 
     def _crew(self, mask: int, sample: Shape) -> Crew:
-        crew = self._crews.get((mask, sample.cost))
+        crew = self._crews.get((mask, sample.cost.key))
         if crew is None:
             actors = self.offers.actors
             members: dict[Actor, None] = {}
@@ -155,7 +153,7 @@ class Matching:
                 actor = actors[number] if digit == "1" else None
                 if actor is not None:
                     members[actor] = None
-            crew = self._crews[mask, sample.cost] = Crew(mask, members, sample)
+            crew = self._crews[mask, sample.cost.key] = Crew(mask, members, sample)
             for actor in members:
                 actor.crews[crew] = None
             if crew.is_special:
@@ -200,7 +198,7 @@ class Matching:
         return best
 
     def _best_of(self, crew: Crew, shape: Shape, *, may_enter: bool) -> Entry | None:
-        environment = shape.environment
+        environment = shape.cost.environment
         if environment is None:
             return crew.best()
         assert shape.queue
@@ -282,7 +280,7 @@ class Matching:
                 moves.setdefault((crew, mask), []).append(shape)
         for (crew, mask), moving in moves.items():
             is_alone = actor is not None and mask ^ crew.mask == 1 << actor.number
-            if is_alone and len(moving) == crew.users and (mask, crew.cost) not in self._crews:
+            if is_alone and len(moving) == crew.users and (mask, crew.cost.key) not in self._crews:
                 assert actor is not None
                 self._rekey(crew, mask, actor)
                 for shape in moving:
@@ -293,8 +291,8 @@ class Matching:
 
     def _rekey(self, crew: Crew, mask: int, actor: "Actor") -> None:
         """Let *actor* come to *crew*, or leave it."""
-        del self._crews[crew.mask, crew.cost]
-        self._crews[mask, crew.cost] = crew
+        del self._crews[crew.mask, crew.cost.key]
+        self._crews[mask, crew.cost.key] = crew
         crew.mask = mask
         if actor in crew.members:
             crew.drop(actor)
@@ -429,7 +427,7 @@ class Matching:
                 for actor in self.offers.actors
                 if actor is not None
                 and shape.may_go_to(actor)
-                and shape.could_hold(actor)
+                and shape.cost.fits(actor)
                 and satisfies_all(actor.labels, shape.desires)
             }
             mask = sum(1 << actor.number for actor in suiting)
@@ -444,7 +442,7 @@ class Matching:
         self._check_waits()
         assert users == {crew: crew.users for crew in self._crews.values()}
         for (mask, cost), crew in self._crews.items():
-            assert (crew.mask, crew.cost) == (mask, cost)
+            assert (crew.mask, crew.cost.key) == (mask, cost)
             assert sum(1 << actor.number for actor in crew.members) == mask
             assert all(crew in actor.crews for actor in crew.members)
             crew.check()

@@ -93,7 +93,7 @@ def make(broker: "Broker", task: Task) -> naming.NamedActor | None:
 
 def release_held(broker: "Broker", held: dict[Task, None]) -> None:
     """Take out of *held* what calls nobody, or still cannot know; entry calls go first."""
-    calls = [task for task in held if task.template and task.template.shape.named]
+    calls = [task for task in held if task.template and task.template.costs.named]
     calls.sort(key=lambda task: not naming.is_entry(task.call))
     for task in calls:
         if not admit(broker, task, is_new=False):
@@ -102,7 +102,7 @@ def release_held(broker: "Broker", held: dict[Task, None]) -> None:
 
 def release(broker: "Broker") -> None:
     """Queue or end the calls that were held until it was known who is there."""
-    held = {task: None for task in broker.held if task.template and task.template.shape.named}
+    held = {task: None for task in broker.held if task.template and task.template.costs.named}
     for task in held:
         del broker.held[task]
     release_held(broker, held)
@@ -287,13 +287,13 @@ def check(broker: "Broker") -> None:
         assert record.home is None or not record.retry_at
     for actor in broker.actors.values():
         for task in actor.assigned.values():
-            if task.template and task.template.shape.named and not task.is_finished:
+            if task.template and task.template.costs.named and not task.is_finished:
                 check_call(broker, task, actor)
 
 
 def check_call(broker: "Broker", task: Task, actor: Actor) -> None:
     """Assert that a call that was assigned here is of an actor that is here."""
-    identity = task.template.shape.place if task.template else None
+    identity = task.template.costs.place if task.template else None
     record = broker.named.by_id.get(identity or "")
     if record is not None and task.frame:
         assert record.home is actor

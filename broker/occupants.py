@@ -89,12 +89,12 @@ def lacking_on(broker: "Broker", task: Task, actor: Actor) -> str:
     assert task.template
     shape = task.template.shape
     host = broker.hosts.get(actor.host)
-    for own, amount in shape.host_limits:
+    for own, amount in shape.cost.host_limits:
         has = host.limits.get(own, 0) if host is not None else 0
         if has < amount:
             return f"needs {amount} of limit host:{own}, its host has {has}"
-    if shape.host_limits and not broker.limits.has_host_room(shape, task, actor.host):
-        names = [host_key(own, actor.host) for own, _ in shape.host_limits]
+    if shape.cost.host_limits and not broker.limits.has_host_room(shape, task, actor.host):
+        names = [host_key(own, actor.host) for own, _ in shape.cost.host_limits]
         full = [describe_key(broker.limits, name, holders_max=3) for name in names]
         return "; ".join(
             f"limit {one['name']} of its host: {one['used']:g} of {one['maximum']} held by "

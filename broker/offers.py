@@ -308,7 +308,7 @@ class Offers:
 
     def satisfying(self, shape: "Shape") -> int:
         """Return who has the capacity for a task of *shape* and meets all that it requires."""
-        found = self.able(shape.slots)
+        found = self.able(shape.cost.slots)
         if shape.home is not None or shape.is_shut:
             found &= 0 if shape.is_shut or shape.home is None else 1 << shape.home.number
         for desire in shape.desires:

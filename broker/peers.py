@@ -414,7 +414,7 @@ def unmet(task: Task, actor: Actor) -> str:
     """Say what of the task's requirements *actor* never meets as it is, or an empty text."""
     parts = [
         say_unmet(desire, actor)
-        for desire in task.call.desires
+        for desire in (task.template.shape.desires if task.template else ())
         if desire.required and not satisfies(actor.labels, desire)
     ]
     for kind, amount in task.call.slots.items():

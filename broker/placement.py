@@ -56,13 +56,13 @@ def place(broker: "Broker", now: float) -> None:
         if shape.wait is not None:
             backlog.matching.end_wait(shape)
         actor = choose(broker, shape, task)
-        if actor is not None and shape.is_sharing:
+        if actor is not None and shape.cost.is_sharing:
             actor = choose_unless_yielding(broker, shape, task, actor, now)
         if actor is not None and shape.wait is not None:
             actor = preference.prefer(broker, shape, task, actor, now)
             if actor is None:
                 continue
-        elif actor is not None and shape.environment is not None:
+        elif actor is not None and shape.cost.environment is not None:
             rival = replicas.rival(broker, shape, actor, now)
             if rival is not None:
                 # It is found in the queue that stands first for its environment.
@@ -72,24 +72,24 @@ def place(broker: "Broker", now: float) -> None:
             backlog.take(shape, task)
             if deadlines.things:
                 deadlines.discard(task)
-            if shape.is_armed_first and writing.must_arm(task):
+            if shape.cost.is_armed_first and writing.must_arm(task):
                 durable.arm(broker, task)
                 continue
             give(broker, task, actor, now)
             if broker.reservation is not None and broker.reservation.task is task:
                 yielding.found(actor)
                 reservation.let_go(broker)
-        elif shape.fail_infeasible and is_infeasible(broker, shape):
+        elif shape.cost.fail_infeasible and is_infeasible(broker, shape):
             shape.pop(task)
             deadlines.discard(task)
             if not shape.count:
                 backlog.matching.rest(shape)
-            message = f"no connected actor has the slots that it needs: {shape.slots or 1}"
+            message = f"no connected actor has the slots that it needs: {shape.cost.slots or 1}"
             lifecycle.end(broker, task, Code.INFEASIBLE, message)
         elif task.barred and broker.open_actors:
             backlog.set_aside(shape, task)
         else:
-            if shape.is_large:
+            if shape.cost.is_large:
                 reservation.reserve(broker, shape, task)
             assert shape.queue
             backlog.block(shape.queue)
@@ -133,12 +133,12 @@ def is_infeasible(broker: "Broker", shape: Shape) -> bool:
     """Tell whether no actor has the capacity; not before all had the time to come back."""
     if broker.window_ends_at is not None:
         return False
-    return not broker.backlog.matching.offers.able(shape.slots)
+    return not broker.backlog.matching.offers.able(shape.cost.slots)
 
 
 def choose(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     """Return the best actor for *task* now, or None."""
-    if shape.named:
+    if shape.cost.named:
         return choose_named(broker, shape, task)
     return choose_any(broker, shape, task)
 
@@ -157,17 +157,17 @@ def choose_named(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     Until then it holds up those behind it in its group.
     """
     actor = choose_any(broker, shape, task)
-    costs = task.template.costs if task.template else shape
-    if actor is None or costs is shape or actor.credit.has_slots(costs):
+    costs = task.template.costs if task.template else shape.cost
+    if actor is None or costs is shape.cost or actor.credit.has_slots(costs):
         return actor
     return None
 
 
 def choose_any(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     """Return the best actor for *task* now, or None, as if it took the least of its shape."""
-    if task.barred or shape.host_limits:
+    if task.barred or shape.cost.host_limits:
         return choose_among(broker, shape, task)
-    if shape.environment is None:
+    if shape.cost.environment is None:
         entry = broker.backlog.matching.best(shape)
     else:
         record = broker.environments.find(shape)
@@ -194,23 +194,23 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
     """Return the best actor for a task that not every actor of its crew may have; slowly."""
     best: Actor | None = None
     best_key: tuple[bool, int, float, bool, int, int, int, int] | None = None
-    environment = shape.environment
+    environment = shape.cost.environment
     reserved = broker.reservation
     record = broker.environments.find(shape)
     may_enter = record is None or replicas.may_enter(broker, record, task, broker.limits.now)
     assert shape.queue
     for actor in shape.queue.crew.members:
         credit = actor.credit
-        kept = reserved.shape if reserved and reserved.binds(task, actor) else None
-        if not actor.is_open or not credit.covers(shape, kept):
+        kept = reserved.shape.cost if reserved and reserved.binds(task, actor) else None
+        if not actor.is_open or not credit.covers(shape.cost, kept):
             continue
         if not may_enter and environment not in actor.copies:
             continue
         if task.barred and is_barred(task, actor):
             continue
-        if shape.host_limits and not broker.limits.has_host_room(shape, task, actor.host):
+        if shape.cost.host_limits and not broker.limits.has_host_room(shape, task, actor.host):
             continue
-        has_place = credit.has_place(shape, kept)
+        has_place = credit.has_place(shape.cost, kept)
         warm = 0 if environment is None else warmth(record, actor, shape)
         copy = actor.copies.get(environment) if environment is not None else None
         preference = copy.preference if copy is not None and has_place and warm == WARM_HERE else 0
@@ -219,7 +219,7 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
             warm,
             affinity(actor.labels, shape.desires) if shape.has_affinity else 0.0,
             environment is not None and warm != WARM_HERE and actor.has_empty_place,
-            preference if shape.packs else 0,
+            preference if shape.cost.packs else 0,
             credit.available,
             preference,
             -actor.used_at,
@@ -231,8 +231,8 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
 
 def warmth(record: "Record | None", actor: Actor, shape: Shape) -> int:
     """Rank an actor for tasks of an environment: warm, then where entering it has not failed."""
-    assert shape.environment
-    if actor.credit.is_warm(shape.environment, shape.turns_taken):
+    assert shape.cost.environment
+    if actor.credit.is_warm(shape.cost.environment, shape.cost.turns_taken):
         return WARM_HERE
     return record is None or actor.incarnation not in record.failed_on
 
@@ -258,7 +258,7 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
     task.token, task.actor = token, actor
     broker.tokens[token] = actor.assigned[token] = task
     actor.used_at = number
-    if template.shape.named:
+    if template.costs.named:
         named.assigned(broker, task, actor)
     broker.say(
         session,
@@ -288,7 +288,7 @@ def give(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     assign(broker, task, actor)
     assert task.template
     shape = task.template.shape
-    if shape.environment is not None:
+    if shape.cost.environment is not None:
         environments.assigned(broker, task, actor, now)
     if shape.limits is not None:
         wants.take(broker, task)
@@ -303,14 +303,14 @@ def suits(broker: "Broker", task: Task, actor: Actor, now: float) -> bool:
     """Tell whether *actor* could run *task* if it held nothing, whether it takes work or not."""
     assert task.template
     shape = task.template.shape
-    if not (shape.could_hold(actor) and satisfies_all(actor.labels, shape.desires)):
+    if not (shape.cost.fits(actor) and satisfies_all(actor.labels, shape.desires)):
         return False
     if is_barred(task, actor) or (shape.sticky and bindings.forbids(broker, shape, actor)):
         return False
     record = broker.environments.find(shape)
-    if record is None or shape.environment is None:
+    if record is None or shape.cost.environment is None:
         return True
-    may_enter = actor.credit.has_resident(shape.environment) or (
+    may_enter = actor.credit.has_resident(shape.cost.environment) or (
         replicas.may_enter(broker, record, task, now)
     )
     return may_enter and not replicas.is_held_back(broker, task, actor)
@@ -323,13 +323,13 @@ def covers(broker: "Broker", task: Task, actor: Actor) -> bool:
     """
     assert task.template
     shape, limits = task.template.shape, broker.limits
-    if not actor.credit.has_place(shape, None):
+    if not actor.credit.has_place(shape.cost, None):
         return False
     if shape.limits is None:
         return True
     if not limits.lets_go(task.call.limits, task.rank):
         return False
-    return not shape.host_limits or limits.has_host_room(shape, task, actor.host)
+    return not shape.cost.host_limits or limits.has_host_room(shape, task, actor.host)
 
 
 # ---------------------------------------------------------------------- what must hold
@@ -362,7 +362,7 @@ def check_task(broker: "Broker", task: Task, satisfying: dict[Shape, list[Actor]
         return  # It waits for limits.
     if queue.environment is not None and not queue.crew.cold.is_blocked:
         return
-    if shape.named and is_behind_one_alone(shape, task):
+    if shape.cost.named and is_behind_one_alone(shape, task):
         return
     if shape not in satisfying:
         satisfying[shape] = [
@@ -370,25 +370,25 @@ def check_task(broker: "Broker", task: Task, satisfying: dict[Shape, list[Actor]
             for actor in broker.actors.values()
             if actor.is_open
             and shape.may_go_to(actor)
-            and shape.could_hold(actor)
+            and shape.cost.fits(actor)
             and satisfies_all(actor.labels, shape.desires)
             and (not shape.sticky or actor in queue.crew.members)
         ]
     for actor in satisfying[shape]:
         reserved = broker.reservation
-        kept = reserved.shape if reserved and reserved.binds(task, actor) else None
+        kept = reserved.shape.cost if reserved and reserved.binds(task, actor) else None
         if (
             actor.credit.covers(task.template.costs, kept)
             and not is_barred(task, actor)
             and not replicas.is_held_back(broker, task, actor)
         ):
-            assert shape.host_limits, f"{task.name} is overlooked, {actor.name} could take it"
+            assert shape.cost.host_limits, f"{task.name} is overlooked, {actor.name} could take it"
 
 
 def is_behind_one_alone(shape: Shape, task: Task) -> bool:
     """Tell whether a call waits behind one that is to be alone in its group."""
     return any(
-        one.template and one.template.costs is not shape and one.rank <= task.rank
+        one.template and one.template.costs is not shape.cost and one.rank <= task.rank
         for one in shape.tasks()
         if one is not task and one.state is State.QUEUED
     )
@@ -405,6 +405,6 @@ def check_wait(broker: "Broker", shape: Shape) -> None:
         return
     for actor in wait.queue.crew.members:
         reserved = broker.reservation
-        kept = reserved.shape if reserved and reserved.actor is actor else None
-        is_able = actor.is_open and actor.credit.covers(shape, kept)
-        assert not is_able or shape.host_limits, actor.name
+        kept = reserved.shape.cost if reserved and reserved.actor is actor else None
+        is_able = actor.is_open and actor.credit.covers(shape.cost, kept)
+        assert not is_able or shape.cost.host_limits, actor.name

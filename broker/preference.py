@@ -8,8 +8,9 @@ rule that must not be broken: who waits so stands in nobody's way, and for no lo
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from broker.costs import SLOT
 from broker.peers import Actor
-from broker.shapes import SLOT, Shape
+from broker.shapes import Shape
 from broker.task import Task
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def prefer(broker: "Broker", shape: Shape, task: Task, actor: Actor, now: float)
     if until <= now or task.barred is not None:
         return actor
     while (better := matching.better(shape, actor)) and is_worth_it(broker, shape, better):
-        entry = None if shape.host_limits else matching.best(shape, among=better)
+        entry = None if shape.cost.host_limits else matching.best(shape, among=better)
         if entry is None:
             matching.wait(shape, better, until)
             return None
@@ -63,7 +64,7 @@ def is_worth_it(broker: "Broker", shape: Shape, crew: "Crew") -> bool:
     working = crew.mask & offers.working
     if not offers.soon(working, wait.within_s):
         return False
-    places = offers.places(shape.slots or {SLOT: 1}, working)
+    places = offers.places(shape.cost.slots or {SLOT: 1}, working)
     return shape.count * wait.run_s <= places * wait.within_s
 
 

@@ -23,7 +23,6 @@ class Queue:
 
     __slots__ = (
         "_heap",
-        "_sequence",
         "cold_entry",
         "crew",
         "entry",
@@ -46,18 +45,18 @@ class Queue:
         self.cold_entry: float | None = None
         # How many shapes are here, also those without tasks.
         self.shapes = 0
-        self._heap: list[tuple[float, int, Shape]] = []
-        self._sequence = count(1)
+        # Two of one rank come out in any order; a number for each would take memory a kind.
+        self._heap: list[tuple[float, Shape]] = []
 
     def push(self, shape: "Shape", rank: float) -> None:
         """Let *shape* stand here with *rank*."""
         shape.entry = rank
         if len(self._heap) > VOID_MIN + 2 * self.shapes:
             # Shapes that left, and ranks that were replaced by lower ones.
-            valid = {id(e[2]): e for e in self._heap if e[2].queue is self and e[0] == e[2].entry}
+            valid = {id(e[1]): e for e in self._heap if e[1].queue is self and e[0] == e[1].entry}
             self._heap = list(valid.values())
             heapify(self._heap)
-        heappush(self._heap, (rank, next(self._sequence), shape))
+        heappush(self._heap, (rank, shape))
 
     @property
     def rank(self) -> float | None:
@@ -68,7 +67,7 @@ class Queue:
         """Return the task that comes next, with its shape."""
         heap = self._heap
         while heap:
-            rank, _, shape = heap[0]
+            rank, shape = heap[0]
             if shape.entry != rank or shape.queue is not self:
                 heappop(heap)
                 continue
@@ -80,11 +79,11 @@ class Queue:
             if task.rank != rank:
                 shape.entry = rank = task.rank
                 if len(heap) > 1:
-                    heapreplace(heap, (rank, next(self._sequence), shape))
+                    heapreplace(heap, (rank, shape))
                     if heap[0][0] != rank:
                         continue
                 else:
-                    heap[0] = (rank, 0, shape)
+                    heap[0] = (rank, shape)
             return shape, task
         return None
 

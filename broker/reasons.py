@@ -128,9 +128,9 @@ def why_cold(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
 def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     """Say what of the credit of *actor* is not enough for *task*."""
     credit = actor.credit
-    short = credit.lacks(shape)
+    short = credit.lacks(shape.cost)
     place = task.call.environment
-    taken = task.template.costs.turns_taken if task.template else shape.turns_taken
+    taken = task.template.costs.turns_taken if task.template else shape.cost.turns_taken
     is_here = place is not None and credit.has_resident(place.pool)
     copy = actor.copies.get(place.id) if place is not None else None
     if copy is not None and not copy.is_warm:
@@ -138,16 +138,16 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     if place is not None and is_here and not credit.is_warm(place.pool, taken):
         alone = ", in which it must be alone" if taken > 1 else ""
         return f"no turn free in environment {place.name}{alone}"
-    if short and not (shape.is_plain or shape.is_sharing):
-        return f"{short} slots are missing of {shape.slots} ({len(actor.assigned)} tasks)"
+    if short and not (shape.cost.is_plain or shape.cost.is_sharing):
+        return f"{short} slots are missing of {shape.cost.slots} ({len(actor.assigned)} tasks)"
     if not (credit.available or credit.has_more):
         return f"no free slot ({len(actor.assigned)} tasks)"
     reserved = broker.reservation
     is_bound = reserved is not None and reserved.binds(task, actor)
-    if reserved is not None and is_bound and not credit.covers(shape, reserved.shape):
+    if reserved is not None and is_bound and not credit.covers(shape.cost, reserved.shape.cost):
         return "kept free for an older task that needs more slots"
-    if credit.covers(shape) and (text := preference.passes(broker, task, actor)):
+    if credit.covers(shape.cost) and (text := preference.passes(broker, task, actor)):
         return text
-    if not credit.covers(shape):
+    if not credit.covers(shape.cost):
         return f"no room for environment {place.name}" if place else "no slot of its kind"
     return "has a free slot"

@@ -190,16 +190,16 @@ def waiting_at(recalls: Recalls, actor: Actor) -> list[Task]:
     """
     held = [task for task in actor.assigned.values() if not task.is_released]
     shapes = [task.template.shape for task in held if task.template]
-    beyond = sum(shape.plain for shape in shapes) + len(held) - len(shapes)
+    beyond = sum(shape.cost.plain for shape in shapes) + len(held) - len(shapes)
     # Those that share a replica have one slot together.
-    beyond += len({shape.place for shape in shapes if shape.is_sharing})
+    beyond += len({shape.cost.place for shape in shapes if shape.cost.is_sharing})
     beyond -= actor.slots.get(SLOT, 0)
     waiting: list[Task] = []
     for task in reversed(held) if beyond > 0 else ():
         if len(waiting) == beyond:
             break
         has_started = task.is_finished or task.token in recalls.started
-        if not has_started and task.template and task.template.shape.may_wait_ahead:
+        if not has_started and task.template and task.template.shape.cost.may_wait_ahead:
             waiting.append(task)
     return waiting
 
@@ -211,7 +211,9 @@ def fits(broker: "Broker", task: Task, target: Actor) -> bool:
     assert task.template
     shape = task.template.shape
     reserved = broker.reservation
-    kept = reserved.shape if reserved and reserved.binds(task, target) else None
+    kept = reserved.shape.cost if reserved and reserved.binds(task, target) else None
     return (
-        shape.suits(target) and target.credit.has_place(shape, kept) and not is_barred(task, target)
+        shape.suits(target)
+        and target.credit.has_place(shape.cost, kept)
+        and not is_barred(task, target)
     )

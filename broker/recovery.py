@@ -109,7 +109,7 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
         return
     if (
         task.template
-        and task.template.shape.named
+        and task.template.costs.named
         and not named.may_offer(broker, task, actor, token)
     ):
         # Of a generation that is over: what it did is in no checkpoint that counts.
@@ -201,7 +201,7 @@ def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> N
     actor.assigned[item.token] = task
     if broker.unparented:
         submission.join_family(broker, task)
-    if task.template and task.template.shape.is_armed_first and writing.must_arm(task):
+    if task.template and task.template.shape.cost.is_armed_first and writing.must_arm(task):
         writing.arm_row(broker, task)
     isolation.adopted(broker, actor, item.token)
 

@@ -71,7 +71,7 @@ def wait_s(record: "Record", task: Task) -> float:
     One copy serves a burst while it does so sooner than another one would be there.
     """
     assert task.template
-    wanted_s = task.template.shape.affinity_wait_s
+    wanted_s = task.template.shape.cost.affinity_wait_s
     if wanted_s is not None:
         return wanted_s
     load_s = expected_s(record)
@@ -111,7 +111,7 @@ def rival(
     What was entered there is used for as long as entering took, so that two environments with
     many tasks do not drive each other out with each of them.
     """
-    environment = shape.environment
+    environment = shape.cost.environment
     if environment in actor.copies or not actor.copies:
         return None
     record = broker.environments.find(shape)

@@ -32,7 +32,7 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         return
     lifecycle.cancel_children(broker, task)
     assert task.template
-    is_named = task.template.shape.named
+    is_named = task.template.costs.named
     if task.client is broker.named.own and not is_named:
         forgetting.erase(broker, task)  # Which copies are lacking is found out anew.
         return

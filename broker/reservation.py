@@ -50,7 +50,7 @@ def reserve(broker: "Broker", shape: Shape, task: Task) -> None:
     for actor in shape.queue.crew.members:
         if not actor.is_open or is_barred(task, actor):
             continue
-        key = (actor.credit.lacks(shape), former is None or actor is not former.actor)
+        key = (actor.credit.lacks(shape.cost), former is None or actor is not former.actor)
         # What lacks nothing lacks a turn, for which there is no need to keep slots.
         if key[0] and (best is None or key < best_key):
             best, best_key = actor, key

@@ -167,7 +167,7 @@ def check(broker: "Broker") -> None:
         if record.outcome_sequence is not None:
             assert task.state is State.ENDED
             assert record.outcome_sequence >= record.sequence
-        is_armed_first = task.call.at_most_once or task.template.shape.named
+        is_armed_first = task.call.at_most_once or task.template.costs.named
         if is_armed_first and task.state is State.ASSIGNED:
             assert record.is_armed
         for other in record.attached:

@@ -132,7 +132,7 @@ def is_blocked(shape: Shape) -> bool:
 def suits(host: Host, shape: Shape) -> bool:
     """Tell whether a further actor of *host* would satisfy tasks of *shape*."""
     return satisfies_all(host.labels, shape.desires) and all(
-        host.slots.get(kind, 0) >= amount for kind, amount in shape.slots.items()
+        host.slots.get(kind, 0) >= amount for kind, amount in shape.cost.slots.items()
     )
 
 

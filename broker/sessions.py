@@ -278,4 +278,5 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
     shape = broker.backlog.shape_of(call)
     if call.environment is not None:
         broker.environments.learn(call.environment, now).shapes.add(shape)
-    return Template(call, shape, function=function, blob=blob)
+    head = broker.backlog.head_of(call) if call.desires or call.sticky else None
+    return Template(call, shape, function=function, blob=blob, head=head)

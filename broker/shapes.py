@@ -5,15 +5,16 @@ for each priority, first in first out; the lowest rank of all lanes comes first.
 """
 
 from collections import deque
+from hashlib import blake2b
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from broker.costs import Cost
 from broker.queues import Wait
 from broker.task import State, Task
 from wire.labels import Desire, satisfies_all
-from wire.limits import HOST_PREFIX
 from wire.parts import Call
 
 if TYPE_CHECKING:
@@ -23,17 +24,13 @@ if TYPE_CHECKING:
     from broker.peers import Actor, Client
     from broker.queues import Queue
 
-# The type of slots that a task takes which names none.
-SLOT: Final = "slot"
 # From here on what is skipped anyway is taken out once it is the greater part.
 LEFT_OUT_MIN: Final = 64
 VOID_MIN: Final = 64
 # From here on a lane holds its tasks as a deque, which is large while it is short.
 FEW_TASKS: Final = 16
-
-# What most shapes have; never changed.
-NO_SLOTS: Final[dict[str, int]] = {}
-NO_LIMITS: Final[list[tuple[str, int]]] = []
+# A key is a digest, so that long desires cost no memory twice.
+KEY_SIZE: Final = 16
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -65,76 +62,43 @@ class Shape:
         "_entered",
         "_heap",
         "_lanes",
-        "affinity_wait_s",
         "alone",
         "aside",
         "cost",
         "count",
         "desires",
         "entry",
-        "environment",
-        "fail_infeasible",
         "has_affinity",
-        "has_groups",
         "home",
-        "host_limits",
-        "is_armed_first",
         "is_hard",
-        "is_large",
-        "is_plain",
-        "is_sharing",
         "is_shut",
         "is_simple",
         "is_told",
         "limits",
-        "may_wait_ahead",
-        "named",
-        "needs_admission",
         "only",
-        "packs",
-        "place",
-        "plain",
-        "pool",
         "queue",
-        "slots",
         "sticky",
         "tiers",
-        "turns",
-        "turns_taken",
-        "typed",
         "wait",
     )
 
-    def __init__(self, call: Call, limits: "Limits | None" = None) -> None:
-        """Take from *call* what matters for placement."""
-        # Who knows whether there is room, where the calls have limits; those of the actor's host.
+    def __init__(
+        self, call: Call, limits: "Limits | None" = None, cost: Cost | None = None
+    ) -> None:
+        """Take from *call* what matters for placement; *cost* is that of all such calls."""
+        self.cost = cost = cost or Cost(call)
+        # Who knows whether there is room, where the calls have limits.
         self.limits = limits if call.limits else None
-        self.host_limits = host_limits(call) if call.limits else NO_LIMITS
         self.desires: list[Desire] = call.desires
-        self.slots = call.slots
-        # What one task costs: plain slots, and slots of other types.
-        self.plain = call.slots.get(SLOT, 0) if call.slots else 1
-        self.typed = NO_SLOTS
-        if call.slots:
-            self.typed = {kind: n for kind, n in call.slots.items() if kind != SLOT}
-        self._enter_at(call)
-        self.needs_admission = self.limits is not None or self.named
-        self.is_plain = self.plain == 1 and not self.typed and not self.named
-        # One that costs more than one unit could be starved by those that cost less.
-        self.is_large = self.plain + sum(self.typed.values()) > 1
-        self.fail_infeasible = call.fail_infeasible
+        # What those cost that are alone in their group of a named actor; the only actor that may
+        # have the tasks, and whether even that one may not now.
+        self.alone: Cost | None = None
+        self.home: Actor | None = None
+        self.is_shut = False
         # The key that may be bound to one actor, and whether only that one will do.
         self.sticky = call.sticky.key if call.sticky is not None else ""
         self.is_hard = call.sticky is not None and call.sticky.hard
         self.has_affinity = any(not desire.required for desire in call.desires)
-        # A task that waits in a mailbox may be handed back, so what must never run twice does not
-        # go there, nor what must keep its order.
-        self.may_wait_ahead = not (
-            call.at_most_once or call.limits or call.slots or self.named or self.is_sharing
-        )
-        # Tasks that may start only once the journal says so. Of a call to a durable named actor it
-        # must know, since what the call changes will be in a checkpoint.
-        self.is_armed_first = is_armed_first(call)
         # Whether somebody was told that no connected actor could take one of these.
         self.is_told = False
         # A task that waits here with no other stands in no lane: of 100,000 kinds most have but
@@ -147,16 +111,15 @@ class Shape:
         self.aside: list[Task] | tuple[()] = ()
         # Whoever satisfies it and has a slot can have a task, and the first of these is the best.
         self.is_simple = (
-            self.is_plain
-            and self.environment is None
+            cost.is_plain
+            and cost.environment is None
             and not (self.has_affinity or call.limits or call.fail_infeasible or self.sticky)
-            and not self.is_armed_first
+            and not cost.is_armed_first
         )
         # Where tasks wait for an actor that they like better, though another one is free.
         self.wait: Wait | None = None
-        if self.has_affinity and self.affinity_wait_s and self.place is None:
-            self.wait = Wait(self.affinity_wait_s)
-        self.cost = self._cost()
+        if self.has_affinity and cost.affinity_wait_s and cost.place is None:
+            self.wait = Wait(cost.affinity_wait_s)
         # Where it waits, with others for the same actors, and the rank under which it stands there;
         # None while that is not known.
         self.queue: Queue | None = None
@@ -167,97 +130,25 @@ class Shape:
         # How many entries of the heap were made; of two with one rank the earlier goes first.
         self._entered = 0
 
-    def _cost(self) -> tuple[object, ...]:
-        """Return what is equal for those that any actor can take, or none.
-
-        Labels and environment play no part.
-        """
-        return (
-            self.plain,
-            (self.is_sharing, self.packs),
-            tuple(sorted(self.typed.items())),
-            self.may_wait_ahead,
-            tuple(self.host_limits),
-            self.fail_infeasible,
-            self.pool if self.named else None,
-            self.turns_taken,
-            self.affinity_wait_s,
-        )
-
-    def _enter_at(self, call: Call) -> None:
-        # How long a task waits for a copy of its environment before it has one more entered; None
-        # for as long as entering takes.
-        self.affinity_wait_s = call.affinity_wait_s
-        # What is to be entered, and how many may be inside; what room must be found for, if it is
-        # not there. Calls to a named actor need no room, but go where it is; now perhaps nowhere.
-        self.place = call.environment.id if call.environment else None
-        self.pool = call.environment.pool if call.environment else None
-        self.turns = call.environment.size if call.environment else 0
-        # How many turns of its environment one task takes.
-        self.turns_taken = call.environment.turns if call.environment else 0
-        self.named = call.environment is not None and call.environment.named is not None
-        # Whether it needs no slot of its own where others are inside: one that takes a turn among
-        # several is free where its replica holds a slot, and takes one for all elsewhere.
-        is_among, self.has_groups = self.turns_taken < self.turns, False
-        if self.named:
-            # All calls of a group wait in one line: what each takes is what its template costs.
-            assert call.environment
-            is_among, self.turns_taken = call.environment.is_shared, 1
-            self.has_groups = bool(call.environment.named and call.environment.named.groups)
-        self.alone: Shape | None = None
-        self.is_sharing = is_among and self.plain == 1 and not self.typed
-        if self.is_sharing:
-            self.plain = 0
-        # Whether its tasks fill one copy before they use the next, since all inside run at once.
-        self.packs = self.is_sharing and not self.named
-        if call.environment is not None and call.environment.gathers:
-            self.packs = False
-        self.environment = None if self.named else self.place
-        self.home: Actor | None = None
-        self.is_shut = False
+    def __lt__(self, other: "Shape") -> bool:
+        """Let a heap hold two with one rank."""
+        return False
 
     @staticmethod
-    def key(call: Call) -> bytes:
-        """Return what is equal for calls of the same shape."""
-        place = call.environment
-        environment = None
-        if place is not None and place.named is not None:
-            environment = (place.pool, 1, place.size, False)
-        elif place is not None:
-            environment = (place.id, place.turns, place.concurrency, place.gathers)
-        return _encode(
-            (
-                call.desires,
-                sorted(call.slots.items()),
-                environment,
-                (call.at_most_once, is_armed_first(call)),
-                bool(call.limits),
-                host_limits(call),
-                call.fail_infeasible,
-                (call.sticky.key, call.sticky.hard) if call.sticky is not None else None,
-                call.affinity_wait_s,
-            )
-        )
+    def key(call: Call, cost_key: bytes) -> bytes:
+        """Return what is equal for calls of the same shape, however much they desire."""
+        sticky = (call.sticky.key, call.sticky.hard) if call.sticky is not None else None
+        return blake2b(_encode((cost_key, call.desires, sticky)), digest_size=KEY_SIZE).digest()
 
-    def costs_of(self, call: Call) -> "Shape":
-        """Return the shape of what *call* costs, which waits here: it may be alone in its group."""
-        turns = call.environment.turns if self.named and call.environment else 1
+    def costs_of(self, call: Call) -> Cost:
+        """Return what *call* costs, which waits here: it may be alone in its group."""
+        turns = call.environment.turns if self.cost.named and call.environment else 1
         if turns == 1:
-            return self
+            return self.cost
         if self.alone is None:
-            self.alone = Shape(call, self.limits)
+            self.alone = Cost(call)
             self.alone.turns_taken = turns
         return self.alone
-
-    def shares(self, other: "Shape") -> bool:
-        """Tell whether both take slots of one type."""
-        takes_plain = self.plain > 0 or self.is_sharing
-        is_plain = takes_plain and (other.plain > 0 or other.is_sharing)
-        return is_plain or not self.typed.keys().isdisjoint(other.typed)
-
-    def could_hold(self, actor: "Actor") -> bool:
-        """Tell whether *actor* has the capacity for one task."""
-        return all(actor.slots.get(kind, 0) >= amount for kind, amount in self.slots.items())
 
     def may_go_to(self, actor: "Actor") -> bool:
         """Tell whether calls to a named actor may go to *actor*: it is there, or nowhere yet."""
@@ -271,7 +162,7 @@ class Shape:
             return False  # It may be bound to another one.
         return (
             self.may_go_to(actor)
-            and self.could_hold(actor)
+            and self.cost.fits(actor)
             and satisfies_all(actor.labels, self.desires)
         )
 
@@ -461,7 +352,7 @@ class Shape:
     def lane_key(self, task: Task) -> object:
         """Return under which key the lane of *task* stands."""
         assert task.template
-        call = task.template.call
+        call = task.template.head
         if self.limits is None:
             return (task.client, call.priority) if call.priority else task.client
         return (task.client, call.priority, *sorted(call.limits.items()))
@@ -499,18 +390,3 @@ class Shape:
         if not self._lanes:
             # What is left in the heap is void.
             self._lanes = self._heap = None
-
-
-def is_armed_first(call: Call) -> bool:
-    """Tell whether the journal must say that a task may start."""
-    is_named = call.environment is not None and call.environment.named is not None
-    return call.durable and (call.at_most_once or is_named)
-
-
-def host_limits(call: Call) -> list[tuple[str, int]]:
-    """Return the limits of *call* that each host states for itself, without their prefix."""
-    return sorted(
-        (name.removeprefix(HOST_PREFIX), amount)
-        for name, amount in call.limits.items()
-        if name.startswith(HOST_PREFIX)
-    )

@@ -87,7 +87,7 @@ def claim(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         occupancy.join(broker, task)
     if shape.sticky and task.actor is not None:
         bindings.bind(broker, shape.sticky, task.actor.name, now)
-    if shape.named:
+    if shape.cost.named:
         named.claim(broker, task)
     if task.ending is not None and retrying.retry(broker, task, task.ending, now):
         return
@@ -148,8 +148,8 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
     elif command.parent is not None and not may_adopt(broker, command.parent):
         end_orphan(broker, task, "the task that submitted this one was given to another actor")
     elif (
-        task.template.shape.environment is not None and environments.is_refused(broker, task, now)
-    ) or (task.template.shape.needs_admission and not admit(broker, task, command, now)):
+        task.template.costs.environment is not None and environments.is_refused(broker, task, now)
+    ) or (task.template.costs.needs_admission and not admit(broker, task, command, now)):
         return
     # Only now, since a call can have its own caller canceled, and with it all that that called.
     elif command.parent is not None and not adopt_child(broker, task, command.parent):
@@ -161,7 +161,7 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         lifecycle.isolate(broker, task, now)
     else:
         broker.backlog.push(task)
-        if task.template.call.schedule_timeout_s is not None:
+        if task.template.head.schedule_timeout_s is not None:
             lifecycle.watch(broker, task)
 
 
@@ -210,7 +210,7 @@ def admit(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
     shape = task.template.shape
     if shape.limits is not None and not occupancy.admit(broker, task, now):
         return False
-    return not shape.named or named.admit(broker, task, is_new=not command.again)
+    return not shape.cost.named or named.admit(broker, task, is_new=not command.again)
 
 
 def adopt_child(broker: "Broker", task: Task, parent: Token) -> bool:

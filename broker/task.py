@@ -10,9 +10,9 @@ from sys import intern
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET, UnsetType
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
-from wire.labels import WEIGHT_DEFAULT
+from wire.labels import WEIGHT_DEFAULT, Desire
 from wire.parts import Call, Status, Token
 
 if TYPE_CHECKING:
@@ -127,10 +127,13 @@ class FunctionBlob:
         self.frames = frames
 
 
+NO_DESIRES: Final[list[Desire]] = []
+
+
 class Template:
     """A call with the code it needs, and the shape under which its tasks wait."""
 
-    __slots__ = ("blob", "call", "costs", "function", "hash", "is_durable", "shape")
+    __slots__ = ("blob", "costs", "function", "hash", "head", "is_durable", "shape")
 
     def __init__(
         self,
@@ -139,9 +142,11 @@ class Template:
         *,
         function: FunctionBlob | None,
         blob: FunctionBlob | None,
+        head: Call | None = None,
     ) -> None:
-        """Join what TEMPLATE names with what FUNCTION brought."""
-        self.call = call
+        """Join what TEMPLATE names with what FUNCTION brought; *head* as `head_of` returns it."""
+        # The call, or the part of it that is the same whatever its tasks desire.
+        self.head = head or call
         self.shape = shape
         # What one of its tasks costs: that of a named actor may be alone in its group, and waits in
         # one line with those that are not.
@@ -151,6 +156,23 @@ class Template:
         self.is_durable = call.durable
         # Under which name the journal has it; made when it is written there.
         self.hash = b""
+
+    @property
+    def call(self) -> Call:
+        """The whole call; `head` will do for what plays no part in where its tasks go."""
+        head, shape = self.head, self.shape
+        sticky, desires = head.sticky, shape.desires
+        if len(head.desires) == len(desires) and (sticky is None or sticky.key):
+            return head
+        if sticky is not None:
+            sticky = replace(sticky, key=shape.sticky)
+        return replace(head, desires=desires, sticky=sticky)
+
+
+def head_of(call: Call) -> Call:
+    """Return what stays of *call* without what its tasks desire, which their shape has."""
+    sticky = replace(call.sticky, key="") if call.sticky is not None else None
+    return replace(call, desires=NO_DESIRES, sticky=sticky)
 
 
 # What most calls say nothing of, once for all of them.
@@ -262,7 +284,7 @@ class Task:
             return False
         assert self.template
         is_suspect = trouble.crashes or trouble.shared or trouble.losses > 1
-        return bool(is_suspect) and not self.template.shape.named
+        return bool(is_suspect) and not self.template.shape.cost.named
 
     def unload(self) -> None:
         """Let go of the call itself, which is not needed any more."""

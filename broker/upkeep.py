@@ -110,9 +110,9 @@ def could_enter(broker: "Broker", record: "Record", shape: Shape, actor: Actor) 
         return False
     reserved = broker.reservation
     return (
-        actor.credit.has_place(shape, None)
+        actor.credit.has_place(shape.cost, None)
         and not (reserved is not None and reserved.actor is actor)
-        and shape.could_hold(actor)
+        and shape.cost.fits(actor)
         and satisfies_all(actor.labels, shape.desires)
     )
 

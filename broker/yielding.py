@@ -32,7 +32,7 @@ def must_yield(broker: "Broker", shape: Shape, task: Task, actor: Actor, now: fl
     """
     if now < actor.yields_at or broker.reservation is not None:
         return False
-    if not actor.credit.is_shared(shape.place):
+    if not actor.credit.is_shared(shape.cost.place):
         return False
     actor.yields_at = now + LOOK_S
     found = put_off(broker, shape, task, actor, now)
@@ -67,13 +67,14 @@ def put_off(
 
 def waits_for(broker: "Broker", own: Shape, older: Task, shape: Shape, actor: Actor) -> bool:
     """Tell whether *older* waits for the slot, or for all the turns, that calls of *shape* use."""
-    is_alone = own.place == shape.place and own.turns_taken > shape.turns_taken
+    cost = own.cost
+    is_alone = cost.place == shape.cost.place and cost.turns_taken > shape.cost.turns_taken
     return (
-        (is_alone or actor.credit.lacks(own) > 0)
+        (is_alone or actor.credit.lacks(cost) > 0)
         and own.suits(actor)
         and not is_barred(older, actor)
         and not replicas.is_held_back(broker, older, actor)
-        and (not own.host_limits or broker.limits.has_host_room(own, older, actor.host))
+        and (not cost.host_limits or broker.limits.has_host_room(own, older, actor.host))
     )
 
 

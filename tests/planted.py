@@ -317,7 +317,7 @@ BUGS = [
     Bug(
         "calls_of_named_actors_are_kept",
         dead.keep,
-        "template.shape.named or not",
+        "template.costs.named or not",
         "not",
         "broker/test_named.py::test_a_call_that_ended_badly_is_not_kept_as_dead",
     ),

@@ -48,7 +48,7 @@ SETS = frozenset({Comparator.IN, Comparator.NOT_IN})
 PRESENCE = frozenset({Comparator.EXISTS, Comparator.NOT_EXISTS})
 
 
-class Desire(Struct, frozen=True, array_like=True):
+class Desire(Struct, frozen=True, array_like=True, gc=False):
     """One desired label. *value* is None for EXISTS and NOT_EXISTS, a list for IN and NOT_IN."""
 
     key: str

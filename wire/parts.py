@@ -156,7 +156,7 @@ class Sticky(Part, frozen=True):
     inherit: bool = True
 
 
-class Call(Part, frozen=True):
+class Call(Part, frozen=True, gc=False):
     """What all calls of one function with the same options share."""
 
     name: str

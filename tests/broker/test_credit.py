@@ -5,15 +5,15 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.costs import Cost
 from broker.credit import CreditAccount
-from broker.shapes import Shape
 from wire.messages import Credit
 from wire.parts import Call, Environment
 
-PLAIN = Shape(Call("plain", b"f"))
-ONCE = Shape(Call("once", b"f", at_most_once=True))
+PLAIN = Cost(Call("plain", b"f"))
+ONCE = Cost(Call("once", b"f", at_most_once=True))
 ENVIRONMENTS = [
-    Shape(Call("m", b"", "m", Environment(name, name, b"b", {}, turns)))
+    Cost(Call("m", b"", "m", Environment(name, name, b"b", {}, turns)))
     for name, turns in (("a", 1), ("b", 2))
 ]
 
@@ -58,7 +58,7 @@ def test_an_actor_never_holds_more_than_it_granted(steps, slots, prefetch):
         assert credit.available >= 0
 
 
-SHARED = Shape(Call("m", b"", "m", Environment("s", "s", b"b", {}, 3)))
+SHARED = Cost(Call("m", b"", "m", Environment("s", "s", b"b", {}, 3)))
 
 
 @given(

@@ -65,7 +65,7 @@ def test_a_set_holds_whoever_satisfies(actors, desires, cost):
 
     found = offers.satisfying(shape)
 
-    able = [a for a in there if shape.could_hold(a) and satisfies_all(a.labels, desires)]
+    able = [a for a in there if shape.cost.fits(a) and satisfies_all(a.labels, desires)]
     assert members(offers, found) == set(able)
     for desire in desires:
         met = {actor for actor in there if satisfies(actor.labels, desire)}

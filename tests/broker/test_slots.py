@@ -2,9 +2,9 @@
 
 import pytest
 
+from broker.costs import Cost
 from broker.credit import CreditAccount
 from broker.defining import define
-from broker.shapes import Shape
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_explain import ask
 from wire.codec import decode_failure
@@ -12,10 +12,10 @@ from wire.limits import Definition
 from wire.messages import Assign, Cancel, Credit, Error, Reacquire, Release, Result
 from wire.parts import Call, Environment
 
-PLAIN = Shape(Call("plain", CODE))
-WIDE = Shape(Call("wide", CODE, slots={"slot": 2}))
-GPU = Shape(Call("gpu", CODE, slots={"gpu": 1}))
-MIXED = Shape(Call("mixed", CODE, slots={"slot": 1, "gpu": 2}))
+PLAIN = Cost(Call("plain", CODE))
+WIDE = Cost(Call("wide", CODE, slots={"slot": 2}))
+GPU = Cost(Call("gpu", CODE, slots={"gpu": 1}))
+MIXED = Cost(Call("mixed", CODE, slots={"slot": 1, "gpu": 2}))
 
 
 def account(free=0, ahead=0, room=0, turns=None, **typed):
@@ -42,7 +42,7 @@ def talk():
 
 
 @pytest.mark.parametrize(
-    ("credit", "shape", "is_covered"),
+    ("credit", "cost", "is_covered"),
     [
         (account(2), WIDE, True),
         (account(1), WIDE, False),
@@ -54,8 +54,8 @@ def talk():
         (account(1, gpu=1), MIXED, False),
     ],
 )
-def test_all_of_the_cost_is_covered_or_nothing(credit, shape, is_covered):
-    assert credit.covers(shape) is is_covered
+def test_all_of_the_cost_is_covered_or_nothing(credit, cost, is_covered):
+    assert credit.covers(cost) is is_covered
 
 
 def test_what_flies_is_taken_off_each_type():
@@ -96,14 +96,14 @@ def test_typed_credit_dies_with_its_session():
 
 
 def test_a_typed_task_needs_its_turn_as_well():
-    shape = Shape(
+    cost = Cost(
         Call("m", b"", "m", Environment("a", "a", CODE), slots={"gpu": 1}),
     )
 
-    assert account(0, 0, 1, gpu=1).covers(shape)
-    assert account(0, 0, 0, {"a": 1}, gpu=1).covers(shape)
-    assert not account(0, 0, 1, {"a": 0}, gpu=1).covers(shape)
-    assert not account(0, 0, 0, gpu=1).covers(shape)
+    assert account(0, 0, 1, gpu=1).covers(cost)
+    assert account(0, 0, 0, {"a": 1}, gpu=1).covers(cost)
+    assert not account(0, 0, 1, {"a": 0}, gpu=1).covers(cost)
+    assert not account(0, 0, 0, gpu=1).covers(cost)
 
 
 def test_room_that_is_kept_is_not_given_to_others():

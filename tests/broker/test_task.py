@@ -5,11 +5,13 @@ from itertools import product
 import pytest
 from msgspec.msgpack import decode, encode
 
+from broker.backlog import HEADS_MAX, Backlog
 from broker.peers import Client
-from broker.task import OWNED, TRANSITIONS, Event, FunctionBlob, State, Task, share
+from broker.task import OWNED, TRANSITIONS, Event, FunctionBlob, State, Task, Template, share
 from wire.labels import Comparator, Desire
-from wire.parts import Call
+from wire.parts import Call, Sticky
 
+CODE = b"c" * 16
 ALL = list(product(State, Event))
 
 
@@ -68,3 +70,36 @@ def test_what_calls_say_alike_is_there_once_and_says_the_same():
         assert getattr(first, name) is getattr(second, name)
     for name in ("key", "weight"):
         assert getattr(first.desires[0], name) is getattr(second.desires[0], name)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {},
+        {"desires": [Desire("model", Comparator.EQUAL, "m1")]},
+        {"sticky": Sticky("session-1", hard=True, inherit=False)},
+        {"desires": [Desire("a", Comparator.EXISTS, None, False, 7.0)], "sticky": Sticky("s")},
+    ],
+)
+def test_calls_that_desire_something_else_share_what_else_they_say(own):
+    backlog = Backlog()
+    calls = [
+        Call("f", CODE, priority=3, **own),
+        Call("f", CODE, priority=3, desires=[Desire("model", Comparator.EQUAL, "m2")]),
+    ]
+    templates = [
+        Template(call, backlog.shape_of(call), function=None, blob=None, head=backlog.head_of(call))
+        for call in calls
+    ]
+
+    assert [template.call for template in templates] == calls
+    assert (templates[0].head is templates[1].head) == ("sticky" not in own)
+    assert templates[0].head.priority == 3
+
+
+def test_of_heads_only_those_of_late_are_known():
+    backlog = Backlog()
+    for number in range(HEADS_MAX + 1):
+        backlog.head_of(Call(f"f{number}", CODE))
+
+    assert len(backlog._heads) == 1

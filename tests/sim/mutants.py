@@ -630,7 +630,7 @@ def what_flies_is_no_copy() -> Any:
 
     def make(original: Any) -> Any:
         def mutated(broker: Any, task: Any, actor: Any, now: float) -> None:
-            if task.template.shape.environment in actor.copies:
+            if task.template.shape.cost.environment in actor.copies:
                 original(broker, task, actor, now)
 
         return mutated

@@ -109,7 +109,7 @@ def the_checkpoint_is_written_after_its_outcome() -> Any:
 
 def nobody_waits_to_be_alone_in_its_group() -> Any:
     """Assign a call that is to be alone where one turn is free."""
-    return swap(Shape, "costs_of", lambda _: lambda shape, call: shape)
+    return swap(Shape, "costs_of", lambda _: lambda shape, call: shape.cost)
 
 
 def turns_of_a_group_are_always_free() -> Any:

@@ -40,6 +40,7 @@ PURE_BROKER = {
     "backlog",
     "bindings",
     "core",
+    "costs",
     "credit",
     "crews",
     "deadlock",
