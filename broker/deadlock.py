@@ -14,6 +14,7 @@ from broker import spans
 from broker.limits import Limits
 from broker.lines import AskWaiter, RunWait, Wants, host_key, keeps, shown
 from broker.peers import Actor, Session, is_owned
+from broker.reservation import Reservation, leave
 from broker.task import State, Task
 from wire.errors import Code
 from wire.limits import HOST_PREFIX
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # So many are told at once; where there are more circles the next look finds them.
 TOLD_MAX: Final = 64
+# So long nobody reserves an actor where that closed a circle.
+LEFT_HEARTBEATS: Final = 2
 
 # What somebody lacks: a key of a limit, slots of a type or a turn on an actor, the end of a run.
 Resource = tuple[Any, ...]
@@ -57,6 +60,7 @@ def look(broker: "Broker") -> None:
     for _ in range(TOLD_MAX):
         found = None if limits.is_closed else find(broker)
         if found is None:
+            look_at_reserved(broker)
             return
         wait, others = found
         task = task_of(wait)
@@ -72,15 +76,27 @@ def look(broker: "Broker") -> None:
         broker.note("deadlock", task=task.name, others=others_shown)
 
 
-def find(broker: "Broker") -> tuple[Wait, list[Task]] | None:
-    """Return the wait of the youngest run that is in a circle, and who else is in it."""
+def look_at_reserved(broker: "Broker") -> None:
+    """Keep no actor for a large task where whoever holds its slots waits for one behind it."""
+    reserved = broker.reservation
+    if reserved is None or broker.limits.is_closed or find(broker, reserved) is None:
+        return
+    broker.note("reservation_left", task=reserved.task.name, actor=reserved.actor.name)
+    leave(broker, broker.limits.now + LEFT_HEARTBEATS * broker.settings.heartbeat_s)
+
+
+def find(broker: "Broker", reserved: Reservation | None = None) -> tuple[Wait, list[Task]] | None:
+    """Return the wait of the youngest run that is in a circle, and who else is in it.
+
+    With *reserved* also over the task for which an actor is kept.
+    """
     waiting = everybody(broker)
     was = len(waiting) + 1
-    kept = Kept(broker, waiting)
+    kept = Kept(broker, waiting, reserved)
     while waiting and len(waiting) < was:
         was = len(waiting)
         waiting = [wait for wait in waiting if kept.lacks(wait)]
-        kept = Kept(broker, waiting)
+        kept = Kept(broker, waiting, reserved)
     blockers = {wait: list(kept.keepers(kept.lacks(wait))) for wait in waiting}
     for wait in sorted(waiting, key=lambda one: (token_of(one), one.ask), reverse=True):
         circle = circle_of(wait, blockers)
@@ -127,9 +143,12 @@ def circle_of(wait: Wait, blockers: dict[Wait, list[Wait]]) -> list[Wait]:
 class Kept:
     """What some waits keep as long as they last, and what others lack because of it."""
 
-    def __init__(self, broker: "Broker", waiting: Sequence[Wait]) -> None:
+    def __init__(
+        self, broker: "Broker", waiting: Sequence[Wait], reserved: Reservation | None = None
+    ) -> None:
         """Sum up what is kept while all of *waiting* last; what is kept twice counts once."""
         self._broker = broker
+        self._reserved = reserved
         self._amounts: dict[Resource, int] = {}
         self._keepers: dict[Resource, list[Wait]] = {}
         # Where somebody waits for a slot of its own, ahead of those that share a replica's.
@@ -139,6 +158,7 @@ class Kept:
             if isinstance(wait, RunWait) and not (wait.enough or is_sharing(wait.task))
         }
         seen: set[tuple[Token, Any]] = set()
+        claims: list[RunWait] = []
         for wait in waiting:
             token = token_of(wait)
             self._keep(wait, ("run", token), 0)
@@ -166,6 +186,23 @@ class Kept:
             elif has_slots:
                 for kind, amount in (call.slots or {"slot": 1}).items():
                     self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
+            elif isinstance(wait, RunWait) and not wait.enough and task.is_released:
+                claims.append(wait)
+        for wait in claims:
+            self._claim(wait)
+
+    def _claim(self, wait: RunWait) -> None:
+        """Count the slots that a run is to have again: no call is given those meanwhile."""
+        actor, task = wait.actor, wait.task
+        slots = task.call.slots or {"slot": 1}
+        if is_sharing(task):
+            assert task.template
+            share = ("share", actor, task.template.shape.cost.place)
+            claimed = ("claims", *share)
+            slots = {"slot": int(not (share in self._keepers or claimed in self._keepers))}
+            self._keep(wait, claimed, 0)
+        for kind, amount in slots.items():
+            self._keep(wait, ("claims", actor, kind), amount)
 
     def _keep(self, wait: Wait, resource: Resource, amount: int) -> None:
         self._amounts[resource] = self._amounts.get(resource, 0) + amount
@@ -226,11 +263,30 @@ class Kept:
                 continue
             own = tuple((host_key(name, actor.host), n) for name, n in shape.cost.host_limits)
             missing = self._lacks_slots(task, actor) | self._lacks_limits(own)
+            missing |= self._lacks_unclaimed(task, actor)
             if place is not None and place.named is None:
                 missing |= self._lacks_room(place, actor)
             if not missing:
                 return set()
             lacking |= missing
+        return lacking
+
+    def _lacks_unclaimed(self, task: Task, actor: Actor) -> set[Resource]:
+        """Return which slots of *actor* a call lacks that are for others ahead of it.
+
+        For those that wait to have theirs again, and for a large task where it reserved the actor.
+        """
+        reserved, lacking = self._reserved, set()
+        if reserved is not None and reserved.binds(task, actor):
+            lacking |= self._lacks_slots(reserved.task, actor)
+        assert task.template
+        if is_sharing(task) and ("share", actor, task.template.shape.cost.place) in self._keepers:
+            return lacking
+        for kind, amount in (task.call.slots or {"slot": 1}).items():
+            kept, claim = ("slots", actor, kind), ("claims", actor, kind)
+            left = actor.slots.get(kind, 0) - self._amounts.get(kept, 0)
+            if claim in self._keepers and left - self._amounts[claim] < amount:
+                lacking |= {kept, claim}
         return lacking
 
     def _is_elsewhere(self, place: Environment | None, actor: Actor) -> bool:

@@ -204,6 +204,7 @@ class Actor:
         "session_highest",
         "slots",
         "unreceived",
+        "unreserved_until",
         "used_at",
         "vouched_at",
         "yields_after_s",
@@ -241,6 +242,8 @@ class Actor:
         # later after a time in which they left it in vain.
         self.yields_at = 0.0
         self.yields_after_s = YIELDS_AFTER_S
+        # Until when it is kept for no large task, since runs here waited for those behind that.
+        self.unreserved_until = 0.0
         # For the choice: its bit in sets of actors, the crews that it is in, its environments.
         self.number = 0
         self.crews: dict[Crew, None] = {}

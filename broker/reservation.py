@@ -50,6 +50,8 @@ def reserve(broker: "Broker", shape: Shape, task: Task) -> None:
     for actor in shape.queue.crew.members:
         if not actor.is_open or is_barred(task, actor):
             continue
+        if broker.limits.now < actor.unreserved_until:
+            continue
         key = (actor.credit.lacks(shape.cost), former is None or actor is not former.actor)
         # What lacks nothing lacks a turn, for which there is no need to keep slots.
         if key[0] and (best is None or key < best_key):
@@ -62,6 +64,13 @@ def reserve(broker: "Broker", shape: Shape, task: Task) -> None:
             broker.backlog.matching.reserved_rank = task.rank
     elif former is not None and former.task is task:
         let_go(broker)
+
+
+def leave(broker: "Broker", until: float) -> None:
+    """End the reservation, and let nobody have one of that actor up to *until*."""
+    assert broker.reservation is not None
+    broker.reservation.actor.unreserved_until = until
+    let_go(broker)
 
 
 def let_go(broker: "Broker") -> None:

@@ -253,6 +253,21 @@ BUGS = [
         "broker/test_deadlock.py"
         "::test_a_copy_that_takes_no_more_calls_until_it_is_left_closes_a_circle",
     ),
+    Bug(
+        "a_slot_to_be_had_again_is_free",
+        Kept._lacks_unclaimed,
+        "claim in self._keepers",
+        "False",
+        "broker/test_deadlock.py::test_a_slot_that_a_run_is_to_have_again_is_no_way_out_for_a_call",
+    ),
+    Bug(
+        "an_actor_stays_reserved",
+        deadlock.look_at_reserved,
+        "find(broker, reserved) is None",
+        "True",
+        "broker/test_slots.py"
+        "::test_a_reservation_is_left_where_its_slots_are_held_by_who_waits_for_a_call_behind_it",
+    ),
     # --- 9.9 More actors
     Bug(
         "those_that_come_are_not_counted",

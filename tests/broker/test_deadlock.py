@@ -327,6 +327,29 @@ def test_a_run_whose_environment_had_to_leave_lacks_a_place_where_others_keep_al
     assert out_of_its_box(places).told() == told
 
 
+def claimed(slots, boxed=BOXED):
+    """Let run 1 wait to be in its box again, run 2 elsewhere for the limit that run 3 has.
+
+    Run 2 keeps the only place, and run 3 waits for a call.
+    """
+    scene = Scene("db=1", slots=slots, free=0, places=1)
+    scene.actor.says(Credit(3, 0, 1))
+    scene.submits(1, Call("method", b"", "work", boxed))
+    scene.actor.says(Credit(2, 0, 1), Release(EPOCH, 1))
+    scene.submits(2, Call("method", b"", "work", OTHER)).submits(3).submits(4, parent=3)
+    assert [a.task for a in scene.actor.takes(Assign)] == [1, 2, 3]
+    scene.actor.says(Credit(0, 0, 0, {"other": 0}), Occupy(EPOCH, 3, 1, {"db": 1}, []))
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"db": 1}, []), Await(EPOCH, 1, 9, 0, [], 0, None))
+    scene.actor.says(Release(EPOCH, 3), Await(EPOCH, 3, 9, 1, [(4, 4)], 1, [1]))
+    return scene
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize(("slots", "told"), [(2, [(3, 9)]), (3, [])])
+def test_a_slot_that_a_run_is_to_have_again_is_no_way_out_for_a_call(slots, told, concurrency):
+    assert claimed(slots, structs.replace(BOXED, concurrency=concurrency)).told() == told
+
+
 def test_a_run_whose_environment_had_to_leave_may_have_the_place_of_an_idle_one():
     assert out_of_its_box(1, Release(EPOCH, 2), turns=1).told() == []
 

@@ -9,7 +9,19 @@ from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_explain import ask
 from wire.codec import decode_failure
 from wire.limits import Definition
-from wire.messages import Assign, Cancel, Credit, Error, Reacquire, Release, Result
+from wire.messages import (
+    Assign,
+    Await,
+    Beat,
+    Cancel,
+    Credit,
+    Error,
+    Occupied,
+    Occupy,
+    Reacquire,
+    Release,
+    Result,
+)
 from wire.parts import Call, Environment
 
 PLAIN = Cost(Call("plain", CODE))
@@ -217,6 +229,29 @@ def test_nothing_goes_ahead_into_the_mailbox_of_a_reserved_actor(talk):
     client.submits(2, slot=1)
 
     assert got(actor) == []
+
+
+def test_a_reservation_is_left_where_its_slots_are_held_by_who_waits_for_a_call_behind_it(talk):
+    """Run 2 holds a slot and waits for the limit of run 1, which waits for a call."""
+    define(talk.broker, Definition(name="db", maximum=1))
+    actor = talk.actor(slots={"slot": 2}, free=2)
+    client = talk.client().submits(1, 2)
+    actor.says(Occupy(1000, 1, 1, {"db": 1}, []), Occupy(1000, 2, 1, {"db": 1}, []))
+    actor.says(Credit(1), Release(1000, 1), Await(1000, 1, 9, 1, [(4, 4)], 1, [1]))
+    client.submits(3, call=call(slot=2), slot=1)
+    client.submits(4, parent=(1000, 1))
+    assert got(actor) == [1, 2]
+    assert talk.broker.reservation is not None
+
+    told = []
+    for _ in range(8):
+        actor.says(Beat())
+        client.says(Beat())
+        talk.wait(0.25)
+        told += [one for one in actor.takes(Occupied) if one.code]
+
+    assert got(actor) == [4]
+    assert told == [], "no run is to blame"
 
 
 def test_a_reservation_ends_with_its_task(talk):

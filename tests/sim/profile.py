@@ -212,8 +212,11 @@ class Profile:
 
     @property
     def is_steady(self) -> bool:
-        """Tell whether copies come only by assignments of one broker, which knows all of them."""
-        return self.is_gentle and not self.is_forgetful and not self.release
+        """Tell whether copies come only by assignments of one broker, which knows all of them.
+
+        A run that comes back to its slot may enter one more.
+        """
+        return self.is_gentle and not (self.is_forgetful or self.release or self.wait)
 
     @property
     def is_forgetful(self) -> bool:

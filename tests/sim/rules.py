@@ -149,10 +149,12 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "slots_are_nobodys",
             "nobody_says_that_it_waits",
             "a_worn_copy_has_turns",
+            "a_slot_to_be_had_again_is_free",
         ),
         2: ("circles_stay",),
         3: ("all_who_wait_are_in_circles", "a_place_that_is_kept_is_free"),
         4: ("what_others_of_the_run_hold_is_kept",),
+        5: ("an_actor_stays_reserved",),
     },
     "9.9": {
         1: ("those_that_come_are_not_counted",),
