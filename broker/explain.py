@@ -49,7 +49,7 @@ def answer(
         case "dead":
             return dead.answer(broker, argument)
         case "limits":
-            return occupants.describe(broker)
+            return occupants.describe(broker, argument)
         case "explain":
             return explain(broker, client, argument, now)
         case _:
@@ -77,6 +77,9 @@ def status(broker: "Broker", now: float) -> dict[str, Any]:
         "delayed": counts["delayed"],
         "alone": counts["alone"],
         "assigned": counts["assigned"],
+        "released": sum(
+            task.is_released for actor in broker.actors.values() for task in actor.assigned.values()
+        ),
         "ended": counts["ended"],
         "dead": len(broker.dead_tasks.by_name),
         "kept": sum(map(len, broker.records.kept.values())),
@@ -242,6 +245,8 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
             reply["reason"] = f"it is with actor {reply['actor']}"
             if task.actor and task in recall.waiting_at(broker.recalls, task.actor):
                 reply["reason"] += ", and waits there behind what runs"
+            elif text := occupants.explain_run(broker, task):
+                reply["reason"] += f", and waits there: {text}"
         case _:
             reply["reason"] = "it has ended"
     return reply

@@ -1,6 +1,7 @@
 """Who holds which limit and who waits for it, as people are told."""
 
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
     from broker.core import Broker
 
 
-def describe_key(limits: Limits, name: str, *, holders_max: int = 100) -> dict[str, Any]:
+# How many keys of each limit are listed, and holders of each key; of one that is asked for by name.
+KEYS_LISTED_MAX: Final = 1_000
+HOLDERS_LISTED_MAX: Final = 100
+NAMED_LISTED_MAX: Final = 10_000
+
+
+def describe_key(
+    limits: Limits, name: str, *, holders_max: int = HOLDERS_LISTED_MAX
+) -> dict[str, Any]:
     """Return who holds and how many wait."""
     key = limits.keys.get(name)
     maximum = limits.maximum(name)
@@ -31,8 +40,9 @@ def describe_key(limits: Limits, name: str, *, holders_max: int = 100) -> dict[s
                 "actor": limits.runs[epoch, number].actor.name,
                 "amount": amount,
             }
-            for ((epoch, number), asked), amount in list(key.holders.items())[:holders_max]
+            for ((epoch, number), asked), amount in islice(key.holders.items(), holders_max)
         ],
+        "holders_more": max(0, len(key.holders) - holders_max),
         "waiting": sum(waiting(waiter) for waiter in key.line.members),
     }
 
@@ -41,27 +51,57 @@ def waiting(waiter: Any) -> int:
     return 1 if isinstance(waiter, AskWaiter) else waiter.lane.queued
 
 
-def describe(broker: "Broker") -> dict[str, Any]:
-    """Return every limit with its keys that somebody holds or waits for."""
+def describe(broker: "Broker", wanted: str = "") -> dict[str, Any]:
+    """Return every limit with its keys that somebody holds or waits for, or only those *wanted*.
+
+    *wanted* is the name of a limit, or of one of its keys.
+    """
     limits = broker.limits
     keys: dict[str, list[str]] = {}
     for name in limits.keys:
         keys.setdefault(base_of(name)[0], []).append(name)
     found = [
-        {
-            **msgspec.to_builtins(definition),
-            "keys": [describe_key(limits, name) for name in keys.get(definition.name, ())],
-        }
-        for definition in limits.definitions.values()
+        {**msgspec.to_builtins(definition), **listed(limits, keys.get(name, []), wanted)}
+        for name, definition in limits.definitions.items()
+        if wanted in {"", name} or base_of(wanted)[0] == name
     ]
     for host in broker.hosts.values():
         for own, maximum in host.limits.items():
-            name = host_key(own, host.incarnation)
-            entry = {"name": f"{HOST_PREFIX}{own}", "maximum": maximum, "host": host.name}
-            found.append(
-                {**entry, "keys": [describe_key(limits, name)] if name in limits.keys else []}
-            )
+            if wanted in {"", f"{HOST_PREFIX}{own}"}:
+                name = host_key(own, host.incarnation)
+                entry = {"name": f"{HOST_PREFIX}{own}", "maximum": maximum, "host": host.name}
+                mine = [name] if name in limits.keys else []
+                found.append({**entry, **listed(limits, mine, wanted)})
     return {"limits": found, "is_open": not limits.is_closed}
+
+
+def listed(limits: Limits, names: list[str], wanted: str) -> dict[str, Any]:
+    """Return the keys of a limit, as many as one can read, and how many there are beside."""
+    most = NAMED_LISTED_MAX if wanted else KEYS_LISTED_MAX
+    holders_max = NAMED_LISTED_MAX if wanted else HOLDERS_LISTED_MAX
+    if base_of(wanted)[1] is not None:
+        names = [name for name in names if name == wanted]
+    shown = [describe_key(limits, name, holders_max=holders_max) for name in names[:most]]
+    return {"keys": shown, "keys_more": max(0, len(names) - most)}
+
+
+def explain_run(broker: "Broker", task: Task) -> str:
+    """Say for which limit the run of *task* waits from inside; an empty text for none."""
+    run = broker.limits.runs.get(task.token) if task.token else None
+    texts = [explain_full(broker.limits, ask.blocked) for ask in run.asks.values()] if run else []
+    return "; ".join(texts)
+
+
+def explain_full(limits: Limits, name: str) -> str:
+    """Say of a key that lacks room who holds it."""
+    key = describe_key(limits, name, holders_max=5)
+    by = ", ".join(f"{one['task']} on {one['actor']}" for one in key["holders"])
+    by += f" and {key['holders_more']} more" if key["holders_more"] else ""
+    held = f"held by {by}" if by else "nobody holds it, others wait before it"
+    definition = limits.definition(name)
+    if definition is not None and definition.rate is not None:
+        held = "what was taken comes back with time"
+    return f"limit {key['name']} is full: {key['used']:g} of {key['maximum']} ({held})"
 
 
 def explain(broker: "Broker", task: Task) -> tuple[str, list[dict[str, Any]]]:
@@ -75,13 +115,7 @@ def explain(broker: "Broker", task: Task) -> tuple[str, list[dict[str, Any]]]:
     if limits.is_closed:
         return "the broker was just started and waits until it knows who holds limits", []
     found = [describe_key(limits, name, holders_max=5) for name, _ in waiter.wants]
-    (key,) = [entry for entry in found if entry["name"] == waiter.blocked]
-    by = ", ".join(f"{one['task']} on {one['actor']}" for one in key["holders"])
-    held = f"held by {by}" if by else "nobody holds it, others wait before it"
-    definition = limits.definition(waiter.blocked)
-    if definition is not None and definition.rate is not None:
-        held = "what was taken comes back with time"
-    return f"limit {key['name']} is full: {key['used']:g} of {key['maximum']} ({held})", found
+    return explain_full(limits, waiter.blocked), found
 
 
 def lacking_on(broker: "Broker", task: Task, actor: Actor) -> str:

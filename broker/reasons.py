@@ -52,17 +52,29 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
         text = f"no connected actor satisfies it ({'; '.join(shown)}{more})"
         changed_at = max(broker.departed_at, *(actor.labels_at for actor in actors))
         return Reason(text, max(queued_at, changed_at), is_satisfiable=False)
-    return reason_among(task, able, len(actors), now)
+    return reason_among(broker, task, able, now)
 
 
-def reason_among(task: Task, able: list[Actor], count: int, now: float) -> Reason:
-    """Sum up why none of those that satisfy *task* has it, of *count* actors."""
+def reason_among(broker: "Broker", task: Task, able: list[Actor], now: float) -> Reason:
+    """Sum up why none of those that satisfy *task* has it."""
     closed = [one for one in able if one.closed and (one.is_open or one.is_leaving)]
-    away = [actor for actor in able if not (actor.is_open or actor in closed)]
-    rejected = [a for a in able if a.is_open and not a.closed and is_barred(task, a)]
-    busy = len(able) - len(closed) - len(away) - len(rejected)
+    alone = [
+        one
+        for one in able
+        if one.is_alone and not (one.session is None or one.is_suspect or one in closed)
+    ]
+    away = [actor for actor in able if not (actor.is_open or actor in closed or actor in alone)]
+    open_ones = [one for one in able if one.is_open and not one.closed]
+    rejected = [one for one in open_ones if is_barred(task, one)]
+    full = full_hosts(broker, task, [one for one in open_ones if one not in rejected])
+    busy = len(open_ones) - len(rejected) - len(full)
     since = task.queued_at
-    texts = [f"busy ({busy} of {count})"] if busy else []
+    texts = [f"busy ({busy} of {len(broker.actors)})"] if busy else []
+    if full:
+        texts.append(f"has no room ({'; '.join(dict.fromkeys(full))})")
+    if alone:
+        names = ", ".join(one.name for one in alone[:ACTORS_SHOWN_MAX])
+        texts.append(f"kept for a task that must be alone ({names})")
     if closed:
         why = ", ".join(sorted({actor.closed for actor in closed}))
         texts.append(f"takes no work ({why})")
@@ -75,8 +87,16 @@ def reason_among(task: Task, able: list[Actor], count: int, now: float) -> Reaso
         texts.append(f"rejected it ({rejected[0].name})")
     if len(texts) == 1:
         only = texts[0]
-        return Reason(f"every actor that satisfies it {'is ' if busy else ''}{only}", since)
+        verb = "is " if busy or alone else ""
+        return Reason(f"every actor that satisfies it {verb}{only}", since)
     return Reason(f"every actor that satisfies it is one of these: {'; '.join(texts)}", since)
+
+
+def full_hosts(broker: "Broker", task: Task, actors: list[Actor]) -> list[str]:
+    """Say which limits of their hosts keep which of *actors* from *task*."""
+    if not task.call.limits:
+        return []
+    return [text for one in actors if (text := occupants.lacking_on(broker, task, one))]
 
 
 def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str, float]:

@@ -15,6 +15,9 @@ def add_limit_actions(
     """Add what can be done with limits; without a word they are listed."""
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=False)
     shown = actions.add_parser("list", aliases=["get"], help="all limits and who holds them")
+    shown.add_argument(
+        "name", metavar="NAME", nargs="?", default="", help="only this one, with all its holders"
+    )
     added = actions.add_parser("set", help="set a limit, or change one")
     added.add_argument("name", metavar="NAME")
     added.add_argument("maximum", metavar="N", type=int, help="how much there is at once")
@@ -65,9 +68,14 @@ def show_limits(client: Client, options: argparse.Namespace) -> int:
 
 def list_limits(client: Client, options: argparse.Namespace) -> None:
     """Print each limit, and below it who holds it."""
-    answer = client.query("limits", timeout=options.timeout)
+    wanted = getattr(options, "name", "")
+    answer = client.query("limits", wanted, timeout=options.timeout)
+    if wanted and not answer["limits"]:
+        raise ValueError(f"no limit is called {wanted!r}")
     if print_json(answer, options):
         return
+    if not answer["is_open"]:
+        say("the broker was just started and lets nobody in until it knows who holds limits")
     rows: list[list[str]] = []
     for limit in answer["limits"]:
         kind = "per key" if limit.get("per_key") else limit.get("host", "")
@@ -75,6 +83,8 @@ def list_limits(client: Client, options: argparse.Namespace) -> None:
         if not keys or limit.get("per_key"):
             rows.append([limit["name"], str(limit["maximum"]), "-", "-", options_of(limit, kind)])
         rows += [row for key in keys for row in rows_of(key, options_of(limit, kind))]
+        if limit.get("keys_more"):
+            rows.append([f"{limit['name']}[...]", "", "", "", f"{limit['keys_more']} more keys"])
     print_rows(["LIMIT", "MAXIMUM", "USED", "WAITING", "HOLDER"], rows)
 
 
@@ -86,6 +96,8 @@ def rows_of(key: dict[str, Any], shown: str) -> list[list[str]]:
         ["", "", str(one["amount"]), "", f"{one['holder']}  task {one['task']} on {one['actor']}"]
         for one in key["holders"]
     ]
+    if key.get("holders_more"):
+        holders.append(["", "", "", "", f"{key['holders_more']} more: limits get {key['name']}"])
     return [first, *holders]
 
 

@@ -62,8 +62,8 @@ class Conversation:
             actor.says(Credit(free))
         return actor
 
-    def host(self, incarnation=90, *, actors=(), name="host"):
-        return Talker(self, HostHello(incarnation, name, 4700, {}, list(actors)))
+    def host(self, incarnation=90, *, actors=(), name="host", limits=None):
+        return Talker(self, HostHello(incarnation, name, 4700, limits or {}, list(actors)))
 
     def flush(self):
         """Let the broker speak, and every peer hear what is for it."""

@@ -3,10 +3,12 @@
 import msgspec
 import pytest
 
-from broker import explain
-from tests.broker.conversation import CODE, Conversation
+from broker import explain, occupants
+from broker.defining import define
+from tests.broker.conversation import CODE, Conversation, attested
 from wire.labels import Comparator, Desire
-from wire.messages import Answer, Assign, Query, Reject
+from wire.limits import Definition
+from wire.messages import Answer, Assign, Death, Occupy, Query, Reject
 from wire.parts import Call
 
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
@@ -131,3 +133,79 @@ def test_a_task_can_be_named_in_full(talk):
     name = talk.task(client, 7).name
 
     assert ask(talk.client(2), "explain", name)["task"] == name
+
+
+def test_a_full_limit_of_its_host_is_named(talk):
+    talk.host(limits={"gpu": 1})
+    talk.actor(free=2, slots={"slot": 2})
+    wanted = Call("work", CODE, limits={"host:gpu": 1})
+    client = talk.client().submits(7, 8, call=wanted)
+
+    reason = ask(client, "explain", "8")["reason"]
+
+    holder = f"{client.incarnation:016x}-7"
+    assert reason == (
+        "every actor that satisfies it has no room"
+        f" (limit host:gpu of its host: 1 of 1 held by {holder})"
+    )
+
+
+def test_a_run_that_waits_for_a_limit_from_inside(talk):
+    define(talk.broker, Definition(name="db", maximum=1))
+    actor = talk.actor(free=2, slots={"slot": 2})
+    client = talk.client().submits(7, 8)
+    tokens = [assign.number for assign in actor.takes(Assign)]
+
+    actor.says(*(Occupy(1000, number, 1, {"db": 1}, []) for number in tokens))
+
+    assert ask(client, "explain", "7")["reason"] == "it is with actor host/0"
+    assert ask(client, "explain", "8")["reason"] == (
+        "it is with actor host/0, and waits there: limit db is full: 1 of 1"
+        f" (held by {client.incarnation:016x}-7 on host/0)"
+    )
+
+
+def test_an_actor_in_which_a_task_must_be_alone_is_not_called_silent(talk):
+    actor = talk.actor(free=2, slots={"slot": 2})
+    host = talk.host(actors=[attested(11)])
+    client = talk.client().submits(1, 2)
+    tokens = [(1000, assign.number) for assign in actor.takes(Assign)]
+    host.says(Death(11, None, 11, tokens))
+    talk.actor(12, name="host/1", free=2, slots={"slot": 2})
+
+    client.submits(3)
+
+    assert ask(client, "explain", "3")["reason"] == (
+        "every actor that satisfies it is kept for a task that must be alone (host/1)"
+    )
+
+
+def test_of_many_holders_some_are_listed_and_the_others_counted(talk):
+    define(talk.broker, Definition(name="db", maximum=1_000))
+    define(talk.broker, Definition(name="api", maximum=1, per_key=True))
+    talk.actor(free=300, slots={"slot": 300})
+    client = talk.client().submits(*range(1, 151), call=Call("work", CODE, limits={"db": 1}))
+    client.submits(200, call=Call("keyed", CODE, limits={"api[a]": 1}), slot=1)
+
+    ((key,), (keyed,)) = (one["keys"] for one in ask(client, "limits")["limits"])
+    ((named,),) = (one["keys"] for one in ask(client, "limits", "db")["limits"])
+
+    assert (len(key["holders"]), key["holders_more"], key["used"]) == (100, 50, 150)
+    assert (len(named["holders"]), named["holders_more"]) == (150, 0)
+    assert [one["keys"] for one in ask(client, "limits", "api[a]")["limits"]] == [[keyed]]
+    assert [one["keys"] for one in ask(client, "limits", "api[b]")["limits"]] == [[]]
+    assert ask(client, "limits", "nothing")["limits"] == []
+
+
+def test_of_many_keys_some_are_listed_and_the_others_counted(talk, monkeypatch):
+    monkeypatch.setattr(occupants, "KEYS_LISTED_MAX", 2)
+    define(talk.broker, Definition(name="api", maximum=1, per_key=True))
+    talk.actor(free=3, slots={"slot": 3})
+    client = talk.client()
+    for number in range(3):
+        limits = {f"api[{number}]": 1}
+        client.submits(number + 1, call=Call(f"work{number}", CODE, limits=limits), slot=number)
+
+    (limit,) = ask(client, "limits")["limits"]
+
+    assert (len(limit["keys"]), limit["keys_more"]) == (2, 1)
