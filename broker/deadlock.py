@@ -43,9 +43,10 @@ def begin(broker: "Broker", session: Session, command: Await) -> None:
     task = broker.tokens.get(token)
     if task is None or task.actor is not actor or not is_owned(task) or task.is_finished:
         return
-    waits = broker.limits.waits.by_run.setdefault(token, {})
-    waits[command.ask] = RunWait(task, actor, command)
-    broker.limits.waits.is_new = True
+    waits = broker.limits.waits
+    waits.count += 1
+    waits.by_run.setdefault(token, {})[command.ask] = RunWait(task, actor, command, waits.count)
+    waits.is_new = True
 
 
 # ---------------------------------------------------------------------- who is in a circle
@@ -158,7 +159,8 @@ class Kept:
             if isinstance(wait, RunWait) and not (wait.enough or is_sharing(wait.task))
         }
         seen: set[tuple[Token, Any]] = set()
-        claims: list[RunWait] = []
+        # Those that are to have all of their slots again.
+        self._claiming: list[RunWait] = []
         for wait in waiting:
             token = token_of(wait)
             self._keep(wait, ("run", token), 0)
@@ -174,7 +176,9 @@ class Kept:
                 continue
             actor, call = actor_of(wait), task.call
             has_slots = not (task.is_released or token in broker.limits.waits.parts)
-            if call.environment is not None and (has_slots or call.environment.named is not None):
+            # A part that was given back has no turn in it.
+            is_inside = not task.is_released or (call.environment and call.environment.named)
+            if call.environment is not None and is_inside:
                 turns = call.environment.turns if is_new else 0
                 self._keep(wait, turn_of(actor, call.environment), turns)
             if has_slots and is_sharing(task):
@@ -187,14 +191,15 @@ class Kept:
                 for kind, amount in (call.slots or {"slot": 1}).items():
                     self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
             elif isinstance(wait, RunWait) and not wait.enough and task.is_released:
-                claims.append(wait)
-        for wait in claims:
+                self._claiming.append(wait)
+        for wait in self._claiming:
             self._claim(wait)
 
     def _claim(self, wait: RunWait) -> None:
         """Count the slots that a run is to have again: no call is given those meanwhile."""
         actor, task = wait.actor, wait.task
         slots = task.call.slots or {"slot": 1}
+        self._keep(wait, ("claim", wait), 0)
         if is_sharing(task):
             assert task.template
             share = ("share", actor, task.template.shape.cost.place)
@@ -220,7 +225,8 @@ class Kept:
             return self._lacks_calls(wait)
         if not wait.task.template:
             return set()
-        return self._lacks_slots(wait.task, wait.actor) | self._lacks_place(wait)
+        lacking = self._lacks_slots(wait.task, wait.actor) | self._lacks_place(wait)
+        return lacking or self._lacks_behind(wait)
 
     def _lacks_limits(self, wants: Wants) -> set[Resource]:
         limits = self._broker.limits
@@ -271,12 +277,34 @@ class Kept:
             lacking |= missing
         return lacking
 
+    def _lacks_behind(self, wait: RunWait) -> set[Resource]:
+        """Return which slots a run lacks that are for those that asked for theirs before it.
+
+        One whose environment has no turn is passed over, so of these nothing is said.
+        """
+        actor = wait.actor
+        lacking: set[Resource] = set()
+        if not wait.task.is_released or is_sharing(wait.task):
+            return lacking
+        ahead = {
+            ("claim", one): one.task.call.slots or {"slot": 1}
+            for one in self._claiming
+            if one.order < wait.order and one.actor is actor and not one.task.call.environment
+        }
+        for kind, amount in (wait.task.call.slots or {"slot": 1}).items() if ahead else ():
+            kept = ("slots", actor, kind)
+            left = actor.slots.get(kind, 0) - self._amounts.get(kept, 0)
+            if left - sum(slots.get(kind, 0) for slots in ahead.values()) < amount:
+                lacking |= {kept, *ahead}
+        return lacking
+
     def _lacks_unclaimed(self, task: Task, actor: Actor) -> set[Resource]:
         """Return which slots of *actor* a call lacks that are for others ahead of it.
 
         For those that wait to have theirs again, and for a large task where it reserved the actor.
         """
-        reserved, lacking = self._reserved, set()
+        reserved = self._reserved
+        lacking: set[Resource] = set()
         if reserved is not None and reserved.binds(task, actor):
             lacking |= self._lacks_slots(reserved.task, actor)
         assert task.template

@@ -220,10 +220,11 @@ class Fenced:
 class RunWait:
     """A run that waits for calls of its own, or where it names none for its slots."""
 
-    __slots__ = ("actor", "ask", "calls", "client", "enough", "task", "token", "within")
+    __slots__ = ("actor", "ask", "calls", "client", "enough", "order", "task", "token", "within")
 
-    def __init__(self, task: "Task", actor: "Actor", command: Await) -> None:
-        """Wait as *command* says."""
+    def __init__(self, task: "Task", actor: "Actor", command: Await, order: int) -> None:
+        """Wait as *command* says, behind those of a lower *order* where it is for slots."""
+        self.order = order
         self.token = (command.epoch, command.number)
         self.task = task
         self.actor = actor
@@ -237,11 +238,13 @@ class RunWait:
 class Waits:
     """The waits of runs that are not for limits, as their actors state them."""
 
-    __slots__ = ("by_run", "is_new", "parts")
+    __slots__ = ("by_run", "count", "is_new", "parts")
 
     def __init__(self) -> None:
         """Begin with nobody who waits."""
         self.by_run: dict[Token, dict[int, RunWait]] = {}
+        # How many were said so far.
+        self.count = 0
         # Runs that gave back a part of their slots: what they keep is not known.
         self.parts: set[Token] = set()
         # Whether somebody said so since the last look.

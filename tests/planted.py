@@ -261,6 +261,13 @@ BUGS = [
         "broker/test_deadlock.py::test_a_slot_that_a_run_is_to_have_again_is_no_way_out_for_a_call",
     ),
     Bug(
+        "who_asked_before_is_not_ahead",
+        Kept._lacks_behind,
+        "one.order < wait.order",
+        "False",
+        "broker/test_deadlock.py::test_a_run_waits_for_its_slots_behind_one_that_asked_before_it",
+    ),
+    Bug(
         "an_actor_stays_reserved",
         deadlock.look_at_reserved,
         "find(broker, reserved) is None",

@@ -248,6 +248,35 @@ def test_the_younger_is_told_that_it_will_not_have_its_slot():
     assert scene.told() == [(2, -1)]
 
 
+@pytest.mark.parametrize(("slots", "told"), [(4, [(3, 1)]), (5, [])])
+def test_a_run_waits_for_its_slots_behind_one_that_asked_before_it(slots, told):
+    """Run 1 lacks the slot of run 3, which waits for the limit of run 2."""
+    scene = Scene("db=1", slots=slots, free=4)
+    scene.submits(1, Call("wide", CODE, slots={"slot": 4}))
+    scene.actor.says(Credit(4), Release(EPOCH, 1))
+    scene.submits(2, Call("pair", CODE, slots={"slot": 2}))
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"db": 1}, []), Credit(4), Release(EPOCH, 2))
+    scene.submits(3)
+    assert [a.task for a in scene.actor.takes(Assign)] == [1, 2, 3]
+    scene.actor.says(Await(EPOCH, 1, 9), Await(EPOCH, 2, 9, within=[1]))
+
+    scene.actor.says(Credit(0), Occupy(EPOCH, 3, 1, {"db": 1}, []))
+
+    assert scene.told() == told
+
+
+def test_the_order_of_asking_is_no_circle():
+    scene = Scene("db=1", slots=1)
+    for number in (1, 2):
+        scene.submits(number)
+        scene.actor.says(Credit(1), Release(EPOCH, number))
+    scene.submits(3)
+
+    scene.actor.says(Credit(0), Await(EPOCH, 1, 9), Await(EPOCH, 2, 9))
+
+    assert scene.told() == []
+
+
 def test_slots_of_which_a_part_was_given_back_are_not_counted():
     scene = holding(slots=1).waits(1, 2, within=[1]).submits(3).submits(2, parent=1)
     scene.actor.says(Release(EPOCH, 2, {"slot": 1}), Occupy(EPOCH, 2, 1, {"db": 1}, []))
@@ -255,25 +284,24 @@ def test_slots_of_which_a_part_was_given_back_are_not_counted():
     assert scene.told() == []
 
 
-def test_who_keeps_its_turn_and_waits_for_a_call_of_the_same_replica_is_told():
-    """As a replica with an address does, whose callers wait for one another."""
-    boxed = Call("method", b"", "work", BOXED)
-    scene = Scene(slots=2).submits(1, boxed)
-    scene.submits(2, boxed, parent=1)
-    scene.actor.says(Release(EPOCH, 1, {"slot": 1}), Await(EPOCH, 1, 9, 1, [(2, 2)], 1, []))
-    assert scene.told() == [], "what it kept of its slots is not known"
-
-
-def test_a_run_that_released_nothing_keeps_its_turn():
+def inside(*given_back):
+    """Let run 1 be in a box that takes one, and wait for a call that is to be in the same one."""
     boxed = Call("method", b"", "work", BOXED)
     scene = Scene(slots=2, free=0)
     scene.actor.says(Credit(2, 0, 1, {}))
     scene.submits(1, boxed)
     scene.actor.says(Credit(1, 0, 0, {"id": 0}))
     scene.submits(2, boxed, parent=1)
-    scene.actor.says(Await(EPOCH, 1, 9, 1, [(2, 2)], 1, []))
+    scene.actor.says(*given_back, Await(EPOCH, 1, 9, 1, [(2, 2)], 1, []))
+    return scene
 
-    assert scene.told() == [(1, 9)]
+
+def test_a_run_that_gave_back_a_part_of_its_slots_keeps_its_turn():
+    assert inside(Release(EPOCH, 1, {"slot": 1})).told() == [(1, 9)]
+
+
+def test_a_run_that_released_nothing_keeps_its_turn():
+    assert inside().told() == [(1, 9)]
 
 
 def holding_the_room(*, room=0, boxed=BOXED, other=OTHER):

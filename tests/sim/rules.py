@@ -150,6 +150,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "nobody_says_that_it_waits",
             "a_worn_copy_has_turns",
             "a_slot_to_be_had_again_is_free",
+            "who_asked_before_is_not_ahead",
         ),
         2: ("circles_stay",),
         3: ("all_who_wait_are_in_circles", "a_place_that_is_kept_is_free"),
