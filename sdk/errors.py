@@ -63,7 +63,7 @@ class TaskFailed(WarmslotError):
 
     def __str__(self) -> str:
         """Show the type that was raised."""
-        return f"{self.type}: {self.message}" if self.type else self.message
+        return ": ".join(filter(None, [self.type, self.message]))
 
 
 class NonRetryable(WarmslotError):
@@ -211,8 +211,9 @@ def error_of(failure: Failure) -> BaseException:
     """Return what `result()` raises for *failure*: the user's own exception, or one of the tree."""
     if failure.code == Code.TASK_FAILED:
         error = load_exception(failure)
-        # What would end the caller's own program, or its event loop, must not come from afar.
-        if not isinstance(error, Exception):
+        # What would end the caller's own program, or its event loop, must not come from afar. Nor
+        # what an asyncio future refuses to hold: whoever awaits it would wait for ever.
+        if not isinstance(error, Exception) or isinstance(error, StopIteration):
             failed = TaskFailed(failure.message, type=failure.type, traceback=failure.traceback)
             error = with_cause(failed, failure)
         for line in failure.history:

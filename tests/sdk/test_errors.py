@@ -58,3 +58,15 @@ def test_what_cannot_be_rebuilt_is_a_failed_task_with_its_text():
     assert isinstance(error, errors.TaskFailed)
     assert str(error) == "pkg.Odd: text"
     assert (error.type, error.message, error.traceback) == ("pkg.Odd", "text", "Traceback: here")
+
+
+def test_what_no_event_loop_would_hold_is_a_failed_task():
+    # An asyncio future refuses StopIteration, and whoever awaited `wrap_future` waited for ever.
+    error = errors.error_of(dump_exception(StopIteration(3)))
+
+    assert isinstance(error, errors.TaskFailed)
+    assert str(error) == "StopIteration: 3"
+
+
+def test_a_type_without_a_message_ends_in_no_colon():
+    assert str(errors.error_of(dump_exception(KeyboardInterrupt()))) == "KeyboardInterrupt"
