@@ -1,5 +1,6 @@
 """What the broker can tell: live state, and why a task waits. Changes nothing."""
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,7 +35,9 @@ def answer(
         case "status":
             return status(broker, now) if not argument else explain(broker, client, argument, now)
         case "actors":
-            return {"actors": [describe_actor(actor, now) for actor in broker.actors.values()]}
+            at = residing.titles(broker)
+            actors = [describe_actor(actor, at, now) for actor in broker.actors.values()]
+            return {"actors": actors}
         case "clients":
             return {"clients": [describe_client(known, now) for known in broker.clients.values()]}
         case "tasks":
@@ -126,8 +129,10 @@ def journal(broker: "Broker") -> str:
     return f"cannot be written: {broker.records.refusal}" if broker.records.refusal else "ok"
 
 
-def describe_actor(actor: Actor, now: float) -> dict[str, Any]:
-    """Return what an operator wants to know of an actor."""
+def describe_actor(
+    actor: Actor, named: Mapping[Actor, dict[str, str]], now: float
+) -> dict[str, Any]:
+    """Return what an operator wants to know of an actor; *named* says who resides where."""
     stated = actor.credit.stated
     return {
         "name": actor.name,
@@ -151,6 +156,7 @@ def describe_actor(actor: Actor, now: float) -> dict[str, Any]:
         "state": actor_state(actor),
         "closed": actor.closed,
         "environments": states(actor),
+        "named": named.get(actor, {}),
         "silent_s": now - actor.heard_at,
     }
 

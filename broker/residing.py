@@ -203,6 +203,15 @@ def explain(broker: "Broker", task: Task) -> str:
     return f"{record.title} is on {home.name}, where no slot is free"
 
 
+def titles(broker: "Broker") -> dict[Actor, dict[str, str]]:
+    """Return the named actors of each actor process, and how they stand."""
+    found: dict[Actor, dict[str, str]] = {}
+    for record in broker.named.by_id.values():
+        if record.home is not None:
+            found.setdefault(record.home, {})[record.title] = record.state
+    return found
+
+
 def describe(record: NamedActor) -> dict[str, Any]:
     """Return what an operator wants to know of a named actor."""
     running = sum(

@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return perform(given)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # Closed before the start: what is printed goes nowhere.
+                sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read has enough, as `head` does; what is left must not fail once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,7 +79,7 @@ def perform(given: list[str]) -> int:
         os.execv(sys.executable, [sys.executable, "-m", *given])  # noqa: S606
     try:
         refuse_absent(given)
-        return run(parser().parse_args(given))
+        return run(read(given))
     except (Usage, ValueError) as error:
         print(f"warmslot: {' '.join(str(error).split())}", file=sys.stderr)
         return STATUS_BAD_OPTION
@@ -87,6 +88,17 @@ def perform(given: list[str]) -> int:
         return STATUS_FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def read(given: Sequence[str]) -> argparse.Namespace:
+    """Return the options; raise Usage for what is none."""
+    options, rest = parser().parse_known_args(given)
+    # Of `submit f x=1 --no-wait y=2` argparse leaves over what stands behind the option.
+    if options.command == "submit" and not any(text.startswith("-") for text in rest):
+        options.arguments += rest
+    elif rest:
+        raise Usage(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def refuse_absent(given: Sequence[str]) -> None:

@@ -8,11 +8,21 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
+import msgspec
+
 from sdk.call import Owned, join_cancels
 from sdk.waiting import Waiting
 from wire.messages import Cancel, Query, Requeued, Tried
 
 HISTORY_MAX: Final = 10
+
+
+def subject(argument: str) -> str:
+    """Return what a question or an order is about, for people: of JSON only the name in it."""
+    if not argument.startswith("{"):
+        return argument
+    said: dict[str, Any] = msgspec.json.decode(argument)
+    return str(said.get("name") or said.get("actor") or "")
 
 
 def split_questions(commands: list[Any]) -> tuple[list[Any], list[Any]]:

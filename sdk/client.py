@@ -334,14 +334,17 @@ class Client:
         return actors
 
     def explain(
-        self, future: TaskFuture, timeout: float | None = QUERY_TIMEOUT_S
+        self, future: TaskFuture | str, timeout: float | None = QUERY_TIMEOUT_S
     ) -> dict[str, Any]:
         """Return why a task waits: `state`, `reason`, and in `actors` what each actor lacks for it.
 
+        *future* may be the id of any task, of whichever client it is.
         A queued task also has `reason_s` and `actors_s`, for how many seconds it has been so;
         `satisfiable`, False while no connected actor could ever take it; `ends_s`, what is left of
         its schedule timeout; and `limits`, with their holders, where it has some.
         """
+        if isinstance(future, str):
+            return self.query("explain", future, timeout)
         if future.done():
             return {"state": "ended", "reason": "its outcome is here", "actors": {}}
         if not future.number:

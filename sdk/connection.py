@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sdk.asking import subject
 from sdk.call import Plan, Settings
 from sdk.core import ClientCore
 from sdk.deferring import Deferrals
@@ -231,7 +232,7 @@ class Connection(Handlers):
             raise TimeoutError(f"the broker at {self.endpoint} did not answer within {timeout} s")
         answer: dict[str, Any] = msgspec.msgpack.decode(answers[0])
         if "error" in answer:
-            raise WarmslotError(f"{what} {argument}".strip() + f": {answer['error']}")
+            raise WarmslotError(f"{what} {subject(argument)}".strip() + f": {answer['error']}")
         return answer
 
     def explain(self, number: int, timeout: float | None) -> dict[str, Any]:
@@ -295,17 +296,14 @@ class Connection(Handlers):
 
     def note(self, event: str, fields: dict[str, Any]) -> None:
         """Log what a user should know of; the rest is for tests."""
-        match event:
-            case "session_opened":
-                if self._has_said_unreachable:
-                    logger().info("broker_reached", endpoint=self.endpoint)
-                self._has_said_unreachable = False
-            case "refused":
-                logger().error("refused_by_broker", endpoint=self.endpoint, **fields)
-            case "bad_frame" | "told_of_error":
-                logger().warning(event, endpoint=self.endpoint, **fields)
-            case _:
-                pass
+        if event == "session_opened":
+            if self._has_said_unreachable:
+                logger().info("broker_reached", endpoint=self.endpoint)
+            self._has_said_unreachable = False
+        elif event == "refused":
+            logger().error("refused_by_broker", endpoint=self.endpoint, **fields)
+        elif event in ("bad_frame", "told_of_error"):
+            logger().warning(event, endpoint=self.endpoint, **fields)
 
     def look(self, now: float) -> None:
         """Say why nothing happens, once per reason; of many only how many."""

@@ -116,7 +116,7 @@ def actor_lines(actors: list[dict[str, Any]], *, is_whole: bool) -> list[str]:
         own = {key: labels[key] for key in labels if is_whole or key not in BUILT_IN}
         environments = {
             short(identity): state for identity, state in actor.get("environments", {}).items()
-        }
+        } | actor.get("named", {})
         rows.append(
             [
                 actor.get("name", ""),

@@ -9,8 +9,9 @@ from wire.labels import parse_value
 
 
 def say(text: str) -> None:
-    """Write a line to standard output."""
-    sys.stdout.write(text + "\n")
+    """Write a line to standard output, if there is one."""
+    if sys.stdout is not None:
+        sys.stdout.write(text + "\n")
 
 
 def print_json(answer: dict[str, Any], options: argparse.Namespace) -> bool:

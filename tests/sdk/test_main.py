@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from sdk import Client
 from sdk import __main__ as program
 from sdk.fleet import actor_lines, show_screen
 from sdk.replicas import shown_names
@@ -36,6 +37,7 @@ ANSWERS = {
                 "held": {"slot": 1},
                 "silent_s": 0.42,
                 "environments": {"app.models.Vision::1a2b": "warm"},
+                "named": {"default/clicks": "alive"},
                 "labels": {"name": "h/0", "cpus": 8, "memory": 512, "model": ["a", "b"]},
                 "python": "3.11",
                 "release": "1.2.3",
@@ -54,9 +56,9 @@ ANSWERS = {
 }
 
 ACTORS = """\
-ACTOR  STATE   BEAT   FREE  HELD    SLOTS   TASKS  ENVIRONMENTS      LABELS                RELEASE
-h/0    open    0.4 s  1     slot=1  slot=2  1      Vision@1a2b=warm  memory=512 model=a,b  1.2.3 on 3.11
-h/1    paused  -      0+16  -       slot=2  0      -                 -                     - on -
+ACTOR  STATE   BEAT   FREE  HELD    SLOTS   TASKS  ENVIRONMENTS                           LABELS                RELEASE
+h/0    open    0.4 s  1     slot=1  slot=2  1      Vision@1a2b=warm default/clicks=alive  memory=512 model=a,b  1.2.3 on 3.11
+h/1    paused  -      0+16  -       slot=2  0      -                                      -                     - on -
 """.splitlines()  # noqa: E501
 SUMMARY = "2 actors (1 closed), 3 clients; 1,500 queued, 4 with actors"
 
@@ -263,3 +265,30 @@ def test_a_reader_that_has_enough_gets_no_traceback(endpoint):
         )
 
     assert (ended.returncode, ended.stderr) == (program.STATUS_FAILED, b"")
+
+
+@pytest.mark.process
+def test_what_the_broker_refuses_is_said_without_its_json(capsys):
+    with ScriptedBroker() as broker:
+        broker.answers["limit-set"] = {"error": "the journal cannot be written now"}
+
+        status = program.main(["limits", "set", "db", "3", "--broker", broker.endpoint])
+
+    assert status == 1
+    assert capsys.readouterr().err == "warmslot: limit-set db: the journal cannot be written now\n"
+
+
+def test_arguments_of_a_call_may_stand_on_both_sides_of_an_option():
+    options = program.read(["submit", "mod:fn", "a=1", "--no-wait", "b=2", "c=3"])
+
+    assert options.arguments == ["a=1", "b=2", "c=3"]
+    assert options.no_wait
+    for wrong in (["submit", "mod:fn", "--nowait", "b=2"], ["status", "x"]):
+        with pytest.raises(program.Usage, match="unrecognized"):
+            program.read(wrong)
+
+
+@pytest.mark.process
+def test_a_task_is_explained_by_its_id_too(endpoint):
+    with Client(endpoint) as client:
+        assert client.explain("a-1")["reason"] == "every actor is busy"
