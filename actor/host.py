@@ -25,6 +25,7 @@ from actor.settings import HostSettings
 from actor.supervision import HostCore, Ward
 from wire.codec import decode_broker, encode
 from wire.errors import RemoteProtocolError
+from wire.logs import Stream
 
 POLL_MAX_S: Final = 60.0
 # How long the user is left to wonder before the host says that nobody answers.
@@ -32,6 +33,8 @@ SILENCE_S: Final = 3.0
 EXIT_REFUSED: Final = 3
 # The first SIGTERM or SIGINT lets the actors finish, this one does not.
 END_AT_ONCE: Final = 2
+# One that is sent to the process and to its group, as `timeout` does, arrives twice.
+TOGETHER_S: Final = 0.05
 
 log = structlog.get_logger("host")
 
@@ -52,6 +55,9 @@ class Host:
         self._starter = Starter(server)
         self._waker = make_waker()
         self._orders = 0
+        self._ordered_at = -inf
+        # When to say what a drain waits for; inf: not yet, or it was said.
+        self._tell_at = inf
         self._context = zmq.Context()
         self._socket = connect(self._context, settings.broker)
         self._poller = zmq.Poller()
@@ -104,6 +110,7 @@ class Host:
         core.tick(now)
         if self._orders and not core.is_draining:
             core.drain(now, self.settings.drain_timeout_s)
+            self._tell_at = now + SILENCE_S
         self._receive(now)
         self._reap(now)
         for ward in core.take_spawns():
@@ -218,14 +225,28 @@ class Host:
             self.core.observed(wards[pid], cpu_s=reading.cpu_s, is_stopped=reading.is_stopped)
 
     def _ordered(self, *_: Any) -> None:
-        self._orders += 1
+        now = time.monotonic()
+        if now >= self._ordered_at + TOGETHER_S:
+            self._orders += 1
+            self._ordered_at = now
         self._waker.wake()
 
     def _warn_at(self) -> float:
-        return float("inf") if self._said_silent else self._silent_at
+        return min(self._tell_at, inf if self._said_silent else self._silent_at)
 
     def _warn(self, now: float) -> None:
-        """Say once that no broker answers; the host goes on trying."""
+        """Say once that no broker answers, and the host goes on trying; and why it has not left."""
+        if now >= self._tell_at:
+            self._tell_at = inf
+            boards = [process.board.read() for process in self._processes.values()]
+            log.warning(
+                "drain_waits",
+                host=self.settings.name,
+                running=sum(len(runs.started) + len(runs.entering) for runs in boards),
+                outcomes_untold=sum(len(runs.finished) for runs in boards),
+                broker="there" if self.core.session.is_open else "away",
+                hint="another SIGTERM or Ctrl-C ends these now",
+            )
         if self.core.session.is_open:
             self._said_silent, self._silent_at = False, now + SILENCE_S
         elif not self._said_silent and now >= self._silent_at:
@@ -249,4 +270,4 @@ class Host:
 
 def print_line(text: str) -> None:
     """Say one line on stderr."""
-    sys.stderr.write(f"actor: {text}\n")
+    Stream(sys.stderr).write(f"actor: {text}\n")

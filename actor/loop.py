@@ -8,7 +8,6 @@ of threads. The rule that must not be broken: whoever touches the socket or the 
 
 import os
 import select
-import sys
 import threading
 import time
 import traceback
@@ -490,6 +489,4 @@ class Loop:
             self.board.leave()
         self._socket.close(LINGER_MS)
         self._context.term()
-        sys.stdout.flush()
-        sys.stderr.flush()
         return status

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 IS_LINUX: Final = sys.platform == "linux"
+STDIN, STDOUT, STDERR = range(3)
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
 # Where /proc/self/stat has the bounds of the command line, counted from behind the name.
@@ -367,6 +368,19 @@ def find_limits(root: Path = Path("/")) -> Iterator[CgroupLimit]:
                 yield CgroupLimit(folder, names)
             if folder == base:
                 break
+
+
+def stand_in_for_closed() -> None:
+    """Open nothing in the place of each standard stream that was closed before the start.
+
+    The next file that is opened would have its number, and what a task prints would go there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(STDIN, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(STDOUT, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(STDERR, "w", closefd=False)  # noqa: SIM115
 
 
 def name_system() -> str:

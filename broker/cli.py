@@ -5,6 +5,7 @@ Whatever a user does wrong ends with one line on standard error that names the v
 
 import argparse
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -42,6 +43,8 @@ ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
 STATUS_BAD_OPTION: Final = 2
 STATUS_FAILED: Final = 70
 FILES_WANTED: Final = 65_536
+# A signal that is sent to the process and to its group, as `timeout` does, arrives twice.
+TOGETHER_S: Final = 0.05
 
 SIZE_UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
@@ -169,13 +172,14 @@ def make_journal(options: argparse.Namespace) -> Journal:
 
 def end_on_signals(loop: Loop) -> None:
     """Let the first SIGTERM or SIGINT end *loop*, and a second one the process."""
-    is_ending = False
+    ending_at = math.inf
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal wants it.
-        nonlocal is_ending
-        if is_ending:
+        nonlocal ending_at
+        now = time.monotonic()
+        if now >= ending_at + TOGETHER_S:
             os._exit(128 + number)
-        is_ending = True
+        ending_at = min(ending_at, now)
         loop.stop()
 
     signal.signal(signal.SIGTERM, end)

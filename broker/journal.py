@@ -416,8 +416,10 @@ def lock_folder(folder: Path) -> int:
             f"data folder {folder} is in use by the broker of process {owner or 'unknown'}; "
             "stop that one, or name another folder with --data-dir"
         ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    # For whoever finds it locked. On a full disk the journal itself says what is wrong.
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
 
 

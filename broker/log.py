@@ -7,11 +7,12 @@ a disk.
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Final, TextIO
 
 import msgspec
 import structlog
+
+from wire.logs import Stream
 
 LOG_FORMATS: Final = ("console", "json")
 
@@ -27,26 +28,11 @@ WARNINGS: Final = frozenset(
 Note = tuple[str, dict[str, Any]]
 
 
-class Stream:
-    """Standard error, or nothing once it is gone."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-
-    def write(self, text: str) -> None:
-        """Write unless nobody can read it."""
-        with suppress(OSError, ValueError):
-            self._file.write(text)
-
-    def flush(self) -> None:
-        """Flush unless nobody can read it."""
-        with suppress(OSError, ValueError):
-            self._file.flush()
-
-
-def open_log(log_format: str, file: TextIO = sys.stderr) -> Any:
+def open_log(log_format: str, file: TextIO | None = sys.stderr) -> Any:
     """Return a structlog logger that writes to *file*, one line an event."""
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=log_format == "json")
+    stream = Stream(file)
+    # As actors and clients write it, whose lines may stand between these.
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     renderer: list[Any]
     if log_format == "json":
         renderer = [
@@ -56,9 +42,11 @@ def open_log(log_format: str, file: TextIO = sys.stderr) -> Any:
     else:
         # Without rich, which would print every local variable of the core.
         plain = structlog.dev.plain_traceback
-        renderer = [structlog.dev.ConsoleRenderer(colors=file.isatty(), exception_formatter=plain)]
+        renderer = [
+            structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)
+        ]
     return structlog.wrap_logger(
-        structlog.PrintLogger(Stream(file)),  # type: ignore[arg-type]
+        structlog.PrintLogger(stream),  # type: ignore[arg-type]
         processors=[structlog.processors.add_log_level, stamp, *renderer],
         wrapper_class=structlog.BoundLogger,
     )

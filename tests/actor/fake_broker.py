@@ -1,6 +1,8 @@
 """The broker's end for tests: a real ROUTER that does what the test says and nothing else."""
 
+import contextlib
 import hashlib
+import os
 import subprocess
 import sys
 import time
@@ -111,6 +113,19 @@ class FakeBroker:
             left = deadline - time.monotonic()
             assert left > 0, f"waited {timeout_s} s for nothing: {self.story()}"
             self.serve(min(left, 0.05))
+
+    def until_said(self, process, event):
+        """Serve until *process* has written a line with *event* on its stderr, and return that."""
+        fd, said = process.stderr.fileno(), bytearray()
+        os.set_blocking(fd, False)
+
+        def lines():
+            with contextlib.suppress(BlockingIOError):
+                said.extend(os.read(fd, 65_536))
+            whole = said.decode().rpartition("\n")[0]
+            return [line for line in whole.splitlines() if event in line]
+
+        return self.until(lines)[0]
 
     def story(self):
         return [

@@ -18,14 +18,11 @@ from wire.errors import Code
 from wire.messages import (
     ActorBeat,
     ActorHello,
-    Bye,
     Death,
-    Drain,
     HostBeat,
     HostHello,
     Kill,
     OutcomeAck,
-    Reject,
     Release,
     Stop,
 )
@@ -302,101 +299,6 @@ def test_a_forced_stop_of_what_does_not_return_ends_the_process(broker, tmp_path
 
     (death,) = broker.until(lambda: host.of(Death))
     assert death.exit_code == 4
-
-
-# --- leaving
-
-
-def test_a_drain_finishes_what_runs_and_hands_back_what_waits(broker, tmp_path):
-    process = broker.start_host("--prefetch", "1")
-    actor, host = broker.actor(), broker.host()
-    running = broker.run(actor, wait_for_file, str(tmp_path / "go"))
-    waiting = broker.run(actor, double, 1)
-    begun(broker, tmp_path / "go")
-
-    process.send_signal(signal.SIGTERM)
-    reject = broker.until(lambda: actor.of(Reject))[0]
-    assert (reject.epoch, reject.number) == waiting
-    assert not actor.of(Bye)
-    (tmp_path / "go").touch()
-    assert value(broker, actor, running) == "done"
-    broker.say(actor, OutcomeAck([running]))
-
-    broker.until(lambda: actor.of(Bye))
-    broker.until(lambda: host.of(Bye))
-    broker.until(lambda: process.poll() is not None)
-    assert process.returncode == 0
-    assert not is_alive(actor.hello.pid)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_at_once(broker, tmp_path, number):
-    process = broker.start_host("--slots", "2")
-    actor, host = broker.actor(), broker.host()
-    token = broker.run(actor, wait_for_file, str(tmp_path / "never"))
-    begun(broker, tmp_path / "never")
-    assert actor.credit.free > 0
-
-    process.send_signal(number)
-    broker.until(lambda: actor.credit.free == 0)
-    process.send_signal(number)
-
-    broker.until(lambda: process.poll() is not None)
-    assert not is_alive(actor.hello.pid)
-    (death,) = broker.until(lambda: host.of(Death))
-    assert death.started == [token]
-
-
-def test_a_drain_has_a_time_limit(broker, tmp_path):
-    process = broker.start_host("--drain-timeout", "0.3")
-    actor, host = broker.actor(), broker.host()
-    token = broker.run(actor, wait_for_file, str(tmp_path / "never"))
-    begun(broker, tmp_path / "never")
-
-    process.send_signal(signal.SIGTERM)
-
-    (death,) = broker.until(lambda: host.of(Death))
-    # It is not to blame: the process was ended for the drain.
-    assert (death.started, death.beside) == ([], [token])
-    broker.until(lambda: process.poll() is not None)
-
-
-def test_the_broker_can_drain_one_actor_for_good(broker):
-    broker.start_host("--replicas", "2", "--name", "h")
-    one, two = broker.actor("h/0"), broker.actor("h/1")
-    host = broker.host()
-
-    broker.say(one, Drain(None))
-
-    broker.until(lambda: host.of(Death))
-    broker.until(lambda: len(host.of(HostBeat)) and len(host.of(HostBeat)[-1].actors) == 1)
-    assert value(broker, two, broker.run(two, double, 1)) == 2
-
-
-def test_environments_are_left_when_the_actor_leaves(broker, tmp_path):
-    class Model:
-        def enter(self, path):
-            self.path = path
-
-        def exit(self):
-            from pathlib import Path
-
-            Path(self.path).touch()
-
-        def ask(self):
-            return 1
-
-    process = broker.start_host()
-    actor = broker.actor()
-    environment = ("m", Model, {"path": str(tmp_path / "left")})
-    token = broker.assign(actor, broker.template(actor, environment=environment, method="ask"))
-    assert value(broker, actor, token) == 1
-    broker.say(actor, OutcomeAck([token]))
-
-    process.send_signal(signal.SIGTERM)
-
-    broker.until(lambda: process.poll() is not None)
-    assert (tmp_path / "left").exists()
 
 
 # --- brokers that come and go

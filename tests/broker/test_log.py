@@ -53,7 +53,16 @@ def test_an_exception_is_logged_with_its_traceback():
 
 def test_a_reader_that_is_gone_is_no_reason_to_stop():
     for log_format in ("json", "console"):
-        open_log(log_format, Gone()).info("broker_ready")
+        for file in (Gone(), None):
+            open_log(log_format, file).info("broker_ready")
+
+
+def test_the_console_has_the_time_as_json_has_it():
+    file = io.StringIO()
+
+    open_log("console", file).info("broker_ready")
+
+    assert file.getvalue().split()[0].endswith("Z")
 
 
 def test_a_routing_id_is_written_in_hexadecimal():

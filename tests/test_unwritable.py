@@ -1,0 +1,82 @@
+"""Where nothing can be written: a full disk, a reader that went away, streams that were closed.
+
+Found by hand: a host whose log could not be written ended, and all that its actors ran with it.
+"""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sdk import current_task
+from tests.support.deployment import DEADLINE_S, ROOT, Deployment, environment
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+# Each starts what follows in its place, with a standard error of that kind.
+FULL = ("sh", "-c", 'exec "$@" 2>/dev/full', "sh")
+CLOSED = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+GONE = (
+    sys.executable,
+    "-c",
+    (
+        "import os, sys; r, w = os.pipe(); os.close(r), os.dup2(w, 2);"
+        " os.execv(sys.argv[1], sys.argv[1:])"
+    ),
+)
+KINDS = {"full": FULL, "closed": CLOSED, "gone": GONE}
+NO_FILE = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh")
+
+
+def logs_and_prints(value):
+    current_task().log.warning("seen", value=value)
+    print(end="")
+    return current_task().actor.name
+
+
+def test_who_cannot_write_a_log_works_on_and_leaves_cleanly():
+    with Deployment() as world:
+        client = world.client()
+        world.start("broker", "-m", "broker", "--bind", world.endpoint, "--no-journal", prefix=FULL)
+        hosts = {
+            kind: world.start(
+                kind, "-m", "actor", "--broker", world.endpoint, "--name", kind, prefix=prefix
+            )
+            for kind, prefix in KINDS.items()
+        }
+        world.actors(client, *(f"{kind}/0" for kind in KINDS))
+
+        for kind in KINDS:
+            name = {"name": f"{kind}/0"}
+            future = client.submit(logs_and_prints, 1, desired_labels=name)
+            assert future.result(DEADLINE_S) == f"{kind}/0"
+        for host in hosts.values():
+            host.send_signal(signal.SIGTERM)
+
+        world.until(lambda: not client.actors())
+        assert [host.wait(DEADLINE_S) for host in hosts.values()] == [0, 0, 0]
+
+
+def test_a_disk_without_room_for_a_journal_is_one_line(tmp_path):
+    ran = subprocess.run(
+        [*NO_FILE, sys.executable, "-m", "broker", "--data-dir", str(tmp_path / "data")],
+        cwd=ROOT,
+        env=environment(WARMSLOT_BIND=f"ipc://{tmp_path}/broker"),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("broker: ")
+    assert ran.stderr.count("\n") == 1, ran.stderr
+    assert str(tmp_path / "data") in ran.stderr
+
+
+def test_a_command_whose_output_was_closed_says_nothing_and_is_fine():
+    with Deployment() as world:
+        world.start_broker()
+        command = [*CLOSED, sys.executable, "-m", "sdk", "actors", "--broker", world.endpoint]
+        assert subprocess.run(command, cwd=ROOT, check=False, timeout=DEADLINE_S).returncode == 0
