@@ -338,18 +338,17 @@ class Client:
     ) -> dict[str, Any]:
         """Return why a task waits: `state`, `reason`, and in `actors` what each actor lacks for it.
 
-        *future* may be the id of any task, of whichever client it is.
-        A queued task also has `reason_s` and `actors_s`, for how many seconds it has been so;
-        `satisfiable`, False while no connected actor could ever take it; `ends_s`, what is left of
-        its schedule timeout; and `limits`, with their holders, where it has some.
+        *future* may be the id of any task. A queued one also has `reason_s` and `actors_s`, for how
+        many seconds it has been so; `satisfiable`, False while no connected actor could ever take
+        it; `ends_s` of its schedule timeout; and `limits`, with their holders, where it has some.
         """
         if isinstance(future, str):
             return self.query("explain", future, timeout)
         if future.done():
             return {"state": "ended", "reason": "its outcome is here", "actors": {}}
-        if not future.number:
-            return {"state": "waiting", "reason": "waits for results that it needs", "actors": {}}
-        return self._connection.explain(future.number, timeout)
+        if future.number:
+            return self._connection.explain(future.number, timeout)
+        return {"state": "waiting", "reason": "waits for results that it needs", "actors": {}}
 
     def query(
         self, what: str, argument: str = "", timeout: float | None = QUERY_TIMEOUT_S
@@ -404,18 +403,15 @@ class Client:
             strict=strict,
         )
         check_definition(definition)
-        self._order("limit-set", msgspec.json.encode(definition).decode(), timeout)
+        self._connection.query("limit-set", msgspec.json.encode(definition).decode(), timeout)
 
     def delete_limit(self, name: str, timeout: float | None = QUERY_TIMEOUT_S) -> None:
         """Delete a limit. Tasks that wait for it end with LimitUnknown; those that run go on."""
-        self._order("limit-delete", name, timeout)
+        self._connection.query("limit-delete", name, timeout)
 
     def release_limit(self, holder: str, timeout: float | None = QUERY_TIMEOUT_S) -> None:
         """Take back by force what a *holder* has, as `limits` names it; its task goes on."""
-        self._order("limit-release", holder, timeout)
-
-    def _order(self, what: str, argument: str, timeout: float | None) -> None:
-        self._connection.query(what, argument, timeout)
+        self._connection.query("limit-release", holder, timeout)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until the broker has every call that was submitted; False when the time is over.
