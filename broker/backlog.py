@@ -140,9 +140,12 @@ class Backlog:
             self.matching.attach(shape)
             queue = shape.queue
             assert queue is not None
-        if queue.is_blocked and queue.crew.is_special:
-            # More may have to be done than to find an actor.
-            queue.crew.unblock(self._ready)
+        if queue.is_blocked:
+            crew, count = queue.crew, shape.count
+            # More may have to be done than to find an actor; and what waits for a copy of its
+            # environment may be too much for it by now.
+            if crew.is_special or (queue.environment is not None and not count & (count - 1)):
+                crew.unblock(self._ready)
         self.matching.look(shape)
 
     def remove(self, task: Task) -> None:

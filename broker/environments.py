@@ -47,10 +47,13 @@ class Copy:
         "number",
         "preference",
         "record",
+        "since",
     )
 
-    def __init__(self, record: "Record", actor: Actor, number: int) -> None:
+    def __init__(self, record: "Record", actor: Actor, number: int, since: float) -> None:
         """Begin in use, and not yet entered; *number* is the lowest that no other copy has."""
+        # When the assignment was made that enters it, or the broker heard that it is there.
+        self.since = since
         self.record = record
         self.actor = actor
         self.number = number
@@ -130,6 +133,11 @@ class Record:
     def waiting(self) -> int:
         """Return how many of its tasks are queued."""
         return sum(shape.count for shape in self.shapes)
+
+    @property
+    def is_measured(self) -> bool:
+        """Tell whether anybody knows how long entering it takes."""
+        return self.loads > 0 or self.load_s > 0.0
 
     @property
     def is_warm(self) -> bool:
@@ -259,7 +267,7 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
         record = broker.environments.records.get(identity)
         if record is None:
             continue
-        copy = actor.copies.get(identity) or add(record, actor)
+        copy = actor.copies.get(identity) or add(record, actor, now)
         session = actor.session
         if copy.evicted_in is not None and session is not None:
             told, frame = copy.evicted_in
@@ -297,7 +305,7 @@ def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
         return
     copy = actor.copies.get(record.environment.id)
     if copy is None:
-        copy = add(record, actor)
+        copy = add(record, actor, now)
         replicas.enters(broker, record, actor, now)
     if task.client is broker.named.own:
         copy.is_ordered, copy.idle_since = True, None
@@ -324,7 +332,7 @@ def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> Non
     record = broker.environments.learn(environment, now)
     copy = actor.copies.get(environment.id)
     if copy is None:
-        copy = add(record, actor)
+        copy = add(record, actor, now)
         broker.backlog.matching.improve(actor)
     copy.is_warm = True
     # The heartbeat that said more of it was of an earlier copy.
@@ -431,11 +439,11 @@ def retry(broker: "Broker", name: str) -> dict[str, Any]:
     return {"environments": [record.environment.id for record in named]}
 
 
-def add(record: Record, actor: Actor) -> Copy:
+def add(record: Record, actor: Actor, now: float) -> Copy:
     """Count one more copy."""
     taken = {copy.number for copy in record.copies.values()}
     number = next(number for number in count() if number not in taken)
-    copy = Copy(record, actor, number)
+    copy = Copy(record, actor, number, now)
     record.copies[actor] = actor.copies[record.environment.id] = copy
     return copy
 

@@ -132,7 +132,7 @@ def why_cold(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
     record = broker.environments.find(task.template.shape)
     if record is None or record.environment.id in actor.copies:
         return ""
-    enter_at = replicas.enter_at(record, task)
+    enter_at = replicas.enter_at(record, task, now)
     if enter_at <= now:
         return ""
     name = record.environment.name

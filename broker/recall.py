@@ -157,7 +157,7 @@ def choose(broker: "Broker", target: Actor, candidates: list[Task], now: float) 
         token, actor = task.token, task.actor
         if token is None or not fits(broker, task, target):
             continue
-        at = recall_at(broker, task, target)
+        at = recall_at(broker, task, target, now)
         if now < at:
             recalls.due_at = min(recalls.due_at, at)
             continue
@@ -170,14 +170,14 @@ def choose(broker: "Broker", target: Actor, candidates: list[Task], now: float) 
             return
 
 
-def recall_at(broker: "Broker", task: Task, target: Actor) -> float:
+def recall_at(broker: "Broker", task: Task, target: Actor, now: float) -> float:
     """Return when *task* may be asked back for *target*, where it would go from the backlog."""
     assert task.template
     shape = task.template.shape
     at = task.queued_at + RECALL_AFTER_S
     record = broker.environments.find(shape)
     if record is not None and record.environment.id not in target.copies:
-        at = max(at, replicas.enter_at(record, task))
+        at = max(at, replicas.enter_at(record, task, now))
     elif shape.wait is not None:
         at = max(at, preference.stays_until(broker, task, target))
     return at

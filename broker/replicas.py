@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from broker.environments import Copy, Record
     from broker.shapes import Shape
 
-# How long entering takes, as far as anybody knows, while no copy was ever entered.
+# How long entering takes, as far as anybody knows, while no copy was ever entered: at least so
+# long, and twice as long as the first one takes already.
 LOAD_GUESS_S: Final = 0.5
 # How long a task runs in it, while none has ended: a burst is not to wait for the first to end.
 RUN_GUESS_S: Final = 0.05
@@ -43,14 +44,14 @@ def called(
 
 def may_enter(broker: "Broker", record: "Record", task: Task, now: float) -> bool:
     """Tell whether *task* may enter its environment where it is cold; else note when to look."""
-    look_at = enter_at(record, task)
+    look_at = enter_at(record, task, now)
     if look_at <= now:
         return True
     broker.environments.look_at(record, look_at)
     return False
 
 
-def enter_at(record: "Record", task: Task) -> float:
+def enter_at(record: "Record", task: Task, now: float) -> float:
     """Return when *task* may enter its environment where it is cold, as things stand."""
     reuse, copies = record.environment.reuse, len(record.copies)
     if record.failures and not all(copy.is_warm for copy in record.copies.values()):
@@ -61,11 +62,23 @@ def enter_at(record: "Record", task: Task) -> float:
     elif reuse.replicas_max is not None and copies >= reuse.replicas_max:
         return inf
     else:
-        wait_until = task.queued_at + wait_s(record, task)
+        wait_until = since(record, task) + wait_s(record, task, now)
     return max(wait_until, record.retry_at)
 
 
-def wait_s(record: "Record", task: Task) -> float:
+def since(record: "Record", task: Task) -> float:
+    """Return from when on *task* waits for a turn in a copy that there is.
+
+    Nobody can have waited for one before somebody began to enter it.
+    """
+    assert task.template
+    if task.template.shape.cost.affinity_wait_s is not None:
+        return task.queued_at
+    copies = islice(record.copies.values(), COPIES_LOOKED_AT_MAX)
+    return max([task.queued_at, *(copy.since for copy in copies if not copy.is_warm)])
+
+
+def wait_s(record: "Record", task: Task, now: float) -> float:
     """Return how long *task* waits for a turn in a copy that there is, before one more is entered.
 
     One copy serves a burst while it does so sooner than another one would be there.
@@ -74,15 +87,16 @@ def wait_s(record: "Record", task: Task) -> float:
     wanted_s = task.template.shape.cost.affinity_wait_s
     if wanted_s is not None:
         return wanted_s
-    load_s = expected_s(record)
+    load_s = expected_s(record, now)
     turns = len(record.copies) * record.environment.concurrency
     run_s = record.run_s or RUN_GUESS_S
     if record.waiting * run_s > turns * load_s:
         return 0.0
-    there_at, late = task.queued_at + load_s, 0
+    begins_at, late = since(record, task), 0
+    there_at = begins_at + load_s
     for copy in islice(record.copies.values(), COPIES_LOOKED_AT_MAX):
         busy_until = copy.actor.entering_until
-        if (copy.is_warm or record.loads) and task.queued_at < busy_until <= there_at:
+        if (copy.is_warm or record.is_measured) and begins_at < busy_until <= there_at:
             # Its turn comes when that is done, which must not be a matter of milliseconds.
             return 2.0 * load_s
         late += busy_until > there_at and copy.is_warm
@@ -90,14 +104,21 @@ def wait_s(record: "Record", task: Task) -> float:
     return load_s if late < len(record.copies) else 0.0
 
 
-def expected_s(record: "Record") -> float:
-    """Return how long it should take to enter an environment."""
-    return record.load_s if record.loads else LOAD_GUESS_S
+def expected_s(record: "Record", now: float) -> float:
+    """Return how long it should take to enter an environment.
+
+    While none was ever entered, what takes long already is expected to take as long again: so one
+    more would be there later, and is worth it only for the work that one copy would not get done.
+    """
+    if record.is_measured:
+        return record.load_s
+    began = min((copy.since for copy in record.copies.values()), default=now)
+    return max(LOAD_GUESS_S, 2.0 * (now - began))
 
 
 def enters(broker: "Broker", record: "Record", actor: Actor, now: float) -> None:
     """Note that *actor* is to enter an environment, and has no turn in others until then."""
-    actor.entering_until = max(actor.entering_until, now + expected_s(record))
+    actor.entering_until = max(actor.entering_until, now + expected_s(record, now))
     if any(host.actors_max > host.actors_min for host in broker.hosts.values()):
         # The rest of a burst is here by then, for which hosts may have to start actors.
         broker.environments.look_at(record, now + BURST_S)
@@ -115,7 +136,7 @@ def rival(
     if environment in actor.copies or not actor.copies:
         return None
     record = broker.environments.find(shape)
-    load_s = LOAD_GUESS_S if record is None else expected_s(record)
+    load_s = LOAD_GUESS_S if record is None else expected_s(record, now)
     if now >= actor.entered_at + load_s:
         return None
     best: tuple[Shape, Task] | None = None
@@ -139,7 +160,7 @@ def is_held_back(broker: "Broker", task: Task, actor: Actor) -> bool:
     return (
         record is not None
         and record.environment.id not in actor.copies
-        and not enter_at(record, task) <= min(record.retry_at, broker.limits.now)
+        and not enter_at(record, task, broker.limits.now) <= min(record.retry_at, broker.limits.now)
     )
 
 

@@ -111,7 +111,7 @@ def count_wanted(broker: "Broker", shape: Shape, task: Task, now: float) -> int:
     if record is None:
         # One after the other: how long they run is not known.
         return int(now - task.queued_at >= broker.settings.scale_after_s)
-    if replicas.enter_at(record, task) > now:
+    if replicas.enter_at(record, task, now) > now:
         return 0
     reuse = record.environment.reuse
     if record.failures:

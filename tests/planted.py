@@ -196,10 +196,25 @@ BUGS = [
     Bug(
         "a_copy_above_the_minimum_is_entered_at_once",
         replicas.enter_at,
-        "task.queued_at + wait_s(record, task)",
+        "since(record, task) + wait_s(record, task, now)",
         "task.queued_at",
         "broker/test_environments.py"
         "::test_above_the_minimum_a_copy_is_entered_only_after_as_long_as_that_takes",
+    ),
+    Bug(
+        "a_first_load_is_as_long_as_guessed",
+        replicas.expected_s,
+        "max(LOAD_GUESS_S, 2.0 * (now - began))",
+        "LOAD_GUESS_S",
+        "broker/test_environments.py"
+        "::test_a_burst_for_an_environment_that_nobody_has_is_entered_once",
+    ),
+    Bug(
+        "one_waits_for_a_copy_before_there_is_one",
+        replicas.since,
+        "not copy.is_warm",
+        "False",
+        "broker/test_environments.py::test_a_burst_that_has_waited_for_actors_is_entered_once",
     ),
     Bug(
         "no_environment_is_ever_broken",

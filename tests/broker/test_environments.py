@@ -74,7 +74,7 @@ def about(talk, client):
 
 
 def test_never_more_copies_are_entered_than_there_may_be(talk):
-    client = talk.client().submits(1, 2, 3, call=call(place(0, 2)))
+    client = talk.client().submits(1, 2, 3, call=call(place(0, 2), 0.5))
     found = actors(talk, 3)
 
     talk.wait(1.0, beating=())
@@ -550,7 +550,7 @@ def test_of_more_copies_than_are_looked_at_nobody_says_that_all_are_late(talk):
     for copy in copies[:count]:
         copy.actor.entering_until = talk.now + 60.0
 
-    assert replicas.wait_s(record, task) == 1.0, "the last one may be free in a moment"
+    assert replicas.wait_s(record, task, talk.now) == 1.0, "the last one may be free in a moment"
 
 
 def test_who_waits_for_an_actor_that_enters_another_one_has_a_turn_before_it_spills(talk):
@@ -581,13 +581,52 @@ def test_a_large_burst_for_an_environment_that_nobody_has_spreads_at_once(talk):
     assert [len(actor.takes(Assign)) for actor in found] == [1, 1, 1]
 
 
-def test_a_burst_for_an_environment_that_nobody_has_is_entered_once(talk):
+@pytest.mark.parametrize("load_s", [1.0, 30.0])
+def test_a_burst_for_an_environment_that_nobody_has_is_entered_once(talk, load_s):
     first, second = actors(talk, 2)
 
     talk.client().submits(1, 2, 3, call=call(place(0, 9)))
+    passes(talk, load_s, first, second)
 
     assert sorted(len(actor.takes(Assign)) for actor in (first, second)) == [0, 1]
+
+
+def test_more_than_a_first_load_takes_spreads_while_it_goes_on(talk):
+    client = talk.client()
+    first, second = actors(talk, 2)
+    client.submits(1, 2, call=call(place(0, 9)))
+    passes(talk, 2.0, first, second)
+    found = len(first.takes(Assign)) + len(second.takes(Assign))
+
+    # The load, 2 s old, is expected to take 4 s: that is 80 tasks of 50 ms.
+    for number in range(3, 66):
+        client.submits(number, call=call(place(0, 9)))
+    assert (found, len(first.takes(Assign)), len(second.takes(Assign))) == (1, 0, 0)
+    for number in range(66, 130):
+        client.submits(number, call=call(place(0, 9)))
+
+    assert sorted(len(actor.takes(Assign)) for actor in (first, second)) == [0, 1]
+
+
+def test_a_burst_that_has_waited_for_actors_is_entered_once(talk):
+    client = talk.client()
+    client.submits(1, 2, 3, call=call(place(0, 9)))
+    passes(talk, 30.0, client)
+
+    first, second = actors(talk, 2)
+    passes(talk, 2.0, first, second)
+
+    assert sorted(len(actor.takes(Assign)) for actor in (first, second)) == [0, 1]
+
+
+def test_what_waits_no_longer_than_it_says_waits_for_no_first_load(talk):
+    first, second = actors(talk, 2)
+
+    talk.client().submits(1, 2, call=call(place(0, 9), wait_s=1.0))
+    passes(talk, 0.5, first, second)
+    assert sorted(len(actor.takes(Assign)) for actor in (first, second)) == [0, 1]
     passes(talk, 1.0, first, second)
+
     assert sorted(len(actor.takes(Assign)) for actor in (first, second)) == [0, 1]
 
 

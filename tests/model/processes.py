@@ -236,6 +236,7 @@ class BrokerProcess(Process):
             for actor, copy in record.copies.items():
                 # How long entering takes plays no part here.
                 actor.entered_at = actor.entering_until = -inf
+                copy.since = 0.0
                 if copy.idle_since is not None:
                     copy.idle_since = 0.0
 

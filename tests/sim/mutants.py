@@ -622,7 +622,7 @@ def a_release_keeps_the_limits() -> Any:
 
 def copies_are_not_counted() -> Any:
     """Enter an environment wherever it is cold."""
-    return swap(replicas, "enter_at", lambda _: lambda record, task: 0.0)
+    return swap(replicas, "enter_at", lambda _: lambda record, task, now: 0.0)
 
 
 def what_flies_is_no_copy() -> Any:

@@ -130,7 +130,11 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "copies_are_not_counted",
             "what_flies_is_no_copy",
         ),
-        3: ("a_copy_above_the_minimum_is_entered_at_once",),
+        3: (
+            "a_copy_above_the_minimum_is_entered_at_once",
+            "a_first_load_is_as_long_as_guessed",
+            "one_waits_for_a_copy_before_there_is_one",
+        ),
         4: (
             "idle_copies_stay",
             "an_order_to_evict_is_given_once",
