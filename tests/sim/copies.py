@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 # What is in use no longer than this may be given up any moment.
 MARGIN_S = 0.5
+# After so many failures in a row nobody tries again, for so long.
+FAILURES_MAX = 3
+BROKEN_S = 60.0
 
 
 class Copies:
@@ -27,6 +30,8 @@ class Copies:
         """Begin with none."""
         self.world = world
         self.called_at: dict[str, float] = {}
+        # When each could not be entered, since it last was.
+        self.failures: dict[str, list[float]] = {}
 
     def of(self, identity: str) -> "list[ActorProcess]":
         """Return the processes that have a copy."""
@@ -52,6 +57,18 @@ class Copies:
         if self.world.profile.is_steady and most is not None:
             count = len(self.of(environment.id))
             assert count <= most, f"{count} copies of {environment.name}, {most} may be"
+
+    def failed(self, environment: "Environment") -> None:
+        """Check that what cannot be entered is not tried for ever."""
+        now = self.world.now
+        failures = self.failures.setdefault(environment.id, [])
+        failures.append(now)
+        if not self.world.profile.is_steady:
+            return
+        # The first ones may have been under way in all actors at once.
+        many = FAILURES_MAX + sum(actor.is_alive for actor in self.world.actors)
+        late = sum(now - at < BROKEN_S for at in failures)
+        assert late <= many, f"{environment.name} could not be entered {late} times"
 
     def lacking(self) -> set[str]:
         """Return the environments in use that lack a copy for which some actor has a place."""

@@ -1,12 +1,15 @@
 """Crashes in the simulator: which of them are held against a task, and who then runs alone."""
 
+from math import inf
 from typing import TYPE_CHECKING
 
+from broker import isolation
 from wire.errors import Code
 from wire.messages import Death, Requeued
 from wire.parts import Failure, Token
 
 if TYPE_CHECKING:
+    from broker.core import Broker
     from tests.sim.oracle import TaskRecord
     from tests.sim.processes import ActorProcess
     from tests.sim.world import World
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 Name = tuple[int, int]
 # Three crashes or five losses, and the one at which they are found.
 POISON_MAX = 3 + 5
+# How late a broker looks at its clocks.
+LOOK_S = 0.25 + 1e-6
 # How long a suspect waits for an actor of its own, less what a report takes to arrive.
 ALONE_S = 1.5
 # Faults after which the broker knows of every crash.
@@ -34,6 +39,8 @@ class Crashes:
         self.shared: dict[Name, int] = {}
         # To which processes each went.
         self.given: dict[Name, list[ActorProcess]] = {}
+        # Since when no actor is kept for those that wait to be alone.
+        self.bare_since = inf
 
     def died(self, death: Death) -> None:
         """Take a report, which is said until it was received."""
@@ -77,6 +84,24 @@ class Crashes:
         assert told.shared >= shared, f"{name[1]}: {told.shared} shared crashes, were {shared}"
         self.shared[name] = told.shared
 
+    def looked(self, core: "Broker") -> None:
+        """Check that nobody waits for an actor of its own for ever, nor with none kept for it."""
+        now, broker = self.world.now, self.world.broker
+        waiting = [task for task in core.isolation.waiting if not task.client.is_paused]
+        for task in waiting:
+            until = max(core.isolation.waiting[task], broker.frozen_until)
+            assert now <= until + LOOK_S, f"{task.name} has waited since {until}"
+        able = [
+            actor.name
+            for actor in core.actors.values()
+            if waiting and core.isolation.kept is None
+            if isolation.is_able(core, waiting[0], actor, now)
+        ]
+        # An actor may be able since this turn.
+        self.bare_since = min(self.bare_since, now) if able else inf
+        since = max(self.bare_since, broker.frozen_until)
+        assert not able or now <= since + LOOK_S, f"none of {able} is kept for {waiting[0].name}"
+
     def gave_up(self, record: "TaskRecord", failure: Failure) -> None:
         """Check that poison took three processes along, and who is given up was among others."""
         name = record.client.incarnation, record.number
@@ -93,6 +118,8 @@ class Crashes:
         assert alone < POISON_MAX, f"{name[1]} goes on after {alone} crashes of its own"
         at = self.shared_at.get(name)
         if at is None or broker is None or not faults <= TELLING or self.world.profile.is_slow:
+            return
+        if "isolation_s" in self.world.profile.shrunk:
             return
         known = broker.core.actors.get(actor.incarnation)
         others = known.assigned.keys() - {token} if known is not None else ()

@@ -117,6 +117,10 @@ class Afterlife:
         broker = self.world.broker
         assert broker is not None
         known = broker.core.dead_tasks.by_name
+        for name in known:
+            record = self.world.oracle.tasks.get(name)
+            is_named = record is not None and named_of(record.call) is not None
+            assert not is_named, "a call of a named actor is kept"
         for name, record in self.told.items():
             assert name in known, f"{record.name} ended badly and is not kept"
             dead = known[name]

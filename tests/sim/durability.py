@@ -13,6 +13,7 @@ from weakref import finalize
 
 import msgspec
 
+from broker.core import Broker
 from broker.journal import JournalError, lock_folder
 from tests.sim.counters import named_of
 from tests.support.disk import Disk, summary, summary_of_rows
@@ -193,7 +194,21 @@ class Ledger:
     def check_replay(self, broker: "BrokerProcess") -> None:
         """Compare what the disk has with what the core believes that it has."""
         if not self.disk.pending and not broker.core.operations:
-            assert summary(broker.core) == summary_of_rows(self.disk.read())
+            core = broker.core
+            assert summary(core) == summary_of_rows(self.disk.read())
+            assert self.disk.orders() == core.orders
+            for one in self.limits():
+                assert core.limits.definitions[one.name] == one
+
+    def check_restored(self, broker: "BrokerProcess") -> None:
+        """Start two more from the disk, each of which must know the same (I20, I21)."""
+        if self.disk.pending or broker.core.operations:
+            return
+        for _ in range(2):
+            other = Broker(broker.core.settings, epoch=broker.core.epoch + 1, now=self.world.now)
+            self.disk.give_to(other, self.world.now)
+            other.check()
+            assert summary(other) == summary(broker.core)
 
     # --- what the user does
 

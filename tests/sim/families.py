@@ -38,6 +38,8 @@ class Families:
 
     def told_actor(self, epoch: int, command: Any) -> None:
         """Follow which runs count."""
+        assert self.world.broker is not None
+        self._meets(self.world.broker.core)
         match command:
             case Assign():
                 name = (command.client, command.task)
@@ -65,10 +67,15 @@ class Families:
         """Tell whether the broker that lives assigned a run, or took it over in time."""
         return self._core is not None and (token[0] == self._core.epoch or token in self.adopted)
 
+    def _meets(self, core: "Broker") -> None:
+        """Begin anew with another broker: what an earlier one has ended it does not know."""
+        if core is not self._core:
+            self._core, self._is_open = core, True
+            self.adopted, self.over, self._new = set(), set(), []
+
     def looked(self, core: "Broker") -> None:
         """Check after a turn of the broker that nothing is left of the runs that ended in it."""
-        if core is not self._core:
-            self._core, self._is_open, self.adopted = core, True, set()
+        self._meets(core)
         if self._is_open and core.window_ends_at is None:
             self._is_open = False
             self.adopted = set(core.tokens)

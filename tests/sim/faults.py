@@ -4,6 +4,7 @@ Each is counted when it really hit somebody. `test_faults` has the table of what
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -340,7 +341,10 @@ def relabel(world: "World") -> bool:
 def change_limit(world: "World") -> bool:
     """Let an operator set a limit to another number while tasks hold it and wait for it."""
     broker = world.broker
-    if broker is None or not broker.is_alive or broker.core.records.refusal:
+    if broker is None or not broker.is_alive:
+        return False
+    if broker.core.records.refusal:
+        check_refusal(world, broker.core)
         return False
     name, maximum = world.rng.choice(CHANGED_LIMITS), world.rng.randint(1, 3)
     world.note("SETS A LIMIT", broker, name, maximum)
@@ -348,5 +352,15 @@ def change_limit(world: "World") -> bool:
     text = msgspec.json.encode(Definition(name=name, maximum=maximum)).decode()
     broker.core.limits.now = world.now
     defining.obey(broker.core, Query(0, "limit-set", text))
+    assert broker.core.limits.definitions[name].maximum == maximum, "a limit was set and is not"
     broker.wake_at(world.now)
     return True
+
+
+def check_refusal(world: "World", core: Any) -> None:
+    """Check that nothing is ordered that cannot be written."""
+    former = core.limits.definitions.get("a")
+    text = msgspec.json.encode(Definition(name="a", maximum=world.limit_highest["a"] + 1)).decode()
+    with suppress(ValueError):
+        defining.obey(core, Query(0, "limit-set", text))
+    assert core.limits.definitions.get("a") == former, "a limit was set that cannot be written"

@@ -69,7 +69,7 @@ class Mutant:
     """A bug, and where it shows."""
 
     name: str
-    profile: Profile
+    profile: Profile | None
     plant: Callable[[], Any]
 
 
@@ -803,7 +803,9 @@ MUTANTS = [
 ]
 
 
-def caught(mutant: Mutant | None, profile: Profile, seeds: range, steps: int) -> tuple[int, str]:
+def caught(
+    mutant: Mutant | None, profile: Profile | None, seeds: range, steps: int
+) -> tuple[int, str]:
     """Run *seeds* with *mutant* planted; return the seed that shows it and how, or -1."""
     planted = mutant.plant() if mutant else both()
     with planted:

@@ -7,8 +7,15 @@ from functools import partial
 from typing import Any
 
 from broker import lifecycle, liveness, retrying
+from tests.model.mutants import MUTANTS as SEARCHED
 from tests.planted import BUGS
-from tests.sim.mutants import BUSY, IDLE, Mutant, swap
+from tests.sim.mutants import AHEAD, BUSY, IDLE, LIMITED, LINKS, LOADED, WAITING, Mutant, swap
+from tests.sim.mutants_dead import AFTERLIFE
+from tests.sim.mutants_durable import KEPT
+from tests.sim.mutants_life import CRASHES, RETRIES
+from tests.sim.mutants_named import KILLS
+from tests.sim.mutants_strict import UNHEARD
+from tests.sim.profile import Profile
 from tests.support.planting import Bug, planted
 
 SILENT = IDLE.but(slots=3, faults={"freeze_actor": 1.0, "hold_gil": 1.0}, fault=0.1, down_s=5.0)
@@ -53,9 +60,49 @@ OF_LINES = (
         "cancel_children(broker, task)",
         "pass",
     ),
+    (
+        "who_lets_results_lie_gets_more",
+        BUSY.but(window_bytes=64, faults={"slow_client": 1.0}, fault=0.1, down_s=3.0),
+        lifecycle.deliver,
+        "client.is_paused = True",
+        "pass",
+    ),
 )
-# Those of a single core, each in the swarm in which it shows.
-SHOWN: dict[str, Any] = {}
+# Those of a single core, and of the search, each in the swarm in which it shows; None is any.
+SHOWN: dict[str, Profile | None] = {
+    "what_waits_adopts_nothing": None,
+    "what_is_waited_for_is_stated_free": None,
+    "a_wait_has_no_end": None,
+    "what_is_held_is_timed": RETRIES.but(
+        hasty=0.8, faults={"broker_kill": 1.0}, fault=0.05, down_s=1.0
+    ),
+    "what_waits_behind_a_long_run_stays": AHEAD.but(replicas=1),
+    "a_holder_that_waits_holds_up_others": WAITING,
+    "what_can_never_be_had_waits": BUSY.but(hopeless=0.3),
+    "a_limit_keeps_its_first_maximum": LIMITED.but(faults={"change_limit": 1.0}),
+    "a_key_stays": LIMITED,
+    "what_cannot_be_written_is_ordered": KEPT.but(
+        faults={"change_limit": 1.0, "disk_full": 1.0}, fault=0.2, down_s=5.0
+    ),
+    "no_environment_is_ever_broken": LOADED.but(enter_fail=0.95, environment=0.9, tasks=40),
+    "a_copy_wears_never": LOADED,
+    "a_fresh_copy_is_kept": LOADED,
+    "calls_of_named_actors_are_kept": KILLS,
+    "a_redriven_task_is_not_durable": AFTERLIFE[0].profile.but(durable=0.5, redrive=0.8),
+    "a_strict_limit_is_taken_late": UNHEARD.but(run_s=2.0),
+    "what_went_wrong_before_is_not_told": RETRIES,
+    "a_suspect_waits_for_ever": CRASHES.but(
+        replicas=1, hang=0.5, shrunk=frozenset({"isolation_s"})
+    ),
+    "released_is_not_listed": LINKS.but(release=1.0, at_most_once=0.5, run_s=2.0),
+    "repetitions_count": BUSY.but(faults={"repeat": 1.0}, fault=0.1, at_most_once=0.5),
+    "kept_is_forgotten_with_its_session": LINKS.but(lost=1.0, fault=0.1),
+    "a_reject_burns_a_try": BUSY.but(faults={"pause": 1.0, "resume": 1.0}, fault=0.1),
+    "who_leaves_does_not_wait": BUSY.but(faults={"drain_machine": 1.0, "drain_actor": 1.0}),
+}
+PLANTS = {bug.name: partial(planted, bug) for bug in BUGS} | {
+    mutant.name: mutant.plant for mutant in SEARCHED
+}
 LINES = [
     Mutant("nobody_is_deaf", DEAF, nobody_is_deaf),
     Mutant(
@@ -67,9 +114,5 @@ LINES = [
         Mutant(name, profile, line(name, function, old, new))
         for name, profile, function, old, new in OF_LINES
     ),
-    *(
-        Mutant(bug.name, SHOWN[bug.name], partial(planted, bug))
-        for bug in BUGS
-        if bug.name in SHOWN
-    ),
+    *(Mutant(name, profile, PLANTS[name]) for name, profile in SHOWN.items()),
 ]

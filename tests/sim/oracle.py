@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 
 # Faults in which no broker forgets, and no actor is lost.
+HOPELESS = 9
 KEEPING = {"freeze_broker", "repeat", "pause", "resume", "press"}
 STICKY_TTL_S = 8.0
+# So much is told of what went wrong before.
+HISTORY_MAX = 10
 
 
 class TaskRecord:
@@ -139,13 +142,16 @@ class Oracle:
         highest = self.highest.get(actor.incarnation, (0, 0))
         assert token > highest, f"token {token} after {highest}"
         self.highest[actor.incarnation] = token
-        if not self.world.profile.clock_jumps:
+        if self.world.has_journal or not self.world.profile.clock_jumps:
             assert epoch >= self.epoch_highest, f"epoch {epoch} after {self.epoch_highest}"
             self.epoch_highest = epoch
         self.assigned[token] = (command.client, command.task, actor.incarnation)
         self.crashes.assigned(actor, (command.client, command.task), token)
         record = self.tasks.get((command.client, command.task)) or self.own(command)
         self.crashes.counted(actor, record, command.attempt)
+        if record.redrives is not None and self.world.ledger is not None:
+            task = self.world.broker.core.tokens.get(token)
+            assert task is None or task.record is not None, f"{record.name} is not the journal's"
         labels.check_assign(self.world, actor, record.call, token)
         if record.call.sticky is not None and record.call.sticky.hard:
             self.check_hard(actor, record)
@@ -317,6 +323,10 @@ class Oracle:
             case Code.CANCELED:
                 # By a newer task with the same key.
                 assert "c[x]" in record.call.limits, record.name
+            case Code.LIMIT_UNKNOWN:
+                assert "nobody" in record.call.limits, record.name
+            case Code.BAD_OPTION if record.call.limits.get("a", 0) > HOPELESS:
+                pass
             case Code.BAD_OPTION:
                 # The limit is less by now than what it wants.
                 assert "change_limit" in self.world.profile.faults, record.name
@@ -334,6 +344,13 @@ class Oracle:
             f"{record.name} is given up after {len(record.failures)} failures"
         )
         assert failure.code != Code.TASK_FAILED or failure.message, body
+        # Of two brokers each knows what happened with it alone.
+        is_told = (
+            not self.world.profile.is_forgetful and "other_broker" not in self.world.profile.faults
+        )
+        if is_told and record.redrives is None:
+            before = min(len(record.failures) - 1, HISTORY_MAX)
+            assert len(failure.history) >= before, f"{record.name}: {failure.history}"
 
     def told_of_circle(self, wait: "Wait") -> None:
         """Check that who is told of a circle waits for a call that could not end.

@@ -22,14 +22,15 @@ from broker.defining import define
 from broker.settings import Settings as BrokerSettings
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from tests.sim import labels, sessions, turns, typed, waiting
+from tests.sim import bounds, labels, sessions, turns, typed, waiting
 from tests.sim.counters import named_of
 from tests.sim.network import Message, Wire, packed
 from tests.sim.oracle import STICKY_TTL_S
+from tests.sim.waiting_ahead import Mailbag, check_strict_start
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.errors import Code, RemoteProtocolError
 from wire.limits import read_definition
-from wire.messages import Assign
+from wire.messages import Assign, OutcomeAck
 from wire.parts import Environment, Failure, Held, Status, Token
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ SMALLEST = {
 START_TIMEOUT_S = 4.0
 # How long a slow process rests after a turn.
 REST_S = 0.5
+# From how late on a broker takes it that it was stopped.
+STALL_S = 1.0
 # How often a run fails that may be tried again.
 RETRIED_FAILS = 0.5
 # What every broker is told of limits, and what runs ask for from inside.
@@ -204,6 +207,7 @@ class BrokerProcess(Process):
         super().__init__(world, "broker")
         # At which point it ends, and at the how manyth time that it comes there.
         self.dies_at: tuple[str, int] | None = None
+        self.lying: bounds.Lying
         self.core = Broker(broker_settings(world.profile), epoch=epoch, now=world.now)
         self.core.had_earlier = world.has_journal and world.had_broker
         texts = (*LIMITS, STRICT) if world.profile.strict else LIMITS
@@ -215,6 +219,7 @@ class BrokerProcess(Process):
     def turn(self, now: float) -> None:
         """As broker.loop: receive, tick when it is time, send until nobody is unreachable."""
         core = self.core
+        self.lying = bounds.Lying(core)
         deadline = core.deadline()
         for wire, (control, payloads) in self.batch():
             try:
@@ -222,13 +227,17 @@ class BrokerProcess(Process):
             except RemoteProtocolError as error:
                 sessions.at_broker(self, wire.peer, wire.rid, None)
                 self.world.oracle.silence.heard(wire.peer, None)
+                before = set(core.sessions)
                 core.bad(wire.rid, error, now)
+                bounds.check_bad(core, wire.rid, before)
             else:
                 sessions.at_broker(self, wire.peer, wire.rid, frame)
                 self.world.oracle.silence.heard(wire.peer, frame)
                 core.receive(wire.rid, frame, list(payloads), now)
         if now >= deadline:
+            heard = bounds.leases(core) if now > deadline + STALL_S else {}
             core.tick(now)
+            bounds.check_leases(core, heard)
         if self.reaches("received"):
             return
         is_settled = False
@@ -290,8 +299,11 @@ class BrokerProcess(Process):
 
     def check(self) -> None:
         self.core.check()
+        bounds.check_windows(self.core)
+        bounds.check_tables(self.core)
         labels.check_waiting(self.world)
         self.world.oracle.families.looked(self.core)
+        self.world.oracle.crashes.looked(self.core)
 
     def end(self) -> None:
         self.is_alive = False
@@ -393,6 +405,7 @@ class ActorProcess(Process):
         self.vouched_at = -inf
         self.slots = host.core.settings.slots
         self.capacity = settings.slots
+        self.mailbag = Mailbag(world.now)
         self.cpu_s = 0.0
         self.is_busy_while_frozen = False
         # Whether it never comes as far as to its first turn.
@@ -420,13 +433,18 @@ class ActorProcess(Process):
     def turn(self, now: float) -> None:
         """As actor.loop: tick, receive, start, stop, send, settle."""
         core, world = self.core, self.world
+        kept, acknowledged = set(core.outcomes.kept), set()
+        self.mailbag.begins(self)
         core.tick(now)
         for _, (control, payloads) in self.batch():
             frame = decode_broker(control)
             check_payloads(frame, payloads)
             sessions.at_peer(self, core.session, frame)
             core.receive(frame, payloads, now)
+            acknowledged |= acknowledged_in(frame)
+        bounds.check_kept(self, kept, acknowledged)
         starts = core.take_starts()
+        self.mailbag.started(self, starts)
         self._tell_host()
         for assignment in starts:
             self._start(assignment)
@@ -458,6 +476,7 @@ class ActorProcess(Process):
             self.doomed = set(core.stopping.unwanted)
             self.die(exit_code=4)
         elif core.is_drained:
+            bounds.check_left(self)
             if core.is_spare:
                 world.count("scaled down")
             self.die(exit_code=EXIT_SPARE if core.is_spare else 0, has_left=not core.is_spare)
@@ -502,6 +521,7 @@ class ActorProcess(Process):
                 granted = self.capacity.get(kind, 0) + ahead
                 assert amount <= granted, f"more of {kind!r} was assigned than granted"
         turns.check_actor(self)
+        self.mailbag.check(self)
         for token, run in self.runs.items():
             held_as = mailbox.held[token].held
             assert held_as is (Held.RELEASED if run.is_released else Held.RUNNING)
@@ -539,6 +559,7 @@ class ActorProcess(Process):
     def _start(self, assignment: Assignment) -> None:
         world, token = self.world, assignment.token
         task = world.oracle.started(self, assignment)
+        check_strict_start(self, assignment)
         run = self.runs[token] = Run(assignment, task, world.now)
         self.board[token] = ENTERING if assignment.loads else STARTED
         if assignment.recipe.call.limits:
@@ -568,6 +589,7 @@ class ActorProcess(Process):
         if is_entered:
             self.board[token] = STARTED
             self.world.oracle.copies.entered(environment)
+            self.world.oracle.copies.failures.pop(environment.id, None)
             self.world.oracle.counters.begins(run.task)
             if run.is_told_to_stop:
                 self._finish(run, Status.CANCELED)
@@ -575,6 +597,7 @@ class ActorProcess(Process):
                 self._works(run)
             return
         self.world.note("FAILS to enter", self, token)
+        self.world.oracle.copies.failed(environment)
         del self.runs[token]
         del self.board[token]
         if not run.is_told_to_stop:
@@ -725,6 +748,7 @@ class ActorProcess(Process):
             run.ends, run.status = True, status
             return
         del self.runs[token]
+        self.mailbag.ended += 1
         self.board[token] = FINISHED
         body, frames = self.world.oracle.finished(run.task, token, status)
         if status is Status.RESULT and self.world.is_huge(token[1]):
@@ -944,6 +968,12 @@ class ClientProcess(Process):
 
     def check(self) -> None:
         self.core.check()
+
+
+def acknowledged_in(frame: Any) -> set[Token]:
+    """Return whose outcomes a frame acknowledges."""
+    acks = [command for command in frame.commands if type(command) is OutcomeAck]
+    return {tuple(token) for ack in acks for token in (*ack.accepted, *ack.stale)}
 
 
 def assigns(frame: Any) -> list[Assign]:

@@ -160,6 +160,8 @@ class Profile:
     # Of a task: that it takes limits when it is assigned, or asks for some while it runs.
     limit: float = 0.0
     ask: float = 0.0
+    # Of a task: that it wants a limit that nobody set, or more than there can be.
+    hopeless: float = 0.0
     # Of a task: that it is tried again when it fails, or has a time to run.
     retry: float = 0.0
     timeout: float = 0.0
@@ -350,6 +352,8 @@ def draw(rng: Random) -> Profile:
         grouped=own.choice((0.0, 0.0, 0.4)),
         typed=own.choice((0.0, 0.0, 0.4)),
     )
+    apart = Random(style + 3.0)
+    profile = profile.but(hopeless=apart.choice((0.0, 0.0, 0.0, 0.1)))
     is_plain = not (profile.named or profile.grouped or profile.redrive)
     if may_be_slow and profile.durable and is_plain and later.random() < OLD_JOURNAL:
         faults["old_journal"] = 1.0

@@ -277,6 +277,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
 
 # What has no number in its section, or stands in a table there.
 BESIDE: dict[str, tuple[str, ...]] = {
+    "7.22": ("who_lets_results_lie_gets_more",),
     "8.1": ("no_who", "gaps_do_not_matter", "repetitions_count"),
     "8.3": ("epoch_does_not_rise",),
     "8.4": ("results_are_said_once", "a_client_never_says_again", "acknowledged_too_early"),
@@ -302,6 +303,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "who_leaves_runs_nothing",
         "who_leaves_runs_anything",
         "what_crossed_a_drain_starts",
+        "who_leaves_does_not_wait",
     ),
     "9.6": ("what_is_written_wakes_nobody",),
     "10": (

@@ -43,7 +43,7 @@ def test_a_planted_bug_is_caught(mutant):
     if seed < 0:
         seed, how = pins.shown(mutant, SEEDS, STEPS)
 
-    assert seed >= 0, f"{mutant.plant.__doc__} Nobody notices."
+    assert seed >= 0, f"{mutant.name}: nobody notices it"
     assert not how.startswith("TypeError"), f"The patch does not fit what it patches: {how}"
     if mutant in WAKEUPS:
         assert "does not come to rest" in how, "as what never ends, and not as something else"

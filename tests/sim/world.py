@@ -14,7 +14,7 @@ from zlib import crc32
 from msgspec import structs
 
 from sdk.call import Code, Plan
-from tests.sim import counters, faults, faults_disk, faults_network, labels, typed
+from tests.sim import bounds, counters, faults, faults_disk, faults_network, labels, typed
 from tests.sim.durability import Ledger
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, TaskRecord
@@ -57,6 +57,7 @@ LIMITED = (
     {"host:gpu": 1, "a": 1},
     {"c[x]": 1},
 )
+HOPELESS = ({"nobody": 1}, {"a": 10}, {"b": 1, "nobody": 1})
 STRICT = ({"s": 1}, {"s": 1, "b": 1})
 # Environments: turns, and how long copies stay.
 REUSES = (
@@ -188,6 +189,7 @@ class World:
         """Note what a peer says."""
         self.digest = crc32(control, self.digest)
         self.history.append((self.now, peer.name, "says", frame))
+        bounds.check_said(peer, frame)
         if isinstance(peer, ActorProcess):
             self.oracle.grants.stated(peer, frame)
             rejects = [one for one in frame.commands if type(one) is Reject]
@@ -200,6 +202,7 @@ class World:
         """Note what a peer is told, and check each new token."""
         self.digest = crc32(control, self.digest)
         self.history.append((self.now, peer.name, "is told", frame))
+        bounds.check_told(peer, frame)
         if isinstance(peer, ClientProcess) and frame.number:
             self.oracle.told_results(peer, frame)
         if self.ledger is not None and frame.number:
@@ -211,6 +214,7 @@ class World:
         if isinstance(peer, ActorProcess) and frame.number:
             given = assigns(frame)
             for command in given:
+                self.broker.lying.check_assigned(self.broker.core, command.client)
                 self.oracle.told_assign(peer, frame.epoch, command)
             self.oracle.silence.told(peer, frame)
             for command in frame.commands:
@@ -257,6 +261,9 @@ class World:
         for number, limits in enumerate(LIMITED):
             call = Call(f"limited{number}", CODE.hash, limits=limits)
             plans.append(("limit", Plan(call, [CODE])))
+        for number, limits in enumerate(HOPELESS):
+            call = Call(f"hopeless{number}", CODE.hash, limits=limits)
+            plans.append(("hopeless", Plan(call, [CODE])))
         for number, limits in enumerate(STRICT):
             call = Call(f"strict{number}", CODE.hash, limits=limits)
             plans.append(("strict", Plan(call, [CODE])))
@@ -309,6 +316,8 @@ class World:
             kind = "grouped"
             if self.ledger is not None and chance() < NAMED_DURABLE:
                 kind = "grouped-durable"
+        elif profile.hopeless and chance() < profile.hopeless:
+            kind = "hopeless"
         return self.rng.choice([plan for name, plan in self.plans if name == kind])
 
     def _work(self) -> None:
@@ -401,6 +410,7 @@ class World:
             clock -= self.rng.choice((0, 10_000, 10_000_000, TEN_YEARS_MS, -TEN_YEARS_MS))
         stored = self.stored_epoch if self.has_journal else 0
         epoch = max(stored + 1, clock)
+        assert epoch > stored, f"epoch {epoch} after {stored}"
         self.stored_epoch = epoch
         self.broker = BrokerProcess(self, self.next_epoch(epoch))
         self.had_broker = True
@@ -489,6 +499,8 @@ class World:
             assert self.now < end, "does not come to rest: " + "; ".join(self.unrest())
             self._next()
         self.oracle.check_end()
+        if self.ledger is not None:
+            self.ledger.check_restored(self.broker)
 
     def _tend(self) -> None:
         """Keep what a cluster has: its machines, and labels that let every task run."""
@@ -568,7 +580,7 @@ class World:
             for client in self.clients.values()
             if client.is_alive and client.core.calls
         ]
-        return found
+        return found or bounds.unrest(self)
 
 
 def can_work(client: ClientProcess) -> bool:

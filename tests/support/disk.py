@@ -115,7 +115,11 @@ class Disk:
         core.records.has_journal = True
         core.records.clock_ms = WALL_MS
         restore(core, self.read(), now)
-        orders.restore(core, dict(self.connection.execute("SELECT actor, what FROM orders")))
+        orders.restore(core, self.orders())
+
+    def orders(self) -> dict[str, str]:
+        """Return what an operator ordered, by the actor's name."""
+        return dict(self.connection.execute("SELECT actor, what FROM orders"))
 
 
 def opened(path: Path) -> sqlite3.Connection:
