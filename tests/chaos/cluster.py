@@ -8,11 +8,12 @@ import random
 import resource
 import signal
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tests.chaos import history
+from tests.chaos import costs, history
 from tests.chaos.load import TIMEOUT_S, Load
 from tests.chaos.proxy import Proxy
 from tests.support.deployment import Deployment
@@ -30,6 +31,7 @@ import actor.cli
 actor.cli.HostSettings = partial(actor.cli.HostSettings, restart_max_s=0.2)
 sys.exit(actor.cli.main())
 """
+Number = TypeVar("Number", int, float)
 STOP, GO = signal.SIGSTOP, signal.SIGCONT
 
 
@@ -48,14 +50,17 @@ class Cluster(Deployment):
         self.random = random.Random(seed)
         self.seed = seed
         self.has_journal = has_journal
-        self.replicas = replicas
-        self.replicas_min = int(replicas.partition(":")[0])
         self.port = free_port()
         self.history = self.folder / "history"
         self.data_dir = self.folder / "data"
         self.data_dir.mkdir()
         self.proxies: dict[str, Proxy] = {}
         self.machines = [f"m{n}" for n in range(machines)]
+        # How many actors each has: the last of what is given is for all that come after it.
+        given = replicas.split(",")
+        self.replicas = {
+            name: given[min(place, len(given) - 1)] for place, name in enumerate(self.machines)
+        }
         self.load: Load
         # What the broker and the hosts are started with.
         self.broker_program: Sequence[str] = ("-m", "broker")
@@ -79,6 +84,16 @@ class Cluster(Deployment):
         # Seconds from the end of each fault to the first outcome of a call made after it.
         self.recovered_s: list[float] = []
         self.killed_clients: set[str] = set()
+        # Whether little of everything is enough: the short form.
+        self.is_short = False
+        # What was measured beside that, by its name; and when the broker was killed.
+        self.measured: defaultdict[str, list[float]] = defaultdict(list)
+        self.struck_at: list[float] = []
+        # Processes that a fault has ended: what ran in them, and nothing else, runs again.
+        self.ended: dict[int, float] = {}
+        # Since when the scenario lasts, and how many leases had ended by then.
+        self.since = 0.0
+        self.leases_before = 0
 
     def __enter__(self):
         try:
@@ -95,7 +110,9 @@ class Cluster(Deployment):
             self.proxies[name] = Proxy(("127.0.0.1", self.port))
             self.start_machine(name)
         self.load = Load(self.client(), self.history, self.seed, is_durable=self.has_journal)
-        self.until(lambda: all(len(a) == self.replicas_min for a in self.open_actors().values()))
+        self.until(
+            lambda: all(len(a) == self.fewest(name) for name, a in self.open_actors().items())
+        )
 
     def __exit__(self, *details):
         for proxy in self.proxies.values():
@@ -131,9 +148,13 @@ class Cluster(Deployment):
 
     def start_machine(self, name: str) -> None:
         """Start a host; its actors reach the broker through its proxy."""
-        options = ("--slots", str(SLOTS), "--replicas", self.replicas)
+        options = ("--slots", str(SLOTS), "--replicas", self.replicas[name])
         where = ("--broker", self.proxies[name].endpoint, "--name", name)
         self.start(name, "-c", self.host_program, *where, *options, **self.variables)
+
+    def fewest(self, name: str) -> int:
+        """Return how many actors a machine always has."""
+        return int(self.replicas[name].partition(":")[0])
 
     def open_actors(self) -> dict[str, list[dict[str, Any]]]:
         """Return the actors that can be given tasks, by their machine."""
@@ -159,6 +180,20 @@ class Cluster(Deployment):
         pid = self.random.choice(pids)
         os.kill(pid, number)
         return pid
+
+    def leases_ended(self) -> int:
+        """Count the leases that ended, as an actor said nothing for so long."""
+        return self.log("broker").count("was silent for")
+
+    def amount(self, whole: Number, short: Number) -> Number:
+        """Return how much of something a fault takes."""
+        return short if self.is_short else whole
+
+    def settle(self) -> list[history.Entry]:
+        """Wait for the outcomes of all that is in flight now; return what was noted up to then."""
+        keys = set(self.load.futures)
+        self.load.until(lambda: keys.isdisjoint(self.load.futures), self.story)
+        return costs.since(history.read(self.history), self.since)
 
     def withstand(self, fault: Callable[["Cluster"], object]) -> None:
         """Let something go wrong, and go on until a call made after it has its outcome.
@@ -187,9 +222,9 @@ class Cluster(Deployment):
 
         def is_whole() -> bool:
             return all(
-                len(there) >= self.replicas_min
+                len(there) >= self.fewest(name)
                 and all(one["free"] == SLOTS and not one["holding"] for one in there)
-                for there in self.open_actors().values()
+                for name, there in self.open_actors().items()
             )
 
         self.until(is_whole)

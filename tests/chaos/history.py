@@ -14,6 +14,8 @@ from typing import Any
 Entry = dict[str, Any]
 
 CALLED, OUTCOME, BEGAN, ENDED = "called", "outcome", "began", "ended"
+# A run has the strict limit, and gives it back.
+HELD, FREED = "held", "freed"
 # The id of a durable call, and that the journal has it: from then on it is not lost, whoever dies.
 NAMED, ACCEPTED = "named", "accepted"
 # Outcomes that say that nobody knows, or that it was given up: no run has to be behind them.

@@ -14,6 +14,8 @@ from tests.support.deployment import wait_until
 
 IN_FLIGHT = 16
 LOOK_S = 0.005
+# A limit for one, strict: what holds it ends before anybody else has it.
+STRICT, STRICT_SHARE = "key", 0.2
 # Long enough for a machine that is busy with other things: what takes longer counts as stuck.
 TIMEOUT_S = 120.0
 
@@ -28,6 +30,8 @@ def work(path: str, key: str, duration_s: float, how: str) -> list[int]:
     task = current_task()
     token = list(task.token)
     history.note(path, what=history.BEGAN, key=key, token=token)
+    if how == "strict":
+        history.note(path, what=history.HELD, key=key, token=token)
     last(duration_s)
     match how:
         case "release":
@@ -39,6 +43,8 @@ def work(path: str, key: str, duration_s: float, how: str) -> list[int]:
         case "limit":
             with task.limit("db"):
                 last(duration_s)
+        case "strict":
+            history.note(path, what=history.FREED, key=key, token=token)
     history.note(path, what=history.ENDED, key=key, token=token)
     return token
 
@@ -64,9 +70,16 @@ class Load:
         self.newest = -1
         # So many are in flight.
         self.in_flight = IN_FLIGHT
+        # Whether some calls take the limit that nobody may have beside another, whatever happens.
+        self.has_strict = False
+        # When it was looked at last, and the longest time between two looks.
+        self.looked_at = time.monotonic()
+        self.gap_s = 0.0
 
     def pump(self) -> None:
         """Take the outcomes that are there, and submit as many."""
+        now = time.monotonic()
+        self.gap_s, self.looked_at = max(self.gap_s, now - self.looked_at), now
         for key, future in list(self.unsafe.items()):
             if future.accepted(0):
                 history.note(self.path, what=history.ACCEPTED, key=key)
@@ -87,6 +100,8 @@ class Load:
         how = self.random.choice(("", "", "", "release", "reacquire", "limit"))
         once = self.random.random() < 0.1
         limits = {"db": 1} if self.random.random() < 0.1 and how != "limit" else {}
+        if self.has_strict and self.random.random() < STRICT_SHARE:
+            how, limits = "strict", {STRICT: 1}
         duration_s = self.random.choice((0.0, 0.002, 0.02, 0.1))
         durable: dict[str, Any] = {}
         if self.is_durable and self.random.random() < 0.5:

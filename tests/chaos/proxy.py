@@ -1,8 +1,8 @@
 """A TCP proxy that does to a connection what networks do: in one thread, no privileges needed.
 
 Each direction has its own faults: octets are delayed, held back, swallowed, or end in the middle of
-a frame; connections are reset, or refused. What was held back is delivered when all is healed, as
-TCP does.
+a frame; connections are reset, refused, or accepted and reset. What was held back is delivered when
+all is healed, as TCP does.
 """
 
 import contextlib
@@ -71,9 +71,10 @@ class Proxy:
     def __init__(self, target: tuple[str, int]) -> None:
         self.target = target
         self.faults = {way: Faults() for way in BOTH}
-        self.is_refusing = False
+        self.is_refusing = self.is_rejecting = False
         self.octets = dict.fromkeys(BOTH, 0)
-        self.connections = 0
+        # Those that came, and those of them that led to the target.
+        self.attempts = self.connections = 0
         self._links: list[Link] = []
         self._must_reset = False
         self._is_stopped = False
@@ -117,8 +118,13 @@ class Proxy:
         self._must_reset = True
 
     def refuse(self) -> None:
-        """Reset all connections, also those that come."""
+        """Reset all connections, and let nobody connect: as where no broker runs."""
         self.is_refusing = True
+        self.reset()
+
+    def reject(self) -> None:
+        """Reset all connections, and those that come: as where a tunnel listens for a broker."""
+        self.is_rejecting = True
         self.reset()
 
     def heal(self) -> None:
@@ -126,7 +132,7 @@ class Proxy:
         if any(fault.is_swallowed for fault in self.faults.values()):
             self.reset()
         self.faults = {way: Faults() for way in BOTH}
-        self.is_refusing = False
+        self.is_refusing = self.is_rejecting = False
 
     def close(self) -> None:
         """End all connections."""
@@ -137,7 +143,7 @@ class Proxy:
 
     def _run(self) -> None:
         while not self._is_stopped:
-            readable = [self._listener]
+            readable = [self._listener] if self._is_listening() else []
             readable += [s for link in self._links for s in link.sockets[Way.UP]]
             ready, _, _ = select.select(readable, [], [], LOOK_S)
             if self._listener in ready:
@@ -155,10 +161,22 @@ class Proxy:
             link.close(resets=False)
         self._listener.close()
 
+    def _is_listening(self) -> bool:
+        """Close or open the listener as is wanted now; return whether it is open."""
+        is_open = self._listener.fileno() >= 0
+        if is_open and self.is_refusing:
+            self._listener.close()
+        elif not is_open and not self.is_refusing:
+            # Somebody may have the port at this moment: then in the next turn.
+            with contextlib.suppress(OSError):
+                self._listener = socket.create_server(("127.0.0.1", self.port))
+        return self._listener.fileno() >= 0
+
     def _accept(self) -> None:
         near, _ = self._listener.accept()
+        self.attempts += 1
         far = None
-        if not self.is_refusing:
+        if not self.is_rejecting:
             with contextlib.suppress(OSError):
                 far = socket.create_connection(self.target, timeout=1.0)
         if far is None:

@@ -3,13 +3,13 @@
 import math
 import os
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from tests.chaos.scenarios import SCENARIOS, Scenario
 
 MEASURED = {"reps", "seed", "seconds", "struck_s", "cpu_s", "struck_cpu_s", "load", "commit"}
-SPANS = {"recovered_s", "converged_s"}
+SPANS = {"recovered_s", "converged_s", "measured"}
 NOT_COUNTED = frozenset({*MEASURED, *SPANS, "failure", "accepted"})
 LIMIT_S = 2 * 3600
 
@@ -41,6 +41,8 @@ def summary(found: dict[str, list[Batch]]) -> str:
         f"{done} {kept}",
         told_spans("From a fault to the outcome of a call made after it", good, "recovered_s"),
         told_spans("From a burst to the counts of the policy", good, "converged_s"),
+        *told_measured(found),
+        *missed(found),
     ]
     if loads:
         cores = len(os.sched_getaffinity(0))
@@ -60,6 +62,53 @@ def told_spans(what: str, results: list[Batch], key: str) -> str:
         return ""
     told = f"p50 {quantile(spans, 0.5):.2f} s, p99 {quantile(spans, 0.99):.2f} s"
     return f"{what}: {told}, at most {spans[-1]:.2f} s ({len(spans)} times)."
+
+
+def told_measured(found: dict[str, list[Batch]]) -> list[str]:
+    """Return a line for each thing that was measured beside that: numbers that count add up."""
+    lines = []
+    for name, results in found.items():
+        for what, values in measured_of(results).items():
+            values.sort()
+            if all(value == int(value) for value in values):
+                told = f"{sum(values):.0f}"
+            else:
+                told = f"p50 {quantile(values, 0.5):.2f}, p99 {quantile(values, 0.99):.2f}"
+                told += f", at most {values[-1]:.2f} ({len(values)} times)"
+            lines.append(f"{name}, {what}: {told}.")
+    return lines
+
+
+def measured_of(results: list[Batch]) -> dict[str, list[float]]:
+    """Return what was measured beside recoveries, in all batches that withstood."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for result in results:
+        for what, values in result.get("measured", {}).items():
+            found[what] += values
+    return found
+
+
+def missed(found: dict[str, list[Batch]]) -> list[str]:
+    """Return a line for each goal that a scenario misses."""
+    lines = []
+    for name, results in found.items():
+        spans = sorted(one for r in results if "failure" not in r for one in r["recovered_s"])
+        most_s = SCENARIOS[name].p99_s
+        if spans and quantile(spans, 0.99) > most_s:
+            lines.append(f"{name} misses its goal: p99 {quantile(spans, 0.99):.2f} of {most_s} s.")
+        values = measured_of(results)
+        for goal in SCENARIOS[name].goals:
+            mine, others = sorted(values.get(goal.what, [])), values.get(goal.of, [])
+            if others and sum(mine) < goal.least * sum(others):
+                told = f"{sum(mine):.0f} of {sum(others):.0f}, at least {goal.least:.0%}"
+            elif mine and not others and quantile(mine, goal.share) > goal.most:
+                told = (
+                    f"{quantile(mine, goal.share):.2f} in {goal.share:.0%}, at most {goal.most:.2f}"
+                )
+            else:
+                continue
+            lines.append(f"{name} misses its goal: {goal.what}, {told}.")
+    return lines
 
 
 def failures(found: dict[str, list[Batch]]) -> str:

@@ -57,7 +57,7 @@ def run_group(names: list[str]) -> dict[str, str]:
     withstood: list[str] = []
     parts = [(SCENARIOS[name], SCENARIOS[name].short) for name in names]
     try:
-        run_all(parts, SEED, lambda scenario: withstood.append(scenario.name))
+        run_all(parts, SEED, lambda scenario: withstood.append(scenario.name), is_short=True)
     except Exception:  # noqa: BLE001 - whatever it is, it is told.
         told = tell(traceback.format_exc())
         if len(withstood) == len(names):

@@ -16,10 +16,11 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.load import last, outcome_of
 from tests.support.deployment import is_alive
 
-ACTORS_MIN: Final = 1
-ACTORS_MAX: Final = 4
-REPLICAS_MAX: Final = 6
-CALLS: Final = 24
+# From one actor to sixteen, on two machines.
+ACTORS_MAX: Final = 8
+REPLICAS: Final = f"1:{ACTORS_MAX},0:{ACTORS_MAX}"
+REPLICAS_MAX: Final = 16
+CALLS: Final = 48
 # Whoever is not needed should not stay for five seconds here.
 BROKER: Final = """
 import sys
@@ -44,7 +45,7 @@ with warnings.catch_warnings():
         def work(self, path: str, key: str) -> list[int]:
             token = list(current_task().token)
             history.note(path, what=history.BEGAN, key=key, token=token)
-            last(0.1)
+            last(0.2)
             history.note(path, what=history.ENDED, key=key, token=token)
             return token
 
@@ -82,7 +83,7 @@ def settle(it: Cluster, futures: dict[str, TaskFuture]) -> None:
 def is_at_rest(it: Cluster) -> bool:
     """Tell whether each host has the actors that it always has, and their processes alone."""
     return all(
-        len(there) == ACTORS_MIN == len(children(it.processes[name].pid))
+        len(there) == it.fewest(name) == len(children(it.processes[name].pid))
         for name, there in it.open_actors().items()
     )
 
@@ -114,14 +115,22 @@ def watch(it: Cluster) -> None:
 def is_growing(it: Cluster) -> bool:
     """Tell whether some host has begun to start actors; they are there a moment later."""
     watch(it)
-    return any(len(children(it.processes[name].pid)) > ACTORS_MIN for name in it.machines)
+    return any(len(children(it.processes[name].pid)) > it.fewest(name) for name in it.machines)
 
 
 def scale(it: Cluster) -> None:
-    """Let a burst come and go: nothing runs twice since an actor was let go."""
+    """Let a burst bring all actors that may be, and go: nothing runs twice since one was let go."""
     before = strikes.again(it)
     futures = burst(it)
-    it.load.until(lambda: is_growing(it), it.story)
+    most = ACTORS_MAX * len(it.machines)
+
+    def are_all_there() -> bool:
+        if all(one.done() for one in futures.values()):
+            futures.update(burst(it))
+        watch(it)
+        return sum(map(len, it.open_actors().values())) == most
+
+    it.load.until(are_all_there, it.story)
     settle(it, futures)
     strikes.check_again(it, before, "scaling down")
 
@@ -131,7 +140,9 @@ def machine_kill_while_it_scales(it: Cluster) -> None:
     futures = burst(it)
     it.load.until(lambda: is_growing(it), it.story)
     it.load.run(it.random.uniform(0.0, 0.3))
-    growing = [name for name in it.machines if len(children(it.processes[name].pid)) > ACTORS_MIN]
+    growing = [
+        name for name in it.machines if len(children(it.processes[name].pid)) > it.fewest(name)
+    ]
     name = it.random.choice(growing or it.machines)
     mine = children(it.processes[name].pid)
     it.kill(name)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.chaos import strikes
+from tests.chaos import strikes, strikes_network
 from tests.chaos.cluster import Cluster, descriptors, resident_bytes
 from tests.chaos.history import Broken
 
@@ -18,10 +18,10 @@ FAULTS: Final[tuple[Callable[[Cluster], object], ...]] = (
     strikes.child_crash,
     strikes.actor_freeze,
     strikes.broker_freeze,
-    strikes.partition,
+    strikes_network.partition,
     strikes.client_kill,
-    strikes.malformed_frames,
-    strikes.idle_connections,
+    strikes_network.malformed_frames,
+    strikes_network.idle_connections,
     strikes.drain,
 )
 CALM_S: Final = 1.0

@@ -62,6 +62,14 @@ def connect(proxy):
         yield connect
 
 
+def is_refused(proxy):
+    try:
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=TIMEOUT_S).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def hear(connection, octets):
     heard = b""
     while len(heard) < octets:
@@ -132,18 +140,35 @@ def test_a_reset_is_noticed_and_the_next_connection_works(proxy, connect):
     assert hear(again, 1) == b"b"
 
 
-def test_who_is_refused_is_reset(proxy, connect):
-    proxy.refuse()
-    with pytest.raises(ConnectionError):
-        connect().recv(1)
-    assert proxy.connections == 0
+@pytest.mark.parametrize("is_accepted", [False, True])
+def test_who_is_turned_away_is_told_so(proxy, connect, is_accepted):
+    (proxy.reject if is_accepted else proxy.refuse)()
+    if not is_accepted:
+        wait_until(lambda: is_refused(proxy), TIMEOUT_S)
+    else:
+        with pytest.raises(ConnectionError):
+            connect().recv(1)
+        assert proxy.connections == 0
 
     proxy.heal()
 
+    wait_until(lambda: not is_refused(proxy), TIMEOUT_S)
     again = connect()
     again.sendall(b"b")
     assert hear(again, 1) == b"b"
-    wait_until(lambda: proxy.connections == 1)
+    wait_until(lambda: proxy.connections > 0)
+
+
+def test_a_slow_connection_carries_so_many_octets_a_second(proxy, connect):
+    connection = connect()
+    proxy.slow(1_000, Way.UP)
+    connection.settimeout(0.1)
+    connection.sendall(bytes(200))
+    with pytest.raises(TimeoutError):
+        connection.recv(1)
+
+    connection.settimeout(TIMEOUT_S)
+    assert hear(connection, 200) == bytes(200)
 
 
 def test_a_delay_lasts_as_long_as_it_says(proxy, connect):

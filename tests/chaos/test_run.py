@@ -1,6 +1,7 @@
 """What the command for the full counts runs, keeps and tells."""
 
-from tests.chaos.report import estimate, failures, summary, table
+from tests.chaos import strikes
+from tests.chaos.report import estimate, failures, missed, summary, table
 from tests.chaos.run import State, batches, in_turns
 from tests.chaos.scenarios import SCENARIOS
 
@@ -64,6 +65,37 @@ def test_a_summary_has_all_calls_and_how_soon_it_was_over():
     assert "p50 0.10 s, p99 0.30 s, at most 0.30 s (2 times)" in said
     assert "abc (1 clusters)" in said
     assert failures(found) == "L1, seed 2, commit def:\n\nit broke"
+
+
+def test_what_takes_longer_than_it_may_is_told_and_fails():
+    found = {"L1": [batch(5, 1, recovered_s=[0.1, 3.5])], "L13": [batch(5, 1, recovered_s=[9.0])]}
+
+    assert missed(found) == ["L1 misses its goal: p99 3.50 of 3.0 s."]
+    assert "L1 misses its goal" in summary(found)
+
+
+def test_goals_are_held_against_all_that_was_measured():
+    def l1(running, adopted):
+        return batch(5, 1, measured={strikes.RUNNING: [running], strikes.ADOPTED: [adopted]})
+
+    assert missed({"L1": [l1(150, 148), l1(150, 150)]}) == []
+    (line,) = missed({"L1": [l1(150, 148), l1(40, 39)]})
+    assert line.endswith("187 of 190, at least 99%.")
+
+    crashes = [0.1] * 99 + [1.5]
+    assert missed({"L3": [batch(5, 1, measured={strikes.REPORTED: crashes})]}) == []
+    assert missed({"L3": [batch(5, 1, measured={strikes.REPORTED: crashes * 2 + [1.5]})]})
+
+
+def test_what_was_measured_beside_it_is_told_and_is_no_outcome():
+    measured = {"running": [9], "seconds until": [0.25, 0.5]}
+    found = {"L1": [batch(5, n, result=1, measured=measured) for n in (1, 2)]}
+
+    said = summary(found)
+
+    assert "Of 2 calls" in said
+    assert "L1, running: 18." in said
+    assert "L1, seconds until: p50 0.25, p99 0.50, at most 0.50 (4 times)." in said
 
 
 def test_a_batch_that_failed_is_not_counted_as_done():
