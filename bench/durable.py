@@ -1,32 +1,50 @@
 """What durability costs: durable submits, a restart with many of them, and what others pay.
 
     python -m bench.durable [--rounds 3] [--count 20000] [--queued 100000] [--kills 50]
-                            [--durability power|process] [--only failover]
+                            [--durability power|process] [--only PART]
 
 *pipelined* is `map(durable=True)` and `flush()`: from the first submit until the journal has all.
-*one at a time* is submit and `accepted()`, beside a bare write and fsync on the same disk.
-*not durable* is a no-op's round trip to a broker with a journal over that to one without, block by
-block in turn. *restart* is from SIGKILL to the first answer of the next broker. *failover* is from
-SIGKILL of the actor's process in which a task runs to the task's first line in another that was
-there and free; each of both looks at the one monotonic clock of the machine.
+*one at a time* is submit and `accepted()`; in turn with it, few by few, a bare write and fdatasync
+on the same disk and a round trip of the bare relay: it should take as long as both of them.
+*not durable* is a no-op's round trip to a broker with a journal over that to one without, few by
+few in turn, now the one and now the other first; with the interval in which it is in 95 of 100
+cases, as far as the blocks tell. *restart* is from SIGKILL to the first answer of the next broker.
+*failover* is from SIGKILL of the actor's process in which a task runs to the task's first line in
+another that was there and free; each of both looks at the one monotonic clock of the machine.
+A round takes less than three minutes.
 """
 
 import argparse
 import os
+import random
 import signal
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from bench.floor import Relay
+from bench.latency import round_trips
 from bench.support import Workspace, bounded, machine, percentile, positive, spread
 from sdk import Client
 
 PATIENCE_S = 120.0
-SINGLES = 500
-BLOCK = 200
-BLOCKS = 20
+# So many calls in turn, and so often.
+SINGLES_BLOCK = 10
+SINGLES_BLOCKS = 50
+BLOCK = 20
+BLOCKS = 150
+DRAWS = 1_000
+WARM_UP = 200
+DISK_BYTES = 4 * 2**20
+PAGE_BYTES = 4_096
+
+# What is aimed at.
+SUBMITS_PER_S = 10_000
+RATIO_MAX = 1.02
+RESTART_S = 5.0
 
 
 def echo(number: int) -> int:
@@ -41,8 +59,8 @@ def journal_options(workspace: Workspace, durability: str) -> list[str]:
     return ["--data-dir", str(workspace.folder / "data"), "--durability", durability]
 
 
-def measure_submits(count: int, durability: str) -> tuple[float, float, list[float]]:
-    """Return submits a second by map and one by one, and the seconds of single ones."""
+def measure_submits(count: int, durability: str) -> tuple[float, float]:
+    """Return durable submits a second by map and one by one."""
     with Workspace() as workspace:
         endpoint = workspace.endpoint("tcp")
         start_broker(workspace, endpoint, *journal_options(workspace, durability))
@@ -57,54 +75,99 @@ def measure_submits(count: int, durability: str) -> tuple[float, float, list[flo
                 submit_all()
                 assert client.flush(PATIENCE_S)
                 rates.append(count / (time.perf_counter() - began))
-            singles = []
-            for number in range(SINGLES):
-                began = time.perf_counter()
-                assert client.submit(echo, number, durable=True).accepted(PATIENCE_S)
-                singles.append(time.perf_counter() - began)
-    return rates[0], rates[1], singles
+    return rates[0], rates[1]
 
 
-def measure_fsync(durability: str) -> list[float]:
-    """Return the seconds of a bare write of 4 KiB, with its fsync where commits have one."""
-    with Workspace() as workspace:
-        samples = []
+@dataclass(frozen=True)
+class Singles:
+    """Seconds of single durable submits, and of what each should consist of."""
+
+    submits: list[float]
+    syncs: list[float]
+    trips: list[float]
+
+    def over_floor(self, share: float) -> float:
+        """Return a submit over a synchronizing and a round trip, each at that share."""
+        floor_s = percentile(self.syncs, share) + percentile(self.trips, share)
+        return percentile(self.submits, share) / floor_s
+
+
+def measure_singles(durability: str) -> Singles:
+    """Submit one after the other; in turn, write to the same disk and go through the relay."""
+    found = Singles([], [], [])
+    with Workspace() as workspace, Relay("tcp") as relay:
+        endpoint = workspace.endpoint("tcp")
+        start_broker(workspace, endpoint, *journal_options(workspace, durability))
         file = os.open(workspace.folder / "file", os.O_WRONLY | os.O_CREAT)
-        for _ in range(SINGLES):
-            began = time.perf_counter()
-            os.write(file, bytes(4_096))
-            if durability == "power":
-                os.fsync(file)
-            samples.append(time.perf_counter() - began)
+        # As in the journal, which is written over in place.
+        os.write(file, bytes(DISK_BYTES))
+        os.fsync(file)
+        with Client(endpoint) as client:
+            for _ in range(SINGLES_BLOCK):
+                assert client.submit(echo, 0, durable=True).accepted(PATIENCE_S)
+            for _ in range(SINGLES_BLOCKS):
+                found.trips.extend(relay.round_trips(SINGLES_BLOCK))
+                for number in range(SINGLES_BLOCK):
+                    began = time.perf_counter()
+                    place = len(found.syncs) * PAGE_BYTES % DISK_BYTES
+                    os.pwrite(file, bytes(PAGE_BYTES), place)
+                    if durability == "power":
+                        os.fdatasync(file)
+                    written = time.perf_counter()
+                    assert client.submit(echo, number, durable=True).accepted(PATIENCE_S)
+                    found.submits.append(time.perf_counter() - written)
+                    found.syncs.append(written - began)
         os.close(file)
-    return samples
+    return found
 
 
-def measure_ratio(durability: str) -> float:
+@dataclass(frozen=True)
+class Ratio:
+    """Latency with a journal over that without one, and between what it is in 95 of 100 cases."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
+
+
+def measure_ratio(durability: str, *, is_journal_first: bool) -> Ratio:
     """Return the latency of what is not durable, with a journal over without one."""
     with Workspace() as workspace:
-        clients = []
-        for options in (journal_options(workspace, durability), ["--no-journal"]):
+        clients = {}
+        # Of two like clusters the one that was started first may be the faster one.
+        for has_journal in (is_journal_first, not is_journal_first):
+            options = journal_options(workspace, durability) if has_journal else ["--no-journal"]
             endpoint = workspace.endpoint("tcp")
             start_broker(workspace, endpoint, *options)
             workspace.start("actor", "--broker", endpoint, "--slots", "1")
-            client = Client(endpoint)
-            client.submit(echo, 0).result(PATIENCE_S)
-            clients.append(client)
-        ratios = []
-        for _ in range(BLOCKS):
-            medians = []
-            for client in clients:
-                samples = []
-                for number in range(BLOCK):
-                    began = time.perf_counter()
-                    client.submit(echo, number).result(PATIENCE_S)
-                    samples.append(time.perf_counter() - began)
-                medians.append(statistics.median(samples))
-            ratios.append(medians[0] / medians[1])
-        for client in clients:
+            clients[has_journal] = Client(endpoint)
+            clients[has_journal].submit(echo, 0).result(PATIENCE_S)
+        for client in clients.values():
+            round_trips(client, WARM_UP)
+        blocks: list[dict[bool, float]] = []
+        for number in range(BLOCKS):
+            order = (True, False) if number % 2 else (False, True)
+            blocks.append(
+                {which: statistics.median(round_trips(clients[which], BLOCK)) for which in order}
+            )
+        for client in clients.values():
             client.close()
-    return statistics.median(ratios)
+    return ratio_of([(block[True], block[False]) for block in blocks])
+
+
+def ratio_of(blocks: list[tuple[float, float]]) -> Ratio:
+    """Return the median of the first over that of the second, drawn again for its interval."""
+
+    def ratio(some: list[tuple[float, float]]) -> float:
+        mine, others = zip(*some, strict=True)
+        return float(statistics.median(mine) / statistics.median(others))
+
+    chance = random.Random(1)
+    drawn = sorted(ratio(chance.choices(blocks, k=len(blocks))) for _ in range(DRAWS))
+    return Ratio(ratio(blocks), percentile(drawn, 0.025), percentile(drawn, 0.975))
 
 
 def measure_restart(queued: int, durability: str) -> tuple[float, float]:
@@ -184,34 +247,64 @@ def main() -> int:
     parser.add_argument("--count", type=positive, default=20_000, help="submits; default 20000")
     parser.add_argument("--queued", type=positive, default=100_000, help="default 100000")
     parser.add_argument("--kills", type=positive, default=50, help="of actors; default 50")
-    parser.add_argument("--only", choices=("failover",), help="measure nothing else")
+    parser.add_argument("--only", choices=PARTS, help="measure nothing else")
     parser.add_argument("--durability", choices=("power", "process"), default="power")
     parser.add_argument("--timeout-s", type=positive, default=900, help="default 900")
     options = parser.parse_args()
-    rounds = range(options.rounds)
-    print(machine())
+    print(f"{machine()}; {options.rounds} rounds, {options.durability}", flush=True)
     with bounded(options.timeout_s):
-        if options.only:
-            print_failover(options)
-            return 0
-        measured = [measure_submits(options.count, options.durability) for _ in rounds]
-        print(f"pipelined, map:        {spread([m[0] for m in measured])} a second")
-        print(f"pipelined, one by one: {spread([m[1] for m in measured])} a second")
-        for share in (0.5, 0.99):
-            singles = [percentile(m[2], share) * 1e6 for m in measured]
-            bare = [percentile(measure_fsync(options.durability), share) * 1e6 for _ in rounds]
-            print(
-                f"one at a time, p{share * 100:.0f}:   {spread(singles)} us,"
-                f" a bare write and fsync {spread(bare)} us"
-            )
-        ratios = [measure_ratio(options.durability) for _ in rounds]
-        print(f"not durable, journal on over off: {spread(ratios, digits=3)}")
-        restarts = [measure_restart(options.queued, options.durability) for _ in rounds]
-        seconds = spread([restart[0] for restart in restarts], digits=2)
-        size = restarts[0][1]
-        print(f"restart with {options.queued:,} queued: {seconds} s, a journal of {size:.0f} MiB")
-        print_failover(options)
+        for name, print_part in PARTS.items():
+            if options.only in (None, name):
+                print_part(options)
+                sys.stdout.flush()
     return 0
+
+
+def print_submits(options: argparse.Namespace) -> None:
+    """Measure pipelined submits and print them."""
+    rounds = [measure_submits(options.count, options.durability) for _ in range(options.rounds)]
+    for place, what in enumerate(("map", "one by one")):
+        rates = [rates[place] for rates in rounds]
+        print(f"pipelined, {what}: {spread(rates)} a second; goal {SUBMITS_PER_S:,}")
+
+
+def print_singles(options: argparse.Namespace) -> None:
+    """Measure single submits and print them beside what they consist of."""
+    rounds = [measure_singles(options.durability) for _ in range(options.rounds)]
+    for share in (0.5, 0.99):
+        submits, syncs, trips = (
+            spread([percentile(samples, share) * 1e6 for samples in found])
+            for found in zip(*((one.submits, one.syncs, one.trips) for one in rounds), strict=True)
+        )
+        over = spread([one.over_floor(share) for one in rounds], digits=2)
+        print(
+            f"one at a time, p{share * 100:.0f}: {submits} us; a bare write and fdatasync {syncs}"
+            f" us, a round trip of the relay {trips} us: {over} times both"
+        )
+
+
+def print_ratio(options: argparse.Namespace) -> None:
+    """Measure what a journal costs those who do not use it, and print it, round by round."""
+    rounds = [
+        measure_ratio(options.durability, is_journal_first=is_first)
+        for _ in range(options.rounds)
+        for is_first in (True, False)
+    ]
+    values = [one.value for one in rounds]
+    print(
+        f"not durable, journal on over off: {spread(values, digits=3)}; goal {RATIO_MAX};"
+        f" each {', '.join(map(str, rounds))}"
+    )
+
+
+def print_restart(options: argparse.Namespace) -> None:
+    """Measure the restart with many queued tasks and print it."""
+    rounds = [measure_restart(options.queued, options.durability) for _ in range(options.rounds)]
+    seconds = spread([one[0] for one in rounds], digits=2)
+    print(
+        f"restart with {options.queued:,} queued: {seconds} s, a journal of {rounds[0][1]:.0f} MiB;"
+        f" goal {RESTART_S:g} s"
+    )
 
 
 def print_failover(options: argparse.Namespace) -> None:
@@ -220,6 +313,15 @@ def print_failover(options: argparse.Namespace) -> None:
     for share in (0.5, 0.99):
         taken = [percentile(samples, share) * 1e3 for samples in rounds]
         print(f"failover, p{share * 100:.0f}: {spread(taken)} ms, {options.kills} kills a round")
+
+
+PARTS = {
+    "submits": print_submits,
+    "singles": print_singles,
+    "ratio": print_ratio,
+    "restart": print_restart,
+    "failover": print_failover,
+}
 
 
 if __name__ == "__main__":
