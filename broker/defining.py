@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker import lifecycle
-from broker.occupancy import RELEASED, say_occupied
+from broker.occupancy import RELEASED, join, say_occupied
 from broker.outbox import say_when_written
 from broker.peers import Session
 from broker.task import State
@@ -152,15 +152,21 @@ def write(broker: "Broker", *operation: str) -> None:
 def review(broker: "Broker", base: str) -> None:
     """Tell those that wait for a limit that is another one now, and let go who can."""
     limits = broker.limits
-    for client in list(broker.clients.values()):
-        for task in list(client.tasks.values()):
-            if task.state is not State.QUEUED or not task.call.limits:
-                continue
-            names = [name for name in task.call.limits if base_of(name)[0] == base]
-            refused = refusal(broker, task.call.limits, None) if names else None
-            if refused is not None:
-                broker.backlog.remove(task)
-                lifecycle.end(broker, task, *refused)
+    asking = [
+        task
+        for client in broker.clients.values()
+        for task in client.tasks.values()
+        if task.template and not task.is_over
+        if any(base_of(name)[0] == base for name in task.call.limits)
+    ]
+    for task in sorted(asking, key=lambda one: one.queued_at):
+        refused = refusal(broker, task.call.limits, None) if task.state is State.QUEUED else None
+        if refused is not None:
+            broker.backlog.remove(task)
+            lifecycle.end(broker, task, *refused)
+        else:
+            # By a strategy that cancels those count that were there before it.
+            join(broker, task)
     for run in list(limits.runs.values()):
         for number, waiter in list(run.asks.items()):
             wanted = {name: n for name, n in waiter.wants if base_of(name)[0] == base}

@@ -766,6 +766,22 @@ def test_what_runs_is_canceled_by_what_comes_where_that_is_the_strategy():
     assert got(actor) == [3]
 
 
+@pytest.mark.parametrize(
+    ("strategy", "canceled"),
+    [(Strategy.CANCEL_NEWEST, [4]), (Strategy.CANCEL_IN_PROGRESS, [1, 2, 3])],
+)
+def test_a_strategy_that_comes_later_counts_those_that_were_there(strategy, canceled):
+    talk = limited("db=1")
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client().submits(1, 2, 3, call=call())
+    assert got(actor) == [1]
+
+    define(talk.broker, Definition(name="db", maximum=1, strategy=strategy))
+    client.submits(4, call=call())
+
+    assert sorted(failures(client)) == canceled
+
+
 def test_keys_take_turns_where_that_is_the_strategy():
     talk = limited("api=5:per-key:strategy=round-robin")
     actor = talk.actor(slots={"slot": 9})
