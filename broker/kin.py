@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from broker import deadlock, placement
+from broker import deadlock, durable, placement, writing
 from broker.peers import Actor
 from broker.task import State, Task
 
@@ -65,22 +65,21 @@ def offer(
 ) -> None:
     """Let *actor* run *task*, if it can start there now and none like it was *refused*.
 
-    A call to a named actor goes where that is, and what the journal must let start waits for that.
+    A call to a named actor goes where that is. What the journal must let start comes again then.
     """
     assert task.template
     shape = task.template.shape
     if task.rank >= refused.get(shape, inf):
         return
-    if (
-        shape.cost.named
-        or shape.cost.is_armed_first
-        or not placement.suits(broker, task, actor, now)
-    ):
+    if shape.cost.named or not placement.suits(broker, task, actor, now):
         if not task.barred:
             refused[shape] = -inf
     elif placement.covers(broker, task, actor):
         broker.backlog.remove(task)
         broker.deadlines.discard(task)
-        placement.give(broker, task, actor, now)
+        if shape.cost.is_armed_first and writing.must_arm(task):
+            durable.arm(broker, task)
+        else:
+            placement.give(broker, task, actor, now)
     else:
         refused[shape] = task.rank
