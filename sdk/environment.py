@@ -8,6 +8,7 @@ parameters and its version are the same, so a second run of a script finds it wa
 import hashlib
 import inspect
 import math
+import os
 import secrets
 import types
 import warnings
@@ -34,8 +35,9 @@ from wire.payload import PayloadError, culprit, dump_code
 HOOKS: Final = frozenset({"enter", "exit", "reset", "using", "checkpoint", "restore"})
 SCOPES: Final = ("global", "client")
 NONE_IS_OFF: Final = frozenset({"max_tasks"})
-# What tells the environments of this process apart from those of others, for scope="client".
-PROCESS: Final = secrets.token_hex(6)
+# By id of a process: what tells its environments apart from those of others, for scope="client".
+# One that was forked, as an actor is, has one of its own.
+_processes: Final[dict[int, str]] = {}
 
 
 class ReusePolicy(Struct, frozen=True, kw_only=True):
@@ -325,7 +327,9 @@ class Specification:
     @property
     def _scope(self) -> str:
         scope = type.__getattribute__(self._cls, "reuse").scope
-        return f":{PROCESS}" if scope == "client" else ""
+        if scope != "client":
+            return ""
+        return f":{_processes.setdefault(os.getpid(), secrets.token_hex(6))}"
 
     @property
     def desires(self) -> dict[str, Desire]:

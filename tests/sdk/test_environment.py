@@ -1,6 +1,7 @@
 """An environment is its name, parameters and version; a method knows the class it is from."""
 
 import enum
+import os
 import pickle
 import re
 import threading
@@ -201,6 +202,31 @@ def test_the_identity_changes_with_the_code():
         return scope["Made"]
 
     assert identity(make(1)) == identity(make(1)) != identity(make(2))
+
+
+class Own(Environment):
+    reuse = ReusePolicy(scope="client")
+
+    def work(self):
+        return 1
+
+
+def test_copies_for_one_process_are_not_those_of_one_that_is_forked_from_it():
+    here = identity(Own)
+    read, write = os.pipe()
+
+    child = os.fork()
+    if not child:
+        os.write(write, identity(Own).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    there = os.read(read, 1000).decode()
+    os.close(read)
+    os.close(write)
+
+    assert identity(Own) == here
+    assert there.split(":")[:-1] == here.split(":")[:-1]
+    assert there != here
 
 
 def test_versions_of_one_environment_have_a_lineage_in_common():
