@@ -297,8 +297,9 @@ class HostCore:
             runs.beside,
         )
         self._deaths.append((0, death))
+        goes_by_itself = exit_code in (EXIT_RETIRED, EXIT_SPARE) and not runs.started
         self._note(
-            "actor_left" if has_left else "actor_died",
+            "actor_left" if has_left or goes_by_itself else "actor_died",
             actor=ward.name,
             exit_code=exit_code,
             signal=signal,

@@ -1,5 +1,7 @@
 from math import inf
 
+import pytest
+
 from actor.settings import EXIT_RETIRED, EXIT_SPARE, HostSettings
 from actor.supervision import HostCore, Phase, Runs
 from wire.messages import (
@@ -385,6 +387,26 @@ def test_an_actor_that_retired_is_followed_at_once():
     broker.die(broker.ward, exit_code=EXIT_RETIRED)
 
     assert broker.ward.start_at == broker.now
+
+
+@pytest.mark.parametrize(
+    ("end", "event"),
+    [
+        ({"exit_code": EXIT_RETIRED}, "actor_left"),
+        ({"exit_code": EXIT_SPARE}, "actor_left"),
+        # As a user's code may exit, too.
+        ({"exit_code": EXIT_SPARE, "started": [(1, 1)]}, "actor_died"),
+        ({"exit_code": 1}, "actor_died"),
+    ],
+)
+def test_one_that_goes_by_itself_is_not_said_to_have_died(end, event):
+    broker = Broker().open()
+    broker.turn()
+    broker.core.take_notes()
+
+    broker.die(broker.ward, **end)
+
+    assert [name for name, _ in broker.core.take_notes()] == [event]
 
 
 # --- strict limits
