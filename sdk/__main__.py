@@ -67,9 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             if sys.stdout is not None:  # Closed before the start: what is printed goes nowhere.
                 sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read has enough, as `head` does; what is left must not fail once more at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # Of whoever read and has enough, as `head` does, there is nothing to say.
+        if not isinstance(error, BrokenPipeError):
+            print(f"warmslot: {error}", file=sys.stderr)
+        # What is left must not fail once more at the end.
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return STATUS_FAILED
 
 

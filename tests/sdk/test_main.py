@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -265,6 +266,21 @@ def test_a_reader_that_has_enough_gets_no_traceback(endpoint):
         )
 
     assert (ended.returncode, ended.stderr) == (program.STATUS_FAILED, b"")
+
+
+@pytest.mark.process
+def test_an_answer_that_finds_no_room_is_one_line_and_status_1(endpoint):
+    """`python -m sdk status > FILE` on a full disk ended with a traceback."""
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "sdk", "status", "--broker", endpoint],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    assert ended.returncode == program.STATUS_FAILED
+    assert ended.stderr == b"warmslot: [Errno 28] No space left on device\n"
 
 
 @pytest.mark.process
