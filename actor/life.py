@@ -15,14 +15,18 @@ from typing import Final, NoReturn
 import msgspec
 
 from actor.board import Board, Stage
+from actor.context import Run
 from actor.core import ActorCore
 from actor.logs import configure_logs
 from actor.loop import Loop
 from actor.platform import make_waker
 from actor.preloading import preload
 from actor.settings import EXIT_RETIRED, EXIT_SPARE, Launch
+from wire.logs import Stream
 
 EXIT_GRACE_S: Final = 2.0
+# Of a child that a task has forked.
+EXIT_RETURNED: Final = 71
 
 
 def live_and_leave(told: bytes, region: int) -> NoReturn:
@@ -54,6 +58,7 @@ def live(told: bytes, region: int) -> int:
     board = Board(region)
     loop = Loop(launch, core, board, make_waker())
     signal.signal(signal.SIGTERM, lambda *_: loop.ask_to_drain())
+    os.register_at_fork(after_in_child=be_a_child)
     # What is here stays, other than what is the user's: no collection need look at it.
     gc.collect()
     gc.freeze()
@@ -66,6 +71,22 @@ def come_up(board: Board) -> None:
     """Let the host know that the start is over."""
     faulthandler.cancel_dump_traceback_later()
     board.reach(Stage.UP)
+
+
+def be_a_child() -> None:
+    """Let a child that a task has forked go on up to the end of its call, and no further.
+
+    The socket, the slots and the board are the parent's, and nobody would ever end it.
+    """
+    Run.close = end_child  # type: ignore[assignment, method-assign]
+
+
+def end_child(run: Run) -> NoReturn:
+    """Say that the call has returned in a child, and end that."""
+    Stream(sys.stderr).write(
+        f"actor: process {os.getpid()}, which task {run.id} has forked, ends where its call does\n"
+    )
+    leave(EXIT_RETURNED)
 
 
 def leave(status: int) -> NoReturn:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from actor.life import EXIT_RETURNED
 from tests.actor.fake_broker import ROOT, FakeBroker
 from tests.support.deployment import is_alive
 from wire.codec import decode_failure
@@ -299,6 +300,21 @@ def test_a_forced_stop_of_what_does_not_return_ends_the_process(broker, tmp_path
 
     (death,) = broker.until(lambda: host.of(Death))
     assert death.exit_code == 4
+
+
+def fork_and_return():
+    child = os.fork()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else "twice"
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_child_that_a_task_has_forked_ends_where_its_call_does(broker, slots):
+    # It became a second actor on the same socket, and the task waited for its end for ever.
+    broker.start_host("--slots", str(slots))
+    actor = broker.actor()
+
+    assert value(broker, actor, broker.run(actor, fork_and_return)) == EXIT_RETURNED
+    assert value(broker, actor, broker.run(actor, double, 4)) == 8
 
 
 # --- brokers that come and go
