@@ -244,6 +244,8 @@ def read_actors(
     else:
         hosts = []
         for index, given in enumerate(actors):
+            if not isinstance(given, Mapping):
+                raise TypeError(f"actors={actors!r} must be a number, or a list of mappings")
             unknown = set(given) - set(SPECIFICATION)
             if unknown:
                 raise ValueError(
@@ -274,6 +276,9 @@ def read_actors(
                 validate_value(key, one)
     if len({host["name"] for host in hosts}) < len(hosts):
         raise ValueError("two actors have the same name")
+    for host in hosts:
+        if "/" in host["name"]:
+            raise ValueError(f"name={host['name']!r} has a '/', behind which actors are counted")
     if any(host["name"] == "broker" for host in hosts):
         raise ValueError("an actor cannot be called 'broker' here, which is the broker's own name")
     return hosts

@@ -80,6 +80,7 @@ class Connection(Handlers):
         self._asked: dict[bytes, float] = {}
         self._open_at = now
         self._has_said_unreachable = False
+        self._bad_frames = 0
         self.core = ClientCore(
             Settings(name=name, python=PYTHON), incarnation=secrets.randbits(63), now=now
         )
@@ -302,7 +303,12 @@ class Connection(Handlers):
             self._has_said_unreachable = False
         elif event == "refused":
             logger().error("refused_by_broker", endpoint=self.endpoint, **fields)
-        elif event in ("bad_frame", "told_of_error"):
+        elif event == "bad_frame":
+            self._bad_frames += 1
+            # The first, the tenth, the hundredth: who speaks something else there goes on with it.
+            if str(self._bad_frames).strip("0") == "1":
+                logger().warning(event, endpoint=self.endpoint, count=self._bad_frames, **fields)
+        elif event == "told_of_error":
             logger().warning(event, endpoint=self.endpoint, **fields)
 
     def look(self, now: float) -> None:

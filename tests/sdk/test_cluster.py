@@ -144,6 +144,7 @@ class TestRealProcesses:
         ([{"labels": {"a": [object()]}}], {}, "object"),
         ([{"name": "x"}, {"name": "x"}], {}, "same name"),
         ([{"name": "broker"}], {}, "called 'broker'"),
+        ([{"name": "a/b"}], {}, "name='a/b'"),
     ],
 )
 def test_a_cluster_that_makes_no_sense_is_refused(actors, options, error):
@@ -155,11 +156,15 @@ def test_a_cluster_that_makes_no_sense_is_refused(actors, options, error):
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"labels": ["gpu"]}, r"labels=\['gpu'\]"), ({"limits": "db=10"}, r"as \['db=10'\]")],
+    [
+        ({"labels": ["gpu"]}, r"labels=\['gpu'\]"),
+        ({"limits": "db=10"}, r"as \['db=10'\]"),
+        ({"actors": "2"}, "actors='2'"),
+    ],
 )
 def test_what_is_no_mapping_or_no_list_is_named(options, error):
     with pytest.raises(TypeError, match=error):
-        LocalCluster(1, **options)
+        LocalCluster(**{"actors": 1} | options)
 
 
 def test_labels_keep_their_types_on_the_command_line():

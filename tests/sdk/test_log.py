@@ -4,8 +4,11 @@ import io
 
 import pytest
 import structlog
+import zmq
 
+from sdk import Client
 from sdk.log import logger
+from tests.support.deployment import DEADLINE_S, wait_until
 
 
 class Full(io.StringIO):
@@ -45,3 +48,20 @@ def test_its_lines_have_the_time_as_those_of_brokers_and_actors_have(capsys):
     assert time[10] == "T"
     assert time.endswith("Z")
     assert "task_waits" in rest
+
+
+@pytest.mark.process
+def test_whoever_speaks_something_else_at_the_brokers_address_does_not_fill_the_log(capfd):
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as stranger:
+        port = stranger.bind_to_random_port("tcp://127.0.0.1")
+        with Client(f"tcp://127.0.0.1:{port}") as client:
+            future = client.submit(len, "abc")
+            assert stranger.poll(DEADLINE_S * 1000)
+            peer, *_ = stranger.recv_multipart()
+            for _ in range(1_234):
+                stranger.send_multipart([peer, b"HTTP/1.1 400"])
+            said = []
+            wait_until(lambda: said.append(capfd.readouterr().err) or "count=1000" in "".join(said))
+            assert not future.done()
+
+    assert "".join(said).count("bad_frame") == 4
