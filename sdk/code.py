@@ -42,7 +42,7 @@ from wire.payload import (
     names_in,
 )
 
-REACHED_MAX: Final = 500
+REACHED_MAX: Final = 10_000
 CAPTURED_MAX: Final = 4_096
 MISSING: Final = object()
 # Py_TPFLAGS_HEAPTYPE: made by a class statement.

@@ -14,8 +14,8 @@ import pathlib
 import re
 import types
 import uuid
-from collections.abc import Hashable, Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 from sdk.code import HIDDEN, contents, is_installed_object, view_of_function
 from wire.payload import is_basic, names_in
@@ -49,105 +49,119 @@ SPELLED: Final = (
 Seen = dict[Hashable, tuple[int, Any]]
 
 
+class Word(str):
+    """A word that is written as it stands."""
+
+    __slots__ = ()
+
+
+class Used(NamedTuple):
+    """A module, as far as code that knows *names* could use it."""
+
+    module: types.ModuleType
+    names: frozenset[str]
+
+
 def version_of(kind: type) -> str:
     """Digest the code of *kind* and what it calls; the same in each run of a script."""
     return digest_of_words(kind, 6)
 
 
-def digest_of_words(value: Any, size: int) -> str:
+def digest_of_words(value: Any, size: int, seen: Seen | None = None) -> str:
     """Digest what *value* reaches, as far as that is known, to *size* octets in hex."""
     feed = hashlib.blake2b(digest_size=size)
-    for text in words_of(value, {}):
+    for text in words_of(value, {} if seen is None else seen):
         feed.update(text.encode("utf-8", "surrogatepass") + b"\0")
     return feed.hexdigest()
 
 
 def words_of(value: Any, seen: Seen) -> Iterator[str]:
-    """Write *value* as words that do not depend on addresses, hashes or where the file lies."""
+    """Write *value* as words that do not depend on addresses, hashes or where the file lies.
+
+    However deep it goes: the stack is a list.
+    """
+    todo = [value]
+    while todo:
+        text, parts = look(todo.pop(), seen)
+        yield text
+        todo += reversed(parts)
+
+
+def look(value: Any, seen: Seen) -> tuple[str, Sequence[Any]]:
+    """Return a word for *value*, and what is in it."""
     kind = type(value)
+    if kind is Word:
+        return value, ()
+    if kind is Used:
+        return f"module {value.module.__name__}", parts_of_module(value, seen)
     if isinstance(value, SPELLED) and not isinstance(value, enum.Enum):
-        yield f"{kind.__name__} {value!r}"
-        return
-    if isinstance(value, types.CodeType):
-        yield from words_of_code(value, seen)
-        return
-    yield kind.__name__
+        return f"{kind.__name__} {value!r}", ()
+    if kind is types.CodeType:
+        return words_of_code(value), value.co_consts
     if kind is tuple:
         # Whether two equal ones are one object is chance.
-        for part in value:
-            yield from words_of(part, seen)
-        return
+        return f"tuple {len(value)}", value
     if id(value) in seen:
-        yield f"number {seen[id(value)][0]}"
-        return
+        return f"{kind.__name__} number {seen[id(value)][0]}", ()
     seen[id(value)] = (len(seen), value)
     if is_installed_object(value):
-        yield f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', '')}"
-        return
-    yield from words_inside(value, seen)
+        module, name = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
+        return f"{kind.__name__} {module} {name}", ()
+    return kind.__name__, parts_of(value, seen)
 
 
-def words_inside(value: Any, seen: Seen) -> Iterator[str]:
-    """Write what is in *value*, which was not met before."""
+def parts_of(value: Any, seen: Seen) -> Sequence[Any]:
+    """Return what is in *value*, which was not met before."""
     match value:
         case types.FunctionType():
-            yield value.__qualname__
             names = names_in(value.__code__)
-            for part in view_of_function(value):
-                if isinstance(part, types.ModuleType):
-                    yield from words_of_module(part, names, seen)
-                else:
-                    yield from words_of(part, seen)
+            parts = view_of_function(value)
+            is_module = types.ModuleType
+            inside = (Used(p, names) if isinstance(p, is_module) else p for p in parts)
+            return [Word(value.__qualname__), *inside]
         case type():
-            yield value.__qualname__
-            for base in value.__bases__:
-                yield from words_of(base, seen)
             # Sorted: where a class was unpickled its attributes stand in another order.
-            for name, part in sorted(value.__dict__.items()):
-                if name not in HIDDEN:
-                    yield name
-                    yield from words_of(part, seen)
+            named = sorted((name, p) for name, p in value.__dict__.items() if name not in HIDDEN)
+            attributes = (part for name, own in named for part in (Word(name), own))
+            return [Word(value.__qualname__), *value.__bases__, *attributes]
         case types.ModuleType():
-            yield value.__name__
+            return [Word(value.__name__)]
         case re.Pattern():
-            yield f"{value.pattern!r} {value.flags}"
+            return [value.pattern, value.flags]
         case enum.Enum() | logging.Logger():
-            yield value.name
-            yield type(value).__qualname__
+            return [Word(value.name), Word(type(value).__qualname__)]
         case types.BuiltinFunctionType():
-            yield f"{value.__module__} {value.__qualname__}"
+            return [Word(value.__module__), Word(value.__qualname__)]
         case dict():
-            for key, part in value.items():
-                yield from words_of(key, seen)
-                yield from words_of(part, seen)
+            return [part for pair in value.items() for part in pair]
         case set() | frozenset():
             # Each begins with what was known before: they come in any order.
-            yield from sorted(" ".join(words_of(part, dict(seen))) for part in value)
+            return sorted(
+                Word(repr(p) if isinstance(p, SPELLED) else digest_of_words(p, 8, dict(seen)))
+                for p in value
+            )
         case _:
             inner = contents(value)
-            if inner is not None and inner[0] is not None:
-                for part in inner[0](value):
-                    yield from words_of(part, seen)
+            return () if inner is None or inner[0] is None else inner[0](value)
 
 
-def words_of_module(module: types.ModuleType, names: frozenset[str], seen: Seen) -> Iterator[str]:
-    """Write what code that knows *names* could use of a module of the user's."""
-    yield f"module {module.__name__}"
+def parts_of_module(used: Used, seen: Seen) -> Sequence[Any]:
+    """Return what code could use of a module of the user's."""
+    module, names = used
     if is_installed_object(module) or (id(module), names) in seen:
-        return
+        return ()
     seen[id(module), names] = (len(seen), module)
+    parts: list[Any] = []
     for name in sorted(names & vars(module).keys()):
         part = vars(module)[name]
         if isinstance(part, types.ModuleType):
-            yield from words_of_module(part, names, seen)
+            parts.append(Used(part, names))
         elif is_basic(part) and not name.startswith("__"):
-            yield name
-            yield from words_of(part, seen)
+            parts += (Word(name), part)
+    return parts
 
 
-def words_of_code(code: types.CodeType, seen: Seen) -> Iterable[str]:
-    """Write what *code* does, without where it stands."""
-    yield f"code {code.co_name} {code.co_flags} {code.co_code.hex()}"
-    yield " ".join((*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars))
-    for constant in code.co_consts:
-        yield from words_of(constant, seen)
+def words_of_code(code: types.CodeType) -> str:
+    """Write what *code* does, without where it stands and its constants."""
+    names = (*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars)
+    return f"code {code.co_name} {code.co_flags} {code.co_code.hex()} {' '.join(names)}"

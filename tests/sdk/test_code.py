@@ -13,7 +13,7 @@ import types
 
 import pytest
 
-from sdk.code import capture, watch
+from sdk.code import REACHED_MAX, capture, watch
 from sdk.errors import SerializationError
 from tests.sdk.fakes import unpickled_elsewhere
 from wire.payload import load_function
@@ -198,7 +198,7 @@ def test_a_helper_module_counts(tmp_path, monkeypatch):
 
 
 def test_a_large_graph_is_not_watched():
-    functions = [closed_over(n) for n in range(1_000)]
+    functions = [closed_over(n) for n in range(REACHED_MAX)]
 
     assert watch(closed_over(functions)) is None
 

@@ -123,6 +123,23 @@ class Unordered:
     a = 1
 
 
+def test_a_long_chain_of_helpers_has_a_version():
+    def chain(length):
+        function = len
+        for _ in range(length):
+            function = link_to(function)
+        return type("Chain", (), {"work": function})
+
+    assert version_of(chain(2_000)) == version_of(chain(2_000)) != version_of(chain(2_001))
+
+
+def link_to(function):
+    def link(x):
+        return function(x)
+
+    return link
+
+
 HELPERS = """
 untouched = 1
 SIZE = 1
