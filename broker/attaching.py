@@ -7,7 +7,7 @@ attached has it, and somebody has; or until its time is over.
 
 from typing import TYPE_CHECKING
 
-from broker import forgetting, lifecycle, spans, writing
+from broker import families, forgetting, lifecycle, spans, writing
 from broker.peers import Client
 from broker.records import Alias, Record
 from broker.task import Event, State, Task
@@ -75,7 +75,7 @@ def unlisted(broker: "Broker", task: Task) -> None:
     """Act on a HELLO of its own client that does not name *task*."""
     record = task.record
     if isinstance(record, Alias):
-        lifecycle.drop(broker, task, reason="its client wants it no more")
+        families.drop(broker, task, reason="its client wants it no more")
     elif isinstance(record, Record) and writing.has_outcome(broker, record):
         forgetting.received_durable(broker, task)
     elif isinstance(record, Record):
@@ -91,7 +91,7 @@ def left(broker: "Broker", task: Task) -> None:
         record.is_wanted = False
         forgetting.put_away(broker, task)
     else:
-        lifecycle.drop(broker, task, reason="its client is gone")
+        families.drop(broker, task, reason="its client is gone")
 
 
 def listed(broker: "Broker", client: Client, wanted: list[Span]) -> None:

@@ -23,6 +23,7 @@ from broker import (
     durable,
     environments,
     explain,
+    families,
     forgetting,
     holders,
     isolation,
@@ -412,7 +413,7 @@ class Broker:
             if task is not None and isinstance(task.record, Record):
                 durable.cancel(self, task, "it was canceled", force=command.force)
             elif task is not None:
-                lifecycle.drop(self, task, force=command.force, reason="canceled")
+                families.drop(self, task, force=command.force, reason="canceled", is_canceled=True)
 
     def _query(self, session: Session, command: Query, own: Sequence[Any], now: float) -> None:
         assert isinstance(session.peer, Client)

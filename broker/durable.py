@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from broker import (
     attaching,
+    families,
     forgetting,
     inscribing,
     lifecycle,
+    naming,
     records,
     reservation,
     retrying,
@@ -49,6 +51,8 @@ def keep(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
         former = broker.records.keys.get(key.text)
         if former is not None:
             same_key(broker, task, former, key)
+            if command.parent is not None:
+                families.attached(broker, task, command.parent)
             return False
     refused = writing.refusal(broker, task)
     if refused:
@@ -62,6 +66,7 @@ def keep(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
     octets = task.size + records.ROW_BYTES
     record = task.record = Record(0, octets)
     broker.records.octets += octets
+    record.maker = families.maker_of(broker, command.parent)
     if key is not None:
         ttl_s = broker.settings.outcome_ttl_s if key.ttl_s is None else key.ttl_s
         record.key = (key.text, key.digest, now + ttl_s)
@@ -127,16 +132,9 @@ def arm(broker: "Broker", task: Task) -> None:
     task.move(Event.WRITE)
     broker.records.writing[task] = None
     if task.template and task.template.costs.named:
-        inscribing.count_writing(broker, task)
+        naming.count_writing(broker, task)
     sequence = writing.arm_row(broker, task)
     broker.records.waiting.append((sequence, Awaited.ARMED, task))
-
-
-def written(broker: "Broker", task: Task) -> None:
-    """Take *task* from among those that wait until they may start."""
-    del broker.records.writing[task]
-    if task.template and task.template.costs.named:
-        inscribing.count_writing(broker, task)
 
 
 def committed(broker: "Broker") -> None:
@@ -165,7 +163,7 @@ def committed(broker: "Broker") -> None:
                 publish(broker, task, record)
             case Awaited.ARMED:
                 if task.state is State.WRITING:
-                    written(broker, task)
+                    forgetting.written(broker, task)
                     task.move(Event.WRITTEN)
                     broker.backlog.push(task, is_back=True)
                     lifecycle.watch(broker, task)
@@ -223,28 +221,14 @@ def give_up(broker: "Broker", task: Task) -> None:
         record.is_taken = True
         forgetting.put_away(broker, task)
     else:  # Another name, or one that was refused.
-        lifecycle.drop(broker, task, reason="canceled")
+        families.drop(broker, task, reason="canceled")
 
 
 def cancel(broker: "Broker", task: Task, message: str, *, force: bool) -> None:
     """End *task* as canceled, wherever it is, for everybody who waits for it."""
-    match task.state:
-        case State.QUEUED:
-            forgetting.take_out(broker, task)
-        case State.HELD:
-            del broker.held[task]
-        case State.WRITING:
-            written(broker, task)
-        case State.DELAYED:
-            broker.delays.discard(task)
-        case State.ALONE:
-            del broker.isolation.waiting[task]
-        case State.ASSIGNED:
-            lifecycle.stop(broker, task, force=force, reason=message)
-            lifecycle.cancel_children(broker, task)
-            forgetting.detach(broker, task)
-        case _:
-            return
+    if not families.withdraw(broker, task, message, force=force):
+        return
+    families.part(broker, task, families.Parting.CANCELED)
     record = task.record
     if isinstance(record, Record) and record.key is not None:
         writing.free_key(broker, task, record)

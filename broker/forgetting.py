@@ -6,7 +6,7 @@ has it, or its time is over; and an actor that keeps one is told when nobody nee
 
 from typing import TYPE_CHECKING, Final
 
-from broker import records, reservation, writing
+from broker import naming, records, reservation, writing
 from broker.peers import Client, Session
 from broker.records import Alias, Record
 from broker.task import TRANSITIONS, Event, State, Task
@@ -73,6 +73,8 @@ def erased(broker: "Broker", task: Task) -> None:
         if not kept:
             del known.kept[incarnation]
     known.writing.pop(task, None)
+    if known.orphans:
+        forget_orphan(broker, task)
     if record.key is not None and known.keys.get(record.key[0]) is task:
         del known.keys[record.key[0]]
     known.octets -= record.octets
@@ -81,6 +83,16 @@ def erased(broker: "Broker", task: Task) -> None:
     first, count = known.calls[task.template.hash]
     known.calls[task.template.hash] = (first, count - 1)
     writing.write(broker, "forget", incarnation, number)
+
+
+def forget_orphan(broker: "Broker", task: Task) -> None:
+    """Look for the task whose run made *task* no more."""
+    record, orphans = task.record, broker.records.orphans
+    if not isinstance(record, Record) or record.maker is None:
+        return
+    calls = orphans.get(record.maker.client, {})
+    if calls.pop(task, ...) is None and not calls:
+        del orphans[record.maker.client]
 
 
 def forget(broker: "Broker", task: Task) -> None:
@@ -111,6 +123,13 @@ def take_out(broker: "Broker", task: Task) -> None:
     broker.deadlines.discard(task)
     if broker.reservation is not None and broker.reservation.task is task:
         reservation.let_go(broker)
+
+
+def written(broker: "Broker", task: Task) -> None:
+    """Take *task* from among those that wait until they may start."""
+    del broker.records.writing[task]
+    if task.template and task.template.costs.named:
+        naming.count_writing(broker, task)
 
 
 def received(broker: "Broker", task: Task, size: int) -> None:

@@ -53,21 +53,6 @@ def is_written(broker: "Broker", record: "NamedActor") -> None:
         reentering.look(broker, record)
 
 
-def count_writing(broker: "Broker", task: Task) -> None:
-    """Let no more calls of an actor be written as may-start than it could start.
-
-    Of those nobody can tell later that they did not.
-    """
-    identity = task.template.costs.place if task.template else None
-    record = broker.named.by_id.get(identity or "")
-    if record is not None:
-        writing = broker.records.writing
-        record.writing = sum(
-            1 for one in writing if one.template and one.template.shape.cost.place == identity
-        )
-        naming.settle_at(broker, record, record.home, record.generation)
-
-
 def refusal(broker: "Broker", record: "NamedActor", octets: int) -> str:
     """Say why a checkpoint of so many *octets* cannot be kept, or an empty text."""
     known, limit = broker.records, broker.settings.journal_bytes_max

@@ -46,7 +46,7 @@ def look(broker: "Broker", now: float) -> None:
 def calls_of(broker: "Broker", actor: Actor) -> Iterator[Task]:
     """Return the calls that wait for an actor, of the runs of this one or for which these wait.
 
-    A durable one has no parent, so it is known by the wait alone, a heartbeat later.
+    One that no run here has made is known by the wait alone, a heartbeat later.
     """
     waits, clients = broker.limits.waits.by_run, broker.clients
     for token, parent in actor.assigned.items():

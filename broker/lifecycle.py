@@ -12,7 +12,6 @@ from broker import (
     wants,
     writing,
 )
-from broker.peers import is_owned
 from broker.task import ENDED, TRANSITIONS, Ending, Event, State, Task
 from wire import codec
 from wire.errors import Code
@@ -49,6 +48,7 @@ def end_with(broker: "Broker", task: Task, ending: Ending, code: Code, message: 
     dead.keep_ended(broker, task, ending, code)
     task.move(Event.SETTLE)
     task.ending = ending
+    task.children = None
     broker.note("task_ended", task=task.name, code=code, message=message)
     task.unload()
     deliver(broker, task)
@@ -80,14 +80,6 @@ def deliver(broker: "Broker", task: Task) -> None:
     client.unreceived_bytes += ending.size
     if client.is_behind(broker.settings.window_bytes):
         client.is_paused = True
-
-
-def drop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> None:
-    """Nobody wants *task* any more: stop its run, let its actor forget its outcome."""
-    if is_owned(task):
-        stop(broker, task, force=force, reason=reason)
-        cancel_children(broker, task)
-    forgetting.forget(broker, task)
 
 
 def stop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> None:
@@ -127,7 +119,6 @@ def settle(broker: "Broker", task: Task, ending: Ending) -> None:
     """Take over an outcome from the current assignment; children of a task that ended go on."""
     task.state = state = TRANSITIONS[task.state, SETTLE]
     task.ending = ending
-    task.children = None
     if broker.limited and task.token is not None:
         if ending.status is Status.EXPIRED:
             broker.limits.stopped(task.token)
@@ -137,6 +128,7 @@ def settle(broker: "Broker", task: Task, ending: Ending) -> None:
     task.size = 0
     task.body, task.frames = b"", ()
     if state is ENDED:
+        task.children = None
         deliver(broker, task)
 
 
@@ -147,33 +139,6 @@ def failure(task: Task, code: Code, message: str) -> Ending:
     # Where none goes on, the last attempt is the one that was counted last.
     attempt = task.tries if task.tries and task.actor is None else task.tries + 1
     return Ending(status, codec.encode_failure(failure), (), name, attempt)
-
-
-def cancel_children(broker: "Broker", task: Task) -> None:
-    """End what a lost run submitted: the next run submits it again."""
-    # Not by recursion: how deep calls are nested is the user's to say.
-    families = [task]
-    while families:
-        task = families.pop()
-        children, task.children = task.children, None
-        for child in children or ():
-            match child.state:
-                case State.QUEUED:
-                    broker.backlog.remove(child)
-                    broker.deadlines.discard(child)
-                case State.HELD:
-                    del broker.held[child]
-                case State.DELAYED:
-                    broker.delays.discard(child)
-                case State.ALONE:
-                    del broker.isolation.waiting[child]
-                case State.ASSIGNED:
-                    stop(broker, child, reason="its parent was lost")
-                    forgetting.detach(broker, child)
-                    families.append(child)
-                case _:
-                    continue
-            end(broker, child, Code.PARENT_GONE, "the run that submitted it was lost")
 
 
 def isolate(broker: "Broker", task: Task, now: float) -> None:

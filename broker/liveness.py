@@ -11,6 +11,7 @@ from broker import (
     bindings,
     doubts,
     environments,
+    families,
     fences,
     forgetting,
     isolation,
@@ -255,7 +256,7 @@ def forget_client(broker: "Broker", client: Client) -> None:
         if task.record is not None:
             attaching.left(broker, task)
         else:
-            lifecycle.drop(broker, task, reason="its client is gone")
+            families.drop(broker, task, reason="its client is gone")
     named.client_left(broker, client)
     retrying.let_go(broker, client)
     client.is_left = True

@@ -7,7 +7,7 @@ it, from its last checkpoint. The rule that must not be broken: one generation o
 
 from typing import TYPE_CHECKING, Final
 
-from broker import forgetting, inscribing, lifecycle, naming, reentering
+from broker import families, forgetting, inscribing, lifecycle, naming, reentering
 from broker.peers import Actor, Client, is_owned
 from broker.task import Ending, Event, State, Task
 from wire import codec
@@ -217,7 +217,7 @@ def end(
             continue  # With a call that it had made.
         if is_owned(task):
             lifecycle.stop(broker, task, force=force, reason=reason)
-            lifecycle.cancel_children(broker, task)
+            families.part(broker, task, families.Parting.LOST)
         elif task.state is State.QUEUED:
             forgetting.take_out(broker, task)
         else:

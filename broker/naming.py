@@ -200,3 +200,18 @@ def calls_of(broker: "Broker", record: NamedActor) -> Iterator[Task]:
                 environment = task.template.call.environment
                 if environment is not None and environment.id == record.id:
                     yield task
+
+
+def count_writing(broker: "Broker", task: Task) -> None:
+    """Let no more calls of an actor be written as may-start than it could start.
+
+    Of those nobody can tell later that they did not.
+    """
+    identity = task.template.costs.place if task.template else None
+    record = broker.named.by_id.get(identity or "")
+    if record is not None:
+        tasks = broker.records.writing
+        record.writing = sum(
+            1 for one in tasks if one.template and one.template.shape.cost.place == identity
+        )
+        settle_at(broker, record, record.home, record.generation)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker import (
     deadlock,
-    durable,
+    families,
     fences,
     forgetting,
     lifecycle,
@@ -118,14 +118,14 @@ def cancel(broker: "Broker", task: Task, message: str) -> None:
         case State.HELD:
             del broker.held[task]
         case State.WRITING:
-            durable.written(broker, task)
+            forgetting.written(broker, task)
         case State.DELAYED:
             broker.delays.discard(task)
         case State.ALONE:
             del broker.isolation.waiting[task]
         case State.ASSIGNED if not task.is_finished:
             lifecycle.stop(broker, task, reason=message)
-            lifecycle.cancel_children(broker, task)
+            families.part(broker, task, families.Parting.CANCELED)
             forgetting.detach(broker, task)
         case _:
             return

@@ -42,6 +42,14 @@ class Awaited(Enum):
     SEALED = auto()  # let a named actor be entered
 
 
+class Maker(Struct, frozen=True, array_like=True):
+    """In which run of which task a call was made; without its numbers where these are not known."""
+
+    client: int
+    number: int
+    token: Token
+
+
 class Record:
     """What the journal has of one durable task, and who waits for its outcome."""
 
@@ -52,6 +60,7 @@ class Record:
         "is_taken",
         "is_wanted",
         "key",
+        "maker",
         "octets",
         "outcome_sequence",
         "sequence",
@@ -72,6 +81,8 @@ class Record:
         # Text, digest, and until when the outcome is kept for it (seconds of the core's clock).
         self.key: tuple[str, bytes, float] | None = None
         self.expires_at = 0.0
+        # The run that made it; None for a call that no run has made.
+        self.maker: Maker | None = None
 
 
 class Alias:
@@ -99,6 +110,7 @@ class Records:
         "keys",
         "needed",
         "octets",
+        "orphans",
         "refusal",
         "serial",
         "swept_at",
@@ -118,6 +130,8 @@ class Records:
         self.waiting: deque[tuple[int, Awaited, Task | FailedRun | NamedActor]] = deque()
         self.writing: dict[Task, None] = {}
         self.keys: dict[str, Task] = {}
+        # Calls whose makers are not here and may come back, by the incarnation of their client.
+        self.orphans: dict[int, dict[Task, None]] = {}
         # Ended tasks whose client does not ask for them: incarnation, number.
         self.kept: dict[int, dict[int, Task]] = {}
         # A heap of (when, serial, task): outcomes and keys that end.
@@ -149,6 +163,8 @@ class Progress(Struct, frozen=True, array_like=True):
     due_ms: int = 0
     # How often its process died beside others'.
     shared: int = 0
+    # The run that made it.
+    maker: Maker | None = None
 
 
 class Told(Struct, frozen=True, array_like=True):
@@ -245,9 +261,10 @@ def name_of(task: Task) -> tuple[int, int]:
 
 def progress_of(task: Task, queued_ms: int, clock_ms: float) -> bytes:
     """Return what *task* went through, as its row has it, with *clock_ms* added to what is due."""
-    trouble = task.trouble
+    trouble, record = task.trouble, task.record
+    maker = record.maker if isinstance(record, Record) else None
     if trouble is None:
-        return _encode(Progress(task.tries, queued_ms=queued_ms))
+        return _encode(Progress(task.tries, queued_ms=queued_ms, maker=maker))
     return _encode(
         Progress(
             task.tries,
@@ -259,13 +276,16 @@ def progress_of(task: Task, queued_ms: int, clock_ms: float) -> bytes:
             trouble.failed,
             int(clock_ms + trouble.due_at * 1000.0) if trouble.due_at else 0,
             trouble.shared,
+            maker,
         )
     )
 
 
 def resume(task: Task, row: Row, now: float, now_ms: int) -> None:
-    """Give *task* what it went through before."""
+    """Give *task* what it went through before, and say who has made it."""
     progress = _decode_progress(row.progress)
+    assert isinstance(task.record, Record)
+    task.record.maker = progress.maker
     task.queued_at -= max(0.0, (now_ms - progress.queued_ms) / 1000.0)
     task.tries = progress.tries
     if progress.history:

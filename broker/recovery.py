@@ -12,8 +12,8 @@ from broker import (
     bindings,
     dead,
     doubts,
-    durable,
     explain,
+    families,
     forgetting,
     holders,
     isolation,
@@ -23,7 +23,6 @@ from broker import (
     placement,
     requeueing,
     restoring,
-    submission,
     writing,
 )
 from broker.peers import Actor, Client, is_owned
@@ -140,7 +139,7 @@ def take_out(broker: "Broker", task: Task) -> None:
             broker.deadlines.discard(task)
         case State.WRITING:
             # The journal is an older one: it did not know that this had started.
-            durable.written(broker, task)
+            forgetting.written(broker, task)
         case State.HELD:
             del broker.held[task]
         case State.DELAYED:
@@ -190,6 +189,8 @@ def give_up(broker: "Broker", task: Task) -> None:
     elif not task.is_finished:
         broker.say(actor.session, Stop(*token, reason="it belongs to another actor now"))
     forgetting.detach(broker, task)
+    if task.children:
+        families.part(broker, task, families.Parting.LOST)
 
 
 def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> None:
@@ -200,7 +201,7 @@ def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> N
     broker.tokens[item.token] = task
     actor.assigned[item.token] = task
     if broker.unparented:
-        submission.join_family(broker, task)
+        families.join(broker, task)
     if task.template and task.template.shape.cost.is_armed_first and writing.must_arm(task):
         writing.arm_row(broker, task)
     isolation.adopted(broker, actor, item.token)
@@ -215,8 +216,8 @@ def stop(broker: "Broker", actor: Actor, item: Holding | Kept) -> None:
 def end_window(broker: "Broker", now: float) -> None:
     """Queue what was held: nobody offered a run of it."""
     broker.window_ends_at = None
-    # Their parents have ended, or are lost and run again.
-    broker.unparented.clear()
+    if broker.unparented:
+        families.end_window(broker)
     bindings.end_window(broker)
     broker.backlog.wake()
     held, broker.held = broker.held, {}
@@ -249,7 +250,7 @@ def drop_unclaimed(broker: "Broker", now: float) -> None:
         return
     for task in [task for task, until in broker.unclaimed.items() if until <= now]:
         broker.note("unclaimed", task=task.name)
-        lifecycle.drop(broker, task, reason="no client claims it")
+        families.drop(broker, task, reason="no client claims it")
 
 
 def check(broker: "Broker") -> None:
@@ -299,6 +300,8 @@ def check_client(broker: "Broker", client: Client) -> None:
         state = task.state
         assert task.number == number
         assert task.client is client
+        if task.children or task.record is not None:
+            families.check(broker, task)
         assert (task in held) == (state is HELD)
         assert (task in delayed) == (state is DELAYED)
         assert (task in alone) == (state is ALONE)

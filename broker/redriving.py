@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from broker import attaching, dead, durable, lifecycle, records, submission
+from broker import attaching, dead, durable, families, lifecycle, records, submission
 from broker.dead import DeadTask, text_of
 from broker.peers import Client, Session
 from broker.records import Record
@@ -128,6 +128,6 @@ def begin(broker: "Broker", client: Client, command: Attach, now: float) -> Task
     """Make a task of the number, in the place of what an earlier broker let start under it."""
     unclaimed = client.tasks.get(command.task)
     if unclaimed is not None:
-        lifecycle.drop(broker, unclaimed, reason="nobody can claim it")
+        families.drop(broker, unclaimed, reason="nobody can claim it")
     task = client.tasks[command.task] = Task(client, command.task, QUEUED, now)
     return task

@@ -6,7 +6,7 @@ along does not get one more.
 
 from typing import TYPE_CHECKING
 
-from broker import environments, forgetting, lifecycle, named, retrying, writing
+from broker import environments, families, forgetting, lifecycle, named, retrying, writing
 from broker.peers import Actor, Session
 from broker.task import Event, State, Task
 from broker.trouble import Trouble
@@ -30,7 +30,7 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         broker.unclaimed.pop(task)
         forgetting.erase(broker, task)
         return
-    lifecycle.cancel_children(broker, task)
+    families.part(broker, task, families.Parting.LOST)
     assert task.template
     is_named = task.template.costs.named
     if task.client is broker.named.own and not is_named:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker import (
     dead,
+    families,
     forgetting,
     inscribing,
     lifecycle,
@@ -36,14 +37,15 @@ def restore(broker: "Broker", stored: StoredTasks, now: float) -> None:
     for found in stored.named:
         inscribing.restore(broker, found, templates[found.call])
     for row in stored.rows:
-        restore_task(broker, row, templates[row.call], now)
+        task = restore_task(broker, row, templates[row.call], now)
+        families.restore(broker, task)  # Who made it stands before it.
     dead.restore(broker, stored, templates)
     if stored.rows or stored.named:
         tasks, named = len(stored.rows), len(stored.named)
         broker.note("restored", tasks=tasks, named=named, octets=known.octets)
 
 
-def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> None:
+def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> Task:
     """Make the task of one row."""
     known = broker.records
     client = broker.clients.get(row.client)
@@ -52,11 +54,11 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
     state = State.HELD if row.outcome is None else State.ENDED
     task = client.tasks[row.number] = Task(client, row.number, state, now)
     task.template = template
+    record = task.record = Record(0, 0)
     records.resume(task, row, now, writing.wall_ms(broker, now))
     first, count = known.calls[template.hash]
     known.calls[template.hash] = (first, count + 1)
     writing.need_code(broker, template.hash)
-    record = task.record = Record(0, 0)
     record.is_armed = row.is_armed
     if row.key is not None and row.digest is not None and row.key_until_ms is not None:
         until = now + (row.key_until_ms - writing.wall_ms(broker, now)) / 1000.0
@@ -78,6 +80,7 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
     known.octets += record.octets
     if row.outcome is None:
         hold_limits(broker, task)
+    return task
 
 
 def hold_limits(broker: "Broker", task: Task) -> None:

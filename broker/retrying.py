@@ -7,7 +7,7 @@ told which run it was, and the actor keeps that outcome until the client knows.
 
 from typing import TYPE_CHECKING
 
-from broker import dead, forgetting, lifecycle, writing
+from broker import dead, families, forgetting, lifecycle, writing
 from broker.peers import Actor, Client
 from broker.task import Ending, Event, State, Task
 from broker.trouble import HISTORY_MAX, WAIT_S_MAX, FailedRun, Trouble, delay_s
@@ -80,7 +80,7 @@ def again(broker: "Broker", task: Task, ending: Ending, wait_s: float, now: floa
     if broker.limited and ending.status is Status.EXPIRED:
         broker.limits.stopped(token)
     forgetting.detach(broker, task)
-    lifecycle.cancel_children(broker, task)
+    families.part(broker, task, families.Parting.LOST)
     task.ending = None
     if broker.window_ends_at is not None and token[0] != broker.epoch:
         # Somebody may still offer its next try.

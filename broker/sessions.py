@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from broker import (
     attaching,
     bindings,
+    families,
     forgetting,
     holders,
     lifecycle,
@@ -202,7 +203,8 @@ def greet_client(
             if task.record is not None:
                 attaching.unlisted(broker, task)
             else:
-                lifecycle.drop(broker, task, reason="its client wants it no more")
+                reason = "its client wants it no more"
+                families.drop(broker, task, reason=reason, is_canceled=True)
         elif task.state is State.ENDED:
             lifecycle.deliver(broker, task)
         else:
@@ -215,7 +217,10 @@ def greet_client(
         attaching.say_accepted(broker, client)
         # Durable ones stay although nobody lists them.
         known = [number for number in known if spans.holds(listed, number)]
-    return spans.without(listed, known)
+    missing = spans.without(listed, known)
+    if broker.records.orphans:
+        families.sent_again(broker, client.incarnation, missing)
+    return missing
 
 
 def welcome(broker: "Broker", missing: list[Span], now: float, strict: list[str]) -> Welcome:

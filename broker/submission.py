@@ -10,18 +10,18 @@ from broker import (
     dead,
     durable,
     environments,
+    families,
     lifecycle,
     named,
     occupancy,
     retrying,
     writing,
 )
-from broker.peers import Client, Session, is_owned
+from broker.peers import Client, Session
 from broker.records import Record
 from broker.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task, Template
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import Attach, Submit
-from wire.parts import Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -93,9 +93,10 @@ def claim(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         return
     task.move(Event.CLAIM)
     if task.state is State.ENDED:
+        task.children = None
         lifecycle.deliver(broker, task)
     elif command.parent is not None:
-        adopt_child(broker, task, command.parent)
+        families.adopt(broker, task, command.parent)
 
 
 def check_window(broker: "Broker", client: Client) -> None:
@@ -145,14 +146,14 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
             f"the call has {task.size} octets, "
             f"{broker.settings.payload_bytes_max} are allowed here",
         )
-    elif command.parent is not None and not may_adopt(broker, command.parent):
+    elif command.parent is not None and not families.may_adopt(broker, command.parent):
         end_orphan(broker, task, "the task that submitted this one was given to another actor")
     elif (
         task.template.costs.environment is not None and environments.is_refused(broker, task, now)
     ) or (task.template.costs.needs_admission and not admit(broker, task, command, now)):
         return
     # Only now, since a call can have its own caller canceled, and with it all that that called.
-    elif command.parent is not None and not adopt_child(broker, task, command.parent):
+    elif command.parent is not None and not families.adopt(broker, task, command.parent):
         end_orphan(broker, task, "the task that submitted this one was canceled for it")
     elif command.again and is_placed_again(broker, task, now):
         return
@@ -169,6 +170,8 @@ def is_placed_again(broker: "Broker", task: Task, now: float) -> bool:
     """Find the place of a task that was sent before, if that is no queue; tell whether."""
     if broker.dead_tasks.by_name:
         dead.lives_again(broker, (task.client.incarnation, task.number))
+    if broker.records.orphans:
+        families.sent_again(broker, task.client.incarnation, [(task.number, task.number)])
     if broker.window_ends_at is not None:
         task.state = State.HELD
         broker.held[task] = None
@@ -193,17 +196,6 @@ def end_orphan(broker: "Broker", task: Task, message: str) -> None:
     lifecycle.end(broker, task, Code.PARENT_GONE, message)
 
 
-def may_adopt(broker: "Broker", parent: Token) -> bool:
-    """Tell whether a run is there, or may be."""
-    owner = broker.tokens.get(parent)
-    return may_come(broker, parent) or (owner is not None and is_owned(owner))
-
-
-def may_come(broker: "Broker", parent: Token) -> bool:
-    """Tell whether somebody may still offer a run: of its own ones a broker knows all."""
-    return broker.window_ends_at is not None and parent[0] != broker.epoch
-
-
 def admit(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
     """Tell whether a task with limits, or a call to a named actor, is to be queued."""
     assert task.template
@@ -211,28 +203,3 @@ def admit(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
     if shape.limits is not None and not occupancy.admit(broker, task, now):
         return False
     return not shape.cost.named or named.admit(broker, task, is_new=not command.again)
-
-
-def adopt_child(broker: "Broker", task: Task, parent: Token) -> bool:
-    """Note in which run *task* was submitted; False when that is there no more."""
-    owner = broker.tokens.get(parent)
-    if owner is None or not is_owned(owner):
-        if owner is None and may_come(broker, parent) and task.record is None:
-            broker.unparented.setdefault(parent, []).append(task)
-        return may_come(broker, parent)
-    if task.record is not None:
-        # The journal owns it: a run that comes again finds it by its key.
-        return True
-    if owner.children is None:
-        owner.children = {}
-    owner.children[task] = None
-    task.parent = owner
-    return True
-
-
-def join_family(broker: "Broker", owner: Task) -> None:
-    """Note which calls were submitted in a run that was just adopted, and came before it."""
-    assert owner.token
-    for task in broker.unparented.pop(owner.token, ()):
-        if not task.is_over:
-            adopt_child(broker, task, owner.token)

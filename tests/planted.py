@@ -20,6 +20,7 @@ from broker import (
     defining,
     durable,
     environments,
+    families,
     fences,
     isolation,
     lines,
@@ -191,6 +192,13 @@ BUGS = [
         "if False:",
         "broker/test_durable.py"
         "::test_while_the_disk_is_full_new_durable_tasks_are_refused_and_others_are_not",
+    ),
+    Bug(
+        "a_cancel_reaches_no_durable_call",
+        families.goes_on,
+        "why is Parting.LEFT or",
+        "why is not Parting.LOST or",
+        "broker/test_families.py::test_a_durable_call_is_canceled_with_the_task_that_made_it",
     ),
     # --- 9.7 Environments
     Bug(

@@ -94,7 +94,7 @@ def test_a_durable_call_for_which_a_run_waits_starts_there_too(at_most_once):
     actor = talk.actor(11, free=1)
     client = talk.client().submits(1)
     durable = Call("keep", CODE, durable=True, at_most_once=at_most_once)
-    client.submits(2, parent=(1000, 1), call=durable, slot=1)
+    client.submits(2, call=durable, slot=1)  # As one that it looked for by its id.
     actor.says(Release(1000, 1))
     beat(actor, Credit(1), [(1000, 1)])
     assert got(actor) == [1], "nobody waits for it"
@@ -105,6 +105,20 @@ def test_a_durable_call_for_which_a_run_waits_starts_there_too(at_most_once):
     assert got(actor) == ([] if at_most_once else [2]), "what starts once is written first"
     talk.commits()
     assert got(actor) == ([2] if at_most_once else [])
+
+
+@pytest.mark.parametrize(("at_most_once", "started"), [(False, [1, 2]), (True, [1])])
+def test_a_durable_call_that_a_run_has_made_starts_there_too(at_most_once, started):
+    talk = Conversation(disk=Disk())
+    actor = talk.actor(11, free=1)
+    client = talk.client().submits(1)
+    durable = Call("keep", CODE, durable=True, at_most_once=at_most_once)
+    client.submits(2, parent=(1000, 1), call=durable, slot=1)
+    actor.says(Release(1000, 1))
+
+    beat(actor, Credit(1), [(1000, 1)])
+
+    assert got(actor) == started
 
 
 def test_a_run_that_waits_for_very_many_calls_does_not_stop_the_broker(talk):

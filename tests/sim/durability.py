@@ -21,7 +21,7 @@ from wire.codec import decode_failure
 from wire.errors import Code
 from wire.limits import Definition
 from wire.messages import Accepted, Assign, OutcomeAck, Result
-from wire.parts import Key, Status
+from wire.parts import Key, Status, Token
 
 if TYPE_CHECKING:
     from tests.sim.oracle import TaskRecord
@@ -65,6 +65,8 @@ class Ledger:
         self.groups: dict[str, Group] = {}
         # What the disk ever had: tasks, outcomes; and which at_most_once tasks may start now.
         self.tasks: set[Name] = set()
+        # In which epoch each was written.
+        self.written_in: dict[Name, int] = {}
         self.outcomes: set[Name] = set()
         self.armed: set[Name] = set()
         self.accepted: dict[Name, TaskRecord] = {}
@@ -136,6 +138,7 @@ class Ledger:
                     self.world.stored_epoch = max(self.world.stored_epoch, epoch)
                 case ("task", client, number, *_):
                     self.tasks.add((client, number))
+                    self.written_in[client, number] = self.world.stored_epoch
                 case ("outcome", _, _, _, client, number):
                     self.outcomes.add((client, number))
                 case ("armed", is_armed, client, number):
@@ -264,6 +267,8 @@ class Ledger:
                 is_named = named_of(record.call) is not None
                 if record.call.durable and (record.call.at_most_once or is_named):
                     assert record.origin in self.armed, f"{record.name} may not start yet"
+                if record.parent is not None and record.key is None and record.call.durable:
+                    self._check_family(record, record.parent)
             case OutcomeAck():
                 for token in command.accepted:
                     client, number, _ = oracle.assigned[tuple(token)]
@@ -273,6 +278,19 @@ class Ledger:
                         # A failure that is tried again is no outcome.
                         done = record.origin in self.outcomes or tuple(token) in record.failures
                         assert done, f"{record.name} is acknowledged and not written"
+
+    def _check_family(self, record: "TaskRecord", parent: Token) -> None:
+        """Check that what is given to an actor was not made by a run that is to be made again."""
+        broker = self.world.broker
+        client, number, _ = self.world.oracle.assigned[parent]
+        known = broker.core.clients.get(client) if broker is not None else None
+        maker = known.tasks.get(number) if known is not None else None
+        # A broker that takes in a call before the run is offered that made it knows no name. What
+        # was put back does not know who has made what.
+        is_known = self.written_in.get(record.origin) == parent[0] and not self.went_back
+        if maker is None or maker.is_over or not is_known:
+            return
+        assert maker.token == parent, f"{record.name} goes on, and its run {parent} is made again"
 
     def resolved(self, record: "TaskRecord", status: Status, body: bytes, actor: str) -> bool:
         """Check the outcome of a durable call; True when nothing else is to be checked."""

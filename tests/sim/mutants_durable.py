@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from broker import attaching, durable, forgetting, lifecycle, restoring, writing
+from broker import attaching, durable, families, forgetting, restoring, writing
 from broker.records import Alias
 from broker.task import Event
 from tests.sim.mutants import BUSY, RESTARTS, Mutant, both, swap
@@ -90,7 +90,7 @@ def durable_tasks_go_with_their_client() -> Any:
     """Cancel what is durable when its client is gone."""
 
     def make(_: Any) -> Any:
-        return lambda broker, task: lifecycle.drop(broker, task, reason="its client is gone")
+        return lambda broker, task: families.drop(broker, task, reason="its client is gone")
 
     return swap(attaching, "left", make)
 
@@ -136,6 +136,38 @@ def a_cancel_is_not_written() -> Any:
     return swap(durable, "cancel", make)
 
 
+def what_is_durable_has_no_maker() -> Any:
+    """Let a durable call be its own from the beginning."""
+
+    def make(original: Any) -> Any:
+        def mutated(broker: Any, task: Any, owner: Any, token: Any) -> None:
+            if task.record is None:
+                original(broker, task, owner, token)
+
+        return mutated
+
+    return both(
+        swap(families, "belong", make),
+        swap(families, "maker_of", lambda _: lambda broker, parent: None),
+    )
+
+
+def a_lost_run_leaves_its_calls() -> Any:
+    """Let durable calls go on whatever becomes of the run that made them."""
+
+    def make(original: Any) -> Any:
+        return lambda call, why: call.record is not None or original(call, why)
+
+    check = swap(families, "check", lambda _: lambda broker, task: None)
+    return both(check, swap(families, "goes_on", make))
+
+
+def a_new_broker_knows_no_families() -> Any:
+    """Take over no family from the journal."""
+    check = swap(families, "check", lambda _: lambda broker, task: None)
+    return both(check, swap(families, "restore", lambda _: lambda broker, task: None))
+
+
 KEPT = BUSY.but(
     durable=0.7,
     attach=0.5,
@@ -145,6 +177,7 @@ KEPT = BUSY.but(
     down_s=1.0,
 )
 KEPT_RESTARTS = RESTARTS.but(durable=0.8, commit_s=0.01, pause_s=0.2)
+FAMILIES = KEPT.but(child=0.9, keyed=0.2, run_s=2.0)
 LEAVING = KEPT.but(faults={"client_leave": 1.0}, run_s=3.0, pause_s=0.3)
 DURABLE = [
     Mutant(f.__name__, profile, f)
@@ -160,5 +193,8 @@ DURABLE = [
         (the_first_takes_all, KEPT.but(attach=1.0)),
         (keys_do_not_matter, KEPT.but(keyed=0.7)),
         (a_cancel_is_not_written, KEPT.but(cancel=0.4)),
+        (what_is_durable_has_no_maker, FAMILIES),
+        (a_lost_run_leaves_its_calls, FAMILIES),
+        (a_new_broker_knows_no_families, FAMILIES),
     )
 ]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from actor import core as actor_core
-from broker import forgetting, lifecycle, patience, preference, requeueing, statements
+from broker import families, forgetting, lifecycle, patience, preference, requeueing, statements
 from broker.deadlines import Deadlines
 from sdk.waiting import Waiting
 from tests.sim.mutants import BUSY, Mutant, both, swap
@@ -39,7 +39,7 @@ def who_has_an_actor_is_given_up() -> Any:
     def expire(_: Any) -> Any:
         def mutated(broker: Any, now: float) -> None:
             for task in broker.deadlines.take(now, at_most=99):
-                lifecycle.cancel_children(broker, task)
+                families.part(broker, task, families.Parting.LOST)
                 forgetting.detach(broker, task)
                 lifecycle.end(broker, task, "schedule-timeout", "too late")
 

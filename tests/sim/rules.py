@@ -123,6 +123,12 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         7: ("what_cannot_be_written_is_accepted",),
         8: ("time_stands_while_no_broker_runs",),
         9: ("a_pause_ends_with_its_session",),
+        10: (
+            "what_is_durable_has_no_maker",
+            "a_lost_run_leaves_its_calls",
+            "a_new_broker_knows_no_families",
+            "a_cancel_reaches_no_durable_call",
+        ),
     },
     "9.7": {
         1: ("entering_is_running",),
