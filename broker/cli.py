@@ -21,19 +21,14 @@ import msgspec
 import zmq
 
 from broker import bindings, orders
+from broker.clocks import wall_clock_ms
 from broker.core import Broker
 from broker.defining import HEARTBEATS_OF_STRICT, define
 from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoint
-from broker.journal import (
-    Durability,
-    Journal,
-    JournalError,
-    NullJournal,
-    SqliteJournal,
-    wall_clock_ms,
-)
+from broker.journal import Journal, NullJournal, SqliteJournal
 from broker.log import LOG_FORMATS, NoteLog, open_log
 from broker.loop import Loop, settle_garbage
+from broker.opening import Durability, JournalError
 from broker.records import StoredTasks
 from broker.restoring import restore
 from broker.settings import Settings
@@ -112,7 +107,8 @@ def run(options: argparse.Namespace) -> int:
         stored = journal.stored
         core = Broker(options.settings, epoch=epoch, now=time.monotonic())
         core.had_earlier = bool(stored.had_earlier)
-        core.records.clock_ms = wall_clock_ms() - time.monotonic() * 1000.0
+        core.records.wall_ms = wall_clock_ms() - time.monotonic() * 1000.0
+        core.records.clock_ms = stored.clock_ms
         set_limits(core, stored.limits, options.limit)
         bindings.restore(core, stored.bindings, time.monotonic())
         orders.restore(core, stored.orders)
@@ -167,7 +163,9 @@ def make_journal(options: argparse.Namespace) -> Journal:
     """Return the journal that *options* ask for."""
     if options.no_journal:
         return NullJournal()
-    return SqliteJournal(options.data_dir, durability=options.durability)
+    # An outcome is still there after a boot that is no older than half of what it is kept for.
+    believed_s = options.settings.outcome_ttl_s / 2.0
+    return SqliteJournal(options.data_dir, durability=options.durability, believed_s=believed_s)
 
 
 def end_on_signals(loop: Loop) -> None:

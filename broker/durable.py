@@ -70,7 +70,7 @@ def keep(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
     if key is not None:
         ttl_s = broker.settings.outcome_ttl_s if key.ttl_s is None else key.ttl_s
         record.key = (key.text, key.digest, now + ttl_s)
-        until_ms = writing.wall_ms(broker, now + ttl_s)
+        until_ms = writing.journal_ms(broker, now + ttl_s)
         broker.records.keys[key.text] = task
     record.sequence = writing.write(
         broker,

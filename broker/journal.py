@@ -9,7 +9,6 @@ keeps clear of the corruption that SQLite 3.7.0 to 3.51.2 can cause when two con
 """
 
 import contextlib
-import fcntl
 import os
 import queue
 import sqlite3
@@ -27,32 +26,20 @@ import msgspec
 import zmq
 from msgspec import Struct
 
+from broker import clocks
+from broker.opening import (
+    CAN_REPEAT,
+    SCHEMA_STATEMENTS,
+    Durability,
+    JournalError,
+    lock_folder,
+    open_file,
+)
 from broker.records import DeadRow, NamedRow, Parts, Row, StoredTasks
 
 sqlite3.register_adapter(Parts, Parts.packed)
 
 ANNOUNCE_ENDPOINT: Final = "inproc://inside-broker"
-
-SCHEMA: Final = 3
-# Older files that only lack tables of this one; the first could not give back empty pages.
-SCHEMAS_READ: Final = (1, 2, 3)
-SCHEMA_WITHOUT_VACUUM: Final = 1
-SCHEMA_STATEMENTS: Final = (
-    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, definition TEXT) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS bindings (key TEXT PRIMARY KEY, actor TEXT) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS orders (actor TEXT PRIMARY KEY, what TEXT) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS codes (hash BLOB PRIMARY KEY, code BLOB)",
-    "CREATE TABLE IF NOT EXISTS calls (hash BLOB PRIMARY KEY, call BLOB)",
-    # Rows stand in the order in which they were submitted. The large ones come last.
-    """CREATE TABLE IF NOT EXISTS tasks (client INTEGER, number INTEGER, call BLOB, progress BLOB,
-    is_armed INTEGER, key TEXT, digest BLOB, key_until_ms INTEGER, ended_ms INTEGER,
-    outcome BLOB, body BLOB, frames BLOB, PRIMARY KEY (client, number))""",
-    """CREATE TABLE IF NOT EXISTS dead (serial INTEGER PRIMARY KEY, call BLOB, facts BLOB,
-    body BLOB, frames BLOB)""",
-    """CREATE TABLE IF NOT EXISTS named (id TEXT PRIMARY KEY, call BLOB, state BLOB, serial INTEGER,
-    checkpoint BLOB)""",
-)
 
 # What the core may write: the name of an operation and the statement for its fields. Each can be
 # repeated without harm. Whatever else is to be kept gets its own line here and its table above.
@@ -87,26 +74,19 @@ OPERATIONS: Final[Mapping[str, str]] = {
 # A transaction takes what waits, up to this: the first of a flood does not wait for the last.
 OPERATIONS_PER_COMMIT_MAX: Final = 4_096
 RETRY_S: Final = 1.0
-# The log of writes is cut to this; the file gives back pages when more than half of it is empty, so
-# many at a time and no more often than this.
-LOG_BYTES_MAX: Final = 64 * 2**20
+# The file gives back pages when more than half of it is empty, so many at a time and no more often
+# than this.
 EMPTY_PAGES_MAX: Final = 2_048
 PAGES_GIVEN_BACK: Final = 4_096
 GIVE_BACK_S: Final = 1.0
+# What the clocks say is stored at each start, and so often while something is written: what was
+# written since is that much younger after a boot.
+NOTE_CLOCK_S: Final = 60.0
+CLOCK_STATEMENT: Final = "INSERT OR REPLACE INTO meta VALUES ('clock', ?)"
+BELIEVED_S: Final = 43_200.0
 CLOSE_TIMEOUT_S: Final = 5.0
 
-# A write that found no room changed nothing and can be repeated. A failed fsync cannot: the kernel
-# may have dropped what it could not write, and only a start from the file shows what is there.
-CAN_REPEAT: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
-
 Operations = Sequence[tuple[Any, ...]]
-
-
-class Durability(StrEnum):
-    """What a commit survives."""
-
-    POWER = "power"  # the loss of power
-    PROCESS = "process"  # the end of the process, not of the machine
 
 
 class JournalState(StrEnum):
@@ -130,10 +110,6 @@ _encode = msgspec.msgpack.Encoder().encode
 decode_announcement = msgspec.msgpack.Decoder(Announcement).decode
 
 
-class JournalError(Exception):
-    """The journal cannot be used; the message says why and what to do."""
-
-
 class Stored(Struct):
     """What an earlier broker left behind."""
 
@@ -146,6 +122,8 @@ class Stored(Struct):
     bindings: dict[str, str] = {}
     # What an operator ordered, by the actor's name.
     orders: dict[str, str] = {}
+    # What must be added to the core's clock, in milliseconds, for the time in the journal.
+    clock_ms: int = 0
 
 
 class Journal(Protocol):
@@ -168,7 +146,7 @@ class NullJournal:
     """Keeps nothing; everything counts as written at once. The epoch comes from the clock alone."""
 
     def __init__(self, *, clock_ms: Callable[[], int] | None = None) -> None:
-        self._clock_ms = clock_ms or wall_clock_ms
+        self._clock_ms = clock_ms or clocks.wall_clock_ms
         self.stored = Stored()
 
     def start(self, announcer: "zmq.Socket[bytes]") -> int:
@@ -194,13 +172,18 @@ class SqliteJournal:
         operations: Mapping[str, str] = OPERATIONS,
         statements: Sequence[str] = SCHEMA_STATEMENTS,
         clock_ms: Callable[[], int] | None = None,
+        believed_s: float = BELIEVED_S,
     ) -> None:
-        """Remember where; nothing is touched before `start`."""
+        """Remember where; nothing is touched before `start`.
+
+        *believed_s* is how much of the time over a boot is believed that the clock says.
+        """
         self._folder = folder
         self._durability = durability
-        self._operations = operations
+        self._operations = {"clock": CLOCK_STATEMENT, **operations}
         self._statements = statements
-        self._clock_ms = clock_ms or wall_clock_ms
+        self._clock_ms = clock_ms or clocks.wall_clock_ms
+        self._believed_ms = int(believed_s * 1000.0)
         self.stored = Stored()
         self._lock: int | None = None
         self._queue: queue.SimpleQueue[tuple[int, Operations] | None] = queue.SimpleQueue()
@@ -250,7 +233,7 @@ class SqliteJournal:
         with contextlib.closing(connection):
             try:
                 self.stored = read_stored(connection)
-                epoch = next_epoch(connection, self._clock_ms())
+                epoch = self._begin(connection)
             except sqlite3.Error as error:
                 started.set_exception(JournalError(f"journal in {self._folder}: {error}"))
                 return
@@ -266,12 +249,28 @@ class SqliteJournal:
                 if failure:
                     announce(announcer, JournalState.FAILED, reason=failure)
 
+    def _begin(self, connection: sqlite3.Connection) -> int:
+        """Return the epoch of this start, stored with the time that it is in the journal."""
+        reading = clocks.read(self._clock_ms())
+        last = clocks.decode(read_point(connection))
+        now_ms = clocks.journal_ms(last, reading, believed_ms=self._believed_ms)
+        self.stored.clock_ms = now_ms - reading.since_boot_ms
+        point = clocks.encode(reading, self.stored.clock_ms)
+        return next_epoch(connection, reading.wall_ms, point)
+
+    def _point(self) -> tuple[Any, ...]:
+        """Return the operation that stores what the clocks say now."""
+        return ("clock", clocks.encode(clocks.read(self._clock_ms()), self.stored.clock_ms))
+
     def _write_all(self, connection: sqlite3.Connection, announcer: "zmq.Socket[bytes]") -> None:
         """Write batch after batch until `close`."""
         is_ending = False
-        looked_at = time.monotonic()
+        looked_at = noted_at = time.monotonic()
         while not is_ending:
             sequence, operations, is_ending = self._next_batch()
+            if operations and time.monotonic() - noted_at >= NOTE_CLOCK_S:
+                operations.append(self._point())
+                noted_at = time.monotonic()
             if operations and self._write(connection, operations, announcer):
                 announce(announcer, JournalState.COMMITTED, sequence=sequence)
             if time.monotonic() - looked_at >= GIVE_BACK_S:
@@ -382,114 +381,21 @@ def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
     return StoredTasks(rows, dead, dict(calls), dict(codes), rows_named)
 
 
-def next_epoch(connection: sqlite3.Connection, clock_ms: int) -> int:
-    """Store and return an epoch above every earlier one, near the clock where that is possible."""
+def read_point(connection: sqlite3.Connection) -> bytes | None:
+    """Return what an earlier broker stored of the clocks."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
+    return row[0] if row else None
+
+
+def next_epoch(connection: sqlite3.Connection, clock_ms: int, point: bytes) -> int:
+    """Store and return an epoch above every earlier one, near the clock where that is possible.
+
+    Beside it is stored at which *point* of time that was.
+    """
     row = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
     epoch = max(int(row[0]) + 1 if row else 1, clock_ms)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+    connection.execute(CLOCK_STATEMENT, (point,))
     connection.execute("COMMIT")
     return epoch
-
-
-def wall_clock_ms() -> int:
-    """Return milliseconds since 1970, for what must be comparable between starts."""
-    return time.time_ns() // 1_000_000
-
-
-def lock_folder(folder: Path) -> int:
-    """Make *folder* if it is not there, and lock it for this process. Raises JournalError."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise JournalError(
-            f"data folder {folder}: {error.strerror}; name another one with --data-dir, "
-            "or keep nothing with --no-journal"
-        ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.pread(lock, 32, 0).decode(errors="replace").strip()
-        os.close(lock)
-        raise JournalError(
-            f"data folder {folder} is in use by the broker of process {owner or 'unknown'}; "
-            "stop that one, or name another folder with --data-dir"
-        ) from None
-    # For whoever finds it locked. On a full disk the journal itself says what is wrong.
-    with contextlib.suppress(OSError):
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
-
-
-def open_file(
-    path: Path, *, durability: Durability, statements: Sequence[str]
-) -> sqlite3.Connection:
-    """Open and check the journal, making it if it is not there. Raises JournalError."""
-    try:
-        # Transactions begin and end where this file says so.
-        connection = sqlite3.connect(path, isolation_level=None, timeout=0.0)
-    except sqlite3.Error as error:
-        raise JournalError(f"journal {path}: {error}") from None
-    try:
-        prepare(connection, path, durability=durability, statements=statements)
-    except sqlite3.Error as error:
-        connection.close()
-        if getattr(error, "sqlite_errorcode", None) in CAN_REPEAT:
-            # Nothing is wrong with the file: to move it away would lose what it has.
-            raise JournalError(
-                f"journal {path} cannot be written: {error}; make room, or name another folder with"
-                " --data-dir"
-            ) from None
-        raise JournalError(
-            f"journal {path} cannot be read: {error}; "
-            "restore it, or move it away to begin with an empty one"
-        ) from None
-    except JournalError:
-        connection.close()
-        raise
-    return connection
-
-
-def prepare(
-    connection: sqlite3.Connection, path: Path, *, durability: Durability, statements: Sequence[str]
-) -> None:
-    """Set the file up as this module needs it, and refuse one that is damaged or newer."""
-    # Before the first access, so that not even the memory shared between connections is made.
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    if not path.stat().st_size:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
-    level = "FULL" if durability is Durability.POWER else "NORMAL"
-    connection.execute(f"PRAGMA synchronous = {level}")
-    # Only macOS knows the difference: its fsync leaves the data in the drive.
-    if durability is Durability.POWER:
-        connection.execute("PRAGMA fullfsync = ON")
-        connection.execute("PRAGMA checkpoint_fullfsync = ON")
-    verdicts = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
-    if verdicts != ["ok"]:
-        raise JournalError(
-            f"journal {path} is damaged ({' '.join('; '.join(verdicts).split())}); "
-            "restore it, or move it away to begin with an empty one"
-        )
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in statements:
-        connection.execute(statement)
-    connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
-    (schema,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    was = schema
-    if schema in SCHEMAS_READ[:-1]:
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (SCHEMA,))
-        schema = SCHEMA
-    connection.execute("COMMIT")
-    if was == SCHEMA_WITHOUT_VACUUM:
-        # From here on the file can give back what is empty; it is small, since it had no tasks.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("VACUUM")
-    if schema != SCHEMA:
-        raise JournalError(
-            f"journal {path} has schema {schema}, this broker reads {SCHEMA}; "
-            "use the version of warmslot that wrote it"
-        )

@@ -115,14 +115,17 @@ class Records:
         "serial",
         "swept_at",
         "waiting",
+        "wall_ms",
         "writing",
     )
 
     def __init__(self, now: float) -> None:
         """Begin without a journal."""
         self.has_journal = False
-        # What must be added to the core's clock for milliseconds since 1970.
+        # What must be added to the core's clock for the time in the journal, and for milliseconds
+        # since 1970 as the clock on the wall had them at the start.
         self.clock_ms = 0.0
+        self.wall_ms = 0.0
         # Why nothing can be written now, empty while it can.
         self.refusal = ""
         self.octets = 0

@@ -55,20 +55,20 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
     task = client.tasks[row.number] = Task(client, row.number, state, now)
     task.template = template
     record = task.record = Record(0, 0)
-    records.resume(task, row, now, writing.wall_ms(broker, now))
+    records.resume(task, row, now, writing.journal_ms(broker, now))
     first, count = known.calls[template.hash]
     known.calls[template.hash] = (first, count + 1)
     writing.need_code(broker, template.hash)
     record.is_armed = row.is_armed
     if row.key is not None and row.digest is not None and row.key_until_ms is not None:
-        until = now + (row.key_until_ms - writing.wall_ms(broker, now)) / 1000.0
+        until = now + (row.key_until_ms - writing.journal_ms(broker, now)) / 1000.0
         record.key = (row.key, row.digest, until)
         known.keys[row.key] = task
     if row.outcome is not None:
         task.ending = records.ending_of(row)
         record.octets = task.ending.size + records.ROW_BYTES
         record.outcome_sequence = 0
-        age_s = (writing.wall_ms(broker, now) - (row.ended_ms or 0)) / 1000.0
+        age_s = (writing.journal_ms(broker, now) - (row.ended_ms or 0)) / 1000.0
         writing.expire(broker, task, now + broker.settings.outcome_ttl_s - max(0.0, age_s))
     else:
         task.body = row.body

@@ -26,13 +26,18 @@ def write(broker: "Broker", *operation: object) -> int:
 
 def progress_of(broker: "Broker", task: Task) -> bytes:
     """Return what *task* went through, as its row has it."""
-    queued_ms = wall_ms(broker, task.queued_at)
+    queued_ms = journal_ms(broker, task.queued_at)
     return records.progress_of(task, queued_ms, broker.records.clock_ms)
 
 
-def wall_ms(broker: "Broker", at: float) -> int:
-    """Return a time of the core's clock in milliseconds since 1970."""
+def journal_ms(broker: "Broker", at: float) -> int:
+    """Return a time of the core's clock as the journal has it (`broker.clocks`)."""
     return int(broker.records.clock_ms + at * 1000.0)
+
+
+def wall_ms(broker: "Broker", at: float) -> int:
+    """Return a time of the core's clock in milliseconds since 1970, for people."""
+    return int(broker.records.wall_ms + at * 1000.0)
 
 
 def refusal(broker: "Broker", task: Task) -> str:
@@ -184,7 +189,7 @@ def write_outcome(broker: "Broker", task: Task, record: Record) -> None:
         "outcome",
         records.told_of(ending),
         records.pack(ending.frames),
-        wall_ms(broker, broker.ticked_at),
+        journal_ms(broker, broker.ticked_at),
         *records.name_of(task),
     )
     known.waiting.append((record.outcome_sequence, Awaited.OUTCOME, task))

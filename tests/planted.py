@@ -182,8 +182,7 @@ BUGS = [
         restoring.restore_task,
         "max(0.0, age_s)",
         "0.0",
-        "broker/test_durable.py"
-        "::test_what_passes_while_no_broker_runs_counts_by_the_clock_on_the_wall",
+        "broker/test_durable.py::test_what_passes_while_no_broker_runs_counts",
     ),
     Bug(
         "what_cannot_be_written_is_accepted",

@@ -355,7 +355,7 @@ def test_an_outcome_that_nobody_takes_is_forgotten_in_the_end():
     assert talk.noted("outcome_expired")
 
 
-def test_what_passes_while_no_broker_runs_counts_by_the_clock_on_the_wall():
+def test_what_passes_while_no_broker_runs_counts():
     talk = talk_with_disk(outcome_ttl_s=30.0)
     client, actor = talk.client(), talk.actor(free=1)
     client.submits(1, call=DURABLE)

@@ -14,21 +14,19 @@ from pathlib import Path
 import pytest
 import zmq
 
+from broker import clocks
+from broker import journal as journal_module
 from broker.journal import (
     ANNOUNCE_ENDPOINT,
     OPERATIONS_PER_COMMIT_MAX,
-    SCHEMA,
-    SCHEMA_STATEMENTS,
-    Durability,
-    JournalError,
     JournalState,
     NullJournal,
     SqliteJournal,
     commit,
     decode_announcement,
     give_back,
-    open_file,
 )
+from broker.opening import SCHEMA, SCHEMA_STATEMENTS, Durability, JournalError, open_file
 
 pytestmark = pytest.mark.process
 
@@ -149,6 +147,36 @@ def test_an_epoch_rises_when_the_clock_went_back(journal_in, tmp_path):
     _, epoch = journal_in(tmp_path, clock_ms=lambda: 3_000)
 
     assert epoch == 5_001
+
+
+@pytest.mark.parametrize("step_ms", [315_360_000_000, -4_000])
+def test_a_clock_that_is_set_between_two_starts_changes_no_time_in_the_journal(
+    journal_in, tmp_path, step_ms
+):
+    first, _ = journal_in(tmp_path, clock_ms=lambda: 5_000)
+    first.close()
+
+    second, _ = journal_in(tmp_path, clock_ms=lambda: 5_000 + step_ms)
+
+    # Where boots have names: added to the one clock of the machine, it is the same as before.
+    assert clocks.read(0).boot == "" or second.stored.clock_ms == first.stored.clock_ms
+
+
+def test_the_time_over_a_boot_goes_on_from_what_was_written_last(
+    journal_in, ear, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(journal_module, "NOTE_CLOCK_S", 0.0)
+    wall = iter([5_000, 65_000])
+    first, _ = journal_in(tmp_path, clock_ms=lambda: next(wall))
+    first.submit(1, [("row", 1, "")])
+    ear.hear_until(1)
+    first.close()
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+        point = clocks.decode(journal_module.read_point(connection))
+
+    assert point.reading.wall_ms == 65_000
+    assert point.journal_ms - point.reading.since_boot_ms == first.stored.clock_ms
 
 
 def test_a_raised_epoch_counts_at_the_next_start(journal_in, ear, tmp_path):

@@ -13,8 +13,9 @@ from weakref import finalize
 
 import msgspec
 
+from broker.clocks import Reading
 from broker.core import Broker
-from broker.journal import JournalError, lock_folder
+from broker.opening import JournalError, lock_folder
 from tests.sim.counters import named_of
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure
@@ -56,6 +57,8 @@ class Ledger:
         # Until when commits take long; whether the next fails for good.
         self.slow_until = 0.0
         self.fails = False
+        # How often the machine of the broker was started again.
+        self.boots = 0
         # Locked by the broker that lives, as a real one locks its folder; only where one tries.
         self.folder: Path | None = None
         self.lock: int | None = None
@@ -164,12 +167,19 @@ class Ledger:
             else:
                 self.world.count("torn log")
         self.disk.pending.clear()
+        if not self.world.profile.clock_jumps:
+            # Else nobody could tell how long the machine was off.
+            self.boots += 1
+            self.world.count("boot")
 
     def begin(self, broker: "BrokerProcess") -> None:
         """Let *broker* have the journal, as one that starts."""
         if self.folder is not None:
             self.lock = lock_folder(self.folder)
-        self.disk.give_to(broker.core, self.world.now)
+        world = self.world
+        # The core's clock goes on over a boot, since nothing depends on where that begins.
+        reading = Reading(str(self.boots), int(world.now * 1000.0), world.wall_ms)
+        self.disk.give_to(broker.core, world.now, reading)
 
     def check_locked(self) -> None:
         """Check that no second broker can have it."""

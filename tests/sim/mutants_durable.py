@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from broker import attaching, durable, families, forgetting, restoring, writing
+from broker import attaching, clocks, durable, families, forgetting, restoring, writing
 from broker.records import Alias
 from broker.task import Event
 from tests.sim.mutants import BUSY, RESTARTS, Mutant, both, swap
@@ -168,6 +168,11 @@ def a_new_broker_knows_no_families() -> Any:
     return both(check, swap(families, "restore", lambda _: lambda broker, task: None))
 
 
+def the_clock_on_the_wall_is_believed() -> Any:
+    """Take it that so much has passed since the last start as the clock on the wall says."""
+    return swap(clocks, "journal_ms", lambda _: lambda last, now, *, believed_ms: now.wall_ms)
+
+
 KEPT = BUSY.but(
     durable=0.7,
     attach=0.5,
@@ -193,6 +198,7 @@ DURABLE = [
         (the_first_takes_all, KEPT.but(attach=1.0)),
         (keys_do_not_matter, KEPT.but(keyed=0.7)),
         (a_cancel_is_not_written, KEPT.but(cancel=0.4)),
+        (the_clock_on_the_wall_is_believed, KEPT.but(clock_jumps=True, keyed=0.5)),
         (what_is_durable_has_no_maker, FAMILIES),
         (a_lost_run_leaves_its_calls, FAMILIES),
         (a_new_broker_knows_no_families, FAMILIES),

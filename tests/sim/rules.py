@@ -121,7 +121,10 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         5: ("keys_do_not_matter",),
         6: ("a_new_broker_forgets",),
         7: ("what_cannot_be_written_is_accepted",),
-        8: ("time_stands_while_no_broker_runs",),
+        8: (
+            "time_stands_while_no_broker_runs",
+            "the_clock_on_the_wall_is_believed",
+        ),
         9: ("a_pause_ends_with_its_session",),
         10: (
             "what_is_durable_has_no_maker",

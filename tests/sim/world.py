@@ -90,7 +90,7 @@ class World:
         self.digest = 0
         self.is_healing = False
         self.history: deque[tuple[Any, ...]] = deque(maxlen=HISTORY_LENGTH)
-        self.stored_epoch = 0
+        self.stored_epoch = self.wall_ms = 0
         self.had_broker = False
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
@@ -408,6 +408,7 @@ class World:
         if self.profile.clock_jumps:
             self.count("clock jump")
             clock -= self.rng.choice((0, 10_000, 10_000_000, TEN_YEARS_MS, -TEN_YEARS_MS))
+        self.wall_ms = clock
         stored = self.stored_epoch if self.has_journal else 0
         epoch = max(stored + 1, clock)
         assert epoch > stored, f"epoch {epoch} after {stored}"

@@ -8,21 +8,16 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from broker import orders
+from broker import clocks, orders
+from broker.clocks import Reading
 from broker.core import Broker
-from broker.journal import (
-    OPERATIONS,
-    SCHEMA,
-    SCHEMA_STATEMENTS,
-    Durability,
-    commit,
-    open_file,
-    read_tasks,
-)
+from broker.journal import CLOCK_STATEMENT, OPERATIONS, commit, read_point, read_tasks
+from broker.opening import SCHEMA, SCHEMA_STATEMENTS, Durability, open_file
 from broker.records import StoredTasks
 from broker.restoring import restore
 
 WALL_MS = 1_790_000_000_000
+BELIEVED_MS = 43_200_000
 
 
 class Disk:
@@ -46,6 +41,14 @@ class Disk:
         for _ in range(times):
             commit(self.connection, OPERATIONS, operations)
         return sequence
+
+    def begin(self, reading: Reading) -> int:
+        """Note what the clocks say, and return what is added to them for the journal's time."""
+        last = clocks.decode(read_point(self.connection))
+        clock_ms = clocks.journal_ms(last, reading, believed_ms=BELIEVED_MS)
+        clock_ms -= reading.since_boot_ms
+        self.connection.execute(CLOCK_STATEMENT, (clocks.encode(reading, clock_ms),))
+        return clock_ms
 
     def write_all(self) -> int:
         """Write everything and return the highest number, 0 for nothing."""
@@ -110,10 +113,15 @@ class Disk:
             (client, number),
         ).fetchone()
 
-    def give_to(self, core: Broker, now: float) -> None:
-        """Let *core* keep its journal here, beginning with what is there."""
+    def give_to(self, core: Broker, now: float, reading: Reading | None = None) -> None:
+        """Let *core* keep its journal here, beginning with what is there.
+
+        *reading* is what the clocks say; without it nobody ever sets them.
+        """
         core.records.has_journal = True
-        core.records.clock_ms = WALL_MS
+        core.records.clock_ms = core.records.wall_ms = WALL_MS
+        if reading is not None:
+            core.records.clock_ms = self.begin(reading)
         restore(core, self.read(), now)
         orders.restore(core, self.orders())
 

@@ -1,0 +1,149 @@
+"""How the journal's file is locked, opened and checked; whoever finds it damaged does not start.
+
+The rule that must not be broken: one process at a time has the folder, and nothing is repaired.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+SCHEMA: Final = 3
+# Older files that only lack tables of this one; the first could not give back empty pages.
+SCHEMAS_READ: Final = (1, 2, 3)
+SCHEMA_WITHOUT_VACUUM: Final = 1
+SCHEMA_STATEMENTS: Final = (
+    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, definition TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS bindings (key TEXT PRIMARY KEY, actor TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS orders (actor TEXT PRIMARY KEY, what TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS codes (hash BLOB PRIMARY KEY, code BLOB)",
+    "CREATE TABLE IF NOT EXISTS calls (hash BLOB PRIMARY KEY, call BLOB)",
+    # Rows stand in the order in which they were submitted. The large ones come last.
+    """CREATE TABLE IF NOT EXISTS tasks (client INTEGER, number INTEGER, call BLOB, progress BLOB,
+    is_armed INTEGER, key TEXT, digest BLOB, key_until_ms INTEGER, ended_ms INTEGER,
+    outcome BLOB, body BLOB, frames BLOB, PRIMARY KEY (client, number))""",
+    """CREATE TABLE IF NOT EXISTS dead (serial INTEGER PRIMARY KEY, call BLOB, facts BLOB,
+    body BLOB, frames BLOB)""",
+    """CREATE TABLE IF NOT EXISTS named (id TEXT PRIMARY KEY, call BLOB, state BLOB, serial INTEGER,
+    checkpoint BLOB)""",
+)
+
+# A write that found no room changed nothing and can be repeated. A failed fsync cannot: the kernel
+# may have dropped what it could not write, and only a start from the file shows what is there.
+CAN_REPEAT: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
+# The log of writes is cut to this.
+LOG_BYTES_MAX: Final = 64 * 2**20
+
+
+class Durability(StrEnum):
+    """What a commit survives."""
+
+    POWER = "power"  # the loss of power
+    PROCESS = "process"  # the end of the process, not of the machine
+
+
+class JournalError(Exception):
+    """The journal cannot be used; the message says why and what to do."""
+
+
+def lock_folder(folder: Path) -> int:
+    """Make *folder* if it is not there, and lock it for this process. Raises JournalError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JournalError(
+            f"data folder {folder}: {error.strerror}; name another one with --data-dir, "
+            "or keep nothing with --no-journal"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.pread(lock, 32, 0).decode(errors="replace").strip()
+        os.close(lock)
+        raise JournalError(
+            f"data folder {folder} is in use by the broker of process {owner or 'unknown'}; "
+            "stop that one, or name another folder with --data-dir"
+        ) from None
+    # For whoever finds it locked. On a full disk the journal itself says what is wrong.
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def open_file(
+    path: Path, *, durability: Durability, statements: Sequence[str]
+) -> sqlite3.Connection:
+    """Open and check the journal, making it if it is not there. Raises JournalError."""
+    try:
+        # Transactions begin and end where this file says so.
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0.0)
+    except sqlite3.Error as error:
+        raise JournalError(f"journal {path}: {error}") from None
+    try:
+        prepare(connection, path, durability=durability, statements=statements)
+    except sqlite3.Error as error:
+        connection.close()
+        if getattr(error, "sqlite_errorcode", None) in CAN_REPEAT:
+            # Nothing is wrong with the file: to move it away would lose what it has.
+            raise JournalError(
+                f"journal {path} cannot be written: {error}; make room, or name another folder with"
+                " --data-dir"
+            ) from None
+        raise JournalError(
+            f"journal {path} cannot be read: {error}; "
+            "restore it, or move it away to begin with an empty one"
+        ) from None
+    except JournalError:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(
+    connection: sqlite3.Connection, path: Path, *, durability: Durability, statements: Sequence[str]
+) -> None:
+    """Set the file up as this module needs it, and refuse one that is damaged or newer."""
+    # Before the first access, so that not even the memory shared between connections is made.
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    if not path.stat().st_size:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
+    level = "FULL" if durability is Durability.POWER else "NORMAL"
+    connection.execute(f"PRAGMA synchronous = {level}")
+    # Only macOS knows the difference: its fsync leaves the data in the drive.
+    if durability is Durability.POWER:
+        connection.execute("PRAGMA fullfsync = ON")
+        connection.execute("PRAGMA checkpoint_fullfsync = ON")
+    verdicts = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+    if verdicts != ["ok"]:
+        raise JournalError(
+            f"journal {path} is damaged ({' '.join('; '.join(verdicts).split())}); "
+            "restore it, or move it away to begin with an empty one"
+        )
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in statements:
+        connection.execute(statement)
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
+    (schema,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    was = schema
+    if schema in SCHEMAS_READ[:-1]:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (SCHEMA,))
+        schema = SCHEMA
+    connection.execute("COMMIT")
+    if was == SCHEMA_WITHOUT_VACUUM:
+        # From here on the file can give back what is empty; it is small, since it had no tasks.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("VACUUM")
+    if schema != SCHEMA:
+        raise JournalError(
+            f"journal {path} has schema {schema}, this broker reads {SCHEMA}; "
+            "use the version of warmslot that wrote it"
+        )
