@@ -32,9 +32,20 @@ class Families:
         self._is_open = True
 
     def submitted(self, record: "TaskRecord", parent: Token | None) -> None:
-        """Note in which run a call was made; the journal owns what is durable."""
-        if parent is not None and not record.call.durable:
+        """Note in which run a call was made."""
+        if parent is not None and self._ends_with(record, parent):
             self.children.setdefault(parent, []).append(record)
+
+    def _ends_with(self, record: "TaskRecord", parent: Token) -> bool:
+        """Tell whether a call ends however its run does that has no outcome.
+
+        A durable one outlives the client whose task has made it, and with a key a lost run as well.
+        """
+        if not record.call.durable:
+            return True
+        client, number, _ = self.world.oracle.assigned[parent]
+        maker = self.world.oracle.tasks[client, number]
+        return maker.call.durable and record.key is None
 
     def told_actor(self, epoch: int, command: Any) -> None:
         """Follow which runs count."""
@@ -57,7 +68,7 @@ class Families:
             self._new.append(token)
 
     def _check_start(self, record: "TaskRecord | None") -> None:
-        if record is None or record.parent is None or record.call.durable:
+        if record is None or record.parent is None or not self._ends_with(record, record.parent):
             return
         assert record.parent not in self.over or not self._is_known(record.parent), (
             f"{record.name} is assigned, and the run that made it is over"

@@ -158,14 +158,12 @@ def a_lost_run_leaves_its_calls() -> Any:
     def make(original: Any) -> Any:
         return lambda call, why: call.record is not None or original(call, why)
 
-    check = swap(families, "check", lambda _: lambda broker, task: None)
-    return both(check, swap(families, "goes_on", make))
+    return swap(families, "goes_on", make)
 
 
 def a_new_broker_knows_no_families() -> Any:
     """Take over no family from the journal."""
-    check = swap(families, "check", lambda _: lambda broker, task: None)
-    return both(check, swap(families, "restore", lambda _: lambda broker, task: None))
+    return swap(families, "restore", lambda _: lambda broker, task: None)
 
 
 def the_clock_on_the_wall_is_believed() -> Any:
@@ -182,7 +180,8 @@ KEPT = BUSY.but(
     down_s=1.0,
 )
 KEPT_RESTARTS = RESTARTS.but(durable=0.8, commit_s=0.01, pause_s=0.2)
-FAMILIES = KEPT.but(child=0.9, keyed=0.2, run_s=2.0)
+FAMILIES = KEPT.but(child=0.9, keyed=0.0, at_most_once=0.0, attach=0.0, run_s=2.0, durable=1.0)
+ORPHANS = FAMILIES.but(faults={"actor_kill": 1.0}, slots=2)
 LEAVING = KEPT.but(faults={"client_leave": 1.0}, run_s=3.0, pause_s=0.3)
 DURABLE = [
     Mutant(f.__name__, profile, f)
@@ -199,8 +198,11 @@ DURABLE = [
         (keys_do_not_matter, KEPT.but(keyed=0.7)),
         (a_cancel_is_not_written, KEPT.but(cancel=0.4)),
         (the_clock_on_the_wall_is_believed, KEPT.but(clock_jumps=True, keyed=0.5)),
-        (what_is_durable_has_no_maker, FAMILIES),
-        (a_lost_run_leaves_its_calls, FAMILIES),
-        (a_new_broker_knows_no_families, FAMILIES),
+        (what_is_durable_has_no_maker, ORPHANS),
+        (a_lost_run_leaves_its_calls, ORPHANS),
+        (
+            a_new_broker_knows_no_families,
+            FAMILIES.but(faults={"broker_kill": 1.0, "actor_kill": 1.0}),
+        ),
     )
 ]

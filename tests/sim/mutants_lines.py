@@ -6,7 +6,7 @@ Beside them those of `tests/planted.py` that show in a cluster as well as in the
 from functools import partial
 from typing import Any
 
-from broker import lifecycle, liveness, retrying
+from broker import families, lifecycle, liveness, retrying
 from tests.model.mutants import MUTANTS as SEARCHED
 from tests.planted import BUGS
 from tests.sim.mutants import AHEAD, BUSY, IDLE, LIMITED, LINKS, LOADED, WAITING, Mutant, swap
@@ -35,7 +35,7 @@ def nobody_is_deaf() -> Any:
 
 def the_calls_of_a_lost_run_go_on() -> Any:
     """Leave alone what was submitted in a run that counts no more."""
-    return swap(lifecycle, "cancel_children", lambda _: lambda broker, task: None)
+    return swap(families, "part", lambda _: lambda broker, task, why: None)
 
 
 OF_LINES = (
@@ -50,14 +50,14 @@ OF_LINES = (
         "the_calls_of_a_failed_run_go_on",
         FAMILIES.but(retry=1.0),
         retrying.again,
-        "lifecycle.cancel_children(broker, task)",
+        "families.part(broker, task, families.Parting.LOST)",
         "pass",
     ),
     (
         "the_calls_of_a_canceled_run_go_on",
         FAMILIES.but(cancel=0.3),
-        lifecycle.drop,
-        "cancel_children(broker, task)",
+        families.drop,
+        "part(broker, task, Parting.CANCELED if is_canceled else Parting.LEFT)",
         "pass",
     ),
     (

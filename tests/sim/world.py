@@ -354,9 +354,9 @@ class World:
         record = self.oracle.submitted(client, number, plan.call, has_parent=parent is not None)
         record.is_huge = is_huge
         record.parent = parent
-        self.oracle.families.submitted(record, parent)
         if plan.is_durable and self.ledger is not None:
             self.ledger.submitted(record, key)
+        self.oracle.families.submitted(record, parent)
         self.note("SUBMITS", client, record.name, plan.call.name, parent)
         client.wake_at(self.now)
         return record
