@@ -16,6 +16,7 @@ IN_FLIGHT = 16
 LOOK_S = 0.005
 # A limit for one, strict: what holds it ends before anybody else has it.
 STRICT, STRICT_SHARE = "key", 0.2
+LARGE, LARGE_SHARE = bytes(8 * 2**20), 0.01
 # Long enough for a machine that is busy with other things: what takes longer counts as stuck.
 TIMEOUT_S = 120.0
 
@@ -25,7 +26,7 @@ def last(duration_s: float) -> None:
     Event().wait(duration_s)
 
 
-def work(path: str, key: str, duration_s: float, how: str) -> list[int]:
+def work(path: str, key: str, duration_s: float, how: str, octets: bytes = b"") -> list[int]:
     """Note the beginning and the end; return the token, which no other run has."""
     task = current_task()
     token = list(task.token)
@@ -72,6 +73,8 @@ class Load:
         self.in_flight = IN_FLIGHT
         # Whether some calls take the limit that nobody may have beside another, whatever happens.
         self.has_strict = False
+        # And whether some have large arguments.
+        self.has_large = False
         # When it was looked at last, and the longest time between two looks.
         self.looked_at = time.monotonic()
         self.gap_s = 0.0
@@ -119,7 +122,8 @@ class Load:
             limits=limits,
         )
         options = self.client.options(at_most_once=once, limits=limits, **durable)
-        future = options.submit(work, self.path, key, duration_s, how)
+        large = (LARGE,) if self.has_large and self.random.random() < LARGE_SHARE else ()
+        future = options.submit(work, self.path, key, duration_s, how, *large)
         self.futures[key] = future
         if durable:
             history.note(self.path, what=history.NAMED, key=key, task=future.task_id)
