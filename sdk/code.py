@@ -35,6 +35,7 @@ from sdk.options import Options
 from wire.payload import (
     Cached,
     PayloadError,
+    culprit_in,
     digest,
     dump_code,
     is_basic,
@@ -133,7 +134,9 @@ def capture(target: Any, what: str = "the function") -> Captured:
     try:
         stream, is_portable = dump_code(target)
     except PayloadError as error:
-        raise SerializationError(f"{what} cannot be sent: {error}") from error
+        # Of an environment it is the class: what enter() takes was looked at before.
+        found = culprit_in(target[0] if isinstance(target, tuple) else target)
+        raise SerializationError(f"{what} cannot be sent: {found or error}") from error
     if is_portable and isinstance(target, types.FunctionType | type):
         watched = []
     captured = Captured(target, Code(digest(stream), stream), watched, is_portable=is_portable)

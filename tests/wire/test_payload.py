@@ -337,6 +337,59 @@ def test_the_argument_that_cannot_be_pickled_is_named(args, kwargs, place):
     assert not place or "lock" in found
 
 
+LOCK = threading.Lock()
+
+
+def uses_a_global(again=False):
+    return uses_a_global() if again else [LOCK for _ in range(1)]
+
+
+def with_a_default(value=1, *, lock=LOCK):
+    return value, lock
+
+
+def with_a_variable():
+    mine = threading.Lock()
+    return lambda: mine
+
+
+class Holder:
+    __slots__ = ("__dict__", "slot")
+
+    def __init__(self):
+        super().__init__()
+        self.own = LOCK
+
+    def method(self):
+        return self.own
+
+
+class Shared:
+    def method(self):
+        return Shared.lock
+
+    lock = LOCK
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (uses_a_global, "global 'LOCK': a value of type lock"),
+        (with_a_default, "default 'lock': "),
+        (with_a_variable(), "variable 'mine': "),
+        (functools.partial(len, [LOCK]), ", arguments[0][0]: "),
+        (Holder().method, "its object, attribute 'own': "),
+        (Shared, "attribute 'lock': "),
+        ([len, Holder()], "[1], attribute 'own': "),
+        (LOCK, "a value of type lock cannot be pickled"),
+        (len, ""),
+    ],
+)
+def test_what_a_function_takes_along_is_named_when_it_cannot_be_pickled(value, place):
+    assert payload.culprit_in(value).startswith(place.removeprefix(", "))
+    assert bool(payload.culprit_in(value)) == bool(place)
+
+
 def test_a_value_that_cannot_be_pickled_says_what_and_why():
     with pytest.raises(payload.PayloadError, match=r"a value of type lock cannot be .*TypeError"):
         payload.dump(threading.Lock())
