@@ -104,13 +104,28 @@ def listed(broker: "Broker", client: Client, wanted: list[Span]) -> None:
             task.record.is_wanted = True
     kept = broker.records.kept.pop(client.incarnation, None)
     for number, task in (kept or {}).items():
-        if spans.holds(wanted, number):
-            assert isinstance(task.record, Record)
-            task.record.is_wanted = True
-            task.client = client
-            client.tasks[number] = task
+        if spans.holds(wanted, number) and number not in client.tasks:
+            give_back(client, task)
         else:
             broker.records.kept.setdefault(client.incarnation, {})[number] = task
+
+
+def put_back(broker: "Broker", client: Client, number: int) -> Task | None:
+    """Give a client back the task of a number that was put away, and that it says once more."""
+    kept = broker.records.kept.get(client.incarnation)
+    task = kept.pop(number, None) if kept is not None else None
+    if task is not None:
+        if not kept:
+            del broker.records.kept[client.incarnation]
+        give_back(client, task)
+    return task
+
+
+def give_back(client: Client, task: Task) -> None:
+    assert isinstance(task.record, Record)
+    task.record.is_wanted = True
+    task.client = client
+    client.tasks[task.number] = task
 
 
 def say_accepted(broker: "Broker", client: Client) -> None:

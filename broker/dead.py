@@ -4,6 +4,7 @@ Which ones, for how long, and what is told of them. The rule that must not be br
 never more of them, in number and octets, than the settings allow; the oldest go first.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -109,11 +110,14 @@ class DeadTask:
 class DeadTasks:
     """All dead tasks, the oldest first."""
 
-    __slots__ = ("by_name", "octets", "serial")
+    __slots__ = ("by_name", "codes", "octets", "serial")
 
     def __init__(self) -> None:
         """Begin with none."""
         self.by_name: dict[Name, DeadTask] = {}
+        # The code that their calls need: its octets, and how many of them do.
+        self.codes: dict[bytes, tuple[int, int]] = {}
+        # All that they take, each code once.
         self.octets = 0
         self.serial = 0
 
@@ -123,11 +127,24 @@ class DeadTasks:
         self.by_name[dead.name] = dead
         self.octets += dead.octets
         self.serial = dead.serial
+        for digest, size in codes_of(dead.template).items():
+            octets, count = self.codes.get(digest, (size, 0))
+            self.codes[digest] = (octets, count + 1)
+            self.octets += 0 if count else octets
 
     def remove(self, dead: DeadTask) -> None:
         """Let go of one."""
         del self.by_name[dead.name]
         self.octets -= dead.octets
+
+    def let_go_of_code(self, template: Template) -> None:
+        """Count the code of a call that is kept no more for one less."""
+        for digest in codes_of(template):
+            octets, count = self.codes.pop(digest)
+            if count > 1:
+                self.codes[digest] = (octets, count - 1)
+            else:
+                self.octets -= octets
 
     def oldest(self) -> DeadTask:
         """Return the one that goes next."""
@@ -167,7 +184,7 @@ def keep(broker: "Broker", task: Task, ending: Ending, failure: Failure) -> None
     dead = DeadTask(
         known.serial + 1, facts, template, bytes(task.body), task.frames, is_written=False
     )
-    if dead.octets > settings.dead_bytes_max:
+    if dead.octets + sum(codes_of(template).values()) > settings.dead_bytes_max:
         dead = DeadTask(dead.serial, facts, None, b"", (), is_written=False)
     # What is not durable never fills the memory of a broker that cannot write.
     if broker.records.has_journal and (task.record is not None or not broker.records.refusal):
@@ -207,6 +224,13 @@ def facts_of(broker: "Broker", task: Task, ending: Ending, failure: Failure) -> 
         writing.wall_ms(broker, broker.ticked_at),
         task.size,
     )
+
+
+def codes_of(template: Template | None) -> dict[bytes, int]:
+    """Return the octets of the code that a call needs, by its hash."""
+    if template is None:
+        return {}
+    return {blob.hash: records.size_of(blob) for blob in records.codes_of(template)}
 
 
 def octets_of(facts: Facts, body: bytes, frames: Sequence[Any]) -> int:
@@ -283,6 +307,8 @@ def forget(broker: "Broker", dead: DeadTask) -> None:
 
 def let_go_of_call(broker: "Broker", dead: DeadTask) -> None:
     template, dead.template, dead.body, dead.frames = dead.template, None, b"", ()
+    if template is not None:
+        broker.dead_tasks.let_go_of_code(template)
     if template is not None and dead.is_written:
         first, count = broker.records.calls[template.hash]
         broker.records.calls[template.hash] = (first, count - 1)
@@ -384,7 +410,10 @@ def check(broker: "Broker") -> None:
     known, settings = broker.dead_tasks, broker.settings
     assert len(known.by_name) <= settings.dead_tasks_max
     assert known.octets <= settings.dead_bytes_max
-    assert known.octets == sum(dead.octets for dead in known.by_name.values())
+    needed = Counter(d for dead in known.by_name.values() for d in codes_of(dead.template))
+    assert needed == {digest: count for digest, (_, count) in known.codes.items()}
+    own = sum(dead.octets for dead in known.by_name.values())
+    assert known.octets == own + sum(octets for octets, _ in known.codes.values())
     serials = [dead.serial for dead in known.by_name.values()]
     assert serials == sorted(set(serials))
     assert not serials or serials[-1] <= known.serial

@@ -48,6 +48,8 @@ def submit(  # noqa: PLR0917
             Code.UNKNOWN_TEMPLATE, f"template {command.template} was not sent"
         )
     task = client.tasks.get(command.task)
+    if task is None and template.is_durable:
+        task = attaching.put_back(broker, client, command.task)
     if task is not None and task.state not in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME):
         if task.record is not None:
             durable.said_again(broker, session, task)
@@ -127,7 +129,7 @@ def attach(
     """Find a durable task, which may be another client's."""
     client = session.peer
     assert isinstance(client, Client)
-    task = client.tasks.get(command.task)
+    task = client.tasks.get(command.task) or attaching.put_back(broker, client, command.task)
     if task is not None:
         durable.said_again(broker, session, task)
         return

@@ -18,6 +18,7 @@ from wire.messages import (
     Bye,
     Cancel,
     Death,
+    Function,
     Query,
     Result,
     Stop,
@@ -36,6 +37,10 @@ def talk():
 
 def assigned(actor):
     return [(actor.epoch, command.number) for command in actor.takes(Assign)]
+
+
+# The octets of the code that each client here has sent.
+SENT = len(b"code")
 
 
 def dies(talk, client, number=1, *, call=ONCE, body=b"arguments", actor=11):
@@ -196,6 +201,32 @@ def test_octets_are_bounded_as_well():
     assert asked(client)["count"] == 1
 
 
+def test_code_that_only_dead_tasks_need_is_bounded_as_well():
+    talk = Conversation(disk=Disk(), dead_bytes_max=5_000)
+    client = talk.client()
+    for number in (1, 2, 3):
+        code = b"%d" % number * 2_000
+        client.says(Function(number, b"%d" % number * 16, code))
+        call = Call(f"once{number}", b"%d" % number * 16, at_most_once=True)
+        dies(talk, client, number, call=call, actor=10 + number)
+
+    dead = talk.broker.dead_tasks
+    assert [number for _, number in dead.by_name] == [3]
+    assert 2_000 < dead.octets < 5_000
+    talk.wait(130.0)
+    assert [len(code) for code in talk.disk.read().codes.values()] == [2_000]
+
+
+def test_code_that_is_too_large_is_not_kept_with_a_dead_task():
+    talk = Conversation(dead_bytes_max=3_000)
+    client = talk.client()
+    client.says(Function(1, b"1" * 16, b"a" * 4_000))
+    dies(talk, client, call=Call("once", b"1" * 16, at_most_once=True))
+
+    (dead,) = asked(client)["dead"]
+    assert not dead["has_call"]
+
+
 def test_of_a_call_that_is_too_large_the_history_alone_is_kept():
     talk = Conversation(dead_bytes_max=3_000)
     client = talk.client()
@@ -232,9 +263,10 @@ def test_what_is_kept_is_what_a_list_would_have(most, octets, sizes):
         dies(talk, client, number, actor=10 + number, body=b"a" * 1_000 * size)
         dead = talk.broker.dead_tasks.by_name.get((1, number))
         taken = octets_of(dead.facts, dead.body, dead.frames) if dead else room + 1
-        if taken <= room and most:
+        if taken + SENT <= room and most:
             kept.append((number, taken))
-        while len(kept) > most or sum(taken for _, taken in kept) > room:
+        # All have the same code.
+        while len(kept) > most or sum(taken for _, taken in kept) + SENT * bool(kept) > room:
             kept.pop(0)
 
         told = [one["task"] for one in asked(client)["dead"]]

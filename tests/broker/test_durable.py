@@ -311,6 +311,50 @@ def test_an_outcome_stays_while_its_client_may_come_back():
     assert talk.disk.read().rows == []
 
 
+def puts_away(talk):
+    """Have the outcome of a task with a key put away, since its client has it."""
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=DURABLE, key=KEY)
+    [assign] = actor.takes(Assign)
+    actor.ends((1000, assign.number), b"value", free=1)
+    client.beats()
+    assert talk.task(client, 1) is None
+    client.takes(Result)
+    return client, actor
+
+
+@pytest.mark.parametrize("way", ["submit", "submit with another key", "attach"])
+def test_a_number_whose_outcome_was_put_away_is_answered_with_it(way):
+    talk = talk_with_disk()
+    client, actor = puts_away(talk)
+    octets = talk.broker.records.octets
+
+    if way == "attach":
+        client.says(Attach(1, 99, 99))
+    else:
+        client.submits(1, call=DURABLE, key=KEY if way == "submit" else None)
+
+    assert [result.body for result in client.takes(Result)] == [b"value"]
+    assert actor.takes(Assign) == []
+    assert talk.broker.records.octets == octets
+    client.beats()
+    assert talk.task(client, 1) is None
+    assert agree(talk)
+
+
+def test_a_number_that_was_put_away_and_is_something_else_by_now_stays_so():
+    talk = talk_with_disk()
+    client, actor = puts_away(talk)
+
+    client.submits(1, slot=2)
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+    [assign] = actor.takes(Assign)
+    actor.ends((1000, assign.number), b"other")
+
+    assert [result.body for result in client.takes(Result)] == [b"other"]
+    assert agree(talk)
+
+
 def test_a_client_that_comes_back_late_still_finds_what_nobody_took():
     talk = talk_with_disk()
     client, actor = talk.client(), talk.actor(free=1)
