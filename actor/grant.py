@@ -26,7 +26,7 @@ def compute_credit(mailbox: Mailbox, prefetch: int, *, may_grant: bool) -> Credi
     room = mailbox.slots_unclaimed()
     free = room.free.pop(SLOT)
     awaited = mailbox.awaited()
-    turns = residents.turns(awaited) | residents.named.turns(mailbox.waiting)
+    turns = residents.turns_granted(awaited) | residents.named.turns(mailbox.waiting)
     # Nobody shares a slot for which somebody waits.
     shared: tuple[str, ...] = ()
     if room.shared and free >= 0:

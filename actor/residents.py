@@ -186,6 +186,17 @@ class Residents:
             for identity, replica in self.by_id.items()
         }
 
+    def turns_granted(self, awaited: dict[str, int]) -> dict[str, int]:
+        """Return of these what others may have: none where it is being loaded.
+
+        Who came then would wait for that, though a turn may be free elsewhere sooner.
+        """
+        turns = self.turns(awaited)
+        for identity, replica in self.by_id.items():
+            if replica.warmth is Warmth.LOADING:
+                turns[identity] = 0
+        return turns
+
     def labels(self) -> Iterator[tuple[str, Labels]]:
         """Yield name and labels of each warm environment."""
         for replica in self.by_id.values():

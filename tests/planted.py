@@ -117,6 +117,15 @@ BUGS = [
         "False",
         "actor/test_release.py::test_at_the_bound_release_says_so",
     ),
+    # --- 9.2 Types and costs
+    Bug(
+        "what_is_being_loaded_has_turns",
+        Residents.turns_granted,
+        "replica.warmth is Warmth.LOADING",
+        "False",
+        "actor/test_turns.py"
+        "::test_while_it_is_entered_no_turn_is_granted_and_who_comes_waits_for_that_alone",
+    ),
     # --- 9.3 Waiting ahead
     Bug(
         "what_waits_behind_a_long_run_stays",

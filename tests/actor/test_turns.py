@@ -48,7 +48,7 @@ def test_the_slot_is_free_when_the_last_one_leaves():
     assert counted(end) == (1, {"e": 4}, ())
 
 
-def test_while_it_is_entered_others_wait_for_their_turn_and_not_for_a_slot():
+def test_while_it_is_entered_no_turn_is_granted_and_who_comes_waits_for_that_alone():
     end = connected(make_core())
     shared = end.template(METHOD)
     end.assign(shared)
@@ -57,11 +57,12 @@ def test_while_it_is_entered_others_wait_for_their_turn_and_not_for_a_slot():
     end.assign(shared)
     end.carry()
     assert len(end.started) == 1
-    assert counted(end)[1:] == ({"e": 2}, ("e",))
+    assert counted(end)[1:] == ({"e": 0}, ("e",))
     warm(end.core, "e", end.now)
     end.carry()
 
     assert len(end.started) == 2
+    assert counted(end)[1:] == ({"e": 2}, ("e",))
 
 
 def test_one_that_must_be_alone_waits_for_all_turns_and_has_a_slot_of_its_own():

@@ -293,6 +293,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "9": ("credit_ignores_what_flies", "credit_is_a_difference"),
     "9.1": ("a_release_keeps_the_limits",),
     "9.2": (
+        "what_is_being_loaded_has_turns",
         "a_turn_never_costs_a_slot",
         "turns_in_flight_are_free",
         "a_busy_replica_holds_no_slot",
