@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 from broker import forgetting, lifecycle, placement, task
 from broker.task import TRANSITIONS
+from tests.sim import machines
 from tests.sim.run import little_garbage, run_world
 from tests.sim.world import World
 
@@ -97,7 +98,7 @@ class Fixed:
 def run_batch(batch: range) -> Seen:
     """Run some seeds."""
     seen = Seen()
-    with recorded() as transitions, little_garbage():
+    with recorded() as transitions, machines.watched() as met, little_garbage():
         for seed in batch:
             world = World(seed)
             story = run_world(world, seed, STEPS)
@@ -105,6 +106,7 @@ def run_batch(batch: range) -> Seen:
             seen.counts.update(world.faults)
             seen.counts.update(drawn(world))
     seen.counts.update(named(pair) for pair in transitions)
+    seen.counts.update({"{} {}: {}".format(*pair): count for pair, count in met.items()})
     return seen
 
 

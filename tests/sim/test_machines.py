@@ -1,0 +1,524 @@
+"""Every event in every state of four machines: assignments, calls, a host's actors, named actors.
+
+Each pair is tried with the real core here, or it is said why it cannot be; what is not rare is
+looked for in the fixed seeds as well, and what cannot be must not happen there.
+"""
+
+from inspect import signature
+from itertools import product
+
+import pytest
+
+from actor.core import ActorCore
+from actor.settings import EXIT_SPARE
+from actor.settings import Settings as ActorSettings
+from sdk.call import Code as Blob
+from sdk.call import Owned, Plan
+from sdk.call import Settings as ClientSettings
+from sdk.core import ClientCore
+from tests.actor.test_supervision import Broker as HostsBroker
+from tests.broker import test_named
+from tests.broker.conversation import Conversation
+from tests.sim.machines import (
+    ASSIGNMENT_STATES,
+    CALL_STATES,
+    NAMED_STATES,
+    WARD_STATES,
+    watched,
+)
+from wire.errors import Code
+from wire.messages import (
+    PROTOCOL,
+    Accepted,
+    Assign,
+    Bye,
+    Error,
+    Frame,
+    Function,
+    Kill,
+    OutcomeAck,
+    Recall,
+    Requeued,
+    Result,
+    Scale,
+    Stop,
+    Template,
+    Welcome,
+    Who,
+)
+from wire.parts import Call, Environment, Failure, Status
+
+pytestmark = pytest.mark.timeout(900)
+
+EPOCH, TOKEN = 1_000, (1_000, 1)
+WELCOME = Welcome(1.0, 2.0, 5.0, 0.0, [], 100, 2**20, 2**20, 8, 8)
+FAILURE = Failure(Code.ENVIRONMENT_FAILED, "OSError", "x")
+PLACE = Environment("e", "E", b"b" * 16)
+
+# --- what cannot be, and why
+
+COMES_ONCE = "numbers only grow, and a frame that comes again is dropped by its session"
+NOT_STARTED = "what has not started says nothing"
+OVER = "a run that has returned says nothing"
+NOT_ENTERING = "it enters no environment"
+NO_OUTCOME = "there is no outcome of it yet"
+HAS_NOTHING = "it has nothing left to give back"
+HAS_ALL = "it gave nothing back"
+ASKS_ALREADY = "whoever asks for its slots waits for the answer"
+NOT_LISTED = "nothing of it is here, so no session begins with it"
+IMPOSSIBLE = {
+    "assignment": {
+        **{(state, "ASSIGN"): COMES_ONCE for state in ASSIGNMENT_STATES if state != "unknown"},
+        ("unknown", "its end"): OVER,
+        ("waiting", "its end"): NOT_STARTED,
+        ("entering", "its end"): NOT_STARTED,
+        ("kept", "its end"): OVER,
+        ("unknown", "release"): OVER,
+        ("waiting", "release"): NOT_STARTED,
+        ("entering", "release"): NOT_STARTED,
+        ("released", "release"): HAS_NOTHING,
+        ("asking", "release"): HAS_NOTHING,
+        ("kept", "release"): OVER,
+        ("unknown", "reacquire"): OVER,
+        ("waiting", "reacquire"): NOT_STARTED,
+        ("entering", "reacquire"): NOT_STARTED,
+        ("asking", "reacquire"): ASKS_ALREADY,
+        ("kept", "reacquire"): OVER,
+        ("unknown", "entered"): NOT_ENTERING,
+        ("waiting", "entered"): NOT_ENTERING,
+        ("released", "entered"): NOT_ENTERING,
+        ("asking", "entered"): NOT_ENTERING,
+        ("kept", "entered"): NOT_ENTERING,
+        ("unknown", "not entered"): NOT_ENTERING,
+        ("waiting", "not entered"): NOT_ENTERING,
+        ("running", "not entered"): "a run that enters its environment again has begun: it fails",
+        ("released", "not entered"): NOT_ENTERING,
+        ("asking", "not entered"): NOT_ENTERING,
+        ("kept", "not entered"): NOT_ENTERING,
+        ("waiting", "OUTCOME-ACK"): NO_OUTCOME,
+        ("entering", "OUTCOME-ACK"): NO_OUTCOME,
+        ("running", "OUTCOME-ACK"): NO_OUTCOME,
+        ("released", "OUTCOME-ACK"): NO_OUTCOME,
+        ("asking", "OUTCOME-ACK"): NO_OUTCOME,
+        ("unknown", "a new session"): NOT_LISTED,
+    },
+    "call": {
+        ("unknown", "WELCOME that has it"): NOT_LISTED,
+        ("unknown", "WELCOME without it"): NOT_LISTED,
+        ("unknown", "no connection"): NOT_LISTED,
+        ("here", "RESULT"): "a broker that does not have it has no outcome of it",
+        ("here", "REQUEUED"): "a broker that does not have it queues nothing",
+        ("here", "ACCEPTED"): "a broker that does not have it accepts nothing",
+        ("here", "WELCOME that has it"): "what never left nobody has",
+    },
+    "ward": {
+        **{
+            (state, event): "there is no process"
+            for state in ("due", "spare", "gone")
+            for event in (
+                "an end",
+                "an end by order",
+                "an end as one too many",
+                "a start that hangs",
+                "KILL",
+            )
+        },
+        ("running", "a process"): "it has one",
+        ("spare", "a process"): "none is started before SCALE asks for it",
+        ("gone", "a process"): "none is started any more",
+        ("spare", "no process"): "none was to be started",
+        ("gone", "no process"): "none was to be started",
+    },
+    "named": {
+        ("unknown", "an assignment"): "a call to nobody ends, or is held",
+        ("unknown", "the end of its process"): "nobody has one",
+        ("unknown", "an end for good"): "it has ended, or never was",
+        ("unknown", "a failure to enter"): "the call that was to enter it has ended with it",
+        ("new", "a failure to enter"): "nobody was told to enter it",
+        ("here", "a failure to enter"): "it is handed back first, and that generation over",
+        ("new", "the end of its process"): "it has none yet",
+        ("new", "RESIDES"): "no process has what no broker let anybody enter",
+        ("lost", "the end of its process"): "that has ended, and it has no other yet",
+    },
+}
+STATES = {
+    "assignment": ASSIGNMENT_STATES,
+    "call": CALL_STATES,
+    "ward": WARD_STATES,
+    "named": NAMED_STATES,
+}
+EVENTS = {
+    "assignment": (
+        "ASSIGN",
+        "STOP",
+        "RECALL",
+        "OUTCOME-ACK",
+        "its end",
+        "release",
+        "reacquire",
+        "entered",
+        "not entered",
+        "a new session",
+    ),
+    "call": (
+        "RESULT",
+        "REQUEUED",
+        "ACCEPTED",
+        "cancel",
+        "an end of its own",
+        "WELCOME that has it",
+        "WELCOME without it",
+        "no connection",
+    ),
+    "ward": (
+        "a process",
+        "no process",
+        "an end",
+        "an end by order",
+        "an end as one too many",
+        "a start that hangs",
+        "KILL",
+        "SCALE",
+        "drain",
+    ),
+    "named": (
+        "a call",
+        "an assignment",
+        "a failure to enter",
+        "the end of its process",
+        "an end for good",
+        "RESIDES",
+    ),
+}
+# What the fixed seeds must show.
+SEEN = {
+    "assignment": {
+        ("unknown", "ASSIGN"),
+        ("waiting", "RECALL"),
+        ("entering", "entered"),
+        ("entering", "not entered"),
+        ("running", "STOP"),
+        ("running", "its end"),
+        ("running", "release"),
+        ("running", "a new session"),
+        ("released", "its end"),
+        ("released", "reacquire"),
+        ("asking", "its end"),
+        ("stopped", "its end"),
+        ("kept", "OUTCOME-ACK"),
+        ("kept", "a new session"),
+    },
+    "call": {
+        ("unknown", "ACCEPTED"),
+        ("here", "WELCOME without it"),
+        ("here", "an end of its own"),
+        ("here", "cancel"),
+        ("here", "no connection"),
+        ("there", "ACCEPTED"),
+        ("there", "REQUEUED"),
+        ("there", "RESULT"),
+        ("there", "WELCOME that has it"),
+        ("there", "WELCOME without it"),
+        ("there", "cancel"),
+        ("there", "no connection"),
+    },
+    "ward": {
+        ("due", "a process"),
+        ("running", "SCALE"),
+        ("running", "an end"),
+        ("running", "an end as one too many"),
+        ("running", "an end by order"),
+        ("running", "drain"),
+        ("spare", "SCALE"),
+        ("spare", "drain"),
+    },
+    "named": {
+        ("unknown", "a call"),
+        ("new", "a call"),
+        ("new", "an assignment"),
+        ("here", "a call"),
+        ("here", "an assignment"),
+        ("here", "the end of its process"),
+        ("lost", "an assignment"),
+    },
+}
+POSSIBLE = [
+    (machine, str(state), event)
+    for machine, states in STATES.items()
+    for state, event in product(states, EVENTS[machine])
+    if (str(state), event) not in IMPOSSIBLE[machine]
+]
+
+# --- an assignment in its actor
+
+
+class Actor:
+    """An actor with one slot and the broker's end of its session."""
+
+    def __init__(self, *, place=None):
+        settings = ActorSettings(name="h/0", host=90, slots={"slot": 1}, prefetch=1)
+        self.core = ActorCore(settings, incarnation=11, now=0.0)
+        self.call = Call("f", b"" if place else b"h" * 16, "m" if place else "", place)
+        self.numbers = 0
+        self.greets()
+
+    def greets(self):
+        self.core.tick(self.core.now)
+        self.core.flush(self.core.now)
+        self.hears(WELCOME, number=0)
+        self.sent = 0
+
+    def hears(self, *commands, number=None):
+        if number is None:
+            self.sent += 1
+            number = self.sent
+        frame = Frame(PROTOCOL, EPOCH, self.core.session.number, number, 0, list(commands))
+        self.core.receive(frame, (), self.core.now)
+        self.core.take_starts()
+        self.core.check()
+
+    def assign(self, count=1):
+        self.hears(
+            Function(0, b"h" * 16, b"code"),
+            Function(1, b"b" * 16, b"code"),
+            Template(0, self.call),
+        )
+        for _ in range(count):
+            self.numbers += 1
+            self.hears(Assign(self.numbers, 1, self.numbers, 0, 1, b""))
+
+
+def actor_in(state, event):
+    """Return an actor, and an assignment that stands so."""
+    is_entering = state == "entering" or "entered" in event
+    actor = Actor(place=PLACE if is_entering else None)
+    core, token = actor.core, TOKEN
+    if state == "unknown":
+        return actor, token
+    if state == "waiting":
+        actor.assign(2)
+        return actor, (EPOCH, 2)
+    actor.assign()
+    if is_entering and state == "running":
+        # It gave its slot back, its environment was evicted meanwhile, and it is inside again.
+        core.entered(token, PLACE, 0.5, core.now)
+    if state in ("released", "asking"):
+        core.release(token, None, core.now)
+    if state == "asking":
+        actor.numbers = 1
+        actor.hears(Assign(2, 1, 2, 0, 1, b""))
+        core.reacquire(token, {"slot": 1}, core.now)
+    if state == "stopped":
+        if event == "reacquire":
+            core.release(token, None, core.now)
+        actor.hears(Stop(*token))
+    if state == "kept":
+        core.finished(token, Status.RESULT, b"x", (), 0.1, core.now, None)
+    core.check()
+    return actor, token
+
+
+def happens_to_assignment(state, event):
+    actor, token = actor_in(state, event)
+    core = actor.core
+    match event:
+        case "ASSIGN":
+            actor.assign()
+        case "STOP":
+            actor.hears(Stop(*token))
+        case "RECALL":
+            actor.hears(Recall([token]))
+        case "OUTCOME-ACK":
+            actor.hears(OutcomeAck([token], []))
+        case "its end":
+            core.finished(token, Status.RESULT, b"x", (), 0.1, core.now, None)
+        case "release":
+            core.release(token, None, core.now)
+        case "reacquire":
+            core.reacquire(token, {"slot": 1}, core.now)
+        case "entered":
+            core.entered(token, PLACE, 0.5, core.now)
+        case "not entered":
+            core.not_entered(token, FAILURE, core.now)
+        case "a new session":
+            actor.hears(Who(), number=0)
+            actor.greets()
+    core.check()
+
+
+# --- a call in its client
+
+
+def happens_to_call(state, event):
+    core = ClientCore(ClientSettings(), incarnation=1, now=0.0)
+    plan = Plan(Call("f", b"h" * 16, durable=event == "ACCEPTED"), [Blob(b"h" * 16, b"code")])
+    if state != "here" or "WELCOME" in event:
+        greet(core, 0.0)
+    core.submit(plan, b"", (), 0.0)
+    if state != "here":
+        core.flush(0.0)
+    if state == "unknown":
+        client_hears(core, Result(1, Status.RESULT, b"x", 0, "a", 1), number=1)
+    number = 2 if state == "unknown" else 1
+    match event:
+        case "RESULT":
+            client_hears(core, Result(1, Status.RESULT, b"x", 0, "a", 1), number=number)
+        case "REQUEUED":
+            client_hears(core, Requeued(1, 1, "it was lost"), number=number)
+        case "ACCEPTED":
+            client_hears(core, Accepted([(1, 1)]), number=number)
+        case "cancel":
+            core.cancel(1, False, 0.0)
+        case "an end of its own":
+            ends_of_its_own(core, state)
+        case _:
+            core.broken(0.0)
+            missing = [] if event == "WELCOME that has it" else [(1, 1)]
+            greet(core, 0.5, missing=missing)
+    core.check()
+
+
+def ends_of_its_own(core, state):
+    """Let a client end a call: since the broker talks to it no more, or twice."""
+    if state == "unknown":
+        core._fail(Owned(1, Plan(Call("f")), b"", (), None), FAILURE)
+        return
+    if not core.session.is_open:
+        core.tick(0.0)
+        core.flush(0.0)
+    client_hears(core, Error(Code.NAME_TAKEN, "x", fatal=True), number=0)
+
+
+def greet(core, now, *, missing=()):
+    core.tick(now)
+    core.flush(now)
+    welcome = Welcome(1.0, 2.0, 5.0, 0.0, list(missing), 100, 2**20, 2**20, 8, 8)
+    client_hears(core, welcome, number=0, now=now)
+
+
+def client_hears(core, command, *, number, now=0.0):
+    frame = Frame(PROTOCOL, EPOCH, core.session.number, number, 0, [command])
+    core.receive(frame, (), now)
+
+
+# --- an actor in the care of its host
+
+
+def happens_to_ward(state, event):
+    host = HostsBroker(replicas_max=2, start_timeout_s=5.0)
+    core = host.core
+    host.open()
+    ward = core.wards[1 if state == "spare" else 0]
+    if state == "due":
+        host.die(ward)
+    elif state == "gone":
+        host.die(ward, has_left=True)
+    assert ward.phase == state
+    match event:
+        case "a process":
+            core.spawned(ward, incarnation=7, pid=7, now=host.now)
+        case "no process":
+            core.failed(ward, "no memory", host.now)
+        case "an end":
+            host.die(ward)
+        case "an end by order":
+            host.die(ward, has_left=True)
+        case "an end as one too many":
+            host.die(ward, exit_code=EXIT_SPARE)
+        case "a start that hangs":
+            host.turn(5.0)
+        case "KILL":
+            host.tell(Kill(ward.incarnation, "x"))
+        case "SCALE":
+            host.tell(Scale(2, "x"))
+        case "drain":
+            core.drain(host.now)
+    core.check()
+
+
+# --- a named actor in the broker: tests that show what seeds show too seldom
+
+
+def it_ends_with_its_client_before_anybody_has_entered_it():
+    client = Conversation().client(1).submits(1, call=test_named.entry())
+    client.says(Bye("closed"))
+
+
+ELSEWHERE = {
+    ("unknown", "RESIDES"): test_named.test_a_started_broker_adopts_what_a_process_has,
+    ("new", "an end for good"): it_ends_with_its_client_before_anybody_has_entered_it,
+    ("here", "RESIDES"): test_named.test_of_two_holders_the_higher_generation_stays,
+    ("here", "an end for good"): test_named.test_it_ends_with_the_client_that_made_it,
+    (
+        "lost",
+        "RESIDES",
+    ): test_named.test_a_process_that_was_lost_and_comes_back_has_to_give_it_up,
+    (
+        "lost",
+        "a call",
+    ): test_named.test_a_process_that_leaves_costs_no_restart_where_there_is_a_checkpoint,
+    (
+        "lost",
+        "a failure to enter",
+    ): test_named.test_one_that_cannot_be_entered_is_tried_again_later_and_not_for_ever,
+    (
+        "lost",
+        "an end for good",
+    ): test_named.test_without_a_restart_left_it_ends_with_its_process_and_its_name_is_free,
+}
+
+
+HAPPENS = {
+    "assignment": happens_to_assignment,
+    "call": happens_to_call,
+    "ward": happens_to_ward,
+}
+
+
+@pytest.mark.parametrize(
+    ("machine", "state", "event"), [one for one in POSSIBLE if one[0] in HAPPENS], ids=str
+)
+def test_what_is_possible_happens(machine, state, event):
+    with watched() as met:
+        HAPPENS[machine](state, event)
+
+    assert met[machine, state, event]
+
+
+@pytest.mark.parametrize("pair", ELSEWHERE, ids=str)
+def test_what_seeds_show_too_seldom_of_named_actors_another_test_does(pair):
+    test = ELSEWHERE[pair]
+    with watched() as met:
+        test(*[Conversation() for _ in signature(test).parameters])
+
+    assert met["named", *pair]
+
+
+def test_each_pair_of_a_named_actor_is_shown_or_impossible():
+    pairs = set(product(STATES["named"], EVENTS["named"]))
+
+    assert pairs == SEEN["named"] | ELSEWHERE.keys() | IMPOSSIBLE["named"].keys()
+
+
+@pytest.mark.slow
+def test_what_seeds_must_show_of_four_machines_they_show(fixed):
+    counts = fixed.run_all().counts
+
+    assert not [
+        (machine, *pair)
+        for machine, pairs in SEEN.items()
+        for pair in pairs
+        if not counts["{} {}: {}".format(machine, *pair)]
+    ]
+
+
+@pytest.mark.slow
+def test_what_is_declared_impossible_of_four_machines_never_happens_in_seeds(fixed):
+    counts = fixed.run_all().counts
+
+    assert not [
+        (machine, *pair)
+        for machine, pairs in IMPOSSIBLE.items()
+        for pair in pairs
+        if counts["{} {}: {}".format(machine, *pair)]
+    ]
