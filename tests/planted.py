@@ -425,6 +425,14 @@ BUGS = [
         "broker/test_fences.py::test_a_host_that_was_replaced_may_have_let_its_actor_go_on",
     ),
     Bug(
+        "a_part_of_what_is_lost_is_free",
+        Limits.is_strict,
+        "any(base_of",
+        "all(base_of",
+        "broker/test_fences.py"
+        "::test_a_limit_beside_a_strict_one_is_kept_with_it_and_others_are_not",
+    ),
+    Bug(
         "a_host_speaks_for_whom_a_new_broker_never_heard",
         HostCore.vouches,
         "ward.renewed_at >= self._epoch_at",

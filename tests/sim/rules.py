@@ -232,6 +232,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         4: ("a_strict_limit_is_taken_late",),
         5: (
             "the_host_of_a_lost_holder_is_told_nothing",
+            "a_part_of_what_is_lost_is_free",
             "a_lost_actor_has_no_limits",
         ),
         6: (
