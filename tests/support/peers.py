@@ -253,7 +253,7 @@ ROWS = [
     (
         "ray-project/ray#34019, #19350, PR#49581",
         "a node is ended that has just been given work",
-        "actor/test_core.py",
+        "actor/test_stopping.py",
         "test_an_assignment_that_crosses_a_drain_is_rejected",
     ),
     (

@@ -1,0 +1,154 @@
+"""Environments in the core of an actor: who loads one, whose turn it is, which one leaves."""
+
+from msgspec import structs
+
+from tests.actor.broker_end import connected, environment, make_core, warm
+from wire.messages import (
+    Credit,
+)
+from wire.parts import Status
+
+
+def test_an_environment_is_loaded_by_the_first_and_used_by_the_next():
+    end = connected(make_core(slots=2, prefetch=2))
+    template = end.template(environment=environment("e", labels={"model": "v2"}))
+    first, second = end.assign(template), end.assign(template)
+    end.carry()
+    assert list(end.started) == [first]
+    assert end.started[first].loads
+    assert end.credit == Credit(0, 2, 0, {"e": 0})
+
+    warm(end.core, "e", end.now)
+    end.carry()
+    assert end.labels == {"model": "v2", "environment.e": "warm"}
+    assert list(end.started) == [first]
+
+    end.finish(first)
+    end.carry()
+    assert list(end.started) == [second]
+    assert not end.started[second].loads
+
+
+def test_a_head_whose_turn_is_not_free_is_passed_over():
+    end = connected(make_core(slots=2, prefetch=2))
+    busy = end.template(environment=environment("e"))
+    plain = end.template()
+    first, blocked, passing = end.assign(busy), end.assign(busy), end.assign(plain)
+
+    end.carry()
+
+    assert list(end.started) == [first, passing]
+    assert blocked in end.core.mailbox.held
+
+
+def make_room(used, load_s):
+    """Use environments in the order of *used* in an actor that holds two; return what leaves."""
+    end = connected(make_core(slots=3, environments_max=2))
+    templates = {name: end.template(environment=environment(name)) for name in "abc"}
+    for name in used:
+        token = end.assign(templates[name])
+        end.carry()
+        warm(end.core, name, end.now, load_s[name])
+        end.finish(token)
+        end.carry()
+
+    token = end.assign(templates["c"])
+    end.carry()
+
+    [left] = end.started[token].evicts
+    [stays] = {"a", "b"} - {left}
+    assert end.labels == {f"environment.{stays}": "warm"}
+    assert end.credit.turns == {stays: 1, "c": 0}
+    return left
+
+
+def test_of_equal_idle_environments_the_least_recently_used_leaves():
+    assert make_room("aba", {"a": 0.0, "b": 0.0}) == "b"
+    assert make_room("ab", {"a": 0.0, "b": 0.0}) == "a"
+
+
+def test_an_idle_environment_leaves_that_is_used_less_often():
+    assert make_room("aaab", {"a": 1.0, "b": 1.0}) == "b"
+
+
+def test_an_idle_environment_leaves_that_is_entered_in_less_time():
+    assert make_room("ab", {"a": 30.0, "b": 1.0}) == "b"
+
+
+def test_what_was_used_often_leaves_once_it_is_used_no_more():
+    assert make_room("a" * 300 + "b" * 2, {"a": 1.0, "b": 1.0}) == "b"
+    assert make_room("a" * 300 + "b" * 8, {"a": 1.0, "b": 1.0}) == "a"
+
+
+def test_an_environment_in_use_is_never_evicted():
+    end = connected(make_core(slots=2, environments_max=1, prefetch=1))
+    first = end.assign(end.template(environment=environment("a")))
+    end.carry()
+    warm(end.core, "a", end.now)
+
+    second = end.assign(end.template(environment=environment("b")))
+    end.carry()
+
+    assert list(end.started) == [first]
+    end.finish(first)
+    end.carry()
+    assert end.started[second].evicts == ("a",)
+
+
+def test_an_environment_that_cannot_be_loaded_is_cold_again():
+    end = connected(make_core(slots=1, prefetch=1))
+    template = end.template(environment=environment("a"))
+    first, second = end.assign(template), end.assign(template)
+    end.carry()
+
+    end.core.environment_lost("a", end.now)
+    end.finish(first, Status.FAILURE)
+    end.carry()
+
+    assert end.started[second].loads
+
+
+def test_release_gives_back_the_turn():
+    end = connected(make_core(slots=1, prefetch=1))
+    template = end.template(environment=environment("a"))
+    first, second = end.assign(template), end.assign(template)
+    end.carry()
+    warm(end.core, "a", end.now)
+
+    end.core.release(first, None, end.now)
+    end.carry()
+
+    assert list(end.started) == [first, second]
+
+
+def test_concurrency_is_the_number_of_turns():
+    end = connected(make_core(slots=4, prefetch=1))
+    template = end.template(environment=environment("a", concurrency=2))
+    tokens = [end.assign(template) for _ in range(3)]
+    end.carry()
+    warm(end.core, "a", end.now)
+
+    end.carry()
+
+    assert list(end.started) == tokens[:2]
+    assert end.credit.turns == {"a": 0}
+
+
+def test_who_must_be_alone_takes_all_turns():
+    end = connected(make_core(slots=4, prefetch=1))
+    shared = environment("a", concurrency=3)
+    alone = end.template(environment=structs.replace(shared, turns=3))
+    first = end.assign(end.template(environment=shared))
+    end.carry()
+    warm(end.core, "a", end.now)
+    end.carry()
+    assert end.credit.turns == {"a": 2}
+
+    second = end.assign(alone)
+    end.carry()
+    assert list(end.started) == [first]
+    end.finish(first)
+    end.carry()
+
+    assert list(end.started) == [second]
+    assert end.credit.turns == {"a": 0}
