@@ -23,6 +23,14 @@ LOOK_S: Final = 0.005
 LINGER_NOT: Final = struct.pack("ii", 1, 0)
 
 
+def ready_of(sockets: list[socket.socket]) -> set[int]:
+    """Wait a moment for something to read; return the descriptors, which may be above 1,024."""
+    poll = select.poll()
+    for one in sockets:
+        poll.register(one, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(LOOK_S * 1000)}
+
+
 class Way(StrEnum):
     """From whoever connected to the target, and back."""
 
@@ -145,8 +153,8 @@ class Proxy:
         while not self._is_stopped:
             readable = [self._listener] if self._is_listening() else []
             readable += [s for link in self._links for s in link.sockets[Way.UP]]
-            ready, _, _ = select.select(readable, [], [], LOOK_S)
-            if self._listener in ready:
+            ready = ready_of(readable)
+            if self._listener.fileno() in ready:
                 self._accept()
             if self._must_reset:
                 self._must_reset = False
@@ -155,7 +163,7 @@ class Proxy:
             now = time.monotonic()
             for link in self._links:
                 for way in BOTH:
-                    self._carry(link, way, now, can_read=link.sockets[way][0] in ready)
+                    self._carry(link, way, now, can_read=link.sockets[way][0].fileno() in ready)
             self._links = [link for link in self._links if not link.is_over]
         for link in self._links:
             link.close(resets=False)

@@ -1,6 +1,8 @@
 """The proxy does what it is told to, and nothing else."""
 
 import contextlib
+import os
+import resource
 import socket
 import threading
 
@@ -169,6 +171,19 @@ def test_a_slow_connection_carries_so_many_octets_a_second(proxy, connect):
 
     connection.settimeout(TIMEOUT_S)
     assert hear(connection, 200) == bytes(200)
+
+
+def test_a_proxy_goes_on_beside_more_descriptors_than_select_can_take(proxy, connect):
+    here, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if here < 2_000:
+        pytest.skip("not so many descriptors here")
+    with contextlib.ExitStack() as stack:
+        for _ in range(1_100):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        connection = connect()
+        connection.sendall(b"abc")
+
+        assert hear(connection, 3) == b"abc"
 
 
 def test_a_delay_lasts_as_long_as_it_says(proxy, connect):
