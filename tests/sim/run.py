@@ -202,7 +202,10 @@ def follow_parent() -> None:
 
 def replay(seed: int, steps: int) -> str:
     """Return the command that repeats a failure."""
-    return f"{Path(sys.executable).name} -m tests.sim.run --seed {seed} --steps {steps}"
+    python = Path(sys.executable)
+    if python.is_relative_to(ROOT):
+        python = python.relative_to(ROOT)
+    return f"{python} -m tests.sim.run --seed {seed} --steps {steps}"
 
 
 @contextmanager

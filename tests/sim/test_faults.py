@@ -1,6 +1,7 @@
 """Every fault that a cluster can meet has a probability of its own, and really happens."""
 
 import dataclasses
+from collections import Counter
 
 import pytest
 
@@ -76,6 +77,20 @@ TABLE = {
     **{f"{name} is as small as can be": ("shrunk", f"shrunk {name}") for name in SHRINKS},
     **{name: (name, name) for name in ("client_leave", "press", "pause", "resume", "cut")},
 }
+# What stands for more than one row, and why that is one probability.
+SAME = {
+    "cut": "one cut is an error at a sender who has noticed it, and silence at one who has not",
+    "lost": "a frame in the queue of a connection that ends is lost or still sent: p and 1 - p",
+    "spare": "nobody leaves who was not started beyond what its host begins with",
+    "broker_kill_midway": "one kill; at which of the points is drawn with equal chances each time",
+    "shrunk": "a set of which each member is drawn for itself",
+}
+
+
+def test_what_stands_for_several_faults_says_why():
+    drawn = Counter(name for name, _ in TABLE.values())
+
+    assert {name for name, count in drawn.items() if count > 1} == SAME.keys()
 
 
 def test_every_fault_really_happens_in_the_fixed_seeds(fixed):
