@@ -205,7 +205,14 @@ SCENARIOS: Final = {
             # After a restart nobody is given a limit before the lease is over, of 5 s in this one.
             p99_s=8.0,
         ),
-        Scenario("L16", "soak: one fault after another", strikes_soak.soak, 200, 100),
+        Scenario(
+            "L16",
+            "soak: one fault after another",
+            strikes_soak.soak,
+            200,
+            100,
+            prepare=strikes_network.with_strict_limit,
+        ),
         Scenario("L17", "machine drained under load", strikes.drain, 200, 10),
         Scenario(
             "L17-scale",
