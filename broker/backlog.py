@@ -168,7 +168,7 @@ class Backlog:
             self.matching.rest(shape)
         elif shape.limits is not None or shape.wait is not None:
             self.matching.look(shape)
-        if shape.alone is not None and shape.queue is not None:
+        if shape.cost.alone is not None and shape.queue is not None:
             # It may have been the one that was to be alone, and held up the others.
             shape.queue.crew.unblock(self._ready)
 

@@ -65,7 +65,7 @@ class Bindings:
             return satisfying
         actor = self.actor_of(binding)
         own = satisfying & (1 << actor.number) if actor is not None else 0
-        if shape.is_hard or (actor is None and self.is_recovering):
+        if shape.cost.is_hard or (actor is None and self.is_recovering):
             return own
         if actor is None or actor.closed:
             return satisfying
@@ -206,7 +206,7 @@ def waiting_for(broker: "Broker", key: str) -> list[Task]:
     return [
         task
         for shape in broker.backlog.matching.by_key.get(key, ())
-        if shape.is_hard
+        if shape.cost.is_hard
         for task in shape.tasks()
         if task.state is State.QUEUED
     ]
@@ -225,14 +225,15 @@ def reason(broker: "Broker", task: Task) -> tuple[str, bool]:
     actor = broker.bindings.actor_of(binding)
     bound = f"bound to {binding.actor}, which"
     if actor is None:
-        is_waiting = shape.is_hard or broker.bindings.is_recovering
+        is_waiting = shape.cost.is_hard or broker.bindings.is_recovering
         return (f"{bound} is gone", False) if is_waiting else ("", True)
     assert shape.queue
     if actor not in shape.queue.crew.members:
         text = f"{bound} does not satisfy it ({unmet(task, actor)})"
-        return (text, False) if shape.is_hard else ("", True)
+        return (text, False) if shape.cost.is_hard else ("", True)
     if actor.closed:
-        return (f"{bound} takes no work ({actor.closed})", True) if shape.is_hard else ("", True)
+        is_hard = shape.cost.is_hard
+        return (f"{bound} takes no work ({actor.closed})", True) if is_hard else ("", True)
     if not actor.is_open:
         return f"{bound} is silent", True
     return f"{bound} is busy", True
@@ -244,7 +245,7 @@ def forbids(broker: "Broker", shape: "Shape", actor: "Actor") -> bool:
     binding = bindings.by_key.get(shape.sticky)
     if binding is None or binding.actor == actor.name:
         return False
-    if shape.is_hard or bindings.is_recovering:
+    if shape.cost.is_hard or bindings.is_recovering:
         return True
     bound = bindings.actor_of(binding)
     return bound is not None and not bound.closed and satisfies_all(bound.labels, shape.desires)

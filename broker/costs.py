@@ -30,11 +30,13 @@ class Cost:
     __slots__ = (
         "__weakref__",
         "affinity_wait_s",
+        "alone",
         "environment",
         "fail_infeasible",
         "has_groups",
         "host_limits",
         "is_armed_first",
+        "is_hard",
         "is_large",
         "is_plain",
         "is_sharing",
@@ -54,6 +56,8 @@ class Cost:
 
     def __init__(self, call: Call) -> None:
         """Take from *call* what its tasks cost."""
+        # What those cost that are alone in their group of a named actor.
+        self.alone: Cost | None = None
         # Limits of the actor's host.
         self.host_limits = host_limits(call) if call.limits else NO_LIMITS
         self.slots = call.slots
@@ -68,6 +72,8 @@ class Cost:
         # One that costs more than one unit could be starved by those that cost less.
         self.is_large = self.plain + sum(self.typed.values()) > 1
         self.fail_infeasible = call.fail_infeasible
+        # Whether only the actor of its key will do, if that is bound.
+        self.is_hard = call.sticky is not None and call.sticky.hard
         # A task that waits in a mailbox may be handed back, so what must never run twice does not
         # go there, nor what must keep its order.
         self.may_wait_ahead = not (
@@ -88,6 +94,16 @@ class Cost:
             self.turns_taken,
             self.affinity_wait_s,
         )
+
+    def of(self, call: Call) -> "Cost":
+        """Return what *call* costs, whose shape is at this cost: it may be alone in its group."""
+        turns = call.environment.turns if self.named and call.environment else 1
+        if turns == 1:
+            return self
+        if self.alone is None:
+            self.alone = Cost(call)
+            self.alone.turns_taken = turns
+        return self.alone
 
     def _enter_at(self, call: Call) -> None:
         # How long a task waits for a copy of its environment before it has one more entered; None
@@ -134,7 +150,7 @@ class Cost:
                 (call.at_most_once, is_armed_first(call)),
                 bool(call.limits),
                 host_limits(call),
-                call.fail_infeasible,
+                (call.fail_infeasible, call.sticky is not None and call.sticky.hard),
                 call.affinity_wait_s,
             )
         )

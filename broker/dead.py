@@ -157,7 +157,7 @@ class DeadTasks:
 def keep_ended(broker: "Broker", task: Task, ending: Ending, code: Code) -> None:
     """Keep *task*, which the broker itself ends with *code*, if that is worth to be known."""
     template = task.template
-    if not template or code not in (KEPT_DURABLE if template.is_durable else KEPT):
+    if not template or code not in (KEPT_DURABLE if template.head.durable else KEPT):
         return
     keep(broker, task, ending, decode_failure(ending.body))
 

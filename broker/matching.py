@@ -5,6 +5,7 @@ actor is looked up by the labels that changed, so it costs what it affects; a cr
 shapes gain or lose the same actor just gains or loses it.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -57,8 +58,8 @@ class Matching:
         # Attached shapes by the key that may be bound; who of a set may have their tasks then.
         self.by_key: dict[str, dict[Shape, None]] = {}
         self.narrow: Callable[[Shape, int], int] = lambda _, mask: mask
-        # Attached shapes that no actor satisfies, of which nobody was told.
-        self.unmet: dict[Shape, None] = {}
+        # Shapes that no actor satisfies, of which nobody was told, and some that were so.
+        self.unmet: deque[Shape] = deque()
         # Attached shapes whose tasks may wait for a better actor; those whose tasks do so now, and
         # until when.
         self.patient: dict[Shape, None] = {}
@@ -118,10 +119,9 @@ class Matching:
 
     def _note_unmet(self, shape: Shape) -> None:
         assert shape.queue
-        if shape.queue.crew.mask or shape.is_told:
-            self.unmet.pop(shape, None)
-        else:
-            self.unmet[shape] = None
+        if not shape.queue.crew.mask and shape.is_told is False:
+            shape.is_told = None
+            self.unmet.append(shape)
 
     def _leave(self, shape: Shape) -> None:
         queue = shape.queue
@@ -129,7 +129,6 @@ class Matching:
         self._forget_tiers(shape)
         crew = queue.crew
         crew.aside.pop(shape, None)
-        self.unmet.pop(shape, None)
         shape.queue = shape.entry = None
         queue.shapes -= 1
         if not queue.shapes:
@@ -375,7 +374,7 @@ class Matching:
         if rank is None or (shape.entry is not None and shape.entry <= rank):
             return
         queue.push(shape, rank)
-        if shape.alone is not None:
+        if shape.cost.alone is not None:
             # It was perhaps blocked for the sake of one that is to be alone, and is not first now.
             queue.is_blocked = False
         if not queue.is_blocked:
@@ -436,7 +435,8 @@ class Matching:
                 assert shape in self.by_key[shape.sticky]
             assert mask == crew.mask, (shape.desires, suiting, crew.members)
             assert (shape in self.patient) == (shape.wait is not None)
-            assert (shape in self.unmet) == (not crew.mask and not shape.is_told)
+            assert crew.mask or shape.is_told is not False
+            assert shape.is_told is not None or shape in self.unmet
             for one in (crew, *(tier for _, tier in shape.tiers or ())):
                 users[one] = users.get(one, 0) + 1
         self._check_waits()

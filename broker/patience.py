@@ -6,7 +6,6 @@ where there is a slot, and ends where there is none. Its clock runs from its sub
 from the loss of a run that had started.
 """
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from broker import forgetting, lifecycle, occupancy, reasons
@@ -51,14 +50,18 @@ def look(broker: "Broker", now: float) -> None:
         return  # Not everybody had the time to come back.
     told, more = 0, 0
     unmet = broker.backlog.matching.unmet
-    for shape in list(islice(unmet, LOOKS_A_TURN)):
-        task = first_of(shape)
-        if task is None or now - task.queued_at < broker.settings.heartbeat_s:
+    for _ in range(min(len(unmet), LOOKS_A_TURN)):
+        shape = unmet.popleft()
+        if shape.queue is None or shape.queue.crew.mask:
+            shape.is_told = False  # It is listed again when it is so again.
             continue
-        if shape.is_shut or shape.home is not None:
-            continue  # A named actor is where it is, or is entered again in a moment.
+        task = first_of(shape)
+        # A named actor is where it is, or is entered again in a moment.
+        is_named = shape.is_shut or shape.home is not None
+        if is_named or task is None or now - task.queued_at < broker.settings.heartbeat_s:
+            unmet.append(shape)
+            continue
         shape.is_told = True
-        del unmet[shape]
         told += 1
         if told <= TOLD_A_BEAT_MAX:
             reason = reasons.reason_of(broker, task, now).text

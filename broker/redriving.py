@@ -94,7 +94,7 @@ def template_of(broker: "Broker", template: Template, now: float) -> Template:
     call = template.call
     if call.environment is not None:
         broker.environments.learn(call.environment, now).shapes.add(template.shape)
-    if template.is_durable or not broker.records.has_journal:
+    if template.head.durable or not broker.records.has_journal:
         return template
     call = replace(call, durable=True)
     digest, _ = records.hash_call(call)

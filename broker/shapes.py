@@ -53,16 +53,28 @@ class Lane:
         # are void.
         self.entry: float | None = None
 
+    def __lt__(self, other: "Lane") -> bool:
+        """Let a heap hold two with one rank, in any order."""
+        return False
+
+
+class Lanes(dict[object, Lane]):
+    """The lanes of one shape by their keys, and in the order in which they come."""
+
+    __slots__ = ("heap",)
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        super().__init__()
+        self.heap: list[tuple[float, Lane]] = []
+
 
 class Shape:
     """What decides where a task may go. Tasks of one shape are interchangeable for placement."""
 
     __slots__ = (
         "__weakref__",
-        "_entered",
-        "_heap",
         "_lanes",
-        "alone",
         "aside",
         "cost",
         "count",
@@ -70,7 +82,6 @@ class Shape:
         "entry",
         "has_affinity",
         "home",
-        "is_hard",
         "is_shut",
         "is_simple",
         "is_told",
@@ -89,22 +100,20 @@ class Shape:
         self.cost = cost = cost or Cost(call)
         # Who knows whether there is room, where the calls have limits.
         self.limits = limits if call.limits else None
-        self.desires: list[Desire] = call.desires
-        # What those cost that are alone in their group of a named actor; the only actor that may
-        # have the tasks, and whether even that one may not now.
-        self.alone: Cost | None = None
+        self.desires: tuple[Desire, ...] = tuple(call.desires)
+        # The only actor that may have the tasks, and whether even that one may not now.
         self.home: Actor | None = None
         self.is_shut = False
-        # The key that may be bound to one actor, and whether only that one will do.
+        # The key that may be bound to one actor.
         self.sticky = call.sticky.key if call.sticky is not None else ""
-        self.is_hard = call.sticky is not None and call.sticky.hard
         self.has_affinity = any(not desire.required for desire in call.desires)
-        # Whether somebody was told that no connected actor could take one of these.
-        self.is_told = False
+        # Whether somebody was told that no connected actor could take one of these; None where it
+        # stands among those of which that is to be looked at.
+        self.is_told: bool | None = False
         # A task that waits here with no other stands in no lane: of 100,000 kinds most have but
         # one. With limits each has a lane, which waits in their lines.
         self.only: Task | None = None
-        self._lanes: dict[object, Lane] | None = None
+        self._lanes: Lanes | None = None
         # How many tasks are queued here, also those set aside.
         self.count = 0
         # Queued tasks that were REJECTed by every actor that could take them now.
@@ -126,9 +135,6 @@ class Shape:
         self.entry: float | None = None
         # Who of those actors has which weight, the highest first; each with those before it.
         self.tiers: list[tuple[float, Crew]] | None = None
-        self._heap: list[tuple[float, int, Lane]] | None = None
-        # How many entries of the heap were made; of two with one rank the earlier goes first.
-        self._entered = 0
 
     def __lt__(self, other: "Shape") -> bool:
         """Let a heap hold two with one rank."""
@@ -139,16 +145,6 @@ class Shape:
         """Return what is equal for calls of the same shape, however much they desire."""
         sticky = (call.sticky.key, call.sticky.hard) if call.sticky is not None else None
         return blake2b(_encode((cost_key, call.desires, sticky)), digest_size=KEY_SIZE).digest()
-
-    def costs_of(self, call: Call) -> Cost:
-        """Return what *call* costs, which waits here: it may be alone in its group."""
-        turns = call.environment.turns if self.cost.named and call.environment else 1
-        if turns == 1:
-            return self.cost
-        if self.alone is None:
-            self.alone = Cost(call)
-            self.alone.turns_taken = turns
-        return self.alone
 
     def may_go_to(self, actor: "Actor") -> bool:
         """Tell whether calls to a named actor may go to *actor*: it is there, or nowhere yet."""
@@ -171,7 +167,8 @@ class Shape:
         """The rank before which no task comes here, None when all wait for something else."""
         if self.only is not None:
             return self.only.rank
-        return self._heap[0][0] if self._heap else None
+        lanes = self._lanes
+        return lanes.heap[0][0] if lanes is not None and lanes.heap else None
 
     @property
     def lanes(self) -> dict[object, Lane]:
@@ -216,10 +213,9 @@ class Shape:
         if len(tasks) == FEW_TASKS and isinstance(tasks, list):
             lane.tasks = deque(tasks)
 
-    def _line_up(self) -> dict[object, Lane]:
+    def _line_up(self) -> "Lanes":
         """Return the lanes, which are made now; the only task stands in one from now on."""
-        lanes = self._lanes = {}
-        self._heap = []
+        lanes = self._lanes = Lanes()
         task, self.only = self.only, None
         if task is not None:
             key = self.lane_key(task)
@@ -236,9 +232,10 @@ class Shape:
             if not only.client.is_paused:
                 return only
             self._line_up()
-        heap = self._heap
+        lanes = self._lanes
+        heap = lanes.heap if lanes is not None else None
         while heap:
-            rank, _, lane = heap[0]
+            rank, lane = heap[0]
             if rank != lane.entry:
                 heappop(heap)
                 continue
@@ -269,9 +266,9 @@ class Shape:
         if task is self.only:
             self.only = None
             return
-        heap = self._heap
-        assert heap
-        rank, _, lane = heap[0]
+        assert self._lanes is not None
+        heap = self._lanes.heap
+        rank, lane = heap[0]
         tasks = lane.tasks
         assert tasks[0] is task
         assert rank == task.rank
@@ -279,8 +276,7 @@ class Shape:
         lane.queued -= 1
         if lane.queued:
             lane.entry = rank = tasks[0].rank
-            self._entered += 1
-            heapreplace(heap, (rank, self._entered, lane))
+            heapreplace(heap, (rank, lane))
         else:
             heappop(heap)
             self._drop(lane)
@@ -368,17 +364,15 @@ class Shape:
 
     def _enter(self, lane: Lane) -> None:
         lane.entry = rank = lane.tasks[0].rank
-        heap = self._heap
-        assert heap is not None
-        if len(heap) > VOID_MIN + 2 * len(self.lanes):
+        lanes = self._lanes
+        assert lanes is not None
+        heap = lanes.heap
+        if len(heap) > VOID_MIN + 2 * len(lanes):
             # Most entries are void, or there twice; only those at the top are ever dropped.
-            entered = [(one.entry, one) for one in self.lanes.values() if one.entry is not None]
-            heap[:] = [(at, number, one) for number, (at, one) in enumerate(entered)]
-            self._entered = len(entered)
+            heap[:] = [(one.entry, one) for one in lanes.values() if one.entry is not None]
             heapify(heap)
         else:
-            self._entered += 1
-            heappush(heap, (rank, self._entered, lane))
+            heappush(heap, (rank, lane))
 
     def _drop(self, lane: Lane) -> None:
         lane.entry = None
@@ -389,4 +383,4 @@ class Shape:
         del self._lanes[lane.key]
         if not self._lanes:
             # What is left in the heap is void.
-            self._lanes = self._heap = None
+            self._lanes = None

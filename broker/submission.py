@@ -70,7 +70,7 @@ def submit(  # noqa: PLR0917
     task.frames = own
     task.size = len(command.body) + (sum(map(len, own)) if own else 0)
     client.task_bytes += task.size
-    if template.is_durable and not durable.keep(broker, task, command, now):
+    if template.head.durable and not durable.keep(broker, task, command, now):
         return
     if task.state is QUEUED:
         enter(broker, task, command, now)

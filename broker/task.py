@@ -133,7 +133,7 @@ NO_DESIRES: Final[list[Desire]] = []
 class Template:
     """A call with the code it needs, and the shape under which its tasks wait."""
 
-    __slots__ = ("blob", "costs", "function", "hash", "head", "is_durable", "shape")
+    __slots__ = ("blob", "costs", "function", "hash", "head", "shape")
 
     def __init__(
         self,
@@ -150,10 +150,9 @@ class Template:
         self.shape = shape
         # What one of its tasks costs: that of a named actor may be alone in its group, and waits in
         # one line with those that are not.
-        self.costs = shape.costs_of(call)
+        self.costs = shape.cost.of(call)
         self.function = function
         self.blob = blob
-        self.is_durable = call.durable
         # Under which name the journal has it; made when it is written there.
         self.hash = b""
 
@@ -166,7 +165,7 @@ class Template:
             return head
         if sticky is not None:
             sticky = replace(sticky, key=shape.sticky)
-        return replace(head, desires=desires, sticky=sticky)
+        return replace(head, desires=list(desires), sticky=sticky)
 
 
 def head_of(call: Call) -> Call:

@@ -384,7 +384,7 @@ BUGS = [
     Bug(
         "a_redriven_task_is_not_durable",
         redriving.template_of,
-        "template.is_durable or not broker.records.has_journal",
+        "template.head.durable or not broker.records.has_journal",
         "True",
         "broker/test_dead.py::test_it_is_the_journals_where_there_is_one",
     ),

@@ -7,7 +7,7 @@ must then hold for all of them, any other for one.
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -72,12 +72,12 @@ def satisfies(labels: Labels, desire: Desire) -> bool:
     return any(compare(value, comparator, desire.value) for value in values)
 
 
-def satisfies_all(labels: Labels, desires: list[Desire]) -> bool:
+def satisfies_all(labels: Labels, desires: Sequence[Desire]) -> bool:
     """Tell whether *labels* meet every required one of *desires*."""
     return all(satisfies(labels, desire) for desire in desires if desire.required)
 
 
-def affinity(labels: Labels, desires: list[Desire]) -> float:
+def affinity(labels: Labels, desires: Sequence[Desire]) -> float:
     """Sum the weights of the desires that are not required and are met."""
     return sum(d.weight for d in desires if not d.required and satisfies(labels, d))
 

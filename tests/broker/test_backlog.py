@@ -211,7 +211,7 @@ def test_what_was_queued_and_forgotten_does_not_stay():
         queue.backlog.check()
     assert list(shape.lanes) == [queue.clients[0]]
     assert sum(len(lane.tasks) for lane in shape.lanes.values()) < 100
-    assert len(shape._heap) < 100
+    assert len(shape._lanes.heap) < 100
     assert queue.take() is head
 
 
@@ -226,7 +226,7 @@ def test_looking_again_at_what_was_set_aside_costs_no_memory():
         queue.backlog.block(shape.queue)
         queue.backlog.wake()
         queue.backlog.check()
-    assert len(shape._heap) < 100
+    assert len(shape._lanes.heap) < 100
     assert queue.take_all() == [rejected, blocked]
 
 

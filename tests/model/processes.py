@@ -91,6 +91,7 @@ def forget_matches(core: Broker) -> None:
     core.patient = core.waits = None
     for shape in core.backlog._shapes.values():
         shape.queue = shape.entry = shape.tiers = None
+        shape.is_told = bool(shape.is_told)
         if shape.wait is not None:
             shape.wait.queue = None
     for actor in core.actors.values():
@@ -137,12 +138,9 @@ class BrokerProcess(Process):
 
     def pack(self) -> Any:
         for shape in self.core.backlog._shapes.values():
-            # Void entries are skipped, and how often somebody entered does not matter.
-            if shape._heap is None:
-                continue
-            entries = sorted(entry for entry in shape._heap if entry[0] == entry[2].entry)
-            shape._heap = [(rank, at, lane) for at, (rank, _, lane) in enumerate(entries)]
-            shape._entered = len(entries)
+            # Void entries are skipped.
+            if (lanes := shape._lanes) is not None:
+                lanes.heap = sorted(entry for entry in lanes.heap if entry[0] == entry[1].entry)
         forget_matches(self.core)
         doubts.sweep(self.core)
         self.core.limits._grant = None

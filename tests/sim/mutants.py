@@ -701,7 +701,7 @@ def a_hard_key_falls_back() -> Any:
 
     def make(original: Any) -> Any:
         def mutated(self: Any, shape: Any, satisfying: int) -> int:
-            with patch.object(shape, "is_hard", False):
+            with patch.object(shape.cost, "is_hard", False):
                 return original(self, shape, satisfying)
 
         return mutated

@@ -5,8 +5,8 @@ from typing import Any
 from actor.mailbox import Assignment
 from actor.named import NamedReplica, NamedReplicas
 from broker import inscribing, named, reentering, residing
+from broker.costs import Cost
 from broker.matching import Matching
-from broker.shapes import Shape
 from tests.sim.mutants import BUSY, Mutant, swap
 
 
@@ -109,7 +109,7 @@ def the_checkpoint_is_written_after_its_outcome() -> Any:
 
 def nobody_waits_to_be_alone_in_its_group() -> Any:
     """Assign a call that is to be alone where one turn is free."""
-    return swap(Shape, "costs_of", lambda _: lambda shape, call: shape.cost)
+    return swap(Cost, "of", lambda _: lambda cost, call: cost)
 
 
 def turns_of_a_group_are_always_free() -> Any:
