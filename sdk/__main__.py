@@ -240,7 +240,8 @@ def show_explain(client: Client, options: argparse.Namespace) -> int:
     for name, missing in sorted(answer.get("actors", {}).items(), key=lambda one: natural(one[0])):
         print(f"  {name}: {missing}" + (f", for {since[name]:.1f} s" if name in since else ""))
     if "waits_s" in answer and answer.get("state") == "queued":
-        print(f"  it waits for {answer['waits_s']:.1f} s, as it is for {answer['reason_s']:.1f} s")
+        waited_s, reason_s = answer["waits_s"], answer["reason_s"]
+        print(f"  it has waited for {waited_s:.1f} s, for this reason for {reason_s:.1f} s")
     if "ends_s" in answer:
         print(f"  it is given up in {answer['ends_s']:.1f} s (schedule_timeout)")
     return 0 if answer.get("state") != "unknown" else STATUS_FAILED

@@ -166,13 +166,15 @@ def validate_value(key: str, value: object) -> None:
         raise ValueError(f"label {key!r}: {value!r} does not fit in 64 bits")
 
 
-def validate_labels(labels: Mapping[str, object]) -> Labels:
+def validate_labels(labels: Mapping[Any, object]) -> Labels:
     """Return a copy of what somebody offers; raise ValueError for what cannot be offered.
 
     A list has at least one value: who offers nothing under a key does not offer the key.
     """
     checked: Labels = {}
     for key, value in labels.items():
+        if not isinstance(key, str):
+            raise TypeError(f"the label {key!r} is not a string")
         validate_key(key)
         values = list(value) if isinstance(value, list | tuple) else [value]
         if not values:

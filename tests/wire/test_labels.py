@@ -164,6 +164,11 @@ def test_what_nobody_can_offer_is_refused(labels, said):
         validate_labels(labels)
 
 
+def test_a_key_that_is_no_string_is_refused_by_its_value():
+    with pytest.raises(TypeError, match="label 1 is not a string"):
+        validate_labels({1: "x"})
+
+
 def test_what_can_be_offered_is_copied():
     labels = {"a": 1, "b": ["x", 2.5], "c": (True, "y"), "d": math.inf}
 
