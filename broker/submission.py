@@ -48,7 +48,7 @@ def submit(  # noqa: PLR0917
             Code.UNKNOWN_TEMPLATE, f"template {command.template} was not sent"
         )
     task = client.tasks.get(command.task)
-    if task is None and template.is_durable:
+    if task is None and template.head.durable:
         task = attaching.put_back(broker, client, command.task)
     if task is not None and task.state not in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME):
         if task.record is not None:
