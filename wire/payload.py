@@ -435,6 +435,10 @@ def culprit_in(value: object, path: str = "", seen: frozenset[int] = frozenset()
     return ""
 
 
+# Of what is pickled so, that which it consists of travels.
+PLAIN_REDUCE: Final = (object.__reduce__, BaseException.__reduce__)
+
+
 def parts_of(value: object) -> list[tuple[str, object]]:
     """Return what travels with *value*, and how it is named there."""
     match value:
@@ -448,6 +452,8 @@ def parts_of(value: object) -> list[tuple[str, object]]:
             return [(", its object", value.__self__)]
         case functools.partial():
             return [("", value.func), (", arguments", value.args), (", arguments", value.keywords)]
+        case _ if type(value).__reduce__ not in PLAIN_REDUCE:
+            return []  # Its class says what travels, or why nothing does.
         case _:
             named = []
             with suppress(Exception):  # The user's class may have something of its own there.

@@ -69,6 +69,8 @@ def is_refused(proxy):
         socket.create_connection(("127.0.0.1", proxy.port), timeout=TIMEOUT_S).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        pass  # It came just when the listener was closed.
     return False
 
 

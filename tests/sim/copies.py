@@ -21,6 +21,8 @@ MARGIN_S = 0.5
 # After so many failures in a row nobody tries again, for so long.
 FAILURES_MAX = 3
 BROKEN_S = 60.0
+# So late the broker has heard of a failure.
+HEARD_S = 1.0
 
 
 class Copies:
@@ -58,17 +60,19 @@ class Copies:
             count = len(self.of(environment.id))
             assert count <= most, f"{count} copies of {environment.name}, {most} may be"
 
-    def failed(self, environment: "Environment") -> None:
-        """Check that what cannot be entered is not tried for ever."""
-        now = self.world.now
-        failures = self.failures.setdefault(environment.id, [])
-        failures.append(now)
-        if not self.world.profile.is_steady:
+    def assigned(self, call: Any) -> None:
+        """Check that nobody tries again what could not be entered some times in a row."""
+        environment = call.environment
+        if environment is None or named_of(call) is not None or not self.world.profile.is_steady:
             return
-        # The first ones may have been under way in all actors at once.
-        many = FAILURES_MAX + sum(actor.is_alive for actor in self.world.actors)
-        late = sum(now - at < BROKEN_S for at in failures)
-        assert late <= many, f"{environment.name} could not be entered {late} times"
+        failures = self.failures.get(environment.id, [])
+        if len(failures) >= FAILURES_MAX and not self.of(environment.id):
+            age_s = self.world.now - failures[FAILURES_MAX - 1]
+            assert age_s < HEARD_S or age_s >= BROKEN_S, f"{environment.name} is tried once more"
+
+    def failed(self, environment: "Environment") -> None:
+        """Note that it could not be entered."""
+        self.failures.setdefault(environment.id, []).append(self.world.now)
 
     def lacking(self) -> set[str]:
         """Return the environments in use that lack a copy for which some actor has a place."""

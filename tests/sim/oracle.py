@@ -152,6 +152,7 @@ class Oracle:
         if record.redrives is not None and self.world.ledger is not None:
             task = self.world.broker.core.tokens.get(token)
             assert task is None or task.record is not None, f"{record.name} is not the journal's"
+        self.copies.assigned(record.call)
         labels.check_assign(self.world, actor, record.call, token)
         if record.call.sticky is not None and record.call.sticky.hard:
             self.check_hard(actor, record)
