@@ -142,11 +142,30 @@ def show_redrive(client: Client, options: argparse.Namespace) -> int:
         if not chosen:
             return status
         seen |= dict.fromkeys(chosen)
-        futures = {task: client.redrive(task) for task in chosen}
+        futures = {
+            task: client.redrive(task) for task in chosen if not goes_on(client, task, options)
+        }
         for task, future in futures.items():
             status |= show_redriven(client, task, future, options)
         if not options.all:
             return status
+
+
+def goes_on(client: Client, task: str, options: argparse.Namespace) -> bool:
+    """Tell whether *task* was submitted again before, and say so.
+
+    Another REDRIVE would attach to what it is now, and take along its outcome where that is there.
+    """
+    if options.wait:
+        return False
+    try:
+        answer = client.query("dead", task, timeout=options.timeout)
+    except WarmslotError:
+        return False  # Whoever redrives it is told why it is not kept.
+    successor = answer["dead"][0]["redriven_as"]
+    if successor and answer["has_journal"]:
+        say(f"{task} goes on as {successor}")
+    return bool(successor and answer["has_journal"])
 
 
 def show_redriven(
