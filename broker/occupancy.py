@@ -12,7 +12,6 @@ from broker import (
     deadlock,
     families,
     fences,
-    forgetting,
     lifecycle,
     named,
     placement,
@@ -21,7 +20,7 @@ from broker import (
 from broker.limits import Limits
 from broker.lines import AT_SCHEDULING, AskWaiter, LimitedRun
 from broker.peers import Actor, Session, is_owned
-from broker.task import State, Task
+from broker.task import Task
 from wire.errors import Code, RemoteProtocolError
 from wire.limits import Strategy, check_amounts
 from wire.messages import Await, Occupied, Occupy, Release, Vacate
@@ -111,24 +110,9 @@ def join(broker: "Broker", task: Task) -> None:
 
 def cancel(broker: "Broker", task: Task, message: str) -> None:
     """End *task*, wherever it is, as canceled by the broker."""
-    match task.state:
-        case State.QUEUED:
-            broker.backlog.remove(task)
-            broker.deadlines.discard(task)
-        case State.HELD:
-            del broker.held[task]
-        case State.WRITING:
-            forgetting.written(broker, task)
-        case State.DELAYED:
-            broker.delays.discard(task)
-        case State.ALONE:
-            del broker.isolation.waiting[task]
-        case State.ASSIGNED if not task.is_finished:
-            lifecycle.stop(broker, task, reason=message)
-            families.part(broker, task, families.Parting.CANCELED)
-            forgetting.detach(broker, task)
-        case _:
-            return
+    if task.is_finished or not families.withdraw(broker, task, message):
+        return
+    families.part(broker, task, families.Parting.CANCELED)
     lifecycle.end(broker, task, Code.CANCELED, message)
 
 
