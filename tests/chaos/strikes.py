@@ -207,6 +207,11 @@ def with_longer_lease(it: Cluster) -> None:
     it.broker_options = (*it.broker_options, "--lease", str(PAUSED_LEASE_S))
 
 
+def lease_s(it: Cluster) -> float:
+    """Return how long a lease lasts there."""
+    return PAUSED_LEASE_S if "--lease" in it.broker_options else LEASE_S
+
+
 def broker_freeze(it: Cluster) -> None:
     """Stop the broker: nothing runs again for what it did not hear, and nobody is lost.
 
@@ -223,7 +228,7 @@ def broker_freeze(it: Cluster) -> None:
         (runs, _), (runs_then, _) = again(it), before
         if runs == runs_then and it.log("broker").count("actor_lost") == lost:
             return
-        if it.load.gap_s < PAUSED_LEASE_S / 2:
+        if it.load.gap_s < lease_s(it) / 2:
             raise history.Broken("it blamed others for its own pause")
         it.measured["pauses in which we stood still ourselves"].append(it.load.gap_s)
 
