@@ -52,20 +52,18 @@ HEAP_TYPE: Final = 1 << 9
 OF_GLOBALS: Final = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"})
 NEW_ARGUMENTS: Final = ("__getnewargs__", "__getnewargs_ex__")
 
-CONSTANT: Final = (
-    type(None),
-    bool,
+# Constants of which `repr` says everything, in each process the same.
+SPELLED: Final = (
+    str,
+    bytes,
     int,
     float,
     complex,
-    str,
-    bytes,
+    types.NoneType,
     range,
     types.EllipsisType,
-    types.NotImplementedType,
     types.GenericAlias,
     types.UnionType,
-    types.BuiltinFunctionType,
     types.MethodDescriptorType,
     types.WrapperDescriptorType,
     types.GetSetDescriptorType,
@@ -73,13 +71,20 @@ CONSTANT: Final = (
     dt.date,
     dt.time,
     dt.timedelta,
-    dt.tzinfo,
+    dt.timezone,
     decimal.Decimal,
+    pathlib.PurePath,
+    uuid.UUID,
+)
+# What nothing of can change.
+CONSTANT: Final = (
+    *SPELLED,
+    types.NotImplementedType,
+    types.BuiltinFunctionType,
+    dt.tzinfo,
     enum.Enum,
     logging.Logger,  # It travels by its name.
-    pathlib.PurePath,
     re.Pattern,
-    uuid.UUID,
 )
 
 View = Callable[[Any], tuple[Any, ...]]

@@ -5,45 +5,16 @@ it. The rule that must not be broken: what behaves in another way has another ve
 that can be seen; what cannot be looked into counts with its type alone.
 """
 
-import datetime as dt
-import decimal
 import enum
 import hashlib
 import logging
-import pathlib
 import re
 import types
-import uuid
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from sdk.code import HIDDEN, contents, is_installed_object, view_of_function
+from sdk.code import HIDDEN, SPELLED, contents, is_installed_object, view_of_function
 from wire.payload import is_basic, names_in
-
-# Constants of which `repr` says everything, in each process the same.
-SPELLED: Final = (
-    str,
-    bytes,
-    int,
-    float,
-    complex,
-    types.NoneType,
-    range,
-    types.EllipsisType,
-    types.GenericAlias,
-    types.UnionType,
-    types.MethodDescriptorType,
-    types.WrapperDescriptorType,
-    types.GetSetDescriptorType,
-    types.MemberDescriptorType,
-    dt.date,
-    dt.time,
-    dt.timedelta,
-    dt.timezone,
-    decimal.Decimal,
-    pathlib.PurePath,
-    uuid.UUID,
-)
 
 # What was met, by its id: its number, and itself, so that nothing else has this id meanwhile.
 Seen = dict[Hashable, tuple[int, Any]]

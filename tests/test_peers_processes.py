@@ -11,6 +11,7 @@ import resource
 import socket
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -44,6 +45,21 @@ def note(path, *what):
 
 def notes(path):
     return [tuple(json.loads(line)) for line in Path(path).read_text().splitlines()]
+
+
+@contextmanager
+def behind_a_proxy():
+    """Give a deployment, the proxy behind which its host is, a client, and the actor's process."""
+    port = free_port()
+    with Deployment(*SHORT, "--bind", f"tcp://127.0.0.1:{port}") as world:
+        world.start_broker()
+        proxy = Proxy(("127.0.0.1", port))
+        try:
+            world.start("a", "-m", "actor", "--broker", proxy.endpoint, "--name", "a")
+            client = world.client()
+            yield world, proxy, client, world.actors(client, "a/0")["a/0"]["pid"]
+        finally:
+            proxy.close()
 
 
 # --- what the tasks do
@@ -103,31 +119,22 @@ def test_a_zombie_has_the_lower_token_and_no_visible_outcome(path, tmp_path):
     refuses the run whose lease is over, and that run is ended once somebody can be told.
     """
     flag = tmp_path / "flag"
-    port = free_port()
-    with Deployment(*SHORT, "--bind", f"tcp://127.0.0.1:{port}") as world:
-        world.start_broker()
-        proxy = Proxy(("127.0.0.1", port))
-        try:
-            world.start("a", "-m", "actor", "--broker", proxy.endpoint, "--name", "a")
-            client = world.client()
-            first = world.actors(client, "a/0")["a/0"]["pid"]
-            future = client.submit(until_told, path, str(flag))
-            world.until(lambda: len(notes(path)) == 1)
-            world.start_host("b")
-            world.actors(client, "b/0")
+    with behind_a_proxy() as (world, proxy, client, first):
+        future = client.submit(until_told, path, str(flag))
+        world.until(lambda: len(notes(path)) == 1)
+        world.start_host("b")
+        world.actors(client, "b/0")
 
-            proxy.stall()
-            world.until(lambda: len(notes(path)) == 2)
-            (_, *old), (_, *new) = notes(path)
-            proxy.heal()
-            world.until(lambda: (first, "canceled") in notes(path) or not is_alive(first))
-            flag.touch()
+        proxy.stall()
+        world.until(lambda: len(notes(path)) == 2)
+        (_, *old), (_, *new) = notes(path)
+        proxy.heal()
+        world.until(lambda: (first, "canceled") in notes(path) or not is_alive(first))
+        flag.touch()
 
-            assert new > old
-            assert future.result(TIMEOUT_S) == new
-            world.until(lambda: client.query("status")["assigned"] == 0)
-        finally:
-            proxy.close()
+        assert new > old
+        assert future.result(TIMEOUT_S) == new
+        world.until(lambda: client.query("status")["assigned"] == 0)
 
 
 # --- connections
@@ -135,54 +142,35 @@ def test_a_zombie_has_the_lower_token_and_no_visible_outcome(path, tmp_path):
 
 def test_who_was_cut_off_for_many_leases_is_heard_again(path):
     """zeromq/libzmq#2224: a cable is pulled, and put back a long time later."""
-    port = free_port()
-    with Deployment(*SHORT, "--bind", f"tcp://127.0.0.1:{port}") as world:
-        world.start_broker()
-        proxy = Proxy(("127.0.0.1", port))
-        try:
-            world.start("a", "-m", "actor", "--broker", proxy.endpoint, "--name", "a")
-            client = world.client()
-            pid = world.actors(client, "a/0")["a/0"]["pid"]
+    with behind_a_proxy() as (world, proxy, client, pid):
+        proxy.swallow()
+        world.until(lambda: "a/0" not in {one["name"] for one in client.actors()})
+        Event().wait(8 * LEASE_S)
+        proxy.heal()
 
-            proxy.swallow()
-            world.until(lambda: "a/0" not in {one["name"] for one in client.actors()})
-            Event().wait(8 * LEASE_S)
-            proxy.heal()
-
-            assert client.submit(os.getpid).result(TIMEOUT_S) == pid
-        finally:
-            proxy.close()
+        assert client.submit(os.getpid).result(TIMEOUT_S) == pid
 
 
 @pytest.mark.parametrize("way", list(Way))
 def test_a_message_that_takes_several_leases_to_arrive_costs_nobody_a_lease(way):
     """zeromq/libzmq#2709: a heartbeat has to wait for what is on its way, and counts as missed."""
     octets = bytes(MEGABYTE * 3)
-    port = free_port()
-    with Deployment(*SHORT, "--bind", f"tcp://127.0.0.1:{port}") as world:
-        world.start_broker()
-        proxy = Proxy(("127.0.0.1", port))
-        try:
-            world.start("a", "-m", "actor", "--broker", proxy.endpoint, "--name", "a")
-            client = world.client()
-            pid = world.actors(client, "a/0")["a/0"]["pid"]
-            assert client.submit(size_and_process, b"").result(TIMEOUT_S) == (0, pid)
-            proxy.slow(MEGABYTE, way)
-            began = time.monotonic()
+    with behind_a_proxy() as (world, proxy, client, pid):
+        assert client.submit(size_and_process, b"").result(TIMEOUT_S) == (0, pid)
+        proxy.slow(MEGABYTE, way)
+        began = time.monotonic()
 
-            if way is Way.DOWN:
-                future = client.submit(size_and_process, octets)
-                assert future.result(TIMEOUT_S) == (len(octets), pid)
-            else:
-                future = client.submit(bytes, len(octets))
-                assert len(future.result(TIMEOUT_S)) == len(octets)
+        if way is Way.DOWN:
+            future = client.submit(size_and_process, octets)
+            assert future.result(TIMEOUT_S) == (len(octets), pid)
+        else:
+            future = client.submit(bytes, len(octets))
+            assert len(future.result(TIMEOUT_S)) == len(octets)
 
-            assert time.monotonic() - began > 2 * LEASE_S
-            assert future.history == ()
-            assert "actor_lost" not in world.log("broker"), world.story()
-            assert client.submit(os.getpid).result(TIMEOUT_S) == pid
-        finally:
-            proxy.close()
+        assert time.monotonic() - began > 2 * LEASE_S
+        assert future.history == ()
+        assert "actor_lost" not in world.log("broker"), world.story()
+        assert client.submit(os.getpid).result(TIMEOUT_S) == pid
 
 
 def test_a_broker_without_descriptors_serves_those_who_are_connected():

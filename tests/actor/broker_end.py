@@ -285,3 +285,8 @@ def warm(core, identity, now, load_s=0.1):
     """Let the environment be entered that is loading."""
     replica = core.mailbox.residents.by_id[identity]
     core.entered(min(replica.inside, default=None), replica.environment, load_s, now)
+
+
+def said(end, kind):
+    """Return what the actor said of one kind, in order."""
+    return [command for command in end.everything if isinstance(command, kind)]

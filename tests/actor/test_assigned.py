@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.actor.broker_end import CODE, BrokerEnd, connected, make_core
+from tests.actor.broker_end import CODE, BrokerEnd, connected, make_core, said
 from wire.labels import Comparator, Desire
 from wire.messages import (
     Credit,
@@ -15,10 +15,6 @@ from wire.messages import (
 from wire.parts import Call
 
 BIG = b"x" * 5000
-
-
-def said(end, kind):
-    return [command for command in end.everything if isinstance(command, kind)]
 
 
 def test_an_unknown_template_is_rejected():

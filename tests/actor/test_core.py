@@ -1,7 +1,7 @@
 import pytest
 
 from actor.inventory import make_hello
-from tests.actor.broker_end import CODE, BrokerEnd, connected, make_core
+from tests.actor.broker_end import CODE, BrokerEnd, connected, make_core, said
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.labels import Comparator, Desire
@@ -25,10 +25,6 @@ from wire.parts import Held, Status
 from wire.session import State
 
 BIG = b"x" * 5000
-
-
-def said(end, kind):
-    return [command for command in end.everything if isinstance(command, kind)]
 
 
 # --- sessions

@@ -3,7 +3,7 @@
 from actor.core import ActorCore
 from actor.entering import retire
 from actor.settings import Settings
-from tests.actor.broker_end import BLOB_HASH, BrokerEnd, connected, make_core, warm
+from tests.actor.broker_end import BLOB_HASH, BrokerEnd, connected, make_core, said, warm
 from wire.messages import Bye, Credit, Entered, Evict, Outcome, Reject, Stop
 from wire.parts import Environment, Failure, Reuse
 
@@ -12,10 +12,6 @@ FAILURE = Failure("environment-failed", "OSError", "no such file")
 
 def place(identity="e", concurrency=1, **reuse):
     return Environment(identity, identity, BLOB_HASH, {}, concurrency, Reuse(**reuse))
-
-
-def said(end, kind):
-    return [command for command in end.everything if isinstance(command, kind)]
 
 
 def entering(environment, **options):

@@ -5,19 +5,11 @@ import signal
 
 import pytest
 
-from tests.actor.fake_broker import FakeBroker
 from tests.actor.test_processes import begun, double, value, wait_for_file
 from tests.support.deployment import is_alive
 from wire.messages import Bye, Death, Drain, HostBeat, OutcomeAck, Reject
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-
-
-@pytest.fixture
-def broker():
-    fake = FakeBroker()
-    yield fake
-    fake.close()
 
 
 def test_a_drain_finishes_what_runs_and_hands_back_what_waits(broker, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from actor.life import EXIT_RETURNED
-from tests.actor.fake_broker import ROOT, FakeBroker
+from tests.actor.fake_broker import ROOT
 from tests.support.deployment import is_alive
 from wire.codec import decode_failure
 from wire.errors import Code
@@ -30,13 +30,6 @@ from wire.messages import (
 from wire.parts import Status
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-
-
-@pytest.fixture
-def broker():
-    fake = FakeBroker()
-    yield fake
-    fake.close()
 
 
 def double(value):

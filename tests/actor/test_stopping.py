@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.actor.broker_end import connected, make_core
+from tests.actor.broker_end import connected, make_core, said
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import (
@@ -11,10 +11,6 @@ from wire.messages import (
     Outcome,
 )
 from wire.parts import Status
-
-
-def said(end, kind):
-    return [command for command in end.everything if isinstance(command, kind)]
 
 
 def test_a_drain_hands_back_what_waits_and_leaves_when_the_rest_is_done():
