@@ -28,7 +28,9 @@ REQUEST_BYTES_MAX: Final = 1024
 # What an actor says first: its process.
 ANSWER: Final = struct.Struct("<q")
 READY: Final = b"r"
+# How it ends when what loads with Python has left a thread behind.
 EXIT_UNFIT: Final = 70
+ALONE_WITHIN_S: Final = 1.0
 # Room in the command line for what tells the processes apart.
 PADDING: Final = "-" * 160
 LOOK_AGAIN_S: Final = 0.0005
@@ -46,11 +48,10 @@ def main(arguments: Sequence[str]) -> None:
     from actor import life  # noqa: F401, PLC0415 - may hang, so only now.
 
     gc.freeze()
-    # Its thread ends with it.
     faulthandler.cancel_dump_traceback_later()
-    if (threads := count_threads()) != 1:
-        # They would be missing in each actor, and so would what they were about to give back.
-        sys.stderr.write(f"actor: fork server has {threads} threads, from what loads with Python\n")
+    if not is_alone(time.monotonic() + ALONE_WITHIN_S):
+        # Its threads would be missing in each actor, and so would what they were about to give
+        # back. The host says so.
         os._exit(EXIT_UNFIT)
     channel.send(READY)
     while True:
@@ -58,6 +59,18 @@ def main(arguments: Sequence[str]) -> None:
         if not told:
             os._exit(0)
         serve(channel, host, told, descriptors)
+
+
+def is_alone(by: float) -> bool:
+    """Tell whether this thread is the only one, *by* then (s of the monotonic clock) at the latest.
+
+    The thread that would have told of hanging is over, and the system has it a little longer.
+    """
+    while count_threads() != 1:
+        if time.monotonic() >= by:
+            return False
+        time.sleep(LOOK_AGAIN_S)
+    return True
 
 
 def serve(channel: socket.socket, host: int, told: bytes, descriptors: list[int]) -> None:

@@ -21,7 +21,7 @@ import structlog
 
 from actor.board import RECORDS, Board
 from actor.forking import ForkServer, tell_at
-from actor.forkserver import ANSWER
+from actor.forkserver import ANSWER, EXIT_UNFIT
 from actor.settings import SLOT, HostSettings, Launch, Settings
 from actor.supervision import Ward
 from actor.surroundings import for_actor
@@ -34,6 +34,7 @@ ASKED_MAX: Final = 64
 TOLD_BYTES_MAX: Final = 65_536
 # How long the last starts may take to be answered once the fork server has ended.
 ANSWER_TIMEOUT_S: Final = 2.0
+UNFIT: Final = "what loads with Python by itself has started a thread, which no fork would have"
 
 log = structlog.get_logger("host")
 
@@ -234,6 +235,7 @@ class Starter:
             "forkserver_ended",
             status=status,
             hint="started again" if self._server else "each actor starts from nothing now",
+            **({"reason": UNFIT} if status == EXIT_UNFIT else {}),
         )
         if self._server is None:
             self._refused += self._waiting

@@ -50,6 +50,27 @@ def test_what_an_actor_loads_has_no_threads_and_leaves_to_it_what_variables_say(
         assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
 
 
+ENDING = """
+import sys, threading, time
+from actor.forkserver import is_alone
+last = threading.Thread(target=sys.stdin.readline)
+last.start()
+assert not is_alone(time.monotonic())
+print("looked", flush=True)
+sys.exit(not is_alone(time.monotonic() + 600))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has no fork server")
+def test_a_thread_that_is_just_ending_makes_no_fork_server_unfit():
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "looked\n"
+        process.stdin.write("\n")
+    assert process.returncode == 0
+
+
 # --- the host's end, without a broker: an actor does not need one to be up
 
 

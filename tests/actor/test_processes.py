@@ -1,5 +1,6 @@
 """What only real processes can show, against a broker that does what the test says."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -30,6 +31,32 @@ from wire.messages import (
 from wire.parts import Status
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+
+@contextlib.contextmanager
+def lonely_host(**variables):
+    """Give a host that has no broker, its end included."""
+    command = [
+        sys.executable,
+        "-m",
+        "actor",
+        "--broker",
+        "tcp://127.0.0.1:9",
+        "--log-format",
+        "json",
+    ]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | variables
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def logged(process):
+    return map(json.loads, process.stderr)
 
 
 def double(value):
@@ -332,22 +359,29 @@ def test_what_runs_is_offered_to_a_broker_that_started_again(broker, tmp_path):
 
 
 def test_without_a_broker_the_host_says_so_once_and_goes_on_trying():
-    process = subprocess.Popen(
-        [sys.executable, "-m", "actor", "--broker", "tcp://127.0.0.1:9", "--log-format", "json"],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    events = []
-    while "broker_unreachable" not in [event["event"] for event in events]:
-        events.append(json.loads(process.stderr.readline()))
+    with lonely_host() as process:
+        said = next(event for event in logged(process) if event["event"] == "broker_unreachable")
+        process.send_signal(signal.SIGINT)
+        rest = [event["event"] for event in logged(process)]
 
-    process.send_signal(signal.SIGINT)
-    rest = [json.loads(line)["event"] for line in process.stderr]
-
-    assert process.wait(10) == 0
-    process.stderr.close()
+        assert process.wait(10) == 0
+    assert said["level"] == "warning"
     assert "broker_unreachable" not in rest
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has no fork server")
+def test_a_thread_that_loads_with_python_is_told_in_the_log_and_actors_start_without_forks(
+    tmp_path,
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    )
+    with lonely_host(PYTHONPATH=str(tmp_path)) as process:
+        said = next(event for event in logged(process) if event["event"] == "forkserver_ended")
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert said["hint"] == "each actor starts from nothing now"
+    assert "started a thread" in said["reason"]
 
 
 def test_a_missing_module_is_named(broker):
