@@ -25,8 +25,8 @@ from unittest.mock import patch
 from actor.mailbox import Assignment, Recipe
 from actor.residents import Residents, Warmth
 from bench.support import machine, percentile, spread, table
-from broker import replicas
 from broker.core import Broker
+from broker.placing import replicas
 from broker.settings import Settings
 from wire.messages import (
     ActorHello,

@@ -20,18 +20,19 @@ from typing import Any, Final, NoReturn
 import msgspec
 import zmq
 
-from broker import bindings, orders
-from broker.clocks import wall_clock_ms
 from broker.core import Broker
-from broker.defining import HEARTBEATS_OF_STRICT, define
+from broker.disk.clocks import wall_clock_ms
+from broker.disk.journal import Journal, NullJournal, SqliteJournal
+from broker.disk.opening import Durability, JournalError
+from broker.disk.records import StoredTasks
 from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoint
-from broker.journal import Journal, NullJournal, SqliteJournal
+from broker.events.defining import HEARTBEATS_OF_STRICT, define
+from broker.events.restoring import restore
+from broker.facts import orders
 from broker.log import LOG_FORMATS, NoteLog, open_log
 from broker.loop import Loop, settle_garbage
-from broker.opening import Durability, JournalError
-from broker.records import StoredTasks
-from broker.restoring import restore
 from broker.settings import Settings
+from broker.tasks import bindings
 from wire.limits import Definition, read_definition
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"

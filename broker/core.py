@@ -14,46 +14,34 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from broker import (
-    bindings,
-    dead,
+from broker.disk.records import Record, Records
+from broker.events import (
     defining,
     departures,
     doubts,
-    durable,
-    environments,
     explain,
-    families,
-    forgetting,
     holders,
-    isolation,
-    lifecycle,
     liveness,
-    naming,
     occupancy,
-    orders,
     patience,
-    placement,
-    preference,
-    recall,
     recovery,
     redriving,
-    requeueing,
-    reservation,
     residing,
-    retrying,
     sessions,
     statements,
     submission,
 )
-from broker.backlog import Backlog
-from broker.deadlines import Deadlines
-from broker.outbox import Outbox, Send, say_when_written
-from broker.peers import Actor, Client, Host, Session, is_owned
-from broker.records import Record, Records
+from broker.facts import orders
+from broker.facts.deadlines import Deadlines
+from broker.facts.outbox import Outbox, Send, say_when_written
+from broker.facts.peers import Actor, Client, Host, Session, is_owned
+from broker.facts.task import ASSIGNED, ENDED, Ending, FunctionBlob, Task
+from broker.facts.trouble import FailedRun
+from broker.placing import environments, isolation, placement, preference, recall, requeueing
 from broker.settings import Settings
-from broker.task import ASSIGNED, ENDED, Ending, FunctionBlob, Task
-from broker.trouble import FailedRun
+from broker.tasks import bindings, dead, durable, families, forgetting, lifecycle, naming, retrying
+from broker.waiting import reservation
+from broker.waiting.backlog import Backlog
 from wire import codec
 from wire.codec import CARRIERS
 from wire.errors import Code, RemoteProtocolError

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, Protocol
 import zmq
 from zmq.backend import Socket as BoundSocket
 
-from broker.journal import (
+from broker.disk.journal import (
     ANNOUNCE_ENDPOINT,
     Announcement,
     Journal,

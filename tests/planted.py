@@ -14,31 +14,21 @@ from actor.release import Releases
 from actor.residents import Replica, Residents
 from actor.slot import Slots
 from actor.supervision import HostCore
-from broker import (
-    dead,
-    deadlock,
+from broker.events import (
     defining,
-    durable,
-    environments,
-    families,
-    fences,
-    isolation,
-    lines,
-    named,
     occupancy,
-    placement,
-    preference,
     recovery,
     redriving,
-    replicas,
     residing,
     restoring,
-    retrying,
     scaling,
     submission,
 )
-from broker.deadlock import Kept
-from broker.limits import Limits
+from broker.holding import deadlock, fences, lines
+from broker.holding.deadlock import Kept
+from broker.holding.limits import Limits
+from broker.placing import environments, isolation, placement, preference, replicas
+from broker.tasks import dead, durable, families, named, retrying
 from tests.support.planting import Bug
 
 BUGS = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.defining import define
+from broker.events.defining import define
 from sdk import LocalCluster
 from tests.broker.conversation import CODE, Conversation, Talker, actor_hello, attested
 from tests.support.deployment import DEADLINE_S, Deployment

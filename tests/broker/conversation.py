@@ -1,7 +1,7 @@
 """Talk to a broker's core in few lines: peers that count frames, a clock, the real codec."""
 
 from broker.core import Broker
-from broker.defining import define
+from broker.events.defining import define
 from broker.settings import Settings
 from wire import codec
 from wire.limits import read_definition

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.backlog import FLOWS_MIN, PRIORITY_STEP, Backlog
-from broker.peers import Client
-from broker.task import Event, State, Task, Template
+from broker.facts.peers import Client
+from broker.facts.task import Event, State, Task, Template
+from broker.waiting.backlog import FLOWS_MIN, PRIORITY_STEP, Backlog
 from wire.parts import Call
 
 CALLS = [

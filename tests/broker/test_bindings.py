@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.bindings import Bindings, restore
+from broker.tasks.bindings import Bindings, restore
 from tests.broker.conversation import CODE, Conversation
 from wire.codec import decode_failure
 from wire.errors import Code

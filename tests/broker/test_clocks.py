@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker import clocks
-from broker.clocks import Point, Reading
+from broker.disk import clocks
+from broker.disk.clocks import Point, Reading
 
 YEARS_MS = 315_360_000_000
 HOUR_MS = 3_600_000

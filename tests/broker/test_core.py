@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from broker.peers import UNRECEIVED_MAX, Client
+from broker.facts.peers import UNRECEIVED_MAX, Client
 from tests.broker.conversation import CODE, Conversation, attested
 from wire import codec
 from wire.errors import Code, RemoteProtocolError

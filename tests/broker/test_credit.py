@@ -5,8 +5,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.costs import Cost
-from broker.credit import CreditAccount
+from broker.facts.credit import CreditAccount
+from broker.waiting.costs import Cost
 from wire.messages import Credit
 from wire.parts import Call, Environment
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.dead import ENTRY_BYTES, octets_of
+from broker.tasks.dead import ENTRY_BYTES, octets_of
 from tests.broker.conversation import CODE, Conversation, attested
 from tests.support.disk import Disk
 from wire.codec import decode_failure, encode_failure

@@ -5,7 +5,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.deadlines import VOID_MIN, Deadlines
+from broker.facts.deadlines import VOID_MIN, Deadlines
 
 ALL = 1_000
 

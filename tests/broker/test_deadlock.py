@@ -3,7 +3,7 @@
 import pytest
 from msgspec import structs
 
-from broker.deadlock import TOLD_MAX
+from broker.holding.deadlock import TOLD_MAX
 from tests.broker.conversation import CODE, attested
 from tests.broker.test_limits import EPOCH, call, limited
 from wire.errors import Code

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from broker import doubts
+from broker.events import doubts
 from tests.broker.conversation import CODE, Conversation, attested
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.messages import Assign, Credit, Death, Requeued, Result

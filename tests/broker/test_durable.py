@@ -5,8 +5,8 @@ from hashlib import blake2b
 import msgspec
 import pytest
 
-from broker.defining import define
-from broker.records import ROW_BYTES
+from broker.disk.records import ROW_BYTES
+from broker.events.defining import define
 from tests.broker.conversation import CODE, Conversation
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure, encode_failure

@@ -3,7 +3,7 @@
 import pytest
 from msgspec import structs
 
-from broker import replicas
+from broker.placing import replicas
 from tests.broker.conversation import CODE, Conversation
 from wire import codec
 from wire.messages import (

@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
-from broker import explain, occupants
-from broker.defining import define
+from broker.events import explain
+from broker.events.defining import define
+from broker.holding import occupants
 from tests.broker.conversation import CODE, Conversation, attested
 from wire.labels import Comparator, Desire
 from wire.limits import Definition

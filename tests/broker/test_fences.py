@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from broker.defining import define
+from broker.events.defining import define
 from tests.broker.conversation import actor_hello, attested
 from tests.broker.test_explain import ask
 from tests.broker.test_limits import EPOCH, call, got, lasts, limited

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from broker import lifecycle
-from broker.defining import define, undefine
+from broker.events.defining import define, undefine
+from broker.tasks import lifecycle
 from tests.broker.conversation import CODE, Conversation, attested
 from tests.support.disk import Disk
 from wire.codec import decode_failure, encode_failure

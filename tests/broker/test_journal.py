@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import zmq
 
-from broker import clocks
-from broker import journal as journal_module
-from broker.journal import (
+from broker.disk import clocks
+from broker.disk import journal as journal_module
+from broker.disk.journal import (
     ANNOUNCE_ENDPOINT,
     OPERATIONS_PER_COMMIT_MAX,
     JournalState,
@@ -26,7 +26,7 @@ from broker.journal import (
     decode_announcement,
     give_back,
 )
-from broker.opening import SCHEMA, SCHEMA_STATEMENTS, Durability, JournalError, open_file
+from broker.disk.opening import SCHEMA, SCHEMA_STATEMENTS, Durability, JournalError, open_file
 
 pytestmark = pytest.mark.process
 
@@ -382,7 +382,7 @@ def test_a_refused_start_leaves_no_thread_and_no_lock(journal_in, tmp_path):
 WRITER = """
 import itertools, sys
 from pathlib import Path
-from broker.journal import SqliteJournal
+from broker.disk.journal import SqliteJournal
 from tests.broker import test_journal as here
 
 ear = here.Ear()
@@ -403,7 +403,7 @@ while True:
 FULL = """
 import resource, sys
 from pathlib import Path
-from broker.journal import SqliteJournal
+from broker.disk.journal import SqliteJournal
 from tests.broker import test_journal as here
 
 ear = here.Ear()

@@ -6,8 +6,8 @@ import random
 import msgspec
 import pytest
 
-from broker.defining import define
-from broker.limits import Limits
+from broker.events.defining import define
+from broker.holding.limits import Limits
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_explain import ask
 from wire import codec

@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker import forgetting
+from broker.tasks import forgetting
 from tests.broker.conversation import Conversation, attested
 from wire.messages import (
     ActorBeat,

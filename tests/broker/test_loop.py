@@ -11,7 +11,7 @@ import zmq
 
 from broker import loop as loop_module
 from broker.core import Broker
-from broker.journal import Announcement, JournalState, NullJournal, _encode
+from broker.disk.journal import Announcement, JournalState, NullJournal, _encode
 from broker.log import NoteLog
 from broker.loop import Loop
 from broker.settings import Settings

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.offers import Offers, differing, is_unchanged
-from broker.shapes import Shape
+from broker.facts.offers import Offers, differing, is_unchanged
+from broker.waiting.shapes import Shape
 from tests.broker.conversation import CODE, Conversation
 from wire.labels import Comparator, Desire, affinity, satisfies, satisfies_all
 from wire.messages import Assign, LabelsChanged

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from broker import orders
+from broker.facts import orders
 from tests.broker.conversation import Conversation, actor_hello
 from tests.broker.test_explain import ask
 from tests.support.disk import Disk

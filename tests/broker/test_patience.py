@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker import patience
+from broker.events import patience
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_explain import LARGE, ask
 from tests.broker.test_limits import limited

@@ -2,9 +2,9 @@
 
 import pytest
 
-from broker.outbox import Outbox
-from broker.peers import COMMANDS_PER_FRAME, Actor, Client, Host, Session
-from broker.statements import offers
+from broker.events.statements import offers
+from broker.facts.outbox import Outbox
+from broker.facts.peers import COMMANDS_PER_FRAME, Actor, Client, Host, Session
 from tests.broker.conversation import actor_hello, attested
 from wire.messages import Beat, HostHello
 

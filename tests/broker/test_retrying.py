@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from broker.defining import define
+from broker.events.defining import define
 from tests.broker.conversation import CODE, Conversation, attested
 from wire import codec
 from wire.errors import Code

@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.replicas import BURST_S
+from broker.placing.replicas import BURST_S
 from tests.broker.conversation import CODE, Conversation, attested
 from wire.labels import Comparator, Desire
 from wire.messages import (

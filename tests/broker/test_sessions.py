@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import spans
+from broker.facts import spans
 from tests.broker.conversation import Conversation
 from wire.errors import Code
 from wire.messages import Assign, Beat, Credit, Error, HostHello, Result, Stop, Welcome, Who

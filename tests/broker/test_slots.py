@@ -2,9 +2,9 @@
 
 import pytest
 
-from broker.costs import Cost
-from broker.credit import CreditAccount
-from broker.defining import define
+from broker.events.defining import define
+from broker.facts.credit import CreditAccount
+from broker.waiting.costs import Cost
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_explain import ask
 from wire.codec import decode_failure

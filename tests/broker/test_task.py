@@ -5,9 +5,9 @@ from itertools import product
 import pytest
 from msgspec.msgpack import decode, encode
 
-from broker.backlog import HEADS_MAX, Backlog
-from broker.peers import Client
-from broker.task import OWNED, TRANSITIONS, Event, FunctionBlob, State, Task, Template, share
+from broker.facts.peers import Client
+from broker.facts.task import OWNED, TRANSITIONS, Event, FunctionBlob, State, Task, Template, share
+from broker.waiting.backlog import HEADS_MAX, Backlog
 from wire.labels import Comparator, Desire
 from wire.parts import Call, Sticky
 

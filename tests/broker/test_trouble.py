@@ -5,7 +5,7 @@ from math import isfinite
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.trouble import HISTORY_LINE_MAX, HISTORY_MAX, Trouble, chance, delay_s
+from broker.facts.trouble import HISTORY_LINE_MAX, HISTORY_MAX, Trouble, chance, delay_s
 from wire.parts import Backoff, Call
 
 seconds = st.floats(0.0, 1e9)

@@ -3,7 +3,7 @@
 import pytest
 from msgspec import structs
 
-from broker import upkeep
+from broker.placing import upkeep
 from tests.broker.conversation import Conversation, attested
 from tests.broker.test_environments import (
     FAILURE,

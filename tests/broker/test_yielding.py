@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker.peers import YIELDS_AFTER_S
-from broker.yielding import HOLD_S, PATIENCE_S
+from broker.facts.peers import YIELDS_AFTER_S
+from broker.placing.yielding import HOLD_S, PATIENCE_S
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_environments import call, tokens
 from tests.broker.test_turns import ALONE, SHARED, inside

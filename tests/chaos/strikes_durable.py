@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import sdk
-from broker.journal import read_tasks
-from broker.opening import SCHEMA_STATEMENTS, Durability, open_file
+from broker.disk.journal import read_tasks
+from broker.disk.opening import SCHEMA_STATEMENTS, Durability, open_file
 from sdk import Client
 from tests.chaos import history, power, strikes
 from tests.chaos.cluster import TIMEOUT_S, Cluster

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from broker.opening import Durability, open_file
+from broker.disk.opening import Durability, open_file
 from tests.chaos import power
 from tests.chaos.power import SYNC, TRUNCATE, WRITE, Access, leave, read
 from tests.support.deployment import ROOT, environment
@@ -17,8 +17,8 @@ STATEMENTS = ("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WIT
 WRITER = """
 import sys
 from pathlib import Path
-from broker.journal import commit
-from broker.opening import Durability, open_file
+from broker.disk.journal import commit
+from broker.disk.opening import Durability, open_file
 from tests.chaos import power, test_power as here
 
 folder, trace, durability = sys.argv[1:]

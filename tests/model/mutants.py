@@ -14,10 +14,12 @@ from actor import core as actor_core
 from actor import hearing
 from actor.core import ActorCore
 from actor.outcomes import Outcomes
-from broker import lifecycle, placement, requeueing, sessions
 from broker.core import Broker
-from broker.peers import is_owned
-from broker.task import Ending
+from broker.events import sessions
+from broker.facts.peers import is_owned
+from broker.facts.task import Ending
+from broker.placing import placement, requeueing
+from broker.tasks import lifecycle
 from sdk.core import ClientCore
 from tests.model.scenarios import DEEP, FAST, Scenario
 from tests.sim import mutants as sim

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any, NamedTuple
 
-from broker import doubts
 from broker.core import Broker
-from broker.defining import define
-from broker.matching import Matching
-from broker.occupancy import make_limits
-from broker.queues import Ready
+from broker.events import doubts
+from broker.events.defining import define
+from broker.events.occupancy import make_limits
 from broker.settings import Settings as BrokerSettings
+from broker.waiting.matching import Matching
+from broker.waiting.queues import Ready
 from wire.codec import decode_peer
 from wire.errors import RemoteProtocolError
 from wire.limits import read_definition

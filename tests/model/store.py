@@ -11,8 +11,8 @@ from weakref import WeakSet, WeakValueDictionary
 from actor.settings import HostSettings
 from actor.settings import Settings as ActorSettings
 from actor.supervision import Phase
+from broker.facts.task import State as TaskState
 from broker.settings import Settings as BrokerSettings
-from broker.task import State as TaskState
 from sdk.call import Plan
 from sdk.call import Settings as ClientSettings
 from tests.model.peers import ActorProcess, ClientProcess, HostProcess, PeerProcess

@@ -7,8 +7,9 @@ from gc import get_referents
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from broker import forgetting, submission
-from broker.task import State, Task
+from broker.events import submission
+from broker.facts.task import State, Task
+from broker.tasks import forgetting
 from wire.messages import HELLOS, IS_TOLD, MAY_SAY
 from wire.parts import Role
 

@@ -3,7 +3,7 @@
 from math import inf
 from typing import TYPE_CHECKING
 
-from broker import isolation
+from broker.placing import isolation
 from wire.errors import Code
 from wire.messages import Death, Requeued
 from wire.parts import Failure, Token

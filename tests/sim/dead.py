@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from broker.dead import text_of
+from broker.tasks.dead import text_of
 from tests.sim.counters import named_of
 from wire.codec import decode_failure
 from wire.errors import Code

@@ -13,9 +13,9 @@ from weakref import finalize
 
 import msgspec
 
-from broker.clocks import Reading
 from broker.core import Broker
-from broker.opening import JournalError, lock_folder
+from broker.disk.clocks import Reading
+from broker.disk.opening import JournalError, lock_folder
 from tests.sim.counters import named_of
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure

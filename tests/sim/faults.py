@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from broker import defining, orders
+from broker.events import defining
+from broker.facts import orders
 from tests.sim.processes import ActorProcess
 from wire.limits import Definition
 from wire.messages import Query

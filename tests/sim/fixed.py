@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from broker import forgetting, lifecycle, placement, task
-from broker.task import TRANSITIONS
+from broker.facts import task
+from broker.facts.task import TRANSITIONS
+from broker.placing import placement
+from broker.tasks import forgetting, lifecycle
 from tests.sim import machines
 from tests.sim.run import little_garbage, run_world
 from tests.sim.world import World

@@ -13,8 +13,8 @@ from wire.labels import Comparator, Desire, satisfies, satisfies_all
 from wire.parts import Call, Token
 
 if TYPE_CHECKING:
-    from broker.peers import Actor
-    from broker.task import Task
+    from broker.facts.peers import Actor
+    from broker.facts.task import Task
     from tests.sim.oracle import TaskRecord
     from tests.sim.processes import ActorProcess
     from tests.sim.world import World

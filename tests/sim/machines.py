@@ -15,8 +15,9 @@ from actor import hearing
 from actor.core import ActorCore
 from actor.settings import EXIT_SPARE
 from actor.supervision import HostCore, Phase
-from broker import named as named_actors
-from broker import naming, residing
+from broker.events import residing
+from broker.tasks import named as named_actors
+from broker.tasks import naming
 from sdk.core import ClientCore
 from wire.messages import Kill, Recall
 from wire.parts import Held

@@ -24,31 +24,18 @@ from actor.pressure import Pressure
 from actor.returns import Returns
 from actor.standing import Standing
 from actor.supervision import HostCore, Runs
-from broker import (
-    bindings,
-    deadlock,
-    environments,
-    lifecycle,
-    liveness,
-    occupancy,
-    placement,
-    recall,
-    recovery,
-    replicas,
-    requeueing,
-    scaling,
-    sessions,
-    spans,
-    submission,
-    upkeep,
-)
-from broker.bindings import Bindings
 from broker.core import Broker
-from broker.credit import CreditAccount
-from broker.limits import Limits
-from broker.matching import Matching
-from broker.peers import Actor, is_owned
-from broker.task import Ending
+from broker.events import liveness, occupancy, recovery, scaling, sessions, submission
+from broker.facts import spans
+from broker.facts.credit import CreditAccount
+from broker.facts.peers import Actor, is_owned
+from broker.facts.task import Ending
+from broker.holding import deadlock
+from broker.holding.limits import Limits
+from broker.placing import environments, placement, recall, replicas, requeueing, upkeep
+from broker.tasks import bindings, lifecycle
+from broker.tasks.bindings import Bindings
+from broker.waiting.matching import Matching
 from sdk.core import ClientCore
 from tests.sim.profile import Profile
 from tests.sim.world import World

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from broker import dead, restoring
+from broker.events import restoring
+from broker.tasks import dead
 from tests.sim.mutants import BUSY, Mutant, both, swap
 
 

@@ -4,9 +4,11 @@ from typing import Any
 
 import msgspec
 
-from broker import attaching, clocks, durable, families, forgetting, restoring, writing
-from broker.records import Alias
-from broker.task import Event
+from broker.disk import clocks, writing
+from broker.disk.records import Alias
+from broker.events import restoring
+from broker.facts.task import Event
+from broker.tasks import attaching, durable, families, forgetting
 from tests.sim.mutants import BUSY, RESTARTS, Mutant, both, swap
 from tests.support import disk
 from wire.messages import Accepted

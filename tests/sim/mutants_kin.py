@@ -3,7 +3,7 @@
 from typing import Any
 
 from actor.standing import Standing
-from broker import isolation, kin
+from broker.placing import isolation, kin
 from tests.sim.mutants import WAITING, Mutant, swap
 
 

@@ -3,8 +3,10 @@
 from typing import Any
 
 from actor import core as actor_core
-from broker import families, forgetting, lifecycle, patience, preference, requeueing, statements
-from broker.deadlines import Deadlines
+from broker.events import patience, statements
+from broker.facts.deadlines import Deadlines
+from broker.placing import preference, requeueing
+from broker.tasks import families, forgetting, lifecycle
 from sdk.waiting import Waiting
 from tests.sim.mutants import BUSY, Mutant, both, swap
 

@@ -6,10 +6,12 @@ from unittest.mock import patch
 import msgspec
 
 from actor.supervision import HostCore
-from broker import departures, doubts, isolation, recovery, requeueing, retrying
-from broker.limits import Limits
-from broker.task import Task
-from broker.trouble import Trouble
+from broker.events import departures, doubts, recovery
+from broker.facts.task import Task
+from broker.facts.trouble import Trouble
+from broker.holding.limits import Limits
+from broker.placing import isolation, requeueing
+from broker.tasks import retrying
 from sdk import asking
 from tests.sim.mutants import BUSY, WAITING, Mutant, swap
 

@@ -6,7 +6,8 @@ Beside them those of `tests/planted.py` that show in a cluster as well as in the
 from functools import partial
 from typing import Any
 
-from broker import families, lifecycle, liveness, retrying
+from broker.events import liveness
+from broker.tasks import families, lifecycle, retrying
 from tests.model.mutants import MUTANTS as SEARCHED
 from tests.planted import BUGS
 from tests.sim.mutants import AHEAD, BUSY, IDLE, LIMITED, LINKS, LOADED, WAITING, Mutant, swap

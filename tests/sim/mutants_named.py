@@ -4,9 +4,10 @@ from typing import Any
 
 from actor.mailbox import Assignment
 from actor.named import NamedReplica, NamedReplicas
-from broker import inscribing, named, reentering, residing
-from broker.costs import Cost
-from broker.matching import Matching
+from broker.events import residing
+from broker.tasks import inscribing, named, reentering
+from broker.waiting.costs import Cost
+from broker.waiting.matching import Matching
 from tests.sim.mutants import BUSY, Mutant, swap
 
 

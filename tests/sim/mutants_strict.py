@@ -9,7 +9,8 @@ from typing import Any
 
 from actor import fencing
 from actor.supervision import HostCore
-from broker import fences, occupancy
+from broker.events import occupancy
+from broker.holding import fences
 from tests.sim.mutants import BUSY, Mutant, both, swap
 
 

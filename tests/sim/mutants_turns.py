@@ -5,8 +5,8 @@ from typing import Any
 
 from actor.residents import Residents
 from actor.room import Room
-from broker import yielding
-from broker.credit import CreditAccount
+from broker.facts.credit import CreditAccount
+from broker.placing import yielding
 from tests.sim.mutants import LOADED, Mutant, swap
 
 

@@ -5,8 +5,8 @@ from typing import Any
 from actor import room
 from actor.mailbox import Mailbox
 from actor.returns import Returns
-from broker.credit import CreditAccount
-from broker.matching import Matching
+from broker.facts.credit import CreditAccount
+from broker.waiting.matching import Matching
 from tests.sim.mutants import BUSY, Mutant, both, swap
 
 

@@ -3,7 +3,8 @@
 from math import inf
 from typing import Any
 
-from broker import durable, recovery
+from broker.events import recovery
+from broker.tasks import durable
 from tests.sim.mutants import BUSY, Mutant, swap
 from wire.session import PeerSession
 

@@ -18,7 +18,7 @@ from actor.settings import Settings as ActorSettings
 from actor.starting import start_next
 from actor.supervision import HostCore, Phase, Runs, Ward
 from broker.core import Broker
-from broker.defining import define
+from broker.events.defining import define
 from broker.settings import Settings as BrokerSettings
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore

@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 from msgspec.structs import replace
 
-from broker.task import TRANSITIONS, Event, State
+from broker.facts.task import TRANSITIONS, Event, State
 from tests.broker import test_doubts, test_durable, test_isolation, test_recovery, test_retrying
 from tests.broker.conversation import CODE, Conversation
 from tests.sim.fixed import named, recorded

@@ -8,13 +8,14 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from broker import clocks, orders
-from broker.clocks import Reading
 from broker.core import Broker
-from broker.journal import CLOCK_STATEMENT, OPERATIONS, commit, read_point, read_tasks
-from broker.opening import SCHEMA, SCHEMA_STATEMENTS, Durability, open_file
-from broker.records import StoredTasks
-from broker.restoring import restore
+from broker.disk import clocks
+from broker.disk.clocks import Reading
+from broker.disk.journal import CLOCK_STATEMENT, OPERATIONS, commit, read_point, read_tasks
+from broker.disk.opening import SCHEMA, SCHEMA_STATEMENTS, Durability, open_file
+from broker.disk.records import StoredTasks
+from broker.events.restoring import restore
+from broker.facts import orders
 
 WALL_MS = 1_790_000_000_000
 BELIEVED_MS = 43_200_000
@@ -137,7 +138,8 @@ def opened(path: Path) -> sqlite3.Connection:
 
 def summary(core: Broker) -> dict[Any, Any]:
     """Return what the journal must have of the durable tasks and named actors in *core*."""
-    from broker import inscribing, records
+    from broker.disk import records
+    from broker.tasks import inscribing
 
     kept = (task for tasks in core.records.kept.values() for task in tasks.values())
     own = (task for client in core.clients.values() for task in client.tasks.values())
@@ -172,7 +174,8 @@ def summary(core: Broker) -> dict[Any, Any]:
 
 def summary_of_rows(stored: StoredTasks) -> dict[Any, Any]:
     """Return the same of rows."""
-    from broker import dead, records
+    from broker.disk import records
+    from broker.tasks import dead
 
     found: dict[Any, Any] = {
         ("dead", row.serial): (

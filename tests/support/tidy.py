@@ -35,40 +35,16 @@ LAYERS = {
 PICKLING = ("pickle", "cloudpickle", "dill", "wire.payload", "wire.exceptions")
 PAYLOADS = ("wire/payload.py", "wire/exceptions.py")
 
-PURE_BROKER = {
-    "attaching",
-    "backlog",
-    "bindings",
-    "core",
-    "costs",
-    "credit",
-    "crews",
-    "deadlock",
-    "defining",
-    "durable",
-    "explain",
-    "lifecycle",
-    "limits",
-    "lines",
-    "liveness",
-    "matching",
-    "occupancy",
-    "offers",
-    "orders",
-    "outbox",
-    "peers",
-    "placement",
-    "queues",
-    "rankings",
-    "records",
-    "recovery",
-    "reservation",
-    "restoring",
-    "sessions",
-    "shapes",
-    "spans",
-    "submission",
-    "task",
+# All of the broker but its shell.
+SHELL = {
+    "broker/__main__.py",
+    "broker/cli.py",
+    "broker/endpoint.py",
+    "broker/log.py",
+    "broker/loop.py",
+    "broker/disk/clocks.py",
+    "broker/disk/journal.py",
+    "broker/disk/opening.py",
 }
 PURE_ACTOR = {"core", "grant", "inventory", "labels", "mailbox", "outcomes", "supervision"}
 IMPURE = (
@@ -257,7 +233,7 @@ def is_pure(path: str) -> bool:
         case "wire":
             return True
         case "broker":
-            return stem in PURE_BROKER
+            return path not in SHELL
         case "actor":
             return stem in PURE_ACTOR
         case "sdk":

@@ -1,0 +1,1 @@
+"""What the journal has of it, as rows; the file, and what time it is in there."""

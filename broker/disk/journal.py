@@ -1,0 +1,401 @@
+"""The durable record: one SQLite file, one connection, one thread that owns it.
+
+The loop hands operations over and goes on; the thread writes everything that waits in one
+transaction and announces the highest sequence in it. The rule that must not be broken: a sequence
+is announced only after the commit that holds it and everything submitted before it.
+
+A second connection never exists, not even for reading: the file is locked exclusively. That also
+keeps clear of the corruption that SQLite 3.7.0 to 3.51.2 can cause when two connections checkpoint.
+"""
+
+import contextlib
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+import zmq
+from msgspec import Struct
+
+from broker.disk import clocks
+from broker.disk.opening import (
+    CAN_REPEAT,
+    SCHEMA_STATEMENTS,
+    Durability,
+    JournalError,
+    lock_folder,
+    open_file,
+)
+from broker.disk.records import DeadRow, NamedRow, Parts, Row, StoredTasks
+
+sqlite3.register_adapter(Parts, Parts.packed)
+
+ANNOUNCE_ENDPOINT: Final = "inproc://inside-broker"
+
+# What the core may write: the name of an operation and the statement for its fields. Each can be
+# repeated without harm. Whatever else is to be kept gets its own line here and its table above.
+OPERATIONS: Final[Mapping[str, str]] = {
+    "epoch": "UPDATE meta SET value = max(value, ?) WHERE key = 'epoch'",
+    "limit-set": "INSERT OR REPLACE INTO limits VALUES (?, ?)",
+    "limit-delete": "DELETE FROM limits WHERE name = ?",
+    "bind": "INSERT OR REPLACE INTO bindings VALUES (?, ?)",
+    "unbind": "DELETE FROM bindings WHERE key = ?",
+    "order": "INSERT OR REPLACE INTO orders VALUES (?, ?)",
+    "forget-order": "DELETE FROM orders WHERE actor = ?",
+    "code": "INSERT OR IGNORE INTO codes VALUES (?, ?)",
+    "forget-code": "DELETE FROM codes WHERE hash = ?",
+    "call": "INSERT OR IGNORE INTO calls VALUES (?, ?)",
+    "forget-call": "DELETE FROM calls WHERE hash = ?",
+    "task": "INSERT OR IGNORE INTO tasks (client, number, call, body, frames, progress, is_armed,"
+    " key, digest, key_until_ms) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
+    "armed": "UPDATE tasks SET is_armed = ? WHERE client = ? AND number = ?",
+    "progress": "UPDATE tasks SET progress = ? WHERE client = ? AND number = ?",
+    "outcome": "UPDATE tasks SET outcome = ?, frames = ?, ended_ms = ?, body = NULL"
+    " WHERE client = ? AND number = ?",
+    "free-key": "UPDATE tasks SET key = NULL WHERE client = ? AND number = ?",
+    "forget": "DELETE FROM tasks WHERE client = ? AND number = ?",
+    "dead": "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)",
+    "forget-dead": "DELETE FROM dead WHERE serial = ?",
+    "named": "INSERT OR IGNORE INTO named VALUES (?, ?, ?, 0, NULL)",
+    "named-state": "UPDATE named SET state = ? WHERE id = ?",
+    "checkpoint": "UPDATE named SET serial = ?, checkpoint = ? WHERE id = ?",
+    "forget-named": "DELETE FROM named WHERE id = ?",
+}
+
+# A transaction takes what waits, up to this: the first of a flood does not wait for the last.
+OPERATIONS_PER_COMMIT_MAX: Final = 4_096
+RETRY_S: Final = 1.0
+# The file gives back pages when more than half of it is empty, so many at a time and no more often
+# than this.
+EMPTY_PAGES_MAX: Final = 2_048
+PAGES_GIVEN_BACK: Final = 4_096
+GIVE_BACK_S: Final = 1.0
+# What the clocks say is stored at each start, and so often while something is written: what was
+# written since is that much younger after a boot.
+NOTE_CLOCK_S: Final = 60.0
+CLOCK_STATEMENT: Final = "INSERT OR REPLACE INTO meta VALUES ('clock', ?)"
+BELIEVED_S: Final = 43_200.0
+CLOSE_TIMEOUT_S: Final = 5.0
+
+Operations = Sequence[tuple[Any, ...]]
+
+
+class JournalState(StrEnum):
+    """What the journal's thread announces."""
+
+    COMMITTED = "committed"
+    STUCK = "stuck"  # no room: it keeps trying
+    RECOVERED = "recovered"
+    FAILED = "failed"  # for good
+
+
+class Announcement(Struct, frozen=True, array_like=True):
+    """What the journal's thread tells the loop."""
+
+    state: JournalState
+    sequence: int
+    reason: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_announcement = msgspec.msgpack.Decoder(Announcement).decode
+
+
+class Stored(Struct):
+    """What an earlier broker left behind."""
+
+    # Whether there was one; None where nobody can tell.
+    had_earlier: bool | None = None
+    # Definitions of limits, in JSON, by name.
+    limits: dict[str, str] = {}
+    tasks: StoredTasks = StoredTasks()
+    # The actor's name by the key that is bound to it.
+    bindings: dict[str, str] = {}
+    # What an operator ordered, by the actor's name.
+    orders: dict[str, str] = {}
+    # What must be added to the core's clock, in milliseconds, for the time in the journal.
+    clock_ms: int = 0
+
+
+class Journal(Protocol):
+    """What the loop needs of a journal."""
+
+    # Read by `start`.
+    stored: Stored
+
+    def start(self, announcer: "zmq.Socket[bytes]") -> int:
+        """Return the epoch of this start, stored. *announcer* is the journal's until `close`."""
+
+    def submit(self, sequence: int, operations: Operations) -> bool:
+        """Take *operations*; True when they count as written already and are not announced."""
+
+    def close(self) -> None:
+        """Write what was submitted, and end."""
+
+
+class NullJournal:
+    """Keeps nothing; everything counts as written at once. The epoch comes from the clock alone."""
+
+    def __init__(self, *, clock_ms: Callable[[], int] | None = None) -> None:
+        self._clock_ms = clock_ms or clocks.wall_clock_ms
+        self.stored = Stored()
+
+    def start(self, announcer: "zmq.Socket[bytes]") -> int:
+        """Return the milliseconds of the clock."""
+        return self._clock_ms()
+
+    def submit(self, sequence: int, operations: Operations) -> bool:
+        """Forget *operations*."""
+        return True
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class SqliteJournal:
+    """The journal in *folder*. One process at a time may have it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durability: Durability = Durability.POWER,
+        operations: Mapping[str, str] = OPERATIONS,
+        statements: Sequence[str] = SCHEMA_STATEMENTS,
+        clock_ms: Callable[[], int] | None = None,
+        believed_s: float = BELIEVED_S,
+    ) -> None:
+        """Remember where; nothing is touched before `start`.
+
+        *believed_s* is how much of the time over a boot is believed that the clock says.
+        """
+        self._folder = folder
+        self._durability = durability
+        self._operations = {"clock": CLOCK_STATEMENT, **operations}
+        self._statements = statements
+        self._clock_ms = clock_ms or clocks.wall_clock_ms
+        self._believed_ms = int(believed_s * 1000.0)
+        self.stored = Stored()
+        self._lock: int | None = None
+        self._queue: queue.SimpleQueue[tuple[int, Operations] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, announcer: "zmq.Socket[bytes]") -> int:
+        """Lock the folder, check the file, store and return the next epoch. Raises JournalError."""
+        self._lock = lock_folder(self._folder)
+        started: Future[int] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(announcer, started), name="journal", daemon=True
+        )
+        self._thread.start()
+        try:
+            return started.result()
+        except JournalError:
+            self.close()
+            raise
+
+    def submit(self, sequence: int, operations: Operations) -> bool:
+        """Hand *operations* to the thread. Sequences rise; they are announced when written."""
+        self._queue.put((sequence, operations))
+        return False
+
+    def close(self) -> None:
+        """Write what was submitted, as long as that is possible, and give the folder free."""
+        self._closing.set()
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join(CLOSE_TIMEOUT_S)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _run(self, announcer: "zmq.Socket[bytes]", started: Future[int]) -> None:
+        """Own the connection from its opening to its end."""
+        try:
+            connection = open_file(
+                self._folder / "journal.db",
+                durability=self._durability,
+                statements=self._statements,
+            )
+        except JournalError as error:
+            started.set_exception(error)
+            return
+        with contextlib.closing(connection):
+            try:
+                self.stored = read_stored(connection)
+                epoch = self._begin(connection)
+            except sqlite3.Error as error:
+                started.set_exception(JournalError(f"journal in {self._folder}: {error}"))
+                return
+            started.set_result(epoch)
+            # Whatever ends this thread early ends the broker: nothing it decides could be kept.
+            failure = "the journal's thread ended with an exception"
+            try:
+                self._write_all(connection, announcer)
+                failure = ""
+            except sqlite3.Error as error:
+                failure = f"{error} ({getattr(error, 'sqlite_errorname', 'unknown')})"
+            finally:
+                if failure:
+                    announce(announcer, JournalState.FAILED, reason=failure)
+
+    def _begin(self, connection: sqlite3.Connection) -> int:
+        """Return the epoch of this start, stored with the time that it is in the journal."""
+        reading = clocks.read(self._clock_ms())
+        last = clocks.decode(read_point(connection))
+        now_ms = clocks.journal_ms(last, reading, believed_ms=self._believed_ms)
+        self.stored.clock_ms = now_ms - reading.since_boot_ms
+        point = clocks.encode(reading, self.stored.clock_ms)
+        return next_epoch(connection, reading.wall_ms, point)
+
+    def _point(self) -> tuple[Any, ...]:
+        """Return the operation that stores what the clocks say now."""
+        return ("clock", clocks.encode(clocks.read(self._clock_ms()), self.stored.clock_ms))
+
+    def _write_all(self, connection: sqlite3.Connection, announcer: "zmq.Socket[bytes]") -> None:
+        """Write batch after batch until `close`."""
+        is_ending = False
+        looked_at = noted_at = time.monotonic()
+        while not is_ending:
+            sequence, operations, is_ending = self._next_batch()
+            if operations and time.monotonic() - noted_at >= NOTE_CLOCK_S:
+                operations.append(self._point())
+                noted_at = time.monotonic()
+            if operations and self._write(connection, operations, announcer):
+                announce(announcer, JournalState.COMMITTED, sequence=sequence)
+            if time.monotonic() - looked_at >= GIVE_BACK_S:
+                give_back(connection)
+                looked_at = time.monotonic()
+
+    def _next_batch(self) -> tuple[int, list[tuple[Any, ...]], bool]:
+        """Return the highest sequence and the operations of all that waits, and whether to end."""
+        sequence = 0
+        operations: list[tuple[Any, ...]] = []
+        item = self._queue.get()
+        while item is not None:
+            sequence = item[0]
+            operations += item[1]
+            if len(operations) >= OPERATIONS_PER_COMMIT_MAX:
+                return sequence, operations, False
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return sequence, operations, False
+        return sequence, operations, True
+
+    def _write(
+        self,
+        connection: sqlite3.Connection,
+        operations: Operations,
+        announcer: "zmq.Socket[bytes]",
+    ) -> bool:
+        """Commit *operations*, again while there is no room; False when `close` came first."""
+        is_stuck = False
+        while True:
+            try:
+                commit(connection, self._operations, operations)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in CAN_REPEAT:
+                    raise
+                if not is_stuck:
+                    announce(announcer, JournalState.STUCK, reason=str(error))
+                is_stuck = True
+                if self._closing.wait(RETRY_S):
+                    return False
+            else:
+                if is_stuck:
+                    announce(announcer, JournalState.RECOVERED)
+                return True
+
+
+def announce(
+    announcer: "zmq.Socket[bytes]", state: JournalState, *, sequence: int = 0, reason: str = ""
+) -> None:
+    """Tell the loop."""
+    announcer.send(_encode(Announcement(state, sequence, reason)), zmq.NOBLOCK)
+
+
+def commit(
+    connection: sqlite3.Connection, statements: Mapping[str, str], operations: Operations
+) -> None:
+    """Write *operations* in their order, all or none."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for name, alike in groupby(operations, key=itemgetter(0)):
+            connection.executemany(statements[name], (operation[1:] for operation in alike))
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        # Some errors have already ended the transaction.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def give_back(connection: sqlite3.Connection) -> None:
+    """Give empty pages back to the disk, some at a time, where they are most of the file."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (empty,) = connection.execute("PRAGMA freelist_count").fetchone()
+    if empty <= max(EMPTY_PAGES_MAX, pages // 2):
+        return
+    try:
+        # As a script: what has no columns is otherwise run for one page alone.
+        connection.executescript(f"PRAGMA incremental_vacuum({PAGES_GIVEN_BACK})")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode not in CAN_REPEAT:
+            raise
+
+
+def read_stored(connection: sqlite3.Connection) -> Stored:
+    """Read what an earlier broker left behind."""
+    had_earlier = connection.execute("SELECT 1 FROM meta WHERE key = 'epoch'").fetchone()
+    limits = connection.execute("SELECT name, definition FROM limits ORDER BY name").fetchall()
+    tasks = read_tasks(connection)
+    bindings = connection.execute("SELECT key, actor FROM bindings").fetchall()
+    orders = connection.execute("SELECT actor, what FROM orders").fetchall()
+    return Stored(had_earlier is not None, dict(limits), tasks, dict(bindings), dict(orders))
+
+
+def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
+    """Read every durable task, in the order in which they were submitted, and named actors."""
+    found = connection.execute(
+        "SELECT client, number, call, body, frames, progress, is_armed, key, digest, key_until_ms,"
+        " outcome, ended_ms FROM tasks ORDER BY rowid"
+    )
+    rows = [Row(*row) for row in found]
+    found = connection.execute("SELECT serial, call, facts, body, frames FROM dead ORDER BY serial")
+    dead = [DeadRow(*row) for row in found]
+    calls = connection.execute("SELECT hash, call FROM calls").fetchall()
+    codes = connection.execute("SELECT hash, code FROM codes").fetchall()
+    named = connection.execute("SELECT id, call, state, serial, checkpoint FROM named")
+    rows_named = [NamedRow(*row) for row in named]
+    return StoredTasks(rows, dead, dict(calls), dict(codes), rows_named)
+
+
+def read_point(connection: sqlite3.Connection) -> bytes | None:
+    """Return what an earlier broker stored of the clocks."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
+    return row[0] if row else None
+
+
+def next_epoch(connection: sqlite3.Connection, clock_ms: int, point: bytes) -> int:
+    """Store and return an epoch above every earlier one, near the clock where that is possible.
+
+    Beside it is stored at which *point* of time that was.
+    """
+    row = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    epoch = max(int(row[0]) + 1 if row else 1, clock_ms)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+    connection.execute(CLOCK_STATEMENT, (point,))
+    connection.execute("COMMIT")
+    return epoch

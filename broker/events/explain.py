@@ -1,0 +1,288 @@
+"""What the broker can tell: live state, and why a task waits. Changes nothing."""
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.events import reasons, residing
+from broker.facts.peers import Actor, Client
+from broker.facts.task import State, Task
+from broker.holding import occupants
+from broker.placing import environments, isolation, recall
+from broker.tasks import attaching, dead, retrying
+from broker.waiting.costs import SLOT
+from wire.parts import WORN
+from wire.release import release
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+TASKS_LISTED_MAX: Final = 1_000
+
+
+def answer(
+    broker: "Broker", client: Client, what: str, argument: str, now: float
+) -> dict[str, Any]:
+    """Answer a QUERY; what makes no sense gets `{"error": text}`."""
+    match what:
+        case "status":
+            return status(broker, now) if not argument else explain(broker, client, argument, now)
+        case "actors":
+            at = residing.titles(broker)
+            actors = [describe_actor(actor, at, now) for actor in broker.actors.values()]
+            return {"actors": actors}
+        case "clients":
+            return {"clients": [describe_client(known, now) for known in broker.clients.values()]}
+        case "tasks":
+            clients = broker.clients.values()
+            tasks = (task for known in clients for task in known.tasks.values())
+            return {
+                "count": sum(len(known.tasks) for known in clients),
+                "tasks": [describe_task(task, now) for task in islice(tasks, TASKS_LISTED_MAX)],
+            }
+        case "environments":
+            return environments.describe(broker, now)
+        case "dead":
+            return dead.answer(broker, argument)
+        case "limits":
+            return occupants.describe(broker, argument)
+        case "explain":
+            return explain(broker, client, argument, now)
+        case _:
+            return {
+                "error": f"unknown query {what!r}; known: status, actors, clients, tasks,"
+                " environments, explain, dead, limits, named, drain, pause, resume,"
+                " environment-retry, dead-forget, cancel, cancel-force, limit-set, limit-delete,"
+                " limit-release, named-kill"
+            }
+
+
+def status(broker: "Broker", now: float) -> dict[str, Any]:
+    """Return the broker's own figures."""
+    counts = count(broker)
+    return {
+        "release": release(),
+        "epoch": broker.epoch,
+        "uptime_s": now - broker.started_at,
+        "recovering": broker.window_ends_at is not None,
+        "clients": sum(client.session is not None for client in broker.clients.values()),
+        "actors": len(broker.actors),
+        "actors_closed": sum(bool(actor.closed) for actor in broker.actors.values()),
+        "hosts": len(broker.hosts),
+        "queued": counts["queued"],
+        "delayed": counts["delayed"],
+        "alone": counts["alone"],
+        "assigned": counts["assigned"],
+        "released": sum(
+            task.is_released for actor in broker.actors.values() for task in actor.assigned.values()
+        ),
+        "ended": counts["ended"],
+        "dead": len(broker.dead_tasks.by_name),
+        "kept": sum(map(len, broker.records.kept.values())),
+        "journal": journal(broker),
+        "journal_octets": broker.records.octets,
+        "assignments": broker.assignments,
+        "recalled": broker.recalls.count,
+    }
+
+
+def count(broker: "Broker") -> dict[str, int]:
+    """Count the tasks in each state by the places where they are, not one by one."""
+    clients = broker.clients.values()
+    counts = {
+        "queued": broker.backlog.count + len(broker.held) + len(broker.records.writing),
+        "delayed": len(broker.delays.things),
+        "alone": len(broker.isolation.waiting),
+        "assigned": sum(len(actor.assigned) for actor in broker.actors.values()),
+    }
+    attached = 0
+    if broker.records.calls:  # Else there is no durable task that could have another name.
+        tasks = (task for client in clients for task in client.tasks.values())
+        attached = sum(task.state is State.ATTACHED for task in tasks)
+    total = sum(len(client.tasks) for client in clients)
+    return counts | {"ended": total - attached - sum(counts.values())}
+
+
+def check(broker: "Broker") -> None:
+    """Assert that the places add up to what the tasks say themselves."""
+    states: dict[str, int] = dict.fromkeys(State, 0)
+    for client in broker.clients.values():
+        for task in client.tasks.values():
+            states[task.state] += 1
+    counts = count(broker)
+    assert counts["queued"] == states[State.QUEUED] + states[State.HELD] + states[State.WRITING]
+    assert counts["assigned"] == states[State.ASSIGNED] + states[State.UNCLAIMED_RUN]
+    assert counts["ended"] == states[State.ENDED] + states[State.UNCLAIMED_OUTCOME]
+
+
+def journal(broker: "Broker") -> str:
+    """Say in a few words whether durable tasks can be written."""
+    if not broker.records.has_journal:
+        return "none"
+    return f"cannot be written: {broker.records.refusal}" if broker.records.refusal else "ok"
+
+
+def describe_actor(
+    actor: Actor, named: Mapping[Actor, dict[str, str]], now: float
+) -> dict[str, Any]:
+    """Return what an operator wants to know of an actor; *named* says who resides where."""
+    stated = actor.credit.stated
+    return {
+        "name": actor.name,
+        "incarnation": actor.incarnation,
+        "host": actor.name.rpartition("/")[0],
+        "pid": actor.pid,
+        "python": actor.python,
+        "release": actor.release,
+        "labels": actor.labels,
+        "labels_version": actor.labels_version,
+        "slots": actor.slots,
+        "free": stated.free,
+        "ahead": stated.ahead,
+        "available": actor.credit.available,
+        "typed": stated.typed,
+        "held": slots_held(actor),
+        "holding": [
+            {"task": task.name, "state": run_state(task), "attempt": task.tries + 1}
+            for task in actor.assigned.values()
+        ],
+        "state": actor_state(actor),
+        "closed": actor.closed,
+        "environments": states(actor),
+        "named": named.get(actor, {}),
+        "silent_s": now - actor.heard_at,
+    }
+
+
+def states(actor: Actor) -> dict[str, str]:
+    """Return how the environments of *actor* stand there.
+
+    What it said of them may be as old as a heartbeat; that one is worn only it knows.
+    """
+    known = {name: "warm" if copy.is_warm else "loading" for name, copy in actor.copies.items()}
+    told = actor.environments.items()
+    return known | {name: state for name, state in told if state == WORN or name not in known}
+
+
+def slots_held(actor: Actor) -> dict[str, int]:
+    """Return how many slots of each type the tasks of *actor* hold that have not given them back.
+
+    More than there are, where tasks wait in the mailbox. Those that share a replica have one.
+    """
+    held = dict.fromkeys(actor.slots, 0)
+    sharing = set()
+    for task in actor.assigned.values():
+        if task.template and task.template.costs.is_sharing:
+            if not task.is_released:
+                sharing.add(task.template.costs.place)
+        elif not task.is_released:
+            slots = (task.template.head.slots if task.template else {}) or {SLOT: 1}
+            for kind, amount in slots.items():
+                held[kind] = held.get(kind, 0) + amount
+    if sharing:
+        held[SLOT] = held.get(SLOT, 0) + len(sharing)
+    return held
+
+
+def actor_state(actor: Actor) -> str:
+    """Return in a word how an actor stands."""
+    if actor.session is None:
+        return "disconnected"
+    if actor.is_suspect:
+        return "suspect"
+    return actor.closed.partition(":")[0] or "open"
+
+
+def run_state(task: Task) -> str:
+    """Return in a word how an assigned task stands."""
+    return "released" if task.is_released else str(task.state)
+
+
+def describe_client(client: Client, now: float) -> dict[str, Any]:
+    """Return what an operator wants to know of a client."""
+    return {
+        "name": client.name,
+        "incarnation": client.incarnation,
+        "python": client.python,
+        "tasks": len(client.tasks),
+        "octets": client.task_bytes,
+        "gone_s": None if client.gone_at is None else now - client.gone_at,
+    }
+
+
+def describe_task(task: Task, now: float) -> dict[str, Any]:
+    """Return where a task stands."""
+    return {
+        "task": task.name,
+        "name": task.template.head.name if task.template else "",
+        "client": task.client.name,
+        "state": run_state(task),
+        "tries": task.tries,
+        "actor": task.actor.name if task.actor else "",
+        "waits_s": now - task.queued_at,
+    }
+
+
+def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict[str, Any]:
+    """Say why a task waits: its state, one line, and per actor what is missing."""
+    task = find_task(broker, client, argument)
+    if task is None:
+        return {"actors": {}} | explain_unknown(broker, argument)
+    reply: dict[str, Any] = describe_task(task, now) | {"actors": {}}
+    match task.state:
+        case State.QUEUED:
+            explain_queued(broker, task, reply, now)
+        case State.ALONE:
+            reply["reason"] = isolation.explain(broker)
+        case State.DELAYED:
+            reply["reason"] = retrying.explain(task, now)
+        case State.HELD:
+            reply["reason"] = "the broker was started again and waits for actors that may run it"
+        case State.WRITING:
+            reply["reason"] = "an actor may start it once the journal says so"
+        case State.ASSIGNED | State.UNCLAIMED_RUN:
+            reply["reason"] = f"it is with actor {reply['actor']}"
+            if task.actor and task in recall.waiting_at(broker.recalls, task.actor):
+                reply["reason"] += ", and waits there behind what runs"
+            elif text := occupants.explain_run(broker, task):
+                reply["reason"] += f", and waits there: {text}"
+        case _:
+            reply["reason"] = "it has ended"
+    return reply
+
+
+def explain_unknown(broker: "Broker", argument: str) -> dict[str, Any]:
+    """Say what is known of a task that is not here: it may be dead."""
+    gone = dead.find(broker, argument)
+    if gone is None:
+        return {"state": "unknown", "reason": f"task {argument} is not known here"}
+    return {"state": "dead", "reason": f"{gone.facts.code}: {gone.facts.message}"}
+
+
+def explain_queued(broker: "Broker", task: Task, reply: dict[str, Any], now: float) -> None:
+    """Say why *task* waits, which actor lacks what for it, and for how long it has been so."""
+    reason = reasons.reason_of(broker, task, now)
+    reply["reason"] = reason.text
+    reply["reason_s"] = now - reason.since
+    reply["satisfiable"] = reason.is_satisfiable
+    reply["actors_s"] = {}
+    for actor in broker.actors.values():
+        text, since = reasons.missing(broker, task, actor, now)
+        reply["actors"][actor.name] = text
+        reply["actors_s"][actor.name] = now - since
+    if task.call.limits:
+        _, reply["limits"] = occupants.explain(broker, task)
+    if task.template and task.template.costs.named:
+        reply["reason"] = residing.explain(broker, task) or reply["reason"]
+    if task.call.schedule_timeout_s is not None:
+        reply["ends_s"] = max(0.0, task.queued_at + task.call.schedule_timeout_s - now)
+
+
+def find_task(broker: "Broker", client: Client, argument: str) -> Task | None:
+    """Find a task by its number, of this client, or by its whole name, of any."""
+    owner, separator, number = argument.rpartition("-")
+    try:
+        incarnation = int(owner, 16) if separator else client.incarnation
+        return attaching.find(broker, incarnation, int(number))
+    except ValueError:
+        return None

@@ -1,0 +1,226 @@
+"""What SUBMIT, ASSIGN, OCCUPY, VACATE, ORDER and inventories mean for limits (section 9.5).
+
+`broker.limits` knows who holds what and who is next; here stands what that has to do with tasks,
+actors and hosts. The rule that must not be broken: whoever asks for what can never be had is told
+at once, and waits for nothing.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from broker.facts.peers import Actor, Session, is_owned
+from broker.facts.task import Task
+from broker.holding import deadlock, fences, wants
+from broker.holding.limits import Limits
+from broker.holding.lines import AT_SCHEDULING, AskWaiter, LimitedRun
+from broker.placing import placement
+from broker.tasks import families, lifecycle, named
+from wire.errors import Code, RemoteProtocolError
+from wire.limits import Strategy, check_amounts
+from wire.messages import Await, Occupied, Occupy, Release, Vacate
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+RELEASED = "released"
+
+
+def make_limits(broker: "Broker", now: float) -> Limits:
+    """Return the limits of *broker*, without any definition."""
+
+    def grant(waiter: AskWaiter) -> None:
+        broker.backlog.served = max(broker.backlog.served, waiter.rank)
+        say_occupied(broker, waiter.run, waiter.ask)
+
+    backlog = broker.backlog
+    return Limits(
+        broker.hosts, now=now, wake_lane=backlog.wake_lane, wake_hosts=backlog.wake, grant=grant
+    )
+
+
+def say_occupied(
+    broker: "Broker", run: LimitedRun, ask: int, code: str = "", message: str = ""
+) -> None:
+    """Tell a run that it has what it asked for, or why it never will."""
+    broker.say(run.actor.session, Occupied(*run.token, ask, code, message))
+
+
+def settle(broker: "Broker", now: float) -> None:
+    """Let go whoever can, until nobody can any more."""
+    limits = broker.limits
+    limits.now = now
+    while limits.stirred:
+        if limits.stir() and broker.backlog.ready:
+            placement.place(broker, now)
+
+
+# ---------------------------------------------------------------------- at scheduling
+
+
+def admit(broker: "Broker", task: Task, now: float) -> bool:
+    """Tell whether a new task may wait for its limits; what can never have them ends here."""
+    limits, call = broker.limits, task.call
+    limits.now = now
+    refused = wants.refusal(broker, call.limits, None)
+    if refused is not None:
+        lifecycle.end(broker, task, *refused)
+        return False
+    for name, amount in call.limits.items():
+        definition = limits.definition(name)
+        if definition is None:
+            continue
+        others = limits.members(name)
+        left = definition.maximum - amount - sum(others.values())
+        if definition.strategy is Strategy.CANCEL_NEWEST and left < 0:
+            first = next(iter(others))
+            message = f"limit {name} is full: task {first.name} came before"
+            lifecycle.end(broker, task, Code.CANCELED, message)
+            return False
+    # Nobody is canceled for a task that is not let in itself.
+    for name, amount in call.limits.items():
+        definition = limits.definition(name)
+        if definition is not None and definition.strategy is Strategy.CANCEL_IN_PROGRESS:
+            others = limits.members(name)
+            left = definition.maximum - amount - sum(others.values())
+            for other, held in list(others.items()):
+                if left >= 0:
+                    break
+                left += held
+                cancel(broker, other, f"a newer task with limit {name} came: {task.name}")
+    join(broker, task)
+    return True
+
+
+def join(broker: "Broker", task: Task) -> None:
+    """Count *task* where somebody who comes later may cancel it, or be canceled for it."""
+    for name, amount in task.call.limits.items():
+        definition = broker.limits.definition(name)
+        if definition is not None and definition.strategy in (
+            Strategy.CANCEL_IN_PROGRESS,
+            Strategy.CANCEL_NEWEST,
+        ):
+            broker.limits.join(name, task, amount)
+
+
+def cancel(broker: "Broker", task: Task, message: str) -> None:
+    """End *task*, wherever it is, as canceled by the broker."""
+    if task.is_finished or not families.withdraw(broker, task, message):
+        return
+    families.part(broker, task, families.Parting.CANCELED)
+    lifecycle.end(broker, task, Code.CANCELED, message)
+
+
+def release(broker: "Broker", actor: object, command: Release) -> None:
+    """Take back what a run of *actor* took at scheduling, which gives back its slots."""
+    token = (command.epoch, command.number)
+    run = broker.limits.runs.get(token)
+    if run is not None and run.actor is actor and command.typed is None and not command.keep_limits:
+        broker.limits.vacate(token, AT_SCHEDULING)
+
+
+# ---------------------------------------------------------------------- from inside
+
+
+def heard(
+    broker: "Broker",
+    session: Session,
+    command: Occupy | Vacate | Await,
+    own: Sequence[Any],  # noqa: ARG001
+    now: float,
+) -> None:
+    """Act on what a run says of limits, and of what else it waits for."""
+    match command:
+        case Occupy():
+            occupy(broker, session, command, now)
+        case Vacate():
+            vacate(broker, session, command, now)
+        case Await():
+            deadlock.begin(broker, session, command)
+
+
+def occupy(broker: "Broker", session: Session, command: Occupy, now: float) -> None:
+    """Let a run have limits, or wait for them."""
+    actor, token = session.peer, (command.epoch, command.number)
+    assert isinstance(actor, Actor)
+    broker.limits.now = now
+    task = broker.tokens.get(token)
+    if task is None or task.actor is not actor or not is_owned(task) or task.is_finished:
+        return
+    try:
+        check_amounts(command.limits)
+    except ValueError as error:
+        raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
+    if not command.limits:
+        raise RemoteProtocolError(Code.BAD_FRAME, "OCCUPY names no limit")
+    ask(broker, task, actor, command.ask, command.limits, command.within)
+
+
+def ask(  # noqa: PLR0917
+    broker: "Broker",
+    task: Task,
+    actor: Actor,
+    number: int,
+    wanted: dict[str, int],
+    within: list[int] | None,
+) -> None:
+    """Let a run wait in line, say again what it has, or say why it never will."""
+    limits, token = broker.limits, task.token
+    assert token
+    run = limits.runs.get(token) or LimitedRun(token, task, actor)
+    if number in run.rows:
+        say_occupied(broker, run, number)
+        return
+    if number in run.asks:
+        return
+    refused = wants.refusal(broker, wanted, actor)
+    if refused is not None:
+        say_occupied(broker, run, number, *refused)
+        return
+    priority = task.call.priority if task.template else 0
+    owner = (task.call.fairness_key if task.template else "") or task.client.incarnation
+    rank = broker.backlog.rank_of_ask(owner, priority)
+    run = limits.run(token, task, actor)
+    limits.wait(AskWaiter(run, number, wants.wants_of(wanted, actor), within), rank)
+
+
+def vacate(broker: "Broker", session: Session, command: Vacate, now: float) -> None:
+    """Take back what a run gives back, or all that it has."""
+    limits, token = broker.limits, (command.epoch, command.number)
+    limits.now = now
+    broker.limits.waits.end(token, command.ask, session.peer)
+    run = limits.runs.get(token)
+    if run is None or run.actor is not session.peer:
+        return
+    if command.ask is None:
+        limits.drop(run)
+    else:
+        limits.vacate(run.token, command.ask)
+
+
+# ---------------------------------------------------------------------- time
+
+
+def sweep(broker: "Broker") -> None:
+    """Look at what no event tells of, with each heartbeat; and end circles of runs that wait."""
+    broker.limits.sweep()
+    if broker.limits.fenced:
+        fences.order(broker)
+    deadlock.look(broker)
+
+
+def tick(broker: "Broker", now: float) -> None:
+    """Let in whom time lets in; nobody before every holder had the time to be known."""
+    limits = broker.limits
+    limits.tick(now)
+    if broker.limits.waits.is_new:
+        deadlock.look(broker)
+    if limits.fenced:
+        fences.tick(broker, now)
+    if limits.is_closed and broker.window_ends_at is None:
+        may_be_held = broker.had_earlier or limits.strict
+        waits_s = broker.settings.lease_s if may_be_held else 0.0
+        if now >= limits.started_at + max(waits_s, broker.settings.adopt_window_s):
+            limits.open()
+            named.give_up(broker)
+            named.release(broker)
+            broker.backlog.wake()

@@ -1,0 +1,175 @@
+"""Why a queued task waits: in one line, for each actor, and since when.
+
+Nothing is remembered for it: what is said is read from what stands, when somebody asks. Since when
+it stands so is the time of the last change that could have made it otherwise.
+"""
+
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from broker.facts.peers import Actor, is_barred, unmet
+from broker.facts.task import Task
+from broker.holding import occupants
+from broker.placing import preference, replicas
+from broker.tasks import bindings
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+    from broker.waiting.shapes import Shape
+
+ACTORS_SHOWN_MAX: Final = 3
+
+
+class Reason(NamedTuple):
+    """Why a task waits, since when, and whether any actor that is connected could ever take it."""
+
+    text: str
+    since: float
+    is_satisfiable: bool = True
+
+
+def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
+    """Sum up in one line why *task*, which is queued, waits."""
+    assert task.template
+    queued_at, shape = task.queued_at, task.template.shape
+    actors = list(broker.actors.values())
+    if task.client.is_paused:
+        return Reason("its client does not receive its results", queued_at)
+    if not actors:
+        since = max(queued_at, broker.departed_at)
+        return Reason("no actor is connected", since, is_satisfiable=False)
+    if task.call.limits:
+        text, _ = occupants.explain(broker, task)
+        if text:
+            return Reason(text, queued_at)
+    text, is_satisfiable = bindings.reason(broker, task)
+    if text:
+        return Reason(text, queued_at, is_satisfiable=is_satisfiable)
+    if text := preference.explain(task, now):
+        return Reason(text, queued_at)
+    able = [actor for actor in actors if shape.suits(actor)]
+    if not able:
+        shown = [f"{one.name}: {unmet(task, one)}" for one in actors[:ACTORS_SHOWN_MAX]]
+        more = "; ..." if len(actors) > len(shown) else ""
+        text = f"no connected actor satisfies it ({'; '.join(shown)}{more})"
+        changed_at = max(broker.departed_at, *(actor.labels_at for actor in actors))
+        return Reason(text, max(queued_at, changed_at), is_satisfiable=False)
+    return reason_among(broker, task, able, now)
+
+
+def reason_among(broker: "Broker", task: Task, able: list[Actor], now: float) -> Reason:
+    """Sum up why none of those that satisfy *task* has it."""
+    closed = [one for one in able if one.closed and (one.is_open or one.is_leaving)]
+    alone = [
+        one
+        for one in able
+        if one.is_alone and not (one.session is None or one.is_suspect or one in closed)
+    ]
+    away = [actor for actor in able if not (actor.is_open or actor in closed or actor in alone)]
+    open_ones = [one for one in able if one.is_open and not one.closed]
+    rejected = [one for one in open_ones if is_barred(task, one)]
+    full = full_hosts(broker, task, [one for one in open_ones if one not in rejected])
+    busy = len(open_ones) - len(rejected) - len(full)
+    since = task.queued_at
+    texts = [f"busy ({busy} of {len(broker.actors)})"] if busy else []
+    if full:
+        texts.append(f"has no room ({'; '.join(dict.fromkeys(full))})")
+    if alone:
+        names = ", ".join(one.name for one in alone[:ACTORS_SHOWN_MAX])
+        texts.append(f"kept for a task that must be alone ({names})")
+    if closed:
+        why = ", ".join(sorted({actor.closed for actor in closed}))
+        texts.append(f"takes no work ({why})")
+        since = max(since, *(actor.closed_at for actor in closed))
+    if away:
+        silent = [f"{one.name} for {now - one.heard_at:.1f} s" for one in away[:ACTORS_SHOWN_MAX]]
+        texts.append(f"is silent ({', '.join(silent)}{', ...' if len(away) > len(silent) else ''})")
+        since = max(since, *(actor.heard_at for actor in away))
+    if rejected:
+        texts.append(f"rejected it ({rejected[0].name})")
+    if len(texts) == 1:
+        only = texts[0]
+        verb = "is " if busy or alone else ""
+        return Reason(f"every actor that satisfies it {verb}{only}", since)
+    return Reason(f"every actor that satisfies it is one of these: {'; '.join(texts)}", since)
+
+
+def full_hosts(broker: "Broker", task: Task, actors: list[Actor]) -> list[str]:
+    """Say which limits of their hosts keep which of *actors* from *task*."""
+    if not task.call.limits:
+        return []
+    return [text for one in actors if (text := occupants.lacking_on(broker, task, one))]
+
+
+def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str, float]:
+    """Say why *actor* does not get *task* now, and since when it could not have had it."""
+    lacking = unmet(task, actor)
+    if lacking:
+        return lacking, actor.labels_at
+    # Had it been free for it for a moment since all of these, the task would be there.
+    since = max(task.queued_at, actor.labels_at, actor.closed_at)
+    bound = bindings.actor_named(broker, task)
+    if bound and bound != actor.name:
+        return f"its key is bound to {bound}", since
+    if actor.session is None:
+        return f"not connected, silent for {now - actor.heard_at:.1f} s", actor.heard_at
+    if actor.is_suspect:
+        return f"suspect, silent for {now - actor.heard_at:.1f} s", actor.heard_at
+    if actor.is_alone:
+        return "is kept for, or runs, a task that must be alone", since
+    if actor.closed:
+        return f"takes no work: {actor.closed}", actor.closed_at
+    if is_barred(task, actor):
+        return "rejected it", since
+    if task.call.limits and (lacking := occupants.lacking_on(broker, task, actor)):
+        return lacking, since
+    assert task.template
+    text = why_cold(broker, task, actor, now)
+    return text or short_of(broker, task, task.template.shape, actor), since
+
+
+def why_cold(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
+    """Say why *task* may not enter its environment in *actor*, or an empty text."""
+    assert task.template
+    record = broker.environments.find(task.template.shape)
+    if record is None or record.environment.id in actor.copies:
+        return ""
+    enter_at = replicas.enter_at(record, task, now)
+    if enter_at <= now:
+        return ""
+    name = record.environment.name
+    if enter_at == inf and not record.failures:
+        return f"environment {name} has its {record.environment.reuse.replicas_max} replicas"
+    if enter_at == inf:
+        return f"environment {name} is tried again elsewhere"
+    if record.failures and record.failure is not None:
+        return f"{record.failure.message}; it is tried again in {enter_at - now:.1f} s"
+    return f"environment {name} is entered once more if it waits for {enter_at - now:.1f} s more"
+
+
+def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
+    """Say what of the credit of *actor* is not enough for *task*."""
+    credit = actor.credit
+    short = credit.lacks(shape.cost)
+    place = task.call.environment
+    taken = task.template.costs.turns_taken if task.template else shape.cost.turns_taken
+    is_here = place is not None and credit.has_resident(place.pool)
+    copy = actor.copies.get(place.id) if place is not None else None
+    if copy is not None and not copy.is_warm:
+        return f"environment {copy.record.environment.name} is being loaded there"
+    if place is not None and is_here and not credit.is_warm(place.pool, taken):
+        alone = ", in which it must be alone" if taken > 1 else ""
+        return f"no turn free in environment {place.name}{alone}"
+    if short and not (shape.cost.is_plain or shape.cost.is_sharing):
+        return f"{short} slots are missing of {shape.cost.slots} ({len(actor.assigned)} tasks)"
+    if not (credit.available or credit.has_more):
+        return f"no free slot ({len(actor.assigned)} tasks)"
+    reserved = broker.reservation
+    is_bound = reserved is not None and reserved.binds(task, actor)
+    if reserved is not None and is_bound and not credit.covers(shape.cost, reserved.shape.cost):
+        return "kept free for an older task that needs more slots"
+    if credit.covers(shape.cost) and (text := preference.passes(broker, task, actor)):
+        return text
+    if not credit.covers(shape.cost):
+        return f"no room for environment {place.name}" if place else "no slot of its kind"
+    return "has a free slot"

@@ -1,0 +1,198 @@
+"""What SUBMIT does: a new task is queued, or ended at once; one that is there is claimed."""
+
+from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from broker.disk import writing
+from broker.disk.records import Record
+from broker.events import occupancy
+from broker.facts.peers import Client, Session
+from broker.facts.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task, Template
+from broker.placing import environments
+from broker.tasks import attaching, bindings, dead, durable, families, lifecycle, named, retrying
+from wire.errors import Code, RemoteProtocolError
+from wire.messages import Attach, Submit
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+
+def submit(  # noqa: PLR0917
+    broker: "Broker",
+    session: Session,
+    command: Submit,
+    own: Sequence[Any],
+    now: float,
+    template: Template | None = None,
+) -> None:
+    """Take a call: queue it, hold it, or give it to the client whose it is.
+
+    *template* is what it is made of where its client does not know that.
+    """
+    client = session.peer
+    assert isinstance(client, Client)
+    if template is None:
+        template = session.templates_known.get(command.template)
+    if template is None:
+        raise RemoteProtocolError(
+            Code.UNKNOWN_TEMPLATE, f"template {command.template} was not sent"
+        )
+    task = client.tasks.get(command.task)
+    if task is None and template.head.durable:
+        task = attaching.put_back(broker, client, command.task)
+    if task is not None and task.state not in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME):
+        if task.record is not None:
+            durable.said_again(broker, session, task)
+        elif task.state is ENDED and all(task is not sent for _, sent, _ in client.unreceived):
+            lifecycle.deliver(broker, task)
+        return
+    if task is None:
+        check_window(broker, client)
+        task = client.tasks[command.task] = Task(client, command.task, QUEUED, now)
+    if command.again or command.tries:
+        task.tries = max(task.tries, min(command.tries, TRIES_MAX))
+        if client.tried is not None and client.tried.task == command.task:
+            retrying.take_over(task, client.tried, now)
+    if command.waited_s is not None and 0.0 < command.waited_s < inf:
+        task.queued_at -= command.waited_s
+    task.template = template
+    task.body = command.body
+    task.frames = own
+    task.size = len(command.body) + (sum(map(len, own)) if own else 0)
+    client.task_bytes += task.size
+    if template.head.durable and not durable.keep(broker, task, command, now):
+        return
+    if task.state is QUEUED:
+        enter(broker, task, command, now)
+    else:
+        claim(broker, task, command, now)
+
+
+def claim(broker: "Broker", task: Task, command: Submit, now: float) -> None:
+    """Let *task*, which an actor has offered, be its client's."""
+    assert task.template
+    shape = task.template.shape
+    broker.unclaimed.pop(task)
+    if broker.dead_tasks.by_name:
+        dead.lives_again(broker, (task.client.incarnation, task.number))
+    if shape.limits is not None:
+        occupancy.join(broker, task)
+    if shape.sticky and task.actor is not None:
+        bindings.bind(broker, shape.sticky, task.actor.name, now)
+    if shape.cost.named:
+        named.claim(broker, task)
+    if task.ending is not None and retrying.retry(broker, task, task.ending, now):
+        return
+    task.move(Event.CLAIM)
+    if task.state is State.ENDED:
+        task.children = None
+        lifecycle.deliver(broker, task)
+    elif command.parent is not None:
+        families.adopt(broker, task, command.parent)
+
+
+def check_window(broker: "Broker", client: Client) -> None:
+    """Raise for a client that has more here than WELCOME allows."""
+    # What actors offer, and perhaps nobody wants, does not count.
+    window = broker.settings.window_tasks
+    if len(client.tasks) - len(broker.unclaimed) < window:
+        return
+    # Nor does what is durable and was given up by its client.
+    if sum(counts(task) for task in client.tasks.values()) >= window:
+        raise RemoteProtocolError(
+            Code.WINDOW_EXCEEDED,
+            f"more than {broker.settings.window_tasks} tasks without an outcome",
+            fatal=True,
+        )
+
+
+def counts(task: Task) -> bool:
+    """Tell whether *task* takes part of the window of its client."""
+    if task.state is State.UNCLAIMED_RUN or task.state is State.UNCLAIMED_OUTCOME:
+        return False
+    return not isinstance(task.record, Record) or task.record.is_wanted
+
+
+def attach(
+    broker: "Broker", session: Session, command: Attach, own: Sequence[Any], now: float
+) -> None:
+    """Find a durable task, which may be another client's."""
+    client = session.peer
+    assert isinstance(client, Client)
+    task = client.tasks.get(command.task) or attaching.put_back(broker, client, command.task)
+    if task is not None:
+        durable.said_again(broker, session, task)
+        return
+    check_window(broker, client)
+    attaching.attach(broker, client, command, now)
+
+
+def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
+    """Queue a new task, or say at once why not."""
+    assert task.template
+    if task.size > broker.settings.payload_bytes_max:
+        lifecycle.end(
+            broker,
+            task,
+            Code.PAYLOAD_TOO_LARGE,
+            f"the call has {task.size} octets, "
+            f"{broker.settings.payload_bytes_max} are allowed here",
+        )
+    elif command.parent is not None and not families.may_adopt(broker, command.parent):
+        end_orphan(broker, task, "the task that submitted this one was given to another actor")
+    elif (
+        task.template.costs.environment is not None and environments.is_refused(broker, task, now)
+    ) or (task.template.costs.needs_admission and not admit(broker, task, command, now)):
+        return
+    # Only now, since a call can have its own caller canceled, and with it all that that called.
+    elif command.parent is not None and not families.adopt(broker, task, command.parent):
+        end_orphan(broker, task, "the task that submitted this one was canceled for it")
+    elif command.again and is_placed_again(broker, task, now):
+        return
+    elif task.trouble is not None and task.must_be_alone:
+        task.state = State.HELD
+        lifecycle.isolate(broker, task, now)
+    else:
+        broker.backlog.push(task)
+        if task.template.head.schedule_timeout_s is not None:
+            lifecycle.watch(broker, task)
+
+
+def is_placed_again(broker: "Broker", task: Task, now: float) -> bool:
+    """Find the place of a task that was sent before, if that is no queue; tell whether."""
+    if broker.dead_tasks.by_name:
+        dead.lives_again(broker, (task.client.incarnation, task.number))
+    if broker.records.orphans:
+        families.sent_again(broker, task.client.incarnation, [(task.number, task.number)])
+    if broker.window_ends_at is not None:
+        task.state = State.HELD
+        broker.held[task] = None
+    elif task.call.at_most_once and task.record is None:
+        lifecycle.end(
+            broker, task, Code.OUTCOME_UNKNOWN, "it was sent before the broker was started again"
+        )
+    elif retrying.is_early(task, now):
+        assert task.trouble
+        task.state = State.DELAYED
+        broker.delays.set(task, task.trouble.due_at)
+    else:
+        return False
+    return True
+
+
+def end_orphan(broker: "Broker", task: Task, message: str) -> None:
+    """End a call that was made in a run which counts no more; the next run makes it again."""
+    record = task.record
+    if isinstance(record, Record) and record.key is not None:
+        writing.free_key(broker, task, record)
+    lifecycle.end(broker, task, Code.PARENT_GONE, message)
+
+
+def admit(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
+    """Tell whether a task with limits, or a call to a named actor, is to be queued."""
+    assert task.template
+    shape = task.template.shape
+    if shape.limits is not None and not occupancy.admit(broker, task, now):
+        return False
+    return not shape.cost.named or named.admit(broker, task, is_new=not command.again)

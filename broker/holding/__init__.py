@@ -1,0 +1,1 @@
+"""Who holds what of which limit, who waits for it, and who waits in a circle."""

@@ -1,0 +1,437 @@
+"""Runs that wait for one another in a circle (protocol.md section 9.8).
+
+A run waits for limits from inside, for calls of its own, or for its slots again; what it keeps
+meanwhile, limits, slots or a turn, others may need. Those whose wait could end beside what the
+others keep are taken out, one after another; whoever is left waits for one of those that are left.
+The rule that must not be broken: nobody is told of a circle who is not in one. So what is not known
+to wait is taken to go on, and what cannot be counted to be free.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.facts import spans
+from broker.facts.peers import Actor, Session, is_owned
+from broker.facts.task import State, Task
+from broker.holding.limits import Limits
+from broker.holding.lines import AskWaiter, RunWait, Wants, host_key, keeps, shown
+from broker.waiting.reservation import Reservation, leave
+from wire.errors import Code
+from wire.limits import HOST_PREFIX
+from wire.messages import Await, Occupied
+from wire.parts import WORN, Environment, Span, Token
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+# So many are told at once; where there are more circles the next look finds them.
+TOLD_MAX: Final = 64
+# So long nobody reserves an actor where that closed a circle.
+LEFT_HEARTBEATS: Final = 2
+
+# What somebody lacks: a key of a limit, slots of a type or a turn on an actor, the end of a run.
+Resource = tuple[Any, ...]
+
+
+Wait = AskWaiter | RunWait
+
+
+def begin(broker: "Broker", session: Session, command: Await) -> None:
+    """Note that a run waits."""
+    actor, token = session.peer, (command.epoch, command.number)
+    assert isinstance(actor, Actor)
+    task = broker.tokens.get(token)
+    if task is None or task.actor is not actor or not is_owned(task) or task.is_finished:
+        return
+    waits = broker.limits.waits
+    waits.count += 1
+    waits.by_run.setdefault(token, {})[command.ask] = RunWait(task, actor, command, waits.count)
+    waits.is_new = True
+
+
+# ---------------------------------------------------------------------- who is in a circle
+
+
+def look(broker: "Broker") -> None:
+    """Tell the youngest of each circle that it waits in one."""
+    limits, waits = broker.limits, broker.limits.waits
+    waits.is_new = False
+    if waits.by_run or waits.parts:
+        waits.sweep(broker.tokens)
+    for _ in range(TOLD_MAX):
+        found = None if limits.is_closed else find(broker)
+        if found is None:
+            look_at_reserved(broker)
+            return
+        wait, others = found
+        task = task_of(wait)
+        others_shown = ", ".join(other.name for other in others if other is not task) or "itself"
+        message = f"it waits for {wanted(wait)} in a circle, with {others_shown}"
+        token = token_of(wait)
+        if isinstance(wait, AskWaiter):
+            limits.vacate(token, wait.ask)
+        else:
+            waits.end(token, wait.ask, wait.actor)
+        told = Occupied(*token, wait.ask, Code.DEADLOCK, f"{message}, and is the youngest")
+        broker.say(actor_of(wait).session, told)
+        broker.note("deadlock", task=task.name, others=others_shown)
+
+
+def look_at_reserved(broker: "Broker") -> None:
+    """Keep no actor for a large task where whoever holds its slots waits for one behind it."""
+    reserved = broker.reservation
+    if reserved is None or broker.limits.is_closed or find(broker, reserved) is None:
+        return
+    broker.note("reservation_left", task=reserved.task.name, actor=reserved.actor.name)
+    leave(broker, broker.limits.now + LEFT_HEARTBEATS * broker.settings.heartbeat_s)
+
+
+def find(broker: "Broker", reserved: Reservation | None = None) -> tuple[Wait, list[Task]] | None:
+    """Return the wait of the youngest run that is in a circle, and who else is in it.
+
+    With *reserved* also over the task for which an actor is kept.
+    """
+    waiting = everybody(broker)
+    was = len(waiting) + 1
+    kept = Kept(broker, waiting, reserved)
+    while waiting and len(waiting) < was:
+        was = len(waiting)
+        waiting = [wait for wait in waiting if kept.lacks(wait)]
+        kept = Kept(broker, waiting, reserved)
+    blockers = {wait: list(kept.keepers(kept.lacks(wait))) for wait in waiting}
+    for wait in sorted(waiting, key=lambda one: (token_of(one), one.ask), reverse=True):
+        circle = circle_of(wait, blockers)
+        if circle:
+            return wait, list(dict.fromkeys(task_of(one) for one in circle))
+    return None
+
+
+def everybody(broker: "Broker") -> list[Wait]:
+    """Return the waits that may be in a circle.
+
+    Where nobody waits for calls or slots these are asks for limits that keep some, and no others.
+    """
+    runs, waits = broker.limits.runs, broker.limits.waits.by_run
+    asks: list[Wait] = [
+        ask
+        for run in runs.values()
+        if run.asks and (run.rows or waits) and not run.is_stopped
+        for ask in run.asks.values()
+        if waits or ask.kept()
+    ]
+    return asks + [wait for of_run in waits.values() for wait in of_run.values()]
+
+
+def circle_of(wait: Wait, blockers: dict[Wait, list[Wait]]) -> list[Wait]:
+    """Return those over whom *wait* waits for itself, nobody if it does not."""
+    came_from: dict[Wait, Wait] = {}
+    ahead = [wait]
+    while ahead:
+        one = ahead.pop()
+        for other in blockers.get(one, ()):
+            if other is wait:
+                circle = [one]
+                while one is not wait:
+                    one = came_from[one]
+                    circle.append(one)
+                return circle[::-1]
+            if other not in came_from:
+                came_from[other] = one
+                ahead.append(other)
+    return []
+
+
+class Kept:
+    """What some waits keep as long as they last, and what others lack because of it."""
+
+    def __init__(
+        self, broker: "Broker", waiting: Sequence[Wait], reserved: Reservation | None = None
+    ) -> None:
+        """Sum up what is kept while all of *waiting* last; what is kept twice counts once."""
+        self._broker = broker
+        self._reserved = reserved
+        self._amounts: dict[Resource, int] = {}
+        self._keepers: dict[Resource, list[Wait]] = {}
+        # Where somebody waits for a slot of its own, ahead of those that share a replica's.
+        self._ahead = {
+            wait.actor
+            for wait in waiting
+            if isinstance(wait, RunWait) and not (wait.enough or is_sharing(wait.task))
+        }
+        seen: set[tuple[Token, Any]] = set()
+        # Those that are to have all of their slots again.
+        self._claiming: list[RunWait] = []
+        for wait in waiting:
+            token = token_of(wait)
+            self._keep(wait, ("run", token), 0)
+            for number, wants in kept_by(broker.limits, wait):
+                for name, amount in wants:
+                    is_new = (token, number) not in seen
+                    self._keep(wait, ("key", name), amount if is_new else 0)
+                seen.add((token, number))
+            # What its actor did not say that it gave back; a named one keeps the turn to the end.
+            task, is_new = task_of(wait), (token, "slots") not in seen
+            seen.add((token, "slots"))
+            if not task.template:
+                continue
+            actor, call = actor_of(wait), task.call
+            has_slots = not (task.is_released or token in broker.limits.waits.parts)
+            # A part that was given back has no turn in it.
+            is_inside = not task.is_released or (call.environment and call.environment.named)
+            if call.environment is not None and is_inside:
+                turns = call.environment.turns if is_new else 0
+                self._keep(wait, turn_of(actor, call.environment), turns)
+            if has_slots and is_sharing(task):
+                # All of them have one slot.
+                share = ("share", actor, task.template.costs.place)
+                is_new = share not in self._keepers
+                self._keep(wait, share, 0)
+                self._keep(wait, ("slots", actor, "slot"), int(is_new))
+            elif has_slots:
+                for kind, amount in (call.slots or {"slot": 1}).items():
+                    self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
+            elif isinstance(wait, RunWait) and not wait.enough and task.is_released:
+                self._claiming.append(wait)
+        for wait in self._claiming:
+            self._claim(wait)
+
+    def _claim(self, wait: RunWait) -> None:
+        """Count the slots that a run is to have again: no call is given those meanwhile."""
+        actor, task = wait.actor, wait.task
+        slots = task.call.slots or {"slot": 1}
+        self._keep(wait, ("claim", wait), 0)
+        if is_sharing(task):
+            assert task.template
+            share = ("share", actor, task.template.shape.cost.place)
+            claimed = ("claims", *share)
+            slots = {"slot": int(not (share in self._keepers or claimed in self._keepers))}
+            self._keep(wait, claimed, 0)
+        for kind, amount in slots.items():
+            self._keep(wait, ("claims", actor, kind), amount)
+
+    def _keep(self, wait: Wait, resource: Resource, amount: int) -> None:
+        self._amounts[resource] = self._amounts.get(resource, 0) + amount
+        self._keepers.setdefault(resource, []).append(wait)
+
+    def keepers(self, resources: set[Resource]) -> Iterator[Wait]:
+        """Return who keeps some of *resources*."""
+        return (wait for resource in resources for wait in self._keepers.get(resource, ()))
+
+    def lacks(self, wait: Wait) -> set[Resource]:
+        """Return what *wait* cannot have beside what is kept; nothing if it can end."""
+        if isinstance(wait, AskWaiter):
+            return self._lacks_limits(wait.wants)
+        if wait.enough:
+            return self._lacks_calls(wait)
+        if not wait.task.template:
+            return set()
+        lacking = self._lacks_slots(wait.task, wait.actor) | self._lacks_place(wait)
+        return lacking or self._lacks_behind(wait)
+
+    def _lacks_limits(self, wants: Wants) -> set[Resource]:
+        limits = self._broker.limits
+        return {
+            ("key", name)
+            for name, amount in wants
+            if not limits.is_decaying(name)
+            and limits.maximum(name) - self._amounts.get(("key", name), 0) < amount
+            and ("key", name) in self._keepers
+        }
+
+    def _lacks_calls(self, wait: RunWait) -> set[Resource]:
+        client = self._broker.clients.get(wait.client)
+        listed = sum(last - first + 1 for first, last in wait.calls)
+        stuck, lacking = 0, set()
+        # What is not here has ended, or has still to come.
+        tasks = client.tasks if client is not None else {}
+        for number in numbers(wait.calls, tasks):
+            found = self._lacks_end(tasks[number])
+            stuck += bool(found)
+            lacking |= found
+        return lacking if listed - stuck < wait.enough else set()
+
+    def _lacks_end(self, task: Task) -> set[Resource]:
+        """Return what keeps a call from its end."""
+        if task.state is State.QUEUED:
+            return self._lacks_start(task)
+        run = ("run", task.token)
+        return {run} if is_owned(task) and not task.is_finished and run in self._keepers else set()
+
+    def _lacks_start(self, task: Task) -> set[Resource]:
+        wants = tuple(task.call.limits.items())
+        lacking = self._lacks_limits(tuple(w for w in wants if not w[0].startswith(HOST_PREFIX)))
+        if lacking:
+            return lacking
+        assert task.template
+        shape, place = task.template.shape, task.call.environment
+        for actor in self._broker.actors.values():
+            if not shape.suits(actor) or self._is_elsewhere(place, actor):
+                continue
+            own = tuple((host_key(name, actor.host), n) for name, n in shape.cost.host_limits)
+            missing = self._lacks_slots(task, actor) | self._lacks_limits(own)
+            missing |= self._lacks_unclaimed(task, actor)
+            if place is not None and place.named is None:
+                missing |= self._lacks_room(place, actor)
+            if not missing:
+                return set()
+            lacking |= missing
+        return lacking
+
+    def _lacks_behind(self, wait: RunWait) -> set[Resource]:
+        """Return which slots a run lacks that are for those that asked for theirs before it.
+
+        One whose environment has no turn is passed over, so of these nothing is said.
+        """
+        actor = wait.actor
+        lacking: set[Resource] = set()
+        if not wait.task.is_released or is_sharing(wait.task):
+            return lacking
+        ahead = {
+            ("claim", one): one.task.call.slots or {"slot": 1}
+            for one in self._claiming
+            if one.order < wait.order and one.actor is actor and not one.task.call.environment
+        }
+        for kind, amount in (wait.task.call.slots or {"slot": 1}).items() if ahead else ():
+            kept = ("slots", actor, kind)
+            left = actor.slots.get(kind, 0) - self._amounts.get(kept, 0)
+            if left - sum(slots.get(kind, 0) for slots in ahead.values()) < amount:
+                lacking |= {kept, *ahead}
+        return lacking
+
+    def _lacks_unclaimed(self, task: Task, actor: Actor) -> set[Resource]:
+        """Return which slots of *actor* a call lacks that are for others ahead of it.
+
+        For those that wait to have theirs again, and for a large task where it reserved the actor.
+        """
+        reserved = self._reserved
+        lacking: set[Resource] = set()
+        if reserved is not None and reserved.binds(task, actor):
+            lacking |= self._lacks_slots(reserved.task, actor)
+        assert task.template
+        if is_sharing(task) and ("share", actor, task.template.shape.cost.place) in self._keepers:
+            return lacking
+        for kind, amount in (task.call.slots or {"slot": 1}).items():
+            kept, claim = ("slots", actor, kind), ("claims", actor, kind)
+            left = actor.slots.get(kind, 0) - self._amounts.get(kept, 0)
+            if claim in self._keepers and left - self._amounts[claim] < amount:
+                lacking |= {kept, claim}
+        return lacking
+
+    def _is_elsewhere(self, place: Environment | None, actor: Actor) -> bool:
+        """Tell whether there are as many copies of *place* as may be, and none on *actor*."""
+        if place is None or place.named is not None or place.id in actor.copies:
+            return False
+        record = self._broker.environments.records.get(place.id)
+        if record is None or record.environment.reuse.is_fresh:
+            return False
+        most = record.environment.reuse.replicas_max
+        return most is not None and len(record.copies) >= max(1, most)
+
+    def _lacks_room(self, place: Environment, actor: Actor) -> set[Resource]:
+        """Return the turns that keep *place* from being entered in *actor*, where it is cold.
+
+        Whoever is to have its own environment there again, and is not stuck, will go on.
+        """
+        credit = actor.credit
+        if not actor.copies or credit.has_resident(place.id) or credit.has_room:
+            return set()
+        kept: set[Resource] = {("turn", actor, name) for name in actor.copies}
+        if not all(self._amounts.get(turn) for turn in kept):
+            return set()
+        for token, task in actor.assigned.items():
+            own = task.call.environment if task.template else place
+            if task.is_released and own is not None and own.id not in actor.copies:
+                # Unless it waits for something else, the room may be kept for it.
+                mine = self._keepers.get(("run", token), ())
+                if not mine:
+                    return set()
+                if any(isinstance(one, RunWait) and not one.enough for one in mine):
+                    kept.add(("run", token))
+        return kept
+
+    def _lacks_place(self, wait: RunWait) -> set[Resource]:
+        """Return the turns that keep the environment of a run from being entered again.
+
+        It was evicted while the run waited, and goes ahead of all that is cold.
+        """
+        actor, place = wait.actor, wait.task.call.environment
+        if place is None or place.named is not None or place.id in actor.copies:
+            return set()
+        if not actor.places or len(actor.copies) < actor.places:
+            return set()
+        kept: set[Resource] = {("turn", actor, name) for name in actor.copies}
+        return kept if all(self._amounts.get(turn) for turn in kept) else set()
+
+    def _lacks_slots(self, task: Task, actor: Actor) -> set[Resource]:
+        """Return which slots of *actor*, or turn there, *task* cannot have."""
+        call = task.call
+        lacking: set[Resource] = set()
+        assert task.template
+        share = ("share", actor, task.template.costs.place)
+        shares = is_sharing(task) and share in self._keepers and actor not in self._ahead
+        for kind, amount in () if shares else (call.slots or {"slot": 1}).items():
+            resource = ("slots", actor, kind)
+            if actor.slots.get(kind, 0) - self._amounts.get(resource, 0) < amount:
+                lacking.add(resource)
+        if call.environment is not None:
+            place, turn = call.environment, turn_of(actor, call.environment)
+            kept = self._amounts.get(turn, 0)
+            if place.size - kept < place.turns or (kept and is_worn(place, actor)):
+                lacking.add(turn)
+        return lacking
+
+
+def is_sharing(task: Task) -> bool:
+    """Tell whether a task shares the slot of a replica where others are inside."""
+    template = task.template
+    return template.shape.cost.is_sharing if template else False
+
+
+def is_worn(place: Environment, actor: Actor) -> bool:
+    """Tell whether the copy of *place* on *actor* takes nobody in until all inside have left.
+
+    What a heartbeat said may be of an earlier copy; then this one has turns.
+    """
+    worn = actor.environments.get(place.id) == WORN
+    return worn and actor.credit.stated.turns.get(place.pool) == 0
+
+
+def turn_of(actor: Actor, environment: Environment) -> Resource:
+    """Return the turn in an environment's copy on *actor*; of a named one there is one copy."""
+    return ("turn", None if environment.named is not None else actor, environment.pool)
+
+
+def numbers(calls: list[Span], tasks: dict[int, Task]) -> Iterator[int]:
+    """Return the numbers in *calls* that are among *tasks*."""
+    if sum(last - first + 1 for first, last in calls) > len(tasks):
+        yield from (number for number in tasks if spans.holds(calls, number))
+    else:
+        for first, last in calls:
+            yield from (number for number in range(first, last + 1) if number in tasks)
+
+
+def kept_by(limits: Limits, wait: Wait) -> list[tuple[int, Wants]]:
+    """Return what limits the run of *wait* does not give back before that is over."""
+    if isinstance(wait, AskWaiter):
+        return wait.kept()
+    run = limits.runs.get(wait.token)
+    return keeps(run.rows, wait.within) if run is not None else []
+
+
+def wanted(wait: Wait) -> str:
+    """Say for people what *wait* is for."""
+    if isinstance(wait, AskWaiter):
+        return "limit " + ", ".join(shown(name) for name, _ in wait.wants)
+    return "calls of its own" if wait.enough else "its slots"
+
+
+def token_of(wait: Wait) -> Token:
+    return wait.run.token if isinstance(wait, AskWaiter) else wait.token
+
+
+def task_of(wait: Wait) -> Task:
+    return wait.run.task if isinstance(wait, AskWaiter) else wait.task
+
+
+def actor_of(wait: Wait) -> Actor:
+    return wait.run.actor if isinstance(wait, AskWaiter) else wait.actor

@@ -1,0 +1,500 @@
+"""What the broker knows of each environment: its copies, what reuse saved, why it fails.
+
+A copy is an environment in an actor that is not cold there, or an assignment on its way that makes
+it so. The rule that must not be broken: a copy is known under its environment and under its actor,
+or under neither.
+"""
+
+from collections.abc import Iterator
+from itertools import count
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+from broker.facts.deadlines import Deadlines
+from broker.facts.peers import Actor, Session
+from broker.facts.task import Ending, State, Task, Template
+from broker.placing import replicas
+from broker.tasks import forgetting, lifecycle, named
+from broker.waiting.rankings import PREFERENCE_MAX
+from broker.waiting.shapes import Shape
+from wire import codec
+from wire.errors import Code
+from wire.messages import Entered
+from wire.parts import Environment, Failure, Status
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+# Environments without a copy are remembered for so long, and so many of them.
+KEPT_S: Final = 3_600.0
+KEPT_MAX: Final = 1_024
+# How often they are looked through for that.
+PRUNE_S: Final = 10.0
+BACKOFF_MAX_S: Final = 60.0
+# What one run counts in how long they take.
+RUN_SHARE: Final = 0.125
+
+
+class Copy:
+    """One environment in one actor."""
+
+    __slots__ = (
+        "actor",
+        "evicted_in",
+        "idle_since",
+        "is_ordered",
+        "is_warm",
+        "number",
+        "preference",
+        "record",
+        "since",
+    )
+
+    def __init__(self, record: "Record", actor: Actor, number: int, since: float) -> None:
+        """Begin in use, and not yet entered; *number* is the lowest that no other copy has."""
+        # When the assignment was made that enters it, or the broker heard that it is there.
+        self.since = since
+        self.record = record
+        self.actor = actor
+        self.number = number
+        # What of equal copies goes first: where some may be given up, the lowest, so that those
+        # that are not needed become idle; elsewhere it is 0 for all.
+        is_elastic = record.environment.reuse.is_elastic
+        self.preference = max(0, PREFERENCE_MAX - number) if is_elastic else 0
+        self.is_warm = False
+        # Whether it was entered though nobody called, and no call was inside since.
+        self.is_ordered = False
+        # Since when nobody is inside; None while somebody is.
+        self.idle_since: float | None = None
+        # The session and frame in which the actor was told to give it up.
+        self.evicted_in: tuple[Session, int] | None = None
+
+
+class Record:
+    """One environment."""
+
+    __slots__ = (
+        "asked_at",
+        "broken_until",
+        "called_at",
+        "copies",
+        "entry",
+        "environment",
+        "failed_on",
+        "failure",
+        "failures",
+        "hits",
+        "load_s",
+        "loads",
+        "look_at",
+        "lost_place",
+        "retry_at",
+        "run_s",
+        "shapes",
+        "since",
+        "template",
+        "used_at",
+    )
+
+    def __init__(self, environment: Environment, now: float) -> None:
+        """Begin without a copy."""
+        self.environment = environment
+        self.copies: dict[Actor, Copy] = {}
+        # The shapes under which its tasks wait, as long as somebody has a template of them.
+        self.shapes: WeakSet[Shape] = WeakSet()
+        self.used_at = now
+        # Since when it is known; when the last of its calls that went anywhere was submitted.
+        self.since = now
+        self.asked_at = -inf
+        # When a call was inside last.
+        self.called_at = now
+        # How the calls are made that come here, and one that only enters it; None while nobody
+        # would order that.
+        self.template: Template | None = None
+        self.entry: Template | None = None
+        # The processes in which a copy that nobody used had to give way to others.
+        self.lost_place: set[int] = set()
+        # How often it was entered, how long that takes, how many tasks found it warm.
+        self.loads = 0
+        self.load_s = 0.0
+        self.hits = 0
+        # How long a task runs in it, of late.
+        self.run_s = 0.0
+        # How often in a row it could not be entered, where, when it is tried again, and why.
+        self.failures = 0
+        self.failed_on: set[int] = set()
+        self.retry_at = 0.0
+        self.broken_until = 0.0
+        self.failure: Failure | None = None
+        self.look_at = inf  # When there may be something to do.
+
+    @property
+    def waiting(self) -> int:
+        """Return how many of its tasks are queued."""
+        return sum(shape.count for shape in self.shapes)
+
+    @property
+    def is_measured(self) -> bool:
+        """Tell whether anybody knows how long entering it takes."""
+        return self.loads > 0 or self.load_s > 0.0
+
+    @property
+    def is_warm(self) -> bool:
+        """Tell whether some copy of it was entered."""
+        return any(copy.is_warm for copy in self.copies.values())
+
+    @property
+    def missing(self) -> int:
+        """Return how many copies it has less than it is to have while it is in use."""
+        reuse = self.environment.reuse
+        return 0 if reuse.is_fresh else max(0, reuse.replicas_min - len(self.copies))
+
+    def is_broken(self, now: float) -> bool:
+        """Tell whether its tasks are to end at once."""
+        return now < self.broken_until and not self.is_warm
+
+
+class Environments:
+    """All environments that somebody has or wants."""
+
+    __slots__ = ("due", "lacking", "newest", "prune_at", "records", "unplaced")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.records: dict[str, Record] = {}
+        # Of the versions of one environment the one that was known last, by what they share.
+        self.newest: dict[str, Record] = {}
+        # When `replicas.look` is due for which; never later than the first thing to do.
+        self.due: Deadlines[Record] = Deadlines()
+        # When `upkeep.look` is due for those with fewer copies than they are to have; for how many
+        # copies of which it found no actor.
+        self.lacking: Deadlines[Record] = Deadlines()
+        self.unplaced: dict[Record, int] = {}
+        self.prune_at = 0.0
+
+    def look_at(self, record: Record, at: float) -> None:
+        """Have `replicas.look` look at *record* no later than *at*."""
+        if at < record.look_at:
+            record.look_at = at
+            self.due.set(record, at)
+
+    def lack(self, record: Record, at: float) -> None:
+        """Have `upkeep.look` look at *record* at *at*, if it has fewer copies than it needs."""
+        if record.template is not None and record.missing:
+            self.lacking.set(record, at)
+
+    def learn(self, environment: Environment, now: float) -> Record:
+        """Return the record of *environment*, whose policy is now as it says."""
+        record = self.records.get(environment.id)
+        if record is None:
+            record = self.records[environment.id] = Record(environment, now)
+            if environment.lineage:
+                self.newest[environment.lineage] = record
+        if record.environment != environment:
+            record.environment = environment
+            self.lack(record, now)
+        record.used_at = now
+        return record
+
+    def find(self, shape: Shape) -> Record | None:
+        """Return the record of the environment that tasks of *shape* need."""
+        return (
+            self.records.get(shape.cost.environment) if shape.cost.environment is not None else None
+        )
+
+    def successor(self, record: Record) -> Record | None:
+        """Return the newer version of an environment that nobody has asked for since, or None."""
+        newest = self.newest.get(record.environment.lineage)
+        if newest is None or newest is record or record.asked_at >= newest.since or record.waiting:
+            return None
+        return newest
+
+    def prune(self, now: float) -> None:
+        """Forget environments that nobody has, wants or wonders about; now and then."""
+        if now < self.prune_at:
+            return
+        self.prune_at = now + PRUNE_S
+        gone = [
+            identity
+            for identity, record in self.records.items()
+            if not (record.copies or len(record.shapes) or now < record.broken_until)
+        ]
+        excess = len(self.records) - KEPT_MAX
+        gone.sort(key=lambda identity: self.records[identity].used_at)
+        for place, identity in enumerate(gone):
+            if place < excess or now - self.records[identity].used_at >= KEPT_S:
+                gone_one = self.records.pop(identity)
+                if self.newest.get(gone_one.environment.lineage) is gone_one:
+                    del self.newest[gone_one.environment.lineage]
+                self.due.discard(gone_one)
+                self.lacking.discard(gone_one)
+                self.unplaced.pop(gone_one, None)
+
+    def check(self, actors: dict[int, Actor]) -> None:
+        """Assert that copies are known from both sides, and only those of actors that are here."""
+        self.due.check()
+        self.lacking.check()
+        assert self.unplaced.keys() <= self.lacking.things.keys()
+        assert all(self.records.get(one.environment.id) is one for one in self.newest.values())
+        for identity, record in self.records.items():
+            assert record.environment.id == identity
+            if record.template is not None:
+                # Who lacks a copy is looked at again.
+                assert not record.missing or record in self.lacking.things
+            assert (record.look_at < inf) == (record in self.due.things)
+            numbers = [copy.number for copy in record.copies.values()]
+            assert len(set(numbers)) == len(numbers)
+            for actor, copy in record.copies.items():
+                assert actors.get(actor.incarnation) is actor
+                assert actor.copies[identity] is copy
+                assert copy.record is record
+        for actor in actors.values():
+            for identity, copy in actor.copies.items():
+                assert self.records[identity].copies[actor] is copy
+
+
+def follow(broker: "Broker", actor: Actor, now: float) -> None:
+    """Note what the credit of *actor* says of its environments."""
+    turns = actor.credit.stated.turns
+    for identity, copy in list(actor.copies.items()) if actor.copies.keys() - turns else ():
+        if identity not in turns and not actor.credit.flies_to(identity):
+            if copy.idle_since is not None and copy.evicted_in is None:
+                # Others, or the memory that it took, were more to the actor.
+                copy.record.lost_place.add(actor.incarnation)
+            drop(broker, copy, now)
+    for identity, free in turns.items():
+        record = broker.environments.records.get(identity)
+        if record is None:
+            continue
+        copy = actor.copies.get(identity) or add(record, actor, now)
+        session = actor.session
+        if copy.evicted_in is not None and session is not None:
+            told, frame = copy.evicted_in
+            if told is not session or session.acked >= frame:
+                # It was in use by then, or never heard of it: the time begins anew.
+                copy.evicted_in = copy.idle_since = None
+        is_idle = not actor.credit.flies_to(identity) and (
+            free >= record.environment.concurrency or not is_used(actor, identity)
+        )
+        if not is_idle:
+            copy.idle_since = None
+        elif copy.idle_since is None:
+            copy.idle_since = now
+            if not copy.is_ordered:
+                record.called_at = now
+            reuse = record.environment.reuse
+            idle_at = record.called_at + (reuse.idle_ttl_s or inf)
+            surplus_at = now + (reuse.scaledown_ttl_s or inf)
+            broker.environments.look_at(record, min(idle_at, surplus_at))
+
+
+def is_used(actor: Actor, identity: str) -> bool:
+    """Tell whether *actor* has a task that is inside the environment, or may be."""
+    return any(
+        not task.template or (task.template.costs.environment == identity and not task.is_released)
+        for task in actor.assigned.values()
+    )
+
+
+def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
+    """Note that *task* goes to *actor*, where its environment is then not idle."""
+    assert task.template
+    record = broker.environments.find(task.template.shape)
+    if record is None:
+        return
+    copy = actor.copies.get(record.environment.id)
+    if copy is None:
+        copy = add(record, actor, now)
+        replicas.enters(broker, record, actor, now)
+    if task.client is broker.named.own:
+        copy.is_ordered, copy.idle_since = True, None
+        return
+    record.used_at = record.called_at = now
+    record.asked_at = max(record.asked_at, task.queued_at)
+    record.hits += copy.is_warm
+    copy.is_ordered, copy.idle_since = False, None
+    reuse = record.environment.reuse
+    if reuse.replicas_min and not reuse.is_fresh:
+        replicas.called(broker, record, task.template, actor, now)
+
+
+def ran(broker: "Broker", task: Task, run_s: float) -> None:
+    """Note how long a task ran."""
+    record = broker.environments.find(task.template.shape) if task.template else None
+    if record is not None and 0.0 <= run_s < inf and task.client is not broker.named.own:
+        record.run_s += (run_s - record.run_s) * RUN_SHARE if record.run_s else run_s
+
+
+def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> None:
+    """Note that an environment is warm in *actor*: whatever failed before has passed."""
+    environment = command.environment
+    record = broker.environments.learn(environment, now)
+    copy = actor.copies.get(environment.id)
+    if copy is None:
+        copy = add(record, actor, now)
+        broker.backlog.matching.improve(actor)
+    copy.is_warm = True
+    # The heartbeat that said more of it was of an earlier copy.
+    actor.environments.pop(environment.id, None)
+    actor.entered_at = actor.entering_until = now
+    if not command.again:
+        record.loads += 1
+    record.load_s = command.load_s
+    record.failures = 0
+    record.failed_on.clear()
+    record.retry_at = record.broken_until = 0.0
+    broker.environments.lack(record, now)
+    broker.backlog.matching.wake_shapes(record.shapes)
+    broker.note(
+        "environment_entered",
+        environment=environment.name,
+        actor=actor.name,
+        load_s=round(command.load_s, 3),
+        again=command.again,
+    )
+
+
+def failed(
+    broker: "Broker", environment: Environment, actor: Actor, failure: Failure, now: float
+) -> None:
+    """Note that an environment could not be entered: wait, or give up and end its tasks."""
+    if environment.named is not None:
+        named.failed(broker, environment, failure, now)
+        return
+    record = broker.environments.learn(environment, now)
+    settings = broker.settings
+    actor.entering_until = now
+    record.failures += 1
+    record.failed_on.add(actor.incarnation)
+    record.failure = failure
+    backoff_s = settings.environment_retry_s * 2.0 ** min(record.failures - 1, 16)
+    record.retry_at = now + min(backoff_s, BACKOFF_MAX_S)
+    broker.environments.look_at(record, record.retry_at)
+    broker.environments.lack(record, record.retry_at)
+    broker.note(
+        "environment_failed",
+        environment=environment.name,
+        actor=actor.name,
+        failures=record.failures,
+        reason=failure.message,
+    )
+    if record.failures >= settings.environment_failures_max and not record.is_warm:
+        record.broken_until = now + settings.environment_broken_s
+        broker.environments.look_at(record, record.broken_until)
+        broker.note("environment_broken", environment=environment.name, reason=failure.message)
+        for task in list(queued(broker, environment.id)):
+            forgetting.take_out(broker, task)
+            end(broker, task, record)
+
+
+def queued(broker: "Broker", identity: str) -> Iterator[Task]:
+    """Yield the tasks that wait for an environment."""
+    for client in broker.clients.values():
+        for task in client.tasks.values():
+            if task.state is State.QUEUED and task.template:
+                environment = task.template.costs.environment
+                if environment == identity:
+                    yield task
+
+
+def is_refused(broker: "Broker", task: Task, now: float) -> bool:
+    """End *task*, which is in no queue, when its environment is broken; tell whether it was."""
+    assert task.template
+    record = broker.environments.find(task.template.shape)
+    if record is None or not record.is_broken(now):
+        return False
+    end(broker, task, record)
+    return True
+
+
+def end(broker: "Broker", task: Task, record: Record) -> None:
+    """End *task* with what the last failure of its environment said."""
+    failure = record.failure
+    assert failure is not None
+    told = Failure(
+        failure.code,
+        failure.type,
+        f"{failure.message} ({record.failures} failures in a row: tasks of it end at once for"
+        f" {broker.settings.environment_broken_s:g} s, see `python -m sdk environments`)",
+        failure.traceback,
+        failure.exception,
+    )
+    ending = Ending(Status.FAILURE, codec.encode_failure(told), (), "", task.tries + 1)
+    lifecycle.end_with(broker, task, ending, Code.ENVIRONMENT_FAILED, failure.message)
+
+
+def retry(broker: "Broker", name: str) -> dict[str, Any]:
+    """Let the environments that are called *name*, or have it as id, be entered again now."""
+    records = broker.environments.records.values()
+    named = [r for r in records if name in (r.environment.name, r.environment.id)]
+    for record in named:
+        record.failures = 0
+        record.failed_on.clear()
+        record.retry_at = record.broken_until = 0.0
+        broker.environments.lack(record, broker.ticked_at)
+        broker.backlog.matching.wake_shapes(record.shapes)
+    if not named:
+        return {"error": f"no environment is called {name!r}"}
+    return {"environments": [record.environment.id for record in named]}
+
+
+def add(record: Record, actor: Actor, now: float) -> Copy:
+    """Count one more copy."""
+    taken = {copy.number for copy in record.copies.values()}
+    number = next(number for number in count() if number not in taken)
+    copy = Copy(record, actor, number, now)
+    record.copies[actor] = actor.copies[record.environment.id] = copy
+    return copy
+
+
+def drop(broker: "Broker", copy: Copy, now: float) -> None:
+    """Count a copy out: others may take its place."""
+    del copy.record.copies[copy.actor]
+    del copy.actor.copies[copy.record.environment.id]
+    broker.environments.lack(copy.record, now)
+    newer = broker.environments.successor(copy.record)
+    if newer is not None:
+        broker.environments.lack(newer, now)
+    if copy.record.copies:
+        # The others may be idle as a whole now.
+        broker.environments.look_at(copy.record, now)
+    broker.backlog.matching.wake_shapes(copy.record.shapes)
+
+
+def forget_actor(broker: "Broker", actor: Actor, now: float) -> None:
+    """Count out all copies of an actor that is lost."""
+    for copy in list(actor.copies.values()):
+        drop(broker, copy, now)
+
+
+def describe(broker: "Broker", now: float) -> dict[str, Any]:
+    """Answer the query "environments"."""
+    return {"environments": [describe_one(r, now) for r in broker.environments.records.values()]}
+
+
+def describe_one(record: Record, now: float) -> dict[str, Any]:
+    """Return what an operator wants to know of an environment."""
+    reuse = record.environment.reuse
+    warm = sum(copy.is_warm for copy in record.copies.values())
+    state = "broken" if record.is_broken(now) else "warm" if warm else "cold"
+    if not warm and record.copies:
+        state = "loading"
+    return {
+        "name": record.environment.name,
+        "id": record.environment.id,
+        "state": state,
+        "warm": warm,
+        "loading": len(record.copies) - warm,
+        "actors": sorted(actor.name for actor in record.copies),
+        "replicas_min": reuse.replicas_min,
+        "replicas_max": reuse.replicas_max,
+        "waiting": record.waiting,
+        "loads": record.loads,
+        "load_s": record.load_s,
+        "hits": record.hits,
+        "saved_s": record.hits * record.load_s,
+        "failures": record.failures,
+        "retry_s": max(0.0, record.retry_at - now),
+        "reason": record.failure.message if record.failures and record.failure else "",
+    }

@@ -1,0 +1,251 @@
+"""Families: which calls were made in which run, and what becomes of them with it (section 9.6).
+
+A call that is not durable ends with the run that made it, however that ends but by an outcome. The
+row of a durable one names its maker, so it is known after a restart too. The rule that must not be
+broken: where the next run of a task makes a call again, the former one does not go on.
+"""
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from broker.disk import records, writing
+from broker.disk.records import Maker, Record
+from broker.facts import spans
+from broker.facts.peers import is_owned
+from broker.facts.task import State, Task
+from broker.facts.trouble import NO_TOKEN
+from broker.tasks import forgetting, lifecycle
+from wire.errors import Code
+from wire.parts import Span, Token
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+
+class Parting(Enum):
+    """Why a run has ended that has no outcome; as the calls that end with it are told."""
+
+    CANCELED = "the task that submitted it was canceled"
+    # Its task runs again, and makes them again.
+    LOST = "the run that submitted it was lost"
+    # Nobody is there any more who wants the outcome.
+    LEFT = "nobody waits any more for the task that submitted it"
+
+
+# ---------------------------------------------------------------------- who belongs to whom
+
+
+def may_adopt(broker: "Broker", parent: Token) -> bool:
+    """Tell whether a run is there, or may be."""
+    owner = broker.tokens.get(parent)
+    return may_come(broker, parent) or (owner is not None and is_owned(owner))
+
+
+def may_come(broker: "Broker", parent: Token) -> bool:
+    """Tell whether somebody may still offer a run: of its own ones a broker knows all."""
+    return broker.window_ends_at is not None and parent[0] != broker.epoch
+
+
+def adopt(broker: "Broker", task: Task, parent: Token) -> bool:
+    """Note in which run *task* was submitted; False when that is there no more."""
+    owner = broker.tokens.get(parent)
+    if owner is None or not is_owned(owner):
+        if owner is None and may_come(broker, parent):
+            broker.unparented.setdefault(parent, []).append(task)
+        return may_come(broker, parent)
+    belong(broker, task, owner, parent)
+    return True
+
+
+def join(broker: "Broker", owner: Task) -> None:
+    """Note which calls were submitted in a run that was just adopted, and came before it."""
+    assert owner.token
+    for task in broker.unparented.pop(owner.token, ()):
+        if not task.is_over:
+            adopt(broker, task, owner.token)
+
+
+def belong(broker: "Broker", task: Task, owner: Task, token: Token) -> None:
+    """Let *task* be a call of *owner*, made in the run with *token*; what is durable says so."""
+    link(task, owner)
+    record = task.record
+    if isinstance(record, Record):
+        maker = Maker(*records.name_of(owner), token)
+        if record.maker != maker:
+            record.maker = maker
+            write_maker(broker, task)
+
+
+def link(task: Task, owner: Task) -> None:
+    if owner.children is None:
+        owner.children = {}
+    owner.children[task] = None
+    task.parent = owner
+
+
+def write_maker(broker: "Broker", task: Task) -> None:
+    writing.write(broker, "progress", writing.progress_of(broker, task), *records.name_of(task))
+
+
+def maker_of(broker: "Broker", parent: Token | None) -> Maker | None:
+    """Return what the row of a call says that was made in the run with this token."""
+    if parent is None:
+        return None
+    owner = broker.tokens.get(parent)
+    # Of one that is not back yet nobody knows the name.
+    return Maker(*((0, 0) if owner is None else records.name_of(owner)), parent)
+
+
+def attached(broker: "Broker", task: Task, parent: Token) -> None:
+    """Note in which run *task* was submitted, which is another name of what has its key."""
+    owner = broker.tokens.get(parent)
+    if owner is not None and is_owned(owner):
+        task.parent = owner
+
+
+def known(broker: "Broker", maker: Maker) -> Task | None:
+    """Return the task whose run has made a call, if it is here and its client has it."""
+    client = broker.clients.get(maker.client)
+    return client.tasks.get(maker.number) if client is not None else None
+
+
+# ---------------------------------------------------------------------- what becomes of them
+
+
+def drop(
+    broker: "Broker", task: Task, *, force: bool = False, reason: str, is_canceled: bool = False
+) -> None:
+    """Nobody wants *task* any more: stop its run, let its actor forget its outcome."""
+    if is_owned(task):
+        lifecycle.stop(broker, task, force=force, reason=reason)
+    if task.children and task.state is not State.UNCLAIMED_OUTCOME:
+        part(broker, task, Parting.CANCELED if is_canceled else Parting.LEFT)
+    forgetting.forget(broker, task)
+
+
+def part(broker: "Broker", task: Task, why: Parting) -> None:
+    """Settle what becomes of the calls of *task*, whose run has ended and has no outcome."""
+    children, task.children = task.children, None
+    if children:
+        settle(broker, list(children), why, task)
+
+
+def settle(broker: "Broker", calls: list[Task], why: Parting, root: Task | None) -> None:
+    """End *calls*, and what they have made, or let them go on; *root* may find them again."""
+    # Not by recursion: how deep calls are nested is the user's to say.
+    for call in calls:
+        if call.is_over:
+            continue
+        if goes_on(call, why):
+            leave(broker, call, why, root)
+            continue
+        made, call.children = call.children, None
+        if not withdraw(broker, call, why.value):
+            continue
+        calls += made or ()
+        record = call.record
+        if isinstance(record, Record) and record.key is not None:
+            writing.free_key(broker, call, record)
+        lifecycle.end(broker, call, Code.PARENT_GONE, why.value)
+
+
+def goes_on(call: Task, why: Parting) -> bool:
+    """Tell whether a call goes on though the run that made it has ended so."""
+    record = call.record
+    if not isinstance(record, Record):
+        return False
+    if why is Parting.CANCELED and record.key is not None:
+        # Others have come with its key, or asked for it.
+        return any(other.parent is not call.parent for other in record.attached)
+    return why is Parting.LEFT or (why is Parting.LOST and record.key is not None)
+
+
+def leave(broker: "Broker", call: Task, why: Parting, root: Task | None) -> None:
+    """Let a durable call go on whose run has ended."""
+    record = call.record
+    assert isinstance(record, Record)
+    if why is Parting.LOST and root is not None and not root.is_over:
+        # The next run comes with its key. Until then it can be canceled with the task.
+        belong(broker, call, root, record.maker.token if record.maker else NO_TOKEN)
+        return
+    call.parent = None
+    if record.maker is not None and record.key is None:
+        broker.records.orphans.setdefault(record.maker.client, {})[call] = None
+
+
+def withdraw(broker: "Broker", task: Task, reason: str, *, force: bool = False) -> bool:
+    """Take *task* from wherever it waits or runs; False when it is over."""
+    match task.state:
+        case State.QUEUED:
+            forgetting.take_out(broker, task)
+        case State.HELD:
+            del broker.held[task]
+        case State.WRITING:
+            forgetting.written(broker, task)
+        case State.DELAYED:
+            broker.delays.discard(task)
+        case State.ALONE:
+            del broker.isolation.waiting[task]
+        case State.ASSIGNED:
+            lifecycle.stop(broker, task, force=force, reason=reason)
+            forgetting.detach(broker, task)
+        case _:
+            return False
+    return True
+
+
+# ---------------------------------------------------------------------- a restarted broker
+
+
+def restore(broker: "Broker", task: Task) -> None:
+    """Let a task of the journal belong to its maker again, if that is there and goes on."""
+    record = task.record
+    if not isinstance(record, Record) or record.maker is None or task.is_over:
+        return
+    owner = known(broker, record.maker)
+    if owner is not None and not owner.is_over:
+        link(task, owner)
+    broker.unparented.setdefault(record.maker.token, []).append(task)
+
+
+def end_window(broker: "Broker") -> None:
+    """Settle what becomes of calls whose run nobody has offered: it has ended, or was lost."""
+    unparented, broker.unparented = broker.unparented, {}
+    for task in [task for tasks in unparented.values() for task in tasks]:
+        record = task.record
+        if task.is_over or not isinstance(record, Record) or record.maker is None:
+            continue
+        maker = record.maker
+        owner = known(broker, maker)
+        if owner is None:
+            leave(broker, task, Parting.LEFT, None)
+        elif owner.token != maker.token and not (owner.is_over and owner.token is None):
+            settle(broker, [task], Parting.LOST, owner)
+
+
+def sent_again(broker: "Broker", incarnation: int, numbers: list[Span]) -> None:
+    """End calls of tasks that their client sends again: these run again, and make them again."""
+    for call in list(broker.records.orphans.get(incarnation, ())):
+        record = call.record
+        assert isinstance(record, Record)
+        assert record.maker
+        if spans.holds(numbers, record.maker.number):
+            forgetting.forget_orphan(broker, call)
+            settle(broker, [call], Parting.LOST, None)
+
+
+# ---------------------------------------------------------------------- invariants
+
+
+def check(broker: "Broker", task: Task) -> None:
+    """Assert that *task* and its calls know one another, and that none is left of a lost run."""
+    for call in task.children or ():
+        assert call.parent is task
+        assert call.state is not State.FORGOTTEN
+    assert not (task.children and task.state is State.ENDED)
+    record = task.record
+    if not isinstance(record, Record) or record.maker is None or task.is_over:
+        return
+    owner = known(broker, record.maker)
+    if broker.window_ends_at is None and record.key is None and owner is not None:
+        assert owner.is_over or owner.token == record.maker.token, "a lost run's call goes on"

@@ -1,0 +1,156 @@
+"""What happens to a task: queued again, ended, delivered, dropped, forgotten.
+
+Each function leaves the task in exactly one place: the backlog, the held, an actor, or the
+outcomes of its client.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from broker.disk import writing
+from broker.facts.task import ENDED, TRANSITIONS, Ending, Event, State, Task
+from broker.holding import wants
+from broker.tasks import dead, forgetting
+from wire import codec
+from wire.errors import Code
+from wire.messages import Result, Stop
+from wire.parts import Failure, Status
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+
+SETTLE: Final = Event.SETTLE
+# How often the wait of a task that crashed alone is doubled, and once less.
+DOUBLED_MAX: Final = 6
+
+
+def queue_again(broker: "Broker", task: Task) -> None:
+    """Queue *task* ahead of its equals; it ends where its limits are not there any more."""
+    assert task.template
+    if task.template.shape.limits is not None:
+        refused = wants.refusal(broker, task.call.limits, None)
+        if refused is not None:
+            end(broker, task, *refused)
+            return
+    broker.backlog.push(task, is_back=True)
+    watch(broker, task)
+
+
+def end(broker: "Broker", task: Task, code: Code, message: str) -> None:
+    """End *task* by the broker's own decision. It is in no queue and with no actor."""
+    end_with(broker, task, failure(task, code, message), code, message)
+
+
+def end_with(broker: "Broker", task: Task, ending: Ending, code: Code, message: str) -> None:
+    """End *task*, which is in no queue and with no actor, with an outcome that the broker made."""
+    dead.keep_ended(broker, task, ending, code)
+    task.move(Event.SETTLE)
+    task.ending = ending
+    task.children = None
+    broker.note("task_ended", task=task.name, code=code, message=message)
+    task.unload()
+    deliver(broker, task)
+
+
+def deliver(broker: "Broker", task: Task) -> None:
+    """Say the outcome to the client, if it is there; it stays until the client has it."""
+    if task.record is not None and not writing.may_tell(broker, task):
+        return
+    client, ending = task.client, task.ending
+    session = client.session
+    if session is None:
+        if client is broker.named.own:
+            forgetting.forget(broker, task)
+        return
+    assert ending is not None
+    result = Result(
+        task.number,
+        ending.status,
+        ending.body,
+        len(ending.frames),
+        ending.actor,
+        ending.attempt,
+    )
+    broker.say(session, result, ending.frames)
+    # After say: a frame that was full is sealed by it.
+    frame = session.sent + len(session.sealed) + 1
+    client.unreceived.append((frame, task, ending.size))
+    client.unreceived_bytes += ending.size
+    if client.is_behind(broker.settings.window_bytes):
+        client.is_paused = True
+
+
+def stop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> None:
+    """Tell the actor of *task* that nobody wants its run any more."""
+    assert task.actor
+    assert task.token
+    epoch, number = task.token
+    if not task.is_finished:
+        broker.say(task.actor.session, Stop(epoch, number, force, reason))
+        if broker.limited:
+            broker.limits.stopped(task.token)
+
+
+def relieve(broker: "Broker") -> None:
+    """Let actors that leave forget outcomes of clients that are away: they are kept here.
+
+    Such a client may be dead, or of those that nobody claims may have had them, and a host would
+    not leave before its timeout is over. Done with each heartbeat while it is so; what is
+    acknowledged twice does no harm.
+    """
+    leaving = {actor for actor in broker.actors.values() if actor.is_leaving and actor.session}
+    if not leaving:
+        return
+    kept = [task for task in broker.unclaimed if task.state is State.UNCLAIMED_OUTCOME]
+    for client in broker.clients.values():
+        if client.session is None:
+            kept += [task for task in client.tasks.values() if task.state is ENDED]
+    for task in kept:
+        actor = task.actor
+        if actor in leaving and task.record is None and task.token:
+            assert actor is not None
+            assert actor.session is not None
+            actor.session.outcome_acks.append(task.token)
+
+
+def settle(broker: "Broker", task: Task, ending: Ending) -> None:
+    """Take over an outcome from the current assignment; children of a task that ended go on."""
+    task.state = state = TRANSITIONS[task.state, SETTLE]
+    task.ending = ending
+    if broker.limited and task.token is not None:
+        if ending.status is Status.EXPIRED:
+            broker.limits.stopped(task.token)
+        broker.limits.end(task.token)
+    # As `task.unload`.
+    task.client.task_bytes -= task.size
+    task.size = 0
+    task.body, task.frames = b"", ()
+    if state is ENDED:
+        task.children = None
+        deliver(broker, task)
+
+
+def failure(task: Task, code: Code, message: str) -> Ending:
+    failure = Failure(code, "", message, history=task.trouble.history if task.trouble else [])
+    status = Status.CANCELED if code is Code.CANCELED else Status.LOST
+    name = task.actor.name if task.actor else ""
+    # Where none goes on, the last attempt is the one that was counted last.
+    attempt = task.tries if task.tries and task.actor is None else task.tries + 1
+    return Ending(status, codec.encode_failure(failure), (), name, attempt)
+
+
+def isolate(broker: "Broker", task: Task, now: float) -> None:
+    """Let *task* wait for an actor that holds nothing else, the longer the more has happened."""
+    task.move(Event.ISOLATE)
+    trouble = task.trouble
+    assert trouble
+    crashes = min(max(trouble.crashes + trouble.shared, 1), DOUBLED_MAX)
+    wait_s = broker.settings.isolation_s * 2.0 ** (crashes - 1)
+    broker.isolation.waiting[task] = now + wait_s
+    broker.isolation.is_needed = True
+
+
+def watch(broker: "Broker", task: Task) -> None:
+    """Let *task*, which is queued now, end when it has waited for as long as it says."""
+    timeout_s = task.call.schedule_timeout_s
+    if timeout_s is not None:
+        broker.deadlines.set(task, task.queued_at + timeout_s)
