@@ -1,9 +1,4 @@
-"""The client: submit functions, get futures.
-
-with Client() as client:
-    future = client.submit(fn, 1, desired_labels={"memory": Desired(256,
-    Comparator.GREATER_THAN)}) future.result()
-"""
+"""The client: submit functions, get futures."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -22,11 +17,11 @@ from sdk.connection import (
     process_name,
     shared_connection,
 )
-from sdk.durable import digest_of
 from sdk.executor import TaskExecutor
 from sdk.found import find, redrive
 from sdk.future import TaskFuture
 from sdk.handle import ActorHandle
+from sdk.likeness import digest_of, digest_of_arguments
 from sdk.named import NAMESPACE_DEFAULT, find_actor, make_actor
 from sdk.options import NO_OPTIONS, Desired, Options, split_key
 from sdk.plan import plan_for, split_keywords
@@ -83,14 +78,16 @@ class Submitter:
         if dumped is None or (planned.line and self._has_line(planned.line)):
             self._defer(planned, args, kwargs, future, dumped)
             return future
-        return self._submit(planned, dumped, future)
+        digest = None if self._key is None else digest_of_arguments(args, kwargs)
+        return self._submit(planned, dumped, future, digest)
 
-    def _submit(self, planned: AnyPlanned, dumped: Dumped, future: TaskFuture) -> TaskFuture:
+    def _submit(
+        self, planned: AnyPlanned, dumped: Dumped, future: TaskFuture, digest: bytes | None
+    ) -> TaskFuture:
         plan = planned.plan(is_portable=dumped.is_portable)
-        if self._key is None:
+        if digest is None or self._key is None:
             return self._connection.submit(plan, dumped, self._parent, future)
-        text, ttl_s = self._key
-        key = Key(text, digest_of(plan.call, dumped.body, dumped.frames), ttl_s)
+        key = Key(self._key[0], digest_of(plan.call, digest), self._key[1])
         return self._connection.submit(plan, dumped, self._parent, future, key)
 
     def map(
@@ -144,14 +141,17 @@ class Submitter:
         dumped: Dumped | None,
     ) -> None:
         """Submit when futures among the arguments are done, and nobody stands ahead in its line."""
+        has_key = self._key is not None
+        digest = digest_of_arguments(args, kwargs) if has_key and dumped is not None else None
 
         def begin() -> None:
-            ready = dumped
+            ready, found = dumped, digest
             if ready is None:
-                ready_args, ready_kwargs = with_results(args), with_results(dict(kwargs))
-                ready = dump_arguments(planned.name, ready_args, ready_kwargs)
+                whole = with_results(args), with_results(dict(kwargs))
+                ready = dump_arguments(planned.name, *whole)
+                found = digest_of_arguments(*whole) if has_key else None
             assert ready is not None, "a result was a future"
-            _ = self._submit(planned, ready, future)
+            _ = self._submit(planned, ready, future, found)
 
         arguments = futures_in((args, kwargs)) if dumped is None else []
         # Each task in a process calls for itself.

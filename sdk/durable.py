@@ -5,14 +5,11 @@ again, unless it has a key by which the broker tells that it is the same one.
 """
 
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Final
 
-from sdk.call import Owned, Payloads, Plan
-from wire.codec import encode
+from sdk.call import Owned, Plan
 from wire.messages import Attach
 from wire.parts import Call, Key, Span
-from wire.payload import Buffer
 
 # Of the numbers that stand for another task: there is nothing to be sent but ATTACH. What is
 # submitted again is the journal's once it is accepted.
@@ -107,22 +104,3 @@ def name_of(target: Attach | None, own: int) -> str:
     if target is None or target.redrive:
         return str(own)
     return f"{target.client:016x}-{target.number}"
-
-
-def digest_of(call: Call, body: bytes, frames: Payloads) -> bytes:
-    """Return what is equal for calls of the same function with the same arguments.
-
-    The code is not in it: a function that was changed since is still the same function.
-    """
-    hashed = blake2b(digest_size=16)
-    environment = call.environment.id if call.environment else ""
-    hashed.update(encode([call.name, call.method, environment, len(body), len(frames)]))
-    hashed.update(body)
-    for frame in frames:
-        hashed.update(octets_of(frame))
-    return hashed.digest()
-
-
-def octets_of(frame: Buffer) -> memoryview:
-    """Return *frame* as octets, whatever items it has."""
-    return memoryview(frame).cast("B")

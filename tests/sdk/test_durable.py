@@ -2,14 +2,13 @@
 
 import pytest
 
-from sdk.durable import digest_of
 from sdk.found import read_task_id
 from sdk.options import split_key
 from tests.sdk.fakes import Conversation, plan_of, result_of
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.messages import Accepted, Attach, Query, Submit
-from wire.parts import Call, Environment, Failure, Key, Status
+from wire.parts import Failure, Key, Status
 
 KEY = Key("order 17", b"d" * 16, 60.0)
 
@@ -183,22 +182,6 @@ def test_who_leaves_forgets_what_goes_on():
 
 
 # --- keys
-
-
-def test_the_digest_is_of_what_is_called_and_with_what():
-    call = Call("work", b"c" * 16)
-    first = digest_of(call, b"args", [b"one", b"two"])
-
-    assert digest_of(Call("work", b"d" * 16, priority=5), b"args", [b"one", b"two"]) == first
-    others = {
-        digest_of(Call("play", b"c" * 16), b"args", [b"one", b"two"]),
-        digest_of(Call("work", b"", "method"), b"args", [b"one", b"two"]),
-        digest_of(Call("work", b"", "", Environment("e", "E", b"")), b"args", [b"one", b"two"]),
-        digest_of(call, b"arg", [b"sone", b"two"]),
-        digest_of(call, b"args", [b"one", b"too"]),
-        digest_of(call, b"args", [b"one"]),
-    }
-    assert len(others | {first}) == 7
 
 
 @pytest.mark.parametrize(
