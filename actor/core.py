@@ -68,7 +68,7 @@ class ActorCore:
         self.reacquiring = Reacquiring(self.mailbox)
         self.outcomes = Outcomes()
         self.prefetch = Prefetch(settings.prefetch)
-        self.returns = Returns(self.mailbox, self.prefetch, self.note)
+        self.returns = Returns(self.mailbox, self.prefetch, self.outcomes, self.note)
         # What it is to be told since the last HELLO.
         self.commands: list[Release | Reacquire | Occupy | Vacate | Await] = []
         self.occupying = Occupying(self.commands.append)

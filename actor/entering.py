@@ -99,6 +99,7 @@ def failed(core: "ActorCore", token: Token, failure: Failure) -> None:
     else:
         recipe = assignment.recipe
         core.returns.reject(token, failure.message, recipe, bars=False, failure=failure)
+        core.returns.failed.append(token)
 
 
 def expire(core: "ActorCore") -> None:

@@ -16,6 +16,7 @@ import structlog
 
 from actor.checkpoints import Checkpoints
 from actor.mailbox import Buffer
+from actor.reserve import Reserve
 from actor.threads import EventLoopThread
 from sdk.batching import Batch, batches_of
 from wire import payload
@@ -66,6 +67,7 @@ class Environments:
     def __init__(self, loop: EventLoopThread) -> None:
         """Begin with nothing."""
         self._loop = loop
+        self.reserve = Reserve()
         self._residents: dict[str, Resident] = {}
         # How many evictions of an environment were done before their own run came to it.
         self._evicted_early: Counter[str] = Counter()
@@ -114,7 +116,8 @@ class Environments:
                 if checkpoint is not None and resident.checkpoints is not None:
                     resident.checkpoints.restore(checkpoint, self.call)
         except BaseException:
-            # Half of it may be there: what it has taken so far is given back.
+            # Half of it may be there: what it has taken so far is given back. Perhaps it took all.
+            self.reserve.give()
             self._leave(resident)
             raise
         with self._lock:
@@ -185,7 +188,12 @@ class Environments:
         if leave is None or does_nothing(resident.instance, "exit"):
             return
         thread = threading.Thread(target=self._exit, args=(resident, leave), daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            # Without room for a thread it is better called here, for as long as it takes, than not.
+            self._exit(resident, leave)
+            return
         thread.join(resident.exit_timeout_s)
         if thread.is_alive():
             log.warning(

@@ -191,7 +191,8 @@ class Loop:
     def not_entered(self, assignment: Assignment, failure: Failure, now: float) -> None:
         """Take back a run from its thread whose environment could not be entered."""
         self.slots.ended(assignment)
-        self.board.settle(assignment.token)
+        # What it left of memory is looked at once this is said.
+        self._measure_at = 0.0
         self.core.not_entered(assignment.token, failure, now)
 
     def release(self, assignment: Assignment, typed: dict[str, int] | None, now: float) -> None:
@@ -388,6 +389,11 @@ class Loop:
         """Tell the core how much memory is used, where that can be told."""
         core = self.core
         self._measure_at = now + MEASURE_S
+        reserve = self.slots.environments.reserve
+        reserve.take()
+        if reserve.is_lost or (reserve.is_missing and not core.mailbox.holders):
+            core.now = now
+            entering.retire(core, "memory was out, and what took it does not give it back")
         if self.launch.core.memory_high is not None:
             memory = self._memory.read()
             if memory is not None:

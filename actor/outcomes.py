@@ -109,6 +109,9 @@ class Outcomes:
     def begin_session(self) -> None:
         """Note that nothing is on its way any more."""
         self.fresh = []
+        for _, tokens in self._in_flight:
+            # Those that had no outcome: HELLO says by silence that they are not here.
+            self.settled += [token for token in tokens if token not in self.kept]
         self._in_flight.clear()
 
     def say_all(self) -> None:
@@ -140,7 +143,7 @@ class Outcomes:
         return batches
 
     def sent(self, number: int, tokens: list[Token]) -> None:
-        """Note that the frame *number* carries the outcomes of *tokens*."""
+        """Note that the frame *number* carries what became of *tokens*."""
         self._in_flight.append((number, tokens))
 
     def inventory(self) -> list[Kept]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 from actor.mailbox import Assignment, Mailbox, Recipe
+from actor.outcomes import Outcomes
 from actor.prefetch import Prefetch
 from actor.room import covers, take
 from actor.settings import SLOT
@@ -19,13 +20,22 @@ from wire.parts import Failure, Held, Token
 class Returns:
     """The REJECTs that are to be said, and why."""
 
-    __slots__ = ("_mailbox", "_note", "_prefetch", "behind", "said_next")
+    __slots__ = ("_mailbox", "_note", "_outcomes", "_prefetch", "behind", "failed", "said_next")
 
-    def __init__(self, mailbox: Mailbox, prefetch: Prefetch, note: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        prefetch: Prefetch,
+        outcomes: Outcomes,
+        note: Callable[..., None],
+    ) -> None:
         """Begin with nothing to hand back."""
         self._mailbox = mailbox
         self._prefetch = prefetch
+        self._outcomes = outcomes
         self._note = note
+        # Those that returned since their environment could not be entered, until that is said.
+        self.failed: list[Token] = []
         # What is to be said next.
         self.said_next: list[Reject] = []
         # Where a call of a named actor was handed back, and the frame that says so: what the broker
@@ -37,6 +47,10 @@ class Returns:
         taken, self.said_next = self.said_next, []
         if not number:
             self.behind.clear()
+        if self.failed:
+            # The board has them until the broker does, so an end of the process is a failure too.
+            self._outcomes.sent(number, self.failed)
+            self.failed = []
         for pool, said_in in self.behind.items():
             if said_in == inf:
                 self.behind[pool] = number

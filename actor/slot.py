@@ -28,7 +28,7 @@ from sdk.nested import CallWait
 from sdk.task import running
 from wire import payload
 from wire.messages import Occupied
-from wire.parts import Token
+from wire.parts import Call, Token
 
 if TYPE_CHECKING:
     from actor.loop import Loop
@@ -288,7 +288,11 @@ class Slots:
             post(self._loop.not_entered, assignment, failure_of(error))
             return
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
-            ending = describe(error, assignment.recipe.call)
+            if assignment.loads and run.resident is None:
+                # Not even that could be tried, as where others have taken all memory.
+                self._not_tried(run, error, post)
+                return
+            ending = self.describe(error, assignment.recipe.call)
         if ending is None:
             return
         if assignment.loads and run.resident is not None:
@@ -358,7 +362,7 @@ class Slots:
         try:
             ending = await inner
         except BaseException as error:  # noqa: BLE001 - canceled before its first step.
-            ending = describe(error, assignment.recipe.call)
+            ending = self.describe(error, assignment.recipe.call)
         run.stop_task = None
         had_slot = run.close()
         if run.resetting is not None:
@@ -388,7 +392,12 @@ class Slots:
             args, kwargs = self.arguments(assignment)
             return pack(await function(*args, **kwargs))
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises.
-            return describe(error, call)
+            return self.describe(error, call)
+
+    def describe(self, error: BaseException, call: Call) -> Ending:
+        """Make the outcome of a run that raised *error*, also where memory is out."""
+        self.environments.reserve.give_for(error)
+        return describe(error, call)
 
     def _function(self, recipe: Recipe) -> Loaded:
         """Return the function of *recipe*, unpickling it the first time."""
@@ -437,11 +446,22 @@ class Slots:
         try:
             resident = self.environments.load(environment, blob, run, checkpoint)
         except BaseException as error:
+            self.environments.reserve.give()
             raise EnvironmentFailure(environment.name) from error
         resident.load_s = time.monotonic() - began
         self._learn_way(assignment.recipe, resident)
         self._loop.post(self._loop.core.entered, run.token, environment, resident.load_s)
         return resident
+
+    def _not_tried(self, run: Run, error: BaseException, post: Callable[..., None]) -> None:
+        """Hand a run back that did not come to enter its environment."""
+        environment = run.assignment.recipe.call.environment
+        assert environment is not None
+        self.environments.reserve.give()
+        failed = EnvironmentFailure(environment.name)
+        failed.__cause__ = error
+        run.close()
+        post(self._loop.not_entered, run.assignment, failure_of(failed))
 
     @staticmethod
     def _learn_way(recipe: Recipe, resident: Resident) -> None:

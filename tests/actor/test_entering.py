@@ -209,3 +209,29 @@ def test_an_actor_that_retires_leaves_by_bye_and_is_followed():
     assert said(end, Bye)
     assert core.is_drained
     assert core.is_retiring
+
+
+def test_a_run_whose_environment_failed_is_settled_only_when_the_broker_has_heard_it():
+    end, token = entering(place())
+    end.core.not_entered(end.started.pop(token).token, FAILURE, end.now)
+    end.to_broker += end.core.flush(end.now)
+    assert end.core.take_settled() == []
+
+    end.hear()
+    end.say(Stop(0, 99, False, "nobody"))
+    end.tell()
+
+    assert end.core.take_settled() == [token]
+
+
+def test_what_a_new_session_says_by_silence_is_settled_too():
+    end, token = entering(place())
+    end.core.not_entered(end.started.pop(token).token, FAILURE, end.now)
+    end.core.flush(end.now)
+    end.core.broken(end.now)
+
+    end.pass_time(1.0)
+    end.core.tick(end.now)
+    end.core.flush(end.now)
+
+    assert end.core.take_settled() == [token]

@@ -493,6 +493,17 @@ def test_an_environment_is_entered_once_and_reset_after_each_task(shell):
     assert shell.environments == [("m", "warm")]
 
 
+def test_a_run_that_does_not_even_come_to_enter_is_handed_back(shell):
+    # Nothing can be left that is none: as where memory is out before anything is done.
+    run = shell.begin(None, environment=MODEL, method="count", loads=True, evicts=None)
+
+    what, failure, _ = shell.end(run)
+
+    assert what == "not entered"
+    assert failure.code == Code.ENVIRONMENT_FAILED
+    assert "TypeError" in failure.message
+
+
 def test_what_was_only_entered_is_not_reset(shell):
     entry = shell.begin(None, environment=MODEL, loads=True)
     assert shell.value(entry) is None

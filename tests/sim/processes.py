@@ -599,7 +599,6 @@ class ActorProcess(Process):
         self.world.note("FAILS to enter", self, token)
         self.world.oracle.copies.failed(environment)
         del self.runs[token]
-        del self.board[token]
         if not run.is_told_to_stop:
             self.world.oracle.not_entered(run.task, token)
         core.not_entered(token, Failure("environment-failed", "E", "it failed"), now)
