@@ -471,7 +471,7 @@ class Broker:
         if isinstance(command, Reacquire) or command.typed is None:
             task.is_released = isinstance(command, Release)
         else:
-            self.limits.waits.parts.add((command.epoch, command.number))
+            self.limits.waits.gave((command.epoch, command.number), command.typed)
 
     def _reject(self, session: Session, command: Reject, own: Sequence[Any], now: float) -> None:
         actor = session.peer

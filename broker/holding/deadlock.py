@@ -34,6 +34,7 @@ Resource = tuple[Any, ...]
 
 
 Wait = AskWaiter | RunWait
+NOTHING: Final[dict[Resource, int]] = {}
 
 
 def begin(broker: "Broker", session: Session, command: Await) -> None:
@@ -98,7 +99,7 @@ def find(broker: "Broker", reserved: Reservation | None = None) -> tuple[Wait, l
         was = len(waiting)
         waiting = [wait for wait in waiting if kept.lacks(wait)]
         kept = Kept(broker, waiting, reserved)
-    blockers = {wait: list(kept.keepers(kept.lacks(wait))) for wait in waiting}
+    blockers = {wait: list(kept.blockers(wait)) for wait in waiting}
     for wait in sorted(waiting, key=lambda one: (token_of(one), one.ask), reverse=True):
         circle = circle_of(wait, blockers)
         if circle:
@@ -152,6 +153,8 @@ class Kept:
         self._reserved = reserved
         self._amounts: dict[Resource, int] = {}
         self._keepers: dict[Resource, list[Wait]] = {}
+        # What each run keeps of them, which is in the way of others alone.
+        self._own: dict[Token, dict[Resource, int]] = {}
         # Where somebody waits for a slot of its own, ahead of those that share a replica's.
         self._ahead = {
             wait.actor
@@ -175,22 +178,25 @@ class Kept:
             if not task.template:
                 continue
             actor, call = actor_of(wait), task.call
-            has_slots = not (task.is_released or token in broker.limits.waits.parts)
+            parts = broker.limits.waits
             # A part that was given back has no turn in it.
             is_inside = not task.is_released or (call.environment and call.environment.named)
             if call.environment is not None and is_inside:
                 turns = call.environment.turns if is_new else 0
                 self._keep(wait, turn_of(actor, call.environment), turns)
-            if has_slots and is_sharing(task):
+            if not task.is_released and is_sharing(task):
+                if token in parts.parts:
+                    continue
                 # All of them have one slot.
                 share = ("share", actor, task.template.costs.place)
                 is_new = share not in self._keepers
                 self._keep(wait, share, 0)
                 self._keep(wait, ("slots", actor, "slot"), int(is_new))
-            elif has_slots:
-                for kind, amount in (call.slots or {"slot": 1}).items():
-                    self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
-            elif isinstance(wait, RunWait) and not wait.enough and task.is_released:
+            elif not task.is_released:
+                for kind, amount in parts.left(token, call.slots or {"slot": 1}).items():
+                    if amount:
+                        self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
+            elif isinstance(wait, RunWait) and not wait.enough:
                 self._claiming.append(wait)
         for wait in self._claiming:
             self._claim(wait)
@@ -212,10 +218,20 @@ class Kept:
     def _keep(self, wait: Wait, resource: Resource, amount: int) -> None:
         self._amounts[resource] = self._amounts.get(resource, 0) + amount
         self._keepers.setdefault(resource, []).append(wait)
+        if amount:
+            own = self._own.setdefault(token_of(wait), {})
+            own[resource] = own.get(resource, 0) + amount
 
     def keepers(self, resources: set[Resource]) -> Iterator[Wait]:
         """Return who keeps some of *resources*."""
         return (wait for resource in resources for wait in self._keepers.get(resource, ()))
+
+    def blockers(self, wait: Wait) -> Iterator[Wait]:
+        """Return who keeps what *wait* lacks; no run lacks what it kept itself of its slots."""
+        keepers = self.keepers(self.lacks(wait))
+        if isinstance(wait, AskWaiter) or wait.enough:
+            return keepers
+        return (other for other in keepers if token_of(other) != wait.token)
 
     def lacks(self, wait: Wait) -> set[Resource]:
         """Return what *wait* cannot have beside what is kept; nothing if it can end."""
@@ -225,7 +241,8 @@ class Kept:
             return self._lacks_calls(wait)
         if not wait.task.template:
             return set()
-        lacking = self._lacks_slots(wait.task, wait.actor) | self._lacks_place(wait)
+        own = self._own.get(wait.token, NOTHING)
+        lacking = self._lacks_slots(wait.task, wait.actor, own) | self._lacks_place(wait)
         return lacking or self._lacks_behind(wait)
 
     def _lacks_limits(self, wants: Wants) -> set[Resource]:
@@ -362,8 +379,10 @@ class Kept:
         kept: set[Resource] = {("turn", actor, name) for name in actor.copies}
         return kept if all(self._amounts.get(turn) for turn in kept) else set()
 
-    def _lacks_slots(self, task: Task, actor: Actor) -> set[Resource]:
-        """Return which slots of *actor*, or turn there, *task* cannot have."""
+    def _lacks_slots(
+        self, task: Task, actor: Actor, own: dict[Resource, int] = NOTHING
+    ) -> set[Resource]:
+        """Return which slots of *actor*, or turn there, *task* cannot have beside its *own*."""
         call = task.call
         lacking: set[Resource] = set()
         assert task.template
@@ -371,11 +390,12 @@ class Kept:
         shares = is_sharing(task) and share in self._keepers and actor not in self._ahead
         for kind, amount in () if shares else (call.slots or {"slot": 1}).items():
             resource = ("slots", actor, kind)
-            if actor.slots.get(kind, 0) - self._amounts.get(resource, 0) < amount:
+            kept = self._amounts.get(resource, 0) - own.get(resource, 0)
+            if actor.slots.get(kind, 0) - kept < amount:
                 lacking.add(resource)
         if call.environment is not None:
             place, turn = call.environment, turn_of(actor, call.environment)
-            kept = self._amounts.get(turn, 0)
+            kept = self._amounts.get(turn, 0) - own.get(turn, 0)
             if place.size - kept < place.turns or (kept and is_worn(place, actor)):
                 lacking.add(turn)
         return lacking

@@ -245,10 +245,21 @@ class Waits:
         self.by_run: dict[Token, dict[int, RunWait]] = {}
         # How many were said so far.
         self.count = 0
-        # Runs that gave back a part of their slots: what they keep is not known.
-        self.parts: set[Token] = set()
+        # What runs gave back of their slots in parts, at most: some of it they may have again.
+        self.parts: dict[Token, dict[str, int]] = {}
         # Whether somebody said so since the last look.
         self.is_new = False
+
+    def gave(self, token: Token, part: dict[str, int]) -> None:
+        """Note that a run gave back a part of its slots."""
+        gone = self.parts.setdefault(token, {})
+        for kind, amount in part.items():
+            gone[kind] = gone.get(kind, 0) + amount
+
+    def left(self, token: Token, slots: dict[str, int]) -> dict[str, int]:
+        """Return what a run that had *slots* still has of them at least."""
+        gone = self.parts.get(token)
+        return slots if gone is None else {k: max(0, n - gone.get(k, 0)) for k, n in slots.items()}
 
     def end(self, token: Token, ask: int | None, actor: object) -> None:
         """Forget a wait that is over, or all of a run."""
@@ -271,7 +282,7 @@ class Waits:
         for token in [token for token in self.by_run if token not in tokens]:
             del self.by_run[token]
         if self.parts:
-            self.parts = {token for token in self.parts if token in tokens}
+            self.parts = {token: gone for token, gone in self.parts.items() if token in tokens}
 
 
 def keeps(rows: dict[int, Wants], within: list[int] | None) -> list[tuple[int, Wants]]:

@@ -22,7 +22,7 @@ from wire.messages import (
     Release,
     Vacate,
 )
-from wire.parts import Call, Environment, Reuse
+from wire.parts import Call, Environment, Named, Reuse
 
 BOXED = Environment("id", "Box", CODE)
 OTHER = Environment("other", "Other", CODE)
@@ -280,6 +280,57 @@ def test_the_order_of_asking_is_no_circle():
 def test_slots_of_which_a_part_was_given_back_are_not_counted():
     scene = holding(slots=1).waits(1, 2, within=[1]).submits(3).submits(2, parent=1)
     scene.actor.says(Release(EPOCH, 2, {"slot": 1}), Occupy(EPOCH, 2, 1, {"db": 1}, []))
+
+    assert scene.told() == []
+
+
+@pytest.mark.parametrize(("left", "told"), [(1, [(2, 1)]), (0, [])])
+def test_what_is_left_of_slots_of_which_a_part_was_given_back_is_kept(left, told):
+    """The call for which run 1 waits needs both slots, of which run 2 has what is *left*."""
+    scene = holding(slots=2).waits(1, 2, within=[1])
+    scene.actor.says(Credit(2))
+    scene.submits(3, Call("pair", CODE, slots={"slot": 2}))
+    part = {"slot": 2 - left}
+    scene.actor.says(Credit(0), Occupy(EPOCH, 2, 1, {"db": 1}, []), Release(EPOCH, 2, part))
+
+    scene.submits(2, Call("pair", CODE, slots={"slot": 2}), parent=1)
+
+    assert scene.told() == told
+
+
+def test_what_was_given_back_twice_over_is_not_owed():
+    """Run 2 had the first part again and gave it back once more: at least nothing is left."""
+    scene = holding(slots=2).waits(1, 2, within=[1])
+    scene.actor.says(Credit(2))
+    scene.submits(3, Call("pair", CODE, slots={"slot": 2}))
+    parts = [Release(EPOCH, 2, {"slot": 2}), Release(EPOCH, 2, {"slot": 2})]
+    scene.actor.says(Credit(0), Occupy(EPOCH, 2, 1, {"db": 1}, []), *parts)
+
+    scene.submits(2, Call("pair", CODE, slots={"slot": 2}), parent=1)
+
+    assert scene.told() == []
+
+
+def test_a_named_call_that_waits_for_its_slot_is_in_no_circle_with_its_own_turn():
+    named = Environment("named", "Counter", CODE, named=Named("default", "n", "Counter", 0))
+    scene = Scene(slots=1).submits(1, Call("enter", b"", "", named))
+    scene.actor.says(Credit(1), Release(EPOCH, 1))
+    scene.submits(2)
+
+    scene.actor.says(Credit(0), Await(EPOCH, 1, -1))
+
+    assert scene.told() == []
+
+
+def test_who_has_a_part_and_a_turn_and_waits_for_the_rest_is_in_no_circle_with_itself():
+    boxed = Call("method", b"", "work", BOXED, slots={"slot": 2})
+    scene = Scene(slots=2, free=0)
+    scene.actor.says(Credit(2, 0, 1, {}))
+    scene.submits(1, boxed)
+    scene.actor.says(Credit(1, 0, 0, {"id": 0}), Release(EPOCH, 1, {"slot": 1}))
+    scene.submits(2)
+
+    scene.actor.says(Credit(0, 0, 0, {"id": 0}), Await(EPOCH, 1, -1))
 
     assert scene.told() == []
 

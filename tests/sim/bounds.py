@@ -46,10 +46,15 @@ def check_told(peer: "Process", frame: Any) -> None:
 def check_windows(core: "Broker") -> None:
     """Check that no client has more at the broker than its window, in tasks and octets (I25, I32).
 
-    So many results can be on their way to it at most. What a client gave up does not count.
+    So many results can be on their way to it at most. What a client gave up does not count; nor, of
+    one that has not come yet, what has ended: it may have that, or have given it up.
     """
     for client in core.clients.values():
-        count = sum(submission.counts(task) for task in client.tasks.values())
+        is_new = client.session is None and not client.name
+        count = sum(
+            submission.counts(task) and not (is_new and task.state is State.ENDED)
+            for task in client.tasks.values()
+        )
         is_own = client is core.named.own
         assert is_own or count <= core.settings.window_tasks, f"{client.name} has {count} tasks"
 

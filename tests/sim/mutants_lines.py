@@ -7,10 +7,23 @@ from functools import partial
 from typing import Any
 
 from broker.events import liveness
+from broker.holding import deadlock
 from broker.tasks import families, lifecycle, retrying
 from tests.model.mutants import MUTANTS as SEARCHED
 from tests.planted import BUGS
-from tests.sim.mutants import AHEAD, BUSY, IDLE, LIMITED, LINKS, LOADED, WAITING, Mutant, swap
+from tests.sim.mutants import (
+    AHEAD,
+    BUSY,
+    CROWDED,
+    IDLE,
+    LIMITED,
+    LINKS,
+    LOADED,
+    WAITING,
+    Mutant,
+    both,
+    swap,
+)
 from tests.sim.mutants_dead import AFTERLIFE
 from tests.sim.mutants_durable import KEPT
 from tests.sim.mutants_life import CRASHES, RETRIES
@@ -39,7 +52,26 @@ def the_calls_of_a_lost_run_go_on() -> Any:
     return swap(families, "part", lambda _: lambda broker, task, why: None)
 
 
+def a_run_is_in_its_own_way() -> Any:
+    """Count against a run that waits for its slots what it has of them, and its turn."""
+
+    def lacks(original: Any) -> Any:
+        return lambda self, task, actor, *_: original(self, task, actor)
+
+    own = swap(deadlock.Kept, "_lacks_slots", lacks)
+    return both(
+        own, swap(deadlock.Kept, "blockers", lambda _: lambda self, w: self.keepers(self.lacks(w)))
+    )
+
+
 OF_LINES = (
+    (
+        "what_is_left_of_a_part_is_free",
+        CROWDED.but(typed=0.5),
+        deadlock.Kept.__init__,
+        "if amount:",
+        "if amount and token not in parts.parts:",
+    ),
     (
         "nobody_is_suspected",
         SILENT,
@@ -74,6 +106,9 @@ SHOWN: dict[str, Profile | None] = {
     "what_waits_adopts_nothing": None,
     "what_is_waited_for_is_stated_free": None,
     "a_wait_has_no_end": None,
+    "who_reacquires_waits_behind_the_mailbox": AHEAD.but(
+        release=0.9, reacquire=True, replicas=1, run_s=1.0
+    ),
     "what_is_held_is_timed": RETRIES.but(
         hasty=0.8, faults={"broker_kill": 1.0}, fault=0.05, down_s=1.0
     ),
@@ -110,6 +145,11 @@ LINES = [
         "the_calls_of_a_lost_run_go_on",
         FAMILIES.but(faults={"actor_kill": 1.0}),
         the_calls_of_a_lost_run_go_on,
+    ),
+    Mutant(
+        "a_run_is_in_its_own_way",
+        BUSY.but(named=0.9, release=0.9, reacquire=True, run_s=2.0, cancel=0.0, at_most_once=0.0),
+        a_run_is_in_its_own_way,
     ),
     *(
         Mutant(name, profile, line(name, function, old, new))

@@ -365,6 +365,18 @@ class Oracle:
         runs = [actor.runs[starts[-1]] for actor in self.world.actors if starts[-1] in actor.runs]
         assert [run for run in runs if run.waits_for], f"{wait.record.name} waits for nothing"
 
+    def told_of_circle_of_slots(self, asker: Any) -> None:
+        """Check that who is told that it never has its slots again is not alone in waiting."""
+        profile = self.world.profile
+        if profile.is_gentle and not profile.faults and not profile.cancel:
+            others = [
+                one
+                for one in self.world.actors
+                for run in one.runs.values()
+                if run is not asker and (run.waits_for or run.is_asking or run.is_waiting)
+            ]
+            assert others, f"{asker.task.name} waits in a circle with nobody"
+
     def stranded(self) -> set[Token]:
         """Return what waits in a mailbox although another actor has a slot for it."""
         broker = self.world.broker

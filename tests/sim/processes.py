@@ -679,6 +679,8 @@ class ActorProcess(Process):
         run = self.runs.get(token)
         if run is not None:
             run.is_asking = False
+            if reply is Reply.DEADLOCK:
+                self.world.oracle.told_of_circle_of_slots(run)
         if run is not None and reply is Reply.GRANTED:
             had_none, run.is_released = run.is_released, False
             call = run.assignment.recipe.call

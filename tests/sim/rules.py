@@ -164,10 +164,11 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_worn_copy_has_turns",
             "a_slot_to_be_had_again_is_free",
             "who_asked_before_is_not_ahead",
+            "a_run_is_in_its_own_way",
         ),
         2: ("circles_stay",),
         3: ("all_who_wait_are_in_circles", "a_place_that_is_kept_is_free"),
-        4: ("what_others_of_the_run_hold_is_kept",),
+        4: ("what_others_of_the_run_hold_is_kept", "what_is_left_of_a_part_is_free"),
         5: ("an_actor_stays_reserved",),
     },
     "9.9": {

@@ -139,6 +139,16 @@ def test_who_must_enter_again_where_others_keep_the_place_is_in_a_circle():
     World(25, CROWDED.but(ask=0.9)).run(300)
 
 
+def test_who_asks_behind_one_that_lacks_another_type_is_not_passed_by_what_takes_neither():
+    # Seeds 1, 7 and 27: what started took nothing of what was waited for.
+    World(27, CROWDED.but(typed=0.5)).run(300)
+
+
+def test_what_has_ended_is_in_no_window_of_a_client_that_has_not_come_again():
+    # Seeds 349009998241595422, 349009998241595459 and 349009998241595478 as well.
+    World(390).run(300)
+
+
 def test_a_new_broker_that_hears_the_host_of_a_strict_holder_lets_nobody_in_beside_it():
     # A run holds the interpreter, so the broker that was started again never hears of it.
     profile = FENCED.but(strict=1.0, run_s=60.0, tasks=6, down_s=0.3, faults={}, hang=0.0)

@@ -3,6 +3,7 @@
 Told from outside, by what starts and ends in its process.
 """
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tests.sim import typed
@@ -27,6 +28,8 @@ class Mailbag:
         self.ended = 0
         # Who waited for slots before this turn.
         self.asking: list[Any] = []
+        # Since when slots are free for which somebody waits.
+        self.idle_since = inf
 
     def begins(self, actor: "ActorProcess") -> None:
         """Note before a turn who waits for what he gave back."""
@@ -34,24 +37,26 @@ class Mailbag:
 
     def started(self, actor: "ActorProcess", starts: "list[Assignment]") -> None:
         """Check that nothing starts in slots for which somebody waits who had them (9.1 rule 2)."""
+        if not starts:
+            return
         mailbox = actor.core.mailbox
-        if starts:
-            self.moved_at = actor.world.now
+        self.moved_at = actor.world.now
+        waits: dict[str, int] = {}
         for ask in self.asking:
-            if not starts or mailbox.reacquiring.get(ask.assignment.token) is not ask:
+            is_over = mailbox.reacquiring.get(ask.assignment.token) is not ask
+            if is_over or ask.environment is not None or ask.replica is not None:
                 continue
-            if ask.environment is not None or ask.replica is not None:
-                continue
-            free = dict(actor.capacity)
-            held = typed.slots_of((one.recipe.call, one.slots) for one in mailbox.holders.values())
-            for kind, amount in held.items():
-                free[kind] = free.get(kind, 0) - amount
-            for one in starts:
-                for kind, amount in one.slots.items():
-                    free[kind] = free.get(kind, 0) + amount
-            assert any(free[kind] < amount for kind, amount in ask.wanted.items()), (
-                f"{[one.token for one in starts]} start ahead of {ask.assignment.token}"
-            )
+            for kind, amount in ask.wanted.items():
+                waits[kind] = waits.get(kind, 0) + amount
+        held = typed.slots_of((one.recipe.call, one.slots) for one in mailbox.holders.values())
+        for one in starts:
+            for kind in one.slots if one.recipe.replica is None else ():
+                # One who waits behind another that has no room yet gets what that one leaves.
+                free = actor.capacity[kind] - held[kind]
+                assert waits.get(kind, 0) <= free, (
+                    f"{one.token} starts with {kind!r}, of which {free} is left and"
+                    f" {waits[kind]} is waited for"
+                )
 
     def check(self, actor: "ActorProcess") -> None:
         """Check that nothing waits behind a long run (9.3 rule 3)."""
@@ -61,6 +66,30 @@ class Mailbag:
             self.moved_at, self.ended = now, 0
         waits_s = now - max(self.moved_at, actor.frozen_until)
         assert waits_s < PATIENCE_S + LATE_S, f"tasks wait in {actor.name} for {waits_s} s"
+        self.check_first(actor, list(core.mailbox.reacquiring.values()))
+
+    def check_first(self, actor: "ActorProcess", asks: list[Any]) -> None:
+        """Check that who asked first has slots that are free, whatever waits in the mailbox.
+
+        Who kept a part may go first; a slot that a run gives back in a turn is given in the next.
+        """
+        first = (
+            asks[0] if asks and not any(any(a.assignment.slots.values()) for a in asks) else None
+        )
+        is_idle = first is not None and first.environment is None and first.replica is None
+        if first is not None and is_idle:
+            holders = actor.core.mailbox.holders.values()
+            held = typed.slots_of((one.recipe.call, one.slots) for one in holders)
+            free = {kind: actor.capacity[kind] - held.get(kind, 0) for kind in first.wanted}
+            is_idle = all(free[kind] >= amount for kind, amount in first.wanted.items())
+        if not is_idle:
+            self.idle_since = inf
+            return
+        assert first is not None
+        self.idle_since = min(self.idle_since, actor.world.now)
+        assert actor.world.now < max(self.idle_since, actor.frozen_until) + LATE_S, (
+            f"{first.assignment.token} waits for {first.wanted}, which is free"
+        )
 
 
 def check_strict_start(actor: "ActorProcess", assignment: "Assignment") -> None:
