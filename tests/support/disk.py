@@ -26,7 +26,7 @@ class Disk:
 
     def __init__(self) -> None:
         """Begin with an empty file."""
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.connection = in_memory()
         for statement in SCHEMA_STATEMENTS:
             self.connection.execute(statement)
         self.connection.execute("INSERT INTO meta VALUES ('schema', ?)", (SCHEMA,))
@@ -79,7 +79,7 @@ class Disk:
             octets[at:] = rng.choice((b"", bytes(len(octets) - at), rng.randbytes(100)))
             Path(f"{left}-wal").write_bytes(octets)
             with closing(opened(left)) as connection:
-                self.connection = sqlite3.connect(":memory:", isolation_level=None)
+                self.connection = in_memory()
                 connection.backup(self.connection)
         self.pending.popleft()
         after = self._rows()
@@ -91,7 +91,7 @@ class Disk:
 
     def copy(self) -> sqlite3.Connection:
         """Return a copy of the file as it is."""
-        copy = sqlite3.connect(":memory:", isolation_level=None)
+        copy = in_memory()
         self.connection.backup(copy)
         return copy
 
@@ -129,6 +129,19 @@ class Disk:
     def orders(self) -> dict[str, str]:
         """Return what an operator ordered, by the actor's name."""
         return dict(self.connection.execute("SELECT actor, what FROM orders"))
+
+
+class InMemory(sqlite3.Connection):
+    """A file that nobody else can have: it is closed with the last reference to it."""
+
+    def __del__(self) -> None:
+        """Close it, which newer Pythons want said."""
+        self.close()
+
+
+def in_memory() -> sqlite3.Connection:
+    """Return a new file in memory."""
+    return sqlite3.connect(":memory:", isolation_level=None, factory=InMemory)
 
 
 def opened(path: Path) -> sqlite3.Connection:
