@@ -37,7 +37,15 @@ from broker.facts.outbox import Outbox, Send, say_when_written
 from broker.facts.peers import Actor, Client, Host, Session, is_owned
 from broker.facts.task import ASSIGNED, ENDED, Ending, FunctionBlob, Task
 from broker.facts.trouble import FailedRun
-from broker.placing import environments, isolation, placement, preference, recall, requeueing
+from broker.placing import (
+    callers,
+    environments,
+    isolation,
+    placement,
+    preference,
+    recall,
+    requeueing,
+)
 from broker.settings import Settings
 from broker.tasks import bindings, dead, durable, families, forgetting, lifecycle, naming, retrying
 from broker.waiting import reservation
@@ -112,6 +120,7 @@ class Broker:
         self.bindings = bindings.make(self)
         self.reservation: reservation.Reservation | None = None  # For a task that would starve.
         self.recalls, self.environments = recall.Recalls(), environments.Environments()
+        self.callers = callers.Callers()
         self.had_earlier = False  # Whether runs of an earlier broker may go on.
         self.limits = self.backlog.limits = occupancy.make_limits(self, now)
         self.limited = self.limits.runs  # Empty where nobody uses limits.

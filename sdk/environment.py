@@ -47,9 +47,9 @@ class ReusePolicy(Struct, frozen=True, kw_only=True):
     and *scaledown_ttl* one idle replica above the minimum, in seconds or as a timedelta, any
     positive value; *concurrency* is how many calls of async methods may be inside one replica at a
     time, where they hold one slot together; a sync one is alone in it. *scope* "client" keeps a
-    copy for the tasks of this process alone. A copy that has run *max_tasks* tasks is replaced, and
-    so is an actor process that takes more than *max_memory_mb* (MiB). Raises ValueError here for
-    what means nothing.
+    copy for the tasks of this process alone, until the last of its clients is gone. A copy that has
+    run *max_tasks* tasks is replaced, and so is an actor process that takes more than
+    *max_memory_mb* (MiB). Raises ValueError here for what means nothing.
     """
 
     replicas: int | tuple[int, int] = 2
@@ -395,6 +395,7 @@ class Specification:
             enter_timeout_s=None if enter_timeout is None else seconds(enter_timeout),
             exit_timeout_s=None if exit_timeout is None else seconds(exit_timeout),
             is_fresh=is_fresh,
+            is_of_client=policy.scope == "client" and not is_fresh,
         )
         all_turns = turns_of(cls)
         if is_fresh or method in batches_of(cls):

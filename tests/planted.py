@@ -27,7 +27,7 @@ from broker.events import (
 from broker.holding import deadlock, fences, lines
 from broker.holding.deadlock import Kept
 from broker.holding.limits import Limits
-from broker.placing import environments, isolation, placement, preference, replicas
+from broker.placing import callers, environments, isolation, placement, preference, replicas
 from broker.tasks import dead, durable, families, named, retrying
 from tests.support.planting import Bug
 
@@ -249,6 +249,20 @@ BUGS = [
         "record.asked_at >= newest.since",
         "False",
         "broker/test_upkeep.py::test_a_version_that_is_called_beside_the_newer_one_keeps_its_place",
+    ),
+    Bug(
+        "what_was_kept_for_a_client_stays_without_it",
+        callers.left,
+        "if others:",
+        "if True:",
+        "broker/test_callers.py::test_what_is_kept_for_a_client_goes_with_it",
+    ),
+    Bug(
+        "another_client_of_the_process_plays_no_part",
+        callers.left,
+        "if others:",
+        "if False:",
+        "broker/test_callers.py::test_it_stays_while_another_client_of_the_process_is_here",
     ),
     # --- 9.8 Circles
     Bug(

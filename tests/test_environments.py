@@ -318,9 +318,13 @@ def test_what_reuse_saved_is_counted(client):
     assert 0.6 <= known["saved_s"] < 6.0
 
 
-def test_scope_client_keeps_a_copy_for_this_process_alone(client, notes):
+def test_scope_client_keeps_a_copy_for_this_process_alone(cluster, notes):
     place = Private.using(path=str(notes))
-    client.submit(place.work).result(PATIENCE_S)
+    with cluster.client() as own:
+        own.submit(place.work).result(PATIENCE_S)
+        own.submit(place.work).result(PATIENCE_S)
+        assert words(notes) == ["enter"]
+    wait_until(lambda: words(notes) == ["enter", "exit"], PATIENCE_S)
 
     assert place.identity.split(":")[:2] == Private.using(path=str(notes)).identity.split(":")[:2]
     assert place.identity.count(":") == Kept.using(path=str(notes)).identity.count(":") + 1

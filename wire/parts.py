@@ -60,6 +60,7 @@ class Reuse(Part, frozen=True):
     enter_timeout_s: float | None = None
     exit_timeout_s: float | None = None
     is_fresh: bool = False  # one copy for each call, and given up after it
+    is_of_client: bool = False  # for the clients of one process, and given up with the last of them
 
     @property
     def is_elastic(self) -> bool:

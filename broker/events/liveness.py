@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from broker.events import doubts, occupancy, patience, recovery, restoring, scaling
 from broker.facts.peers import Actor, Client, Host
 from broker.holding import fences
-from broker.placing import environments, isolation, replicas, requeueing, upkeep
+from broker.placing import callers, environments, isolation, replicas, requeueing, upkeep
 from broker.tasks import attaching, bindings, families, forgetting, lifecycle, named, retrying
 from wire.messages import Beat, Kill
 from wire.parts import Token
@@ -241,6 +241,7 @@ def forget_client(broker: "Broker", client: Client) -> None:
         else:
             families.drop(broker, task, reason="its client is gone")
     named.client_left(broker, client)
+    callers.left(broker, client)
     retrying.let_go(broker, client)
     client.is_left = True
     if not client.tasks:

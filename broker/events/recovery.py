@@ -251,6 +251,7 @@ def check(broker: "Broker") -> None:
     restoring.check(broker)
     dead.check(broker)
     broker.environments.check(broker.actors)
+    broker.callers.check()
     named.check(broker)
     for token, task in broker.tokens.items():
         assert task.token == token

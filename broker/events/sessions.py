@@ -7,6 +7,7 @@ from broker.events import holders, liveness, recovery
 from broker.facts import orders, spans
 from broker.facts.peers import Actor, Client, Host, Session
 from broker.facts.task import State, Template, share
+from broker.placing import callers
 from broker.tasks import attaching, bindings, families, forgetting, lifecycle, naming, retrying
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import Labels, validate_desire, validate_labels
@@ -272,5 +273,7 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
     shape = broker.backlog.shape_of(call)
     if call.environment is not None:
         broker.environments.learn(call.environment, now).shapes.add(shape)
+        if isinstance(session.peer, Client):
+            callers.came(broker, call.environment, session.peer)
     head = broker.backlog.head_of(call) if call.desires or call.sticky else None
     return Template(call, shape, function=function, blob=blob, head=head)

@@ -283,10 +283,7 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
             copy.idle_since = now
             if not copy.is_ordered:
                 record.called_at = now
-            reuse = record.environment.reuse
-            idle_at = record.called_at + (reuse.idle_ttl_s or inf)
-            surplus_at = now + (reuse.scaledown_ttl_s or inf)
-            broker.environments.look_at(record, min(idle_at, surplus_at))
+            broker.environments.look_at(record, replicas.idle_at(broker, record, now))
 
 
 def is_used(actor: Actor, identity: str) -> bool:

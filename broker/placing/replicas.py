@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.facts.peers import Actor
 from broker.facts.task import Task, Template
+from broker.placing import callers
 from wire.messages import Evict
 
 if TYPE_CHECKING:
@@ -178,6 +179,15 @@ def look(broker: "Broker", now: float) -> None:
     environments.prune(now)
 
 
+def idle_at(broker: "Broker", record: "Record", now: float) -> float:
+    """Return when a copy that is idle since *now* may have to be given up."""
+    if callers.is_abandoned(broker, record):
+        return now
+    reuse = record.environment.reuse
+    surplus_at = now + (reuse.scaledown_ttl_s or inf)
+    return min(record.called_at + (reuse.idle_ttl_s or inf), surplus_at)
+
+
 def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[Copy, str]]":
     """Return which copies to give up now, and why; note when the next may be due."""
     reuse = record.environment.reuse
@@ -188,6 +198,8 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
     )
     if not idle:
         return []
+    if callers.is_abandoned(broker, record):
+        return [(copy, "its client is gone") for *_, copy in idle]
     given_up: list[tuple[Copy, str]] = []
     if len(idle) == len(record.copies) and reuse.idle_ttl_s is not None:
         due_at = record.called_at + reuse.idle_ttl_s

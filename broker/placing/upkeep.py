@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.facts.peers import Actor
 from broker.facts.task import State, Task, Template
-from broker.placing import placement, replicas
+from broker.placing import callers, placement, replicas
 from broker.tasks import reentering
 from broker.waiting.shapes import Shape
 from wire.labels import affinity, satisfies_all
@@ -37,7 +37,8 @@ def look(broker: "Broker", now: float) -> None:
         placement.place(broker, now)
     for record in known.lacking.take(now, at_most=LOOKS_A_TURN):
         known.unplaced.pop(record, None)
-        if not is_in_use(record, now) or known.successor(record) is not None:
+        is_given_up = known.successor(record) is not None or callers.is_abandoned(broker, record)
+        if is_given_up or not is_in_use(record, now):
             record.template = record.entry = None
             record.lost_place.clear()
         elif broker.window_ends_at is not None:

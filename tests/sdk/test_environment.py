@@ -524,6 +524,18 @@ def test_a_sync_call_is_alone_and_an_async_one_is_not():
     assert call_of(alone, environment=Mixed).environment.turns == 3
 
 
+def test_the_broker_is_told_of_an_environment_that_is_kept_for_one_process():
+    class Own(Environment):
+        reuse = ReusePolicy(scope="client")
+
+        def run(self):
+            """Do nothing."""
+
+    assert call_of(Own.run).environment.reuse.is_of_client
+    assert not call_of(Own.run, reuse=False).environment.reuse.is_of_client
+    assert not call_of(Policied.run).environment.reuse.is_of_client
+
+
 def test_a_fresh_environment_is_another_one_that_offers_nothing():
     kept = call_of(Policied.run).environment
     fresh = call_of(Policied.run, reuse=False).environment

@@ -156,6 +156,10 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "what_nobody_called_goes_first",
         ),
         9: ("who_is_called_is_an_older_version",),
+        10: (
+            "what_was_kept_for_a_client_stays_without_it",
+            "another_client_of_the_process_plays_no_part",
+        ),
     },
     "9.8": {
         1: (
