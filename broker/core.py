@@ -85,7 +85,7 @@ from wire.messages import (
     Who,
 )
 from wire.messages import Template as TemplateMessage
-from wire.parts import Status, Token
+from wire.parts import Role, Status, Token
 
 Note = tuple[str, dict[str, Any]]
 Handler = Callable[[Session, Any, Sequence[Any], float], None]
@@ -143,9 +143,9 @@ class Broker:
         self._notes: list[Note] = []
         self._handlers = self._make_handlers()
 
-    def _make_handlers(self) -> dict[type, Handler]:
-        """Return who acts on which command."""
-        return {
+    def _make_handlers(self) -> dict[Role, dict[type, Handler]]:
+        """Return who acts on which command, for each role on those that it may say."""
+        made: dict[type, Handler] = {
             Submit: partial(submission.submit, self),
             Attach: partial(redriving.attach, self),
             Tried: partial(statements.tried, self),
@@ -168,6 +168,7 @@ class Broker:
             Query: self._query,
             Bye: partial(departures.bye, self),
         }
+        return {role: {kind: made[kind] for kind in said} for role, said in MAY_SAY.items()}
 
     # ------------------------------------------------------------------ what the loop calls
 
@@ -187,6 +188,8 @@ class Broker:
         session.acked = frame.received
         session.heard_at = session.peer.heard_at = now
         try:
+            if session.peer.unreceived:
+                self._received(session, frame.received)
             self._act(session, frame, payloads, now)
         except RemoteProtocolError as error:
             self.bad(rid, error, now)
@@ -279,13 +282,14 @@ class Broker:
             isolation.look(self, now)
         if self.waits.due_at <= now:
             preference.look(self, now)
-        if self.backlog.ready or self.reservation is not None:
+        backlog = self.backlog
+        if backlog.ready or backlog.newcomer is not None or self.reservation is not None:
             placement.place(self, now)
         if self.limits.stirred:
             occupancy.settle(self, now)
         if self.deadlines.due_at <= now:
             patience.expire(self, now)
-            if self.backlog.ready:
+            if backlog.ready or backlog.newcomer is not None:
                 placement.place(self, now)
         if self.recalls.due_at <= now:
             recall.look(self, now)
@@ -348,16 +352,15 @@ class Broker:
     def _act(
         self, session: Session, frame: Frame[Any], payloads: Sequence[Any], now: float
     ) -> None:
-        at, may_say, handlers = 0, MAY_SAY[session.role], self._handlers
-        if session.peer.unreceived:
-            self._received(session, frame.received)
+        at, handlers = 0, self._handlers[session.role]
         if not frame.commands:
             raise RemoteProtocolError(Code.BAD_FRAME, "a frame without commands")
         for command in frame.commands:
             kind = type(command)
             if session.is_closing:
                 return  # What stands behind the end of a session counts no more.
-            if kind not in may_say:
+            handler = handlers.get(kind)
+            if handler is None:
                 message = f"a {session.role} may not say {kind.__name__}"
                 raise RemoteProtocolError(Code.NOT_ALLOWED, message)
             own: Sequence[Any] = ()
@@ -366,7 +369,7 @@ class Broker:
                 if not at < end <= len(payloads):
                     raise RemoteProtocolError(Code.BAD_FRAME, f"{end} payload frames are missing")
                 own, at = payloads[at:end], end
-            handlers[kind](session, command, own, now)
+            handler(session, command, own, now)
         if at != len(payloads):
             raise RemoteProtocolError(Code.BAD_FRAME, "more payload frames than commands speak of")
         if session.beat_holding is not None:

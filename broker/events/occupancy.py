@@ -50,7 +50,8 @@ def settle(broker: "Broker", now: float) -> None:
     limits = broker.limits
     limits.now = now
     while limits.stirred:
-        if limits.stir() and broker.backlog.ready:
+        backlog = broker.backlog
+        if limits.stir() and (backlog.ready or backlog.newcomer is not None):
             placement.place(broker, now)
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from broker.placing.environments import Record
 
 
+# Looked up once, for the path of each task.
+ASSIGN: Final = Event.ASSIGN
 # How an actor ranks in which an environment is warm, with a free turn.
 WARM_HERE: Final = 2
 
@@ -40,6 +42,8 @@ def place(broker: "Broker", now: float) -> None:
     broker.limits.now = now
     if broker.reservation is not None:
         yielding.review(broker, now)
+    elif backlog.newcomer is not None and place_newcomer(broker, backlog.newcomer):
+        return
     while (found := backlog.next_ready()) is not None:
         shape, task = found
         if shape.is_simple and not task.barred and broker.reservation is None:
@@ -85,6 +89,29 @@ def place(broker: "Broker", now: float) -> None:
                 reservation.reserve(broker, shape, task)
             assert shape.queue
             backlog.block(shape.queue)
+
+
+def place_newcomer(broker: "Broker", shape: Shape) -> bool:
+    """Assign the only task that is to be looked at, and tell whether; as `place_simple` would."""
+    backlog, task, queue = broker.backlog, shape.only, shape.queue
+    if (
+        backlog.ready
+        or task is None
+        or queue is None
+        or queue.is_blocked
+        or task.barred
+        or task.client.is_paused
+    ):
+        return False
+    best = (queue.crew.ranking or queue.crew.rank()).first()
+    if best is None:
+        return False
+    backlog.newcomer = None
+    backlog.take(shape, task)
+    if broker.deadlines.things:
+        broker.deadlines.discard(task)
+    assign(broker, task, best[3])
+    return True
 
 
 def place_simple(broker: "Broker", shape: Shape, task: Task) -> None:
@@ -246,7 +273,7 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
     broker.assignments += 1
     number = broker.assignments
     token = (broker.epoch, number)
-    task.state = TRANSITIONS[task.state, Event.ASSIGN]
+    task.state = TRANSITIONS[task.state, ASSIGN]
     task.token, task.actor = token, actor
     broker.tokens[token] = actor.assigned[token] = task
     actor.used_at = number

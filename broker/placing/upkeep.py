@@ -33,7 +33,7 @@ LOOKS_A_TURN: Final = 256
 def look(broker: "Broker", now: float) -> None:
     """Have copies entered that are lacking; what waits for a slot goes first."""
     known = broker.environments
-    if broker.backlog.ready:
+    if broker.backlog.ready or broker.backlog.newcomer is not None:
         placement.place(broker, now)
     for record in known.lacking.take(now, at_most=LOOKS_A_TURN):
         known.unplaced.pop(record, None)

@@ -58,6 +58,7 @@ class Backlog:
         "_shapes",
         "limits",
         "matching",
+        "newcomer",
         "ready",
         "served",
     )
@@ -78,6 +79,9 @@ class Backlog:
         # Not empty while there is something to be looked at.
         self.ready = self._ready.heap
         self.matching = Matching(self._ready)
+        # A shape with the only task that is to be looked at, which stands in no heap yet: in most
+        # turns it is placed from here.
+        self.newcomer: Shape | None = None
 
     def shape_of(self, call: Call) -> Shape:
         """Return the shape of *call*, the same one for all calls that may go to the same actors."""
@@ -132,6 +136,8 @@ class Backlog:
         """Queue *task*; one that comes back keeps its rank."""
         assert task.template
         shape = task.template.shape
+        if self.newcomer is not None:
+            self.line_up()
         if not is_back:
             self.rank(task)
         shape.push(task, is_back=is_back)
@@ -146,7 +152,16 @@ class Backlog:
             # environment may be too much for it by now.
             if crew.is_special or (queue.environment is not None and not count & (count - 1)):
                 crew.unblock(self._ready)
+        elif shape.is_simple and shape.only is task and shape.entry is None and not self.ready:
+            self.newcomer = shape
+            return
         self.matching.look(shape)
+
+    def line_up(self) -> None:
+        """Let the newcomer stand with all others: it is not the only one that is looked at."""
+        shape, self.newcomer = self.newcomer, None
+        if shape is not None and shape.queue is not None:
+            self.matching.look(shape)
 
     def remove(self, task: Task) -> None:
         """Take out a task that is adopted while it is queued."""
@@ -201,6 +216,8 @@ class Backlog:
 
     def next_ready(self) -> tuple[Shape, Task] | None:
         """Return the lowest ranked task that may find an actor, with its shape."""
+        if self.newcomer is not None:
+            self.line_up()
         return self._ready.first()
 
     def block(self, queue: Queue) -> None:
@@ -257,6 +274,9 @@ class Backlog:
     def _check_place(self, shape: Shape) -> None:
         queue = shape.queue
         assert queue is not None
+        if shape is self.newcomer:
+            assert shape.is_simple
+            return
         if shape.rank is None or shape.entry is None:
             parked = any(s is shape for lane in shape.lanes.values() for s, _ in lane.client.parked)
             parked |= any(lane.waiter and lane.waiter.number for lane in shape.lanes.values())

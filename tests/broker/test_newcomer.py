@@ -1,0 +1,119 @@
+"""The way of the only task that is to be looked at, beside that of all others."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.broker.conversation import CODE, Conversation
+from wire.labels import Comparator, Desire
+from wire.messages import Assign, Cancel, Credit, Function, Outcome, Reject, Submit, Template
+from wire.parts import Call, Status
+
+CALLS = (
+    Call("plain", CODE),
+    Call("urgent", CODE, priority=2),
+    Call("picky", CODE, desires=[Desire("zone", Comparator.EQUAL, "eu")]),
+    Call("large", CODE, slots={"slot": 2}),
+)
+MOVES = st.one_of(
+    st.tuples(
+        st.just("submit"), st.integers(0, 1), st.lists(st.sampled_from(range(4)), max_size=3)
+    ),
+    st.tuples(st.just("credit"), st.integers(0, 1), st.integers(0, 2)),
+    st.tuples(st.just("end"), st.integers(0, 1), st.booleans()),
+    st.tuples(st.just("cancel"), st.integers(0, 1), st.integers(1, 9)),
+    st.tuples(st.just("flush"), st.just(0), st.just(0)),
+)
+
+
+@dataclass
+class Side:
+    """One broker with its peers; whether each task has to stand in line before it is looked at."""
+
+    stands_in_line: bool
+
+    def __post_init__(self) -> None:
+        self.talk = Conversation()
+        self.clients = [self.talk.client(one) for one in (1, 2)]
+        self.actors = [
+            self.talk.actor(11, name="h/0", labels={"zone": "eu"}),
+            self.talk.actor(12, name="h/1", labels={"zone": "us"}),
+        ]
+        for client in self.clients:
+            client.says(Function(0, CODE, b""), *(Template(n, c) for n, c in enumerate(CALLS)))
+        self.submitted = [0, 0]
+        self.running: list[list[tuple[int, int]]] = [[], []]
+
+    def moves(self, what: str, who: int, how: Any) -> None:
+        client, actor = self.clients[who], self.actors[who]
+        if what == "submit":
+            first = self.submitted[who] + 1
+            self.submitted[who] += len(how)
+            for number, template in enumerate(how, first):
+                self.says(client, Submit(number, template, b""))
+        elif what == "credit":
+            self.says(actor, Credit(how))
+        elif what == "end" and self.running[who]:
+            epoch, number = self.running[who].pop(0)
+            ended: object = Outcome(epoch, number, Status.RESULT, b"")
+            self.says(actor, ended if how else Reject(epoch, number, "no"))
+        elif what == "cancel":
+            self.says(client, Cancel([how]))
+        elif what == "flush":
+            self.flushes()
+
+    def says(self, talker: Any, command: object) -> None:
+        talker.says(command, silently=True)
+        if self.stands_in_line:
+            self.talk.broker.backlog.line_up()
+
+    def flushes(self) -> None:
+        self.talk.flush()
+        for running, actor in zip(self.running, self.actors, strict=True):
+            epoch = self.talk.broker.epoch
+            running += [(epoch, assign.number) for assign in actor.takes(Assign)]
+
+    def knows(self) -> Any:
+        """Return what is told, and what the broker has of everything."""
+        broker = self.talk.broker
+        peers = [*self.clients, *self.actors]
+        return (
+            [[(frame.number, command) for frame, command, _ in peer.heard] for peer in peers],
+            self.running,
+            [(a.credit.available, a.used_at, sorted(a.assigned)) for a in broker.actors.values()],
+            [
+                (task.number, task.state, task.rank, task.token, task.frame)
+                for client in broker.clients.values()
+                for task in client.tasks.values()
+            ],
+            broker.backlog.served,
+            broker.backlog.count,
+        )
+
+
+@given(st.lists(MOVES, max_size=30))
+def test_who_comes_alone_is_placed_as_if_he_stood_in_line(moves):
+    alone, in_line = Side(stands_in_line=False), Side(stands_in_line=True)
+
+    for move in [*moves, ("flush", 0, 0)]:
+        alone.moves(*move)
+        in_line.moves(*move)
+
+    assert alone.knows() == in_line.knows()
+
+
+def test_the_only_task_stands_in_no_heap_before_it_is_placed():
+    side = Side(stands_in_line=False)
+    side.moves("credit", 0, 1)
+    side.flushes()
+
+    side.moves("submit", 0, [0])
+    backlog = side.talk.broker.backlog
+
+    assert backlog.newcomer is not None
+    assert not backlog.ready
+    side.flushes()
+    assert backlog.newcomer is None
+    assert len(side.running[0]) == 1
