@@ -35,7 +35,7 @@ from broker.facts import orders
 from broker.facts.deadlines import Deadlines
 from broker.facts.outbox import Outbox, Send, say_when_written
 from broker.facts.peers import Actor, Client, Host, Session, is_owned
-from broker.facts.task import ASSIGNED, ENDED, Ending, FunctionBlob, Task
+from broker.facts.task import ASSIGNED, ENDED, RESULT, Ending, FunctionBlob, Task
 from broker.facts.trouble import FailedRun
 from broker.placing import (
     callers,
@@ -85,7 +85,7 @@ from wire.messages import (
     Who,
 )
 from wire.messages import Template as TemplateMessage
-from wire.parts import Role, Status, Token
+from wire.parts import Role, Token
 
 Note = tuple[str, dict[str, Any]]
 Handler = Callable[[Session, Any, Sequence[Any], float], None]
@@ -467,7 +467,7 @@ class Broker:
             ending = lifecycle.failure(task, Code.PAYLOAD_TOO_LARGE, message)
         elif refused:
             ending = lifecycle.failure(task, Code.NOT_DURABLE, refused)
-        elif command.status is not Status.RESULT and retrying.retry(self, task, ending, now):
+        elif command.status is not RESULT and retrying.retry(self, task, ending, now):
             return
         lifecycle.settle(self, task, ending)
 

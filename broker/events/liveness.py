@@ -38,7 +38,11 @@ def look_at(broker: "Broker") -> float:
     room_at = broker.limits.deadline()
     if room_at < due:  # noqa: PLR1730
         due = room_at
-    due = min(due, broker.environments.due.due_at, broker.environments.lacking.due_at)
+    environments = broker.environments
+    if environments.due.due_at < due:  # noqa: PLR1730
+        due = environments.due.due_at
+    if environments.lacking.due_at < due:  # noqa: PLR1730
+        due = environments.lacking.due_at
     if broker.delays.due_at < due:  # noqa: PLR1730
         due = broker.delays.due_at
     if broker.window_ends_at is not None:

@@ -38,9 +38,10 @@ def submit(  # noqa: PLR0917
         raise RemoteProtocolError(
             Code.UNKNOWN_TEMPLATE, f"template {command.template} was not sent"
         )
-    task = client.tasks.get(command.task)
-    if task is None and template.head.durable:
-        task = attaching.put_back(broker, client, command.task)
+    number, head = command.task, template.head
+    task = client.tasks.get(number)
+    if task is None and head.durable:
+        task = attaching.put_back(broker, client, number)
     if task is not None and task.state not in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME):
         if task.record is not None:
             durable.said_again(broker, session, task)
@@ -48,8 +49,9 @@ def submit(  # noqa: PLR0917
             lifecycle.deliver(broker, task)
         return
     if task is None:
-        check_window(broker, client)
-        task = client.tasks[command.task] = Task(client, command.task, QUEUED, now)
+        if len(client.tasks) - len(broker.unclaimed) >= broker.settings.window_tasks:
+            check_window(broker, client)
+        task = client.tasks[number] = Task(client, number, QUEUED, now)
     if command.again or command.tries:
         task.tries = max(task.tries, min(command.tries, TRIES_MAX))
         if client.tried is not None and client.tried.task == command.task:
@@ -59,12 +61,19 @@ def submit(  # noqa: PLR0917
     task.template = template
     task.body = command.body
     task.frames = own
-    task.size = len(command.body) + (sum(map(len, own)) if own else 0)
-    client.task_bytes += task.size
-    if template.head.durable and not durable.keep(broker, task, command, now):
+    task.size = size = len(command.body) + (sum(map(len, own)) if own else 0)
+    client.task_bytes += size
+    if head.durable and not durable.keep(broker, task, command, now):
         return
     if task.state is QUEUED:
-        enter(broker, task, command, now)
+        if (
+            template.is_usual
+            and size <= broker.settings.payload_bytes_max
+            and not (command.again or command.parent or task.trouble)
+        ):
+            broker.backlog.push(task)
+        else:
+            enter(broker, task, command, now)
     else:
         claim(broker, task, command, now)
 

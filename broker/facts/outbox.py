@@ -52,6 +52,7 @@ class Outbox:
         if self._outside:
             sends, self._outside = self._outside, []
         dirty, self._dirty = self._dirty, []
+        epoch = broker.epoch
         for session in dirty:
             session.is_dirty = False
             rid = session.rid
@@ -65,10 +66,10 @@ class Outbox:
             if session.sealed:
                 for earlier, with_payloads in session.sealed:
                     session.sent += 1
-                    sends.append((rid, number(broker.epoch, session, earlier), with_payloads))
+                    sends.append((rid, number(epoch, session, earlier), with_payloads))
                 session.sealed = []
-            session.sent += 1
-            frame = number(broker.epoch, session, commands)
+            session.sent = sent = session.sent + 1
+            frame = Frame(PROTOCOL, epoch, session.number, sent, session.received, commands)
             if session.payloads:
                 payloads, session.payloads = session.payloads, []
                 sends.append((rid, frame, payloads))

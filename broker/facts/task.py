@@ -60,6 +60,7 @@ class Event(StrEnum):
 QUEUED: Final = State.QUEUED
 ASSIGNED: Final = State.ASSIGNED
 ENDED: Final = State.ENDED
+RESULT: Final = Status.RESULT
 UNCLAIMED_RUN: Final = State.UNCLAIMED_RUN
 
 TRANSITIONS: Final = {
@@ -133,7 +134,7 @@ NO_DESIRES: Final[list[Desire]] = []
 class Template:
     """A call with the code it needs, and the shape under which its tasks wait."""
 
-    __slots__ = ("blob", "costs", "function", "hash", "head", "shape")
+    __slots__ = ("blob", "costs", "function", "hash", "head", "is_usual", "shape")
 
     def __init__(
         self,
@@ -153,6 +154,12 @@ class Template:
         self.costs = shape.cost.of(call)
         self.function = function
         self.blob = blob
+        # Whether its tasks are queued as they come, without a look at anything else.
+        self.is_usual = (
+            self.costs.environment is None
+            and not self.costs.needs_admission
+            and self.head.schedule_timeout_s is None
+        )
         # Under which name the journal has it; made when it is written there.
         self.hash = b""
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from broker.disk import writing
 from broker.facts.peers import Actor, is_barred
-from broker.facts.task import TRANSITIONS, Event, State, Task
+from broker.facts.task import QUEUED, TRANSITIONS, Event, State, Task
 from broker.holding import wants
 from broker.placing import environments, preference, replicas, yielding
 from broker.tasks import bindings, durable, lifecycle, named
 from broker.waiting import reservation
 from broker.waiting.rankings import PLACE
-from broker.waiting.shapes import Shape
+from broker.waiting.shapes import Lane, Shape
 from wire.errors import Code
 from wire.labels import affinity, satisfies_all
 from wire.messages import Assign, Function
@@ -103,14 +103,14 @@ def place_newcomer(broker: "Broker", shape: Shape) -> bool:
         or task.client.is_paused
     ):
         return False
-    best = (queue.crew.ranking or queue.crew.rank()).first()
-    if best is None:
+    actor = (queue.crew.ranking or queue.crew.rank()).best()
+    if actor is None:
         return False
     backlog.newcomer = None
     backlog.take(shape, task)
     if broker.deadlines.things:
         broker.deadlines.discard(task)
-    assign(broker, task, best[3])
+    assign(broker, task, actor)
     return True
 
 
@@ -123,12 +123,19 @@ def place_simple(broker: "Broker", shape: Shape, task: Task) -> None:
     queue, ready = shape.queue, backlog.ready
     assert queue
     ranking = queue.crew.ranking or queue.crew.rank()
-    best = ranking.first()
+    best = ranking.best()
+    if best is not None and len(ready) == 1 and queue.is_alone:
+        lane = shape.lone_lane()
+        if lane is not None:
+            best = place_lane(broker, shape, lane, best)
+            task = lane.tasks[0]
+            if task.barred or task.state is not QUEUED:
+                return
     while best is not None:
         backlog.take(shape, task)
         if deadlines.things:
             deadlines.discard(task)
-        assign(broker, task, best[3])
+        assign(broker, task, best)
         if len(ready) > 1:
             return  # Another queue may be first now.
         # Where there are more of them one looks first whether anybody is left, else what is.
@@ -136,7 +143,7 @@ def place_simple(broker: "Broker", shape: Shape, task: Task) -> None:
         if found is None and not shape.count:
             backlog.leave(queue)
             return
-        best = ranking.first()
+        best = ranking.best()
         if best is None:
             break
         found = found or queue.first()
@@ -146,6 +153,33 @@ def place_simple(broker: "Broker", shape: Shape, task: Task) -> None:
         if task.barred or not shape.is_simple:
             return
     backlog.block(queue)
+
+
+def place_lane(broker: "Broker", shape: Shape, lane: Lane, best: Actor | None) -> Actor | None:
+    """Assign all of *lane* but its last, the first to *best*; return who is the best then.
+
+    Nobody else waits for these actors, so nothing but the lane is looked at; the end of a lane is
+    as that of any other.
+    """
+    backlog, deadlines, tasks = broker.backlog, broker.deadlines, lane.tasks
+    assert shape.queue
+    assert shape.queue.crew.ranking
+    find_best = shape.queue.crew.ranking.best
+    taken = 0
+    while best is not None and taken + 1 < lane.queued:
+        task = tasks[0]
+        if task.barred or task.state is not QUEUED:
+            break
+        del tasks[0]
+        taken += 1
+        backlog.serve(task)
+        if deadlines.things:
+            deadlines.discard(task)
+        assign(broker, task, best)
+        best = find_best()
+    if taken:
+        shape.advance(lane, taken)
+    return best
 
 
 def is_infeasible(broker: "Broker", shape: Shape) -> bool:
@@ -270,35 +304,26 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
                 broker.say(session, message, blob.frames)
         slot = session.templates_told.add(template)
         broker.say(session, TemplateMessage(slot, template.call))
-    broker.assignments += 1
-    number = broker.assignments
+    broker.assignments = number = broker.assignments + 1
     token = (broker.epoch, number)
     task.state = TRANSITIONS[task.state, ASSIGN]
     task.token, task.actor = token, actor
     broker.tokens[token] = actor.assigned[token] = task
     actor.used_at = number
-    if template.costs.named:
+    costs, frames = template.costs, task.frames
+    if costs.named:
         named.assigned(broker, task, actor)
-    broker.say(
-        session,
-        Assign(
-            number,
-            task.client.incarnation,
-            task.number,
-            slot,
-            task.tries + 1,
-            task.body,
-            len(task.frames),
-        ),
-        task.frames,
-    )
+    client, tries = task.client.incarnation, task.tries + 1
+    command = Assign(number, client, task.number, slot, tries, task.body, len(frames))
+    broker.say(session, command, frames)
     # After say: a frame that was full is sealed by it.
-    task.frame = session.sent + len(session.sealed) + 1
+    task.frame = frame = session.sent + len(session.sealed) + 1
     credit = actor.credit
-    credit.spend(task.frame, template.costs)
-    if not (credit.available or credit.has_more):
+    credit.spend(frame, costs)
+    available = credit.available
+    if not (available or credit.has_more):
         broker.open_actors.pop(actor, None)
-    if credit.available < credit.stated.ahead:
+    if available < credit.stated.ahead:
         broker.recalls.ahead[actor] = None
 
 

@@ -152,9 +152,11 @@ def received(broker: "Broker", task: Task, size: int) -> None:
     del client.tasks[task.number]
     if task.size:  # Its client submitted it again, and the outcome was here already.
         task.unload()
-    parent, task.parent = task.parent, None
-    if parent is not None and parent.children:
-        parent.children.pop(task, None)
+    parent = task.parent
+    if parent is not None:
+        task.parent = None
+        if parent.children:
+            parent.children.pop(task, None)
 
 
 def detach(broker: "Broker", task: Task) -> None:

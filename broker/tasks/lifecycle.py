@@ -62,19 +62,14 @@ def deliver(broker: "Broker", task: Task) -> None:
             forgetting.forget(broker, task)
         return
     assert ending is not None
+    frames, size = ending.frames, ending.size
     result = Result(
-        task.number,
-        ending.status,
-        ending.body,
-        len(ending.frames),
-        ending.actor,
-        ending.attempt,
+        task.number, ending.status, ending.body, len(frames), ending.actor, ending.attempt
     )
-    broker.say(session, result, ending.frames)
+    broker.say(session, result, frames)
     # After say: a frame that was full is sealed by it.
-    frame = session.sent + len(session.sealed) + 1
-    client.unreceived.append((frame, task, ending.size))
-    client.unreceived_bytes += ending.size
+    client.unreceived.append((session.sent + len(session.sealed) + 1, task, size))
+    client.unreceived_bytes += size
     if client.is_behind(broker.settings.window_bytes):
         client.is_paused = True
 
@@ -121,8 +116,9 @@ def settle(broker: "Broker", task: Task, ending: Ending) -> None:
             broker.limits.stopped(task.token)
         broker.limits.end(task.token)
     # As `task.unload`.
-    task.client.task_bytes -= task.size
-    task.size = 0
+    if task.size:
+        task.client.task_bytes -= task.size
+        task.size = 0
     task.body, task.frames = b"", ()
     if state is ENDED:
         task.children = None

@@ -155,7 +155,8 @@ class Backlog:
         elif shape.is_simple and shape.only is task and shape.entry is None and not self.ready:
             self.newcomer = shape
             return
-        self.matching.look(shape)
+        if shape.entry is None or task.rank < shape.entry:
+            self.matching.look(shape)
 
     def line_up(self) -> None:
         """Let the newcomer stand with all others: it is not the only one that is looked at."""

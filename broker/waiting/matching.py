@@ -309,7 +309,7 @@ class Matching:
     def improve(self, actor: "Actor") -> None:
         """Note that *actor* may take more than before."""
         turns = actor.credit.stated.turns
-        if turns.keys() != actor.resident.keys():
+        if (turns or actor.resident) and turns.keys() != actor.resident.keys():
             self._note_resident(actor, turns)
         for crew in actor.crews:
             if crew.aside:

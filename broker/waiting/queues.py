@@ -63,6 +63,11 @@ class Queue:
         """The rank before which no task comes here."""
         return self._heap[0][0] if self._heap else None
 
+    @property
+    def is_alone(self) -> bool:
+        """Tell whether a single shape stands here."""
+        return len(self._heap) == 1
+
     def first(self) -> "tuple[Shape, Task] | None":
         """Return the task that comes next, with its shape."""
         heap = self._heap

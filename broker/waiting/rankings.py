@@ -84,6 +84,18 @@ class Ranking:
                 del listed[actor]
         return None
 
+    def best(self) -> "Actor | None":
+        """Return the best actor, as `first` does, where nobody asks how good it is."""
+        heap = self._heap
+        if len(heap) == 1:
+            # The only one is the best, and may stand here as better than it is.
+            entry = heap[0]
+            actor = entry[3]
+            if self._listed.get(actor) is entry and self._grade(actor):
+                return actor
+        first = self.first()
+        return first[3] if first is not None else None
+
     def first_without(self, environment: str) -> Entry | None:
         """Return the entry of the best actor in which *environment* is not resident."""
         passed: list[Entry] = []

@@ -281,6 +281,21 @@ class Shape:
             heappop(heap)
             self._drop(lane)
 
+    def lone_lane(self) -> Lane | None:
+        """Return the only lane, if there is but one and it waits for no limit."""
+        lanes = self._lanes
+        if lanes is None or len(lanes) != 1 or len(lanes.heap) != 1 or self.limits is not None:
+            return None
+        return lanes.heap[0][1]
+
+    def advance(self, lane: Lane, taken: int) -> None:
+        """Count out so many tasks that were taken from the only *lane*, which has some left."""
+        assert self._lanes is not None
+        self.count -= taken
+        lane.queued -= taken
+        lane.entry = rank = lane.tasks[0].rank
+        self._lanes.heap[0] = (rank, lane)
+
     def set_aside(self, task: Task) -> None:
         """Put *task*, which `peek` returned, where it does not block those behind it."""
         self.pop(task)

@@ -1,11 +1,13 @@
-"""The way of the only task that is to be looked at, beside that of all others."""
+"""The short ways of a task that comes alone and of a client that is alone, beside the long one."""
 
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.waiting.shapes import Shape
 from tests.broker.conversation import CODE, Conversation
 from wire.labels import Comparator, Desire
 from wire.messages import Assign, Cancel, Credit, Function, Outcome, Reject, Submit, Template
@@ -17,22 +19,22 @@ CALLS = (
     Call("picky", CODE, desires=[Desire("zone", Comparator.EQUAL, "eu")]),
     Call("large", CODE, slots={"slot": 2}),
 )
+KINDS = st.lists(st.sampled_from([0, 0, 0, 1, 2, 3]), min_size=1, max_size=6)
 MOVES = st.one_of(
-    st.tuples(
-        st.just("submit"), st.integers(0, 1), st.lists(st.sampled_from(range(4)), max_size=3)
-    ),
-    st.tuples(st.just("credit"), st.integers(0, 1), st.integers(0, 2)),
+    st.tuples(st.just("submit"), st.integers(0, 1), KINDS),
+    st.tuples(st.just("credit"), st.integers(0, 1), st.integers(1, 6)),
     st.tuples(st.just("end"), st.integers(0, 1), st.booleans()),
     st.tuples(st.just("cancel"), st.integers(0, 1), st.integers(1, 9)),
-    st.tuples(st.just("flush"), st.just(0), st.just(0)),
 )
+# What comes in one turn, after which the broker speaks.
+TURNS = st.lists(st.lists(MOVES, min_size=1, max_size=2), min_size=5, max_size=20)
 
 
 @dataclass
 class Side:
-    """One broker with its peers; whether each task has to stand in line before it is looked at."""
+    """One broker with its peers; whether each task stands in line and is looked at for itself."""
 
-    stands_in_line: bool
+    stands_in_line: bool = False
 
     def __post_init__(self) -> None:
         self.talk = Conversation()
@@ -61,8 +63,6 @@ class Side:
             self.says(actor, ended if how else Reject(epoch, number, "no"))
         elif what == "cancel":
             self.says(client, Cancel([how]))
-        elif what == "flush":
-            self.flushes()
 
     def says(self, talker: Any, command: object) -> None:
         talker.says(command, silently=True)
@@ -70,7 +70,11 @@ class Side:
             self.talk.broker.backlog.line_up()
 
     def flushes(self) -> None:
-        self.talk.flush()
+        if self.stands_in_line:
+            with patch.object(Shape, "lone_lane", lambda _: None):
+                self.talk.flush()
+        else:
+            self.talk.flush()
         for running, actor in zip(self.running, self.actors, strict=True):
             epoch = self.talk.broker.epoch
             running += [(epoch, assign.number) for assign in actor.takes(Assign)]
@@ -93,19 +97,21 @@ class Side:
         )
 
 
-@given(st.lists(MOVES, max_size=30))
-def test_who_comes_alone_is_placed_as_if_he_stood_in_line(moves):
-    alone, in_line = Side(stands_in_line=False), Side(stands_in_line=True)
+@given(TURNS)
+def test_who_is_alone_is_placed_as_if_he_stood_in_line(turns):
+    alone, in_line = Side(), Side(stands_in_line=True)
 
-    for move in [*moves, ("flush", 0, 0)]:
-        alone.moves(*move)
-        in_line.moves(*move)
+    for turn in turns:
+        for side in (alone, in_line):
+            for move in turn:
+                side.moves(*move)
+            side.flushes()
 
-    assert alone.knows() == in_line.knows()
+        assert alone.knows() == in_line.knows()
 
 
 def test_the_only_task_stands_in_no_heap_before_it_is_placed():
-    side = Side(stands_in_line=False)
+    side = Side()
     side.moves("credit", 0, 1)
     side.flushes()
 
