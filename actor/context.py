@@ -343,7 +343,10 @@ class Run(TaskContext):
 
     def close(self) -> bool:
         """Note the end of the run: nothing can be given back now. Tell if it had its slot."""
-        with self._lock:
-            had_slot = not self.has_released
-            self.has_released = self.is_closed = True
+        # Half the price of a block of `with`, and nothing here can raise.
+        lock = self._lock
+        lock.acquire()
+        had_slot = not self.has_released
+        self.has_released = self.is_closed = True
+        lock.release()
         return had_slot

@@ -24,6 +24,8 @@ OUT_OF_MEMORY: Final = encode_failure(
 )
 CODES: Final = {kind: code for code, kind in CLASSES.items()}
 
+# Looked up once, for the path of each task.
+RESULT: Final = Status.RESULT
 ITERATORS: Final = (Iterator, AsyncIterator)
 
 Ending = tuple[Status, Buffer, Sequence[Buffer]]
@@ -45,7 +47,7 @@ def pack(value: object) -> Ending:
             f"the result cannot be sent back: {error}{hint}",
         )
         return Status.FAILURE, encode_failure(failure), ()
-    return Status.RESULT, body, frames
+    return RESULT, body, frames
 
 
 def describe(error: BaseException, call: Call) -> Ending:

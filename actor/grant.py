@@ -111,7 +111,13 @@ class Statement:
 
     def spend(self, recipe: Recipe | None) -> None:
         """Follow the broker: an assignment takes one of what is free, or else of what is ahead."""
-        if recipe is not None and recipe.replica is not None:
+        if recipe is None or recipe.is_plain:
+            if self.free > 0:
+                self.free -= 1
+            elif self.ahead > 0:
+                self.ahead -= 1
+            return
+        if recipe.replica is not None:
             if recipe.replica in self.shared:
                 self._spend_turn(recipe)
                 return
@@ -120,8 +126,6 @@ class Statement:
             self.free -= 1
         else:
             self.ahead = self.ahead - 1 if self.ahead > 0 else 0
-        if recipe is None or recipe.is_plain:
-            return
         if recipe.takes_one_slot and recipe.call.environment is not None:
             self._spend_turn(recipe)
         else:

@@ -294,9 +294,9 @@ class Loop:
                     self._say(now)
                 assignment = start_next(core, BRIEF_S)
                 return self.slots.prepare(assignment) if assignment is not None else None
-        elif not (core.is_stale or core.is_draining or core.has_orders or inbox):
-            self._is_said = True
+        elif not (core.is_stale or core.is_draining or inbox):
             self._say(now)
+            self._is_said = not core.has_orders
         return None
 
     def _add_guard(self) -> None:

@@ -25,6 +25,9 @@ Payloads = Sequence[Buffer]
 NO_SLOTS: Final[dict[str, int]] = {}
 ONE_SLOT: Final[dict[str, int]] = {SLOT: 1}
 NO_UNITS: Final[dict[str, tuple[str, ...]]] = {}
+# Looked up once, for the path of each task: a member of an enum costs a search through its class.
+WAITING: Final = Held.WAITING
+RUNNING: Final = Held.RUNNING
 
 
 class Way(IntEnum):
@@ -34,6 +37,9 @@ class Way(IntEnum):
     THREAD = 1
     EVENT_LOOP = 2
     BATCH = 3
+
+
+THREAD: Final = Way.THREAD
 
 
 class Recipe:
@@ -139,7 +145,7 @@ class Assignment:
         self.recipe = recipe
         self.body: Buffer = command.body
         self.payloads = payloads
-        self.held = Held.WAITING
+        self.held = WAITING
         self.slots = recipe.slots
         # Which of the units that have names it holds.
         self.units = NO_UNITS
@@ -361,7 +367,7 @@ class Mailbox:
             self.waiting.popleft()
         else:
             self.waiting.remove(assignment)
-        assignment.held = Held.RUNNING
+        assignment.held = RUNNING
         self.holders[assignment.token] = assignment
         if assignment.recipe.call.environment is not None:
             self.residents.enter(assignment)

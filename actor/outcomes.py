@@ -84,21 +84,25 @@ class Outcomes:
         if len(body) > INLINE_BYTES_MAX:
             frames, body = (body, *frames), b""
         epoch, number = assignment.token
-        command = Outcome(epoch, number, status, bytes(body), len(frames), run_s, checkpoint)
+        if type(body) is not bytes:
+            body = bytes(body)
+        command = Outcome(epoch, number, status, body, len(frames), run_s, checkpoint)
         kept = self.kept[assignment.token] = KeptOutcome(assignment, command, frames)
         self.octets += kept.size
         self.fresh.append(kept)
 
     def acknowledge(self, tokens: Sequence[Token]) -> None:
         """Forget the outcomes of *tokens*."""
+        forget, fresh = self.kept.pop, self.fresh
         for token in tokens:
-            kept = self.kept.pop(token, None)
+            kept = forget(token, None)
             if kept is not None:
                 self.octets -= kept.size
                 # Else the broker has received all that was said, and this is settled already.
-                if self.fresh or self._in_flight:
+                if fresh or self._in_flight:
                     self.settled.append(token)
-                    self.fresh = [fresh for fresh in self.fresh if fresh is not kept]
+                    if kept in fresh:
+                        fresh.remove(kept)
 
     def received(self, number: int) -> None:
         """Note that the broker has the frames up to *number*."""

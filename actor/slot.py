@@ -19,7 +19,7 @@ from actor.context import Identity, Run
 from actor.endings import Ending, EnvironmentFailure, describe, failure_of, pack
 from actor.environment import Environments, Resident
 from actor.limiting import LimitWait, inside
-from actor.mailbox import Assignment, Recipe, StopOrder, Way
+from actor.mailbox import THREAD, Assignment, Recipe, StopOrder, Way
 from actor.reacquiring import Answer
 from actor.settings import Launch
 from actor.threads import EventLoopThread, ThreadPool
@@ -74,7 +74,7 @@ class Slots:
         run = Run(assignment, self._board.reserve(assignment.token), self)
         self._runs[assignment.token] = run
         way = assignment.recipe.way
-        if way <= Way.THREAD or assignment.loads:
+        if way <= THREAD or assignment.loads:
             return run
         if way is Way.EVENT_LOOP:
             self._events.call(self._begin_async, run)
@@ -295,17 +295,18 @@ class Slots:
             ending = self.describe(error, assignment.recipe.call)
         if ending is None:
             return
-        if assignment.loads and run.resident is not None:
-            # To enter is not to run: who wants to know how long runs take is not to be misled.
-            began += run.resident.load_s
-        # The environment goes back to what it was, unless that was done at the release.
-        if run.close() and run.resident is not None and run.resident.resets is not None:
-            self._reset_after(run, run.resident)
-        if run.resident is not None and run.resident.checkpoints is not None:
-            run.resident.checkpoints.hand_over(self._loop.finish, assignment, ending, began, post)
-            return
-        status, body, frames = ending
-        post(self._loop.finish, assignment, status, body, frames, time.monotonic() - began, None)
+        had_slot, resident = run.close(), run.resident
+        if resident is not None:
+            if assignment.loads:
+                # To enter is not to run: who wants to know how long runs take is not to be misled.
+                began += resident.load_s
+            # The environment goes back to what it was, unless that was done at the release.
+            if had_slot and resident.resets is not None:
+                self._reset_after(run, resident)
+            if resident.checkpoints is not None:
+                resident.checkpoints.hand_over(self._loop.finish, assignment, ending, began, post)
+                return
+        post(self._loop.finish, assignment, *ending, time.monotonic() - began, None)
 
     def _call(self, run: Run) -> Ending | None:
         """Call the function of *run*; None when it is a coroutine, which the event loop runs."""

@@ -54,9 +54,18 @@ def start_next(core: "ActorCore", brief_s: float) -> Assignment | None:
     None where anything else is to be looked at: `start_all` does that.
     """
     mailbox = core.mailbox
-    if not mailbox.waiting or core.starts or mailbox.reacquiring or not mailbox.is_plain:
+    waiting = mailbox.waiting
+    # Not `is_plain`, which costs a call: only plain slots, and only tasks of one.
+    if (
+        not waiting
+        or core.starts
+        or mailbox.reacquiring
+        or mailbox.unusual
+        or mailbox.has_types
+        or mailbox.residents.by_id
+    ):
         return None
-    assignment = mailbox.waiting[0]
+    assignment = waiting[0]
     recipe = assignment.recipe
     if (
         recipe.run_s >= brief_s

@@ -122,6 +122,8 @@ def dump_code(value: object) -> tuple[bytes, bool]:
 
 def load(body: Buffer, frames: Sequence[Buffer]) -> object:
     """Rebuild what `dump` made. Arrays share memory with *frames*."""
+    if not frames:
+        return pickle.loads(body)  # noqa: S301
     if len(body):
         return pickle.loads(body, buffers=frames)  # noqa: S301
     return pickle.loads(frames[0], buffers=frames[1:])  # noqa: S301

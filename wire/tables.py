@@ -17,19 +17,25 @@ V = TypeVar("V")
 class SenderTable(Generic[K]):
     """The sender's end: which key stands in which slot. The least recently used one makes room."""
 
-    __slots__ = ("_slots", "size")
+    __slots__ = ("_last", "_last_slot", "_slots", "size")
 
     def __init__(self, size: int) -> None:
         """Begin empty, as every session does."""
         assert size > 0
         self.size = size
         self._slots: OrderedDict[K, int] = OrderedDict()
+        # The most recently used, which is often asked for again.
+        self._last: K | None = None
+        self._last_slot = 0
 
     def find(self, key: K) -> int | None:
         """Return the slot of *key* and mark it as used; None when the receiver lacks it."""
+        if key is self._last:
+            return self._last_slot
         slot = self._slots.get(key)
         if slot is not None:
             self._slots.move_to_end(key)
+            self._last, self._last_slot = key, slot
         return slot
 
     def add(self, key: K) -> int:
@@ -40,6 +46,7 @@ class SenderTable(Generic[K]):
         else:
             _, slot = self._slots.popitem(last=False)
         self._slots[key] = slot
+        self._last, self._last_slot = key, slot
         return slot
 
     def __contains__(self, key: K) -> bool:

@@ -12,7 +12,7 @@ nobody waits, and lets those behind it pass.
 from typing import TYPE_CHECKING, Final
 
 from broker.disk import writing
-from broker.facts.peers import Actor, is_barred
+from broker.facts.peers import COMMANDS_PER_FRAME, Actor, is_barred
 from broker.facts.task import QUEUED, TRANSITIONS, Event, State, Task
 from broker.holding import wants
 from broker.placing import environments, preference, replicas, yielding
@@ -161,24 +161,31 @@ def place_lane(broker: "Broker", shape: Shape, lane: Lane, best: Actor | None) -
     Nobody else waits for these actors, so nothing but the lane is looked at; the end of a lane is
     as that of any other.
     """
-    backlog, deadlines, tasks = broker.backlog, broker.deadlines, lane.tasks
+    deadlines, tasks = broker.deadlines, lane.tasks
     assert shape.queue
-    assert shape.queue.crew.ranking
-    find_best = shape.queue.crew.ranking.best
-    taken = 0
-    while best is not None and taken + 1 < lane.queued:
-        task = tasks[0]
-        if task.barred or task.state is not QUEUED:
-            break
-        del tasks[0]
-        taken += 1
-        backlog.serve(task)
-        if deadlines.things:
-            deadlines.discard(task)
-        assign(broker, task, best)
-        best = find_best()
-    if taken:
-        shape.advance(lane, taken)
+    crew, ranking = shape.queue.crew, shape.queue.crew.ranking
+    assert ranking
+    left = most = lane.queued - 1
+    task = None
+    while best is not None and left:
+        # One actor is not compared with itself.
+        for _ in range(min(left, crew.takes(best)) if ranking.is_alone else 1):
+            if tasks[0].barred or tasks[0].state is not QUEUED:
+                break
+            task = tasks[0]
+            del tasks[0]
+            left -= 1
+            if deadlines.things:
+                deadlines.discard(task)
+            assign(broker, task, best)
+        else:
+            best = ranking.best()
+            continue
+        break
+    if task is not None:
+        # Ranks grow in a lane, so the last is the one that counts.
+        broker.backlog.serve(task)
+        shape.advance(lane, most - left)
     return best
 
 
@@ -315,7 +322,10 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
         named.assigned(broker, task, actor)
     client, tries = task.client.incarnation, task.tries + 1
     command = Assign(number, client, task.number, slot, tries, task.body, len(frames))
-    broker.say(session, command, frames)
+    if frames or not session.is_dirty or len(session.commands) >= COMMANDS_PER_FRAME:
+        broker.say(session, command, frames)
+    else:
+        session.commands.append(command)
     # After say: a frame that was full is sealed by it.
     task.frame = frame = session.sent + len(session.sealed) + 1
     credit = actor.credit

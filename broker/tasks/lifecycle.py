@@ -7,6 +7,7 @@ outcomes of its client.
 from typing import TYPE_CHECKING, Final
 
 from broker.disk import writing
+from broker.facts.peers import COMMANDS_PER_FRAME
 from broker.facts.task import ENDED, TRANSITIONS, Ending, Event, State, Task
 from broker.holding import wants
 from broker.tasks import dead, forgetting
@@ -66,7 +67,10 @@ def deliver(broker: "Broker", task: Task) -> None:
     result = Result(
         task.number, ending.status, ending.body, len(frames), ending.actor, ending.attempt
     )
-    broker.say(session, result, frames)
+    if frames or not session.is_dirty or len(session.commands) >= COMMANDS_PER_FRAME:
+        broker.say(session, result, frames)
+    else:
+        session.commands.append(result)
     # After say: a frame that was full is sealed by it.
     client.unreceived.append((session.sent + len(session.sealed) + 1, task, size))
     client.unreceived_bytes += size

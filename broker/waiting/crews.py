@@ -106,6 +106,13 @@ class Crew:
             return PLACE + available
         return available if self.may_wait_ahead else 0
 
+    def takes(self, actor: "Actor") -> int:
+        """Return how many tasks in a row *actor*, whose grade is not 0, can have, at least."""
+        if not self.is_plain:
+            return 1
+        credit = actor.credit
+        return credit.available if self.may_wait_ahead else credit.available - credit.stated.ahead
+
     def grade_warm(self, environment: str, actor: "Actor") -> int:
         """Grade *actor*, where *environment* is resident by its own word."""
         credit = actor.credit

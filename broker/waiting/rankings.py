@@ -84,6 +84,11 @@ class Ranking:
                 del listed[actor]
         return None
 
+    @property
+    def is_alone(self) -> bool:
+        """Tell whether no more than one actor stands here."""
+        return len(self._heap) == 1
+
     def best(self) -> "Actor | None":
         """Return the best actor, as `first` does, where nobody asks how good it is."""
         heap = self._heap

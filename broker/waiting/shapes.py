@@ -190,7 +190,9 @@ class Shape:
                 self.only = task
                 return
             lanes = self._line_up()
-        key = self.lane_key(task)
+        priority = task.template.head.priority if task.template else 0
+        # As `lane_key`.
+        key = self.lane_key(task) if priority or self.limits is not None else task.client
         lane = lanes.get(key)
         if lane is None:
             lane = lanes[key] = Lane(task.client, key)
