@@ -94,7 +94,7 @@ Watched = list[tuple[View, Any, tuple[Any, ...]]]
 class Captured:
     """The code of one object, and what it reached when it was pickled."""
 
-    __slots__ = ("_target", "_watched", "code", "is_portable")
+    __slots__ = ("_seen", "_target", "_watched", "code", "is_portable")
 
     def __init__(
         self, target: Any, code: Code, watched: Watched | None, *, is_portable: bool
@@ -107,6 +107,11 @@ class Captured:
         self._watched = watched
         if watched and watched[0][1] is target:
             watched[0] = (watched[0][0], None, watched[0][2])
+        # Code and defaults of a function that names nothing outside, where that is all.
+        self._seen: tuple[Any, ...] | None = None
+        if watched and len(watched) == 1 and watched[0][:2] == (view_of_function, None):
+            seen = watched[0][2]
+            self._seen = seen if len(seen) == 2 else None
 
     @property
     def is_kept(self) -> bool:
@@ -116,6 +121,14 @@ class Captured:
     @property
     def is_current(self) -> bool:
         """Tell whether pickling again would give the same."""
+        seen = self._seen
+        if seen is not None:
+            function = self._target()
+            return (
+                function.__code__ is seen[0]
+                and function.__defaults__ is seen[1]
+                and not (function.__kwdefaults__ or function.__dict__)
+            )
         if self._watched is None:
             return False
         for view, holder, seen in self._watched:

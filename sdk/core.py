@@ -46,6 +46,8 @@ UNACKNOWLEDGED_BYTES_MAX: Final = 2**20
 UNACKNOWLEDGED_TASKS_MAX: Final = 256
 # ZeroMQ reconnects after 50 to 500 ms; `connected` makes the HELLO earlier.
 RETRY_S: Final = 0.1
+# Looked up once, for the path of each task.
+ENDED: Final = State.ENDED
 NO_COMMANDS: Final[list[Any]] = []
 NO_PAYLOADS: Final[list[Buffer]] = []
 
@@ -98,19 +100,18 @@ class ClientCore(News):
         key: Key | None = None,
     ) -> int:
         """Own a call and return its number; its outcome comes once, through `take_outcomes`."""
-        self.number_last += 1
-        owned = Owned(self.number_last, plan, body, frames, parent)
-        self.calls[owned.number] = owned
+        self.number_last = number = self.number_last + 1
+        self.calls[number] = owned = Owned(number, plan, body, frames, parent)
         if plan.schedule_timeout_s is not None:
-            self._waiting.begin(owned.number, plan.schedule_timeout_s, now)
+            self._waiting.begin(number, plan.schedule_timeout_s, now)
         if plan.is_durable:
             self.durable.begin(owned, key)
-        if self.session.state is State.ENDED:
+        if self.session.state is ENDED:
             self._fail(owned, refused(self.session.error))
         else:
             self.queue.append(owned)
             self.queued_bytes += owned.size
-        return owned.number
+        return number
 
     def attach(self, incarnation: int, number: int, now: float, *, redrive: bool = False) -> int:
         """Own the outcome of a task that may be another client's, or of a dead one's next life."""
@@ -192,6 +193,12 @@ class ClientCore(News):
                     at = self._ended(command, payloads, at)
                 else:
                     self._act(command, now)
+            # So much may be kept for us by the broker and by actors that it cannot wait.
+            if (
+                self._unacknowledged > self._unacknowledged_max
+                or self._unacknowledged_bytes > self._unacknowledged_bytes_max
+            ):
+                self._is_beat_due = True
             return
         match verdict:
             case Verdict.WELCOME:
@@ -340,24 +347,22 @@ class ClientCore(News):
 
     def _ended(self, result: Result, payloads: Payloads, at: int) -> int:
         """Take an outcome and return where the payload frames of the next begin."""
-        end = at + result.frames
-        own: Payloads = payloads[at:end] if result.frames else NO_PAYLOADS
+        own: Payloads = NO_PAYLOADS
+        end = at
+        if result.frames:
+            end = at + result.frames
+            own = payloads[at:end]
         self._unacknowledged += 1
-        self._unacknowledged_bytes += len(result.body)
-        self._unacknowledged_bytes += sum(map(size_of, own)) if own else 0
-        # So much may be kept for us by the broker and by actors that it cannot wait.
-        if (
-            self._unacknowledged > self._unacknowledged_max
-            or self._unacknowledged_bytes > self._unacknowledged_bytes_max
-        ):
-            self._is_beat_due = True
+        self._unacknowledged_bytes += len(result.body) + (sum(map(size_of, own)) if own else 0)
         # A second outcome of the same call finds nobody.
-        owned = self.calls.get(result.task)
+        task = result.task
+        owned = self.calls.get(task)
         if owned is not None:  # Given out before it is forgotten: Ctrl-C may come in between.
-            self.outcomes.append((result.task, result, own))
-            self._drop(result.task)
-            if owned.plan.sticky and result.actor:
-                self.bound.note(owned.plan.sticky, result.actor)
+            self.outcomes.append((task, result, own))
+            self._drop(task)
+            sticky = owned.plan.sticky
+            if sticky and result.actor:
+                self.bound.note(sticky, result.actor)
         return end
 
     def _act(self, command: Any, now: float) -> None:
@@ -430,6 +435,7 @@ class ClientCore(News):
         queue, calls, epoch = self.queue, self.calls, session.epoch
         size, size_max, sent = 0, welcome.payload_bytes_max, (session.number, session.sent + 1)
         keys, attached, waiting = self.durable.keys, self.durable.attached, self._waiting
+        window_tasks, window_bytes = welcome.window_tasks, welcome.window_bytes
         while queue:
             owned = queue[0]
             number, own_size, plan = owned.number, owned.size, owned.plan
@@ -438,16 +444,14 @@ class ClientCore(News):
             if number not in calls:
                 queue.popleft()
                 continue
-            there = self._there
-            if there >= welcome.window_tasks or (
-                there and self._there_bytes + own_size > welcome.window_bytes
-            ):
+            there, there_bytes = self._there, self._there_bytes + own_size
+            if there >= window_tasks or (there and there_bytes > window_bytes):
                 break
             frames = owned.frames
             if size and (
                 size + own_size > BYTES_A_FRAME_MAX
                 or len(commands) >= COMMANDS_A_FRAME_MAX
-                or len(payloads) + len(frames) > PAYLOADS_A_FRAME_MAX
+                or (frames and len(payloads) + len(frames) > PAYLOADS_A_FRAME_MAX)
             ):
                 self._emit(commands, payloads, outgoing, now)
                 commands, payloads, size = [], [], 0
@@ -476,8 +480,7 @@ class ClientCore(News):
                 payloads += frames
             size += own_size + 1
             owned.is_there = True
-            self._there = there + 1
-            self._there_bytes += own_size
+            self._there, self._there_bytes = there + 1, there_bytes
             self.queued_bytes -= own_size
         return commands, payloads
 

@@ -197,6 +197,36 @@ def test_a_helper_module_counts(tmp_path, monkeypatch):
     assert load_function(after.code.stream)() == 6
 
 
+def lone(a, b=1):
+    return a + b
+
+
+def other(a, b=1):
+    return a - b
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("__code__", other.__code__),
+        ("__defaults__", (2,)),
+        ("__kwdefaults__", {"b": 3}),
+        ("mark", "new"),
+    ],
+)
+def test_a_function_that_names_nothing_outside_is_pickled_again_when_it_has_changed(name, value):
+    function = types.FunctionType(lone.__code__, globals(), "lone", lone.__defaults__)
+    function.__module__ = __name__
+    before = capture(function)
+    assert before.is_current
+    assert capture(function) is before
+
+    setattr(function, name, value)
+
+    assert not before.is_current
+    assert capture(function) is not before
+
+
 def test_a_large_graph_is_not_watched():
     functions = [closed_over(n) for n in range(REACHED_MAX)]
 
