@@ -30,7 +30,8 @@ from broker.events.defining import HEARTBEATS_OF_STRICT, define
 from broker.events.restoring import restore
 from broker.facts import orders
 from broker.log import LOG_FORMATS, NoteLog, open_log
-from broker.loop import Loop, settle_garbage
+from broker.loop import Loop
+from broker.memory import give_back_large, settle_garbage
 from broker.settings import Settings
 from broker.tasks import bindings
 from wire.limits import Definition, read_definition
@@ -88,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
     """Start what *options* say and run it."""
     log = open_log(options.log_format)
     raise_file_limit()
+    give_back_large()
     # Nobody else may read the journal, or connect to the files of ipc endpoints.
     os.umask(0o077)
     context = zmq.Context()

@@ -6,7 +6,6 @@ broken: a message is received to its last frame, whatever it is, and a send neve
 core raises is our bug: it ends the process, the loop never goes on with a core that failed.
 """
 
-import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -327,10 +326,3 @@ def refuse(control_bytes: int, payload_frames: int) -> NoReturn:
     if payload_frames > PAYLOAD_FRAMES_MAX:
         message = f"{payload_frames} payload frames are more than {PAYLOAD_FRAMES_MAX}"
     raise RemoteProtocolError(Code.BAD_FRAME, message)
-
-
-def settle_garbage() -> None:
-    """Leave what lives as long as the process out of every collection, and collect seldom."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)

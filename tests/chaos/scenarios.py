@@ -211,7 +211,7 @@ SCENARIOS: Final = {
             strikes_soak.soak,
             200,
             100,
-            prepare=strikes_network.with_strict_limit,
+            prepare=strikes_soak.with_limit_and_longer_lease,
         ),
         Scenario("L17", "machine drained under load", strikes.drain, 200, 10),
         Scenario(

@@ -33,6 +33,12 @@ DESCRIPTORS_MORE: Final = 16
 MEMORY_MORE: Final = 8 * 2**20
 
 
+def with_limit_and_longer_lease(it: Cluster) -> None:
+    """Let nobody have the strict limit beside another, nor be lost since it waits for its turn."""
+    strikes_network.with_strict_limit(it)
+    strikes.with_longer_lease(it)
+
+
 def soak(it: Cluster) -> None:
     """Let something go wrong and be over, and look at what the broker has gathered by now."""
     it.withstand(it.random.choice(FAULTS))
