@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from broker.disk.records import Record, Records
 from broker.events import (
+    answering,
     defining,
     departures,
     doubts,
-    explain,
     holders,
     liveness,
     occupancy,
@@ -31,9 +31,8 @@ from broker.events import (
     statements,
     submission,
 )
-from broker.facts import orders
 from broker.facts.deadlines import Deadlines
-from broker.facts.outbox import Outbox, Send, say_when_written
+from broker.facts.outbox import Outbox, Send
 from broker.facts.peers import Actor, Client, Host, Session, is_owned
 from broker.facts.task import ASSIGNED, ENDED, RESULT, Ending, FunctionBlob, Task
 from broker.facts.trouble import FailedRun
@@ -50,7 +49,6 @@ from broker.settings import Settings
 from broker.tasks import bindings, dead, durable, families, forgetting, lifecycle, naming, retrying
 from broker.waiting import reservation
 from broker.waiting.backlog import Backlog
-from wire import codec
 from wire.codec import CARRIERS
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import (
@@ -58,7 +56,6 @@ from wire.messages import (
     MAY_SAY,
     PROTOCOL,
     ActorBeat,
-    Answer,
     Attach,
     Await,
     Beat,
@@ -165,7 +162,7 @@ class Broker:
             Resides: partial(residing.resides, self),
             LabelsChanged: partial(statements.labels, self),
             Death: partial(departures.death, self),
-            Query: self._query,
+            Query: partial(answering.query, self),
             Bye: partial(departures.bye, self),
         }
         return {role: {kind: made[kind] for kind in said} for role, said in MAY_SAY.items()}
@@ -414,30 +411,6 @@ class Broker:
                 durable.cancel(self, task, "it was canceled", force=command.force)
             elif task is not None:
                 families.drop(self, task, force=command.force, reason="canceled", is_canceled=True)
-
-    def _query(self, session: Session, command: Query, own: Sequence[Any], now: float) -> None:
-        assert isinstance(session.peer, Client)
-        if command.what in orders.COMMANDS:
-            orders.query(self, session, command)
-            return
-        if command.what == "environment-retry":
-            body = environments.retry(self, command.argument)
-        elif command.what in residing.QUERIES:
-            residing.query(self, session, command)
-            return
-        elif command.what in defining.ORDERS:
-            defining.order(self, session, command, now)
-            return
-        elif command.what in durable.ORDERS:
-            durable.order(self, session, command)
-            return
-        elif command.what in dead.ORDERS:
-            body = dead.order(self, command)
-            say_when_written(self, session, Answer(command.request, codec.encode(body)))
-            return
-        else:
-            body = explain.answer(self, session.peer, command.what, command.argument, now)
-        self.say(session, Answer(command.request, codec.encode(body)))
 
     def _outcome(self, session: Session, command: Outcome, own: Sequence[Any], now: float) -> None:
         actor = session.peer

@@ -45,6 +45,12 @@ WAIT_MS_MAX: Final = 60_000
 # A receive that took less did not wait: the message was queued, and others may be behind it.
 QUEUED_S: Final = 15e-6
 
+# Messages of one peer that wait to be handled: what is more waits at the peer, and nothing is lost.
+RECEIVES_WAITING_MAX: Final = 1_000
+# Messages that wait for one peer to read them, far above what windows and credit let be on its way
+# to one that lives. At the mark a send fails, as where the connection is gone: the session ends.
+SENDS_WAITING_MAX: Final = 32_768
+
 # A peer that sends a frame slower than this counts as gone: to ZeroMQ only whole frames are life.
 TRANSFER_BYTES_PER_S_MIN: Final = 1_000_000
 
@@ -249,7 +255,7 @@ class Loop:
             except zmq.ZMQError as error:
                 if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                     raise
-                # With no high-water mark only a connection that is gone takes nothing.
+                # A connection that is gone takes nothing; one whose peer does not read, no more.
                 if error.errno == zmq.EAGAIN:
                     self._notes.write([("send_refused", {"rid": rid})], now)
                 core.unreachable(rid, now)
@@ -289,9 +295,8 @@ def open_router(
     # An unknown routing id is an error to us; a taken one is never handed over to whoever names it.
     router.set(zmq.ROUTER_MANDATORY, 1)
     router.set(zmq.ROUTER_HANDOVER, 0)
-    # Memory is bounded by credit and the clients' windows. A mark here would drop or block.
-    router.set(zmq.SNDHWM, 0)
-    router.set(zmq.RCVHWM, 0)
+    router.set(zmq.SNDHWM, SENDS_WAITING_MAX)
+    router.set(zmq.RCVHWM, RECEIVES_WAITING_MAX)
     router.set(zmq.LINGER, 0)
     router.set(zmq.BACKLOG, 1024)
     # Above the limit itself, so that an honest sender gets an ERROR and not a closed connection.

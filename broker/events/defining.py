@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker.events.occupancy import RELEASED, join, say_occupied
-from broker.facts.outbox import say_when_written
+from broker.facts import outbox
 from broker.facts.peers import Session
 from broker.facts.task import State
 from broker.holding.wants import refusal
@@ -36,7 +36,7 @@ def order(broker: "Broker", session: Session, command: Query, now: float) -> Non
         broker.say(session, Answer(command.request, codec.encode({"error": str(error)})))
         return
     answer = Answer(command.request, codec.encode({"done": command.what}))
-    say_when_written(broker, session, answer)
+    outbox.say_when_written(broker, session, answer)
 
 
 def obey(broker: "Broker", command: Query) -> None:
@@ -62,7 +62,7 @@ def answer(broker: "Broker") -> None:
     broker.limits.answers = [one for one in waiting if one[0] > broker.committed_sequence]
     for sequence, session, message in waiting:
         if sequence <= broker.committed_sequence and not session.is_closing:
-            broker.say(session, message)
+            outbox.answer(broker, session, message)
 
 
 def stuck(broker: "Broker", reason: str) -> None:

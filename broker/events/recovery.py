@@ -282,6 +282,9 @@ def check_client(broker: "Broker", client: Client) -> None:
     assert client.task_bytes == sum(task.size for task in client.tasks.values())
     assert client.unreceived_bytes == sum(size for _, _, size in client.unreceived)
     assert (client.session is None) == (client.gone_at is not None)
+    if client.session is not None:
+        on_their_way = client.session.answers
+        assert client.session.answers_bytes == sum(size for _, size in on_their_way)
     held, delayed, alone = broker.held, broker.delays.things, broker.isolation.waiting
     for number, task in client.tasks.items():
         state = task.state

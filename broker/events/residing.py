@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from broker.facts.outbox import say_when_written
+from broker.facts import outbox
 from broker.facts.peers import Actor, Session
 from broker.facts.task import FunctionBlob, Task
 from broker.placing import requeueing
@@ -144,9 +144,9 @@ def query(broker: "Broker", session: Session, command: Query) -> None:
         is_durable = record is not None and record.sealed > 0
     reply = Answer(command.request, codec.encode(body))
     if is_durable:
-        say_when_written(broker, session, reply)
+        outbox.say_when_written(broker, session, reply)
     else:
-        broker.say(session, reply)
+        outbox.answer(broker, session, reply)
 
 
 def order(broker: "Broker", argument: str) -> tuple[dict[str, Any], bool]:

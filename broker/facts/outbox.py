@@ -85,9 +85,17 @@ def number(epoch: int, session: Session, commands: list[Any]) -> Frame[Any]:
     return Frame(PROTOCOL, epoch, session.number, session.sent, session.received, commands)
 
 
-def say_when_written(broker: "Broker", session: Session, answer: Answer) -> None:
-    """Say *answer* once all that was decided so far is on disk."""
+def answer(broker: "Broker", session: Session, reply: Answer) -> None:
+    """Say *reply*, and count it as on its way until the client has it."""
+    broker.say(session, reply)
+    # After say: a frame that was full is sealed by it.
+    session.answers.append((session.sent + len(session.sealed) + 1, len(reply.body)))
+    session.answers_bytes += len(reply.body)
+
+
+def say_when_written(broker: "Broker", session: Session, reply: Answer) -> None:
+    """Say *reply* once all that was decided so far is on disk."""
     if broker.sequence > broker.committed_sequence:
-        broker.limits.answers.append((broker.sequence, session, answer))
+        broker.limits.answers.append((broker.sequence, session, reply))
     else:
-        broker.say(session, answer)
+        answer(broker, session, reply)

@@ -39,6 +39,8 @@ class Session:
 
     __slots__ = (
         "acked",
+        "answers",
+        "answers_bytes",
         "beat_holding",
         "commands",
         "functions_known",
@@ -89,6 +91,9 @@ class Session:
         # An actor's: outcomes to acknowledge with the next frame.
         self.outcome_acks: list[Token] = []
         self.outcome_acks_stale: list[Token] = []
+        # A client's: answers on their way, (frame, octets), oldest first.
+        self.answers: deque[tuple[int, int]] = deque()
+        self.answers_bytes = 0
         self.functions_known: ReceiverTable[FunctionBlob]
         self.templates_known: ReceiverTable[Template]
         self.functions_told: SenderTable[bytes]

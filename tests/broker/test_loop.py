@@ -34,7 +34,9 @@ from wire.parts import Call
 
 pytestmark = pytest.mark.process
 
-PATIENCE_MS = 5_000
+PATIENCE_MS = 60_000
+# A socket that takes nothing for so long is full, or the machine is busy: then it is half full.
+FULL_MS = 300
 GARBAGE = [
     [b""],
     [b"", b""],
@@ -287,6 +289,51 @@ def test_a_flood_is_worked_off_in_turns(start):
     numbers = [core.hear()[2].number for _ in range(5_000)]
     assert numbers == list(range(1, 5_001))
     assert max(core.batches) <= loop_module.TURN_MESSAGES_MAX
+
+
+def test_what_comes_faster_than_it_is_handled_waits_at_its_sender_and_is_lost_nowhere(start):
+    class Stuck(Recorder):
+        goes_on = threading.Event()
+
+        def receive(self, rid, frame, payloads, now):
+            self.goes_on.wait(PATIENCE_MS / 1000)
+            super().receive(rid, frame, payloads, now)
+
+    core = Stuck()
+    core.echoes = False
+    running = start(core)
+    peer, other = running.peer(sndhwm=1), running.peer()
+    most = 4 * loop_module.RECEIVES_WAITING_MAX
+    sent = 0
+    # Where it takes no more for a while, or would take all.
+    while sent < most and peer.poll(FULL_MS, zmq.POLLOUT):
+        sent += 1
+        peer.send_multipart([beat(sent), b"x" * 50_000])
+    other.send(beat(1_000_000))
+    core.goes_on.set()
+
+    numbers = [core.hear()[2].number for _ in range(sent + 1)]
+    assert sent < most
+    assert sorted(numbers) == [*range(1, sent + 1), 1_000_000]
+    # Whoever sends little does not stand behind those who send much.
+    assert numbers.index(1_000_000) < loop_module.TURN_MESSAGES_MAX
+
+
+def test_a_peer_that_reads_nothing_at_all_is_gone_before_it_fills_the_memory(start, monkeypatch):
+    monkeypatch.setattr(loop_module, "SENDS_WAITING_MAX", 100)
+    core = Recorder()
+    core.echoes = False
+    running = start(core, payload_bytes_max=2**22)
+    deaf = running.peer(rcvhwm=1, rcvbuf=4096)
+    deaf.send(beat(1))
+    deaf_rid = core.hear()[1]
+    frame = Frame(PROTOCOL, 1, 1, 0, 0, [Who()])
+    core.outgoing += [(deaf_rid, frame, [b"x" * 2**20]) for _ in range(200)]
+
+    running.peer().send(beat(2))
+
+    heard = [core.hear() for _ in range(2)]
+    assert ("unreachable", deaf_rid) in heard
 
 
 def test_a_turn_ends_after_its_time_however_many_frames_wait(start):
