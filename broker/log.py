@@ -45,11 +45,13 @@ def open_log(log_format: str, file: TextIO | None = sys.stderr) -> Any:
         renderer = [
             structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)
         ]
-    return structlog.wrap_logger(
+    lazy = structlog.wrap_logger(
         structlog.PrintLogger(stream),  # type: ignore[arg-type]
         processors=[structlog.processors.add_log_level, stamp, *renderer],
         wrapper_class=structlog.BoundLogger,
     )
+    # Or each line would bind it anew, and leave a circle of objects to the collector of garbage.
+    return lazy.bind()
 
 
 def to_json(event: dict[str, Any], **_: Any) -> str:

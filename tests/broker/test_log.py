@@ -1,5 +1,6 @@
 """The log: one line an event, bounded, and never a reason to stop."""
 
+import gc
 import io
 import json
 
@@ -87,3 +88,15 @@ def test_of_one_event_only_so_many_are_written_and_the_rest_is_counted():
     assert written.count("bad_message") == LINES_MAX_OF["bad_message"] + 1
     assert written.count("session_opened") == LINES_MAX
     assert left_out == {"bad_message": 100 - LINES_MAX_OF["bad_message"], "session_opened": 3}
+
+
+def test_a_line_leaves_nothing_to_the_collector_of_garbage():
+    log = open_log("console", io.StringIO())
+    log.info("first")
+    gc.collect()
+    before = len(gc.get_objects())
+
+    for _ in range(100):
+        log.info("event", field=1)
+
+    assert len(gc.get_objects()) - before < 100
