@@ -25,7 +25,7 @@ from actor.settings import HostSettings
 from actor.supervision import HostCore, Ward
 from wire.codec import decode_broker, encode
 from wire.errors import RemoteProtocolError
-from wire.logs import Stream
+from wire.logs import Seldom, Stream
 
 POLL_MAX_S: Final = 60.0
 # How long the user is left to wonder before the host says that nobody answers.
@@ -63,6 +63,7 @@ class Host:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._is_broken = False
+        self._seldom = Seldom()
         self._poller.register(self._waker.fd, zmq.POLLIN)
         self._silent_at = time.monotonic() + SILENCE_S
         self._said_silent = False
@@ -127,7 +128,7 @@ class Host:
             self._observe()
         self._send(now)
         self._warn(now)
-        for event, fields in core.take_notes():
+        for event, fields in self._seldom.pick(core.take_notes()):
             log.info(event, host=self.settings.name, **fields)
 
     def _receive(self, now: float) -> None:

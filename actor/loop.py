@@ -38,6 +38,7 @@ from sdk.wakeup import ShortWait, spin_s
 from wire.codec import CARRIERS, check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.labels import Labels
+from wire.logs import Seldom
 from wire.parts import Failure, Status
 
 # A payload frame below this is received by copying it, which is cheaper.
@@ -96,6 +97,7 @@ class Loop:
         self._is_said = True
         self._is_queued = False
         self._memory = MemoryGauge()
+        self._seldom = Seldom()
         # When it is looked at next.
         self._measure_at = 0.0
         self.lead = Lead()
@@ -474,7 +476,7 @@ class Loop:
                 return
 
     def _log(self, notes: list[Note]) -> None:
-        for event, fields in notes:
+        for event, fields in self._seldom.pick(notes):
             if event in QUIET:
                 log.debug(event, actor=self.launch.core.name, **fields)
             else:

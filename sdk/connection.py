@@ -37,6 +37,7 @@ from sdk.loop import Loop
 from sdk.reasons import Reasons
 from wire.codec import decode_failure
 from wire.errors import Code
+from wire.logs import Seldom
 from wire.messages import Result
 from wire.parts import Key, Status, Token
 from wire.payload import Dumped, load, told
@@ -80,7 +81,7 @@ class Connection(Handlers):
         self._asked: dict[bytes, float] = {}
         self._open_at = now
         self._has_said_unreachable = False
-        self._bad_frames = 0
+        self._seldom = Seldom()
         self.core = ClientCore(
             Settings(name=name, python=PYTHON), incarnation=secrets.randbits(63), now=now
         )
@@ -304,10 +305,8 @@ class Connection(Handlers):
         elif event == "refused":
             logger().error("refused_by_broker", endpoint=self.endpoint, **fields)
         elif event == "bad_frame":
-            self._bad_frames += 1
-            # The first, the tenth, the hundredth: who speaks something else there goes on with it.
-            if str(self._bad_frames).strip("0") == "1":
-                logger().warning(event, endpoint=self.endpoint, count=self._bad_frames, **fields)
+            for _, told in self._seldom.pick([(event, fields)]):
+                logger().warning(event, endpoint=self.endpoint, **told)
         elif event == "told_of_error":
             logger().warning(event, endpoint=self.endpoint, **fields)
 

@@ -4,8 +4,14 @@ The rule that must not be broken: a log line costs a program nothing but the lin
 was closed, a reader that went away or a full disk is no reason to stop.
 """
 
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, Final, TextIO
+
+Note = tuple[str, dict[str, Any]]
+
+# What somebody else can make happen as often as he likes.
+ENDLESS: Final = frozenset({"bad_frame"})
 
 
 class Stream:
@@ -32,3 +38,23 @@ class Stream:
         if self._file is not None:
             with suppress(OSError, ValueError):
                 self._file.flush()
+
+
+class Seldom:
+    """Tells of what has no end the first time, the tenth, the hundredth, and of all else always."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        """Begin with nothing that has happened."""
+        self._counts: dict[str, int] = {}
+
+    def pick(self, notes: Iterable[Note]) -> Iterator[Note]:
+        """Return what is to be written of *notes*, with how often it has happened by now."""
+        for event, fields in notes:
+            if event not in ENDLESS:
+                yield event, fields
+                continue
+            count = self._counts[event] = self._counts.get(event, 0) + 1
+            if str(count).strip("0") == "1":
+                yield event, {"count": count, **fields}
