@@ -22,6 +22,7 @@ from actor.loop import Loop
 from actor.platform import make_waker
 from actor.preloading import preload
 from actor.settings import EXIT_RETIRED, EXIT_SPARE, Launch
+from sdk.errors import NotInTask
 from wire.logs import Stream
 
 EXIT_GRACE_S: Final = 2.0
@@ -76,9 +77,20 @@ def come_up(board: Board) -> None:
 def be_a_child() -> None:
     """Let a child that a task has forked go on up to the end of its call, and no further.
 
-    The socket, the slots and the board are the parent's, and nobody would ever end it.
+    The socket, the slots and the board are the parent's, and nobody would ever end it. Whatever it
+    wants of the actor it is refused: here are none of ZeroMQ's threads, and their descriptors are
+    those of the parent, which would not wake up for what is read here.
     """
     Run.close = end_child  # type: ignore[assignment, method-assign]
+    Loop.post = Loop.post_quietly = refuse_child  # type: ignore[assignment, method-assign]
+
+
+def refuse_child(*_: object) -> NoReturn:
+    """Raise NotInTask in a child, which has no part in what its parent runs."""
+    raise NotInTask(
+        f"the task runs in process {os.getppid()}, and this one was forked from that: only there"
+        " can it give slots back, take limits or wait for calls of its own"
+    )
 
 
 def end_child(run: Run) -> NoReturn:

@@ -337,6 +337,31 @@ def test_a_child_that_a_task_has_forked_ends_where_its_call_does(broker, slots):
     assert value(broker, actor, broker.run(actor, double, 4)) == 8
 
 
+def fork_and_ask():
+    from sdk.errors import NotInTask
+    from sdk.task import current_task
+
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    refused = 0
+    for ask in (current_task().release_slot, current_task().limit("db").__enter__):
+        try:
+            ask()
+        except NotInTask:
+            refused += 1
+    os._exit(refused)
+
+
+def test_a_child_that_a_task_has_forked_is_refused_what_only_its_actor_can_give(broker):
+    # It waited for ever, and what it read from the actor's descriptors its parent never heard of.
+    broker.start_host()
+    actor = broker.actor()
+
+    assert value(broker, actor, broker.run(actor, fork_and_ask)) == 2
+    assert value(broker, actor, broker.run(actor, double, 4)) == 8
+
+
 # --- brokers that come and go
 
 
