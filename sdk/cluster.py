@@ -15,7 +15,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -157,6 +157,12 @@ class LocalCluster:
             name = str(host["name"])
             expected |= {f"{name}/{index}" for index in range(least(host["replicas"]))}
             self._spawn(name, "actor", "--broker", self._endpoint, *options_of(host))
+        # A client that is there before its broker would soon log that it finds none.
+        while not (self._folder / "broker").exists():
+            self._check_children()
+            if monotonic() >= deadline:
+                raise ClusterFailed(f"not ready after {timeout} s: broker{self._errors()}")
+            sleep(LOOK_INTERVAL_S)
         client = self.client(name="cluster")
         while True:
             ready = self._ready(client, deadline)
@@ -168,11 +174,15 @@ class LocalCluster:
         self._clients.remove(client)
         client.close()
 
-    def _ready(self, client: Client, deadline: float) -> set[str]:
-        """Return the names of the actors that the broker would give a task, after a short wait."""
+    def _check_children(self) -> None:
+        """Raise ClusterFailed where one has ended by itself."""
         for name, child in self._children:
             if child.poll() is not None:
                 raise ClusterFailed(f"{name} ended with {child.returncode}{self._errors()}")
+
+    def _ready(self, client: Client, deadline: float) -> set[str]:
+        """Return the names of the actors that the broker would give a task, after a short wait."""
+        self._check_children()
         with contextlib.suppress(TimeoutError):
             actors = client.actors(timeout=min(0.5, max(0.0, deadline - monotonic())))
             ready = {actor["name"] for actor in actors if actor["state"] == "open"}
