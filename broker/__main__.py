@@ -2,7 +2,10 @@
 
 import sys
 
-from broker.cli import main
+from wire.loading import end_at_once
 
 if __name__ == "__main__":
+    end_at_once()
+    from broker.cli import main
+
     sys.exit(main())

@@ -1,5 +1,9 @@
 """What a user imports: clients, futures, environments, the task's own side, errors."""
 
+# Before the rest, which takes its time.
+import sdk.loading  # noqa: F401
+
+# isort: split
 from sdk.absent import continuation
 from sdk.asynchronous import AsyncClient
 from sdk.batching import batch

@@ -23,6 +23,7 @@ from sdk.limits import add_limit_actions, show_limits
 from sdk.replicas import add_environment_actions, show_environments
 from sdk.submitting import add_submit_options, show_submit
 from sdk.table import cell, print_json, print_rows, say
+from wire.loading import raise_again
 from wire.release import release
 
 STATUS_FAILED: Final = 1
@@ -60,6 +61,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
+    raise_again()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
