@@ -164,7 +164,7 @@ def test_a_hundred_tasks_outlive_three_brokers_and_an_actor(journal):
         world.until(lambda: len(entries(journal, "end")) >= 75)
         os.kill(first, signal.SIGKILL)
 
-        assert gather(futures, timeout=30) == list(range(100))
+        assert gather(futures, timeout=PATIENCE_S) == list(range(100))
         assert sorted(settled) == list(range(100))
         assert len(entries(journal, "begin")) <= 104
         assert unreleased_together(journal) <= 2
@@ -237,7 +237,9 @@ def test_what_ended_while_there_was_no_broker_is_not_run_again(journal, tmp_path
 # --- actors and hosts
 
 
-def test_the_tasks_of_a_killed_actor_run_elsewhere_within_a_second_and_a_half(journal, tmp_path):
+def test_the_tasks_of_a_killed_actor_run_elsewhere_as_soon_as_its_host_has_seen_it(
+    journal, tmp_path
+):
     go = tmp_path / "go"
     with Deployment() as world:
         world.start_broker()
@@ -249,14 +251,15 @@ def test_the_tasks_of_a_killed_actor_run_elsewhere_within_a_second_and_a_half(jo
         world.start_host("b", "--slots", "2")
         other = world.actors(client, "b/0")["b/0"]["pid"]
 
-        killed_at = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         world.until(lambda: len(entries(journal, "begin")) == 4)
         again = entries(journal, "begin")[2:]
         go.touch()
 
         assert {entry.key for entry in again} == {0, 1}
-        assert max(entry.at for entry in again) - killed_at < 1.5
+        # Not when its lease was over.
+        assert "died of signal 9" in world.log("broker")
+        assert "was silent" not in world.log("broker")
         gather(futures, timeout=PATIENCE_S)
         # Nobody can tell which of the two brought it down.
         assert {future.attempt for future in futures} == {1}
@@ -448,10 +451,8 @@ def test_the_tasks_of_a_killed_client_are_canceled_and_its_slots_come_back(journ
         other = world.start("client", "-c", text)
         assert other.wait(PATIENCE_S) == -signal.SIGKILL
 
-        gone_at = time.monotonic()
         futures = client.map(step, [journal] * 2, ["mine", "mine"])
         assert gather(futures, timeout=PATIENCE_S) == ["mine", "mine"]
-        assert time.monotonic() - gone_at < 0.5 + 2.0
         # What had not begun never does.
         assert {e.key for e in entries(journal, "begin")} - {"mine"} == {0, 1}
         world.until(lambda: client.query("tasks")["count"] == 0)

@@ -8,6 +8,7 @@ import textwrap
 import pytest
 
 from sdk.submitting import find, read_pairs
+from tests.support.deployment import DEADLINE_S as PATIENCE_S
 from tests.support.deployment import Deployment, environment
 from tests.test_durable import Journaled
 
@@ -69,7 +70,7 @@ def submit(world, *arguments):
         cwd=world.folder_of_user,
         capture_output=True,
         text=True,
-        timeout=60.0,
+        timeout=PATIENCE_S,
         check=False,
     )
     return ran.returncode, ran.stdout.strip(), ran.stderr.strip()
@@ -150,7 +151,7 @@ def test_a_call_that_nobody_waits_for_is_there_for_whoever_asks(journaling):
     assert status == 0
     assert "durable_tasks_go_on" in complaint
     client = journaling.client()
-    assert client.get_future(printed).result(30.0) == 42
+    assert client.get_future(printed).result(PATIENCE_S) == 42
     client.close()
 
 

@@ -16,7 +16,7 @@ from actor.lead import Lead
 from actor.loop import EXIT_FORCED, Loop
 from actor.platform import make_waker
 from actor.settings import Launch, Settings
-from tests.support.deployment import Deployment
+from tests.support.deployment import DEADLINE_S, Deployment
 
 
 @pytest.fixture
@@ -117,15 +117,15 @@ def test_a_leader_whose_run_ends_in_the_one_turn_of_another_leads_on(loop):
 
     def stay(_):
         is_inside.set()
-        assert comes_back.wait(10.0)
+        assert comes_back.wait(DEADLINE_S)
 
     visitor = threading.Thread(target=loop.post, args=(stay,))
     visitor.start()
-    assert is_inside.wait(10.0)
+    assert is_inside.wait(DEADLINE_S)
     comes_back.set()
 
     assert loop.lead.come_back(number), "nobody else leads: the actor would be deaf and mute"
-    visitor.join(10.0)
+    visitor.join(DEADLINE_S)
 
 
 def test_a_guard_that_was_called_leads_on_and_the_former_leader_stands_by():
@@ -138,14 +138,14 @@ def test_a_guard_that_was_called_leads_on_and_the_former_leader_stands_by():
         lead.join()
         assert lead.stand_by() is None
         has_taken.set()
-        assert is_over.wait(10.0)
+        assert is_over.wait(DEADLINE_S)
         lead.lock.release()
 
     thread = threading.Thread(target=guard)
     thread.start()
     number = lead.leave()
     lead.call()
-    assert has_taken.wait(10.0)
+    assert has_taken.wait(DEADLINE_S)
     assert (lead.guards, lead.free_since) == (0, 0.0)
     is_over.set()
 
@@ -154,7 +154,7 @@ def test_a_guard_that_was_called_leads_on_and_the_former_leader_stands_by():
     assert lead.guards == 1
     lead.end(3)
     assert lead.stand_by() == 3
-    thread.join(10.0)
+    thread.join(DEADLINE_S)
 
 
 @pytest.mark.process
@@ -174,7 +174,7 @@ def test_what_libraries_want_to_say_at_the_end_is_said_whoever_leads_then(tmp_pa
         host = deployment.start_host("h")
         client = deployment.client()
         deployment.actors(client, "h/0")
-        client.submit(write_at_the_end, str(written)).result(10.0)
+        client.submit(write_at_the_end, str(written)).result(DEADLINE_S)
         host.send_signal(signal.SIGTERM)
-        assert host.wait(10.0) == 0
+        assert host.wait(DEADLINE_S) == 0
         assert written.exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actor import platform
+from tests.support.deployment import DEADLINE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 WAKERS = [platform.PipeWaker]
@@ -128,7 +129,7 @@ def test_the_end_of_the_lifeline_ends_the_process():
 
     os.close(writing)
 
-    assert process.wait(10) == platform.EXIT_PARENT_DIED
+    assert process.wait(DEADLINE_S) == platform.EXIT_PARENT_DIED
     process.communicate()
 
 
@@ -143,7 +144,7 @@ def test_a_process_whose_parent_died_before_it_looked_ends(use_signal):
         cwd=ROOT,
     )
 
-    assert process.wait(10) == platform.EXIT_PARENT_DIED
+    assert process.wait(DEADLINE_S) == platform.EXIT_PARENT_DIED
     os.close(reading)
     os.close(writing)
 

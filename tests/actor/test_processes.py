@@ -7,14 +7,13 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from actor.life import EXIT_RETURNED
 from tests.actor.fake_broker import ROOT
-from tests.support.deployment import is_alive
+from tests.support.deployment import DEADLINE_S, is_alive
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import (
@@ -214,17 +213,15 @@ def test_a_crash_reports_exactly_what_had_started(broker, tmp_path, name, argume
     assert value(broker, again, broker.run(again, double, 4)) == 8
 
 
-def test_an_actor_that_was_killed_is_reported_within_a_second(broker):
+def test_an_actor_that_was_killed_is_reported(broker):
     broker.start_host()
     actor, host = broker.actor(), broker.host()
-    began = time.monotonic()
 
     os.kill(actor.hello.pid, signal.SIGKILL)
 
     (death,) = broker.until(lambda: host.of(Death))
     assert death.signal == signal.SIGKILL
     assert death.started == []
-    assert time.monotonic() - began < 1.0
 
 
 def test_a_death_is_reported_to_a_broker_that_comes_later(broker):
@@ -389,7 +386,7 @@ def test_without_a_broker_the_host_says_so_once_and_goes_on_trying():
         process.send_signal(signal.SIGINT)
         rest = [event["event"] for event in logged(process)]
 
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE_S) == 0
     assert said["level"] == "warning"
     assert "broker_unreachable" not in rest
 
@@ -429,7 +426,7 @@ def test_a_name_that_is_taken_is_refused_and_a_default_is_counted_on(broker):
     broker.start_host("--name", "only")
     broker.actor("only/0")
     second = broker.start_host("--name", "only")
-    assert second.wait(10) == 2
+    assert second.wait(DEADLINE_S) == 2
     assert "only" in second.stderr.read()
 
     broker.start_host()

@@ -164,7 +164,7 @@ def hold(name):
     from tests.actor.test_release import event
 
     event(name + " runs").set()
-    event(name).wait(10)
+    event(name).wait(DEADLINE_S)
     return name
 
 
@@ -174,7 +174,7 @@ def release_and_reacquire(timeout=None):
     task = current_task()
     task.release_slot()
     event("released").set()
-    event("again").wait(10)
+    event("again").wait(DEADLINE_S)
     task.reacquire_slot(timeout)
     return "again"
 
@@ -202,7 +202,7 @@ def test_a_timeout_raises_and_leaves_the_task_released(stage):
 
         task = current_task()
         task.release_slot()
-        event("again").wait(10)
+        event("again").wait(DEADLINE_S)
         try:
             task.reacquire_slot(timeout=1.0)
         except TimeoutError as error:
@@ -257,7 +257,7 @@ def test_a_block_without_the_slot(stage):
         task = current_task()
         with task.released_slot():
             event("released").set()
-            event("again").wait(10)
+            event("again").wait(DEADLINE_S)
         first = task.release_slot()
         with task.released_slot():
             pass
@@ -355,7 +355,7 @@ def test_an_environment_that_had_to_leave_is_entered_again(stage):
         before = task.environment
         task.release_slot()
         event("released").set()
-        event("again").wait(10)
+        event("again").wait(DEADLINE_S)
         task.reacquire_slot()
         return task.environment is before, type(task.environment).__name__
 
@@ -431,7 +431,7 @@ def test_a_run_that_waits_for_calls_of_its_own_gives_its_slots_back_meanwhile(st
         task, wait = current_task(), CallWait([], 1)
         task.begin_wait(wait)
         event("waits").set()
-        event("over").wait(10)
+        event("over").wait(DEADLINE_S)
         task.end_wait(wait)
 
     stage = stage()
@@ -453,7 +453,7 @@ def test_a_run_that_ends_while_a_thread_of_it_waits(stage):
         task = current_task()
         task.release_slot()
         event("released").set()
-        event("again").wait(10)
+        event("again").wait(DEADLINE_S)
 
         def wait():
             try:
@@ -463,7 +463,7 @@ def test_a_run_that_ends_while_a_thread_of_it_waits(stage):
                 event("told").set()
 
         threading.Thread(target=contextvars.copy_context().run, args=(wait,)).start()
-        event("end").wait(10)
+        event("end").wait(DEADLINE_S)
         return "ended"
 
     stage = stage()

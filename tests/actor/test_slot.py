@@ -167,7 +167,7 @@ def test_sync_runs_go_on_side_by_side_in_reused_threads(shell):
     def meet():
         from tests.actor import test_slot
 
-        test_slot.gates[-1].wait(10)
+        test_slot.gates[-1].wait(DEADLINE_S)
         return threading.current_thread().name
 
     for _ in range(3):
@@ -410,7 +410,7 @@ def test_a_sync_run_sees_that_nobody_wants_it(shell):
     def wait():
         from tests.actor import test_slot
 
-        test_slot.gates[-1].wait(10)
+        test_slot.gates[-1].wait(DEADLINE_S)
         current_task().raise_if_canceled()
 
     run = shell.begin(wait)
@@ -431,7 +431,7 @@ def test_a_coroutine_is_canceled(shell):
         await asyncio.sleep(1000)
 
     run = shell.begin(wait)
-    assert started.wait(10)
+    assert started.wait(DEADLINE_S)
     shell.slots.stop(StopOrder(run, force=False, reason="canceled"))
 
     assert shell.failure(run).code == Code.CANCELED
@@ -653,11 +653,11 @@ def test_the_board_knows_what_runs(shell):
         from tests.actor import test_slot
 
         test_slot.gates[-2].set()
-        test_slot.gates[-1].wait(10)
+        test_slot.gates[-1].wait(DEADLINE_S)
 
     gates.append(threading.Event())
     run = shell.begin(wait)
-    assert gates[-2].wait(10)
+    assert gates[-2].wait(DEADLINE_S)
     assert shell.board.read().started == [run.token]
     gates[-1].set()
     shell.value(run)

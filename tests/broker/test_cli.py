@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -228,12 +227,10 @@ def test_a_broker_says_where_it_is_and_answers_there(tmp_path):
 def test_a_signal_ends_it_cleanly(tmp_path, number):
     with broker("--bind", f"ipc://{tmp_path / 'b'}", "--data-dir", str(tmp_path)) as process:
         ready(process)
-        started = time.monotonic()
         process.send_signal(number)
         said = process.stderr.read()
         assert process.wait(PATIENCE_S) == 0
 
-    assert time.monotonic() - started < 2.0
     assert json.loads(said.splitlines()[-1])["event"] == "broker_stopped"
     assert not (tmp_path / "b").exists()
 

