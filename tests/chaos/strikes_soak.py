@@ -43,6 +43,8 @@ def soak(it: Cluster) -> None:
     """Let something go wrong and be over, and look at what the broker has gathered by now."""
     it.withstand(it.random.choice(FAULTS))
     it.load.run(CALM_S)
+    # What runs again for this fault is not to be taken for the work of the next one.
+    it.settle()
     pid = it.processes["broker"].pid
     threads = sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
     it.looks.append((resident_bytes(pid), descriptors(pid), threads))
