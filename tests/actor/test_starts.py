@@ -28,6 +28,8 @@ class Slow(Environment):
             threading.Event().wait(0.01)
 """
 TIMEOUT_S = DEADLINE_S
+# What does not hang takes a third of a second, or ten times as long on a busy machine.
+START_S = 5
 
 
 class Hanging:
@@ -71,7 +73,7 @@ def test_an_actor_that_hangs_while_it_loads_is_ended_and_started_again(world, tm
     """As in ray-project/ray#20771: what hangs at its start does not hold its place for ever."""
     hanging = Hanging(tmp_path, "cloudpickle", HANGS + TAKES_ITS_PLACE.format(own=str(tmp_path)))
     # The fork server hangs first, and then the process that is started without it.
-    world.start_host("h", "--start-timeout", "2", PYTHONPATH=hanging.path)
+    world.start_host("h", "--start-timeout", str(START_S), PYTHONPATH=hanging.path)
     world.until(lambda: len(set(hanging.started())) >= 2, TIMEOUT_S)
     assert "actor_start_timed_out" in world.log("h")
     assert "stage=loading" in world.log("h")
@@ -100,7 +102,7 @@ def client_sees(world, name):
 
 def test_an_environment_that_never_is_entered_at_the_start_ends_its_actor(world, tmp_path):
     hanging = Hanging(tmp_path, "slow_one", ENVIRONMENT)
-    options = ("--start-timeout", "3", "--environment", "slow_one:Slow")
+    options = ("--start-timeout", str(START_S), "--environment", "slow_one:Slow")
     world.start_host("h", *options, "--python-path", str(tmp_path))
     first = world.until(lambda: client_sees(world, "h/0"), TIMEOUT_S)[0]["pid"]
     world.until(lambda: "actor_start_timed_out" in world.log("h"), TIMEOUT_S)
