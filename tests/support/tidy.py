@@ -35,16 +35,18 @@ LAYERS = {
 PICKLING = ("pickle", "cloudpickle", "dill", "wire.payload", "wire.exceptions")
 PAYLOADS = ("wire/payload.py", "wire/exceptions.py")
 
-# All of the broker but its shell.
+# All of the broker but its shell, and what programs of all packages begin with.
 SHELL = {
     "broker/__main__.py",
     "broker/cli.py",
     "broker/endpoint.py",
     "broker/log.py",
     "broker/loop.py",
+    "broker/memory.py",
     "broker/disk/clocks.py",
     "broker/disk/journal.py",
     "broker/disk/opening.py",
+    "wire/loading.py",
 }
 PURE_ACTOR = {"core", "grant", "inventory", "labels", "mailbox", "outcomes", "supervision"}
 IMPURE = (
@@ -230,9 +232,7 @@ def is_pure(path: str) -> bool:
     """Tell whether *path* takes the time as an argument and leaves the world to a loop."""
     package, stem = package_of(path), PurePosixPath(path).stem
     match package:
-        case "wire":
-            return True
-        case "broker":
+        case "wire" | "broker":
             return path not in SHELL
         case "actor":
             return stem in PURE_ACTOR
