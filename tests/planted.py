@@ -27,7 +27,15 @@ from broker.events import (
 from broker.holding import deadlock, fences, lines
 from broker.holding.deadlock import Kept
 from broker.holding.limits import Limits
-from broker.placing import callers, environments, isolation, placement, preference, replicas
+from broker.placing import (
+    callers,
+    environments,
+    isolation,
+    placement,
+    preference,
+    replicas,
+    requeueing,
+)
 from broker.tasks import dead, durable, families, named, retrying
 from tests.support.planting import Bug
 
@@ -326,6 +334,14 @@ BUGS = [
         "broker/test_scaling.py::test_what_does_not_come_is_asked_for_again",
     ),
     # --- 9.10 Named actors
+    Bug(
+        "a_call_burns_a_retry_for_others",
+        requeueing.requeue,
+        'burns in ("crash", "shared", "loss")',
+        'burns in ("crash", "shared", "loss") or (is_named and burns is not None)',
+        "broker/test_named.py"
+        "::test_a_call_whose_process_ended_for_others_runs_again_and_burns_no_retry",
+    ),
     Bug(
         "two_have_one_name",
         named.make,

@@ -43,7 +43,7 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
     if burns is not None and task.call.at_most_once:
         lifecycle.end(broker, task, Code.OUTCOME_UNKNOWN, f"{reason}; it may have run")
         return
-    if burns in ("crash", "shared", "loss") or (is_named and burns is not None):
+    if burns in ("crash", "shared", "loss"):
         trouble = task.trouble = task.trouble or Trouble()
         trouble.crashes += burns == "crash"
         trouble.shared += burns == "shared"

@@ -136,7 +136,9 @@ def goes_on(
 ) -> bool:
     """Tell whether a call whose assignment is gone is queued again; any other ends here.
 
-    One that may have started runs again only as often as the actor's *max_task_retries* says.
+    One that may have started runs again only as often as the actor's *max_task_retries* says. That
+    its process ended for the sake of others is counted against nobody: it may run again at all, or
+    may not.
     """
     environment = task.call.environment
     assert environment is not None
@@ -152,8 +154,15 @@ def goes_on(
             naming.settle_at(broker, record, None, naming.NEVER)
         return True
     most = record.named.max_task_retries
-    if 0 <= most <= task.tries:
-        message = f"{record.title}: {reason}; the call may have run"
+    tries, beside = task.tries, ""
+    if burns == "innocent":
+        tries = 0
+    elif burns == "shared":
+        shared = (task.trouble.shared if task.trouble else 0) + 1
+        tries = most if shared >= broker.settings.shared_max else 0
+        beside = f", crash number {shared} beside others" if tries > 0 else ""
+    if 0 <= most <= tries:
+        message = f"{record.title}: {reason}{beside}; the call may have run"
         lifecycle.end(broker, task, Code.ACTOR_LOST, message)
         return False
     return True

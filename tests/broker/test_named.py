@@ -217,6 +217,54 @@ def test_a_call_runs_again_only_as_often_as_was_said(talk):
     assert codes(client) == {2: Code.ACTOR_LOST}
 
 
+def dies(talk, host, started, *, incarnation=11, finished=(), beside=()):
+    """Let a process die, and give what it had to the next one."""
+    host.says(Death(incarnation, 4, None, started, "", finished, [], beside))
+    return talk.actor(incarnation + 1, name="host/0", free=1)
+
+
+@pytest.mark.parametrize("stands", ["beside", "finished"])
+def test_a_call_whose_process_ended_for_others_runs_again_and_burns_no_retry(talk, stands):
+    host = talk.host()
+    client = makes(talk.client(), max_restarts=-1, max_task_retries=1)
+    talk.actor(11, free=1).ends(token(1), free=1)
+    calls(client, 2)
+
+    for turn in range(3):
+        actor = dies(talk, host, [], incarnation=11 + turn, **{stands: [token(2 + turn)]})
+        assert tasks(actor) == [(1, 2)]
+
+    assert not client.takes(Requeued)
+    assert talk.task(client, 2).tries == 0
+
+
+@pytest.mark.parametrize("stands", ["beside", "finished"])
+def test_a_call_that_must_not_run_twice_does_not_for_an_end_that_was_for_others_either(
+    talk, stands
+):
+    host = talk.host()
+    client = makes(talk.client(), max_restarts=-1)
+    talk.actor(11, free=1).ends(token(1), free=1)
+    calls(client, 2)
+
+    dies(talk, host, [], **{stands: [token(2)]})
+
+    assert codes(client) == {2: Code.ACTOR_LOST}
+
+
+def test_a_call_among_others_that_crash_burns_no_retry_but_not_for_ever(talk):
+    host = talk.host()
+    client = makes(talk.client(), max_restarts=-1, max_task_retries=1)
+    talk.actor(11, free=1).ends(token(1), free=1)
+    calls(client, 2)
+
+    for turn in range(talk.settings.shared_max):
+        assert not codes(client)
+        dies(talk, host, [token(2 + turn), token(9_000)], incarnation=11 + turn)
+
+    assert codes(client) == {2: Code.ACTOR_LOST}
+
+
 def test_a_checkpoint_comes_with_its_outcome_and_is_where_it_begins_again(talk):
     host, actor = talk.host(), talk.actor(11, free=1)
     client = makes(talk.client(), max_restarts=-1)

@@ -190,7 +190,10 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         3: ("a_release_gives_the_turn_back",),
         4: ("the_lower_generation_stays",),
         5: ("nobody_enters_it_again",),
-        6: ("what_may_have_run_runs_again",),
+        6: (
+            "what_may_have_run_runs_again",
+            "a_call_burns_a_retry_for_others",
+        ),
         7: ("one_that_cannot_be_entered_is_tried_for_ever",),
         8: (
             "it_begins_from_nothing",
