@@ -1,28 +1,13 @@
 """Memory that is kept for the moment at which there is none."""
 
 import errno
-import os
-import resource
+import subprocess
 import sys
 
 import pytest
 
-from actor import reserve
-from actor.reserve import MISSES_MAX, RESERVE_BYTES, Reserve, is_out_of_memory
-
-
-def run_in_child(check):
-    """Run *check* in a process of its own, whose bounds are nobody else's."""
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            check()
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+from actor.reserve import Reserve, is_out_of_memory
+from tests.support.deployment import DEADLINE_S
 
 
 def chained(error, cause):
@@ -66,24 +51,33 @@ def test_it_is_given_back_for_such_an_error_alone_and_taken_again():
     assert not kept.is_missing
 
 
+# In a process that does nothing else, so what it has grows and shrinks by nothing else.
+BOUNDED = """
+import resource
+from actor import reserve
+kept = reserve.Reserve()
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+room = reserve.RESERVE_BYTES // 2
+resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.RLIM_INFINITY))
+try:
+    reserve.hold(reserve.RESERVE_BYTES)
+except OSError:
+    print("full")
+kept.give()
+taken = reserve.hold(reserve.RESERVE_BYTES)
+for _ in range(reserve.MISSES_MAX):
+    assert not kept.is_lost
+    kept.take()
+    assert kept.is_missing
+print("lost" if kept.is_lost else "there")
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the address space so")
 def test_what_is_given_back_can_be_had_and_what_is_missing_for_long_is_lost():
-    def check():
-        kept = Reserve()
-        octets = [int(n) for n in open("/proc/self/statm").read().split()]  # noqa: PTH123, SIM115
-        used = octets[0] * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + RESERVE_BYTES // 2, resource.RLIM_INFINITY))
-        with pytest.raises(OSError):  # noqa: PT011 - there is no room for so much.
-            reserve.hold(RESERVE_BYTES)
+    command = [sys.executable, "-c", BOUNDED]
 
-        kept.give()
-        taken = reserve.hold(RESERVE_BYTES)
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_S)
 
-        for _ in range(MISSES_MAX):
-            assert not kept.is_lost
-            kept.take()
-            assert kept.is_missing
-        assert kept.is_lost
-        taken.close()
-
-    assert run_in_child(check) == 0
+    assert told.stdout.split() == ["full", "lost"]
