@@ -70,7 +70,10 @@ class Awaiting:
         for token, ask in self._mailbox.reacquiring.items():
             if token not in self.said:
                 self.said.add(token)
-                self._say(Await(*token, SLOTS, within=ask.within))
+                lacking = ask.wanted
+                is_all = lacking == ask.assignment.recipe.slots
+                slots = None if is_all else lacking
+                self._say(Await(*token, SLOTS, within=ask.within, slots=slots))
 
     def take_back(self) -> None:
         """Tell the broker of waits for slots that are over; before anything else is sent."""

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from actor.mailbox import Assignment
 from wire.messages import ActorBeat, ActorHello, Credit
-from wire.parts import Holding
+from wire.parts import Held, Holding
 
 if TYPE_CHECKING:
     from actor.core import ActorCore
@@ -33,7 +34,7 @@ def make_hello(core: "ActorCore") -> ActorHello:
         settings.slots,
         core.prefetch.maximum,
         [
-            Holding(a.client, a.task, a.token, a.held, core.occupying.inventory(a))
+            Holding(a.client, a.task, a.token, a.held, core.occupying.inventory(a), part_of(a))
             for a in held
             if not a.is_stopped
         ],
@@ -59,4 +60,16 @@ def make_beat(core: "ActorCore", credit: Credit) -> ActorBeat:
         [a.token for a in mailbox.held.values() if not a.is_stopped],
         {identity: r.state for identity, r in mailbox.residents.by_id.items()},
         closed(core),
+        [
+            (token, part)
+            for token in mailbox.unusual
+            if (part := part_of(mailbox.held[token])) is not None
+        ],
     )
+
+
+def part_of(assignment: Assignment) -> dict[str, int] | None:
+    """Return what slots a run holds that gave back some of its own, None for all or none."""
+    if assignment.held is not Held.RUNNING or assignment.slots == assignment.recipe.slots:
+        return None
+    return assignment.slots

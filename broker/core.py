@@ -36,6 +36,7 @@ from broker.facts.outbox import Outbox, Send
 from broker.facts.peers import Actor, Client, Host, Session, is_owned
 from broker.facts.task import ASSIGNED, ENDED, RESULT, Ending, FunctionBlob, Task
 from broker.facts.trouble import FailedRun
+from broker.holding import deadlock
 from broker.placing import (
     callers,
     environments,
@@ -456,7 +457,7 @@ class Broker:
         if isinstance(command, Reacquire) or command.typed is None:
             task.is_released = isinstance(command, Release)
         else:
-            self.limits.waits.gave((command.epoch, command.number), command.typed)
+            deadlock.gave(self, task, command.typed)
 
     def _reject(self, session: Session, command: Reject, own: Sequence[Any], now: float) -> None:
         actor = session.peer

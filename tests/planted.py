@@ -5,7 +5,7 @@ nobody outside could tell from chance (who goes first, which of two stays), or t
 an operator or an hour of the clock. `tests/sim/rules.py` says which rule each one breaks.
 """
 
-from actor import fencing, retries, starting
+from actor import fencing, inventory, retries, starting
 from actor.fencing import Fence
 from actor.mailbox import Mailbox
 from actor.prefetch import Prefetch
@@ -22,6 +22,7 @@ from broker.events import (
     residing,
     restoring,
     scaling,
+    statements,
     submission,
 )
 from broker.holding import deadlock, fences, lines
@@ -317,6 +318,35 @@ BUGS = [
         "True",
         "broker/test_slots.py"
         "::test_a_reservation_is_left_where_its_slots_are_held_by_who_waits_for_a_call_behind_it",
+    ),
+    Bug(
+        "what_is_left_of_a_part_is_not_heard",
+        statements.actor_beat,
+        "command.parts or broker.limits.waits.parts",
+        "False",
+        "broker/test_deadlock.py::test_what_is_left_of_a_part_that_was_given_back_is_kept",
+    ),
+    Bug(
+        "a_hello_says_nothing_of_parts",
+        inventory.make_hello,
+        "part_of(a)",
+        "None",
+        "actor/test_awaiting.py::test_what_is_left_of_a_part_is_said_with_hello_and_each_heartbeat",
+    ),
+    Bug(
+        "who_waits_for_a_part_lacks_all",
+        deadlock.lacked,
+        "wait.slots is None",
+        "True",
+        "broker/test_deadlock.py::test_a_run_that_waits_for_a_part_lacks_no_more_than_that",
+    ),
+    Bug(
+        "who_has_its_turn_lacks_it",
+        Kept.lacks,
+        "not is_inside(wait.task)",
+        "True",
+        "broker/test_deadlock.py"
+        "::test_a_named_call_that_waits_for_its_slot_is_in_no_circle_with_its_own_turn",
     ),
     # --- 9.9 More actors
     Bug(

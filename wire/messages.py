@@ -191,6 +191,7 @@ class Await(Struct, frozen=True, array_like=True, tag="await"):
     calls: list[Span] = []
     enough: int = 0
     within: list[int] | None = None
+    slots: dict[str, int] | None = None
 
 
 class Reject(Struct, frozen=True, array_like=True, tag="reject"):
@@ -230,6 +231,7 @@ class ActorBeat(Struct, frozen=True, array_like=True, tag="actor-beat"):
     holding: list[Token]
     environments: dict[str, str] = {}
     closed: str = ""
+    parts: list[tuple[Token, dict[str, int]]] = []
 
 
 # --- what a host says

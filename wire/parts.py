@@ -207,6 +207,8 @@ class Holding(Part, frozen=True):
     token: Token
     held: Held
     limits: list[HeldLimits] = []
+    # What it holds of slots, where that is only a part of what its template names.
+    slots: dict[str, int] | None = None
 
 
 class Kept(Part, frozen=True):

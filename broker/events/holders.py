@@ -24,7 +24,11 @@ def greet(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None
     """Settle what the runs of *actor* have by the broker's word against what they say."""
     limits = broker.limits
     limits.now = now
-    broker.limits.waits.forget(actor)
+    waits = limits.waits
+    waits.forget(actor)
+    parts = [(item.token, item.slots) for item in hello.holding if item.slots is not None]
+    if parts or waits.parts:
+        waits.state(actor.assigned, parts)
     if limits.fenced:
         fences.came_back(broker, actor)
     items = [item for item in (*hello.holding, *hello.stopped) if item.limits]

@@ -55,6 +55,8 @@ def actor_beat(
         broker.backlog.matching.update(actor, changed)
     credit(broker, session, command.credit, own, now)
     session.beat_holding = command.holding
+    if command.parts or broker.limits.waits.parts:
+        broker.limits.waits.state(actor.assigned, command.parts)
 
 
 def compare(broker: "Broker", session: Session, holding: Sequence[Token], now: float) -> None:

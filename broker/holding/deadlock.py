@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 TOLD_MAX: Final = 64
 # So long nobody reserves an actor where that closed a circle.
 LEFT_HEARTBEATS: Final = 2
+ONE_SLOT: Final = {"slot": 1}
 
 # What somebody lacks: a key of a limit, slots of a type or a turn on an actor, the end of a run.
 Resource = tuple[Any, ...]
 
 
 Wait = AskWaiter | RunWait
-NOTHING: Final[dict[Resource, int]] = {}
 
 
 def begin(broker: "Broker", session: Session, command: Await) -> None:
@@ -48,6 +48,13 @@ def begin(broker: "Broker", session: Session, command: Await) -> None:
     waits.count += 1
     waits.by_run.setdefault(token, {})[command.ask] = RunWait(task, actor, command, waits.count)
     waits.is_new = True
+
+
+def gave(broker: "Broker", task: Task, part: dict[str, int]) -> None:
+    """Note that a run gave back a part of what it has of its slots."""
+    if task.token:
+        slots = slots_of(task) if task.template else {}
+        broker.limits.waits.gave(task.token, slots, part)
 
 
 # ---------------------------------------------------------------------- who is in a circle
@@ -153,8 +160,6 @@ class Kept:
         self._reserved = reserved
         self._amounts: dict[Resource, int] = {}
         self._keepers: dict[Resource, list[Wait]] = {}
-        # What each run keeps of them, which is in the way of others alone.
-        self._own: dict[Token, dict[Resource, int]] = {}
         # Where somebody waits for a slot of its own, ahead of those that share a replica's.
         self._ahead = {
             wait.actor
@@ -179,9 +184,7 @@ class Kept:
                 continue
             actor, call = actor_of(wait), task.call
             parts = broker.limits.waits
-            # A part that was given back has no turn in it.
-            is_inside = not task.is_released or (call.environment and call.environment.named)
-            if call.environment is not None and is_inside:
+            if call.environment is not None and is_inside(task):
                 turns = call.environment.turns if is_new else 0
                 self._keep(wait, turn_of(actor, call.environment), turns)
             if not task.is_released and is_sharing(task):
@@ -193,7 +196,7 @@ class Kept:
                 self._keep(wait, share, 0)
                 self._keep(wait, ("slots", actor, "slot"), int(is_new))
             elif not task.is_released:
-                for kind, amount in parts.left(token, call.slots or {"slot": 1}).items():
+                for kind, amount in parts.left(token, slots_of(task)).items():
                     if amount:
                         self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
             elif isinstance(wait, RunWait) and not wait.enough:
@@ -204,7 +207,7 @@ class Kept:
     def _claim(self, wait: RunWait) -> None:
         """Count the slots that a run is to have again: no call is given those meanwhile."""
         actor, task = wait.actor, wait.task
-        slots = task.call.slots or {"slot": 1}
+        slots = lacked(wait)
         self._keep(wait, ("claim", wait), 0)
         if is_sharing(task):
             assert task.template
@@ -218,9 +221,6 @@ class Kept:
     def _keep(self, wait: Wait, resource: Resource, amount: int) -> None:
         self._amounts[resource] = self._amounts.get(resource, 0) + amount
         self._keepers.setdefault(resource, []).append(wait)
-        if amount:
-            own = self._own.setdefault(token_of(wait), {})
-            own[resource] = own.get(resource, 0) + amount
 
     def keepers(self, resources: set[Resource]) -> Iterator[Wait]:
         """Return who keeps some of *resources*."""
@@ -241,8 +241,12 @@ class Kept:
             return self._lacks_calls(wait)
         if not wait.task.template:
             return set()
-        own = self._own.get(wait.token, NOTHING)
-        lacking = self._lacks_slots(wait.task, wait.actor, own) | self._lacks_place(wait)
+        is_part = wait.token in self._broker.limits.waits.parts
+        if is_part and wait.slots is None:
+            return set()  # Nobody says which it lacks.
+        lacking = self._lacks_types(wait.task, wait.actor, lacked(wait))
+        if not is_inside(wait.task):
+            lacking |= self._lacks_turn(wait.task, wait.actor) | self._lacks_place(wait)
         return lacking or self._lacks_behind(wait)
 
     def _lacks_limits(self, wants: Wants) -> set[Resource]:
@@ -304,11 +308,11 @@ class Kept:
         if not wait.task.is_released or is_sharing(wait.task):
             return lacking
         ahead = {
-            ("claim", one): one.task.call.slots or {"slot": 1}
+            ("claim", one): lacked(one)
             for one in self._claiming
             if one.order < wait.order and one.actor is actor and not one.task.call.environment
         }
-        for kind, amount in (wait.task.call.slots or {"slot": 1}).items() if ahead else ():
+        for kind, amount in lacked(wait).items() if ahead else ():
             kept = ("slots", actor, kind)
             left = actor.slots.get(kind, 0) - self._amounts.get(kept, 0)
             if left - sum(slots.get(kind, 0) for slots in ahead.values()) < amount:
@@ -327,7 +331,7 @@ class Kept:
         assert task.template
         if is_sharing(task) and ("share", actor, task.template.shape.cost.place) in self._keepers:
             return lacking
-        for kind, amount in (task.call.slots or {"slot": 1}).items():
+        for kind, amount in slots_of(task).items():
             kept, claim = ("slots", actor, kind), ("claims", actor, kind)
             left = actor.slots.get(kind, 0) - self._amounts.get(kept, 0)
             if claim in self._keepers and left - self._amounts[claim] < amount:
@@ -379,26 +383,48 @@ class Kept:
         kept: set[Resource] = {("turn", actor, name) for name in actor.copies}
         return kept if all(self._amounts.get(turn) for turn in kept) else set()
 
-    def _lacks_slots(
-        self, task: Task, actor: Actor, own: dict[Resource, int] = NOTHING
-    ) -> set[Resource]:
-        """Return which slots of *actor*, or turn there, *task* cannot have beside its *own*."""
-        call = task.call
-        lacking: set[Resource] = set()
+    def _lacks_slots(self, task: Task, actor: Actor) -> set[Resource]:
+        """Return which slots of *actor*, or turn there, *task* cannot have to start."""
+        return self._lacks_types(task, actor, slots_of(task)) | self._lacks_turn(task, actor)
+
+    def _lacks_types(self, task: Task, actor: Actor, wanted: dict[str, int]) -> set[Resource]:
+        """Return which of the slots *wanted* a task cannot have on *actor*."""
         assert task.template
         share = ("share", actor, task.template.costs.place)
-        shares = is_sharing(task) and share in self._keepers and actor not in self._ahead
-        for kind, amount in () if shares else (call.slots or {"slot": 1}).items():
-            resource = ("slots", actor, kind)
-            kept = self._amounts.get(resource, 0) - own.get(resource, 0)
-            if actor.slots.get(kind, 0) - kept < amount:
-                lacking.add(resource)
-        if call.environment is not None:
-            place, turn = call.environment, turn_of(actor, call.environment)
-            kept = self._amounts.get(turn, 0) - own.get(turn, 0)
-            if place.size - kept < place.turns or (kept and is_worn(place, actor)):
-                lacking.add(turn)
-        return lacking
+        if is_sharing(task) and share in self._keepers and actor not in self._ahead:
+            return set()
+        kept = {("slots", actor, kind): amount for kind, amount in wanted.items() if amount}
+        return {
+            slots
+            for slots, amount in kept.items()
+            if actor.slots.get(slots[2], 0) - self._amounts.get(slots, 0) < amount
+        }
+
+    def _lacks_turn(self, task: Task, actor: Actor) -> set[Resource]:
+        """Return the turn on *actor* that *task* cannot have, which has none."""
+        place = task.call.environment
+        if place is None:
+            return set()
+        turn = turn_of(actor, place)
+        kept = self._amounts.get(turn, 0)
+        lacks = place.size - kept < place.turns or (kept and is_worn(place, actor))
+        return {turn} if lacks else set()
+
+
+def slots_of(task: Task) -> dict[str, int]:
+    """Return what a task costs."""
+    return task.call.slots or ONE_SLOT
+
+
+def lacked(wait: RunWait) -> dict[str, int]:
+    """Return the slots that a run waits to have again."""
+    return slots_of(wait.task) if wait.slots is None else wait.slots
+
+
+def is_inside(task: Task) -> bool:
+    """Tell whether a run has its turn: one that gave back a part, or is in a named actor, does."""
+    place = task.call.environment
+    return not task.is_released or (place is not None and place.named is not None)
 
 
 def is_sharing(task: Task) -> bool:

@@ -12,7 +12,7 @@ from wire.messages import Await
 from wire.parts import Span, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterable
 
     from broker.facts.peers import Actor
     from broker.facts.task import Task
@@ -220,7 +220,18 @@ class Fenced:
 class RunWait:
     """A run that waits for calls of its own, or where it names none for its slots."""
 
-    __slots__ = ("actor", "ask", "calls", "client", "enough", "order", "task", "token", "within")
+    __slots__ = (
+        "actor",
+        "ask",
+        "calls",
+        "client",
+        "enough",
+        "order",
+        "slots",
+        "task",
+        "token",
+        "within",
+    )
 
     def __init__(self, task: "Task", actor: "Actor", command: Await, order: int) -> None:
         """Wait as *command* says, behind those of a lower *order* where it is for slots."""
@@ -233,6 +244,8 @@ class RunWait:
         self.calls: list[Span] = spans.merge(command.calls)
         self.enough = command.enough
         self.within = command.within
+        # Which slots it lacks; None for all that its template names.
+        self.slots = command.slots
 
 
 class Waits:
@@ -245,21 +258,30 @@ class Waits:
         self.by_run: dict[Token, dict[int, RunWait]] = {}
         # How many were said so far.
         self.count = 0
-        # What runs gave back of their slots in parts, at most: some of it they may have again.
+        # What runs have at least that gave back a part of their slots: some they may have again.
         self.parts: dict[Token, dict[str, int]] = {}
         # Whether somebody said so since the last look.
         self.is_new = False
 
-    def gave(self, token: Token, part: dict[str, int]) -> None:
-        """Note that a run gave back a part of its slots."""
-        gone = self.parts.setdefault(token, {})
-        for kind, amount in part.items():
-            gone[kind] = gone.get(kind, 0) + amount
+    def gave(self, token: Token, slots: dict[str, int], part: dict[str, int]) -> None:
+        """Note that a run that had *slots* gave back a part of what it has of them."""
+        left = self.left(token, slots)
+        self.parts[token] = {kind: max(0, n - part.get(kind, 0)) for kind, n in left.items()}
 
     def left(self, token: Token, slots: dict[str, int]) -> dict[str, int]:
         """Return what a run that had *slots* still has of them at least."""
-        gone = self.parts.get(token)
-        return slots if gone is None else {k: max(0, n - gone.get(k, 0)) for k, n in slots.items()}
+        return self.parts.get(token, slots)
+
+    def state(
+        self, tokens: "Iterable[Token]", parts: "Iterable[tuple[Token, dict[str, int]]]"
+    ) -> None:
+        """Take over what is said of all runs of one actor, whose are the *tokens*."""
+        known = dict(parts)
+        for token in tokens:
+            if token in known:
+                self.parts[token] = known[token]
+            else:
+                self.parts.pop(token, None)
 
     def end(self, token: Token, ask: int | None, actor: object) -> None:
         """Forget a wait that is over, or all of a run."""
@@ -282,7 +304,7 @@ class Waits:
         for token in [token for token in self.by_run if token not in tokens]:
             del self.by_run[token]
         if self.parts:
-            self.parts = {token: gone for token, gone in self.parts.items() if token in tokens}
+            self.parts = {t: part for t, part in self.parts.items() if t in tokens}
 
 
 def keeps(rows: dict[int, Wants], within: list[int] | None) -> list[tuple[int, Wants]]:

@@ -1,11 +1,13 @@
 """Waits for calls and for slots: said once a heartbeat, taken back at once (section 9.8)."""
 
 from actor.awaiting import SLOTS
+from actor.inventory import make_hello
 from actor.reacquiring import Reply
-from tests.actor.broker_end import EPOCH, connected, make_core
-from tests.actor.test_reacquire import answers, ask, begun, released
+from tests.actor.broker_end import EPOCH, HASH, connected, make_core
+from tests.actor.test_reacquire import answers, ask, begun, release, released
 from wire.errors import Code
-from wire.messages import Await, Occupied, Vacate
+from wire.messages import ActorBeat, Await, Occupied, Vacate
+from wire.parts import Call
 
 BEAT_S = 1.0
 
@@ -36,6 +38,10 @@ def said(end):
 def beat(end):
     end.now += BEAT_S
     end.carry()
+
+
+def beats(end):
+    return [command for command in end.everything if isinstance(command, ActorBeat)]
 
 
 def begin(end, wait=None):
@@ -129,6 +135,48 @@ def test_a_wait_for_slots_is_said_and_taken_back_when_they_are_had():
 
     assert said(end) == [Vacate(*token, SLOTS)]
     assert answers(end) == [(token, Reply.GRANTED)]
+
+
+def parted():
+    """Let a run of one plain slot and two GPUs give back one of these."""
+    end = connected(make_core(slots={"slot": 1, "gpu": 2}))
+    token = begun(end, end.template(Call("g", HASH, slots={"slot": 1, "gpu": 2})))
+    release(end, token, {"gpu": 1})
+    return end, token
+
+
+def test_what_is_left_of_a_part_is_said_with_hello_and_each_heartbeat():
+    end, token = parted()
+    left = {"slot": 1, "gpu": 1}
+
+    beat(end)
+
+    assert beats(end)[-1].parts == [(token, left)]
+    assert [item.slots for item in make_hello(end.core).holding] == [left]
+    ask(end, token, {"slot": 1, "gpu": 2})
+    beat(end)
+    assert beats(end)[-1].parts == []
+    assert [item.slots for item in make_hello(end.core).holding] == [None]
+
+
+def test_a_run_that_has_none_of_its_slots_has_no_part_of_them():
+    end, token = parted()
+    release(end, token)
+
+    beat(end)
+
+    assert beats(end)[-1].parts == []
+
+
+def test_a_wait_for_slots_says_which_of_them_it_lacks():
+    end, token = parted()
+    other = begun(end, end.template(Call("h", HASH, slots={"gpu": 1})))
+    ask(end, token, {"slot": 1, "gpu": 2})
+
+    beat(end)
+
+    assert said(end) == [Await(*token, SLOTS, slots={"slot": 0, "gpu": 1})]
+    assert other in end.core.mailbox.holders
 
 
 def test_who_waits_for_its_slots_in_a_circle_goes_on_without():

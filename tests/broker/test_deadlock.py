@@ -22,7 +22,7 @@ from wire.messages import (
     Release,
     Vacate,
 )
-from wire.parts import Call, Environment, Named, Reuse
+from wire.parts import Call, Environment, HeldLimits, Holding, Named, Reuse
 
 BOXED = Environment("id", "Box", CODE)
 OTHER = Environment("other", "Other", CODE)
@@ -331,6 +331,96 @@ def test_who_has_a_part_and_a_turn_and_waits_for_the_rest_is_in_no_circle_with_i
     scene.submits(2)
 
     scene.actor.says(Credit(0, 0, 0, {"id": 0}), Await(EPOCH, 1, -1))
+
+    assert scene.told() == []
+
+
+def beat(free, *tokens, parts=(), turns=None):
+    """Say with a heartbeat what runs have that gave back a part of their slots."""
+    return ActorBeat(
+        Credit(free, 0, 0, turns or {}),
+        1,
+        {},
+        [(EPOCH, token) for token in tokens],
+        parts=[((EPOCH, token), slots) for token, slots in parts],
+    )
+
+
+WIDE = Call("wide", CODE, slots={"slot": 2})
+
+
+def keeping_a_part(*, slots=2):
+    """Let run 1 have the limit, give back one of two slots, and run 2 wait for the limit there."""
+    scene = Scene("db=1", slots=slots).submits(1, WIDE)
+    scene.actor.says(
+        Occupy(EPOCH, 1, 1, {"db": 1}, []), Credit(slots - 1), Release(EPOCH, 1, {"slot": 1})
+    )
+    scene.submits(2)
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"db": 1}, []))
+    return scene
+
+
+@pytest.mark.parametrize(("kept", "told"), [(1, [(2, 1)]), (0, [])])
+def test_what_is_left_of_a_part_that_was_given_back_is_kept(kept, told):
+    """Run 1 waits for a call that needs a slot: of two the runs keep both, or one."""
+    scene = keeping_a_part().submits(3, parent=1)
+    scene.actor.says(beat(0, 1, 2, parts=[(1, {"slot": kept})]))
+    scene.actor.says(Await(EPOCH, 1, 9, 1, [(3, 3)], 1, [1]))
+
+    assert scene.told() == told
+
+
+def test_a_run_that_has_again_what_it_gave_back_keeps_it():
+    scene = holding(slots=1).waits(1, 3, within=[1]).submits(2)
+    scene.actor.says(Release(EPOCH, 2, {"slot": 1}), Occupy(EPOCH, 2, 1, {"db": 1}, []))
+    scene.submits(3, parent=1)
+    assert scene.told() == []
+
+    scene.actor.says(beat(0, 1, 2))
+
+    assert scene.told() == [(2, 1)]
+
+
+@pytest.mark.parametrize(("slots", "told"), [({"slot": 0}, []), (None, [(2, 1)])])
+def test_a_started_broker_hears_what_is_left_of_a_part(slots, told):
+    """Found by thought: it took each run for one that has all, and told of a circle of none."""
+    scene = Scene("db=1", slots=1, free=0).submits(1).submits(2)
+    scene.actor.greets(
+        structs.replace(
+            scene.actor.hello,
+            holding=[
+                Holding(1, 1, (EPOCH - 1, 1), "released", [HeldLimits(1, {"db": 1}, True)]),
+                Holding(1, 2, (EPOCH - 1, 2), "running", [HeldLimits(1, {"db": 1}, False)], slots),
+            ],
+        )
+    )
+    scene.submits(3)
+    scene.actor.says(Await(EPOCH - 1, 1, 9, 1, [(3, 3)], 1, [1]))
+
+    assert scene.told() == told
+
+
+@pytest.mark.parametrize(
+    ("lacking", "told"), [({"slot": 1}, []), ({"slot": 2}, [(2, 1)]), (None, [])]
+)
+def test_a_run_that_waits_for_a_part_lacks_no_more_than_that(lacking, told):
+    """Run 1 kept one of three slots, run 2 waits for its limit, and run 3 will end."""
+    scene = Scene("db=1", slots=3).submits(1, Call("wide", CODE, slots={"slot": 3}))
+    scene.actor.says(Occupy(EPOCH, 1, 1, {"db": 1}, []), Credit(2), Release(EPOCH, 1, {"slot": 2}))
+    scene.submits(2).submits(3)
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"db": 1}, []), beat(0, 1, 2, 3, parts=[(1, {"slot": 1})]))
+
+    scene.actor.says(Await(EPOCH, 1, -1, within=[1], slots=lacking))
+
+    assert scene.told() == told
+
+
+def test_a_run_that_waits_for_less_than_it_had_lacks_no_more_than_that():
+    """It gave back one of two slots for good, and then all for a while."""
+    scene = keeping_a_part()
+    scene.actor.says(Credit(1), Release(EPOCH, 1))
+
+    scene.actor.says(Credit(0), Await(EPOCH, 1, -1, within=[1], slots={"slot": 1}))
 
     assert scene.told() == []
 

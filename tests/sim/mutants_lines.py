@@ -8,6 +8,7 @@ from typing import Any
 
 from broker.events import liveness
 from broker.holding import deadlock
+from broker.holding.lines import RunWait
 from broker.tasks import families, lifecycle, retrying
 from tests.model.mutants import MUTANTS as SEARCHED
 from tests.planted import BUGS
@@ -56,11 +57,17 @@ def a_run_is_in_its_own_way() -> Any:
     """Count against a run that waits for its slots what it has of them, and its turn."""
 
     def lacks(original: Any) -> Any:
-        return lambda self, task, actor, *_: original(self, task, actor)
+        def mutated(self: Any, wait: Any) -> Any:
+            found = original(self, wait)
+            if isinstance(wait, RunWait) and not wait.enough and wait.task.template:
+                found |= self._lacks_slots(wait.task, wait.actor)
+            return found
 
-    own = swap(deadlock.Kept, "_lacks_slots", lacks)
+        return mutated
+
     return both(
-        own, swap(deadlock.Kept, "blockers", lambda _: lambda self, w: self.keepers(self.lacks(w)))
+        swap(deadlock.Kept, "lacks", lacks),
+        swap(deadlock.Kept, "blockers", lambda _: lambda self, w: self.keepers(self.lacks(w))),
     )
 
 

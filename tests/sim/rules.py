@@ -174,6 +174,12 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         3: ("all_who_wait_are_in_circles", "a_place_that_is_kept_is_free"),
         4: ("what_others_of_the_run_hold_is_kept", "what_is_left_of_a_part_is_free"),
         5: ("an_actor_stays_reserved",),
+        6: (
+            "what_is_left_of_a_part_is_not_heard",
+            "a_hello_says_nothing_of_parts",
+            "who_waits_for_a_part_lacks_all",
+            "who_has_its_turn_lacks_it",
+        ),
     },
     "9.9": {
         1: ("those_that_come_are_not_counted",),
