@@ -23,6 +23,7 @@ from broker.events import (
     restoring,
     scaling,
     statements,
+    strategies,
     submission,
 )
 from broker.holding import deadlock, fences, lines
@@ -169,6 +170,21 @@ BUGS = [
         "Strategy.ROUND_ROBIN",
         "None",
         "broker/test_limits.py::test_keys_take_turns_where_that_is_the_strategy",
+    ),
+    Bug(
+        "what_is_had_from_inside_is_not_counted",
+        strategies.join_run,
+        "number != AT_SCHEDULING",
+        "False",
+        "broker/test_strategies.py"
+        "::test_a_call_that_comes_is_canceled_where_a_run_has_it_from_inside",
+    ),
+    Bug(
+        "a_run_that_asks_always_waits",
+        occupancy.ask,
+        "not may_wait(broker, task, wanted)",
+        "False",
+        "broker/test_strategies.py::test_a_run_that_asks_where_there_is_no_room_is_canceled",
     ),
     Bug(
         "a_key_stays",
@@ -339,14 +355,6 @@ BUGS = [
         "wait.slots is None",
         "True",
         "broker/test_deadlock.py::test_a_run_that_waits_for_a_part_lacks_no_more_than_that",
-    ),
-    Bug(
-        "who_has_its_turn_lacks_it",
-        Kept.lacks,
-        "not is_inside(wait.task)",
-        "True",
-        "broker/test_deadlock.py"
-        "::test_a_named_call_that_waits_for_its_slot_is_in_no_circle_with_its_own_turn",
     ),
     # --- 9.9 More actors
     Bug(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from broker.events.occupancy import RELEASED, join, say_occupied
+from broker.events import strategies
+from broker.events.occupancy import RELEASED, say_occupied
 from broker.facts import outbox
 from broker.facts.peers import Session
 from broker.facts.task import State
@@ -166,7 +167,7 @@ def review(broker: "Broker", base: str) -> None:
             lifecycle.end(broker, task, *refused)
         else:
             # By a strategy that cancels those count that were there before it.
-            join(broker, task)
+            strategies.join(broker, task)
     for run in list(limits.runs.values()):
         for number, waiter in list(run.asks.items()):
             wanted = {name: n for name, n in waiter.wants if base_of(name)[0] == base}
@@ -174,6 +175,7 @@ def review(broker: "Broker", base: str) -> None:
             if refused is not None:
                 limits.vacate(run.token, number)
                 say_occupied(broker, run, number, *refused)
+        strategies.join_run(broker, run)
     for name in [name for name in limits.keys if base_of(name)[0] == base]:
         definition = limits.definition(name)
         if definition is not None and definition.rate is None:

@@ -6,6 +6,7 @@ something is known, and nobody else is.
 
 from typing import TYPE_CHECKING
 
+from broker.events import strategies
 from broker.events.occupancy import ask
 from broker.facts.peers import Actor, Client, Host, is_owned
 from broker.facts.task import State, Task
@@ -57,6 +58,7 @@ def greet(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None
         holder = limits.runs.get(token)
         if holder is not None and is_current:
             holder.task, holder.is_stopped = task, False
+            strategies.join_run(broker, holder)
         elif holder is not None:
             limits.stopped(token)
 

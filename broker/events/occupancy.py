@@ -8,15 +8,16 @@ at once, and waits for nothing.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from broker.events import strategies
 from broker.facts.peers import Actor, Session, is_owned
 from broker.facts.task import Task
 from broker.holding import deadlock, fences, wants
 from broker.holding.limits import Limits
 from broker.holding.lines import AT_SCHEDULING, AskWaiter, LimitedRun
 from broker.placing import placement
-from broker.tasks import families, lifecycle, named
+from broker.tasks import lifecycle, named
 from wire.errors import Code, RemoteProtocolError
-from wire.limits import Strategy, check_amounts
+from wire.limits import check_amounts
 from wire.messages import Await, Occupied, Occupy, Release, Vacate
 
 if TYPE_CHECKING:
@@ -60,55 +61,20 @@ def settle(broker: "Broker", now: float) -> None:
 
 def admit(broker: "Broker", task: Task, now: float) -> bool:
     """Tell whether a new task may wait for its limits; what can never have them ends here."""
-    limits, call = broker.limits, task.call
-    limits.now = now
+    call = task.call
+    broker.limits.now = now
     refused = wants.refusal(broker, call.limits, None)
     if refused is not None:
         lifecycle.end(broker, task, *refused)
         return False
-    for name, amount in call.limits.items():
-        definition = limits.definition(name)
-        if definition is None:
-            continue
-        others = limits.members(name)
-        left = definition.maximum - amount - sum(others.values())
-        if definition.strategy is Strategy.CANCEL_NEWEST and left < 0:
-            first = next(iter(others))
-            message = f"limit {name} is full: task {first.name} came before"
-            lifecycle.end(broker, task, Code.CANCELED, message)
-            return False
+    message = strategies.turned_away(broker, task, call.limits)
+    if message:
+        lifecycle.end(broker, task, Code.CANCELED, message)
+        return False
     # Nobody is canceled for a task that is not let in itself.
-    for name, amount in call.limits.items():
-        definition = limits.definition(name)
-        if definition is not None and definition.strategy is Strategy.CANCEL_IN_PROGRESS:
-            others = limits.members(name)
-            left = definition.maximum - amount - sum(others.values())
-            for other, held in list(others.items()):
-                if left >= 0:
-                    break
-                left += held
-                cancel(broker, other, f"a newer task with limit {name} came: {task.name}")
-    join(broker, task)
+    strategies.make_room(broker, task, call.limits)
+    strategies.join(broker, task)
     return True
-
-
-def join(broker: "Broker", task: Task) -> None:
-    """Count *task* where somebody who comes later may cancel it, or be canceled for it."""
-    for name, amount in task.call.limits.items():
-        definition = broker.limits.definition(name)
-        if definition is not None and definition.strategy in (
-            Strategy.CANCEL_IN_PROGRESS,
-            Strategy.CANCEL_NEWEST,
-        ):
-            broker.limits.join(name, task, amount)
-
-
-def cancel(broker: "Broker", task: Task, message: str) -> None:
-    """End *task*, wherever it is, as canceled by the broker."""
-    if task.is_finished or not families.withdraw(broker, task, message):
-        return
-    families.part(broker, task, families.Parting.CANCELED)
-    lifecycle.end(broker, task, Code.CANCELED, message)
 
 
 def release(broker: "Broker", actor: object, command: Release) -> None:
@@ -177,11 +143,28 @@ def ask(  # noqa: PLR0917
     if refused is not None:
         say_occupied(broker, run, number, *refused)
         return
+    if token[0] == broker.epoch and not may_wait(broker, task, wanted):
+        return
     priority = task.call.priority if task.template else 0
     owner = (task.call.fairness_key if task.template else "") or task.client.incarnation
     rank = broker.backlog.rank_of_ask(owner, priority)
     run = limits.run(token, task, actor)
     limits.wait(AskWaiter(run, number, wants.wants_of(wanted, actor), within), rank)
+    strategies.join_run(broker, run)
+
+
+def may_wait(broker: "Broker", task: Task, wanted: dict[str, int]) -> bool:
+    """Tell whether a run that asks may wait, as a call that comes; one that may not is canceled.
+
+    One that an earlier broker let wait is not judged again.
+    """
+    message = strategies.turned_away(broker, task, wanted)
+    if message:
+        strategies.cancel(broker, task, message)
+    else:
+        strategies.make_room(broker, task, wanted)
+    # A call of a task that is canceled for it ends with that.
+    return not task.is_over
 
 
 def vacate(broker: "Broker", session: Session, command: Vacate, now: float) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.disk import records, writing
 from broker.disk.records import Alias, Record, Row, StoredTasks
-from broker.events import occupancy
+from broker.events import strategies
 from broker.facts.peers import Client
 from broker.facts.task import State, Task, Template
 from broker.holding import wants
@@ -83,7 +83,7 @@ def hold_limits(broker: "Broker", task: Task) -> None:
         return
     refused = wants.refusal(broker, task.call.limits, None)
     if refused is None:
-        occupancy.join(broker, task)
+        strategies.join(broker, task)
     else:
         del broker.held[task]
         lifecycle.end(broker, task, *refused)

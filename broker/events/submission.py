@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.disk import writing
 from broker.disk.records import Record
-from broker.events import occupancy
+from broker.events import occupancy, strategies
 from broker.facts.peers import Client, Session
 from broker.facts.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task, Template
 from broker.placing import environments
@@ -86,7 +86,7 @@ def claim(broker: "Broker", task: Task, command: Submit, now: float) -> None:
     if broker.dead_tasks.by_name:
         dead.lives_again(broker, (task.client.incarnation, task.number))
     if shape.limits is not None:
-        occupancy.join(broker, task)
+        strategies.join(broker, task)
     if shape.sticky and task.actor is not None:
         bindings.bind(broker, shape.sticky, task.actor.name, now)
     if shape.cost.named:

@@ -19,6 +19,7 @@ from broker.holding.lines import (
     Key,
     LaneWaiter,
     LimitedRun,
+    Member,
     Waiter,
     Waits,
     Wants,
@@ -484,16 +485,12 @@ class Limits:
             if key.line.members and self.room(name) > 0:
                 self.stirred[name] = None
 
-    def join(self, name: str, task: "Task", amount: int) -> None:
-        """Count *task* among those that there are with a key, for a strategy that cancels."""
-        self.key(name).members[task] = amount
+    def join(self, name: str, who: Member, amount: int) -> None:
+        """Count *who* among those that there are at a key, for a strategy that cancels."""
+        self.key(name).members[who] = amount
         self.watched[name] = None
 
-    def members(self, name: str) -> "dict[Task, int]":
-        """Return the tasks with a key that have not ended, oldest first."""
+    def members(self, name: str) -> dict[Member, int]:
+        """Return those at a key that are not over, oldest first."""
         key = self.keys.get(name)
-        if key is None:
-            return {}
-        for task in [task for task in key.members if task.is_over]:
-            del key.members[task]
-        return key.members
+        return key.current(self.runs) if key is not None else {}

@@ -4,7 +4,7 @@ Plain structures for `broker.limits`, which alone changes them.
 """
 
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from broker.facts import spans
 from wire.limits import HOST_PREFIX
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from broker.waiting.shapes import Lane, Shape
 
 Wants = tuple[tuple[str, int], ...]
+# Who is at a key: a task that takes it at scheduling, or what a run asked for from inside.
+Member: TypeAlias = "Task | tuple[Token, int]"
 
 # What a run took when it was assigned, and again with its slots.
 AT_SCHEDULING: Final = 0
@@ -172,8 +174,8 @@ class Key:
         self.claims = Line()
         # The lane of each shape that was let go last: while it finds no actor no other would.
         self.awake: dict[Shape, LaneWaiter] = {}
-        # With a strategy that cancels: the tasks that there are, oldest first.
-        self.members: dict[Task, int] = {}
+        # With a strategy that cancels: who has it or waits for it, oldest first.
+        self.members: dict[Member, int] = {}
 
     def first(self) -> Waiter | None:
         """Return who waits here for room with the lowest rank.
@@ -187,6 +189,12 @@ class Key:
             if not isinstance(waiter, LaneWaiter) or not waiter.is_behind(self):
                 return waiter
             skipped.add(waiter.shape)
+
+    def current(self, runs: "dict[Token, LimitedRun]") -> dict[Member, int]:
+        """Return the members that are not over."""
+        for who in [who for who in self.members if is_gone(who, runs)]:
+            del self.members[who]
+        return self.members
 
 
 class LimitedRun:
@@ -203,6 +211,14 @@ class LimitedRun:
         self.asks: dict[int, AskWaiter] = {}
         # Nobody wants it any more, but it has not returned yet.
         self.is_stopped = False
+
+
+def is_gone(who: Member, runs: dict[Token, LimitedRun]) -> bool:
+    """Tell whether a task has ended, or a run has no more what it asked for, or soon will not."""
+    if not isinstance(who, tuple):
+        return who.is_over
+    run = runs.get(who[0])
+    return run is None or run.is_stopped or not (who[1] in run.rows or who[1] in run.asks)
 
 
 class Fenced:

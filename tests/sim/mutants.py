@@ -591,7 +591,7 @@ def all_who_wait_are_in_circles() -> Any:
 
 def slots_are_nobodys() -> Any:
     """Do not count the slots that are held by those who wait."""
-    return swap(deadlock.Kept, "_lacks_slots", lambda _: lambda self, *_: set())
+    return swap(deadlock.Kept, "_lacks_types", lambda _: lambda self, task, actor, wanted: set())
 
 
 def room_is_nobodys() -> Any:

@@ -66,6 +66,7 @@ RETRIED_FAILS = 0.5
 # What every broker is told of limits, and what runs ask for from inside.
 LIMITS = ("a=1", "b=2", "k=1:per-key", "c=1:per-key:strategy=cancel-in-progress")
 ASKED = ("a", "b", "k[x]", "host:gpu")
+RIVALS = "c[x]"
 STRICT = "s=1:strict"
 
 
@@ -706,6 +707,9 @@ class ActorProcess(Process):
             wanted = {self.world.rng.choice(ASKED): 1}
             if self.world.profile.strict and token[1] % 2:
                 wanted = {"s": 1}
+            if self.world.profile.rival and self.world.rng.random() < self.world.profile.rival:
+                wanted = {RIVALS: 1}
+                self.world.oracle.rivals.add(run.task.name)
             self.world.note("asks", self, token, number, wanted)
             self.core.occupying.ask(run.assignment, token, number, wanted)
             delay = self.world.rng.uniform(0.0, 1.0)

@@ -174,6 +174,8 @@ class Profile:
     fond: float = 0.0
     # Of a task: that it takes a strict limit; half of the runs that ask for a limit ask for that.
     strict: float = 0.0
+    # Of a run that asks for a limit: that it is the key at which the newest cancels the oldest.
+    rival: float = 0.0
     # Of a task: that it costs more, or other, than one plain slot.
     typed: float = 0.0
     payload: float = 0.1
@@ -354,6 +356,7 @@ def draw(rng: Random) -> Profile:
     )
     apart = Random(style + 3.0)
     profile = profile.but(hopeless=apart.choice((0.0, 0.0, 0.0, 0.1)))
+    profile = profile.but(rival=apart.choice((0.0, 0.0, 0.4)))
     is_plain = not (profile.named or profile.grouped or profile.redrive)
     if may_be_slow and profile.durable and is_plain and later.random() < OLD_JOURNAL:
         faults["old_journal"] = 1.0

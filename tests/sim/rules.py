@@ -100,7 +100,11 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         6: ("what_can_never_be_had_waits",),
         7: ("a_limit_keeps_its_first_maximum",),
         8: ("the_end_gives_a_rate_back",),
-        9: ("keys_take_no_turns",),
+        9: (
+            "keys_take_no_turns",
+            "what_is_had_from_inside_is_not_counted",
+            "a_run_that_asks_always_waits",
+        ),
         10: ("a_key_stays",),
         11: ("what_cannot_be_written_is_ordered",),
     },
@@ -178,7 +182,6 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "what_is_left_of_a_part_is_not_heard",
             "a_hello_says_nothing_of_parts",
             "who_waits_for_a_part_lacks_all",
-            "who_has_its_turn_lacks_it",
         ),
     },
     "9.9": {
