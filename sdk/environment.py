@@ -412,6 +412,7 @@ class Specification:
             turns=turns,
             lineage="" if is_fresh else self.lineage,
             gathers=not is_fresh and method in batches_of(cls),
+            kind=f"{cls.__module__}.{cls.__qualname__}",
         )
 
 

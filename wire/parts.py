@@ -106,6 +106,7 @@ class Environment(Part, frozen=True):
     group: str = ""  # the concurrency group of a named actor whose turns they are
     lineage: str = ""  # what it has in common with other versions of it; empty where there are none
     gathers: bool = False  # its calls wait for one another inside, to run as a batch
+    kind: str = ""  # what it has in common with others of its class; empty where there are none
 
     @property
     def pool(self) -> str:

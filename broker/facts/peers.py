@@ -20,7 +20,7 @@ from wire.tables import ReceiverTable, SenderTable
 if TYPE_CHECKING:
     from broker.facts.orders import Order
     from broker.facts.trouble import FailedRun
-    from broker.placing.environments import Copy
+    from broker.placing.copies import Copy
     from broker.waiting.crews import Crew
     from broker.waiting.shapes import Lane, Shape
 

@@ -11,7 +11,7 @@ from wire.parts import Environment
 if TYPE_CHECKING:
     from broker.core import Broker
     from broker.facts.peers import Client
-    from broker.placing.environments import Record
+    from broker.placing.copies import Record
 
 # So many environments of which nobody knows anything any more are remembered before one looks.
 UNKNOWN_MAX = 64

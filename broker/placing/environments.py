@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
 
 from broker.facts.deadlines import Deadlines
-from broker.facts.peers import Actor, Session
-from broker.facts.task import Ending, State, Task, Template
+from broker.facts.peers import Actor
+from broker.facts.task import Ending, State, Task
 from broker.placing import replicas
+from broker.placing.copies import Copy, Kind, Record
 from broker.tasks import forgetting, lifecycle, named
-from broker.waiting.rankings import PREFERENCE_MAX
 from broker.waiting.shapes import Shape
 from wire import codec
 from wire.errors import Code
@@ -36,133 +35,16 @@ BACKOFF_MAX_S: Final = 60.0
 RUN_SHARE: Final = 0.125
 
 
-class Copy:
-    """One environment in one actor."""
-
-    __slots__ = (
-        "actor",
-        "evicted_in",
-        "idle_since",
-        "is_ordered",
-        "is_warm",
-        "number",
-        "preference",
-        "record",
-        "since",
-    )
-
-    def __init__(self, record: "Record", actor: Actor, number: int, since: float) -> None:
-        """Begin in use, and not yet entered; *number* is the lowest that no other copy has."""
-        # When the assignment was made that enters it, or the broker heard that it is there.
-        self.since = since
-        self.record = record
-        self.actor = actor
-        self.number = number
-        # What of equal copies goes first: where some may be given up, the lowest, so that those
-        # that are not needed become idle; elsewhere it is 0 for all.
-        is_elastic = record.environment.reuse.is_elastic
-        self.preference = max(0, PREFERENCE_MAX - number) if is_elastic else 0
-        self.is_warm = False
-        # Whether it was entered though nobody called, and no call was inside since.
-        self.is_ordered = False
-        # Since when nobody is inside; None while somebody is.
-        self.idle_since: float | None = None
-        # The session and frame in which the actor was told to give it up.
-        self.evicted_in: tuple[Session, int] | None = None
-
-
-class Record:
-    """One environment."""
-
-    __slots__ = (
-        "asked_at",
-        "broken_until",
-        "called_at",
-        "copies",
-        "entry",
-        "environment",
-        "failed_on",
-        "failure",
-        "failures",
-        "hits",
-        "load_s",
-        "loads",
-        "look_at",
-        "lost_place",
-        "retry_at",
-        "run_s",
-        "shapes",
-        "since",
-        "template",
-        "used_at",
-    )
-
-    def __init__(self, environment: Environment, now: float) -> None:
-        """Begin without a copy."""
-        self.environment = environment
-        self.copies: dict[Actor, Copy] = {}
-        # The shapes under which its tasks wait, as long as somebody has a template of them.
-        self.shapes: WeakSet[Shape] = WeakSet()
-        self.used_at = now
-        # Since when it is known; when the last of its calls that went anywhere was submitted.
-        self.since = now
-        self.asked_at = -inf
-        # When a call was inside last.
-        self.called_at = now
-        # How the calls are made that come here, and one that only enters it; None while nobody
-        # would order that.
-        self.template: Template | None = None
-        self.entry: Template | None = None
-        # The processes in which a copy that nobody used had to give way to others.
-        self.lost_place: set[int] = set()
-        # How often it was entered, how long that takes, how many tasks found it warm.
-        self.loads = 0
-        self.load_s = 0.0
-        self.hits = 0
-        # How long a task runs in it, of late.
-        self.run_s = 0.0
-        # How often in a row it could not be entered, where, when it is tried again, and why.
-        self.failures = 0
-        self.failed_on: set[int] = set()
-        self.retry_at = 0.0
-        self.broken_until = 0.0
-        self.failure: Failure | None = None
-        self.look_at = inf  # When there may be something to do.
-
-    @property
-    def waiting(self) -> int:
-        """Return how many of its tasks are queued."""
-        return sum(shape.count for shape in self.shapes)
-
-    @property
-    def is_measured(self) -> bool:
-        """Tell whether anybody knows how long entering it takes."""
-        return self.loads > 0 or self.load_s > 0.0
-
-    @property
-    def is_warm(self) -> bool:
-        """Tell whether some copy of it was entered."""
-        return any(copy.is_warm for copy in self.copies.values())
-
-    @property
-    def missing(self) -> int:
-        """Return how many copies it has less than it is to have while it is in use."""
-        reuse = self.environment.reuse
-        return 0 if reuse.is_fresh else max(0, reuse.replicas_min - len(self.copies))
-
-    def is_broken(self, now: float) -> bool:
-        """Tell whether its tasks are to end at once."""
-        return now < self.broken_until and not self.is_warm
-
-
 class Environments:
     """All environments that somebody has or wants."""
 
-    __slots__ = ("due", "lacking", "newest", "prune_at", "records", "unplaced")
+    __slots__ = ("due", "kinds", "lacking", "newest", "prune_at", "records", "unplaced")
 
     def __init__(self) -> None:
         """Begin with none."""
         self.records: dict[str, Record] = {}
+        # By the class what is known of all that are of it.
+        self.kinds: dict[str, Kind] = {}
         # Of the versions of one environment the one that was known last, by what they share.
         self.newest: dict[str, Record] = {}
         # When `replicas.look` is due for which; never later than the first thing to do.
@@ -188,7 +70,8 @@ class Environments:
         """Return the record of *environment*, whose policy is now as it says."""
         record = self.records.get(environment.id)
         if record is None:
-            record = self.records[environment.id] = Record(environment, now)
+            kind = self.kinds.setdefault(environment.kind, Kind()) if environment.kind else Kind()
+            record = self.records[environment.id] = Record(environment, now, kind)
             if environment.lineage:
                 self.newest[environment.lineage] = record
         if record.environment != environment:
@@ -230,6 +113,9 @@ class Environments:
                 self.due.discard(gone_one)
                 self.lacking.discard(gone_one)
                 self.unplaced.pop(gone_one, None)
+        if gone:
+            known = self.records.values()
+            self.kinds = {one.environment.kind: one.kind for one in known if one.environment.kind}
 
     def check(self, actors: dict[int, Actor]) -> None:
         """Assert that copies are known from both sides, and only those of actors that are here."""
@@ -239,6 +125,8 @@ class Environments:
         assert all(self.records.get(one.environment.id) is one for one in self.newest.values())
         for identity, record in self.records.items():
             assert record.environment.id == identity
+            kind = record.environment.kind
+            assert not kind or self.kinds[kind] is record.kind
             if record.template is not None:
                 # Who lacks a copy is looked at again.
                 assert not record.missing or record in self.lacking.things
@@ -338,6 +226,7 @@ def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> Non
     if not command.again:
         record.loads += 1
     record.load_s = command.load_s
+    record.kind.entered(command.load_s)
     record.failures = 0
     record.failed_on.clear()
     record.retry_at = record.broken_until = 0.0

@@ -27,7 +27,7 @@ from wire.messages import Template as TemplateMessage
 
 if TYPE_CHECKING:
     from broker.core import Broker
-    from broker.placing.environments import Record
+    from broker.placing.copies import Record
 
 
 # Looked up once, for the path of each task.

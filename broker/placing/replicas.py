@@ -15,7 +15,7 @@ from wire.messages import Evict
 
 if TYPE_CHECKING:
     from broker.core import Broker
-    from broker.placing.environments import Copy, Record
+    from broker.placing.copies import Copy, Record
     from broker.waiting.shapes import Shape
 
 # How long entering takes, as far as anybody knows, while no copy was ever entered: at least so
@@ -108,13 +108,16 @@ def wait_s(record: "Record", task: Task, now: float) -> float:
 def expected_s(record: "Record", now: float) -> float:
     """Return how long it should take to enter an environment.
 
-    While none was ever entered, what takes long already is expected to take as long again: so one
-    more would be there later, and is worth it only for the work that one copy would not get done.
+    While none was ever entered, as long as others of its class; and what takes long already is
+    expected to take as long again: so one more would be there later, and is worth it only for the
+    work that one copy would not get done.
     """
     if record.is_measured:
         return record.load_s
     began = min((copy.since for copy in record.copies.values()), default=now)
-    return max(LOAD_GUESS_S, 2.0 * (now - began))
+    class_s = record.kind.load_s
+    guess_s = LOAD_GUESS_S if class_s is None else class_s
+    return max(guess_s, 2.0 * (now - began))
 
 
 def enters(broker: "Broker", record: "Record", actor: Actor, now: float) -> None:

@@ -20,7 +20,7 @@ from wire.parts import Call
 
 if TYPE_CHECKING:
     from broker.core import Broker
-    from broker.placing.environments import Record
+    from broker.placing.copies import Record
 
 # For whom no place was found one is looked for again so much later; later still where many look
 # over many actors, so that no more of these are looked at in a second.

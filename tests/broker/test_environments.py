@@ -4,6 +4,8 @@ import pytest
 from msgspec import structs
 
 from broker.placing import replicas
+from broker.placing.copies import Kind
+from broker.placing.environments import KEPT_S
 from tests.broker.conversation import CODE, Conversation
 from wire import codec
 from wire.messages import (
@@ -11,6 +13,7 @@ from wire.messages import (
     Answer,
     Assign,
     Beat,
+    Bye,
     Credit,
     Death,
     Entered,
@@ -30,9 +33,9 @@ def talk():
     return Conversation(environment_retry_s=1.0)
 
 
-def place(low=0, high=2, *, identity="e", concurrency=1, lineage="", **reuse):
+def place(low=0, high=2, *, identity="e", concurrency=1, lineage="", kind="", **reuse):
     policy = Reuse(low, high, **{"idle_ttl_s": 10.0, "scaledown_ttl_s": 4.0} | reuse)
-    return Environment(identity, "E", CODE, {}, concurrency, policy, lineage=lineage)
+    return Environment(identity, "E", CODE, {}, concurrency, policy, lineage=lineage, kind=kind)
 
 
 def call(environment, wait_s=None):
@@ -606,6 +609,71 @@ def test_more_than_a_first_load_takes_spreads_while_it_goes_on(talk):
         client.submits(number, call=call(place(0, 9)))
 
     assert sorted(len(actor.takes(Assign)) for actor in (first, second)) == [0, 1]
+
+
+def beside_a_sibling(talk, load_s, *, kind="__main__.E", count=2):
+    """Let another environment of the class be entered elsewhere, which took so long."""
+    there = talk.actor(99, name="host/99")
+    there.says(Entered(place(identity="sibling", kind=kind), load_s), Credit(0, 0, 0))
+    return actors(talk, count), place(0, 9, identity="own", kind="__main__.E")
+
+
+@pytest.mark.parametrize(
+    ("load_s", "kind", "copies"),
+    [
+        (5.0, "__main__.E", [0, 1]),
+        (0.01, "__main__.E", [1, 1]),
+        (5.0, "other.E", [1, 1]),
+        (5.0, "", [1, 1]),
+    ],
+)
+def test_what_was_never_entered_is_expected_to_take_as_long_as_others_of_its_class(
+    talk, load_s, kind, copies
+):
+    """40 tasks of 50 ms, which is more than the half second that it takes otherwise."""
+    found, own = beside_a_sibling(talk, load_s, kind=kind)
+
+    talk.client().submits(*range(1, 41), call=call(own))
+
+    assert sorted(len(actor.takes(Assign)) for actor in found) == copies
+
+
+def test_what_takes_longer_than_others_of_its_class_is_expected_to_take_as_long_again(talk):
+    found, own = beside_a_sibling(talk, 1.0)
+    talk.client().submits(1, 2, 3, call=call(own))
+
+    passes(talk, 30.0, *found)
+
+    assert sorted(len(actor.takes(Assign)) for actor in found) == [0, 1]
+
+
+def test_what_was_entered_is_expected_to_take_as_long_as_it_did(talk):
+    found, own = beside_a_sibling(talk, 5.0)
+    enters(found[0], own, 0.5, free=0)
+
+    talk.client().submits(*range(1, 41), call=call(own))
+
+    assert len(found[1].takes(Assign)) == 1
+
+
+def test_of_the_loads_of_a_class_each_counts_an_eighth():
+    kind = Kind()
+
+    for load_s in (8.0, 16.0):
+        kind.entered(load_s)
+
+    assert kind.load_s == 9.0
+
+
+def test_a_class_is_forgotten_with_its_last_environment(talk):
+    actor = talk.actor()
+    actor.says(Entered(place(identity="a", kind="K"), 1.0), Credit(1, 0, 0, {"a": 1}))
+    assert list(talk.broker.environments.kinds) == ["K"]
+
+    actor.says(Bye("it leaves"))
+    talk.broker.environments.prune(talk.now + 2 * KEPT_S)
+
+    assert not talk.broker.environments.kinds
 
 
 def test_a_burst_that_has_waited_for_actors_is_entered_once(talk):

@@ -146,6 +146,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         3: (
             "a_copy_above_the_minimum_is_entered_at_once",
             "a_first_load_is_as_long_as_guessed",
+            "a_class_has_no_load_time",
             "one_waits_for_a_copy_before_there_is_one",
         ),
         4: (
