@@ -301,8 +301,8 @@ def test_an_enter_that_hangs_is_given_up_and_tried_elsewhere(client, tmp_path):
 
 
 def test_an_async_enter_that_hangs_is_canceled(client):
-    # A former test may have ended one.
-    wait_until(lambda: len(client.actors()) == 2, PATIENCE_S)
+    # A former test may have ended one, or be about to.
+    wait_until(lambda: [actor["state"] for actor in client.actors()] == ["open"] * 2, PATIENCE_S)
     pids = {actor["name"]: actor["pid"] for actor in client.actors()}
     with pytest.raises(EnvironmentFailed, match=r"enter_timeout of 0\.1 s"):
         client.submit(AsyncHanging.work).result(PATIENCE_S)

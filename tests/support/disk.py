@@ -132,7 +132,7 @@ class Disk:
 
 
 class InMemory(sqlite3.Connection):
-    """A file that nobody else can have: it is closed with the last reference to it."""
+    """A file that nobody else can have: whoever lets go of it last closes it, in any thread."""
 
     def __del__(self) -> None:
         """Close it, which newer Pythons want said."""
@@ -141,7 +141,9 @@ class InMemory(sqlite3.Connection):
 
 def in_memory() -> sqlite3.Connection:
     """Return a new file in memory."""
-    return sqlite3.connect(":memory:", isolation_level=None, factory=InMemory)
+    return sqlite3.connect(
+        ":memory:", isolation_level=None, check_same_thread=False, factory=InMemory
+    )
 
 
 def opened(path: Path) -> sqlite3.Connection:
