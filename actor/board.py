@@ -24,9 +24,10 @@ RECORDS: Final = 65_536 + 4_096
 # Magic, records, whether the actor left by itself, runs that found no record, whether it ends for
 # the sake of the runs that are doomed; whether it may hold strict limits, and when the newest frame
 # was sent that the broker has, by the actor and by its host: seconds of the clock that both have;
-# how far the start of the process has come.
-HEADER: Final = struct.Struct("<8sQQQQQddQ")
-MAGIC: Final = b"warmslt4"
+# how far the start of the process has come; how many outcomes it keeps for clients that have not
+# received them.
+HEADER: Final = struct.Struct("<8sQQQQQddQQ")
+MAGIC: Final = b"warmslt5"
 LEFT_AT: Final = 16
 OVERFLOW_AT: Final = 24
 FORCED_AT: Final = 32
@@ -34,6 +35,7 @@ HELD_AT: Final = 40
 RENEWED_AT: Final = 48
 VOUCHED_AT: Final = 56
 STAGE_AT: Final = 64
+KEPT_AT: Final = 72
 # Epoch and number of the token, state.
 RECORD: Final = struct.Struct("<QQQ")
 WORD: Final = struct.Struct("<Q")
@@ -79,7 +81,7 @@ class Board:
         """Return a new region and the descriptor that leads to it."""
         fd = open_shared(HEADER.size + records * RECORD.size)
         board = cls(fd)
-        HEADER.pack_into(board._map, 0, MAGIC, records, 0, 0, 0, 0, NEVER, NEVER, Stage.LOADING)
+        HEADER.pack_into(board._map, 0, MAGIC, records, 0, 0, 0, 0, NEVER, NEVER, Stage.LOADING, 0)
         return board, fd
 
     # --- the actor's end
@@ -176,6 +178,10 @@ class Board:
         """Record how far the start has come."""
         WORD.pack_into(self._map, STAGE_AT, stage)
 
+    def keep(self, count: int) -> None:
+        """Record how many outcomes wait for their clients, now and then."""
+        WORD.pack_into(self._map, KEPT_AT, count)
+
     # --- the host's end
 
     @property
@@ -208,6 +214,12 @@ class Board:
         if is_forced:
             return Runs(doomed, finished, entering, running)
         return Runs(sorted(running + doomed), finished, entering, [])
+
+    @property
+    def kept(self) -> int:
+        """Return how many outcomes were kept when that was last looked at."""
+        count: int = WORD.unpack_from(self._map, KEPT_AT)[0]
+        return count
 
     @property
     def has_left(self) -> bool:

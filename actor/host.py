@@ -239,12 +239,17 @@ class Host:
         """Say once that no broker answers, and the host goes on trying; and why it has not left."""
         if now >= self._tell_at:
             self._tell_at = inf
-            boards = [process.board.read() for process in self._processes.values()]
+            boards = [process.board for process in self._processes.values()]
+            runs = [board.read() for board in boards]
+            # The broker may have some whose clients it waits for, as the actors do.
+            kept = (
+                max(board.kept, len(one.finished)) for board, one in zip(boards, runs, strict=True)
+            )
             log.warning(
                 "drain_waits",
                 host=self.settings.name,
-                running=sum(len(runs.started) + len(runs.entering) for runs in boards),
-                outcomes_untold=sum(len(runs.finished) for runs in boards),
+                running=sum(len(one.started) + len(one.entering) for one in runs),
+                outcomes_untold=sum(kept),
                 broker="there" if self.core.session.is_open else "away",
                 hint="another SIGTERM or Ctrl-C ends these now",
             )

@@ -11,7 +11,7 @@ from sdk.table import cell, print_json, print_rows, say
 
 STATUS_FAILED: Final = 1
 ALL: Final = "*"
-TITLES: Final = ("TASK", "NAME", "ENDED", "WHY", "TRIES", "REDRIVEN AS", "MESSAGE")
+TITLES: Final = ("TASK", "NAME", "ENDED", "WHY", "RUNS", "REDRIVEN AS", "MESSAGE")
 
 
 def add_task_options(command: argparse.ArgumentParser) -> None:
@@ -92,7 +92,7 @@ def row(one: dict[str, Any]) -> list[str]:
         one["name"],
         at(one["ended_ms"]),
         one["code"],
-        str(one["tries"]),
+        str(one["runs"]),
         one["redriven_as"] or "-",
         " ".join(one["message"].split()),
     ]
@@ -100,7 +100,7 @@ def row(one: dict[str, Any]) -> list[str]:
 
 def print_one(one: dict[str, Any]) -> None:
     """Print all that is known of a dead task."""
-    counts = ("tries", "failures", "crashes", "losses")
+    counts = ("runs", "tries", "failures", "crashes", "losses")
     facts = {
         "task": one["task"],
         "name": one["name"],

@@ -66,6 +66,8 @@ class Facts(Struct, frozen=True, array_like=True):
     # The name under which it was submitted again, and when.
     successor: Name | None = None
     redriven_ms: int = 0
+    # How many of its runs began, also those that were no tries; -1 where a row does not say it.
+    runs: int = -1
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -223,7 +225,16 @@ def facts_of(broker: "Broker", task: Task, ending: Ending, failure: Failure) -> 
         list(trouble.history) if trouble else [],
         writing.wall_ms(broker, broker.ticked_at),
         task.size,
+        runs=runs_of(task, ending, failure),
     )
+
+
+def runs_of(task: Task, ending: Ending, failure: Failure) -> int:
+    """Return how many runs of *task* began; one of which nobody knows that is taken for one."""
+    trouble = task.trouble
+    is_of_run = bool(ending.actor) and ending.status in (Status.FAILURE, Status.EXPIRED)
+    is_last = is_of_run or failure.code == Code.OUTCOME_UNKNOWN
+    return task.tries + (trouble.shared if trouble else 0) + is_last
 
 
 def codes_of(template: Template | None) -> dict[bytes, int]:
@@ -358,6 +369,7 @@ def describe(dead: DeadTask) -> dict[str, Any]:
         "code": facts.code,
         "message": facts.message,
         "actor": facts.actor,
+        "runs": facts.tries if facts.runs < 0 else facts.runs,
         "tries": facts.tries,
         "failures": facts.failures,
         "crashes": facts.crashes,

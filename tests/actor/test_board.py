@@ -133,6 +133,15 @@ def test_unknown_tokens_change_nothing(boards):
     assert host.read().started == []
 
 
+def test_an_actor_says_how_many_outcomes_wait_for_their_clients(boards):
+    actor, host = boards
+    assert host.kept == 0
+
+    actor.keep(3)
+
+    assert host.kept == 3
+
+
 def test_an_actor_that_was_told_to_leave_says_so(boards):
     actor, host = boards
 

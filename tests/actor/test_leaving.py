@@ -71,14 +71,17 @@ def test_a_signal_that_arrives_twice_is_the_first(broker, tmp_path):
 
 
 def test_a_drain_that_takes_its_time_says_what_it_waits_for(broker, tmp_path):
-    process = broker.start_host("--log-format", "json")
-    broker.run(broker.actor(), wait_for_file, str(tmp_path / "never"))
+    """Also of an outcome that the broker has and the client has not."""
+    process = broker.start_host("--log-format", "json", "--slots", "2")
+    actor = broker.actor()
+    broker.run(actor, wait_for_file, str(tmp_path / "never"))
     begun(broker, tmp_path / "never")
+    assert value(broker, actor, broker.run(actor, double, 1)) == 2
 
     process.send_signal(signal.SIGTERM)
 
     said = json.loads(broker.until_said(process, "drain_waits"))
-    assert (said["running"], said["outcomes_untold"], said["broker"]) == (1, 0, "there")
+    assert (said["running"], said["outcomes_untold"], said["broker"]) == (1, 1, "there")
     assert "Ctrl-C" in said["hint"]
 
 

@@ -103,6 +103,7 @@ def test_poison_is_kept_with_its_history(talk):
 
     (dead,) = asked(client)["dead"]
     assert (dead["code"], dead["crashes"], dead["tries"]) == (Code.POISON_TASK, 3, 3)
+    assert dead["runs"] == 3
     assert len(dead["history"]) == 3
 
 
@@ -114,7 +115,7 @@ def test_a_failure_is_kept_of_a_call_that_was_to_be_tried_again(talk, is_kept):
     actor.ends(token, FAILS, status=Status.FAILURE)
 
     dead = asked(client)["dead"]
-    assert [one["code"] for one in dead] == [Code.TASK_FAILED] * is_kept
+    assert [(one["code"], one["runs"]) for one in dead] == [(Code.TASK_FAILED, 1)] * is_kept
     assert code(end(client, 1)) == Code.TASK_FAILED
 
 
@@ -126,6 +127,26 @@ def test_a_failure_of_a_durable_task_is_kept_for_who_comes_later():
     (dead,) = asked(client, argument=name(client, 1))["dead"]
     assert dead["traceback"] == "the traceback"
     assert dead["options"] == {"durable": True}
+
+
+def test_a_run_that_may_have_begun_counts_among_those_that_did(talk):
+    actor, client = talk.actor(free=1), talk.client()
+    client.submits(1, call=Call("work", CODE, at_most_once=True))
+    talk.host().says(Death(11, None, 11, assigned(actor)))
+
+    (dead,) = asked(client)["dead"]
+    assert (dead["code"], dead["runs"], dead["tries"]) == (Code.OUTCOME_UNKNOWN, 1, 0)
+
+
+def test_what_never_began_has_had_no_run():
+    talk = Conversation(disk=Disk())
+    talk.actor(free=1)
+    client = talk.client()
+    client.submits(1, call=Call("work", CODE, durable=True, slots={"gpu": 1}, fail_infeasible=True))
+    talk.wait(2.25)
+
+    (dead,) = asked(client)["dead"]
+    assert (dead["code"], dead["runs"]) == (Code.INFEASIBLE, 0)
 
 
 @pytest.mark.parametrize("status", [Status.RESULT, Status.CANCELED])
