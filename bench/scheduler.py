@@ -19,9 +19,11 @@ from typing import Any
 from bench.scheduler_processes import part_processes
 from bench.support import arguments, bounded, machine, spread, table
 from broker.core import Broker
+from broker.events.defining import define
 from broker.settings import Settings
 from wire.codec import decode_peer, encode
 from wire.labels import Comparator, Desire
+from wire.limits import read_definition
 from wire.messages import (
     ActorHello,
     Assign,
@@ -240,6 +242,23 @@ def part_queued(options: Any) -> list[Row]:
     return rows
 
 
+def part_limits(options: Any) -> list[Row]:
+    """How many tasks wait for one limit, of which each turn hands one over."""
+    rows: list[Row] = []
+    for waiting in (10, 1_000, 10_000, 100_000)[: 3 if options.small else 4]:
+        cluster = Cluster(2, slots=4, offers=everybody)
+        define(cluster.broker, read_definition("db=1"))
+        # Nobody is let in before the holders of an earlier broker were known.
+        cluster.broker.tick(1.0)
+        cluster.learn([Call("noop", HASH, limits={"db": 1})])
+        cluster.grant()
+        cluster.submit(1 + waiting, same)
+        cluster.hear(cluster.broker.flush(0.0))
+        rows.append(("waiting for one limit", f"{waiting:,}", rounds_of(cluster, options, same)))
+        assert len(cluster.running) == 1, "more than one has it"
+    return rows
+
+
 def part_desires(options: Any) -> list[Row]:
     """How many distinct desires: met by all of 10 actors, by one of them, by nobody."""
     rows: list[Row] = []
@@ -398,6 +417,7 @@ PARTS = {
     "rate": part_rate,
     "actors": part_actors,
     "queued": part_queued,
+    "limits": part_limits,
     "desires": part_desires,
     "labels": part_labels,
     "memory": part_memory,
