@@ -83,11 +83,11 @@ class Outcomes:
         """
         if len(body) > INLINE_BYTES_MAX:
             frames, body = (body, *frames), b""
-        epoch, number = assignment.token
+        token = assignment.token
         if type(body) is not bytes:
             body = bytes(body)
-        command = Outcome(epoch, number, status, body, len(frames), run_s, checkpoint)
-        kept = self.kept[assignment.token] = KeptOutcome(assignment, command, frames)
+        command = Outcome(token[0], token[1], status, body, len(frames), run_s, checkpoint)
+        self.kept[token] = kept = KeptOutcome(assignment, command, frames)
         self.octets += kept.size
         self.fresh.append(kept)
 
@@ -130,6 +130,9 @@ class Outcomes:
             [kept] = fresh
             return [([kept.command], [*kept.payloads], [kept.token])]
         batches: list[Batch] = []
+        if len(fresh) <= COMMANDS_A_FRAME_MAX and not [k for k in fresh if k.payloads]:
+            self.fresh = []
+            return [([kept.command for kept in fresh], [], [kept.token for kept in fresh])]
         commands: list[Outcome] = []
         payloads: list[Buffer] = []
         tokens: list[Token] = []

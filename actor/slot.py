@@ -117,7 +117,7 @@ class Slots:
         self._runs.pop(token, None)
         if self._released:
             self._released.discard(token)
-        if token in self._threaded:
+        if self._threaded and token in self._threaded:
             self._threaded.discard(token)
             self._pool.ended()
 

@@ -78,8 +78,10 @@ class Submitter:
         if dumped is None or (planned.line and self._has_line(planned.line)):
             self._defer(planned, args, kwargs, future, dumped)
             return future
-        digest = None if self._key is None else digest_of_arguments(args, kwargs)
-        return self._submit(planned, dumped, future, digest)
+        if self._key is None:
+            plan = planned.plan(is_portable=dumped.is_portable)
+            return self._connection.submit(plan, dumped, self._parent, future)
+        return self._submit(planned, dumped, future, digest_of_arguments(args, kwargs))
 
     def _submit(
         self, planned: AnyPlanned, dumped: Dumped, future: TaskFuture, digest: bytes | None

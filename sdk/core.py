@@ -347,11 +347,8 @@ class ClientCore(News):
 
     def _ended(self, result: Result, payloads: Payloads, at: int) -> int:
         """Take an outcome and return where the payload frames of the next begin."""
-        own: Payloads = NO_PAYLOADS
-        end = at
-        if result.frames:
-            end = at + result.frames
-            own = payloads[at:end]
+        end = at + result.frames
+        own: Payloads = payloads[at:end] if result.frames else NO_PAYLOADS
         self._unacknowledged += 1
         self._unacknowledged_bytes += len(result.body) + (sum(map(size_of, own)) if own else 0)
         # A second outcome of the same call finds nobody.
@@ -359,10 +356,10 @@ class ClientCore(News):
         owned = self.calls.get(task)
         if owned is not None:  # Given out before it is forgotten: Ctrl-C may come in between.
             self.outcomes.append((task, result, own))
-            self._drop(task)
-            sticky = owned.plan.sticky
-            if sticky and result.actor:
-                self.bound.note(sticky, result.actor)
+            del self.calls[task]
+            self._let_go(task, owned)
+            if owned.plan.sticky and result.actor:
+                self.bound.note(owned.plan.sticky, result.actor)
         return end
 
     def _act(self, command: Any, now: float) -> None:
@@ -391,11 +388,15 @@ class ClientCore(News):
     def _drop(self, task: int) -> Owned | None:
         """Own the call no more."""
         owned = self.calls.pop(task, None)
-        if owned is None:
-            return None
+        if owned is not None:
+            self._let_go(task, owned)
+        return owned
+
+    def _let_go(self, task: int, owned: Owned) -> None:
         if self._waiting.since:
             self._waiting.end(task)
-        if owned.plan.is_durable or owned.plan is ATTACHING:
+        plan = owned.plan
+        if plan.is_durable or plan is ATTACHING:
             self.durable.forget(task)
         if self._trials.told:
             self._trials.forget(task)
@@ -406,7 +407,6 @@ class ClientCore(News):
         else:
             # It stays in the queue, where nobody finds it in `calls`.
             self.queued_bytes -= owned.size
-        return owned
 
     def _fail(self, owned: Owned, failure: Failure) -> None:
         """Make the outcome of a call that ends here."""
