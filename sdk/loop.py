@@ -73,7 +73,7 @@ class Loop:
         self._right: dict[str, int] = {}
         self._reader = 0
         self._borrows = 0
-        self._waiters = 0
+        self._waiting: dict[object, None] = {}
         self._is_held_up = False
         # Who may sleep on the descriptor: a call that eats its edge must wake him.
         self._reader_watches = False
@@ -198,12 +198,10 @@ class Loop:
             # Whoever waits for each call alone need not let the next one wait for company.
             self.gathering.until = 0.0
         deadline = None if timeout is None else monotonic() + timeout
-        thread, is_counted = get_ident(), False
+        thread, mark = get_ident(), object()
         has_right = self._reader == thread
         try:
-            with self._changing:
-                self._waiters += 1
-                is_counted = True
+            self._waiting[mark] = None
             while True:
                 if has_right:
                     self._read_again(is_done, deadline, task)
@@ -221,9 +219,7 @@ class Loop:
             if not has_right and self._right.get(READ) == thread:
                 # Ctrl-C came before it was used.
                 del self._right[READ]
-            if is_counted:
-                with self._changing:
-                    self._waiters -= 1
+            self._waiting.pop(mark, None)
 
     def send_gathered(self, *, is_due_only: bool = False) -> None:
         """Send the calls that wait for others: somebody waits for them, or their time is over."""
@@ -267,7 +263,7 @@ class Loop:
             del self._right[READ]
             # Who sleeps meanwhile must not wait until the daemon wakes up by itself, and the
             # daemon must not sleep on a descriptor whose edge was eaten here.
-            if self._is_napping_long or self._waiters > 1 or self._daemon_watches:
+            if self._is_napping_long or len(self._waiting) > 1 or self._daemon_watches:
                 self._daemon_sleep.wake()
 
     def _read_again(self, is_done: Callable[[], bool], deadline: float | None, task: int) -> None:
@@ -277,7 +273,7 @@ class Loop:
             self._read(is_done, deadline, task)
         finally:
             self._is_held_up = True
-            if self._is_napping_long or self._waiters > 1 or self._daemon_watches:
+            if self._is_napping_long or len(self._waiting) > 1 or self._daemon_watches:
                 self._daemon_sleep.wake()
 
     def _sleep(
@@ -354,7 +350,7 @@ class Loop:
 
     def _read(self, is_done: Callable[[], bool], deadline: float | None, task: int) -> None:
         """Receive and settle until *is_done* or *deadline*."""
-        woken = False
+        woken, until = False, 0.0
         is_dry = self._is_quiet()
         while True:
             if is_dry:
@@ -364,11 +360,11 @@ class Loop:
                 if deadline is not None and deadline < until:
                     until = deadline
                 woken = self._reader_sleep.until(until)
-            is_dry = self._turn(task, woken=woken)
+            is_dry = self._turn(task, woken=woken, until=until)
             self.settle()
             # A callback that waited has read here too, and may have left something.
             is_dry = is_dry and self._reader_watches
-            woken = False
+            woken, until = False, 0.0
             if is_done() or self._is_stopped:
                 break
             if deadline is not None and monotonic() >= deadline:
@@ -387,8 +383,11 @@ class Loop:
             )
         return is_quiet
 
-    def _turn(self, task: int, *, woken: bool) -> bool:
-        """Receive what is there, up to the outcome of *task*; tell whether nothing is left."""
+    def _turn(self, task: int, *, woken: bool, until: float = 0.0) -> bool:
+        """Receive what is there, up to the outcome of *task*; tell whether nothing is left.
+
+        The core has nothing to do before *until*.
+        """
         with self.lock:
             if self._is_stopped:
                 return True
@@ -408,7 +407,7 @@ class Loop:
                     self._receive(control, now)
                     if task >= 0 and task not in core.calls:
                         break
-                if now >= core.deadline():
+                if now >= until and now >= core.deadline():
                     core.tick(now)
                 gathering = self.gathering
                 if not gathering.is_open or now >= gathering.until:

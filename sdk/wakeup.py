@@ -96,7 +96,10 @@ class ShortWait:
 
     def wait(self, timeout_s: float) -> list[tuple[int, int]]:
         """Return what is ready, after at most *timeout_s*, which is finite."""
-        poll, spin_s, began = self._poll, self._spin_s, monotonic()
+        poll, spin_s = self._poll, self._spin_s
+        if not spin_s:
+            return poll(ceil(timeout_s * 1000.0) if timeout_s > 0.0 else 0)
+        began = monotonic()
         if self._short >= SHORT_WAITS:
             until = began + (min(timeout_s, spin_s))
             while not (found := poll(0)):
