@@ -4,7 +4,8 @@ The grant is computed from what the mailbox holds, each time. It is stated only 
 from what the broker computes by itself: the last statement less one for each assignment since.
 """
 
-from actor.mailbox import Mailbox, Recipe
+from actor.mailbox import ONE_SLOT, Mailbox, Recipe
+from actor.residents import Warmth
 from actor.settings import SLOT
 from wire.messages import Credit
 from wire.parts import place_of
@@ -23,6 +24,40 @@ def compute_credit(mailbox: Mailbox, prefetch: int, *, may_grant: bool) -> Credi
         return Credit(0, max(0, prefetch + free), residents.maximum)
     if not may_grant:
         return Credit(0, 0, 0, dict.fromkeys(residents.by_id, 0))
+    return alone_credit(mailbox, prefetch) or full_credit(mailbox, prefetch)
+
+
+def alone_credit(mailbox: Mailbox, prefetch: int) -> Credit | None:
+    """Compute what is granted where one environment is here, nobody waits and each has one slot.
+
+    None where it is otherwise: then more is to be looked at.
+    """
+    residents, holders = mailbox.residents, mailbox.holders
+    if (
+        len(residents.by_id) != 1
+        or residents.named.by_id
+        or mailbox.has_types
+        or mailbox.waiting
+        or mailbox.reacquiring
+    ):
+        return None
+    for holder in holders.values():
+        if holder.slots is not ONE_SLOT or holder.recipe.replica is not None:
+            return None
+    ((identity, replica),) = residents.by_id.items()
+    is_loading = replica.warmth is Warmth.LOADING
+    free = mailbox.slots - len(holders)
+    return Credit(
+        free,
+        prefetch,
+        residents.maximum - (is_loading or bool(replica.inside)),
+        {identity: 0 if is_loading else replica.turns_free},
+    )
+
+
+def full_credit(mailbox: Mailbox, prefetch: int) -> Credit:
+    """Compute what is granted, whatever is here."""
+    residents = mailbox.residents
     room = mailbox.slots_unclaimed()
     free = room.free.pop(SLOT)
     awaited = mailbox.awaited()
@@ -145,6 +180,8 @@ class Statement:
 
 def check_credit(credit: Credit, mailbox: Mailbox, prefetch: int) -> None:
     """Assert that what is granted and what is there never exceed slots and mailbox together."""
+    alone = alone_credit(mailbox, prefetch)
+    assert alone is None or alone == full_credit(mailbox, prefetch)
     slots = mailbox.capacity[SLOT]
     there = [(a.slots, a.recipe.replica) for a in (*mailbox.waiting, *mailbox.holders.values())]
     there += [(ask.wanted, ask.replica) for ask in mailbox.reacquiring.values()]

@@ -291,9 +291,13 @@ class Mailbox:
         of a named actor. For one whose slots are not free what it needs is kept, so that small ones
         never starve a large one.
         """
+        waiting = self.waiting
         if not (self.unusual or self.residents.by_id or self.has_types):
             taken = len(self.holders) + len(self.reacquiring)
-            return self.waiting[0] if self.waiting and taken < self.slots else None
+            return waiting[0] if waiting and taken < self.slots else None
+        if len(waiting) == 1 and not (self.holders or self.reacquiring):
+            place = waiting[0].recipe.call.environment  # Whoever is alone has what there is.
+            return waiting[0] if place is None or self.residents.can_enter(place) else None
         free = self.slots_free()
         ahead = set()
         for ask in self.reacquiring.values():
@@ -303,7 +307,7 @@ class Mailbox:
         # Whoever reacquires enters first: its own environment, and any other that must be loaded.
         resident = self.residents.by_id
         is_full = not ahead <= resident.keys()
-        for assignment in self.waiting:
+        for assignment in waiting:
             environment = assignment.recipe.call.environment
             if environment is not None and (
                 environment.pool in ahead
@@ -402,12 +406,9 @@ class Mailbox:
         """Forget one that returned. It waits for nothing any more."""
         token = assignment.token
         assert token not in self.reacquiring
-        if assignment.is_inside or token not in self.holders:
-            self.release(assignment, None)
-            if assignment.is_inside:
-                self.residents.leave(assignment)
-        else:
-            del self.holders[token]
+        self.holders.pop(token, None)
+        if assignment.is_inside:
+            self.residents.leave(assignment)
         del self.held[token]
         if self.unusual:
             self.unusual.discard(token)

@@ -32,7 +32,16 @@ class Warmth(StrEnum):
 class Replica:
     """One environment that is loaded here, or being loaded."""
 
-    __slots__ = ("environment", "inside", "load_s", "tasks", "used", "uses", "warmth")
+    __slots__ = (
+        "environment",
+        "inside",
+        "is_bounded",
+        "load_s",
+        "tasks",
+        "used",
+        "uses",
+        "warmth",
+    )
 
     def __init__(self, environment: Environment) -> None:
         """Begin loading."""
@@ -46,6 +55,8 @@ class Replica:
         # How long it took to enter it, and how many tasks it has taken.
         self.load_s = 0.0
         self.tasks = 0
+        # Whether it is replaced after some of them.
+        self.is_bounded = environment.reuse.is_fresh or environment.reuse.max_tasks is not None
 
     @property
     def tasks_left(self) -> float:
@@ -63,10 +74,14 @@ class Replica:
     @property
     def turns_free(self) -> int:
         """Return how many turns are free now."""
+        free = self.environment.concurrency
+        if self.inside:
+            free -= sum(self.inside.values())
+        if not self.is_bounded:
+            return free
         left = self.tasks_left
         if not left:
             return 0
-        free = self.environment.concurrency - sum(self.inside.values())
         # One that is to be alone may be its last.
         return int(min(free, left)) if self.inside else free
 
@@ -132,7 +147,7 @@ class Residents:
         replica = self.by_id.get(environment.id)
         if replica is not None:
             replica.inside.pop(assignment.token, None)
-            is_worn = not (replica.inside or replica.tasks_left)
+            is_worn = replica.is_bounded and not (replica.inside or replica.tasks_left)
             if is_worn and replica.warmth is Warmth.WARM:
                 del self.by_id[environment.id]
                 self.worn.append(environment.id)

@@ -92,7 +92,10 @@ def place(broker: "Broker", now: float) -> None:
 
 
 def place_newcomer(broker: "Broker", shape: Shape) -> bool:
-    """Assign the only task that is to be looked at, and tell whether; as `place_simple` would."""
+    """Assign the only task that is to be looked at, and tell whether; as if it stood in line.
+
+    One with an environment only where that is warm and free, so that nothing else is to be decided.
+    """
     backlog, task, queue = broker.backlog, shape.only, shape.queue
     if (
         backlog.ready
@@ -103,7 +106,11 @@ def place_newcomer(broker: "Broker", shape: Shape) -> bool:
         or task.client.is_paused
     ):
         return False
-    actor = (queue.crew.ranking or queue.crew.rank()).best()
+    environment = shape.cost.environment
+    if environment is None:
+        actor = (queue.crew.ranking or queue.crew.rank()).best()
+    else:
+        actor = warm_for(broker, shape, environment)
     if actor is None:
         return False
     backlog.newcomer = None
@@ -111,7 +118,18 @@ def place_newcomer(broker: "Broker", shape: Shape) -> bool:
     if broker.deadlines.things:
         broker.deadlines.discard(task)
     assign(broker, task, actor)
+    if environment is not None:
+        environments.assigned(broker, task, actor, broker.limits.now)
     return True
+
+
+def warm_for(broker: "Broker", shape: Shape, environment: str) -> Actor | None:
+    """Return the best actor where *environment* is warm and free, if that alone decides."""
+    record = broker.environments.records.get(environment)
+    if record is None or record.failed_on:
+        return None
+    entry = broker.backlog.matching.best(shape, may_enter=False)
+    return entry[3] if entry is not None and -entry[0] >= PLACE else None
 
 
 def place_simple(broker: "Broker", shape: Shape, task: Task) -> None:

@@ -152,7 +152,7 @@ class Backlog:
             # environment may be too much for it by now.
             if crew.is_special or (queue.environment is not None and not count & (count - 1)):
                 crew.unblock(self._ready)
-        elif shape.is_simple and shape.only is task and shape.entry is None and not self.ready:
+        elif shape.is_direct and shape.only is task and shape.entry is None and not self.ready:
             self.newcomer = shape
             return
         if shape.entry is None or task.rank < shape.entry:
@@ -276,7 +276,7 @@ class Backlog:
         queue = shape.queue
         assert queue is not None
         if shape is self.newcomer:
-            assert shape.is_simple
+            assert shape.is_direct
             return
         if shape.rank is None or shape.entry is None:
             parked = any(s is shape for lane in shape.lanes.values() for s, _ in lane.client.parked)

@@ -115,15 +115,15 @@ class Crew:
 
     def grade_warm(self, environment: str, actor: "Actor") -> int:
         """Grade *actor*, where *environment* is resident by its own word."""
-        credit = actor.credit
+        credit, cost = actor.credit, self.cost
         turns = credit.stated.turns.get(environment)
         if turns is None or actor.is_shut:
             return 0
-        is_warm = credit.is_warm(environment, self.cost.turns_taken)
-        if is_warm and credit.has_slots_in(environment, self.cost):
+        is_warm = turns - credit.flies_to(environment) >= cost.turns_taken
+        if is_warm and credit.has_slots_in(environment, cost):
             copy = actor.copies.get(environment)
             preference = copy.preference if copy is not None else 0
-            if self.cost.packs:
+            if cost.packs:
                 return PLACE + WARM + (preference << AVAILABLE_BITS) + credit.available
             return PLACE + WARM + (credit.available << PREFERENCE_BITS) + preference
         # Behind a replica that is warm here a task may wait in the mailbox.

@@ -82,6 +82,7 @@ class Shape:
         "entry",
         "has_affinity",
         "home",
+        "is_direct",
         "is_shut",
         "is_simple",
         "is_told",
@@ -118,13 +119,14 @@ class Shape:
         self.count = 0
         # Queued tasks that were REJECTed by every actor that could take them now.
         self.aside: list[Task] | tuple[()] = ()
-        # Whoever satisfies it and has a slot can have a task, and the first of these is the best.
-        self.is_simple = (
+        # Whoever satisfies it and has a slot, where its environment is warm if it has one, can have
+        # a task, and the first of these is the best.
+        self.is_direct = (
             cost.is_plain
-            and cost.environment is None
             and not (self.has_affinity or call.limits or call.fail_infeasible or self.sticky)
             and not cost.is_armed_first
         )
+        self.is_simple = self.is_direct and cost.environment is None
         # Where tasks wait for an actor that they like better, though another one is free.
         self.wait: Wait | None = None
         if self.has_affinity and cost.affinity_wait_s and cost.place is None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from broker.waiting.shapes import Shape
 from tests.broker.conversation import CODE, Conversation
+from tests.broker.test_environments import place
 from wire.labels import Comparator, Desire
 from wire.messages import Assign, Cancel, Credit, Function, Outcome, Reject, Submit, Template
 from wire.parts import Call, Status
@@ -18,11 +19,14 @@ CALLS = (
     Call("urgent", CODE, priority=2),
     Call("picky", CODE, desires=[Desire("zone", Comparator.EQUAL, "eu")]),
     Call("large", CODE, slots={"slot": 2}),
+    Call("warm", CODE, environment=place(0, 2, identity="e", idle_ttl_s=9.0)),
+    Call("kept", CODE, environment=place(1, 1, identity="f", idle_ttl_s=9.0)),
 )
-KINDS = st.lists(st.sampled_from([0, 0, 0, 1, 2, 3]), min_size=1, max_size=6)
+KINDS = st.lists(st.sampled_from([0, 0, 0, 1, 2, 3, 4, 4, 4, 5]), min_size=1, max_size=6)
 MOVES = st.one_of(
     st.tuples(st.just("submit"), st.integers(0, 1), KINDS),
     st.tuples(st.just("credit"), st.integers(0, 1), st.integers(1, 6)),
+    st.tuples(st.just("warm"), st.integers(0, 1), st.tuples(st.integers(0, 2), st.booleans())),
     st.tuples(st.just("end"), st.integers(0, 1), st.booleans()),
     st.tuples(st.just("cancel"), st.integers(0, 1), st.integers(1, 9)),
 )
@@ -57,6 +61,10 @@ class Side:
                 self.says(client, Submit(number, template, b""))
         elif what == "credit":
             self.says(actor, Credit(how))
+        elif what == "warm":
+            free, is_kept = how
+            turns = {"e": free > 0} | ({"f": free > 1} if is_kept else {})
+            self.says(actor, Credit(free, 0, 1, {name: int(n) for name, n in turns.items()}))
         elif what == "end" and self.running[who]:
             epoch, number = self.running[who].pop(0)
             ended: object = Outcome(epoch, number, Status.RESULT, b"")
@@ -92,6 +100,10 @@ class Side:
                 for client in broker.clients.values()
                 for task in client.tasks.values()
             ],
+            [
+                (one.hits, one.called_at, [(c.number, c.idle_since) for c in one.copies.values()])
+                for one in broker.environments.records.values()
+            ],
             broker.backlog.served,
             broker.backlog.count,
         )
@@ -123,3 +135,19 @@ def test_the_only_task_stands_in_no_heap_before_it_is_placed():
     side.flushes()
     assert backlog.newcomer is None
     assert len(side.running[0]) == 1
+
+
+def test_the_only_task_of_a_warm_environment_stands_in_no_heap_before_it_is_placed():
+    side = Side()
+    side.moves("warm", 0, (1, False))
+    side.flushes()
+
+    side.moves("submit", 0, [4])
+    backlog = side.talk.broker.backlog
+
+    assert backlog.newcomer is not None
+    side.flushes()
+    assert backlog.newcomer is None
+    assert not backlog.ready
+    assert len(side.running[0]) == 1
+    assert side.talk.broker.environments.records["e"].called_at == side.talk.now
