@@ -115,6 +115,8 @@ class Broker:
         self.tokens: dict[Token, Task] = {}  # Current assignments, and outcomes not forgotten.
         self.backlog = Backlog()
         self.patient, self.waits = self.backlog.matching.patient, self.backlog.matching.waits
+        # What is to be done once all that is said was sent, and how.
+        self.leftovers, self.tidy = self.backlog.matching.leaving, self.backlog.matching.tidy
         self.bindings = bindings.make(self)
         self.reservation: reservation.Reservation | None = None  # For a task that would starve.
         self.recalls, self.environments = recall.Recalls(), environments.Environments()

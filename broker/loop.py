@@ -8,7 +8,7 @@ core raises is our bug: it ends the process, the loop never goes on with a core 
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
@@ -58,6 +58,8 @@ TRANSFER_BYTES_PER_S_MIN: Final = 1_000_000
 class Core(Protocol):
     """What the loop needs of `broker.core.Broker`."""
 
+    @property
+    def leftovers(self) -> Collection[object]: ...
     def receive(
         self, rid: bytes, frame: Frame[Any], payloads: Sequence[Any], now: float
     ) -> None: ...
@@ -70,6 +72,7 @@ class Core(Protocol):
     def flush(self, now: float) -> Sequence[tuple[bytes, Frame[Any], Sequence[Any]]]: ...
     def take_operations(self) -> tuple[int, Sequence[tuple[Any, ...]]]: ...
     def take_notes(self) -> Sequence[tuple[str, dict[str, Any]]]: ...
+    def tidy(self) -> None: ...
 
 
 class Admission(Protocol):
@@ -242,6 +245,8 @@ class Loop:
         notes = core.take_notes()
         if notes:
             self._notes.write(notes, now)
+        if core.leftovers:
+            core.tidy()
 
     def _send_all(
         self, core: Core, outgoing: Sequence[tuple[bytes, Frame[Any], Sequence[Any]]], now: float

@@ -7,10 +7,13 @@ actor.
 """
 
 from collections.abc import Iterable
+from itertools import compress
 from math import frexp, ldexp
+from operator import ne
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from wire.labels import (
+    EQUAL,
     NEGATIVE,
     ORDER,
     Comparator,
@@ -54,18 +57,21 @@ def is_unchanged(had: LabelValues | None, has: LabelValues | None) -> bool:
 
 def differing(had: Labels, has: Labels) -> list[str]:
     """Return the keys that are offered otherwise in *has* than in *had*."""
-    changed = []
-    for key, values in has.items():
-        known = had.get(key)
-        if known is values:
-            continue
-        # What is equal and of one type is mostly the same; a list may hold True for 1.
-        is_suspect = known != values or type(known) is not type(values) or type(values) is list
-        if is_suspect and not is_unchanged(known, values):
-            changed.append(key)
-    if not had.keys() <= has.keys():
+    known = list(map(had.get, has))
+    kinds = list(map(type, has.values()))
+    if list in kinds or kinds != list(map(type, known)):
+        return compared(had, has)
+    # Each is offered in *had* as well, with one value of the same type.
+    changed = list(compress(has, map(ne, has.values(), known)))
+    if len(had) > len(has):
         changed += [key for key in had if key not in has]
     return changed
+
+
+def compared(had: Labels, has: Labels) -> list[str]:
+    """Return what `differing` does, key by key."""
+    changed = [key for key, values in has.items() if not is_unchanged(had.get(key), values)]
+    return changed + [key for key in had if key not in has]
 
 
 def keep(places: "dict[Place, Shape | dict[Shape, None]]", place: Place, shape: "Shape") -> None:
@@ -111,13 +117,13 @@ class Column:
     def add(self, bit: int, values: LabelValues) -> None:
         """Let an actor offer *values*."""
         self.offering |= bit
-        for one in cells(values):
+        for one in cells(values) if isinstance(values, list) else (cell(values),):
             self.values[one] = self.values.get(one, 0) | bit
 
     def remove(self, bit: int, values: LabelValues) -> None:
         """Let an actor offer them no longer."""
         self.offering &= ~bit
-        for one in cells(values):
+        for one in cells(values) if isinstance(values, list) else (cell(values),):
             left = self.values.get(one, 0) & ~bit
             if left:
                 self.values[one] = left
@@ -311,11 +317,18 @@ class Offers:
         found = self.able(shape.cost.slots)
         if shape.home is not None or shape.is_shut:
             found &= 0 if shape.is_shut or shape.home is None else 1 << shape.home.number
+        columns = self._columns
         for desire in shape.desires:
             if not found:
                 break
             if desire.required:
-                found &= self.meeting(desire)
+                value = desire.value
+                if desire.comparator is not EQUAL or value is None or isinstance(value, list):
+                    found &= self.meeting(desire)
+                else:
+                    # As `meeting` says, and what is desired most.
+                    column = columns.get(desire.key)
+                    found &= column.values.get(cell(value), 0) if column is not None else 0
         return found
 
     def able(self, slots: dict[str, int]) -> int:
@@ -394,7 +407,7 @@ class Offers:
         equal = self._equal
         for desire in shape.desires:
             comparator, value = desire.comparator, desire.value
-            if comparator is Comparator.EQUAL or comparator is Comparator.IN:
+            if comparator is EQUAL or comparator is Comparator.IN:
                 is_bound |= desire.required
                 assert value is not None
                 at = equal.get(desire.key)
@@ -413,7 +426,7 @@ class Offers:
         """Forget *shape*."""
         for desire in shape.desires:
             comparator, value = desire.comparator, desire.value
-            if comparator is Comparator.EQUAL or comparator is Comparator.IN:
+            if comparator is EQUAL or comparator is Comparator.IN:
                 assert value is not None
                 at = self._equal.get(desire.key, {})
                 for one in cells(value):
@@ -442,10 +455,12 @@ class Offers:
         return found
 
     def _watching_key(self, found: "dict[Shape, None]", key: str, values: LabelValues) -> None:
-        for shape in found_at(self._key.get(key)):
-            found[shape] = None
+        there = self._key.get(key)
+        if there is not None:
+            found.update(dict.fromkeys(found_at(there)))
         at = self._equal.get(key)
         if at is not None:
-            for one in cells(values):
-                for shape in found_at(at.get(one)):
-                    found[shape] = None
+            for one in cells(values) if isinstance(values, list) else (cell(values),):
+                there = at.get(one)
+                if there is not None:
+                    found.update(dict.fromkeys(found_at(there)))

@@ -14,7 +14,7 @@ from broker.facts.deadlines import Deadlines
 from broker.facts.offers import Offers
 from broker.facts.task import Task
 from broker.waiting.crews import Crew
-from broker.waiting.queues import Ready, WaitingQueue
+from broker.waiting.queues import Queue, Ready, WaitingQueue
 from broker.waiting.rankings import Entry
 from broker.waiting.shapes import Shape
 from wire.labels import satisfies_all
@@ -37,6 +37,7 @@ class Matching:
         "_resting",
         "_special",
         "by_key",
+        "leaving",
         "narrow",
         "offers",
         "patient",
@@ -68,11 +69,16 @@ class Matching:
         self._resident: dict[str, dict[Actor, None]] = {}
         # Attached shapes that had no task lately, the longest first.
         self._resting: dict[Shape, None] = {}
+        # Those of these that an actor came to or left since, with the queue in which they stood.
+        # They stand in none, and go when there is time: no task waits for that.
+        self.leaving: dict[Shape, Queue] = {}
 
     # --- shapes
 
     def attach(self, shape: Shape) -> None:
         """Let *shape* wait for the actors that satisfy it."""
+        if self.leaving:
+            self.tidy()
         self._join(shape, self._mask(shape))
         self.offers.watch(shape)
         if shape.sticky:
@@ -105,6 +111,14 @@ class Matching:
             del shapes[shape]
             if not shapes:
                 del self.by_key[shape.sticky]
+
+    def tidy(self) -> None:
+        """Forget what is left of shapes without tasks."""
+        leaving = self.leaving
+        while leaving:
+            shape, queue = leaving.popitem()
+            shape.queue = queue
+            self.detach(shape)
 
     def review(self, key: str) -> None:
         """Look anew at who may have the tasks with *key*, which may be bound otherwise now."""
@@ -251,6 +265,7 @@ class Matching:
     def remove(self, actor: "Actor") -> None:
         """Forget *actor*, which is gone."""
         self._move(actor, self.offers.drop(actor))
+        self.tidy()
         self._note_resident(actor, {})
         assert not actor.crews
 
@@ -264,11 +279,13 @@ class Matching:
             if actor is not None and shape in self._resting and not (shape.count or shape.wait):
                 # With its next task it is looked at anew; what may wait has its runs measured.
                 del self._resting[shape]
-                self.detach(shape)
+                assert shape.queue
+                self.leaving[shape], shape.queue = shape.queue, None
                 continue
+            if shape.queue is None:
+                continue  # It is about to go.
             if shape.has_affinity:
                 self._forget_tiers(shape)
-            assert shape.queue
             crew, mask = shape.queue.crew, self._mask(shape)
             if mask == crew.mask:
                 continue
@@ -418,7 +435,15 @@ class Matching:
     def check(self) -> None:
         """Assert that each crew is whoever satisfies its shapes, and knows how good they are."""
         users: dict[Crew, int] = {}
+        for shape, queue in self.leaving.items():
+            assert shape.queue is None
+            assert not shape.count
+            assert shape.wait is None
+            for one in (queue.crew, *(tier for _, tier in shape.tiers or ())):
+                users[one] = users.get(one, 0) + 1
         for shape in self.offers.watching():
+            if shape in self.leaving:
+                continue
             assert shape.queue is not None
             crew = shape.queue.crew
             suiting = {

@@ -106,6 +106,8 @@ class Recorder:
     def take_notes(self):
         return []
 
+    leftovers = ()
+
     def hear(self):
         return self.heard.get(timeout=PATIENCE_MS / 1000)
 

@@ -191,6 +191,7 @@ class BrokerProcess(Process):
             core.committed(sequence, now)
             self.sends += core.flush(now)
         self.news += [("milestone", name) for name, _ in core.take_notes() if name in MILESTONES]
+        core.tidy()
 
     def shift(self, seconds: float) -> None:
         core = self.core

@@ -272,6 +272,7 @@ class BrokerProcess(Process):
                 )
         for event, fields in core.take_notes():
             self.world.broker_noted(event, fields)
+        core.tidy()
 
     def reaches(self, point: str) -> bool:
         """Tell whether it ended at *point*, in the middle of what it does."""
