@@ -95,8 +95,7 @@ class ActorCore:
         self.said = Statement()
         self.starts: list[Assignment] = []
         self._notes: list[Note] = []
-        self._beat_at = inf
-        self._drain_at = inf
+        self._beat_at = self._drain_at = inf
         self.bye_session = 0
         # The highest token that ever came: numbers only grow, so what is not above it came before.
         self.highest: Token = (0, 0)
@@ -293,11 +292,12 @@ class ActorCore:
     def release(self, token: Token, typed: dict[str, int] | None, now: float) -> bool:
         """Take back the slots and the turn of a running one; tell whether it had any of that."""
         self.now = now
-        assignment = self.mailbox.held.get(token)
-        if assignment is None or not self.mailbox.release(assignment, typed):
+        mailbox = self.mailbox
+        assignment = mailbox.held.get(token)
+        if assignment is None or not mailbox.release(assignment, typed):
             return False
-        self.is_stale = True
-        if self.mailbox.residents.worn:
+        self.is_stale |= bool(mailbox.waiting or mailbox.reacquiring)
+        if mailbox.residents.worn:
             entering.give_up_worn(self)
         if not assignment.is_stopped:
             self.commands.append(self.occupying.released(assignment, typed))
@@ -494,7 +494,7 @@ class ActorCore:
         if labels != self.labels:
             self.labels = labels
             self.labels_version += 1
-            self.is_stale = True
+            self.is_stale |= bool(self.mailbox.waiting)
 
     def note(self, event: str, **fields: object) -> None:
         self._notes.append((event, fields))

@@ -103,6 +103,8 @@ class Loop:
         self.lead = Lead()
         # Until when the leader sleeps; 0 while it does not.
         self._sleeps_until = 0.0
+        # Whether somebody led for a turn since the leader began a run, and left nothing to be said.
+        self._is_settled = False
 
     def post(self, method: Callable[..., Any], *arguments: object) -> None:
         """Have the leader call *method* with *arguments* and the time; from any thread.
@@ -123,6 +125,7 @@ class Loop:
             return False
         try:
             _ = self.turn(can_receive=False, may_run_here=False)
+            self._is_settled = True
             # What the leader is to look at: a message whose sign was eaten here, an earlier time.
             if self._sleeps_until and (
                 zmq_poll(self._watched, 0)
@@ -158,15 +161,17 @@ class Loop:
 
         From then on nothing starts that they do not satisfy, and the broker is on its way to know.
         """
-        is_done = threading.Event()
+        # A lock, which costs a tenth of an event, and mostly nobody has to wait for.
+        is_due = threading.Lock()
+        is_due.acquire()
 
         def change(now: float) -> None:
             self.core.change_labels(labels, now, deleted=deleted)
-            is_done.set()
+            is_due.release()
 
         self.post(change)
         # An actor that ends has no leader any more, and nothing starts there.
-        is_done.wait(CHANGE_TIMEOUT_S)
+        is_due.acquire(timeout=CHANGE_TIMEOUT_S)
 
     def pause(self, *, paused: bool) -> None:
         """Have the core take no new work, or some again; from any thread."""
@@ -219,7 +224,8 @@ class Loop:
         """Lead until the actor has left, or another thread has taken the lead: None."""
         core, inbox = self.core, self._inbox
         # The former leader may have left something to be said.
-        wait_s, is_left = 0.0, False
+        is_due, is_left = inbox or not self._is_settled, False
+        wait_s = 0.0 if is_due else min(core.deadline() - time.monotonic(), POLL_MAX_S)
         while True:
             # What a run has left is sent before anybody looks at the socket again.
             run = self.turn(can_receive=not is_left and self._wait(wait_s))
@@ -227,6 +233,7 @@ class Loop:
                 return self._end()
             was_left, is_left, self._is_said = is_left, False, True
             while run is not None:
+                self._is_settled = False
                 number = self.lead.leave()
                 self.slots.run_here(run)
                 if not self.lead.come_back(number):
