@@ -1,10 +1,25 @@
 """How a host and its actors write their logs: one line an event, on stderr."""
 
 import sys
+from collections.abc import Iterable
+from typing import Any, Final
 
 import structlog
 
 from wire.logs import Stream
+
+QUIET: Final = frozenset({"welcome", "rejected"})
+
+log = structlog.get_logger("actor")
+
+
+def log_notes(actor: str, notes: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Write what the core of *actor* noted."""
+    for event, fields in notes:
+        if event in QUIET:
+            log.debug(event, actor=actor, **fields)
+        else:
+            log.info(event, actor=actor, **fields)
 
 
 def configure_logs(style: str) -> None:

@@ -17,7 +17,6 @@ from functools import partial
 from math import inf
 from typing import Any, Final
 
-import structlog
 import zmq
 from zmq.backend import Socket as RawSocket
 from zmq.backend import zmq_poll
@@ -26,8 +25,9 @@ from actor import entering, fencing
 from actor.board import Board
 from actor.connection import LINGER_MS, connect
 from actor.context import Run
-from actor.core import ActorCore, Note, Outgoing
+from actor.core import ActorCore, Outgoing
 from actor.lead import Lead
+from actor.logs import log, log_notes
 from actor.mailbox import Assignment, Buffer, Payloads
 from actor.platform import MemoryGauge, Waker, measure_own_memory_mb
 from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, Launch
@@ -60,9 +60,6 @@ POLL_MAX_S: Final = 60.0
 SLEEP_SLACK_S: Final = 0.001
 # A leader that does not come round within this time never will.
 CHANGE_TIMEOUT_S: Final = 5.0
-QUIET: Final = frozenset({"welcome", "rejected"})
-
-log = structlog.get_logger("actor")
 
 
 class Loop:
@@ -392,7 +389,7 @@ class Loop:
             self.board.settle(token)
         notes = core.take_notes()
         if notes:
-            self._log(notes)
+            log_notes(self.launch.core.name, self._seldom.pick(notes))
 
     def _measure(self, now: float) -> None:
         """Tell the core how much memory is used, where it can be told, and the host what waits."""
@@ -481,13 +478,6 @@ class Loop:
                 self.core.broken(time.monotonic())
                 self._watched[0] = (self._socket, POLLIN | POLLOUT)
                 return
-
-    def _log(self, notes: list[Note]) -> None:
-        for event, fields in self._seldom.pick(notes):
-            if event in QUIET:
-                log.debug(event, actor=self.launch.core.name, **fields)
-            else:
-                log.info(event, actor=self.launch.core.name, **fields)
 
     def _end(self) -> int:
         """Let the environments leave, and tell the host whether this end was ordered."""
