@@ -114,6 +114,8 @@ class Broker:
         self.open_actors: dict[Actor, None] = {}
         self.tokens: dict[Token, Task] = {}  # Current assignments, and outcomes not forgotten.
         self.backlog = Backlog()
+        # What is to be looked at, and whether that may wait until what was placed is sent.
+        self.ready, self.may_pause = self.backlog.ready, False
         self.patient, self.waits = self.backlog.matching.patient, self.backlog.matching.waits
         # What is to be done once all that is said was sent, and how.
         self.leftovers, self.tidy = self.backlog.matching.leaving, self.backlog.matching.tidy
@@ -276,8 +278,13 @@ class Broker:
         """Return when `tick` is due next."""
         return liveness.deadline(self)
 
-    def flush(self, now: float) -> list[Send]:
-        """Place what can be placed, and return what is to be sent, in order."""
+    def flush(self, now: float, *, may_pause: bool = False) -> list[Send]:
+        """Place what can be placed, and return what is to be sent, in order.
+
+        With *may_pause* perhaps a first part, which need not wait until it is known that there is
+        no more: as long as `ready` is not empty the rest comes with the next call.
+        """
+        self.may_pause, ready = may_pause, self.ready
         if self.isolation.is_needed:
             isolation.look(self, now)
         if self.waits.due_at <= now:
@@ -285,13 +292,13 @@ class Broker:
         backlog = self.backlog
         if backlog.ready or backlog.newcomer is not None or self.reservation is not None:
             placement.place(self, now)
-        if self.limits.stirred:
+        if self.limits.stirred and not ready:
             occupancy.settle(self, now)
         if self.deadlines.due_at <= now:
             patience.expire(self, now)
             if backlog.ready or backlog.newcomer is not None:
                 placement.place(self, now)
-        if self.recalls.due_at <= now:
+        if self.recalls.due_at <= now and not ready:
             recall.look(self, now)
         # Frames of a new epoch leave only when its number is on disk.
         if self.fence_sequence > self.committed_sequence:

@@ -54,6 +54,8 @@ def settle(broker: "Broker", now: float) -> None:
         backlog = broker.backlog
         if limits.stir() and (backlog.ready or backlog.newcomer is not None):
             placement.place(broker, now)
+            if broker.ready:
+                return  # What was placed goes first.
 
 
 # ---------------------------------------------------------------------- at scheduling

@@ -111,9 +111,7 @@ class Limits:
     def open(self) -> None:
         """Let in who waits."""
         self._is_closed = False
-        self.stirred.update(
-            dict.fromkeys(name for name, key in self.keys.items() if key.line.members)
-        )
+        self.stirred |= {name: None for name, key in self.keys.items() if key.line.members}
 
     def close(self) -> None:
         """Let nobody in until all holders are known."""
@@ -142,7 +140,10 @@ class Limits:
         """Return how much of a key is free."""
         if self._is_closed:
             return 0
-        key = self.keys.get(name)
+        key, definition = self.keys.get(name), self.definition(name)
+        if definition is not None and definition.rate is None:
+            used = key.used if key is not None else 0
+            return definition.maximum - used - self.promised.get(name, 0)
         used = self._level(key) if key is not None else self._level_first(name)
         return self.maximum(name) - used - self.promised.get(name, 0)
 
@@ -379,8 +380,8 @@ class Limits:
         """Let a run hold *wants*; whether there is room was looked at before, or it had it."""
         lasting = []
         for name, amount in wants:
-            key = self.key(name)
-            if self._rate(name) is not None:
+            key, definition = self.key(name), self.definition(name)
+            if definition is not None and definition.rate is not None:
                 key.used = self._level(key) + (0 if is_adopted else amount)
                 self._decaying[name] = None
             else:

@@ -144,16 +144,20 @@ class Line:
         """Return who waits with the lowest rank, of no shape that is *skipped*."""
         if not self.members:
             return None
+        heaps = self._heaps
         best: tuple[float, int, Waiter] | None = None
-        for group, heap in list(self._heaps.items()):
+        for group, heap in list(heaps.items()):
             if group in skipped:
                 continue
-            while heap and not (heap[0][2].number == heap[0][1] and heap[0][2] in self.members):
+            while heap:
+                entry = heap[0]
+                if entry[2].number == entry[1] and entry[2] in self.members:
+                    if best is None or entry[:2] < best[:2]:
+                        best = entry
+                    break
                 heappop(heap)
-            if not heap:
-                del self._heaps[group]
-            elif best is None or heap[0][:2] < best[:2]:
-                best = heap[0]
+            else:
+                del heaps[group]
         return best[2] if best is not None else None
 
 

@@ -75,6 +75,10 @@ def refusal_of_hosts(
 def wants_of(limits: dict[str, int], actor: Actor) -> Wants:
     """Return the keys and amounts that a run on *actor* means by *limits*."""
     prefix = HOST_PREFIX
+    if len(limits) == 1:
+        [(name, amount)] = limits.items()
+        if not name.startswith(prefix):
+            return ((name, amount),)
     return tuple(
         sorted(
             (host_key(n.removeprefix(prefix), actor.host) if n.startswith(prefix) else n, amount)
@@ -88,5 +92,7 @@ def take(broker: "Broker", task: Task) -> None:
     actor, token = task.actor, task.token
     assert actor
     assert token
-    wants = wants_of(task.call.limits, actor)
+    # The head says it as well, and need not be put together.
+    call = task.template.head if task.template else task.call
+    wants = wants_of(call.limits, actor)
     broker.limits.take(token, task, actor, AT_SCHEDULING, wants)

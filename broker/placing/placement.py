@@ -37,7 +37,11 @@ WARM_HERE: Final = 2
 
 
 def place(broker: "Broker", now: float) -> None:
-    """Assign until no task finds an actor."""
+    """Assign until no task finds an actor, or until what was assigned is to be sent first.
+
+    That is once a turn, where it is likely that nothing follows: one of those that wait for the
+    same limits, or to whom the last slot was given. To know it takes longer than to send.
+    """
     backlog, deadlines = broker.backlog, broker.deadlines
     broker.limits.now = now
     if broker.reservation is not None:
@@ -47,7 +51,8 @@ def place(broker: "Broker", now: float) -> None:
     while (found := backlog.next_ready()) is not None:
         shape, task = found
         if shape.is_simple and not task.barred and broker.reservation is None:
-            place_simple(broker, shape, task)
+            if place_simple(broker, shape, task):
+                return
             continue
         if shape.wait is not None:
             backlog.matching.end_wait(shape)
@@ -75,6 +80,9 @@ def place(broker: "Broker", now: float) -> None:
             if broker.reservation is not None and broker.reservation.task is task:
                 yielding.found(actor)
                 reservation.let_go(broker)
+            elif broker.may_pause and shape.limits is not None and len(backlog.ready) == 1:
+                broker.may_pause = False
+                return
         elif shape.cost.fail_infeasible and is_infeasible(broker, shape):
             shape.pop(task)
             deadlines.discard(task)
@@ -132,10 +140,11 @@ def warm_for(broker: "Broker", shape: Shape, environment: str) -> Actor | None:
     return entry[3] if entry is not None and -entry[0] >= PLACE else None
 
 
-def place_simple(broker: "Broker", shape: Shape, task: Task) -> None:
+def place_simple(broker: "Broker", shape: Shape, task: Task) -> bool:
     """Assign tasks of one queue, of which this is the first, to its best actors, one by one.
 
     The rule is that of `place`; nothing but credit decides here, so it is looked at once a task.
+    Return whether what was assigned is to be sent first.
     """
     backlog, deadlines = broker.backlog, broker.deadlines
     queue, ready = shape.queue, backlog.ready
@@ -148,29 +157,33 @@ def place_simple(broker: "Broker", shape: Shape, task: Task) -> None:
             best = place_lane(broker, shape, lane, best)
             task = lane.tasks[0]
             if task.barred or task.state is not QUEUED:
-                return
+                return False
     while best is not None:
         backlog.take(shape, task)
         if deadlines.things:
             deadlines.discard(task)
         assign(broker, task, best)
         if len(ready) > 1:
-            return  # Another queue may be first now.
+            return False  # Another queue may be first now.
+        if broker.may_pause and not best.credit.available:
+            broker.may_pause = False
+            return True
         # Where there are more of them one looks first whether anybody is left, else what is.
         found = None if shape.count else queue.first()
         if found is None and not shape.count:
             backlog.leave(queue)
-            return
+            return False
         best = ranking.best()
         if best is None:
             break
         found = found or queue.first()
         if found is None:
-            return
+            return False
         shape, task = found
         if task.barred or not shape.is_simple:
-            return
+            return False
     backlog.block(queue)
+    return False
 
 
 def place_lane(broker: "Broker", shape: Shape, lane: Lane, best: Actor | None) -> Actor | None:

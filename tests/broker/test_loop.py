@@ -93,7 +93,7 @@ class Recorder:
     def deadline(self):
         return self.due
 
-    def flush(self, now):
+    def flush(self, now, *, may_pause):
         self.batches.append(self.since_flush)
         self.since_flush = 0
         outgoing, self.outgoing = self.outgoing, []
@@ -106,7 +106,7 @@ class Recorder:
     def take_notes(self):
         return []
 
-    leftovers = ()
+    leftovers = ready = ()
 
     def hear(self):
         return self.heard.get(timeout=PATIENCE_MS / 1000)

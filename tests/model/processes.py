@@ -185,7 +185,9 @@ class BrokerProcess(Process):
         core = self.core
         if now >= core.deadline():
             core.tick(now)
-        self.sends += core.flush(now)
+        self.sends += core.flush(now, may_pause=True)
+        while core.ready:
+            self.sends += core.flush(now)
         sequence, operations = core.take_operations()
         if operations:
             core.committed(sequence, now)

@@ -241,10 +241,11 @@ class BrokerProcess(Process):
             bounds.check_leases(core, heard)
         if self.reaches("received"):
             return
-        is_settled = False
+        is_settled, may_pause = False, True
         while not is_settled:
-            is_settled = True
-            for rid, frame, payloads in core.flush(now):
+            outgoing = core.flush(now, may_pause=may_pause)
+            may_pause, is_settled = False, not core.ready
+            for rid, frame, payloads in outgoing:
                 control = encode(frame)
                 if self.reaches("send"):
                     return
