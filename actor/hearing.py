@@ -107,7 +107,7 @@ def learn(core: "ActorCore", command: Template) -> None:
     """Remember how calls of one kind are made."""
     code_by_hash = dict(core.functions.values())
     recipe = Recipe.of(command.call, code_by_hash)
-    if not core.mailbox.fits(recipe.slots):
+    if not core.mailbox.fits(recipe):
         recipe.missing = f"needs {recipe.slots}, this actor has {core.settings.slots}"
     recipe.is_strict = bool(command.call.limits) and core.fence.is_strict(command.call.limits)
     core.recipes.put(command.slot, recipe)

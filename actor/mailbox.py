@@ -77,9 +77,12 @@ class Recipe:
         # Whether it takes a limit that must never be exceeded.
         self.is_strict = False
         # The environment in whose replica its calls share a slot with others, as async ones do.
-        self.replica = self._sharing_in(call.environment) if self.takes_one_slot else None
+        environment, self.replica = call.environment, None
+        is_named = False
+        if environment is not None:
+            is_named = environment.named is not None
+            self.replica = self._sharing_in(environment) if self.takes_one_slot else None
         # Whether its calls may wait beyond the slots, as the broker sees it too.
-        is_named = call.environment is not None and call.environment.named is not None
         self.may_wait_ahead = not (
             call.at_most_once or call.limits or call.slots or is_named or self.replica
         )
@@ -100,9 +103,7 @@ class Recipe:
             self.missing = f"template {call.name!r} names nothing to run"
 
     @staticmethod
-    def _sharing_in(environment: Environment | None) -> str | None:
-        if environment is None:
-            return None
+    def _sharing_in(environment: Environment) -> str | None:
         is_among = environment.turns < environment.concurrency
         if environment.named is not None:
             is_among = environment.is_shared
@@ -280,9 +281,11 @@ class Mailbox:
             self.residents.named.forget(environment)
         self._forget(assignment)
 
-    def fits(self, slots: dict[str, int]) -> bool:
+    def fits(self, recipe: Recipe) -> bool:
         """Tell whether so much could ever be free here."""
-        return all(amount <= self.capacity.get(kind, 0) for kind, amount in slots.items())
+        if recipe.takes_one_slot:
+            return self.slots > 0
+        return all(n <= self.capacity.get(kind, 0) for kind, n in recipe.slots.items())
 
     def next_start(self) -> Assignment | None:
         """Return the first that can start now, or None.

@@ -204,11 +204,11 @@ class Limits:
 
     # --- who may go
 
-    def blocking(self, waiter: Waiter, rank: float) -> str | None:
+    def blocking(self, waiter: Waiter, rank: float, at: Key | None = None) -> str | None:
         """Return the key for which *waiter* has to wait, None when it can have all it wants.
 
-        It waits for room, and behind those before it; not where whoever holds the key waits itself,
-        perhaps for somebody behind.
+        It waits for room, and behind those before it, if it is not the first *at* a key; not where
+        whoever holds the key waits itself, perhaps for somebody behind.
         """
         for name, amount in waiter.wants:
             room = self.room(name)
@@ -217,7 +217,7 @@ class Limits:
             key = self.keys.get(name)
             if key is None:
                 continue
-            first = key.first()
+            first = None if key is at else key.first()
             is_behind = first is not None and first is not waiter and first.rank < rank
             if is_behind and not self._is_waiting(name):
                 return name
@@ -330,7 +330,7 @@ class Limits:
         has_woken = False
         passed: list[Waiter] = []
         while (waiter := key.first()) is not None:
-            blocked = self.blocking(waiter, waiter.rank)
+            blocked = self.blocking(waiter, waiter.rank, key)
             if blocked == key.name:
                 if len(passed) >= PASSED_MAX or not self._is_waiting(blocked):
                     break

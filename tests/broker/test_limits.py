@@ -886,9 +886,9 @@ def test_a_hand_over_looks_at_as_many_as_wait_alone_or_among_ten_thousand():
         looks = []
         original = Limits.blocking
 
-        def counted(self, waiter, rank):
+        def counted(self, waiter, rank, at=None):
             looks.append(rank)
-            return original(self, waiter, rank)
+            return original(self, waiter, rank, at)
 
         Limits.blocking = counted
         talk.broker.check = lambda: None
@@ -914,9 +914,9 @@ def test_room_that_no_actor_can_use_wakes_one_of_a_thousand_keys():
         looks = []
         original = Limits.blocking
 
-        def counted(self, waiter, rank):
+        def counted(self, waiter, rank, at=None):
             looks.append(rank)
-            return original(self, waiter, rank)
+            return original(self, waiter, rank, at)
 
         Limits.blocking = counted
         try:
