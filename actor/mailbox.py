@@ -67,8 +67,7 @@ class Recipe:
     def __init__(self, call: Call, *, code: Buffer | None, blob: Buffer | None) -> None:
         """Remember the code, also when the table forgets it; *missing* says what did not come."""
         self.call = call
-        self.code = code
-        self.blob = blob
+        self.code, self.blob = code, blob
         self.slots = call.slots or ONE_SLOT
         self.takes_one_slot = self.slots == ONE_SLOT
         self.is_plain = self.takes_one_slot and call.environment is None
@@ -77,8 +76,7 @@ class Recipe:
         # Whether it takes a limit that must never be exceeded.
         self.is_strict = False
         # The environment in whose replica its calls share a slot with others, as async ones do.
-        environment, self.replica = call.environment, None
-        is_named = False
+        environment, self.replica, is_named = call.environment, None, False
         if environment is not None:
             is_named = environment.named is not None
             self.replica = self._sharing_in(environment) if self.takes_one_slot else None

@@ -281,8 +281,9 @@ class Broker:
     def flush(self, now: float, *, may_pause: bool = False) -> list[Send]:
         """Place what can be placed, and return what is to be sent, in order.
 
-        With *may_pause* perhaps a first part, which need not wait until it is known that there is
-        no more: as long as `ready` is not empty the rest comes with the next call.
+        With *may_pause* perhaps a first part, to whom the last slot was given, or a limit: it need
+        not wait until it is known that there is no more. While `ready` is not empty the rest comes
+        with the next call.
         """
         self.may_pause, ready = may_pause, self.ready
         if self.isolation.is_needed:

@@ -37,11 +37,7 @@ WARM_HERE: Final = 2
 
 
 def place(broker: "Broker", now: float) -> None:
-    """Assign until no task finds an actor, or until what was assigned is to be sent first.
-
-    That is once a turn, where it is likely that nothing follows: one of those that wait for the
-    same limits, or to whom the last slot was given. To know it takes longer than to send.
-    """
+    """Assign until no task finds an actor, or what was assigned is to be sent first."""
     backlog, deadlines = broker.backlog, broker.deadlines
     broker.limits.now = now
     if broker.reservation is not None:

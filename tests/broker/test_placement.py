@@ -170,3 +170,54 @@ def test_labels_said_anew_lift_what_a_reject_barred_though_they_are_as_before():
     actor.says(LabelsChanged(2, actor.hello.labels))
 
     assert got(actor) == [1]
+
+
+def test_what_took_the_last_slot_is_sent_before_the_next_is_looked_for():
+    talk = Conversation()
+    for number in (1, 2):
+        talk.actor(10 + number, name=f"host/{number}", free=1)
+    lacking = Desire("model", Comparator.NOT_EXISTS, None)
+    commands = [
+        Function(0, CODE, b"code"),
+        Template(0, Call("work", CODE)),
+        Template(1, Call("work", CODE, desires=[lacking])),
+        *(Submit(n, n % 2, b"") for n in (1, 2, 3)),
+    ]
+    talk.client().says(*commands, silently=True)
+
+    first = talk.broker.flush(talk.now, may_pause=True)
+    ready = len(talk.broker.ready)
+    rest = talk.broker.flush(talk.now)
+
+    assert [assigned(frames) for frames in (first, rest)] == [[1], [2]]
+    assert ready
+    assert not talk.broker.ready
+    talk.broker.check()
+
+
+def assigned(sent):
+    return [c.task for _, frame, _ in sent for c in frame.commands if isinstance(c, Assign)]
+
+
+def test_a_kind_without_tasks_that_its_actor_left_is_forgotten_later_or_with_its_next_task():
+    talk = Conversation()
+    wanting = Call("work", CODE, desires=[Desire("model", Comparator.EQUAL, "a", True, 1.0)])
+    actor = talk.actor(labels={"model": "a"}, free=2)
+    client = talk.client().submits(1, call=wanting)
+    assert got(actor) == [1]
+
+    actor.says(LabelsChanged(2, {"model": "b"}), silently=True)
+    assert talk.broker.leftovers
+    talk.broker.check()
+    # It comes again before there was time.
+    client.submits(2, call=wanting)
+    assert not talk.broker.leftovers
+    assert got(actor) == []
+    actor.says(LabelsChanged(3, {"model": "a"}))
+    assert got(actor) == [2]
+
+    actor.says(LabelsChanged(4, {"model": "b"}))
+    talk.broker.tidy()
+    assert not talk.broker.leftovers
+    client.submits(3, call=wanting)
+    assert got(actor) == []
