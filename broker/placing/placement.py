@@ -147,7 +147,8 @@ def place_simple(broker: "Broker", shape: Shape, task: Task) -> bool:
     assert queue
     ranking = queue.crew.ranking or queue.crew.rank()
     best = ranking.best()
-    if best is not None and len(ready) == 1 and queue.is_alone:
+    is_last = best is not None and best.credit.available == 1 and ranking.is_alone
+    if best is not None and not is_last and len(ready) == 1 and queue.is_alone:
         lane = shape.lone_lane()
         if lane is not None:
             best = place_lane(broker, shape, lane, best)
