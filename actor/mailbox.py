@@ -281,8 +281,6 @@ class Mailbox:
 
     def fits(self, recipe: Recipe) -> bool:
         """Tell whether so much could ever be free here."""
-        if recipe.takes_one_slot:
-            return self.slots > 0
         return all(n <= self.capacity.get(kind, 0) for kind, n in recipe.slots.items())
 
     def next_start(self) -> Assignment | None:
