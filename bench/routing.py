@@ -51,7 +51,8 @@ HASH = b"h" * 16
 
 
 def environment(model: int) -> Environment:
-    return Environment(f"m{model}", f"m{model}", HASH, {}, 1, Reuse(0, None, None, None))
+    reuse = Reuse(0, None, None, None)
+    return Environment(f"m{model}", f"m{model}", HASH, {}, 1, reuse, kind="Model")
 
 
 # When each comes, and for which model.

@@ -244,6 +244,22 @@ def test_versions_of_one_environment_have_a_lineage_in_common():
     assert call_of(One.detect, reuse=False).environment.lineage == ""
 
 
+def test_environments_of_one_class_are_of_a_kind():
+    """Whatever their parameters, and in a copy for one call too."""
+    kinds = [
+        call_of(method, **options).environment.kind
+        for method, options in [
+            (Vision.detect, {}),
+            (Vision.using(name="x").detect, {}),
+            (Vision.detect, {"reuse": False}),
+        ]
+    ]
+
+    assert len(set(kinds)) == 1
+    assert kinds[0].endswith(".Vision")
+    assert kinds[0] != call_of(Small.detect).environment.kind
+
+
 def test_unknown_parameters_are_refused_where_they_are_written():
     with pytest.raises(TypeError, match=r"Vision\.enter\(\).*nam"):
         Vision.using(nam="v2")
