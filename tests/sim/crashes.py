@@ -1,7 +1,7 @@
 """Crashes in the simulator: which of them are held against a task, and who then runs alone."""
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from broker.placing import isolation
 from wire.errors import Code
@@ -11,7 +11,7 @@ from wire.parts import Failure, Token
 if TYPE_CHECKING:
     from broker.core import Broker
     from tests.sim.oracle import TaskRecord
-    from tests.sim.processes import ActorProcess
+    from tests.sim.processes import ActorProcess, ClientProcess
     from tests.sim.world import World
 
 Name = tuple[int, int]
@@ -35,8 +35,9 @@ class Crashes:
         # How often a process died under a task alone; when one died under it and others.
         self.alone: dict[Name, int] = {}
         self.shared_at: dict[Name, float] = {}
-        # How many of these its client was told of.
-        self.shared: dict[Name, int] = {}
+        # How many of these each broker has told its client of, and the client has heard of.
+        self.shared: dict[tuple[Name, int], int] = {}
+        self.heard: dict[Name, int] = {}
         # To which processes each went.
         self.given: dict[Name, list[ActorProcess]] = {}
         # Since when no actor is kept for those that wait to be alone.
@@ -75,14 +76,21 @@ class Crashes:
             assert attempt <= most, f"{record.name}: attempt {attempt}, {most} are explained"
         given.append(actor)
 
-    def requeued(self, name: Name, told: Requeued) -> None:
+    def client_heard(self, client: "ClientProcess", frame: Any) -> None:
+        """Note that a client has heard what became of its tasks, and will tell the next broker."""
+        for told in frame.commands:
+            if type(told) is Requeued:
+                name = client.incarnation, told.task
+                self.heard[name] = max(self.heard.get(name, 0), told.shared)
+
+    def requeued(self, name: Name, told: Requeued, epoch: int) -> None:
         """Check that a task is blamed for what happened to it alone."""
         alone = self.alone.get(name, 0)
         assert told.crashes <= alone, f"{name[1]}: {told.crashes} crashes, {alone} of its own"
         # The client tells a broker without memory.
-        shared = self.shared.get(name, 0)
+        shared = max(self.heard.get(name, 0), self.shared.get((name, epoch), 0))
         assert told.shared >= shared, f"{name[1]}: {told.shared} shared crashes, were {shared}"
-        self.shared[name] = told.shared
+        self.shared[name, epoch] = told.shared
 
     def looked(self, core: "Broker") -> None:
         """Check that nobody waits for an actor of its own for ever, nor with none kept for it."""

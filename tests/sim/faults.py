@@ -5,6 +5,7 @@ Each is counted when it really hit somebody. `test_faults` has the table of what
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from broker.events import defining
 from broker.facts import orders
 from tests.sim.processes import ActorProcess
+from tests.sim.profile import MIDWAY, POINTS
 from wire.limits import Definition
 from wire.messages import Query
 
@@ -64,15 +66,18 @@ def broker_kill(world: "World") -> bool:
     return world.kill_broker()
 
 
-@fault
-def broker_kill_midway(world: "World") -> bool:
+def broker_kill_at(world: "World", point: str) -> bool:
     """Let the broker end in the middle of what it does: see `BrokerProcess.reaches`."""
     broker = world.broker
     if broker is None or not broker.is_alive or broker.dies_at is not None:
         return False
-    point = world.rng.choice(broker.POINTS if world.ledger else broker.POINTS[:4])
+    if world.ledger is None and point in POINTS[4:]:
+        return False
     broker.dies_at = (point, world.rng.randint(1, 3))
     return True
+
+
+KINDS |= {name: partial(broker_kill_at, point=p) for name, p in zip(MIDWAY, POINTS, strict=True)}
 
 
 @fault

@@ -100,6 +100,55 @@ def cut(world: "World") -> bool:
     return True
 
 
+def end_apart(world: "World", ending: str, notices: tuple[float, float]) -> Wire | None:
+    """Cut a connection, nothing of it kept, and remember by which fault."""
+    wire = some_wire(world)
+    if wire is None or wire.is_cut:
+        return None
+    wire.ending = ending
+    world.network.cut(wire, keeps_up=False, keeps_down=False, notices=notices)
+    return wire
+
+
+@fault
+def unreachable(world: "World") -> bool:
+    """Cut a connection, which the broker's socket knows at once: the next send says so."""
+    return end_apart(world, "unreachable", (world.rng.uniform(0.0, 4.0), 0.0)) is not None
+
+
+@fault
+def silent_drop(world: "World") -> bool:
+    """Cut a connection so that for a while sends succeed at both ends, and nothing arrives."""
+    notices = (world.rng.uniform(0.1, 4.0), world.rng.uniform(0.1, 4.0))
+    return end_apart(world, "silent_drop", notices) is not None
+
+
+@fault
+def connect_empty(world: "World") -> bool:
+    """Let a peer connect again; what its socket had not sent is lost."""
+    wire = end_apart(world, "connect_empty", (0.0, 0.0))
+    if wire is not None:
+        wire.peer.ending = wire.ending
+    return wire is not None
+
+
+@fault
+def connect_full(world: "World") -> bool:
+    """Let a peer connect again; what its socket had not sent is sent in the new connection."""
+    wire = some_wire(world)
+    if wire is None or wire.is_cut:
+        return False
+
+    def act(pipe: Pipe) -> None:
+        if not wire.is_cut and wire.peer.is_alive:
+            wire.peer.kept_up += pipe.take()
+            wire.peer.ending = wire.ending = "connect_full"
+            world.network.cut(wire, keeps_up=False, keeps_down=False, notices=(0.0, 0.0))
+
+    wire.up.strike(act)
+    return True
+
+
 @fault
 def truncate(world: "World") -> bool:
     """Cut a connection after so many octets of what is on its way."""

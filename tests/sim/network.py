@@ -109,7 +109,16 @@ class Pipe:
 class Wire:
     """One connection of one peer."""
 
-    __slots__ = ("down", "is_cut", "is_garbled", "is_known_to_broker", "peer", "rid", "up")
+    __slots__ = (
+        "down",
+        "ending",
+        "is_cut",
+        "is_garbled",
+        "is_known_to_broker",
+        "peer",
+        "rid",
+        "up",
+    )
 
     def __init__(self, world: "World", peer: "Process", rid: bytes) -> None:
         """Connect *peer* to the broker that runs now."""
@@ -117,6 +126,8 @@ class Wire:
         self.peer = peer
         self.is_cut = False
         self.is_garbled = False
+        # The fault that ended it, where one did that is told apart.
+        self.ending = ""
         self.is_known_to_broker = True
         self.up = Pipe(world, self, peer.up_floor)
         self.down = Pipe(world, self, peer.down_floor)
@@ -131,6 +142,8 @@ class Network:
         """Begin with nobody connected."""
         self.world = world
         self.wires: dict[bytes, Wire] = {}
+        # Of which the broker knows that they are gone, and the fault that ended each.
+        self.gone: dict[bytes, str] = {}
         self._serial = 0
 
     def connect(self, peer: "Process") -> None:
@@ -147,7 +160,9 @@ class Network:
         self.wires[wire.rid] = wire
         world.note("connects", peer, wire.rid)
         kept, peer.kept_up = peer.kept_up, []
-        world.count("connects with frames" if kept else "connects without frames")
+        if peer.ending:
+            world.count(f"{peer.ending}: {'with' if kept else 'without'} frames")
+            peer.ending = ""
         for message in kept:
             wire.up.send(message)
         peer.connected()
@@ -158,7 +173,7 @@ class Network:
         if wire is None:
             return False
         if wire.is_cut:
-            self.world.count("sent into nothing")
+            self.world.count(f"{wire.ending}: sent into nothing")
         else:
             wire.up.send(message)
         return True
@@ -167,10 +182,10 @@ class Network:
         """Send for the broker; None when it knows that the connection is gone."""
         wire = self.wires.get(rid)
         if wire is None or not wire.is_known_to_broker:
-            self.world.count("unreachable")
+            self.world.count(f"{self.gone.get(rid, '')}: said so")
             return None
         if wire.is_cut:
-            self.world.count("sent into nothing")
+            self.world.count(f"{wire.ending}: sent into nothing")
         else:
             wire.down.send(message)
         return wire
@@ -210,6 +225,8 @@ class Network:
         """Let the broker's socket find out; the core hears of it when it sends."""
         wire.is_known_to_broker = False
         self.wires.pop(wire.rid, None)
+        if wire.ending:
+            self.gone[wire.rid] = wire.ending
 
     def broker_dies(self, unread: list[tuple[Wire, Message]]) -> None:
         """End every connection. What was on its way to the broker may reach the next one."""

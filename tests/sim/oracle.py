@@ -185,7 +185,7 @@ class Oracle:
         for command in frame.commands:
             record = self.tasks.get((client.incarnation, getattr(command, "task", 0)))
             if type(command) is Requeued:
-                self.crashes.requeued((client.incarnation, command.task), command)
+                self.crashes.requeued((client.incarnation, command.task), command, frame.epoch)
             if self.world.profile.is_gentle and record is not None:
                 tries = getattr(command, "tries", getattr(command, "attempt", 1) - 1)
                 assert tries <= len(record.failures), "a try was burned, nobody died or failed"

@@ -55,6 +55,8 @@ SMALLEST = {
     "scale_after_s": 0.1,
     "scale_down_s": 0.5,
 }
+# When nobody leaves who is not needed.
+NEVER_S = 3_600.0
 # How long a start may take, where some hang.
 START_TIMEOUT_S = 4.0
 # How long a slow process rests after a turn.
@@ -84,6 +86,8 @@ class Process:
         self.frozen_until = 0.0
         self.inbox: deque[tuple[Wire, Message]] = deque()
         self.wire: Wire | None = None
+        # The fault that ended its last connection, where one did that is told apart.
+        self.ending = ""
         self.partitioned_until = 0.0
         self.up_floor = self.down_floor = 0.0
         self.kept_up: list[Message] = []
@@ -200,13 +204,11 @@ class BrokerProcess(Process):
     """The broker."""
 
     kind = "broker"
-    # Where it may end in the middle of a turn, the last three with a journal only.
-    POINTS = ("received", "send", "flushed", "submitted", "written", "announced", "committed")
 
     def __init__(self, world: "World", epoch: int) -> None:
         """Start with nothing remembered but *epoch*."""
         super().__init__(world, "broker")
-        # At which point it ends, and at the how manyth time that it comes there.
+        # At which of POINTS it ends, and at the how manyth time that it comes there.
         self.dies_at: tuple[str, int] | None = None
         self.lying: bounds.Lying
         self.core = Broker(broker_settings(world.profile), epoch=epoch, now=world.now)
@@ -321,6 +323,8 @@ class BrokerProcess(Process):
 def broker_settings(profile: Any) -> BrokerSettings:
     """Return what a broker is told: some numbers as small as can be, where the seed wants that."""
     shrunk = {name: SMALLEST[name] for name in profile.shrunk if name in SMALLEST}
+    if not profile.lets_go:
+        shrunk["scale_down_s"] = NEVER_S
     return BrokerSettings(
         sticky_ttl_s=STICKY_TTL_S,
         window_tasks=profile.window_tasks,
@@ -954,7 +958,10 @@ class ClientProcess(Process):
             frame = decode_broker(control)
             check_payloads(frame, payloads)
             sessions.at_peer(self, core.session, frame)
+            before = core.session.received
             core.receive(frame, payloads, now)
+            if frame.number and core.session.received > before:
+                self.world.oracle.crashes.client_heard(self, frame)
         if now >= core.deadline():
             sessions.watched(self, core.tick)
         outgoing = core.flush(now)

@@ -31,7 +31,6 @@ FAULTS = (
 )
 # Those that came later are drawn apart, so that what a seed drew before stays as it is.
 MORE_FAULTS = (
-    "broker_kill_midway",
     "second_broker",
     "machine_joins",
     "machine_twice",
@@ -56,15 +55,21 @@ MORE_FAULTS = (
 # And those that came later still.
 LATER_FAULTS = ("start_hangs", "old_journal")
 LATER = 0.15
+# Where a broker may end in the middle of a turn, the last three with a journal only.
+POINTS = ("received", "send", "flushed", "submitted", "written", "announced", "committed")
+MIDWAY = tuple(f"broker_kill_{point}" for point in POINTS)
+# Ways in which a connection ends, apart from `cut`, which draws how.
+ENDINGS = ("unreachable", "silent_drop", "connect_full", "connect_empty")
+# The last that came, each as likely as the others.
+LAST_FAULTS = (*MIDWAY, *ENDINGS)
+LAST = 0.08
 # Of those in which nothing has a state that goes back with the journal.
 OLD_JOURNAL = 0.5
 # What ends a broker, in which what it only remembered is lost.
-BROKER_ENDS = frozenset(
-    {"broker_kill", "broker_kill_midway", "disk_error", "power_loss", "old_journal"}
-)
+BROKER_ENDS = frozenset({"broker_kill", *MIDWAY, "disk_error", "power_loss", "old_journal"})
 # What ends no run: after these alone nothing that ran on may run again.
 GENTLE = frozenset({"broker_kill", "freeze_broker", "repeat", "pause", "resume", "press"})
-MORE_GENTLE = frozenset({"broker_kill_midway", "second_broker", "stranger", "skew"})
+MORE_GENTLE = frozenset({"second_broker", "stranger", "skew", *MIDWAY})
 # What ends a run only with its process.
 DEADLY = GENTLE | {"actor_kill"}
 
@@ -109,8 +114,9 @@ class Profile:
 
     machines: int = 1
     replicas: int = 2
-    # How many more each machine may have on the word of the broker.
+    # How many more each machine may have on the word of the broker; whether these leave again.
     spare: int = 0
+    lets_go: bool = True
     slots: int = 1
     # None: as the run times say.
     prefetch: int | None = 0
@@ -285,8 +291,15 @@ def draw(rng: Random) -> Profile:
         faults = dict.fromkeys(RESTLESS_FAULTS, 1.0)
     if strict and may_be_slow:
         faults["cut_off"] = 1.0
-    more = MORE_FAULTS if may_be_slow else sorted(MORE_GENTLE)
+    # The first was one more fault once.
+    more = ("", *MORE_FAULTS) if may_be_slow else ("", *sorted(MORE_GENTLE - {*MIDWAY}))
     faults |= {name: own.choice((0.3, 1.0, 3.0)) for name in more if own.random() < 0.25}
+    faults.pop("", None)
+    last = Random(style + 4.0)
+    lets_go = last.random() < 0.7
+    for name in LAST_FAULTS if may_be_slow else MIDWAY:
+        if last.random() < LAST:
+            faults[name] = last.choice((0.3, 1.0, 3.0))
     later = Random(style + 2.0)
     if may_be_slow and later.random() < LATER:
         faults["start_hangs"] = 0.5
@@ -355,7 +368,7 @@ def draw(rng: Random) -> Profile:
         typed=own.choice((0.0, 0.0, 0.4)),
     )
     apart = Random(style + 3.0)
-    profile = profile.but(hopeless=apart.choice((0.0, 0.0, 0.0, 0.1)))
+    profile = profile.but(hopeless=apart.choice((0.0, 0.0, 0.0, 0.1)), lets_go=lets_go)
     profile = profile.but(rival=apart.choice((0.0, 0.0, 0.4)))
     is_plain = not (profile.named or profile.grouped or profile.redrive)
     if may_be_slow and profile.durable and is_plain and later.random() < OLD_JOURNAL:

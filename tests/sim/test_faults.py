@@ -2,15 +2,27 @@
 
 import dataclasses
 from collections import Counter
+from itertools import permutations
+from random import Random
 
 import pytest
 
 from tests.sim.faults import KINDS
-from tests.sim.processes import BrokerProcess
-from tests.sim.profile import FAULTS, LATER_FAULTS, MORE_FAULTS, SHRINKS, Profile
+from tests.sim.profile import (
+    FAULTS,
+    LAST_FAULTS,
+    LATER_FAULTS,
+    MORE_FAULTS,
+    POINTS,
+    SHRINKS,
+    Profile,
+    draw,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+# So many profiles are looked at.
+DRAWN = 2_000
 # What can go wrong: by what a seed draws how likely it is, and as what it is counted.
 TABLE = {
     "a frame is lost": ("lose", "lose"),
@@ -24,14 +36,14 @@ TABLE = {
     "a machine is cut off": ("cut_off", "cut_off"),
     "a connection flaps": ("flap", "flap"),
     "a send says EAGAIN": ("refuse_send", "no room"),
-    "a send says EHOSTUNREACH": ("cut", "unreachable"),
-    "a send succeeds and nothing arrives": ("cut", "sent into nothing"),
-    "TCP connects again, with frames in the queue": ("lost", "connects with frames"),
-    "TCP connects again, with none": ("lost", "connects without frames"),
+    "a send says EHOSTUNREACH": ("unreachable", "unreachable: said so"),
+    "a send succeeds and nothing arrives": ("silent_drop", "silent_drop: sent into nothing"),
+    "TCP connects again, with frames in the queue": ("connect_full", "connect_full: with frames"),
+    "TCP connects again, with none": ("connect_empty", "connect_empty: without frames"),
     "the broker is killed": ("broker_kill", "broker_kill"),
     **{
-        f"the broker is killed: {point}": ("broker_kill_midway", f"broker ends at {point}")
-        for point in BrokerProcess.POINTS
+        f"the broker is killed: {point}": (f"broker_kill_{point}", f"broker ends at {point}")
+        for point in POINTS
     },
     "the end of the journal is lost before fsync": ("commit_s", "unwritten end"),
     "the last page of the journal is torn": ("power_loss", "torn log"),
@@ -67,30 +79,46 @@ TABLE = {
     "more machines": ("machine_joins", "machine_joins"),
     "fewer machines": ("machine_lost", "machine_lost"),
     "more actors on the word of the broker": ("spare", "scaled up"),
-    "fewer actors on the word of the broker": ("spare", "scaled down"),
+    "fewer actors on the word of the broker": ("lets_go", "scaled down"),
     "a drain": ("drain_machine", "drain_machine"),
     "two drains at once": ("drain_actor", "drain race"),
     "the capacity changes": ("resize_machine", "resize_machine"),
     "a limit changes": ("change_limit", "change_limit"),
     "labels change": ("relabel", "relabel"),
     "labels change all the time": ("churn", "flip"),
-    **{f"{name} is as small as can be": ("shrunk", f"shrunk {name}") for name in SHRINKS},
+    **{f"{name} is as small as can be": (name, f"shrunk {name}") for name in SHRINKS},
     **{name: (name, name) for name in ("client_leave", "press", "pause", "resume", "cut")},
 }
-# What stands for more than one row, and why that is one probability.
-SAME = {
-    "cut": "one cut is an error at a sender who has noticed it, and silence at one who has not",
-    "lost": "a frame in the queue of a connection that ends is lost or still sent: p and 1 - p",
-    "spare": "nobody leaves who was not started beyond what its host begins with",
-    "broker_kill_midway": "one kill; at which of the points is drawn with equal chances each time",
-    "shrunk": "a set of which each member is drawn for itself",
-}
 
 
-def test_what_stands_for_several_faults_says_why():
+def test_each_row_has_a_fault_of_its_own():
     drawn = Counter(name for name, _ in TABLE.values())
+    counted = Counter(count for _, count in TABLE.values())
 
-    assert {name for name, count in drawn.items() if count > 1} == SAME.keys()
+    assert not [name for name, rows in drawn.items() if rows > 1]
+    assert not [count for count, rows in counted.items() if rows > 1]
+
+
+def test_no_two_faults_are_drawn_together():
+    """Of any two there are seeds with the one and not the other."""
+    having = {name: set() for name, _ in TABLE.values()}
+    for seed in range(DRAWN):
+        profile = draw(Random(seed))
+        for name, seeds in having.items():
+            if is_drawn(profile, name):
+                seeds.add(seed)
+
+    assert not [pair for pair in permutations(having, 2) if not having[pair[0]] - having[pair[1]]]
+
+
+def is_drawn(profile, name):
+    if name in KINDS:
+        return name in profile.faults
+    if name in SHRINKS:
+        return name in profile.shrunk
+    usual = {"ordered": True, "delay_max_s": 0.1, "commit_s": 0.02}.get(name, False)
+    value = getattr(profile, name)
+    return not value if usual is True else value > usual
 
 
 def test_every_fault_really_happens_in_the_fixed_seeds(fixed):
@@ -103,7 +131,9 @@ def test_every_fault_has_a_probability_of_its_own():
     fields = {field.name for field in dataclasses.fields(Profile)}
     drawn = {name for name, _ in TABLE.values()}
 
-    assert drawn <= fields | KINDS.keys()
+    # A number that is as small as can be is drawn by its own name.
+    assert drawn <= fields | KINDS.keys() | {*SHRINKS}
+    assert drawn >= {*SHRINKS}
     # Where limits are strict, always.
-    assert {*FAULTS, *MORE_FAULTS, *LATER_FAULTS, "cut_off"} == KINDS.keys()
+    assert {*FAULTS, *MORE_FAULTS, *LATER_FAULTS, *LAST_FAULTS, "cut_off"} == KINDS.keys()
     assert drawn >= KINDS.keys()

@@ -149,6 +149,11 @@ def test_what_has_ended_is_in_no_window_of_a_client_that_has_not_come_again():
     World(390).run(300)
 
 
+def test_a_client_that_was_not_reached_cannot_tell_the_next_broker():
+    # That a task shared a crash was said in a frame that was lost with its connection.
+    World(349009998241595503).run(500)
+
+
 def test_a_new_broker_that_hears_the_host_of_a_strict_holder_lets_nobody_in_beside_it():
     # A run holds the interpreter, so the broker that was started again never hears of it.
     profile = FENCED.but(strict=1.0, run_s=60.0, tasks=6, down_s=0.3, faults={}, hang=0.0)
