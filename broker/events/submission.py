@@ -13,6 +13,7 @@ from broker.placing import environments
 from broker.tasks import attaching, bindings, dead, durable, families, lifecycle, named, retrying
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import Attach, Submit
+from wire.parts import Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -153,7 +154,9 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
     elif (
         task.template.costs.environment is not None and environments.is_refused(broker, task, now)
     ) or (task.template.costs.needs_admission and not admit(broker, task, command, now)):
-        return
+        # One that is held ends with the run that made it as well.
+        if command.parent is not None and not task.is_over:
+            adopt_held(broker, task, command.parent)
     # Only now, since a call can have its own caller canceled, and with it all that that called.
     elif command.parent is not None and not families.adopt(broker, task, command.parent):
         end_orphan(broker, task, "the task that submitted this one was canceled for it")
@@ -166,6 +169,13 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         broker.backlog.push(task)
         if task.template.head.schedule_timeout_s is not None:
             lifecycle.watch(broker, task)
+
+
+def adopt_held(broker: "Broker", task: Task, parent: Token) -> None:
+    """Note in which run a call was made that is held, and let it end where that is gone."""
+    reason = "the task that submitted this one was canceled for it"
+    if not families.adopt(broker, task, parent) and families.withdraw(broker, task, reason):
+        end_orphan(broker, task, reason)
 
 
 def is_placed_again(broker: "Broker", task: Task, now: float) -> bool:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from msgspec import structs
 
 from tests.broker.conversation import CODE, Conversation
 from wire import codec
@@ -29,7 +30,7 @@ from wire.messages import (
     Submit,
     Template,
 )
-from wire.parts import Call, Environment, Failure, Named, Status
+from wire.parts import Call, Environment, Failure, Held, Holding, Named, Status
 
 BLOB = b"e" * 16
 ID = "Counter:1@default/clicks#1"
@@ -69,6 +70,34 @@ def makes(client, number=1, *, again=False, **given):
 def calls(client, *numbers, again=False):
     client.says(*(Submit(number, 1, b"", again=again) for number in numbers))
     return client
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_call_that_is_held_ends_with_the_run_that_made_it(is_old):
+    """A new broker does not know whether the actor is there; the run is its own, or comes late."""
+    talk = Conversation(recovered=False)
+    client, nested = talk.client(1), talk.client(2)
+    actor = talk.actor(11, free=1)
+    token = (900, 1)
+    if not is_old:
+        client.submits(1)
+        token = (talk.broker.epoch, actor.takes(Assign)[-1].number)
+    nested.says(
+        Function(0, BLOB, b"code"),
+        Template(0, entry()),
+        Submit(1, 0, b"", again=is_old, parent=token),
+    )
+    assert talk.state(nested, 1) == "held"
+
+    if not is_old:
+        actor = talk.actor(12)  # The next process has its name.
+    else:
+        actor.greets(structs.replace(actor.hello, holding=[Holding(1, 1, token, Held.RUNNING)]))
+        client.submits(1, again=True)
+        assert talk.state(nested, 1) == "held"
+        client.says(Cancel([1]))
+
+    assert codes(nested) == {1: Code.PARENT_GONE}
 
 
 def tasks(actor):
