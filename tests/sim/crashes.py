@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.placing import isolation
 from wire.errors import Code
-from wire.messages import Death, Requeued
+from wire.messages import Assign, Death, Requeued
 from wire.parts import Failure, Token
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 Name = tuple[int, int]
 # Three crashes or five losses, and the one at which they are found.
-POISON_MAX = 3 + 5
+LOSSES_MAX = 5
+POISON_MAX = 3 + LOSSES_MAX
 # How late a broker looks at its clocks.
 LOOK_S = 0.25 + 1e-6
 # How long a suspect waits for an actor of its own, less what a report takes to arrive.
@@ -38,8 +39,8 @@ class Crashes:
         # How many of these each broker has told its client of, and the client has heard of.
         self.shared: dict[tuple[Name, int], int] = {}
         self.heard: dict[Name, int] = {}
-        # To which processes each went.
-        self.given: dict[Name, list[ActorProcess]] = {}
+        # To which processes each went, or would have gone if they had been there.
+        self.given: dict[Name, list[int]] = {}
         # Since when no actor is kept for those that wait to be alone.
         self.bare_since = inf
 
@@ -60,7 +61,7 @@ class Crashes:
         name = record.client.incarnation, record.number
         given = self.given.setdefault(name, [])
         profile = self.world.profile
-        # A host that is stopped for a while tells of deaths after the next process has come.
+        # A host that is stopped, or not heard, tells of deaths after the next process has come.
         faults = dict.fromkeys(profile.faults.keys() - {"freeze_host"}, 1.0)
         if (
             profile.but(faults=faults).is_deadly
@@ -69,12 +70,17 @@ class Crashes:
         ):
             # What a process took along of which the report is still to come.
             dead = self.world.broker.core.dead
-            untold = sum(
-                not one.is_alive and dead.get(one.incarnation) is not False for one in given
-            )
+            living = {one.incarnation for one in self.world.actors if one.is_alive}
+            untold = sum(one not in living and dead.get(one) is not False for one in given)
             most = record.burned + len(record.failures) + untold + 1
             assert attempt <= most, f"{record.name}: attempt {attempt}, {most} are explained"
-        given.append(actor)
+        given.append(actor.incarnation)
+
+    def unsent(self, incarnation: int, frame: Any) -> None:
+        """Note what was assigned to a process of which the sender finds that it is gone."""
+        for command in frame.commands:
+            if type(command) is Assign:
+                self.given.setdefault((command.client, command.task), []).append(incarnation)
 
     def client_heard(self, client: "ClientProcess", frame: Any) -> None:
         """Note that a client has heard what became of its tasks, and will tell the next broker."""
@@ -109,6 +115,11 @@ class Crashes:
         self.bare_since = min(self.bare_since, now) if able else inf
         since = max(self.bare_since, broker.frozen_until)
         assert not able or now <= since + LOOK_S, f"none of {able} is kept for {waiting[0].name}"
+
+    def may_be_lost(self, record: "TaskRecord", failure: Failure) -> bool:
+        """Tell whether a task went to enough processes of which nobody told in time."""
+        given = self.given.get((record.client.incarnation, record.number), ())
+        return "losses" in failure.message and len(given) >= LOSSES_MAX
 
     def gave_up(self, record: "TaskRecord", failure: Failure) -> None:
         """Check that poison took three processes along, and who is given up was among others."""

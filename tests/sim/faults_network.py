@@ -8,7 +8,7 @@ from tests.sim.network import Pipe, Wire
 from tests.sim.strangers import Stranger
 from wire.codec import decode_peer
 from wire.errors import RemoteProtocolError
-from wire.messages import Outcome
+from wire.messages import Death, Outcome
 
 if TYPE_CHECKING:
     from tests.sim.processes import Process
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # TCP gives up what nobody acknowledges after this.
 HALF_OPEN_S = 30.0
+# How late a report of a death is at worst: within a lease, so that it is no loss of the host.
+REPORT_S = 4.0
 
 
 def some_wire(world: "World") -> Wire | None:
@@ -236,7 +238,7 @@ def late_result(world: "World") -> bool:
         return False
 
     def act(pipe: Pipe) -> None:
-        if not has_outcome(pipe):
+        if not has(pipe, Outcome):
             pipe.awaits = act
             return
         until = world.now + world.rng.uniform(0.0, LONG_S)
@@ -248,10 +250,33 @@ def late_result(world: "World") -> bool:
     return True
 
 
-def has_outcome(pipe: Pipe) -> bool:
-    """Tell whether an outcome is on its way."""
+@fault
+def late_report(world: "World") -> bool:
+    """Let the report of a death come later than the HELLO of the process that follows."""
+    host = some(world, world.hosts.values())
+    if host is None or host.wire is None or host.wire.is_cut:
+        return False
+
+    def act(pipe: Pipe) -> None:
+        if not has(pipe, Death):
+            pipe.awaits = act
+            return
+        until = world.now + world.rng.uniform(0.0, REPORT_S)
+        world.note("LATE", host, f"a report, until {until:.3f}")
+        world.count("late report")
+        pipe.stall(until)
+
+    host.wire.up.strike(act)
+    victim = some(world, host.actors.values())
+    if victim is not None:
+        victim.die(signal=9)
+    return True
+
+
+def has(pipe: Pipe, kind: type) -> bool:
+    """Tell whether something of *kind* is on its way."""
     said = (command for _, (control, _) in pipe.messages for command in commands_in(control))
-    return any(type(command) is Outcome for command in said)
+    return any(type(command) is kind for command in said)
 
 
 def commands_in(control: bytes) -> Sequence[object]:

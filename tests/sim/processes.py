@@ -255,6 +255,9 @@ class BrokerProcess(Process):
                 message = packed(control, payloads)
                 wire_down = None if is_refused else self.world.network.send_down(rid, message)
                 if wire_down is None:
+                    session = core.sessions.get(rid)
+                    if session is not None:
+                        self.world.oracle.crashes.unsent(session.peer.incarnation, frame)
                     sessions.unreachable(self, rid)
                     core.unreachable(rid, now)
                     is_settled = False

@@ -61,7 +61,7 @@ MIDWAY = tuple(f"broker_kill_{point}" for point in POINTS)
 # Ways in which a connection ends, apart from `cut`, which draws how.
 ENDINGS = ("unreachable", "silent_drop", "connect_full", "connect_empty")
 # The last that came, each as likely as the others.
-LAST_FAULTS = (*MIDWAY, *ENDINGS)
+LAST_FAULTS = (*MIDWAY, *ENDINGS, "late_report")
 LAST = 0.08
 # Of those in which nothing has a state that goes back with the journal.
 OLD_JOURNAL = 0.5
@@ -71,7 +71,7 @@ BROKER_ENDS = frozenset({"broker_kill", *MIDWAY, "disk_error", "power_loss", "ol
 GENTLE = frozenset({"broker_kill", "freeze_broker", "repeat", "pause", "resume", "press"})
 MORE_GENTLE = frozenset({"second_broker", "stranger", "skew", *MIDWAY})
 # What ends a run only with its process.
-DEADLY = GENTLE | {"actor_kill"}
+DEADLY = GENTLE | {"actor_kill", "late_report"}
 
 
 # Numbers that may be as small as can be; those that are times.
@@ -248,10 +248,10 @@ class Profile:
     def is_told_of_starts(self) -> bool:
         """Tell whether the broker always hears from the host what a dead process had started.
 
-        A broker that was stopped may read the HELLO of the next process before the DEATH, and what
-        cannot be told burns a try.
+        Where it reads the HELLO of the next process before the DEATH, what cannot be told burns a
+        try, until the report comes.
         """
-        return self.is_deadly and "freeze_broker" not in self.faults
+        return self.is_deadly and not {"freeze_broker", "late_report"} & self.faults.keys()
 
     @property
     def is_slow(self) -> bool:
@@ -282,7 +282,7 @@ def draw(rng: Random) -> Profile:
     if style < 0.15:
         faults = {name: 1.0 for name in sorted(GENTLE) if rng.random() < 0.7}
     elif style < 0.25:
-        faults = {name: 1.0 for name in sorted(DEADLY) if rng.random() < 0.7}
+        faults = {name: 1.0 for name in sorted(DEADLY - {*LAST_FAULTS}) if rng.random() < 0.7}
     else:
         faults = {name: rng.choice((0.3, 1.0, 3.0)) for name in FAULTS if rng.random() < 0.3}
     may_be_slow = style >= 0.25
@@ -297,8 +297,9 @@ def draw(rng: Random) -> Profile:
     faults.pop("", None)
     last = Random(style + 4.0)
     lets_go = last.random() < 0.7
-    for name in LAST_FAULTS if may_be_slow else MIDWAY:
-        if last.random() < LAST:
+    for name in LAST_FAULTS:
+        is_allowed = may_be_slow or name in (MORE_GENTLE if style < 0.15 else DEADLY | MORE_GENTLE)
+        if last.random() < LAST and is_allowed:
             faults[name] = last.choice((0.3, 1.0, 3.0))
     later = Random(style + 2.0)
     if may_be_slow and later.random() < LATER:

@@ -54,6 +54,7 @@ TABLE = {
     "an actor is killed": ("actor_kill", "actor_kill"),
     "a machine is killed": ("machine_kill", "machine_kill"),
     "an actor is stopped": ("freeze_actor", "freeze_actor"),
+    "a process has a successor before its death is told": ("late_report", "late report"),
     "a start hangs": ("start_hangs", "start hangs"),
     "an actor holds the GIL": ("hold_gil", "hold_gil"),
     "a host is stopped": ("freeze_host", "freeze_host"),
