@@ -76,12 +76,15 @@ class Ledger:
         # A copy of the disk, and what is known of it; whether it was ever put back.
         self.backup: tuple[Connection, set[Name], set[Name], set[Name]] | None = None
         self.went_back = False
+        # Which epoch stood in the copy.
+        self.epoch_then = 0
 
     # --- the disk
 
     def back_up(self) -> None:
         """Keep a copy of what is on disk."""
         self.backup = (self.disk.copy(), set(self.tasks), set(self.outcomes), set(self.armed))
+        self.epoch_then = self.world.stored_epoch
 
     def put_back(self) -> None:
         """Have the copy in the place of the journal: nothing that came later is known there."""
@@ -89,6 +92,7 @@ class Ledger:
         copy, self.tasks, self.outcomes, self.armed = self.backup
         self.backup = None
         self.went_back = True
+        self.world.stored_epoch = self.epoch_then
         self.disk.put_back(copy)
         for name in self.accepted.keys() - self.tasks:
             del self.accepted[name]

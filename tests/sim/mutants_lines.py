@@ -31,6 +31,7 @@ from tests.sim.mutants_life import CRASHES, RETRIES
 from tests.sim.mutants_named import KILLS
 from tests.sim.mutants_strict import UNHEARD
 from tests.sim.profile import Profile
+from tests.sim.world import World
 from tests.support.planting import Bug, planted
 
 SILENT = IDLE.but(slots=3, faults={"freeze_actor": 1.0, "hold_gil": 1.0}, fault=0.1, down_s=5.0)
@@ -51,6 +52,19 @@ def nobody_is_deaf() -> Any:
 def the_calls_of_a_lost_run_go_on() -> Any:
     """Leave alone what was submitted in a run that counts no more."""
     return swap(families, "part", lambda _: lambda broker, task, why: None)
+
+
+def an_older_journal_goes_on_from_its_own_epoch() -> Any:
+    """Leave the clock out of the epoch of a broker that starts on an older journal."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, epoch: int) -> int:
+            went_back = self.ledger is not None and self.ledger.went_back
+            return self.ledger.epoch_then + 1 if went_back else original(self, epoch)
+
+        return mutated
+
+    return swap(World, "next_epoch", make)
 
 
 def a_run_is_in_its_own_way() -> Any:
@@ -152,6 +166,11 @@ LINES = [
         "the_calls_of_a_lost_run_go_on",
         FAMILIES.but(faults={"actor_kill": 1.0}),
         the_calls_of_a_lost_run_go_on,
+    ),
+    Mutant(
+        "an_older_journal_goes_on_from_its_own_epoch",
+        KEPT.but(faults={"old_journal": 1.0, "actor_kill": 1.0}, fault=0.1, down_s=0.3),
+        an_older_journal_goes_on_from_its_own_epoch,
     ),
     Mutant(
         "a_run_is_in_its_own_way",

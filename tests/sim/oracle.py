@@ -144,7 +144,10 @@ class Oracle:
         highest = self.highest.get(actor.incarnation, (0, 0))
         assert token > highest, f"token {token} after {highest}"
         self.highest[actor.incarnation] = token
-        if self.world.has_journal or not self.world.profile.clock_jumps:
+        # Where the clock was set back, only a journal that did not go back as well knows.
+        ledger = self.world.ledger
+        is_stored = self.world.has_journal and not (ledger is not None and ledger.went_back)
+        if is_stored or not self.world.profile.clock_jumps:
             assert epoch >= self.epoch_highest, f"epoch {epoch} after {self.epoch_highest}"
             self.epoch_highest = epoch
         self.assigned[token] = (command.client, command.task, actor.incarnation)

@@ -307,7 +307,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
 BESIDE: dict[str, tuple[str, ...]] = {
     "7.22": ("who_lets_results_lie_gets_more",),
     "8.1": ("no_who", "gaps_do_not_matter", "repetitions_count"),
-    "8.3": ("epoch_does_not_rise",),
+    "8.3": ("epoch_does_not_rise", "an_older_journal_goes_on_from_its_own_epoch"),
     "8.4": ("results_are_said_once", "a_client_never_says_again", "acknowledged_too_early"),
     "9": ("credit_ignores_what_flies", "credit_is_a_difference"),
     "9.1": ("a_release_keeps_the_limits",),
