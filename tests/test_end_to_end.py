@@ -68,7 +68,16 @@ def client(cluster):
         yield client
     # Nothing that a test began goes on: the next one finds the slots free.
     with Client(cluster.endpoint) as client:
-        wait_until(lambda: client.query("status")["assigned"] == 0)
+        wait_until(lambda: is_at_rest(client))
+
+
+def is_at_rest(client):
+    """Tell whether the broker knows of each actor that it could take as much as it ever can."""
+    actors = client.actors()
+    return len(actors) == 2 and all(
+        one["state"] == "open" and not one["holding"] and one["free"] == one["slots"]["slot"]
+        for one in actors
+    )
 
 
 @pytest.fixture
