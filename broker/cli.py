@@ -39,6 +39,8 @@ from wire.limits import Definition, read_definition
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
 STATUS_BAD_OPTION: Final = 2
 STATUS_FAILED: Final = 70
+# The last thing that the journal has of a broker that was told to end.
+ENDED: Final = ("ended",)
 FILES_WANTED: Final = 65_536
 # A signal that is sent to the process and to its group, as `timeout` does, arrives twice.
 TOGETHER_S: Final = 0.05
@@ -116,6 +118,7 @@ def run(options: argparse.Namespace) -> int:
         bindings.restore(core, stored.bindings, time.monotonic())
         orders.restore(core, stored.orders)
         if not options.no_journal:
+            core.records.ended_well = stored.ended_well
             take_over(core, stored.tasks)
         log.info(
             "broker_ready",
@@ -134,6 +137,7 @@ def run(options: argparse.Namespace) -> int:
         if failure:
             log.critical("journal_failed", reason=failure)
             return STATUS_FAILED
+        journal.submit(core.sequence + 1, [ENDED])
     log.info("broker_stopped")
     return 0
 

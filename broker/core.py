@@ -20,6 +20,7 @@ from broker.events import (
     defining,
     departures,
     doubts,
+    downfalls,
     holders,
     liveness,
     occupancy,
@@ -301,6 +302,8 @@ class Broker:
                 placement.place(self, now)
         if self.recalls.due_at <= now and not ready:
             recall.look(self, now)
+        if self.records.restored:
+            downfalls.note(self)
         # Frames of a new epoch leave only when its number is on disk.
         if self.fence_sequence > self.committed_sequence:
             return []

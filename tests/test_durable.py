@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 
-from sdk import Conflict, NotDurable, OutcomeUnknown, TaskCanceled
+from sdk import Conflict, NotDurable, OutcomeUnknown, PoisonTask, TaskCanceled
 from tests.support.deployment import DEADLINE_S, Deployment, environment
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -136,6 +136,45 @@ def test_a_key_makes_two_submits_one_also_over_a_restart(tmp_path):
         assert path.read_text() == "key\n"
         with pytest.raises(Conflict, match="order 17"):
             client.submit(double, 1, idempotency_key="order 17").result(PATIENCE_S)
+
+
+def end_everything(lock, path):
+    """Append a line, and end actor, host and broker, when the journal will have it that it runs."""
+    import os
+    import signal
+    from pathlib import Path
+
+    with Path(path).open("a") as file:
+        file.write(f"{os.getppid()}\n")
+    Event().wait(0.3)
+    broker = int(Path(lock).read_text())
+    for process in (broker, os.getppid(), os.getpid()):
+        os.kill(process, signal.SIGKILL)
+
+
+def test_a_task_that_ends_actor_host_and_broker_each_time_is_poison(tmp_path):
+    lines = tmp_path / "lines"
+
+    def runs():
+        return len(lines.read_text().splitlines()) if lines.exists() else 0
+
+    with Journaled(*SHORT) as world:
+        world.start_broker()
+        client = world.client()
+        future = client.submit(
+            end_everything, str(world.data_dir / "lock"), str(lines), durable=True
+        )
+        assert future.accepted(PATIENCE_S)
+        for number in range(1, 5):
+            world.start_host("h")
+            world.until(lambda number=number: runs() == number)
+            world.until(lambda: world.processes["broker"].poll() is not None)
+            world.kill("h")
+            world.restart_broker()
+
+        with pytest.raises(PoisonTask, match="3 crashes"):
+            future.result(PATIENCE_S)
+        assert runs() == 4
 
 
 def test_a_durable_task_can_be_canceled_from_elsewhere():

@@ -44,6 +44,9 @@ ANNOUNCE_ENDPOINT: Final = "inproc://inside-broker"
 # What the core may write: the name of an operation and the statement for its fields. Each can be
 # repeated without harm. Whatever else is to be kept gets its own line here and its table above.
 OPERATIONS: Final[Mapping[str, str]] = {
+    # Whether the broker was told to end: said when it was, and no more when the next one has begun.
+    "ended": "INSERT OR REPLACE INTO meta VALUES ('ended', 1)",
+    "running": "DELETE FROM meta WHERE key = 'ended'",
     "epoch": "UPDATE meta SET value = max(value, ?) WHERE key = 'epoch'",
     "limit-set": "INSERT OR REPLACE INTO limits VALUES (?, ?)",
     "limit-delete": "DELETE FROM limits WHERE name = ?",
@@ -124,6 +127,8 @@ class Stored(Struct):
     orders: dict[str, str] = {}
     # What must be added to the core's clock, in milliseconds, for the time in the journal.
     clock_ms: int = 0
+    # Whether it was told to end, and had the time to write that.
+    ended_well: bool = False
 
 
 class Journal(Protocol):
@@ -362,7 +367,15 @@ def read_stored(connection: sqlite3.Connection) -> Stored:
     tasks = read_tasks(connection)
     bindings = connection.execute("SELECT key, actor FROM bindings").fetchall()
     orders = connection.execute("SELECT actor, what FROM orders").fetchall()
-    return Stored(had_earlier is not None, dict(limits), tasks, dict(bindings), dict(orders))
+    ended_well = connection.execute("SELECT 1 FROM meta WHERE key = 'ended'").fetchone()
+    return Stored(
+        had_earlier is not None,
+        dict(limits),
+        tasks,
+        dict(bindings),
+        dict(orders),
+        ended_well=ended_well is not None,
+    )
 
 
 def read_tasks(connection: sqlite3.Connection) -> StoredTasks:

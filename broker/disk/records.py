@@ -57,6 +57,7 @@ class Record:
         "attached",
         "expires_at",
         "is_armed",
+        "is_restored",
         "is_taken",
         "is_wanted",
         "key",
@@ -72,8 +73,10 @@ class Record:
         self.octets = octets
         # The number of the operation that wrote the outcome; None before.
         self.outcome_sequence: int | None = None
-        # An at_most_once task that the journal lets start: from here on nobody can tell.
+        # One that the journal lets start: from here on nobody can tell whether it has. Of one that
+        # *is_restored* from an earlier broker, and that may run twice, it says that it was given.
         self.is_armed = False
+        self.is_restored = False
         # Whether its client may still ask for the outcome, and whether anybody has received it.
         self.is_wanted = True
         self.is_taken = False
@@ -100,18 +103,22 @@ class Records:
 
     __slots__ = (
         "calls",
+        "charged",
         "clock_ms",
         "codes",
+        "ended_well",
         "expiring",
         "expiring_max",
         "has_journal",
         "idle",
         "kept",
         "keys",
+        "looked",
         "needed",
         "octets",
         "orphans",
         "refusal",
+        "restored",
         "serial",
         "swept_at",
         "waiting",
@@ -122,6 +129,14 @@ class Records:
     def __init__(self, now: float) -> None:
         """Begin without a journal."""
         self.has_journal = False
+        # Whether the broker before was told to end, so that nothing that ran is to blame.
+        self.ended_well = False
+        # What went down with it, with the line that says so: the run of one may yet be offered.
+        self.charged: dict[Task, str] = {}
+        # Those that are restored and have no outcome, and up to which assignment it was looked
+        # whether it is one of these.
+        self.restored: dict[Task, None] = {}
+        self.looked = 0
         # What must be added to the core's clock for the time in the journal, and for milliseconds
         # since 1970 as the clock on the wall had them at the start.
         self.clock_ms = 0.0

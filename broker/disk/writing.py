@@ -146,15 +146,33 @@ def requeued(broker: "Broker", task: Task, *, burns: str | None) -> None:
     record = task.record
     assert isinstance(record, Record)
     if burns is not None:
-        write(broker, "progress", progress_of(broker, task), *records.name_of(task))
-    elif record.is_armed:
-        record.is_armed = False
-        write(broker, "armed", 0, *records.name_of(task))
+        write_progress(broker, task)
+    if record.is_armed and (burns is None or is_counted(task)):
+        disarm(broker, task, record)
+
+
+def write_progress(broker: "Broker", task: Task) -> int:
+    """Write what *task* went through by now."""
+    return write(broker, "progress", progress_of(broker, task), *records.name_of(task))
+
+
+def is_counted(task: Task) -> bool:
+    """Tell whether a run of *task* that goes down with the broker is counted at the next start."""
+    return isinstance(task.record, Record) and task.record.is_restored
+
+
+def disarm(broker: "Broker", task: Task, record: Record) -> None:
+    """Write that *task* has not started, or that its run is over."""
+    record.is_armed = False
+    write(broker, "armed", 0, *records.name_of(task))
 
 
 def failed(broker: "Broker", task: Task, run: FailedRun | None) -> None:
     """Write that *task* is tried again; the actor keeps the failure of *run* until then."""
-    sequence = write(broker, "progress", progress_of(broker, task), *records.name_of(task))
+    record = task.record
+    if isinstance(record, Record) and record.is_armed and is_counted(task):
+        disarm(broker, task, record)
+    sequence = write_progress(broker, task)
     if run is not None:
         broker.records.waiting.append((sequence, Awaited.FAILED, run))
 
@@ -179,6 +197,8 @@ def has_outcome(broker: "Broker", record: Record) -> bool:
 def write_outcome(broker: "Broker", task: Task, record: Record) -> None:
     ending, known = task.ending, broker.records
     assert ending is not None
+    if record.is_restored:
+        known.restored.pop(task, None)
     if task.size:  # Its client submitted it again, and the outcome was here already.
         task.unload()
     known.octets -= record.octets

@@ -102,7 +102,7 @@ def correct(  # noqa: PLR0917
     trouble.correct(line, f"{attempt}: {reason}{beside}" if is_charged else None)
     retrying.say_again(broker, task, now)
     if isinstance(task.record, Record) and task.record.outcome_sequence is None:
-        writing.requeued(broker, task, burns="loss")
+        writing.write_progress(broker, task)
     if is_charged:
         trouble.is_patient = False
         if task.state is State.QUEUED and task.must_be_alone:

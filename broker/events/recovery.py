@@ -8,7 +8,7 @@ token wins, an outcome beats a run; what nobody can want is stopped.
 from typing import TYPE_CHECKING
 
 from broker.disk import writing
-from broker.events import doubts, explain, holders, patience, restoring
+from broker.events import doubts, downfalls, explain, holders, patience, restoring
 from broker.facts.peers import Actor, Client, is_owned
 from broker.facts.task import Event, State, Task
 from broker.placing import isolation, placement, requeueing
@@ -188,8 +188,11 @@ def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> N
     actor.assigned[item.token] = task
     if broker.unparented:
         families.join(broker, task)
-    if task.template and task.template.shape.cost.is_armed_first and writing.must_arm(task):
+    is_armed_first = bool(task.template and task.template.shape.cost.is_armed_first)
+    if (is_armed_first or writing.is_counted(task)) and writing.must_arm(task):
         writing.arm_row(broker, task)
+    if broker.records.charged:
+        downfalls.take_back(broker, task, broker.ticked_at)
     isolation.adopted(broker, actor, item.token)
 
 
@@ -211,7 +214,10 @@ def end_window(broker: "Broker", now: float) -> None:
     broker.note(
         "recovered", tasks=sum(len(c.tasks) for c in broker.clients.values()), held=len(held)
     )
+    downfalls.count(broker, held)
     for task in held:
+        if task.state is not HELD:
+            continue  # It took too many brokers along.
         if task.call.at_most_once and writing.may_have_run(task):
             lifecycle.end(
                 broker,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.disk import records, writing
 from broker.disk.records import Alias, Record, Row, StoredTasks
-from broker.events import strategies
+from broker.events import downfalls, strategies
 from broker.facts.peers import Client
 from broker.facts.task import State, Task, Template
 from broker.holding import wants
@@ -70,6 +70,9 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
         client.task_bytes += task.size
         record.octets = task.size + records.ROW_BYTES
         broker.held[task] = None
+        if not (template.head.at_most_once or template.costs.named):
+            record.is_restored = True
+            known.restored[task] = None
     known.octets += record.octets
     if row.outcome is None:
         hold_limits(broker, task)
@@ -115,6 +118,7 @@ def tick(broker: "Broker", now: float) -> None:
             forgetting.erase(broker, task)
     if now - known.swept_at >= SWEEP_S:
         known.swept_at = now
+        downfalls.forget(broker)
         sweep(broker)
 
 
@@ -164,8 +168,10 @@ def check(broker: "Broker") -> None:
             assert task.state is State.ENDED
             assert record.outcome_sequence >= record.sequence
         is_armed_first = task.call.at_most_once or task.template.costs.named
-        if is_armed_first and task.state is State.ASSIGNED:
-            assert record.is_armed
+        is_looked_at = task.token is not None and task.token[1] <= known.looked
+        if is_armed_first or (record.is_restored and is_looked_at):
+            assert record.is_armed or task.state is not State.ASSIGNED
+        assert not record.is_restored or task in known.restored or task.is_over
         for other in record.attached:
             assert isinstance(other.record, Alias)
             assert other.record.target is task

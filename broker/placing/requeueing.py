@@ -44,15 +44,7 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         lifecycle.end(broker, task, Code.OUTCOME_UNKNOWN, f"{reason}; it may have run")
         return
     if burns in ("crash", "shared", "loss"):
-        trouble = task.trouble = task.trouble or Trouble()
-        trouble.crashes += burns == "crash"
-        trouble.shared += burns == "shared"
-        trouble.losses += burns == "loss"
-        trouble.is_patient = False
-        beside = ", beside others" if burns == "shared" else ""
-        trouble.remember(f"attempt {task.tries + 1}: {reason}{beside}")
-        # Of a crash among others nobody knows whose it was, so it is not held against the task.
-        task.tries += burns != "shared"
+        trouble = charge(task, reason, burns=burns)
         if not is_named and is_given_up(broker, task, trouble, reason):
             return
         retrying.say_requeued(broker, task)
@@ -65,6 +57,20 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         return
     task.move(Event.REQUEUE)
     lifecycle.queue_again(broker, task)
+
+
+def charge(task: Task, reason: str, *, burns: str) -> Trouble:
+    """Hold a run of *task* against it as *burns* says, and return all that went wrong with it."""
+    trouble = task.trouble = task.trouble or Trouble()
+    trouble.crashes += burns == "crash"
+    trouble.shared += burns == "shared"
+    trouble.losses += burns == "loss"
+    trouble.is_patient = False
+    beside = ", beside others" if burns == "shared" else ""
+    trouble.remember(f"attempt {task.tries + 1}: {reason}{beside}")
+    # Of a crash among others nobody knows whose it was, so it is not held against the task.
+    task.tries += burns != "shared"
+    return trouble
 
 
 def is_given_up(broker: "Broker", task: Task, trouble: Trouble, reason: str) -> bool:

@@ -1,5 +1,6 @@
 """Crashes in the simulator: which of them are held against a task, and who then runs alone."""
 
+from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ Name = tuple[int, int]
 # Three crashes or five losses, and the one at which they are found.
 LOSSES_MAX = 5
 POISON_MAX = 3 + LOSSES_MAX
+# Those that took everything along: with nobody beside, and at most.
+ALONE_MAX = 2
+FOUND_MAX = 2 + 9
 # How late a broker looks at its clocks.
 LOOK_S = 0.25 + 1e-6
 # How long a suspect waits for an actor of its own, less what a report takes to arrive.
@@ -41,6 +45,8 @@ class Crashes:
         self.heard: dict[Name, int] = {}
         # To which processes each went, or would have gone if they had been there.
         self.given: dict[Name, list[int]] = {}
+        # How often a broker began that found it given out by an earlier one.
+        self.found: Counter[Name] = Counter()
         # Since when no actor is kept for those that wait to be alone.
         self.bare_since = inf
 
@@ -55,6 +61,10 @@ class Crashes:
                 self.shared_at[name] = self.world.now
             else:
                 self.alone[name] = self.alone.get(name, 0) + 1
+
+    def began(self, given: set[Name]) -> None:
+        """Note of which tasks a broker that starts now cannot tell whether they went down."""
+        self.found.update(given)
 
     def counted(self, actor: "ActorProcess", record: "TaskRecord", attempt: int) -> None:
         """Check that who had not started has burned no try, once that is told."""
@@ -72,7 +82,7 @@ class Crashes:
             dead = self.world.broker.core.dead
             living = {one.incarnation for one in self.world.actors if one.is_alive}
             untold = sum(one not in living and dead.get(one) is not False for one in given)
-            most = record.burned + len(record.failures) + untold + 1
+            most = record.burned + len(record.failures) + untold + 1 + self.found[record.origin]
             assert attempt <= most, f"{record.name}: attempt {attempt}, {most} are explained"
         given.append(actor.incarnation)
 
@@ -91,10 +101,11 @@ class Crashes:
 
     def requeued(self, name: Name, told: Requeued, epoch: int) -> None:
         """Check that a task is blamed for what happened to it alone."""
-        alone = self.alone.get(name, 0)
+        found = self.found[self.world.oracle.tasks[name].origin]
+        alone = self.alone.get(name, 0) + found
         assert told.crashes <= alone, f"{name[1]}: {told.crashes} crashes, {alone} of its own"
-        # The client tells a broker without memory.
-        shared = max(self.heard.get(name, 0), self.shared.get((name, epoch), 0))
+        # The client tells a broker without memory. What went down may come late.
+        shared = max(self.heard.get(name, 0), self.shared.get((name, epoch), 0)) - found
         assert told.shared >= shared, f"{name[1]}: {told.shared} shared crashes, were {shared}"
         self.shared[name, epoch] = told.shared
 
@@ -125,7 +136,7 @@ class Crashes:
         """Check that poison took three processes along, and who is given up was among others."""
         name = record.client.incarnation, record.number
         if failure.code == Code.POISON_TASK and "crashes" in failure.message and record.starts:
-            alone = self.alone.get(name, 0)
+            alone = self.alone.get(name, 0) + self.found[record.origin]
             is_other = record.origin != name or record.key is not None
             assert alone >= 3 or is_other, f"{record.name} is poison after {alone} crashes"
 
@@ -133,6 +144,11 @@ class Crashes:
         """Check that who shared a process with a crash is put beside nobody, while it may wait."""
         broker, faults = self.world.broker, self.world.profile.faults.keys()
         alone = self.alone.get(name, 0)
+        # Who goes down with each broker is found out as well, at the latest among others.
+        record = self.world.oracle.tasks.get(name)
+        found = self.found[record.origin] if record is not None else 0
+        most = ALONE_MAX if len(self.world.oracle.tasks) == 1 else FOUND_MAX
+        assert found <= most or not self.world.profile.along, f"{name[1]} took {found} along"
         # Of some the next process may have told before the host: then it is a loss.
         assert alone < POISON_MAX, f"{name[1]} goes on after {alone} crashes of its own"
         at = self.shared_at.get(name)

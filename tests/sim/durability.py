@@ -181,6 +181,7 @@ class Ledger:
         if self.folder is not None:
             self.lock = lock_folder(self.folder)
         world = self.world
+        world.oracle.crashes.began(self.armed)
         # The core's clock goes on over a boot, since nothing depends on where that begins.
         reading = Reading(str(self.boots), int(world.now * 1000.0), world.wall_ms)
         self.disk.give_to(broker.core, world.now, reading)

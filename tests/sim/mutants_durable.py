@@ -6,7 +6,7 @@ import msgspec
 
 from broker.disk import clocks, writing
 from broker.disk.records import Alias
-from broker.events import restoring
+from broker.events import downfalls, restoring
 from broker.facts.task import Event
 from broker.tasks import attaching, durable, families, forgetting
 from tests.sim.mutants import BUSY, RESTARTS, Mutant, both, swap
@@ -168,6 +168,11 @@ def a_new_broker_knows_no_families() -> Any:
     return swap(families, "restore", lambda _: lambda broker, task: None)
 
 
+def what_goes_down_with_the_broker_is_not_counted() -> Any:
+    """Give a task out again whatever it took along."""
+    return swap(downfalls, "count", lambda _: lambda broker, held: None)
+
+
 def the_clock_on_the_wall_is_believed() -> Any:
     """Take it that so much has passed since the last start as the clock on the wall says."""
     return swap(clocks, "journal_ms", lambda _: lambda last, now, *, believed_ms: now.wall_ms)
@@ -184,6 +189,19 @@ KEPT = BUSY.but(
 KEPT_RESTARTS = RESTARTS.but(durable=0.8, commit_s=0.01, pause_s=0.2)
 FAMILIES = KEPT.but(child=0.9, keyed=0.0, at_most_once=0.0, attach=0.0, run_s=2.0, durable=1.0)
 ORPHANS = FAMILIES.but(faults={"actor_kill": 1.0}, slots=2)
+# One task that takes everything along each time.
+DOWNFALLS = BUSY.but(
+    along=1.0,
+    tasks=1,
+    clients=1,
+    child=0.0,
+    cancel=0.0,
+    at_most_once=0.0,
+    durable=1.0,
+    commit_s=0.0001,
+    run_s=0.1,
+    down_s=0.1,
+)
 LEAVING = KEPT.but(faults={"client_leave": 1.0}, run_s=3.0, pause_s=0.3)
 DURABLE = [
     Mutant(f.__name__, profile, f)
@@ -200,6 +218,7 @@ DURABLE = [
         (keys_do_not_matter, KEPT.but(keyed=0.7)),
         (a_cancel_is_not_written, KEPT.but(cancel=0.4)),
         (the_clock_on_the_wall_is_believed, KEPT.but(clock_jumps=True, keyed=0.5)),
+        (what_goes_down_with_the_broker_is_not_counted, DOWNFALLS),
         (what_is_durable_has_no_maker, ORPHANS),
         (a_lost_run_leaves_its_calls, ORPHANS),
         (

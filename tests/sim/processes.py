@@ -626,7 +626,8 @@ class ActorProcess(Process):
         if world.is_healing:
             length = min(length, 1.0)
         chance = rng.random
-        if not world.is_healing and chance() < profile.crash + profile.oom + profile.exits:
+        ends = profile.crash + profile.oom + profile.exits + profile.along
+        if not world.is_healing and chance() < ends:
             self.later(length, lambda: self._crashes(run))
             return
         if chance() < profile.release:
@@ -648,6 +649,7 @@ class ActorProcess(Process):
         if not self._is_running(run):
             return
         chances = {"crash": profile.crash, "oom": profile.oom, "exit": profile.exits}
+        chances["along"] = profile.along
         (kind,) = rng.choices(list(chances), list(chances.values()))
         self.world.count(kind)
         match kind:
@@ -655,6 +657,8 @@ class ActorProcess(Process):
                 self.die(signal=rng.choice((6, 7, 11)))
             case "oom":
                 self.die(signal=9)
+            case "along":
+                self.world.end_all(self.host)
             case _:
                 # Also what a process of ours would end with, that means something else.
                 self.die(exit_code=rng.choice((0, 1, 3, 4, 5, 6)))

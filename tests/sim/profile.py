@@ -152,6 +152,8 @@ class Profile:
     # That its process is ended for want of memory, or that it calls exit itself.
     oom: float = 0.0
     exits: float = 0.0
+    # That it takes its host and the broker along as well.
+    along: float = 0.0
     hang: float = 0.1
     cancel: float = 0.1
     force: float = 0.2
@@ -213,6 +215,7 @@ class Profile:
             self.crash
             or self.oom
             or self.exits
+            or self.along
             or self.enter_crash
             or self.timeout
             or self.strict

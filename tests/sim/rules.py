@@ -136,6 +136,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_new_broker_knows_no_families",
             "a_cancel_reaches_no_durable_call",
         ),
+        11: ("what_goes_down_with_the_broker_is_not_counted",),
     },
     "9.7": {
         1: ("entering_is_running",),

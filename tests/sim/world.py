@@ -434,6 +434,13 @@ class World:
         self.after(down_s, self._start_broker)
         return True
 
+    def end_all(self, host: HostProcess) -> None:
+        """End a machine, and the broker with it: nobody is left who could tell."""
+        self.note("KILLED", host)
+        host.end()
+        self.after(faults.down_s(self), lambda: self.start_again(host.name))
+        self.kill_broker()
+
     def next_epoch(self, epoch: int) -> int:
         """Return the epoch of a broker that starts now; planted bugs change this."""
         return epoch
