@@ -5,6 +5,7 @@ changed. A plan that holds code by value is pinned to this minor version of Pyth
 label.
 """
 
+import contextlib
 import inspect
 from functools import lru_cache
 from typing import Any, Final
@@ -85,6 +86,19 @@ def plan_for(target: Any, options: Options) -> Planned:
     return planned
 
 
+def check_enter(specification: Specification) -> None:
+    """Raise TypeError where `enter` takes what nobody gave, before that is tried three times."""
+    if specification.key[1]:
+        return  # What `using` was given it has looked at.
+    cls = specification.cls
+    with contextlib.suppress(ValueError):  # Of what is not written in Python nobody may know.
+        try:
+            inspect.signature(cls.enter).bind(None)
+        except TypeError as error:
+            hint = f"say {cls.__qualname__}.using(...) with what it takes"
+            raise TypeError(f"{cls.__qualname__}.enter(): {error}; {hint}") from None
+
+
 def make(target: Any, options: Options, anchor: Any) -> Planned:
     """Make the plans for *target*: a function, or a method of an environment."""
     chosen = options.chosen
@@ -103,6 +117,8 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         raise TypeError(f"{target!r} is not callable")
     else:
         captured = code_of(target)
+    if specification is not None:
+        check_enter(specification)
     environment = specification.captured() if specification is not None else None
     is_fresh = not chosen.get("reuse", True)
     if is_fresh and specification is None:

@@ -552,6 +552,23 @@ def test_the_broker_is_told_of_an_environment_that_is_kept_for_one_process():
     assert not call_of(Policied.run).environment.reuse.is_of_client
 
 
+def test_an_enter_that_lacks_a_parameter_is_told_before_it_is_tried():
+    class Needy(Environment):
+        def enter(self, need, other=1):
+            """Never reached."""
+
+        def run(self):
+            """Never reached."""
+
+    message = r"Needy\.enter\(\): missing a required argument: 'need'; say .*Needy\.using\("
+    with pytest.raises(TypeError, match=message):
+        call_of(Needy.run)
+    with pytest.raises(TypeError, match=message):
+        call_of(len, environment=Needy)
+
+    assert call_of(Needy.using(need=2).run).environment.name.endswith("Needy.using(need=2)")
+
+
 def test_a_fresh_environment_is_another_one_that_offers_nothing():
     kept = call_of(Policied.run).environment
     fresh = call_of(Policied.run, reuse=False).environment
