@@ -7,6 +7,7 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.facts.task import State
 from broker.waiting.shapes import Shape
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_environments import place
@@ -87,6 +88,16 @@ class Side:
             epoch = self.talk.broker.epoch
             running += [(epoch, assign.number) for assign in actor.takes(Assign)]
 
+    def is_tied(self) -> bool:
+        """Tell whether tasks of two kinds that wait have one rank."""
+        waiting = {
+            (task.rank, id(task.template.shape))
+            for client in self.talk.broker.clients.values()
+            for task in client.tasks.values()
+            if task.state is State.QUEUED and task.template
+        }
+        return len({rank for rank, _ in waiting}) < len(waiting)
+
     def knows(self) -> Any:
         """Return what is told, and what the broker has of everything."""
         broker = self.talk.broker
@@ -117,9 +128,14 @@ def test_who_is_alone_is_placed_as_if_he_stood_in_line(turns):
         for side in (alone, in_line):
             for move in turn:
                 side.moves(*move)
+        is_tied = alone.is_tied()
+        for side in (alone, in_line):
             side.flushes()
 
-        assert alone.knows() == in_line.knows()
+        if alone.knows() != in_line.knows():
+            # Of two kinds with one rank either may be first, and everything behind them differs.
+            assert is_tied
+            return
 
 
 def test_the_only_task_stands_in_no_heap_before_it_is_placed():
