@@ -24,8 +24,8 @@ ALONE_MAX = 2
 FOUND_MAX = 2 + 9
 # How late a broker looks at its clocks.
 LOOK_S = 0.25 + 1e-6
-# How long a suspect waits for an actor of its own, less what a report takes to arrive.
-ALONE_S = 1.5
+# What a report takes to arrive at most, where nothing is slow.
+REPORT_S = 0.5
 # Faults after which the broker knows of every crash.
 TELLING = {"actor_kill", "repeat", "pause", "resume", "press"}
 
@@ -154,8 +154,7 @@ class Crashes:
         at = self.shared_at.get(name)
         if at is None or broker is None or not faults <= TELLING or self.world.profile.is_slow:
             return
-        if "isolation_s" in self.world.profile.shrunk:
-            return
+        alone_s = broker.core.settings.isolation_s - REPORT_S
         known = broker.core.actors.get(actor.incarnation)
         others = known.assigned.keys() - {token} if known is not None else ()
-        assert not others or self.world.now - at >= ALONE_S, f"{name[1]} is put beside {others}"
+        assert not others or self.world.now - at >= alone_s, f"{name[1]} is put beside {others}"

@@ -49,7 +49,7 @@ SMALLEST = {
     "client_timeout_s": 1.0,
     "outcome_ttl_s": 60.0,
     "gil_grace_s": 6.0,
-    "isolation_s": 0.1,
+    "isolation_s": 1.0,
     "environment_failures_max": 1,
     "environment_retry_s": 0.1,
     "scale_after_s": 0.1,
