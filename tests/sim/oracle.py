@@ -111,6 +111,8 @@ class Oracle:
         self.highest: dict[int, Token] = {}
         self.epoch_highest = 0
         self.ended_by_death = 0
+        # Runs whose outcome ended with their process, and may not have been heard.
+        self.taken_along: set[Token] = set()
         self.executions = 0
         self.grants = turns.Grants()
         self.silence = Silence(world)
@@ -272,6 +274,7 @@ class Oracle:
         for token in actor.read_board().started:
             client, task, _ = self.assigned[token]
             self.tasks[client, task].burned += 1
+        self.taken_along |= actor.core.outcomes.kept.keys()
         self.ended_by_death += len(actor.board.keys() | actor.core.outcomes.kept.keys())
 
     def resolved(self, client: "ClientProcess", number: int, result: Result, payloads: Any) -> None:
@@ -358,7 +361,7 @@ class Oracle:
             not self.world.profile.is_forgetful and "other_broker" not in self.world.profile.faults
         )
         if is_told and record.redrives is None:
-            before = min(len(record.failures) - 1, HISTORY_MAX)
+            before = min(len(record.failures.keys() - self.taken_along) - 1, HISTORY_MAX)
             assert len(failure.history) >= before, f"{record.name}: {failure.history}"
 
     def told_of_circle(self, wait: "Wait") -> None:

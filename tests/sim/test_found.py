@@ -154,6 +154,10 @@ def test_a_client_that_was_not_reached_cannot_tell_the_next_broker():
     World(349009998241595503).run(500)
 
 
+def test_a_failure_that_ended_with_its_process_is_told_nowhere():
+    World(756946912967393303).run(500)
+
+
 def test_a_new_broker_that_hears_the_host_of_a_strict_holder_lets_nobody_in_beside_it():
     # A run holds the interpreter, so the broker that was started again never hears of it.
     profile = FENCED.but(strict=1.0, run_s=60.0, tasks=6, down_s=0.3, faults={}, hang=0.0)
