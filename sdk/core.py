@@ -120,13 +120,13 @@ class ClientCore(News):
 
     def cancel(self, task: int, force: bool, now: float) -> None:  # noqa: FBT001
         """Give up a call: no outcome comes any more. *force* may end the process that runs it."""
-        target = self.durable.attached.get(task)
-        owned = self._drop(task)
-        if owned is None or not owned.epoch:
+        target, owned = self.durable.attached.get(task), self._drop(task)
+        if owned is None:
             return
-        if owned.plan.is_durable or target is not None:
+        # What was not sent is nobody's yet, unless it stands for a task that is there.
+        if (owned.epoch and owned.plan.is_durable) or (target and not target.redrive):
             self.query("cancel-force" if force else "cancel", name_of(target, task), now)
-        if not owned.plan.is_durable:
+        if owned.epoch and not owned.plan.is_durable:
             self._cancels.open[task] = force
             if self.session.is_open:
                 self._commands.append(Cancel([task], force))

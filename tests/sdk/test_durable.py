@@ -155,6 +155,18 @@ def test_the_cancel_of_a_found_task_names_it():
     assert asked(talk) == [("cancel", "00000000000000ff-5")]
 
 
+def test_the_cancel_of_a_found_task_was_lost_before_the_first_session():
+    talk = Conversation()
+    task = talk.core.attach(255, 5, talk.now)
+
+    talk.core.cancel(task, False, talk.now)
+    talk.turn().turn()
+
+    assert asked(talk) == [("cancel", "00000000000000ff-5")]
+    assert talk.broker.attached == []
+    assert talk.broker.cancels == []
+
+
 def test_the_cancel_of_a_call_that_was_never_sent_says_nothing():
     talk = Conversation()
     task = talk.submit(keep())
