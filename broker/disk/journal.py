@@ -184,6 +184,9 @@ class SqliteJournal:
         *believed_s* is how much of the time over a boot is believed that the clock says.
         """
         self._folder = folder
+        self._path = folder / "journal.db"
+        # The device and the number of the file that was opened.
+        self._file = (0, 0)
         self._durability = durability
         self._operations = {"clock": CLOCK_STATEMENT, **operations}
         self._statements = statements
@@ -228,7 +231,7 @@ class SqliteJournal:
         """Own the connection from its opening to its end."""
         try:
             connection = open_file(
-                self._folder / "journal.db",
+                self._path,
                 durability=self._durability,
                 statements=self._statements,
             )
@@ -237,9 +240,11 @@ class SqliteJournal:
             return
         with contextlib.closing(connection):
             try:
+                opened = self._path.stat()
+                self._file = (opened.st_dev, opened.st_ino)
                 self.stored = read_stored(connection)
                 epoch = self._begin(connection)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 started.set_exception(JournalError(f"journal in {self._folder}: {error}"))
                 return
             started.set_result(epoch)
@@ -304,23 +309,38 @@ class SqliteJournal:
         operations: Operations,
         announcer: "zmq.Socket[bytes]",
     ) -> bool:
-        """Commit *operations*, again while there is no room; False when `close` came first."""
+        """Commit *operations*, again while that cannot be; False when `close` came first."""
         is_stuck = False
         while True:
+            reason = self._not_in_place()
             try:
-                commit(connection, self._operations, operations)
+                if not reason:
+                    commit(connection, self._operations, operations)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode not in CAN_REPEAT:
                     raise
-                if not is_stuck:
-                    announce(announcer, JournalState.STUCK, reason=str(error))
-                is_stuck = True
-                if self._closing.wait(RETRY_S):
-                    return False
-            else:
+                reason = str(error)
+            if not reason:
                 if is_stuck:
                     announce(announcer, JournalState.RECOVERED)
                 return True
+            if not is_stuck:
+                announce(announcer, JournalState.STUCK, reason=reason)
+            is_stuck = True
+            if self._closing.wait(RETRY_S):
+                return False
+
+    def _not_in_place(self) -> str:
+        """Return why nobody would find what is written; SQLite itself would write on."""
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            what = f"was deleted or moved away ({error.strerror})"
+        else:
+            if (found.st_dev, found.st_ino) == self._file:
+                return ""
+            what = "is another file than was opened"
+        return f"{self._path} {what}; put it back, or start again with what is there then"
 
 
 def announce(

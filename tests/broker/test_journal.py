@@ -489,6 +489,29 @@ def test_a_start_without_room_does_not_blame_the_file(journal_in, tmp_path, monk
         journal_in(tmp_path)
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_that_is_moved_away_was_written_on_as_if_nothing_was(
+    journal_in, ear, tmp_path, monkeypatch, is_replaced
+):
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.001)
+    journal, _ = journal_in(tmp_path)
+    file, elsewhere = tmp_path / "journal.db", tmp_path / "elsewhere.db"
+    file.rename(elsewhere)
+    if is_replaced:
+        file.write_bytes(b"")
+
+    journal.submit(1, [("row", 1, "")])
+
+    said = ear.hear()
+    assert said.state is JournalState.STUCK
+    assert ("another file" if is_replaced else "deleted or moved away") in said.reason
+    elsewhere.replace(file)
+    assert ear.hear().state is JournalState.RECOVERED
+    assert ear.hear().sequence == 1
+    journal.close()
+    assert rows(tmp_path) == [1]
+
+
 def test_close_does_not_wait_for_room(ear, tmp_path, monkeypatch):
     class Full(sqlite3.Connection):
         def executemany(self, *arguments):
