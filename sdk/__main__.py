@@ -122,6 +122,12 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"warmslot {release()}")
+    add_common(top)
+    top.set_defaults(
+        broker=os.environ.get(ENDPOINT_VARIABLE) or ENDPOINT_DEFAULT,
+        timeout=os.environ.get("WARMSLOT_TIMEOUT") or TIMEOUT_DEFAULT_S,
+        json=False,
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
@@ -158,21 +164,26 @@ def parser() -> Parser:
 
 
 def add_common(command: argparse.ArgumentParser) -> None:
-    """Add what every command takes."""
+    """Add what every command takes, before its name and behind it, where what is said counts."""
     command.add_argument(
         "--broker",
         metavar="ENDPOINT",
-        default=os.environ.get(ENDPOINT_VARIABLE) or ENDPOINT_DEFAULT,
+        default=argparse.SUPPRESS,
         help="where the broker is (default: $WARMSLOT_BROKER, else tcp://127.0.0.1:5555)",
     )
     command.add_argument(
         "--timeout",
         metavar="S",
         type=float,
-        default=os.environ.get("WARMSLOT_TIMEOUT") or TIMEOUT_DEFAULT_S,
+        default=argparse.SUPPRESS,
         help="how long to wait for the broker, in seconds (default: 5)",
     )
-    command.add_argument("--json", action="store_true", help="print the broker's answer as JSON")
+    command.add_argument(
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print the broker's answer as JSON",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from sdk import Client
 from sdk import __main__ as program
+from sdk.__main__ import read
 from sdk.fleet import actor_lines, show_screen
 from sdk.replicas import shown_names
 from sdk.table import holdings
@@ -168,6 +169,21 @@ def test_environments_of_one_name_are_told_apart_by_their_ids():
 
 
 @pytest.mark.process
+@pytest.mark.parametrize(
+    "given",
+    [
+        "--broker tcp://b:1 --json status",
+        "status --broker tcp://b:1 --json",
+        "--broker tcp://b:1 limits --json set db 3",
+        "--broker tcp://a:1 limits set --broker tcp://b:1 --json db 3",
+    ],
+)
+def test_what_every_command_takes_stands_before_its_name_or_behind_it(given):
+    options = read(given.split())
+
+    assert (options.broker, options.timeout, options.json) == ("tcp://b:1", 5.0, True)
+
+
 def test_an_answer_can_be_json(endpoint, capsys):
     assert program.main(["actors", "--json", "--broker", endpoint]) == 0
 
