@@ -127,18 +127,18 @@ class ActorCore:
     @property
     def failure(self) -> Error | None:
         """Return why the broker will not talk to this actor, if so."""
-        error = self.session.error
-        return error if self.session.state is State.ENDED and error and error.fatal else None
+        ended, error = self.session.state is State.ENDED, self.session.error
+        return error if ended and error and error.fatal else None
 
     @property
     def has_orders(self) -> bool:
-        """Tell whether some run is to be told something, or an environment to be left."""
+        """Tell whether a run or the host is to be told something, or an environment to be left."""
         return bool(
             self.stopping.orders
             or self.reacquiring.answers
             or self.occupying.answers
-            or self.entering.evictions
-            or self.awaiting.refused
+            or (self.entering.evictions or self.awaiting.refused)
+            or self.fence.is_new
         )
 
     def deadline(self) -> float:

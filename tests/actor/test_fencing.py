@@ -62,6 +62,8 @@ class End:
         self.core.tick(self.now)
         self.starts += self.core.take_starts()
         self.core.occupying.take_answers()
+        # The host is told.
+        self.core.fence.is_new = False
         self.frames += [frame for frame, _ in self.core.flush(self.now)]
         self.core.take_notes()
         self.core.check()
@@ -98,6 +100,20 @@ def test_who_holds_none_goes_on(end):
 
     assert not end.core.exit_reason
     assert not end.core.fence.is_held
+
+
+def test_a_host_was_not_told_that_nothing_is_held_any_more_and_ended_the_process():
+    end = holding()
+    end.core.finished(TOKEN, Status.RESULT, b"", (), 0.1, 0.5)
+    end.at(3.9)
+    assert end.core.fence.is_held
+    assert not end.core.has_orders
+
+    end.core.tick(4.0)
+
+    assert not end.core.exit_reason
+    assert not end.core.fence.is_held
+    assert end.core.has_orders
 
 
 def test_a_heartbeat_that_is_acknowledged_counts_from_when_it_was_sent():
