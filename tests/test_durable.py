@@ -139,7 +139,7 @@ def test_a_key_makes_two_submits_one_also_over_a_restart(tmp_path):
 
 
 def end_everything(lock, path):
-    """Append a line, and end actor, host and broker, when the journal will have it that it runs."""
+    """Append a line, and end actor, host and broker; mostly the journal has it that this runs."""
     import os
     import signal
     from pathlib import Path
@@ -165,16 +165,20 @@ def test_a_task_that_ends_actor_host_and_broker_each_time_is_poison(tmp_path):
             end_everything, str(world.data_dir / "lock"), str(lines), durable=True
         )
         assert future.accepted(PATIENCE_S)
-        for number in range(1, 5):
+        number = 0
+        # The first run is not counted, nor is one that was quicker than the journal.
+        while not future.done():
+            number += 1
             world.start_host("h")
-            world.until(lambda number=number: runs() == number)
-            world.until(lambda: world.processes["broker"].poll() is not None)
+            world.until(lambda number=number: future.done() or runs() == number)
+            if not future.done():
+                world.until(lambda: world.processes["broker"].poll() is not None)
+                world.restart_broker()
             world.kill("h")
-            world.restart_broker()
 
         with pytest.raises(PoisonTask, match="3 crashes"):
-            future.result(PATIENCE_S)
-        assert runs() == 4
+            future.result()
+        assert runs() >= 4
 
 
 def test_a_durable_task_can_be_canceled_from_elsewhere():

@@ -15,6 +15,7 @@ from broker.facts.peers import Actor, Session, is_owned
 from broker.facts.task import State, Task
 from broker.holding.limits import Limits
 from broker.holding.lines import AskWaiter, RunWait, Wants, host_key, keeps, shown
+from broker.waiting.costs import SLOT
 from broker.waiting.reservation import Reservation, leave
 from wire.errors import Code
 from wire.limits import HOST_PREFIX
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 TOLD_MAX: Final = 64
 # So long nobody reserves an actor where that closed a circle.
 LEFT_HEARTBEATS: Final = 2
-ONE_SLOT: Final = {"slot": 1}
+ONE_SLOT: Final = {SLOT: 1}
 
 # What somebody lacks: a key of a limit, slots of a type or a turn on an actor, the end of a run.
 Resource = tuple[Any, ...]
@@ -194,7 +195,7 @@ class Kept:
                 share = ("share", actor, task.template.costs.place)
                 is_new = share not in self._keepers
                 self._keep(wait, share, 0)
-                self._keep(wait, ("slots", actor, "slot"), int(is_new))
+                self._keep(wait, ("slots", actor, SLOT), int(is_new))
             elif not task.is_released:
                 for kind, amount in parts.left(token, slots_of(task)).items():
                     if amount:
@@ -213,7 +214,7 @@ class Kept:
             assert task.template
             share = ("share", actor, task.template.shape.cost.place)
             claimed = ("claims", *share)
-            slots = {"slot": int(not (share in self._keepers or claimed in self._keepers))}
+            slots = {SLOT: int(not (share in self._keepers or claimed in self._keepers))}
             self._keep(wait, claimed, 0)
         for kind, amount in slots.items():
             self._keep(wait, ("claims", actor, kind), amount)

@@ -4,7 +4,7 @@ Nobody else can ever call it, so its copies go with the last of these clients. T
 not be broken: nothing is given up while somebody who called it may call it again.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from wire.parts import Environment
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from broker.placing.copies import Record
 
 # So many environments of which nobody knows anything any more are remembered before one looks.
-UNKNOWN_MAX = 64
+UNKNOWN_MAX: Final = 64
 
 
 class Callers:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from broker.facts.peers import Actor, Session, is_barred
 from broker.facts.task import State, Task
 from broker.placing import preference, replicas
+from broker.waiting.costs import SLOT
 from wire.messages import Recall
 from wire.parts import Token
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 RECALL_AFTER_S: Final = 0.002
 # So many mailboxes are looked into at once; those that come later in the next turn.
 DONORS_A_LOOK: Final = 64
-SLOT: Final = "slot"
 
 
 class Asked:

@@ -319,16 +319,21 @@ def test_what_comes_faster_than_it_is_handled_waits_at_its_sender_and_is_lost_no
     assert sorted(numbers) == [*range(1, sent + 1), 1_000_000]
 
 
-def test_a_peer_that_reads_nothing_at_all_is_gone_before_it_fills_the_memory(start, monkeypatch):
-    monkeypatch.setattr(loop_module, "SENDS_WAITING_MAX", 100)
+def beside_deaf(start, megabytes):
+    """Start a loop that has so much to say to a peer that never reads; return that one's id too."""
     core = Recorder()
     core.echoes = False
     running = start(core, payload_bytes_max=2**22)
-    deaf = running.peer(rcvhwm=1, rcvbuf=4096)
-    deaf.send(beat(1))
+    running.peer(rcvhwm=1, rcvbuf=4096).send(beat(1))
     deaf_rid = core.hear()[1]
     frame = Frame(PROTOCOL, 1, 1, 0, 0, [Who()])
-    core.outgoing += [(deaf_rid, frame, [b"x" * 2**20]) for _ in range(200)]
+    core.outgoing += [(deaf_rid, frame, [b"x" * 2**20]) for _ in range(megabytes)]
+    return core, running, deaf_rid
+
+
+def test_a_peer_that_reads_nothing_at_all_is_gone_before_it_fills_the_memory(start, monkeypatch):
+    monkeypatch.setattr(loop_module, "SENDS_WAITING_MAX", 100)
+    core, running, deaf_rid = beside_deaf(start, 200)
 
     running.peer().send(beat(2))
 
@@ -387,14 +392,7 @@ def test_a_sender_that_is_gone_is_unreachable_and_the_others_are_served(start):
 
 
 def test_a_client_that_never_reads_holds_up_nobody(start):
-    core = Recorder()
-    core.echoes = False
-    running = start(core, payload_bytes_max=2**22)
-    deaf = running.peer(rcvhwm=1, rcvbuf=4096)
-    deaf.send(beat(1))
-    deaf_rid = core.hear()[1]
-    frame = Frame(PROTOCOL, 1, 1, 0, 0, [Who()])
-    core.outgoing += [(deaf_rid, frame, [b"x" * 2**20]) for _ in range(64)]
+    core, running, _ = beside_deaf(start, 64)
     other = running.peer()
 
     other.send(beat(2))

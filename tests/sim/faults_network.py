@@ -1,7 +1,7 @@
 """Faults of connections: what is on its way is lost, late, repeated, cut off or spoiled."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.sim.faults import LONG_S, down_s, fault, long_s, some, some_peer
 from tests.sim.network import Pipe, Wire
@@ -233,43 +233,36 @@ def one_way(world: "World") -> bool:
 @fault
 def late_result(world: "World") -> bool:
     """Let an outcome come later than any lease."""
-    actor = some(world, world.actors)
-    if actor is None or actor.wire is None or actor.wire.is_cut:
-        return False
-
-    def act(pipe: Pipe) -> None:
-        if not has(pipe, Outcome):
-            pipe.awaits = act
-            return
-        until = world.now + world.rng.uniform(0.0, LONG_S)
-        world.note("LATE", actor, f"an outcome, until {until:.3f}")
-        world.count("late outcome")
-        pipe.stall(until)
-
-    actor.wire.up.strike(act)
-    return True
+    return holds_up(world, some(world, world.actors), Outcome, "outcome", LONG_S)
 
 
 @fault
 def late_report(world: "World") -> bool:
     """Let the report of a death come later than the HELLO of the process that follows."""
     host = some(world, world.hosts.values())
-    if host is None or host.wire is None or host.wire.is_cut:
+    if host is None or not holds_up(world, host, Death, "report", REPORT_S):
         return False
-
-    def act(pipe: Pipe) -> None:
-        if not has(pipe, Death):
-            pipe.awaits = act
-            return
-        until = world.now + world.rng.uniform(0.0, REPORT_S)
-        world.note("LATE", host, f"a report, until {until:.3f}")
-        world.count("late report")
-        pipe.stall(until)
-
-    host.wire.up.strike(act)
     victim = some(world, host.actors.values())
     if victim is not None:
         victim.die(signal=9)
+    return True
+
+
+def holds_up(world: "World", peer: Any, kind: type, what: str, at_most_s: float) -> bool:
+    """Let the next of *kind* that *peer* says, and what stands behind it, come later."""
+    if peer is None or peer.wire is None or peer.wire.is_cut:
+        return False
+
+    def act(pipe: Pipe) -> None:
+        if not has(pipe, kind):
+            pipe.awaits = act
+            return
+        until = world.now + world.rng.uniform(0.0, at_most_s)
+        world.note("LATE", peer, f"{what}, until {until:.3f}")
+        world.count(f"late {what}")
+        pipe.stall(until)
+
+    peer.wire.up.strike(act)
     return True
 
 
