@@ -53,6 +53,7 @@ def test_its_lines_have_the_time_as_those_of_brokers_and_actors_have(capsys):
 @pytest.mark.process
 def test_whoever_speaks_something_else_at_the_brokers_address_does_not_fill_the_log(capfd):
     with zmq.Context() as context, context.socket(zmq.ROUTER) as stranger:
+        stranger.set_hwm(0)  # a ROUTER drops what a peer that is slow to read has no room for
         port = stranger.bind_to_random_port("tcp://127.0.0.1")
         with Client(f"tcp://127.0.0.1:{port}") as client:
             future = client.submit(len, "abc")
