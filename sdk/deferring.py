@@ -16,7 +16,39 @@ from sdk.errors import TaskCanceled
 if TYPE_CHECKING:
     from sdk.future import TaskFuture
 
+CANCELED: Final = "an argument of it was canceled: "
 NO_ARGUMENTS: Final[list["TaskFuture"]] = []
+
+
+class Failing(threading.local):
+    """Fails calls on this thread one after another, however long the chain is.
+
+    Each is an argument of the next: one that failed the next in its callbacks would need a few
+    frames of the stack for each, and a long chain would never end.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing to do; each thread has one of its own."""
+        self._due: deque[Callable[[], None]] = deque()
+        self._is_busy = False
+
+    def run(self, fail: Callable[[], None]) -> None:
+        """Call *fail*, and what it leads to, before who began returns."""
+        self._due.append(fail)
+        if self._is_busy:
+            return
+        self._is_busy, raised = True, None
+        while self._due:
+            try:
+                self._due.popleft()()
+            except BaseException as error:  # noqa: BLE001 - nobody else fails those behind it.
+                raised = error
+        self._is_busy = False
+        if raised is not None:
+            raise raised
+
+
+_failing: Final = Failing()
 
 
 class Place:
@@ -138,12 +170,17 @@ class Deferrals:
                 self._failed()
 
     def _fails(self, future: "TaskFuture") -> Callable[[BaseException], None]:
+        def settle(error: BaseException) -> None:
+            if isinstance(error, TaskCanceled):
+                # Down a chain the first one says which it was.
+                said = str(error)
+                future.settle_canceled(said if said.startswith(CANCELED) else CANCELED + said)
+            else:
+                future.set_exception(error)
+            self._failed()
+
         def fail(error: BaseException) -> None:
             if self.take(future):
-                if isinstance(error, TaskCanceled):
-                    future.settle_canceled(f"an argument of it was canceled: {error}")
-                else:
-                    future.set_exception(error)
-                self._failed()
+                _failing.run(lambda: settle(error))
 
         return fail

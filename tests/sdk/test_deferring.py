@@ -129,6 +129,40 @@ def test_a_long_line_does_not_grow_the_stack(calls):
     assert calls.left == list(range(3_000))
 
 
+@pytest.mark.parametrize("error", [ValueError("x"), TaskCanceled("given up")])
+def test_a_long_chain_that_fails_does_not_grow_the_stack(calls, error):
+    first = Waiting()
+    chain = [first]
+    for number in range(3_000):
+        chain.append(calls.submit(number, chain[-1], line=None))
+
+    first.set_exception(error)
+
+    assert calls.left == []
+    assert calls.failed == 3_000
+    assert {type(future.exception(0)) for future in chain} == {type(error)}
+    assert str(chain[-1].exception(0)).count(str(error)) == 1
+    assert len(str(chain[-1].exception(0))) < 100
+
+
+def test_ctrl_c_in_the_callback_of_a_call_that_fails_leaves_none_behind_it_waiting(calls):
+    first = Waiting()
+    second = calls.submit(1, first, line=None)
+    third = calls.submit(2, second, line=None)
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    second.add_done_callback(interrupt)
+    fourth = calls.submit(3, third, line=None)
+
+    with pytest.raises(KeyboardInterrupt):
+        first.set_exception(ValueError("x"))
+
+    assert third.done()
+    assert fourth.done()
+
+
 def test_who_stands_in_a_line_waits_for_what_those_ahead_wait_for(calls):
     one, other = Waiting(), Waiting()
     calls.submit(1, one)
