@@ -9,7 +9,7 @@ from enum import StrEnum
 from math import inf
 from typing import Any, NamedTuple
 
-from actor.settings import EXIT_RETIRED, EXIT_SPARE, SLOT, HostSettings
+from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, SLOT, HostSettings
 from wire.errors import RemoteProtocolError
 from wire.messages import (
     Beat,
@@ -312,6 +312,9 @@ class HostCore:
         if exit_code == EXIT_SPARE and self._present() >= self.settings.replicas:
             ward.backoff_s = self.settings.restart_first_s
             return
+        if exit_code == EXIT_FORCED:
+            # It was to end for a run that did not: that says nothing of the next start.
+            ward.backoff_s = self.settings.restart_first_s
         ran_well = now - ward.started_at >= self.settings.ran_well_s and not ward.has_hung
         if exit_code == EXIT_RETIRED or ran_well:
             ward.backoff_s = self.settings.restart_first_s

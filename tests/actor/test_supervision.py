@@ -2,7 +2,7 @@ from math import inf
 
 import pytest
 
-from actor.settings import EXIT_RETIRED, EXIT_SPARE, HostSettings
+from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, HostSettings
 from actor.supervision import HostCore, Phase, Runs
 from wire.messages import (
     PROTOCOL,
@@ -168,6 +168,17 @@ def test_each_restart_waits_twice_as_long():
         assert broker.ward.phase is Phase.RUNNING
 
     assert waits == [0.1, 0.2, 0.4, 0.4, 0.4]
+
+
+def test_one_that_was_ended_for_a_run_that_did_not_return_waits_no_longer_the_next_time():
+    broker = Broker(restart_first_s=0.1, restart_max_s=0.4).open()
+    waits = []
+    for code in (1, 1, EXIT_FORCED, EXIT_FORCED, EXIT_FORCED):
+        broker.die(broker.ward, exit_code=code)
+        waits.append(round(broker.ward.start_at - broker.now, 3))
+        broker.turn(1.0)
+
+    assert waits == [0.1, 0.2, 0.1, 0.1, 0.1]
 
 
 def test_one_that_ran_well_is_restarted_at_once():
