@@ -12,6 +12,8 @@ SAID_MAX: Final = 10
 WINDOW_S: Final = 30.0
 # So many are known again. Who has more is told of some once more, no more often than of new ones.
 KEPT_MAX: Final = 4_096
+# Who waits again for what nobody has waited for all this time is told once more.
+FORGOTTEN_S: Final = 60.0
 
 
 class Reasons:
@@ -21,7 +23,8 @@ class Reasons:
 
     def __init__(self) -> None:
         """Begin with nothing said."""
-        self._known: dict[str, None] = {}
+        # Reason -> when a call last had it.
+        self._known: dict[str, float] = {}
         self._said = 0
         self._until = 0.0
         # How many new reasons were not said since the last count.
@@ -29,11 +32,12 @@ class Reasons:
 
     def is_said(self, reason: str, now: float) -> bool:
         """Note *reason*, and tell whether it is to be said with its text."""
-        if reason in self._known:
-            return False
+        seen = self._known.pop(reason, None)
         if len(self._known) >= KEPT_MAX:
             del self._known[next(iter(self._known))]
-        self._known[reason] = None
+        self._known[reason] = now
+        if seen is not None and now - seen < FORGOTTEN_S:
+            return False
         if now >= self._until and not self.more:
             self._said, self._until = 0, now + WINDOW_S
         if self._said < SAID_MAX:

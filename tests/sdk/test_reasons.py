@@ -3,15 +3,24 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdk.reasons import KEPT_MAX, SAID_MAX, WINDOW_S, Reasons
+from sdk.reasons import FORGOTTEN_S, KEPT_MAX, SAID_MAX, WINDOW_S, Reasons
 
 
 def test_a_reason_is_said_once():
     reasons = Reasons()
 
     assert reasons.is_said("no actor is connected", 0.0)
-    assert not reasons.is_said("no actor is connected", 10 * WINDOW_S)
-    assert reasons.count(20 * WINDOW_S) == 0
+    for n in range(1, 100):
+        assert not reasons.is_said("no actor is connected", n * FORGOTTEN_S / 2)
+    assert reasons.count(100 * FORGOTTEN_S) == 0
+
+
+def test_a_reason_is_said_again_to_who_waits_for_it_later_on():
+    reasons = Reasons()
+    assert reasons.is_said("no actor is connected", 0.0)
+    assert not reasons.is_said("no actor is connected", 5.0)
+
+    assert reasons.is_said("no actor is connected", 5.0 + FORGOTTEN_S)
 
 
 def test_of_many_reasons_the_first_are_said_and_the_rest_counted_once():
