@@ -191,7 +191,9 @@ class Connection(Handlers):
 
         if not self.loop.wait(is_sent, timeout):
             return False
-        if not is_accepted():
+        owned = self.core.calls.get(future.number)
+        # Of a durable call the broker says it by itself, after the commit.
+        if owned is not None and not owned.plan.is_durable and not is_accepted():
             # Its answer brings the confirmation at once; no task has this number.
             self.ask("explain", "0", lambda _: None)
         rest = None if deadline is None else max(0.0, deadline - monotonic())

@@ -14,6 +14,7 @@ from sdk.core import ClientCore
 from tests.support.deployment import DEADLINE_S
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.messages import (
+    Accepted,
     Answer,
     Attach,
     Beat,
@@ -202,9 +203,9 @@ def result_of(task, body=b"done", *, status=Status.RESULT, **fields):
 
 
 class ScriptedBroker:
-    """A ROUTER in a thread. *answer* gets each call and returns `(value,)`, a Result, or None.
+    """A ROUTER in a thread. *answer* gets each call: `(value,)`, a Result, an Accepted or None.
 
-    What was answered with None waits in `left` for `give`.
+    What was answered with None waits in `left` for `give`; an Accepted is of that call alone.
     """
 
     def __init__(
@@ -264,6 +265,10 @@ class ScriptedBroker:
 
     def _give(self, rid, task, outcome):
         end = self.ends[rid]
+        if isinstance(outcome, Accepted):
+            accepted = end.frame(Accepted([(task, task)]))
+            self._router.send_multipart([rid, encode(accepted)])
+            return
         end.tasks.pop(task, None)
         if isinstance(outcome, Result):
             frames = ()

@@ -40,7 +40,7 @@ from tests.support.deployment import DEADLINE_S, wait_until
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.exceptions import dump_exception
-from wire.messages import Query, Result
+from wire.messages import Accepted, Query, Result
 from wire.parts import Failure, Status
 from wire.payload import dump
 
@@ -582,6 +582,15 @@ def test_a_flush_does_not_let_the_broker_count_every_task(client, broker):
     [end] = broker.ends.values()
     asked = [(heard.what, heard.argument) for heard in end.heard if isinstance(heard, Query)]
     assert set(asked) == {("explain", "0")}
+
+
+def test_a_durable_call_is_accepted_without_a_question():
+    broker = ScriptedBroker(lambda *_: Accepted([]))
+    with broker, Client(broker.endpoint) as client:
+        assert client.submit(identity, 1, durable=True).accepted(TIMEOUT_S)
+
+        [end] = broker.ends.values()
+        assert not any(isinstance(heard, Query) for heard in end.heard)
 
 
 # --- cancel
