@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -25,7 +26,15 @@ from broker.disk.journal import (
     decode_announcement,
     give_back,
 )
-from broker.disk.opening import SCHEMA, SCHEMA_STATEMENTS, Durability, JournalError, open_file
+from broker.disk.opening import (
+    LOG_BYTES_AHEAD,
+    SCHEMA,
+    SCHEMA_STATEMENTS,
+    Durability,
+    JournalError,
+    open_file,
+    write_ahead,
+)
 from tests.support.deployment import DEADLINE_S
 
 pytestmark = pytest.mark.process
@@ -256,6 +265,44 @@ def test_durability_is_how_hard_a_commit_is_synchronized(tmp_path, durability, l
     with contextlib.closing(connection):
         assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def log_of(folder):
+    return folder / "journal.db-wal"
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+def test_the_log_of_writes_does_not_grow_with_the_first_commits(tmp_path, durability):
+    path = tmp_path / "journal.db"
+    connection = open_file(path, durability=durability, statements=STATEMENTS)
+
+    with contextlib.closing(connection):
+        begun = log_of(tmp_path).stat().st_size
+        commit(connection, OPERATIONS, [("row", 1, b"x" * 100_000)])
+        # Only where each commit is synchronized does that cost anything.
+        assert (begun == LOG_BYTES_AHEAD) is (durability is Durability.POWER)
+        assert (log_of(tmp_path).stat().st_size == begun) is (durability is Durability.POWER)
+        # What a crash would leave is read up to the first frame that is none.
+        (tmp_path / "left").mkdir()
+        shutil.copy(path, tmp_path / "left")
+        shutil.copy(log_of(tmp_path), tmp_path / "left")
+
+    assert rows(tmp_path / "left") == [1]
+
+
+def test_a_log_of_writes_that_finds_no_room_stays_as_it_was(tmp_path):
+    log = tmp_path / "log"
+    log.write_bytes(b"frames")
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        write_ahead(log)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+    assert log.read_bytes() == b"frames"
+    write_ahead(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_operations_keep_their_order_and_all_or_none_are_written():

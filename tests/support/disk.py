@@ -147,8 +147,8 @@ def in_memory() -> sqlite3.Connection:
 
 
 def opened(path: Path) -> sqlite3.Connection:
-    """Open a file as the journal does."""
-    return open_file(path, durability=Durability.POWER, statements=SCHEMA_STATEMENTS)
+    """Open a file as the journal does, with a log of writes that ends where its frames do."""
+    return open_file(path, durability=Durability.PROCESS, statements=SCHEMA_STATEMENTS)
 
 
 def summary(core: Broker) -> dict[Any, Any]:
