@@ -6,9 +6,7 @@ callbacks work. It stays pending until its outcome: that a task runs already is 
 know. Whoever waits here reads the socket himself, so the common call costs no change of thread.
 """
 
-import asyncio
 import concurrent.futures
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -17,8 +15,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sdk import absent
-from sdk.errors import Deadlock, TaskCanceled
-from sdk.nested import DONE, FINISHED, CallWait, slot_given_back, waiting_task
+from sdk.awaiting import awaiting, is_of_asyncio, on_loop
+from sdk.errors import TaskCanceled
+from sdk.nested import DONE, FINISHED, CallWait, slot_given_back
 from sdk.remaining import Remaining, known_of
 from wire.payload import Unpicklable
 
@@ -146,33 +145,23 @@ class TaskFuture(Future[Any]):
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait on an event loop; canceling the wait cancels the task, `asyncio.shield` keeps it."""
         if self._state not in DONE:
-            self.connection.loop.send_gathered()
-            loop = asyncio.get_running_loop()
-            waiter: asyncio.Future[None] = loop.create_future()
-            task = waiting_task([self], 1, None, is_blocking=False)
-
-            def wake(_: Future[Any]) -> None:
-                # When the event loop is closed, nobody waits on it.
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(set_done, waiter)
-
-            self.add_done_callback(wake)
-            wait = CallWait([self], 1)
-            if task is not None:
-                wait.wakes(lambda: wake(self))
-                task.begin_wait(wait)
-            try:
-                yield from waiter
-            except asyncio.CancelledError:
-                self.cancel()
-                if task is not None:
-                    with contextlib.suppress(TaskCanceled, Deadlock):
-                        yield from task.end_wait_async(wait).__await__()
-                raise
-            if task is not None:
-                yield from task.end_wait_async(wait).__await__()
-                wait.check()
+            yield from awaiting(self)
         return self.result()
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """Call *fn* with the future when it is done, on whichever thread that is known.
+
+        `asyncio.wait` takes such futures as they are: it hears of them on its event loop.
+        """
+        super().add_done_callback(on_loop(self, fn) if is_of_asyncio(fn) else fn)
+
+    def remove_done_callback(self, fn: Callable[[Future[Any]], object]) -> int:
+        """Take *fn* back and return how often it was there, as futures of asyncio do."""
+        with self._condition:
+            made = self._callbacks_made or []
+            kept = [one for one in made if one != fn]
+            self._callbacks_made = kept or None
+            return len(made) - len(kept)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Refuse: `submit` replaces a future among the arguments by its result."""
@@ -252,12 +241,6 @@ class TaskFuture(Future[Any]):
         super().cancel()
         # Only this tells those who wait with `concurrent.futures.wait`.
         self.set_running_or_notify_cancel()
-
-
-def set_done(waiter: "asyncio.Future[None]") -> None:
-    """Wake a coroutine, unless it is gone."""
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def futures_of(what: str, futures: Iterable[TaskFuture]) -> list[TaskFuture]:

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ from sdk import (
     gather,
     wait,
 )
+from sdk.awaiting import on_loop
 from sdk.future import TaskFuture
 from sdk.gathering import CALLS_MAX
 from tests.sdk.fakes import ScriptedBroker
@@ -630,6 +632,39 @@ def test_a_cancel_of_the_broker_is_one_here(client):
 
 
 # --- asyncio
+
+
+def test_asyncio_wait_takes_futures_as_they_are(client):
+    async def run():
+        futures = [client.submit(identity, n) for n in range(3)]
+        done, pending = await asyncio.wait(futures, timeout=TIMEOUT_S)
+        assert done == set(futures)
+        assert not pending
+        late = client.submit(identity, 3)
+        assert await late == 3
+        assert await asyncio.wait([late]) == ({late}, set())
+        assert futures[0].remove_done_callback(print) == 0
+        return [future.result(0) for future in futures]
+
+    assert asyncio.run(run()) == [0, 1, 2]
+
+
+def test_asyncio_wait_in_a_task_is_refused_since_it_would_keep_the_slot():
+    future = SimpleNamespace(connection=SimpleNamespace(is_nested=True))
+
+    with pytest.raises(TypeError, match="ensure_future"):
+        on_loop(future, print)
+
+
+def test_asyncio_wait_lets_go_of_futures_that_it_gave_up(client):
+    async def run():
+        future = client.submit(identity, "later")
+        done, pending = await asyncio.wait([future], timeout=0)
+        assert (done, pending) == (set(), {future})
+        assert not future._callbacks_made
+        assert future.cancel()
+
+    asyncio.run(run())
 
 
 def test_a_future_can_be_awaited(broker):
