@@ -6,6 +6,7 @@ out.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from io import IOBase
 from typing import Final
 
 from msgspec.structs import replace
@@ -40,7 +41,10 @@ def pack(value: object) -> Ending:
     try:
         body, frames = payload.dump(value)
     except payload.PayloadError as error:
-        hint = "; return a list of what it yields" if isinstance(value, ITERATORS) else ""
+        is_file = isinstance(value, IOBase)
+        yields = isinstance(value, ITERATORS) and not is_file
+        hint = "; return a list of what it yields" if yields else ""
+        hint = "; return its path, or what is in it" if is_file else hint
         failure = Failure(
             Code.SERIALIZATION,
             "SerializationError",

@@ -7,13 +7,13 @@ label.
 
 import contextlib
 import inspect
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from sdk.batching import batch_of
 from sdk.call import Plan
 from sdk.code import Captured, capture, weak
-from sdk.environment import Environment, EnvironmentType, MethodReference, Specification
+from sdk.environment import HOOKS, Environment, EnvironmentType, MethodReference, Specification
 from sdk.options import (
     ALWAYS,
     INHERITED_STICKY,
@@ -87,10 +87,23 @@ def plan_for(target: Any, options: Options) -> Planned:
 
 
 def check_enter(specification: Specification) -> None:
-    """Raise TypeError where `enter` takes what nobody gave, before that is tried three times."""
+    """Raise TypeError for what can never be entered, before that is tried three times."""
+    cls = specification.cls
+    if inspect.isabstract(cls):
+        lacks = ", ".join(sorted(type.__getattribute__(cls, "__abstractmethods__")))
+        raise TypeError(
+            f"{cls.__qualname__} is abstract, it lacks {lacks}: submit a method of a class below it"
+        )
+    with contextlib.suppress(ValueError):
+        try:
+            inspect.signature(cls.__init__).bind(None)
+        except TypeError as error:
+            raise TypeError(
+                f"{cls.__qualname__}.__init__(): {error}; it is called without any, what is to be"
+                " given goes to enter()"
+            ) from None
     if specification.key[1]:
         return  # What `using` was given it has looked at.
-    cls = specification.cls
     with contextlib.suppress(ValueError):  # Of what is not written in Python nobody may know.
         try:
             inspect.signature(cls.enter).bind(None)
@@ -175,12 +188,33 @@ def code_of(function: Any) -> Captured:
             f"{function.__qualname__} is an environment, which is no task by itself: submit a"
             f" method of it, or a function with environment={function.__qualname__}"
         )
+    if getattr(function, "__name__", "") in HOOKS and (whose := class_of_hook(function)):
+        raise TypeError(
+            f"{function.__qualname__} is for the actor to call: it enters {whose} before the first"
+            " task that needs it; submit a method of your own, or a function with"
+            f" environment={whose}"
+        )
+    if isinstance(function, partial) and isinstance(function.func, MethodReference):
+        raise TypeError(
+            f"a partial of {function.func!r} runs in no environment: submit"
+            f" {name_of(function)} itself, with all of its arguments"
+        )
     if batch_of(function) is not None:
         raise TypeError(
             f"{name_of(function)!r} has @batch, which is for a method of an Environment: submit"
             " Class.method"
         )
     return capture(function, f"the function {name_of(function)!r}")
+
+
+def class_of_hook(function: Any) -> str:
+    """Name the environment class that *function* is a hook of, if it is one."""
+    todo: list[type] = [Environment]
+    for cls in todo:
+        if cls.__dict__.get(function.__name__) is function:
+            return cls.__qualname__
+        todo += type.__subclasses__(cls)
+    return ""
 
 
 def sticky_of(chosen: dict[str, Any]) -> StickyPart | None:

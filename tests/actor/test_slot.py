@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from actor.board import Board
+from actor.endings import pack
 from actor.mailbox import Assignment, Recipe, StopOrder
 from actor.settings import Launch, Settings
 from actor.slot import Slots
@@ -256,6 +257,13 @@ def test_a_generator_says_what_to_return_instead(shell):
     failure = shell.failure(shell.begin(numbers))
 
     assert failure.message.endswith("; return a list of what it yields")
+
+
+def test_a_result_that_is_a_file_is_told_to_be_its_path(tmp_path):
+    with (tmp_path / "file").open("w") as file:
+        _, body, _ = pack(file)
+
+    assert decode_failure(body).message.endswith("; return its path, or what is in it")
 
 
 def test_an_exception_that_cannot_be_pickled_comes_back_as_text(shell):

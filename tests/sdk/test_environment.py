@@ -1,6 +1,8 @@
 """An environment is its name, parameters and version; a method knows the class it is from."""
 
+import abc
 import enum
+import functools
 import os
 import pickle
 import re
@@ -137,6 +139,48 @@ def test_a_method_of_an_instance_names_the_class_to_take_it_from():
 def test_a_class_is_no_task():
     with pytest.raises(TypeError, match="a function with environment=Vision"):
         plan_for(Vision, NO_OPTIONS)
+
+
+def test_a_hook_is_no_task():
+    with pytest.raises(TypeError, match=r"Vision\.enter is for the actor to call.*=Vision"):
+        plan_for(Vision.enter, NO_OPTIONS)
+
+    def enter():
+        """Has the name of one."""
+
+    assert plan_for(enter, NO_OPTIONS).name.endswith("enter")
+
+
+def test_a_partial_of_a_method_says_that_it_would_run_in_no_environment():
+    with pytest.raises(TypeError, match=r"submit Vision\.detect itself"):
+        plan_for(functools.partial(Vision.detect, "cat"), NO_OPTIONS)
+
+
+def test_a_class_that_nobody_could_enter_is_refused_before_it_is_tried():
+    class Unfinished(Environment, abc.ABC):
+        @abc.abstractmethod
+        def load(self):
+            """Stand below."""
+
+        def run(self):
+            """Never reached."""
+
+    class Finished(Unfinished):
+        def load(self):
+            """Do nothing."""
+
+    class Needy(Environment):
+        def __init__(self, need):
+            """Never reached."""
+
+        def run(self):
+            """Never reached."""
+
+    with pytest.raises(TypeError, match=r"Unfinished is abstract, it lacks load"):
+        call_of(Unfinished.run)
+    assert call_of(Finished.run).method == "run"
+    with pytest.raises(TypeError, match=r"Needy\.__init__\(\): missing.*'need'.* enter\(\)"):
+        call_of(Needy.run)
 
 
 def test_a_parameter_that_cannot_be_sent_is_named():
