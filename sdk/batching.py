@@ -5,13 +5,16 @@ each call gets its own item back, or its own error.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple, TypeVar, overload
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 BATCH_ATTRIBUTE: Final = "__warmslot_batch__"
 SIZE_MAX: Final = 65_536
+# Of these a list can be made, with something else in it than the results.
+NO_LISTS: Final = (str, bytes, bytearray, Mapping, AbstractSet)
 UNNAMED: Final = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.VAR_POSITIONAL,
@@ -64,9 +67,9 @@ def batch(
 
 def check_method(method: Any) -> None:
     """Raise TypeError for what cannot be called with lists by name."""
-    if not inspect.isfunction(method) or inspect.isgeneratorfunction(method):
+    if not inspect.isfunction(method):
         raise TypeError(f"@batch is for a method of an Environment, got {method!r}")
-    if inspect.isasyncgenfunction(method):
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
         raise TypeError(f"@batch: {method.__qualname__} must return a list, not yield")
     for parameter in list(inspect.signature(method).parameters.values())[1:]:
         if parameter.kind in UNNAMED:
@@ -120,12 +123,14 @@ class Columns:
 def split(name: str, returned: Any, count: int) -> list[Any]:
     """Return one result for each of *count* calls; raise where they are not as many."""
     try:
-        results = list(returned)
+        results = None if isinstance(returned, NO_LISTS) else list(returned)
     except TypeError:
+        results = None
+    if results is None:
         raise TypeError(
             f"{name} is a @batch method and must return a list of {count} results, got"
             f" {type(returned).__name__}"
-        ) from None
+        )
     if len(results) != count:
         raise ValueError(f"{name} returned {len(results)} results for a batch of {count} calls")
     return results

@@ -101,7 +101,7 @@ def test_what_cannot_be_called_with_lists_is_refused():
     def produce(self, items):
         yield from items
 
-    with pytest.raises(TypeError, match="method of an Environment"):
+    with pytest.raises(TypeError, match="must return a list, not yield"):
         batch(produce)
 
 
@@ -147,3 +147,9 @@ def test_results_are_as_many_as_the_calls():
         split("E.m", [1], 2)
     with pytest.raises(TypeError, match=r"must return a list of 2 results, got NoneType"):
         split("E.m", None, 2)
+
+
+@pytest.mark.parametrize("returned", [{"a": 1, "b": 2}, {1, 2}, "ab", b"ab"])
+def test_what_only_looks_like_a_list_is_no_list_of_results(returned):
+    with pytest.raises(TypeError, match=r"must return a list of 2 results, got"):
+        split("E.m", returned, 2)
