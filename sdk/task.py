@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from sdk import absent
 from sdk.errors import NotInTask
@@ -260,10 +260,19 @@ def current_task() -> TaskContext:
     return context
 
 
-def task(**options: Any) -> Callable[[F], F]:
+@overload
+def task(function: F, /) -> F: ...
+
+
+@overload
+def task(**options: Any) -> Callable[[F], F]: ...
+
+
+def task(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
     """Give a function default options; it stays callable as it was.
 
-    Options of the call itself replace those here, key by key. Raises as `Client.options` does.
+    Options of the call itself replace those here, key by key; a bare `@task` has none. Raises as
+    `Client.options` does.
     """
     from sdk.options import Options  # noqa: PLC0415 - it imports this module.
 
@@ -273,4 +282,4 @@ def task(**options: Any) -> Callable[[F], F]:
         setattr(function, OPTIONS_ATTRIBUTE, chosen)
         return function
 
-    return mark
+    return mark if function is None else mark(function)

@@ -128,6 +128,15 @@ def test_its_options_hold_and_the_calls_own_lie_over_them():
     assert (over.priority, over.name) == (5, "worker")
 
 
+def test_without_parentheses_it_marks_the_function_all_the_same():
+    @task
+    def work(x):
+        return x + 1
+
+    assert work(1) == 2
+    assert plan_for(work, NO_OPTIONS).name.endswith("work")
+
+
 def test_its_options_travel_with_it():
     @task(priority=2)
     def work(x):
