@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sdk.client import BATCH_DEFAULT, Client, Submitter
+from sdk.executor import TaskExecutor
 from sdk.future import TaskFuture
 from sdk.handle import ActorHandle
 from sdk.named import NAMESPACE_DEFAULT
@@ -85,6 +86,34 @@ class AsyncClient:
     async def get_actor(self, name: str, namespace: str = NAMESPACE_DEFAULT) -> ActorHandle:
         """Return the handle of the actor that has this name."""
         return await asyncio.to_thread(self.client.get_actor, name, namespace)
+
+    async def named(self) -> list[dict[str, Any]]:
+        """Return every named actor."""
+        return await asyncio.to_thread(self.client.named)
+
+    async def query(self, what: str, argument: str = "") -> dict[str, Any]:
+        """Ask the broker as `Client.query` does."""
+        return await asyncio.to_thread(self.client.query, what, argument)
+
+    def executor(self, **options: Any) -> TaskExecutor:
+        """Return an executor as `Client.executor` does, for `loop.run_in_executor`."""
+        return self.client.executor(**options)
+
+    async def limits(self) -> list[dict[str, Any]]:
+        """Return every limit, and who holds and wants it."""
+        return await asyncio.to_thread(self.client.limits)
+
+    async def set_limit(self, name: str, maximum: int, **given: Any) -> None:
+        """Set a limit as `Client.set_limit` does."""
+        await asyncio.to_thread(self.client.set_limit, name, maximum, **given)
+
+    async def delete_limit(self, name: str) -> None:
+        """Delete a limit."""
+        await asyncio.to_thread(self.client.delete_limit, name)
+
+    async def release_limit(self, holder: str) -> None:
+        """Take all limits from a holder as `Client.release_limit` does."""
+        await asyncio.to_thread(self.client.release_limit, holder)
 
     async def actors(self) -> list[dict[str, Any]]:
         """Return what the broker knows of each actor."""

@@ -215,6 +215,22 @@ def test_a_future_can_be_awaited_and_shielded_and_canceled(cluster, client, flag
     assert asyncio.run(use()) == ([2, 4], True)
 
 
+def test_an_async_client_asks_what_a_client_asks(cluster):
+    async def ask():
+        async with AsyncClient(cluster.endpoint) as other:
+            await other.set_limit("asked", 2)
+            limits = {limit["name"]: limit["maximum"] for limit in await other.limits()}
+            await other.delete_limit("asked")
+            loop = asyncio.get_running_loop()
+            doubled = await loop.run_in_executor(other.executor(), double, 4)
+            return limits["asked"], await other.named(), await other.query("status"), doubled
+
+    maximum, named, status, doubled = asyncio.run(ask())
+
+    assert (maximum, named, doubled) == (2, [], 8)
+    assert status["actors"] >= 1
+
+
 def test_the_standard_library_knows_executor_and_futures(client):
     with client.executor(desired_labels=ON_LARGE) as executor:
         futures = [executor.submit(double, n) for n in range(5)]

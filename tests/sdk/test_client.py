@@ -693,6 +693,13 @@ def test_canceling_the_wait_cancels_the_task(broker):
     assert asyncio.run(work()).cancelled()
 
 
+def test_an_async_client_has_what_a_client_has():
+    inside = {"endpoint", "incarnation", "map_planned", "pause", "submit_planned"}
+    missing = {name for name in dir(Client) if name[0] != "_"} - {*dir(AsyncClient)}
+
+    assert missing <= inside
+
+
 def test_an_async_client_is_entered_first():
     with pytest.raises(RuntimeError, match="async with"):
         AsyncClient().submit(identity)
