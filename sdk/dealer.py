@@ -9,8 +9,13 @@ from zmq.backend import Socket as RawSocket
 from sdk.call import Payloads
 from wire.payload import size_of
 
+# Plain numbers: every operation of pyzmq's enums costs more than the call that it is for.
 NOBLOCK: Final = 1
 SNDMORE: Final = 2
+POLLIN: Final = int(zmq.POLLIN)
+POLLOUT: Final = int(zmq.POLLOUT)
+EVENTS: Final = int(zmq.EVENTS)
+RCVMORE: Final = int(zmq.RCVMORE)
 # Below this pyzmq copies anyway, and its own bookkeeping costs more than the copy.
 COPY_BYTES_MAX: Final = 65_536
 # How long what was sent last may take to leave.

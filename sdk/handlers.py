@@ -23,3 +23,7 @@ class Handlers:
     def look(self, now: float) -> None:
         """Look for what takes too long; called about every half second."""
         raise NotImplementedError
+
+
+def nothing() -> None:
+    """Do nothing: what has no receiver, and is told to whoever waits for anything."""

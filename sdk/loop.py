@@ -18,10 +18,10 @@ import zmq
 
 from sdk import forks
 from sdk.core import ClientCore, Outgoing
-from sdk.dealer import NOBLOCK, Dealer, refuse, send_message
+from sdk.dealer import EVENTS, NOBLOCK, POLLIN, POLLOUT, RCVMORE, Dealer, refuse, send_message
 from sdk.errors import ClientClosed
 from sdk.gathering import Gathering
-from sdk.handlers import Handlers
+from sdk.handlers import Handlers, nothing
 from sdk.wakeup import NAP_MAX_S, Sleep, spin_s
 from wire.codec import check_payloads, decode_broker, encode
 from wire.endpoint import check_endpoint
@@ -30,11 +30,6 @@ from wire.messages import Result
 from wire.payload import Buffer
 from wire.session import OPEN
 
-# Plain numbers: every operation of pyzmq's enums costs more than the call that it is for.
-POLLIN: Final = int(zmq.POLLIN)
-POLLOUT: Final = int(zmq.POLLOUT)
-EVENTS: Final = int(zmq.EVENTS)
-RCVMORE: Final = int(zmq.RCVMORE)
 # How long the daemon leaves the socket alone after a caller has read it.
 NAP_S: Final = 0.005
 # How long a caller that may not read sleeps before it asks again whether it may.
@@ -135,7 +130,7 @@ class Loop:
         was_held_up, is_reader = self._is_held_up, self._reader == get_ident()
         if is_reader:
             self._is_held_up = True
-        unsettled, rest, count = self._unsettled, self._rest, 0
+        unsettled, rest, count, is_told = self._unsettled, self._rest, 0, False
         try:
             while unsettled:
                 # It stays until it is given out: Ctrl-C loses what a call has just returned.
@@ -159,7 +154,8 @@ class Loop:
                     rest.popleft()()
                 except IndexError:
                     break
-            if count:
+                is_told = True
+            if count or is_told:
                 self.count(count)
         finally:
             # Only the reader says so: others that settle have no say in what holds him up.
@@ -167,7 +163,7 @@ class Loop:
                 self._is_held_up = was_held_up
 
     def count(self, settled: int) -> None:
-        """Say that so many more futures are done."""
+        """Say that so many more futures are done, or that something else was heard."""
         with self._changing:
             self.settled += settled
             if self._sleepers:
@@ -422,10 +418,14 @@ class Loop:
                 if now >= self._look_at:
                     self._look_at = now + LOOK_S
                     self._rest.append(partial(self._handlers.look, now))
-                if self._reader == get_ident():
+                is_reader = self._reader == get_ident()
+                if is_reader:
                     self._reader_watches = is_dry
                 else:
                     self._daemon_watches = is_dry
+                if self._sleepers or (self._reader and not is_reader):
+                    # They may wait for what the core has heard, which settles nothing.
+                    self._rest.append(nothing)
             except KeyboardInterrupt:
                 # What was half done is as good as lost, and the next HELLO finds that out.
                 self.core.broken(monotonic())

@@ -1,0 +1,89 @@
+"""Who waits for what another thread of the client hears is woken by it, also where nothing ends."""
+
+import threading
+import time
+
+import pytest
+
+import sdk.loop
+from sdk import Client
+from tests.sdk.fakes import ScriptedBroker
+from tests.support.deployment import DEADLINE_S, wait_until
+
+ACTORS = {"actors": [{"name": "h/0"}]}
+
+
+@pytest.fixture
+def broker():
+    with ScriptedBroker(lambda *_: None) as broker:
+        broker.answers["actors"] = ACTORS
+        yield broker
+
+
+@pytest.fixture
+def client(broker):
+    with Client(broker.endpoint, connect_timeout=DEADLINE_S) as client:
+        yield client
+
+
+class Overtaken:
+    """The next sleep of a thread that reads, when another has just read what it is to sleep for."""
+
+    def __init__(self, loop, sleep, is_there):
+        self.loop, self.sleep, self.is_there = loop, sleep, is_there
+        self.wake = sleep.wake
+
+    def until(self, _):
+        self.loop._reader_sleep = self.sleep
+
+        def read():
+            deadline = time.monotonic() + DEADLINE_S / 2
+            while not self.is_there() and time.monotonic() < deadline:
+                self.loop._turn(-1, woken=True)
+                self.loop.settle()
+
+        other = threading.Thread(target=read)
+        other.start()
+        other.join(DEADLINE_S)
+        assert self.is_there()
+        assert self.sleep._both.poll(DEADLINE_S * 1000), "nobody woke who waits"
+        return False
+
+
+def overtake(client, is_there):
+    loop = client._connection.loop
+    loop._reader_sleep = Overtaken(loop, loop._reader_sleep, is_there)
+
+
+def test_an_answer_that_the_daemon_reads_wakes_who_asked(client):
+    overtake(client, lambda: not client._connection._queries)
+
+    assert client.actors(DEADLINE_S) == ACTORS["actors"]
+
+
+def test_a_confirmation_that_the_daemon_reads_wakes_who_waits_for_it(client):
+    core = client._connection.core
+    future = client.submit(len, "abc")
+    overtake(client, lambda: core.is_accepted(future.number))
+
+    assert future.accepted(DEADLINE_S)
+
+
+def test_an_answer_that_is_read_by_who_waits_for_a_task_wakes_who_asked(
+    client, broker, monkeypatch
+):
+    monkeypatch.setattr(sdk.loop, "SLEEP_S", DEADLINE_S)
+    loop, answers = client._connection.loop, []
+    future = client.submit(len, "abc")
+    waiting = threading.Thread(target=future.result, args=(DEADLINE_S,))
+    waiting.start()
+    task = broker.left.get(timeout=DEADLINE_S)
+    wait_until(lambda: loop._reader == waiting.ident)
+
+    asking = threading.Thread(target=lambda: answers.append(client.actors(None)))
+    asking.start()
+    wait_until(lambda: answers, DEADLINE_S / 2)
+
+    broker.give("done", task)
+    asking.join()
+    waiting.join()
