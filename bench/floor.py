@@ -7,22 +7,32 @@ moves by a factor of two between runs on a shared machine.
 
 This process is the client (DEALER); a broker (ROUTER) and a worker (DEALER) are its children, in
 `relay.py`. The naive style is pyzmq as one writes it first (`recv_multipart`); the bound style
-calls the socket's own primitives.
+calls the socket's own primitives. Beside them stands the least that a system of tasks does, of
+`least.py`, with credit for one call at a time or for 17.
 """
 
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Self
 
 import zmq
 
+from bench.least import Calls
 from bench.relay import CLIENT, bound_primitives, open_socket
 from bench.support import Figures, Workspace, arguments, run_rounds
 
 # What a small call takes on the wire: a header and the pickle of a few arguments.
 BODY = bytes(range(100))
+
+PATHS = {
+    "relay, naive": "naive",
+    "relay, bound primitives": "bound",
+    "the least of tasks, credit 1": "1",
+    "the least of tasks, credit 17": "17",
+}
 
 warm_up_count = 200
 receive_timeout_s = 20.0
@@ -31,8 +41,9 @@ receive_timeout_s = 20.0
 class Relay:
     """Run the bare relay for the length of a `with` and measure it from here, its client.
 
-    *transport* is "tcp" (loopback) or "ipc"; *style* is "naive" or "bound". A relay that does not
-    answer for 20 s raises RuntimeError with what its processes printed.
+    *transport* is "tcp" (loopback) or "ipc"; *style* is "naive" or "bound", or the credit of the
+    worker where what is relayed are tasks. A relay that does not answer for 20 s raises
+    RuntimeError with what its processes printed.
     """
 
     def __init__(self, transport: str = "tcp", style: str = "naive") -> None:
@@ -43,15 +54,22 @@ class Relay:
         self._dealer = open_socket(self._context, zmq.DEALER)
         self._dealer.rcvtimeo = int(receive_timeout_s * 1000)
         self._send, self._recv = bound_primitives(self._dealer)
-        self._exchange = self._exchange_bound if style == "bound" else self._exchange_naive
+        self._module = "bench.relay"
+        if style == "naive":
+            self._exchange = self._exchange_naive
+        elif style == "bound":
+            self._exchange = self._exchange_bound
+        else:
+            self._exchange = Calls(self._dealer).exchange
+            self._module = "bench.least"
 
     def __enter__(self) -> Self:
         with ExitStack() as ending:
             ending.enter_context(self._workspace)
             ending.callback(self._context.destroy, linger=0)
             endpoint = self._workspace.endpoint(self._transport)
-            self._workspace.start("bench.relay", "broker", self._style, endpoint)
-            self._workspace.start("bench.relay", "worker", self._style, endpoint)
+            self._workspace.start(self._module, "broker", self._style, endpoint)
+            self._workspace.start(self._module, "worker", self._style, endpoint)
             self._dealer.connect(endpoint)
             with self._answering():
                 self._dealer.send(CLIENT)
@@ -115,13 +133,7 @@ def measure_relay(transport: str, count: int, style: str = "naive") -> Figures:
 def main() -> int:
     options = arguments("Measure the bare ZeroMQ relay.").parse_args()
     return run_rounds(
-        {
-            "relay, naive": measure_relay,
-            "relay, bound primitives": lambda transport, count: measure_relay(
-                transport, count, "bound"
-            ),
-        },
-        options,
+        {path: partial(measure_relay, style=style) for path, style in PATHS.items()}, options
     )
 
 
