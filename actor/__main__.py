@@ -7,7 +7,7 @@ from wire.loading import end_at_once
 if __name__ == "__main__":
     end_at_once()
     from actor.cli import main
-    from actor.platform import stand_in_for_closed
+    from actor.machine.platform import stand_in_for_closed
 
     stand_in_for_closed()
     sys.exit(main())

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from actor.platform import die_with_parent
+from actor.machine.platform import die_with_parent
 
 # What is overdue is said as soon as can be.
 AT_ONCE_S: Final = 0.001
@@ -32,7 +32,7 @@ def become(host: int, lifeline: int, region: int, tell_at: float) -> NoReturn:
     die_with_parent(host, lifeline)
     tell_of_hanging(tell_at)
     # Takes a while where the machine is busy, and may hang in what the user's folders shadow.
-    from actor.life import live_and_leave  # noqa: PLC0415
+    from actor.processes.life import live_and_leave  # noqa: PLC0415
 
     live_and_leave(bytes.fromhex(line.decode()), region)
 

@@ -11,22 +11,24 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-from actor.builtin import builtin_labels
-from actor.forking import FORKSERVER, SPAWN, START_METHODS, start_fork_server
-from actor.labels import add_value
-from actor.names import NameTaken, hold_name
+from actor.granting.labels import add_value
+from actor.machine.builtin import builtin_labels
+from actor.machine.names import NameTaken, hold_name
+from actor.processes.forking import FORKSERVER, SPAWN, START_METHODS, start_fork_server
+from actor.processes.surroundings import (
+    check_environments,
+    check_folder,
+    read_paths,
+    read_variables,
+)
 from actor.settings import ENDPOINT_DEFAULT, SLOT, HostSettings
-from actor.surroundings import check_environments, check_folder, read_paths, read_variables
-from wire.endpoint import check_endpoint
+from actor.values import AUTO, SLOTS_MAX, Amount, OneOf, Whole, ahead, endpoint, replicas, seconds
 from wire.labels import Labels, parse_label
 from wire.limits import HOST_PREFIX, check_amounts
 
 EXIT_BAD_OPTION: Final = 2
-SLOTS_MAX: Final = 10_000
 # Where memory is what bounds them.
 MEMORY_BOUND_MAX: Final = 1_000
-AUTO: Final = "auto"
-OFF: Final = "off"
 LOG_FORMATS: Final = ("console", "json")
 SPIN_VARIABLE: Final = "WARMSLOT_SPIN_US"
 # A label of one actor: its index, a colon, and the label.
@@ -402,97 +404,3 @@ def read_labels(typed: Sequence[str], inherited: Sequence[str], *, replicas: int
             labels |= shared | own
         labels_of.append(labels)
     return labels_of
-
-
-def endpoint(text: str) -> str:
-    """Check an endpoint."""
-    try:
-        return check_endpoint(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-class OneOf:
-    """Checks that a text is one of a few: argparse compares only what is typed with `choices`."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        """Remember them."""
-        self.texts = texts
-
-    def __call__(self, text: str) -> str:
-        """Check *text*."""
-        if text not in self.texts:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {' or '.join(self.texts)}")
-        return text
-
-
-class Whole:
-    """Reads a whole number within bounds."""
-
-    def __init__(self, lowest: int, highest: int) -> None:
-        """Remember the bounds."""
-        self.lowest = lowest
-        self.highest = highest
-
-    def __call__(self, text: str) -> int:
-        """Read *text*."""
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if not self.lowest <= value <= self.highest:
-            raise argparse.ArgumentTypeError(f"{value} is not in {self.lowest} to {self.highest}")
-        return value
-
-
-class Amount:
-    """Reads a number above 0 and up to a highest one; "off", where that may be said, is None."""
-
-    def __init__(self, what: str, highest: float, *, may_be_off: bool = False) -> None:
-        """Remember the bound, and *what* the number is for people."""
-        self.what = f"{what}, or {OFF}" if may_be_off else what
-        self.highest = highest
-        self.may_be_off = may_be_off
-
-    def __call__(self, text: str) -> float | None:
-        """Read *text*."""
-        if self.may_be_off and text == OFF:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = 0.0
-        if not 0.0 < value <= self.highest:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {self.what}")
-        return value
-
-
-def ahead(text: str) -> int | None:
-    """Read how many tasks may wait ahead; None for auto."""
-    try:
-        return None if text == AUTO else Whole(0, SLOTS_MAX)(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}, nor auto") from None
-
-
-def replicas(text: str) -> tuple[int, int]:
-    """Read how many actors there are, and may be."""
-    low, separator, high = text.partition(":")
-    if not separator:
-        count = Whole(1, SLOTS_MAX)(text)
-        return count, count
-    least, most = Whole(0, SLOTS_MAX)(low), Whole(1, SLOTS_MAX)(high)
-    if least > most:
-        raise argparse.ArgumentTypeError(f"{text!r}: the minimum is above the maximum")
-    return least, most
-
-
-def seconds(text: str) -> float:
-    """Read a number of seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
-    if not 0.0 <= value <= 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0 on")
-    return value

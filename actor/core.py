@@ -9,24 +9,24 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-from actor import entering, fencing, hearing, starting
-from actor.awaiting import Awaiting
-from actor.entering import Entering
-from actor.fencing import Fence
-from actor.grant import Statement, compute_credit
+from actor.events import entering, fencing, hearing, starting
+from actor.events.entering import Entering
+from actor.events.fencing import Fence
+from actor.events.stopping import Stopping
+from actor.granting.grant import Statement, compute_credit
+from actor.granting.inventory import make_beat, make_hello
+from actor.granting.labels import merge_labels
+from actor.granting.prefetch import Prefetch
+from actor.granting.returns import Returns
+from actor.granting.standing import Standing, may_take
+from actor.holding.awaiting import Awaiting
+from actor.holding.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, StopOrder
+from actor.holding.occupying import Occupying
+from actor.holding.outcomes import Outcomes, failure_too_large
+from actor.holding.reacquiring import Answer, Reacquiring, Reply
+from actor.holding.residents import Warmth
 from actor.invariants import check
-from actor.inventory import make_beat, make_hello
-from actor.labels import merge_labels
-from actor.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, StopOrder
-from actor.occupying import Occupying
-from actor.outcomes import Outcomes, failure_too_large
-from actor.prefetch import Prefetch
-from actor.reacquiring import Answer, Reacquiring, Reply
-from actor.residents import Warmth
-from actor.returns import Returns
 from actor.settings import Settings
-from actor.standing import Standing, may_take
-from actor.stopping import Stopping
 from wire.errors import RemoteProtocolError
 from wire.labels import Labels
 from wire.messages import (

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from actor.child import become, tell_of_hanging
-from actor.platform import count_threads, end_with_parent, retitle
+from actor.machine.platform import count_threads, end_with_parent, retitle
 
 # With each pair of descriptors: when a start that is not over says where it is. The actor's name
 # follows.
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     tell_of_hanging(float(arguments[2]))
     # What is loaded stays: looking through it would only cost, here and in each actor.
     gc.disable()
-    from actor import life  # noqa: F401, PLC0415 - may hang, so only now.
+    from actor.processes import life  # noqa: F401, PLC0415 - may hang, so only now.
 
     gc.freeze()
     faulthandler.cancel_dump_traceback_later()

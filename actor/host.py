@@ -16,11 +16,11 @@ from typing import Any, Final
 import structlog
 import zmq
 
-from actor.board import Stage
 from actor.connection import connect
-from actor.forking import ForkServer
-from actor.platform import ended_child, make_waker, read_processes
-from actor.process import ActorProcess, Starter
+from actor.machine.board import Stage
+from actor.machine.platform import ended_child, make_waker, read_processes
+from actor.processes.forking import ForkServer
+from actor.processes.process import ActorProcess, Starter
 from actor.settings import HostSettings
 from actor.supervision import HostCore, Ward
 from wire.codec import decode_broker, encode

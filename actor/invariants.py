@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from actor.grant import check_credit
-from actor.standing import may_take
+from actor.granting.grant import check_credit
+from actor.granting.standing import may_take
 from wire.messages import Credit
 from wire.parts import Token
 

@@ -21,19 +21,19 @@ import zmq
 from zmq.backend import Socket as RawSocket
 from zmq.backend import zmq_poll
 
-from actor import entering, fencing
-from actor.board import Board
 from actor.connection import LINGER_MS, connect
-from actor.context import Run
 from actor.core import ActorCore, Outgoing
+from actor.events import entering, fencing
+from actor.events.starting import start_next
+from actor.events.stopping import exit_status
+from actor.holding.mailbox import Assignment, Buffer, Payloads
 from actor.lead import Lead
 from actor.logs import log, log_notes
-from actor.mailbox import Assignment, Buffer, Payloads
-from actor.platform import MemoryGauge, Waker, measure_own_memory_mb
+from actor.machine.board import Board
+from actor.machine.platform import MemoryGauge, Waker, measure_own_memory_mb
+from actor.running.context import Run
+from actor.running.slot import Slots
 from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, Launch
-from actor.slot import Slots
-from actor.starting import start_next
-from actor.stopping import exit_status
 from sdk.wakeup import ShortWait, spin_s
 from wire.codec import CARRIERS, check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError

@@ -7,7 +7,7 @@ comes from the process's end and the board, never from a guess.
 from collections import deque
 from enum import StrEnum
 from math import inf
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, SLOT, HostSettings
 from wire.errors import RemoteProtocolError
@@ -24,8 +24,11 @@ from wire.messages import (
     Kill,
     Scale,
 )
-from wire.parts import Attested, Token
+from wire.parts import Attested
 from wire.session import FENCE_KILL_SHARE, Due, PeerSession, State, Verdict
+
+if TYPE_CHECKING:
+    from actor.machine.board import Runs
 
 Note = tuple[str, dict[str, Any]]
 
@@ -37,16 +40,6 @@ class Phase(StrEnum):
     RUNNING = "running"
     SPARE = "spare"  # may be started on the broker's word
     GONE = "gone"  # left for good
-
-
-class Runs(NamedTuple):
-    """How the runs stood that were not settled when their process ended, as DEATH tells it."""
-
-    started: list[Token]
-    finished: list[Token]
-    entering: list[Token]
-    # Had started, and the process was ended for the sake of others.
-    beside: list[Token]
 
 
 class Ward:
@@ -278,7 +271,7 @@ class HostCore:
         *,
         exit_code: int | None,
         signal: int | None,
-        runs: Runs,
+        runs: "Runs",
         overflow: int,
         has_left: bool,
         now: float,

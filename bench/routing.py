@@ -22,8 +22,8 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
-from actor.mailbox import Assignment, Recipe
-from actor.residents import Residents, Warmth
+from actor.holding.mailbox import Assignment, Recipe
+from actor.holding.residents import Residents, Warmth
 from bench.support import machine, percentile, spread, table
 from broker.core import Broker
 from broker.placing import replicas

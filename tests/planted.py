@@ -5,14 +5,16 @@ nobody outside could tell from chance (who goes first, which of two stays), or t
 an operator or an hour of the clock. `tests/sim/rules.py` says which rule each one breaks.
 """
 
-from actor import fencing, inventory, retries, starting
-from actor.fencing import Fence
-from actor.mailbox import Mailbox
-from actor.prefetch import Prefetch
-from actor.reacquiring import Reacquiring
-from actor.release import Releases
-from actor.residents import Replica, Residents
-from actor.slot import Slots
+from actor.events import fencing, starting
+from actor.events.fencing import Fence
+from actor.granting import inventory
+from actor.granting.prefetch import Prefetch
+from actor.holding import retries
+from actor.holding.mailbox import Mailbox
+from actor.holding.reacquiring import Reacquiring
+from actor.holding.residents import Replica, Residents
+from actor.running.release import Releases
+from actor.running.slot import Slots
 from actor.supervision import HostCore
 from broker.events import (
     defining,

@@ -54,14 +54,33 @@ def circle_among(needs: dict[str, set[str]]) -> list[str]:
 
 
 def upward(needs: dict[str, set[str]], order: list[str]) -> list[str]:
-    """Return which modules need what stands in a package under their own in *order*."""
-    levels = {package: level for level, package in enumerate(order)}
+    """Return which modules of packages in *order*, or in it themselves, need what stands under it.
+
+    What is not in *order* stands under all of it, and may need anything.
+    """
+    levels = {place: level for level, place in enumerate(order)}
+
+    def level_of(module: str) -> int:
+        own = levels.get(module, len(order))
+        return levels.get(module.rpartition(".")[0], own)
+
     return [
         f"{module} needs {needed}"
         for module, modules in needs.items()
         for needed in sorted(modules & needs.keys())
-        if (level := levels.get(module.rpartition(".")[0])) is not None
-        if levels.get(needed.rpartition(".")[0], len(order)) > level
+        if level_of(needed) > level_of(module)
+    ]
+
+
+def order_in(architecture: str, package: str) -> list[str]:
+    """Return packages and modules of *package* in the order of the first table of its section."""
+    _, _, section = architecture.partition(f"\n## {package}:")
+    rows = section[section.index("\n|") : section.index("|\n\n")]
+    cells = re.findall(r"^\| (`.*?`) \| ", rows, flags=re.MULTILINE)
+    return [
+        f"{package}.{place.removesuffix('/').removesuffix('.py')}"
+        for cell in cells
+        for place in re.findall(r"`(.*?)`", cell)
     ]
 
 
@@ -73,14 +92,14 @@ def test_no_modules_of_a_package_import_each_other_in_a_circle(package):
     assert circle_among(needs) == []
 
 
-def test_a_package_of_the_broker_needs_only_those_above_it_in_the_architecture():
-    text = (tidy.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    _, _, section = text.partition("\n## broker")
-    listed = re.findall(r"^\| `(\w+)/` \| ", section.partition("\n## ")[0], flags=re.MULTILINE)
-    needs = needs_in("broker")
+@pytest.mark.parametrize("package", ["broker", "actor"])
+def test_a_package_needs_only_those_above_it_in_the_architecture(package):
+    order = order_in((tidy.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), package)
+    needs = needs_in(package)
 
-    assert sorted(listed) == sorted({name.split(".")[1] for name in needs if name.count(".") > 1})
-    assert upward(needs, [f"broker.{package}" for package in listed]) == []
+    inner = {name.rpartition(".")[0] for name in needs} - {package}
+    assert inner | set(order) & needs.keys() == set(order)
+    assert upward(needs, order) == []
 
 
 def test_what_needs_a_package_under_its_own_is_found():
@@ -90,6 +109,17 @@ def test_what_needs_a_package_under_its_own_is_found():
     found = upward(needs, ["b.low", "b.high"])
 
     assert found == ["b.low.a needs b.high.c", "b.low.d needs b.top"]
+
+
+def test_a_file_that_is_listed_by_itself_has_a_place_in_the_order():
+    rows = "| `low/` | `x.py` |\n| `one.py`, `high/` | it |\n\n| `no.py` | it |"
+    text = f"\n## b: it\n\n| place | |\n|---|---|\n{rows}"
+    needs = {"b.one": {"b.high.c", "b.low.a"}, "b.low.a": {"b.one"}, "b.high.c": {"b.one"}}
+
+    order = order_in(text, "b")
+
+    assert order == ["b.low", "b.one", "b.high"]
+    assert upward(needs, order) == ["b.one needs b.high.c", "b.low.a needs b.one"]
 
 
 def test_a_circle_by_way_of_others_is_found():

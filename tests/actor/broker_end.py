@@ -3,8 +3,8 @@
 from collections import deque
 
 from actor.core import ActorCore
+from actor.events.starting import start_next
 from actor.settings import Settings
-from actor.starting import start_next
 from wire.messages import (
     PROTOCOL,
     ActorBeat,

@@ -1,8 +1,8 @@
 """Waits for calls and for slots: said once a heartbeat, taken back at once (section 9.8)."""
 
-from actor.awaiting import SLOTS
-from actor.inventory import make_hello
-from actor.reacquiring import Reply
+from actor.granting.inventory import make_hello
+from actor.holding.awaiting import SLOTS
+from actor.holding.reacquiring import Reply
 from tests.actor.broker_end import EPOCH, HASH, connected, make_core
 from tests.actor.test_reacquire import answers, ask, begun, release, released
 from wire.errors import Code

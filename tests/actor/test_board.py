@@ -3,12 +3,11 @@ import os
 
 import pytest
 
-from actor import platform
-from actor.board import Board
-from actor.outcomes import OVERHEAD_BYTES
-from actor.process import records_for
+from actor.holding.outcomes import OVERHEAD_BYTES
+from actor.machine import platform
+from actor.machine.board import Board, Runs
+from actor.processes.process import records_for
 from actor.settings import HostSettings, Settings
-from actor.supervision import Runs
 
 NAMES = Runs._fields
 ONE, TWO, THREE = (1, 1), (1, 2), (2**62, 3)

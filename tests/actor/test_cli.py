@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from actor import cli, host, logs
-from actor.names import NameTaken, hold_name
+from actor.machine.names import NameTaken, hold_name
 from actor.settings import HostSettings
 
 HERE = str(Path(__file__).resolve().parents[2])

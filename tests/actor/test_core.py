@@ -1,6 +1,6 @@
 import pytest
 
-from actor.inventory import make_hello
+from actor.granting.inventory import make_hello
 from tests.actor.broker_end import CODE, BrokerEnd, connected, make_core, said
 from wire.codec import decode_failure
 from wire.errors import Code

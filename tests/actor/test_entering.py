@@ -1,7 +1,7 @@
 """Entering and leaving environments: what is said, handed back, given up."""
 
 from actor.core import ActorCore
-from actor.entering import retire
+from actor.events.entering import retire
 from actor.settings import Settings
 from tests.actor.broker_end import BLOB_HASH, BrokerEnd, connected, make_core, said, warm
 from wire.messages import Bye, Credit, Entered, Evict, Outcome, Reject, Stop

@@ -2,8 +2,8 @@
 
 import cloudpickle
 
-from actor.environment import Environments
-from actor.threads import EventLoopThread
+from actor.running.environment import Environments
+from actor.running.threads import EventLoopThread
 from wire.parts import Environment
 
 LOG: list[str] = []

@@ -3,7 +3,7 @@
 import pytest
 from msgspec import structs
 
-from actor import fencing
+from actor.events import fencing
 from tests.actor.broker_end import CODE, EPOCH, HASH, WELCOME, make_core
 from wire.messages import (
     PROTOCOL,

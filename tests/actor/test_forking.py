@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from actor.board import Stage
-from actor.forking import SPAWN, ForkServer, read_early, start_fork_server
-from actor.platform import count_threads
-from actor.process import ASKED_MAX, ActorProcess, Starter
+from actor.machine.board import Stage
+from actor.machine.platform import count_threads
+from actor.processes.forking import SPAWN, ForkServer, read_early, start_fork_server
+from actor.processes.process import ASKED_MAX, ActorProcess, Starter
 from actor.settings import HostSettings
 from actor.supervision import Ward
 from tests.support.deployment import ROOT, Deployment, is_alive, wait_until
@@ -41,8 +41,8 @@ def test_without_a_fork_server_none_is_started():
 
 def test_what_an_actor_loads_has_no_threads_and_leaves_to_it_what_variables_say():
     text = (
-        "import actor.life, actor.platform, sys, tempfile;"
-        " sys.exit(actor.platform.count_threads() != 1 or tempfile.tempdir is not None"
+        "import actor.machine.platform, actor.processes.life, sys, tempfile;"
+        " sys.exit(actor.machine.platform.count_threads() != 1 or tempfile.tempdir is not None"
         " or 'gomp' in open('/proc/self/maps').read())"
     )
     assert count_threads() >= 1
@@ -206,7 +206,7 @@ class TestForkServer:
 
     def test_the_fork_server_ends_with_its_host(self):
         text = (
-            "import os; from actor.forking import ForkServer;"
+            "import os; from actor.processes.forking import ForkServer;"
             "print(ForkServer().process.pid, flush=True); os.read(0, 1)"
         )
         host = subprocess.Popen(

@@ -1,8 +1,8 @@
 import pytest
 
-from actor import platform
-from actor.builtin import builtin_labels
-from actor.labels import environment_key, merge_labels
+from actor.granting.labels import environment_key, merge_labels
+from actor.machine import platform
+from actor.machine.builtin import builtin_labels
 from wire.labels import validate_key, validate_value
 
 MERGED = [

@@ -10,11 +10,11 @@ from math import inf
 import pytest
 
 import actor.loop
-from actor.board import Board
 from actor.core import ActorCore
 from actor.lead import Lead
 from actor.loop import EXIT_FORCED, Loop
-from actor.platform import make_waker
+from actor.machine.board import Board
+from actor.machine.platform import make_waker
 from actor.settings import Launch, Settings
 from tests.support.deployment import DEADLINE_S, Deployment
 

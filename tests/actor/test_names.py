@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from actor import names
-from actor.names import NameTaken, hold_name
+from actor.machine import names
+from actor.machine.names import NameTaken, hold_name
 
 ENDPOINT = "tcp://127.0.0.1:1"
 

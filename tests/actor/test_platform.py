@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actor import platform
+from actor.machine import platform
 from tests.support.deployment import DEADLINE_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +106,7 @@ def test_no_process_needs_no_ps():
 
 CHILD = """
 import os, sys
-from actor.platform import die_with_parent
+from actor.machine.platform import die_with_parent
 die_with_parent(int(sys.argv[1]), int(sys.argv[2]), use_signal=sys.argv[3] == "True")
 print("ready", flush=True)
 while True:

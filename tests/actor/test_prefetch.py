@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actor.prefetch import (
+from actor.granting.prefetch import (
     AHEAD_MAX,
     LONG_ROUND_TRIPS,
     LOOK_S,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from actor.platform import MemoryGauge, read_machine_memory
-from actor.pressure import Pressure
+from actor.granting.pressure import Pressure
+from actor.machine.platform import MemoryGauge, read_machine_memory
 from tests.actor.broker_end import connected, make_core
 from wire.messages import ActorBeat, Reject
 
@@ -165,7 +165,7 @@ def test_the_fuller_one_counts(tree):
     ("percent", "found"), [(None, None), (30, (pytest.approx(0.7), "machine"))]
 )
 def test_where_there_is_no_proc_the_system_is_asked(tmp_path, monkeypatch, percent, found):
-    monkeypatch.setattr("actor.platform.read_memory_level", lambda: percent)
+    monkeypatch.setattr("actor.machine.platform.read_memory_level", lambda: percent)
 
     assert read_machine_memory(tmp_path / "none") == found
     assert MemoryGauge(tmp_path).read() == found

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actor.life import EXIT_RETURNED
+from actor.processes.life import EXIT_RETURNED
 from tests.actor.fake_broker import ROOT
 from tests.support.deployment import DEADLINE_S, is_alive
 from wire.codec import decode_failure

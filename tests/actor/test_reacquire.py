@@ -2,7 +2,7 @@
 
 import pytest
 
-from actor.reacquiring import Reply
+from actor.holding.reacquiring import Reply
 from tests.actor.broker_end import HASH, connected, environment, make_core, warm
 from wire.messages import Credit, Outcome, Reacquire, Reject, Release
 from wire.parts import Call, Held, Status

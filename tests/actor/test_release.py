@@ -10,9 +10,9 @@ import time
 import cloudpickle
 import pytest
 
-from actor.board import Board
+from actor.machine.board import Board
+from actor.running.slot import Slots
 from actor.settings import Launch, Settings
-from actor.slot import Slots
 from sdk.errors import ReleasedLimit, SlotReleased, TaskCanceled, error_of
 from sdk.task import current_task
 from tests.actor.broker_end import BLOB_HASH, connected, make_core

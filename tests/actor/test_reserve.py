@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from actor.reserve import Reserve, is_out_of_memory
+from actor.running.reserve import Reserve, is_out_of_memory
 from tests.support.deployment import DEADLINE_S
 
 
@@ -54,7 +54,7 @@ def test_it_is_given_back_for_such_an_error_alone_and_taken_again():
 # In a process that does nothing else, so what it has grows and shrinks by nothing else.
 BOUNDED = """
 import resource
-from actor import reserve
+from actor.running import reserve
 kept = reserve.Reserve()
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from actor.endings import describe
-from actor.retries import is_retriable, is_timeout_retriable
+from actor.holding.retries import is_retriable, is_timeout_retriable
+from actor.running.endings import describe
 from sdk import NonRetryable, TaskCanceled, TaskTimeout
 from sdk.options import read_retry_on
 from tests.actor.broker_end import connected, make_core

@@ -10,11 +10,11 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from actor.board import Board
-from actor.endings import pack
-from actor.mailbox import Assignment, Recipe, StopOrder
+from actor.holding.mailbox import Assignment, Recipe, StopOrder
+from actor.machine.board import Board
+from actor.running.endings import pack
+from actor.running.slot import Slots
 from actor.settings import Launch, Settings
-from actor.slot import Slots
 from sdk.errors import NotInTask, SlotReleased, TaskCanceled, error_of
 from sdk.task import current_task
 from tests.support.deployment import DEADLINE_S
@@ -160,7 +160,7 @@ def test_arrays_travel_outside_the_pickle(shell):
 
 
 def test_sync_runs_go_on_side_by_side_in_reused_threads(shell):
-    import actor.threads
+    import actor.running.threads
 
     barrier = threading.Barrier(3)
     gates.append(barrier)
@@ -175,7 +175,7 @@ def test_sync_runs_go_on_side_by_side_in_reused_threads(shell):
         runs = [shell.begin(meet) for _ in range(3)]
         names = {shell.value(run) for run in runs}
         assert len(names) == 3
-    assert isinstance(shell.slots._pool, actor.threads.ThreadPool)
+    assert isinstance(shell.slots._pool, actor.running.threads.ThreadPool)
     assert shell.slots._pool.threads == 3
 
 
@@ -211,7 +211,7 @@ def test_an_exception_comes_back_with_its_traceback(shell):
 
     assert (failure.code, failure.type) == (Code.TASK_FAILED, "KeyError")
     assert "in fail" in failure.traceback
-    assert "actor/slot.py" not in failure.traceback
+    assert "actor/running/slot.py" not in failure.traceback
     assert isinstance(error_of(failure), KeyError)
 
 
@@ -540,7 +540,7 @@ class Ticking:
 
 
 def test_to_enter_an_environment_is_no_part_of_how_long_the_task_runs(shell, monkeypatch):
-    monkeypatch.setattr("actor.slot.time", clock)
+    monkeypatch.setattr("actor.running.slot.time", clock)
     for loads in (True, False):
         shell.value(shell.begin(None, environment=("t", Ticking, {}), method="run", loads=loads))
 

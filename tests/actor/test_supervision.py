@@ -2,8 +2,9 @@ from math import inf
 
 import pytest
 
+from actor.machine.board import Runs
 from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, HostSettings
-from actor.supervision import HostCore, Phase, Runs
+from actor.supervision import HostCore, Phase
 from wire.messages import (
     PROTOCOL,
     Beat,

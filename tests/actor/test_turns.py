@@ -2,7 +2,7 @@
 
 from msgspec import structs
 
-from actor.reacquiring import Reply
+from actor.holding.reacquiring import Reply
 from tests.actor.broker_end import HASH, connected, environment, make_core, warm
 from tests.actor.test_reacquire import answers, ask, begun, finish, release
 from wire.parts import Call, Named

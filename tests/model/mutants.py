@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from actor import core as actor_core
-from actor import hearing
 from actor.core import ActorCore
-from actor.outcomes import Outcomes
+from actor.events import hearing
+from actor.holding.outcomes import Outcomes
 from broker.core import Broker
 from broker.events import sessions
 from broker.facts.peers import is_owned

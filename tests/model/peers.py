@@ -4,13 +4,14 @@ from math import inf
 from typing import Any, NamedTuple
 
 from actor.core import ActorCore
-from actor.mailbox import Assignment
-from actor.occupying import AT_SCHEDULING
-from actor.reacquiring import Reply
+from actor.events.starting import start_next
+from actor.holding.mailbox import Assignment
+from actor.holding.occupying import AT_SCHEDULING
+from actor.holding.reacquiring import Reply
+from actor.machine.board import Runs
 from actor.settings import HostSettings
 from actor.settings import Settings as ActorSettings
-from actor.starting import start_next
-from actor.supervision import HostCore, Phase, Runs
+from actor.supervision import HostCore, Phase
 from sdk.call import Code, Plan
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore

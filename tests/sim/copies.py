@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.sim.counters import named_of
 
 if TYPE_CHECKING:
-    from actor.mailbox import Assignment
+    from actor.holding.mailbox import Assignment
     from tests.sim.processes import ActorProcess
     from tests.sim.world import World
     from wire.messages import Assign

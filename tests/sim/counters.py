@@ -13,7 +13,7 @@ from wire.messages import Call
 from wire.parts import Environment, Named, Token
 
 if TYPE_CHECKING:
-    from actor.mailbox import Assignment
+    from actor.holding.mailbox import Assignment
     from tests.sim.oracle import TaskRecord
     from tests.sim.processes import ActorProcess
     from tests.sim.world import World

@@ -11,8 +11,8 @@ from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
-from actor import hearing
 from actor.core import ActorCore
+from actor.events import hearing
 from actor.settings import EXIT_SPARE
 from actor.supervision import HostCore, Phase
 from broker.events import residing

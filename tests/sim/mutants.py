@@ -13,17 +13,18 @@ from unittest.mock import patch
 import msgspec
 
 from actor import core as actor_core
-from actor import starting
-from actor.awaiting import Awaiting
 from actor.core import ActorCore
-from actor.mailbox import Mailbox
-from actor.occupying import Occupying
-from actor.outcomes import Outcomes
-from actor.prefetch import Prefetch
-from actor.pressure import Pressure
-from actor.returns import Returns
-from actor.standing import Standing
-from actor.supervision import HostCore, Runs
+from actor.events import starting
+from actor.granting.prefetch import Prefetch
+from actor.granting.pressure import Pressure
+from actor.granting.returns import Returns
+from actor.granting.standing import Standing
+from actor.holding.awaiting import Awaiting
+from actor.holding.mailbox import Mailbox
+from actor.holding.occupying import Occupying
+from actor.holding.outcomes import Outcomes
+from actor.machine.board import Runs
+from actor.supervision import HostCore
 from broker.core import Broker
 from broker.events import liveness, occupancy, recovery, scaling, sessions, submission
 from broker.facts import spans

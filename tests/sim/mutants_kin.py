@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from actor.standing import Standing
+from actor.granting.standing import Standing
 from broker.placing import isolation, kin
 from tests.sim.mutants import WAITING, Mutant, swap
 

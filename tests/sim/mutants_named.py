@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from actor.mailbox import Assignment
-from actor.named import NamedReplica, NamedReplicas
+from actor.holding.mailbox import Assignment
+from actor.holding.named import NamedReplica, NamedReplicas
 from broker.events import residing
 from broker.tasks import inscribing, named, reentering
 from broker.waiting.costs import Cost

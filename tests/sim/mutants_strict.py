@@ -7,7 +7,7 @@ seeds have little else: few tasks, long ones, nearly all of them with a strict l
 from math import inf
 from typing import Any
 
-from actor import fencing
+from actor.events import fencing
 from actor.supervision import HostCore
 from broker.events import occupancy
 from broker.holding import fences

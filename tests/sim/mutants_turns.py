@@ -3,8 +3,8 @@
 from math import inf
 from typing import Any
 
-from actor.residents import Residents
-from actor.room import Room
+from actor.holding.residents import Residents
+from actor.holding.room import Room
 from broker.facts.credit import CreditAccount
 from broker.placing import yielding
 from tests.sim.mutants import LOADED, Mutant, swap

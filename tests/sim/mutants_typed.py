@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from actor import room
-from actor.mailbox import Mailbox
-from actor.returns import Returns
+from actor.granting.returns import Returns
+from actor.holding import room
+from actor.holding.mailbox import Mailbox
 from broker.facts.credit import CreditAccount
 from broker.waiting.matching import Matching
 from tests.sim.mutants import BUSY, Mutant, both, swap

@@ -18,7 +18,7 @@ from wire.messages import Assign, Requeued, Result
 from wire.parts import Failure, Key, Status, Token
 
 if TYPE_CHECKING:
-    from actor.mailbox import Assignment
+    from actor.holding.mailbox import Assignment
     from tests.sim.durability import Group
     from tests.sim.processes import ActorProcess, ClientProcess
     from tests.sim.waiting import Wait

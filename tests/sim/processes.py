@@ -8,15 +8,15 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from actor import fencing
-from actor.board import ENTERING, FINISHED, STARTED
 from actor.core import ActorCore
-from actor.mailbox import Assignment
-from actor.reacquiring import Answer, Reply
+from actor.events import fencing
+from actor.events.starting import start_next
+from actor.holding.mailbox import Assignment
+from actor.holding.reacquiring import Answer, Reply
+from actor.machine.board import ENTERING, FINISHED, STARTED, Runs
 from actor.settings import EXIT_SPARE, HostSettings
 from actor.settings import Settings as ActorSettings
-from actor.starting import start_next
-from actor.supervision import HostCore, Phase, Runs, Ward
+from actor.supervision import HostCore, Phase, Ward
 from broker.core import Broker
 from broker.events.defining import define
 from broker.settings import Settings as BrokerSettings
@@ -505,7 +505,7 @@ class ActorProcess(Process):
             self.renewed_at = fence.renewed_at if fence.is_held else None
 
     def read_board(self) -> Runs:
-        """Return what the host reads when the process has ended, as `actor.board` does."""
+        """Return what the host reads when the process has ended, as `actor.machine.board` does."""
         started, finished, entering = (
             sorted(token for token, state in self.board.items() if state == wanted)
             for wanted in (STARTED, FINISHED, ENTERING)

@@ -1,4 +1,4 @@
-"""Runs that wait for calls of their own, as `sdk.nested` and `actor.release` have them wait.
+"""Runs that wait for calls of their own, as `nested` of the sdk and `release` of the actor have it.
 
 A run gives its slots back, looks again and again whether the call has ended, and has its slots
 again before it goes on.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tests.sim import typed
 
 if TYPE_CHECKING:
-    from actor.mailbox import Assignment
+    from actor.holding.mailbox import Assignment
     from tests.sim.processes import ActorProcess
 
 # What waits ahead is handed back after so long at most, and a look later.

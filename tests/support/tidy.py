@@ -48,7 +48,10 @@ SHELL = {
     "broker/disk/opening.py",
     "wire/loading.py",
 }
-PURE_ACTOR = {"core", "grant", "inventory", "labels", "mailbox", "outcomes", "supervision"}
+# Both cores of an actor and its host with their parts, and the core of a client.
+PURE = re.compile(
+    r"actor/(?:core|invariants|supervision|(?:holding|granting|events)/\w+)\.py|sdk/core\.py"
+)
 IMPURE = (
     "asyncio",
     "logging",
@@ -230,15 +233,9 @@ def package_of(path: str) -> str:
 
 def is_pure(path: str) -> bool:
     """Tell whether *path* takes the time as an argument and leaves the world to a loop."""
-    package, stem = package_of(path), PurePosixPath(path).stem
-    match package:
-        case "wire" | "broker":
-            return path not in SHELL
-        case "actor":
-            return stem in PURE_ACTOR
-        case "sdk":
-            return stem == "core"
-    return False
+    if package_of(path) in {"wire", "broker"}:
+        return path not in SHELL
+    return bool(PURE.fullmatch(path))
 
 
 @cache

@@ -120,7 +120,7 @@ def test_an_exception_of_a_module_that_is_missing_here_is_none():
 
 
 def test_the_runtimes_own_frames_are_left_out_of_the_traceback():
-    runtime = types.ModuleType("actor.slot")
+    runtime = types.ModuleType("actor.running.slot")
     exec("def call(f):\n    return f()", runtime.__dict__)
 
     def users():
@@ -154,7 +154,7 @@ def test_a_chain_of_exceptions_is_in_the_text():
 def test_a_call_with_wrong_arguments_shows_no_frames_of_ours():
     def ours(function):
         with pytest.raises(TypeError) as caught:
-            exec("function()", {"__name__": "actor.slot", "function": function})
+            exec("function()", {"__name__": "actor.running.slot", "function": function})
         return caught.value.with_traceback(caught.value.__traceback__.tb_next)
 
     def double(x):
@@ -167,4 +167,4 @@ def test_a_call_with_wrong_arguments_shows_no_frames_of_ours():
     assert "missing 1 required positional argument" in refused
     assert "File" not in refused
     assert 'File "' + __file__ in failed
-    assert "actor.slot" not in failed
+    assert "actor.running.slot" not in failed

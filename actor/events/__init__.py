@@ -1,0 +1,1 @@
+"""What is to be done when something is said, a run ends, or time has passed."""

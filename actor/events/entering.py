@@ -1,0 +1,185 @@
+"""Environments that are being entered, and what is to be left: what is said of both.
+
+Until its environment is entered a run has not started: when that fails it is handed back with the
+reason, and burns no try. The rule that must not be broken: whoever enters is in `until` until it is
+known what became of it.
+"""
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from actor.holding.mailbox import Assignment
+from actor.holding.residents import Replica, Warmth
+from wire.errors import Code
+from wire.messages import Entered
+from wire.parts import Environment, Failure, Held, Token
+
+if TYPE_CHECKING:
+    from actor.core import ActorCore
+
+
+class Entering:
+    """Who enters, until when; what was entered and is to be told; what is to be left."""
+
+    __slots__ = ("evictions", "said_next", "until")
+
+    def __init__(self) -> None:
+        """Begin with nothing to do."""
+        self.until: dict[Token, float] = {}
+        # Environments that the loop has left, each by its `exit`.
+        self.evictions: list[str] = []
+        self.said_next: list[Entered] = []
+
+    @property
+    def deadline(self) -> float:
+        """Return when the next has had its time."""
+        return min(self.until.values(), default=inf)
+
+    def take(self) -> list[Entered]:
+        """Return what is to be said now."""
+        said, self.said_next = self.said_next, []
+        return said
+
+    def take_evictions(self) -> list[str]:
+        """Return which environments are to be left now."""
+        evictions, self.evictions = self.evictions, []
+        return evictions
+
+    def begin(self, assignment: Assignment, now: float) -> None:
+        """Note until when the environment of *assignment* must be entered."""
+        environment = assignment.recipe.call.environment
+        assert environment is not None
+        timeout_s = environment.reuse.enter_timeout_s
+        self.until[assignment.token] = inf if timeout_s is None else now + timeout_s
+
+    def say(self, replica: Replica, *, again: bool) -> None:
+        """Have the broker told that a replica is warm."""
+        self.said_next.append(Entered(replica.environment, replica.load_s, again))
+
+    def check(self, held: dict[Token, Assignment]) -> None:
+        """Assert that whoever enters is here."""
+        assert self.until.keys() <= held.keys()
+        assert all(held[token].held is not Held.WAITING for token in self.until)
+
+
+def entered(
+    core: "ActorCore", token: Token | None, environment: Environment, load_s: float
+) -> None:
+    """Note that an environment is warm; the run that entered it, if one did, starts now."""
+    entering, residents = core.entering, core.mailbox.residents
+    assignment = core.mailbox.held.get(token) if token is not None else None
+    if assignment is not None and entering.until.pop(assignment.token, None) is not None:
+        core.stopping.started(assignment, core.now)
+    if residents.change(environment.id, Warmth.WARM):
+        core.relabel()
+        core.is_stale = True
+        replica = residents.by_id.get(environment.id)
+        if replica is None:
+            return  # A named actor, of which RESIDES speaks.
+        replica.load_s = load_s
+        entering.say(replica, again=False)
+
+
+def failed(core: "ActorCore", token: Token, failure: Failure) -> None:
+    """Hand back a run whose environment could not be entered here; an unknown one is ignored.
+
+    Both are said at once: a broker that heard first that the environment is gone, and only then
+    why, would have it entered elsewhere without waiting.
+    """
+    assignment = core.mailbox.held.get(token)
+    if assignment is None or assignment.held is Held.WAITING:
+        return
+    environment = assignment.recipe.call.environment
+    assert environment is not None
+    core.environment_lost(environment.id, core.now)
+    core.entering.until.pop(token, None)
+    core.leave(assignment)
+    if assignment.is_stopped:
+        core.outcomes.settled.append(token)
+    else:
+        recipe = assignment.recipe
+        core.returns.reject(token, failure.message, recipe, bars=False, failure=failure)
+        core.returns.failed.append(token)
+
+
+def expire(core: "ActorCore") -> None:
+    """Hand back the runs whose environment takes too long, and end what still enters it."""
+    late = [token for token, until in core.entering.until.items() if core.now >= until]
+    for token in late:
+        del core.entering.until[token]
+        assignment = core.mailbox.held[token]
+        environment = assignment.recipe.call.environment
+        assert environment is not None
+        message = (
+            f"environment {environment.name} could not be entered within its enter_timeout of"
+            f" {environment.reuse.enter_timeout_s:g} s"
+        )
+        # Nobody hears of a run that was canceled; but its slot is held for as long as it enters.
+        if not assignment.is_stopped:
+            failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message)
+            core.returns.reject(token, message, bars=False, failure=failure)
+        core.stopping.order(assignment, core.now, force=True, reason=message)
+        core.reconsider()
+
+
+def evict(core: "ActorCore", identity: str) -> None:
+    """Give up an environment that nobody is inside or waits for; any other stays."""
+    mailbox = core.mailbox
+    if mailbox.residents.evict(identity, mailbox.awaited()):
+        core.entering.evictions.append(identity)
+        core.relabel()
+        core.is_stale = True
+
+
+def is_weighed(core: "ActorCore") -> bool:
+    """Tell whether somebody wants to know how much memory the process takes."""
+    by_id = core.mailbox.residents.by_id
+    return bool(by_id) and (
+        core.settings.environments_memory_mb is not None
+        or any(r.environment.reuse.max_memory_mb is not None for r in by_id.values())
+    )
+
+
+def weigh(core: "ActorCore", used_mb: float) -> None:
+    """Give up an idle environment, or the process, where that takes too much memory."""
+    residents = core.mailbox.residents
+    for replica in residents.by_id.values():
+        most_mb = replica.environment.reuse.max_memory_mb
+        if most_mb is not None and used_mb > most_mb and replica.warmth is Warmth.WARM:
+            # What has leaked does not come back by `exit`.
+            name = replica.environment.name
+            reason = f"{used_mb:.0f} MiB used, environment {name} has max_memory_mb={most_mb:g}"
+            retire(core, reason)
+            return
+    budget_mb = core.settings.environments_memory_mb
+    if budget_mb is not None and used_mb > budget_mb and len(residents.by_id) > 1:
+        oldest = residents.idle()
+        if oldest is not None:
+            evict(core, oldest.environment.id)
+
+
+def retire(core: "ActorCore", reason: str) -> None:
+    """Leave as by a drain, to be followed by a new process."""
+    if not core.is_draining:
+        core.is_retiring = True
+        core.note("retiring", reason=reason)
+        core.drain(core.now)
+
+
+def greet(core: "ActorCore") -> None:
+    """Tell a session that has begun of each environment that is warm."""
+    # What was entered while there was no session counts as a load all the same.
+    untold = {said.environment.id for said in core.entering.take() if not said.again}
+    core.mailbox.residents.named.begin_session()
+    for replica in core.mailbox.residents.by_id.values():
+        if replica.warmth is Warmth.WARM and not replica.environment.reuse.is_fresh:
+            core.entering.say(replica, again=replica.environment.id not in untold)
+
+
+def give_up_worn(core: "ActorCore") -> None:
+    """Have left what was given up after its last task."""
+    worn = core.mailbox.residents.worn
+    core.entering.evictions += worn
+    worn.clear()
+    core.relabel()
+    core.is_stale = True

@@ -1,0 +1,1 @@
+"""What an actor holds: what waits, who has a slot, environments, limits, outcomes."""

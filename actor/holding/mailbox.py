@@ -1,0 +1,499 @@
+"""What an actor holds: the mailbox of what waits, who has a slot, who waits to have it again.
+
+Everything that is stated to the broker is computed from what stands here, never counted up and
+down. The rule that must not be broken: whoever holds a slot is in `holders`, and their slots never
+exceed the capacity.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from enum import IntEnum
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from actor.holding.residents import Residents, Warmth
+from actor.holding.room import Room
+from actor.settings import SLOT
+from wire.messages import Assign
+from wire.parts import Call, Environment, Held, Token
+
+if TYPE_CHECKING:
+    from actor.running.code import Loaded
+
+Buffer = bytes | bytearray | memoryview
+Payloads = Sequence[Buffer]
+NO_SLOTS: Final[dict[str, int]] = {}
+ONE_SLOT: Final[dict[str, int]] = {SLOT: 1}
+NO_UNITS: Final[dict[str, tuple[str, ...]]] = {}
+# Looked up once, for the path of each task: a member of an enum costs a search through its class.
+WAITING: Final = Held.WAITING
+RUNNING: Final = Held.RUNNING
+
+
+class Way(IntEnum):
+    """Where the calls of a recipe run, once that is known; beyond THREAD they have none."""
+
+    UNKNOWN = 0
+    THREAD = 1
+    EVENT_LOOP = 2
+    BATCH = 3
+
+
+THREAD: Final = Way.THREAD
+
+
+class Recipe:
+    """What a TEMPLATE says, with the code that it names; what the calls of one function share."""
+
+    __slots__ = (
+        "blob",
+        "call",
+        "code",
+        "is_common",
+        "is_entry",
+        "is_plain",
+        "is_strict",
+        "loaded",
+        "may_wait_ahead",
+        "missing",
+        "replica",
+        "run_s",
+        "satisfied_version",
+        "slots",
+        "takes_one_slot",
+        "way",
+    )
+
+    def __init__(self, call: Call, *, code: Buffer | None, blob: Buffer | None) -> None:
+        """Remember the code, also when the table forgets it; *missing* says what did not come."""
+        self.call = call
+        self.code, self.blob = code, blob
+        self.slots = call.slots or ONE_SLOT
+        self.takes_one_slot = self.slots == ONE_SLOT
+        self.is_plain = self.takes_one_slot and call.environment is None
+        # Whether it enters its environment, and that is all.
+        self.is_entry = not (call.function or call.method)
+        # Whether it takes a limit that must never be exceeded.
+        self.is_strict = False
+        # The environment in whose replica its calls share a slot with others, as async ones do.
+        environment, self.replica, is_named = call.environment, None, False
+        if environment is not None:
+            is_named = environment.named is not None
+            self.replica = self._sharing_in(environment) if self.takes_one_slot else None
+        # Whether its calls may wait beyond the slots, as the broker sees it too.
+        self.may_wait_ahead = not (
+            call.at_most_once or call.limits or call.slots or is_named or self.replica
+        )
+        self.is_common = self.is_plain and self.may_wait_ahead
+        # How long it usually runs; unknown at first.
+        self.run_s = inf
+        # The function itself, once a run has unpickled it.
+        self.loaded: Loaded | None = None
+        self.way: Way = Way.UNKNOWN
+        # The version of the labels that were last found to satisfy it.
+        self.satisfied_version = 0
+        self.missing = ""
+        if call.function and code is None:
+            self.missing = f"the code of {call.name!r} did not come"
+        elif call.environment is not None and blob is None:
+            self.missing = f"the code of environment {call.environment.name!r} did not come"
+        elif not call.function and not call.environment:
+            self.missing = f"template {call.name!r} names nothing to run"
+
+    @staticmethod
+    def _sharing_in(environment: Environment) -> str | None:
+        is_among = environment.turns < environment.concurrency
+        if environment.named is not None:
+            is_among = environment.is_shared
+        return environment.id if is_among else None
+
+    @classmethod
+    def of(cls, call: Call, code: dict[bytes, Buffer]) -> "Recipe":
+        """Join *call* with what the receiver has of the *code* that it names."""
+        environment = call.environment
+        blob = code.get(environment.blob) if environment is not None else None
+        return cls(call, code=code.get(call.function), blob=blob)
+
+
+class Assignment:
+    """One giving of a task to this actor."""
+
+    __slots__ = (
+        "attempt",
+        "body",
+        "client",
+        "evicts",
+        "held",
+        "is_inside",
+        "is_stopped",
+        "loads",
+        "payloads",
+        "recipe",
+        "slots",
+        "task",
+        "token",
+        "units",
+    )
+
+    def __init__(self, token: Token, command: Assign, recipe: Recipe, payloads: Payloads) -> None:
+        """Begin in the mailbox, as *command* says."""
+        self.token = token
+        self.client = command.client
+        self.task = command.task
+        self.attempt = command.attempt
+        self.recipe = recipe
+        self.body: Buffer = command.body
+        self.payloads = payloads
+        self.held = WAITING
+        self.slots = recipe.slots
+        # Which of the units that have names it holds.
+        self.units = NO_UNITS
+        self.is_stopped = False
+        # Whether it has a turn in its environment; whether it must load it, after which others are
+        # gone.
+        self.is_inside = False
+        self.loads = False
+        self.evicts: tuple[str, ...] = ()
+
+    @property
+    def is_named(self) -> bool:
+        """Tell whether it is a call to a named actor, in which it keeps its turn to its end."""
+        environment = self.recipe.call.environment
+        return environment is not None and environment.named is not None
+
+
+class Ask:
+    """A released task, or one that gave back a part, which waits to hold *slots* again."""
+
+    __slots__ = ("assignment", "slots", "until", "within")
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        slots: dict[str, int],
+        until: float,
+        within: list[int] | None = None,
+    ) -> None:
+        """Wait up to *until*, inside the blocks *within*; what it still holds stays there."""
+        self.assignment = assignment
+        self.slots = slots
+        self.until = until
+        self.within = within
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """Return what is missing, of each type."""
+        held = self.assignment.slots
+        return {kind: max(0, n - held.get(kind, 0)) for kind, n in self.slots.items()}
+
+    @property
+    def replica(self) -> str | None:
+        """Return the environment in whose replica it shares a slot."""
+        return self.assignment.recipe.replica
+
+    @property
+    def environment(self) -> Environment | None:
+        """Return where it needs a turn, which only one that kept a part still has."""
+        is_inside = self.assignment.is_inside
+        return None if is_inside else self.assignment.recipe.call.environment
+
+
+class StopOrder:
+    """Whom to tell that nobody wants it any more."""
+
+    __slots__ = ("assignment", "force", "reason")
+
+    def __init__(self, assignment: Assignment, *, force: bool, reason: str) -> None:
+        """Name the run and why."""
+        self.assignment = assignment
+        self.force = force
+        self.reason = reason
+
+
+class Mailbox:
+    """Every assignment that the actor holds: waiting, holding slots, or released."""
+
+    __slots__ = (
+        "capacity",
+        "has_fixed",
+        "has_types",
+        "held",
+        "holders",
+        "reacquiring",
+        "residents",
+        "slots",
+        "units",
+        "unusual",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        capacity: dict[str, int],
+        environments_max: int,
+        units: dict[str, list[str]] | None = None,
+    ) -> None:
+        """Begin empty; *units* has the names of the slots of some types."""
+        self.units = units or {}
+        self.capacity = {SLOT: 0, **capacity}
+        self.slots = self.capacity[SLOT]
+        self.has_types = any(kind != SLOT for kind in capacity)
+        self.held: dict[Token, Assignment] = {}
+        self.waiting: deque[Assignment] = deque()
+        self.holders: dict[Token, Assignment] = {}
+        # Who waits for its slots again, in order of asking.
+        self.reacquiring: dict[Token, Ask] = {}
+        self.residents = Residents(environments_max)
+        # Those held that need more than one plain slot, or an environment.
+        self.unusual: set[Token] = set()
+        # Whether some of those that wait perhaps may not, unless they start at once.
+        self.has_fixed = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether there are only plain slots here, and only tasks of one."""
+        return not (self.unusual or self.residents.by_id or self.has_types)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether every plain slot is held."""
+        if len(self.holders) < self.slots:
+            return False
+        return not self.unusual or self.slots_free().free[SLOT] <= 0
+
+    def put(self, assignment: Assignment) -> None:
+        """Let *assignment* wait behind the others."""
+        self.held[assignment.token] = assignment
+        self.waiting.append(assignment)
+        if not assignment.recipe.is_common:
+            if not assignment.recipe.is_plain:
+                self.unusual.add(assignment.token)
+            if not assignment.recipe.may_wait_ahead:
+                self.has_fixed = True
+
+    def drop(self, assignment: Assignment) -> None:
+        """Forget one that waits."""
+        self.waiting.remove(assignment)
+        environment = assignment.recipe.call.environment
+        if environment is not None and environment.named is not None:
+            self.residents.named.forget(environment)
+        self._forget(assignment)
+
+    def fits(self, recipe: Recipe) -> bool:
+        """Tell whether so much could ever be free here."""
+        return all(n <= self.capacity.get(kind, 0) for kind, n in recipe.slots.items())
+
+    def next_start(self) -> Assignment | None:
+        """Return the first that can start now, or None.
+
+        One whose environment has no turn is passed over, and with it those behind it in its group
+        of a named actor. For one whose slots are not free what it needs is kept, so that small ones
+        never starve a large one.
+        """
+        waiting = self.waiting
+        if not (self.unusual or self.residents.by_id or self.has_types):
+            taken = len(self.holders) + len(self.reacquiring)
+            return waiting[0] if waiting and taken < self.slots else None
+        if len(waiting) == 1 and not (self.holders or self.reacquiring):
+            place = waiting[0].recipe.call.environment  # Whoever is alone has what there is.
+            return waiting[0] if place is None or self.residents.can_enter(place) else None
+        free = self.slots_free()
+        ahead = set()
+        for ask in self.reacquiring.values():
+            free.take(ask.wanted, ask.replica)
+            if ask.environment is not None:
+                ahead.add(ask.environment.id)
+        # Whoever reacquires enters first: its own environment, and any other that must be loaded.
+        resident = self.residents.by_id
+        is_full = not ahead <= resident.keys()
+        for assignment in waiting:
+            environment = assignment.recipe.call.environment
+            if environment is not None and (
+                environment.pool in ahead
+                or (is_full and environment.named is None and environment.id not in resident)
+                or not self.residents.can_enter(environment)
+            ):
+                if environment.named is not None:
+                    ahead.add(environment.pool)
+                continue
+            if free.covers(assignment.slots, assignment.recipe.replica):
+                return assignment
+            free.take(assignment.slots, assignment.recipe.replica)
+            if free.is_full and not self.has_types:
+                return None
+        return None
+
+    def next_reacquirer(self) -> Ask | None:
+        """Return the first that can have all that it waits for now, or None.
+
+        Those that kept a part go first and never wait for one another in a circle: the one that
+        last had all of its own at once had it beside what the others still hold, so it fits. Of
+        those that hold nothing one whose environment has no turn is passed over; for one whose
+        slots are not free what it needs is kept.
+        """
+        free = self.slots_free()
+        rest: list[Ask] = []
+        for ask in self.reacquiring.values():
+            if not any(ask.assignment.slots.values()):
+                rest.append(ask)
+            elif free.covers(ask.wanted, ask.replica):
+                return ask
+        for ask in self.reacquiring.values():
+            if any(ask.assignment.slots.values()):
+                free.take(ask.wanted, ask.replica)
+        for ask in rest:
+            if ask.environment is None or self.residents.can_enter(ask.environment):
+                if free.covers(ask.wanted, ask.replica):
+                    return ask
+                free.take(ask.wanted, ask.replica)
+        return None
+
+    def regain(self, ask: Ask) -> bool:
+        """Give one that waits its slots and its turn again; tell whether it had nothing at all."""
+        assignment = ask.assignment
+        del self.reacquiring[assignment.token]
+        had_none = assignment.held is Held.RELEASED
+        assignment.held = Held.RUNNING
+        assignment.slots = ask.slots
+        self.holders[assignment.token] = assignment
+        assignment.loads, assignment.evicts = False, ()
+        if ask.environment is not None:
+            self.residents.enter(assignment)
+        self._allot(assignment)
+        if ask.slots != assignment.recipe.slots:
+            self.unusual.add(assignment.token)
+        return had_none
+
+    def start(self, assignment: Assignment) -> None:
+        """Give one that waits its slots and its turn."""
+        if self.waiting[0] is assignment:
+            self.waiting.popleft()
+        else:
+            self.waiting.remove(assignment)
+        assignment.held = RUNNING
+        self.holders[assignment.token] = assignment
+        if assignment.recipe.call.environment is not None:
+            self.residents.enter(assignment)
+        if self.units:
+            self._allot(assignment)
+
+    def release(self, assignment: Assignment, typed: dict[str, int] | None) -> bool:
+        """Take back all that a running one holds, or the part of its slots that *typed* names."""
+        if assignment.token not in self.holders:
+            return False
+        if typed is not None:
+            left = {
+                kind: max(0, amount - typed.get(kind, 0))
+                for kind, amount in assignment.slots.items()
+            }
+            if left == assignment.slots:
+                return False
+            # From here on its slots are not those of its recipe.
+            self.unusual.add(assignment.token)
+            assignment.slots = left
+            assignment.units = {k: names[: left[k]] for k, names in assignment.units.items()}
+            return True
+        del self.holders[assignment.token]
+        assignment.slots = NO_SLOTS
+        assignment.units = NO_UNITS
+        assignment.held = Held.RELEASED
+        if assignment.is_inside and not assignment.is_named:
+            self.residents.leave(assignment)
+        return True
+
+    def end(self, assignment: Assignment) -> None:
+        """Forget one that returned. It waits for nothing any more."""
+        token = assignment.token
+        assert token not in self.reacquiring
+        self.holders.pop(token, None)
+        if assignment.is_inside:
+            self.residents.leave(assignment)
+        del self.held[token]
+        if self.unusual:
+            self.unusual.discard(token)
+
+    def slots_free(self) -> Room:
+        """Return what nobody holds."""
+        free = Room(self.capacity)
+        for holder in self.holders.values():
+            free.take(holder.slots, holder.recipe.replica)
+        return free
+
+    def slots_unclaimed(self) -> Room:
+        """Return what nobody holds or waits for; below 0 where more waits."""
+        free = self.slots_free()
+        for ask in self.reacquiring.values():
+            free.take(ask.wanted, ask.replica)
+        for assignment in self.waiting:
+            free.take(assignment.slots, assignment.recipe.replica)
+        return free
+
+    def awaited(self) -> dict[str, int]:
+        """Count the turns that those take who wait for each environment."""
+        counts: dict[str, int] = {}
+        places = [assignment.recipe.call.environment for assignment in self.waiting]
+        for environment in (*places, *(ask.environment for ask in self.reacquiring.values())):
+            if environment is not None and environment.named is None:
+                counts[environment.id] = counts.get(environment.id, 0) + environment.turns
+        return counts
+
+    def _allot(self, assignment: Assignment) -> None:
+        """Give *assignment* names for the units that it holds; those that it has it keeps."""
+        units: dict[str, tuple[str, ...]] = {}
+        for kind, names in self.units.items():
+            amount = assignment.slots.get(kind, 0)
+            if amount:
+                taken = {name for h in self.holders.values() for name in h.units.get(kind, ())}
+                own = assignment.units.get(kind, ())
+                free = [name for name in names if name not in taken]
+                units[kind] = (*own, *free[: amount - len(own)])
+        assignment.units = units
+
+    def _forget(self, assignment: Assignment) -> None:
+        del self.held[assignment.token]
+        if self.unusual:
+            self.unusual.discard(assignment.token)
+
+    def check(self) -> None:
+        """Assert that each assignment is in one place and nothing is given twice."""
+        assert self.slots == self.capacity[SLOT]
+        assert self.unusual <= self.held.keys()
+        assert {t for t, a in self.held.items() if not a.recipe.is_plain} <= self.unusual
+        waiting = {assignment.token for assignment in self.waiting}
+        assert len(waiting) == len(self.waiting)
+        assert self.has_fixed or all(one.recipe.may_wait_ahead for one in self.waiting)
+        assert not waiting & self.holders.keys()
+        assert waiting | self.holders.keys() <= self.held.keys()
+        assert all(amount >= 0 for amount in self.slots_free().free.values())
+        for token, ask in self.reacquiring.items():
+            assert self.held[token] is ask.assignment
+            assert ask.assignment.held is not Held.WAITING
+            assert not ask.assignment.is_stopped
+        for kind, names in self.units.items():
+            given = [name for h in self.holders.values() for name in h.units.get(kind, ())]
+            assert len(given) == len(set(given))
+            assert set(given) <= set(names)
+            assert len(given) == sum(h.slots.get(kind, 0) for h in self.holders.values())
+        assert len(self.residents.by_id) <= self.residents.maximum
+        for token, assignment in self.held.items():
+            assert assignment.token == token
+            match assignment.held:
+                case Held.WAITING:
+                    assert token in waiting
+                    assert not assignment.is_stopped
+                    assert not assignment.is_inside
+                case Held.RUNNING:
+                    assert token in self.holders
+                case Held.RELEASED:
+                    assert token not in self.holders
+                    assert token not in waiting
+                    assert assignment.is_named or not assignment.is_inside
+        self.residents.named.check(self.held)
+        inside = {token for replica in self.residents.by_id.values() for token in replica.inside}
+        assert inside <= self.holders.keys()
+        named = (replica.inside.keys() for replica in self.residents.named.by_id.values())
+        inside = inside.union(*named)
+        assert inside == {token for token, assignment in self.held.items() if assignment.is_inside}
+        for replica in self.residents.by_id.values():
+            assert sum(replica.inside.values()) <= replica.environment.concurrency
+            assert replica.warmth is not Warmth.COLD

@@ -1,0 +1,191 @@
+"""Which limits the runs of an actor have, and which they wait for (protocol.md section 9.5).
+
+The broker decides who gets what; here stands what was asked and what came, so that each HELLO can
+say it. The rule that must not be broken: whoever asked is answered once, and what a run has is
+given back when it ends.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from actor.holding.mailbox import Assignment
+from wire.messages import Occupied, Occupy, Release, Vacate
+from wire.parts import HeldLimits, Token
+
+AT_SCHEDULING: Final = 0
+# Codes of answers that no broker sends: what this actor says by itself.
+CANCELED: Final = "canceled"
+ENDED: Final = "ended"
+WITHDRAWN: Final = "withdrawn"
+# An operator took it back.
+RELEASED: Final = "released"
+
+
+class Ask:
+    """What a run wants, or has."""
+
+    __slots__ = ("has_it", "limits", "within")
+
+    def __init__(self, limits: dict[str, int], within: list[int] | None) -> None:
+        """Begin to wait, inside the blocks *within*; None for all of the run."""
+        self.limits = limits
+        self.within = within
+        self.has_it = False
+
+
+class RunLimits:
+    """The limits of one run, apart from those that it took at scheduling and still has."""
+
+    __slots__ = ("asks", "has_given_back", "keeps")
+
+    def __init__(self) -> None:
+        """Begin as every run does."""
+        self.asks: dict[int, Ask] = {}
+        # Whether it is without what it took at scheduling, and whether it keeps that at a release.
+        self.has_given_back = False
+        self.keeps = False
+
+
+class Occupying:
+    """The limits of all runs of one actor."""
+
+    __slots__ = ("_say", "answers", "runs")
+
+    def __init__(self, say: Callable[[Occupy | Vacate], None]) -> None:
+        """Begin with nothing; *say* tells the broker."""
+        self._say = say
+        # Only runs of which there is something to say.
+        self.runs: dict[Token, RunLimits] = {}
+        self.answers: list[Occupied] = []
+
+    def take_answers(self) -> list[Occupied]:
+        """Return what runs are to be told of what they asked for."""
+        answers, self.answers = self.answers, []
+        return answers
+
+    def ask(
+        self,
+        assignment: Assignment | None,
+        token: Token,
+        number: int,
+        limits: dict[str, int],
+        within: list[int] | None = None,
+    ) -> None:
+        """Let a run ask the broker; one that is over or canceled is told so at once."""
+        if assignment is None or assignment.is_stopped:
+            code = ENDED if assignment is None else CANCELED
+            self.answers.append(Occupied(*token, number, code))
+            return
+        asks = self._run(token).asks
+        known = asks.get(number)
+        if known is None:
+            asks[number] = Ask(limits, within)
+            self._say(Occupy(*token, number, limits, within))
+        elif known.has_it:
+            self.answers.append(Occupied(*token, number))
+
+    def wanted(self, command: Occupied) -> dict[str, int] | None:
+        """Return what the ask was for that the broker answers, None for one that is not there."""
+        run = self.runs.get((command.epoch, command.number))
+        known = run.asks.get(command.ask) if run else None
+        return known.limits if known is not None else None
+
+    def told(self, command: Occupied) -> None:
+        """Take the broker's answer."""
+        token, number = (command.epoch, command.number), command.ask
+        run = self.runs.get(token)
+        known = run.asks.get(number) if run else None
+        if command.code == RELEASED:
+            if number == AT_SCHEDULING:
+                self._run(token).has_given_back = True
+            elif run is not None:
+                run.asks.pop(number, None)
+        elif run is not None and known is not None and not known.has_it:
+            if command.code:
+                del run.asks[number]
+            elif number == AT_SCHEDULING:
+                del run.asks[number]
+                run.has_given_back = False
+            else:
+                known.has_it = True
+            self.answers.append(command)
+
+    def vacate(self, token: Token, number: int) -> None:
+        """Give back what a run has, or wait for it no longer."""
+        run = self.runs.get(token)
+        known = run.asks.pop(number, None) if run else None
+        if known is not None:
+            self._say(Vacate(*token, number))
+            if not known.has_it:
+                self.answers.append(Occupied(*token, number, WITHDRAWN))
+
+    def keep(self, token: Token) -> None:
+        """Let a run keep what it took at scheduling when it gives its slots back next."""
+        self._run(token).keeps = True
+
+    def released(self, assignment: Assignment, typed: dict[str, int] | None) -> Release:
+        """Note that a run gave slots back, and with all of them its limits, unless it keeps those.
+
+        Return what to tell the broker.
+        """
+        token = assignment.token
+        if typed is not None or not assignment.recipe.call.limits:
+            return Release(*token, typed)
+        run = self._run(token)
+        keeps, run.keeps = run.keeps, False
+        run.has_given_back |= not keeps
+        return Release(*token, typed, keeps)
+
+    def cancel(self, token: Token) -> None:
+        """Let a run that nobody wants wait no longer; what it has it has until it returns."""
+        run = self.runs.get(token)
+        for number in [n for n, ask in run.asks.items() if not ask.has_it] if run else ():
+            del self.runs[token].asks[number]
+            self._say(Vacate(*token, number))
+            self.answers.append(Occupied(*token, number, CANCELED))
+
+    def ended(self, assignment: Assignment) -> None:
+        """Forget a run; whoever of it still waits is told."""
+        token = assignment.token
+        has_some = self._holds(assignment)
+        run = self.runs.pop(token, None)
+        for number, ask in run.asks.items() if run else ():
+            has_some = True
+            if not ask.has_it:
+                self.answers.append(Occupied(*token, number, ENDED))
+        if assignment.is_stopped and has_some:
+            # The broker counts it until it hears this: there is no outcome.
+            self._say(Vacate(*token))
+
+    def dropped(self, assignment: Assignment) -> None:
+        """Forget one that never starts, since nobody wants it."""
+        assignment.is_stopped = True
+        self.ended(assignment)
+
+    def inventory(self, assignment: Assignment) -> list[HeldLimits]:
+        """List what a run has and what it waits for."""
+        run = self.runs.get(assignment.token)
+        found = (
+            [HeldLimits(n, a.limits, a.has_it, a.within) for n, a in run.asks.items()]
+            if run
+            else []
+        )
+        if self._holds(assignment):
+            found.append(HeldLimits(AT_SCHEDULING, assignment.recipe.call.limits, has_it=True))
+        return found
+
+    def check(self, held: dict[Token, Assignment]) -> None:
+        """Assert that only what is here has or wants limits."""
+        assert self.runs.keys() <= held.keys()
+        for token, run in self.runs.items():
+            assert AT_SCHEDULING not in run.asks or run.has_given_back, token
+
+    def _run(self, token: Token) -> RunLimits:
+        run = self.runs.get(token)
+        if run is None:
+            run = self.runs[token] = RunLimits()
+        return run
+
+    def _holds(self, assignment: Assignment) -> bool:
+        run = self.runs.get(assignment.token)
+        return bool(assignment.recipe.call.limits) and not (run and run.has_given_back)

@@ -1,0 +1,242 @@
+"""Which environments are resident in an actor, who has a turn in them, and which one leaves first.
+
+The rule that must not be broken: nobody is evicted while somebody is inside or it is loading.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from math import exp, inf
+from typing import TYPE_CHECKING, Final
+
+from actor.holding.named import NamedReplicas
+from wire.labels import Labels
+from wire.parts import WORN, Environment, Token
+
+if TYPE_CHECKING:
+    from actor.holding.mailbox import Assignment
+
+
+# From how many tasks an actor tells what is used of late, for each environment that it holds. More
+# of them tell better what is popular, fewer sooner that it is no longer.
+MEMORY_TASKS: Final = 4
+
+
+class Warmth(StrEnum):
+    """The state of an environment in an actor; one that is not resident is cold."""
+
+    LOADING = "loading"
+    WARM = "warm"
+    COLD = "cold"
+
+
+class Replica:
+    """One environment that is loaded here, or being loaded."""
+
+    __slots__ = (
+        "environment",
+        "inside",
+        "is_bounded",
+        "load_s",
+        "tasks",
+        "used",
+        "uses",
+        "warmth",
+    )
+
+    def __init__(self, environment: Environment) -> None:
+        """Begin loading."""
+        self.environment = environment
+        self.warmth = Warmth.LOADING
+        # Who is inside, with how many turns each.
+        self.inside: dict[Token, int] = {}
+        # After how many uses of all it was used last, and how often of late as of then.
+        self.used = 0
+        self.uses = 0.0
+        # How long it took to enter it, and how many tasks it has taken.
+        self.load_s = 0.0
+        self.tasks = 0
+        # Whether it is replaced after some of them.
+        self.is_bounded = environment.reuse.is_fresh or environment.reuse.max_tasks is not None
+
+    @property
+    def tasks_left(self) -> float:
+        """Return how many more tasks it may take before it is replaced."""
+        reuse = self.environment.reuse
+        tasks_max = 1 if reuse.is_fresh else reuse.max_tasks
+        return inf if tasks_max is None else max(0, tasks_max - self.tasks)
+
+    @property
+    def state(self) -> str:
+        """Return for the broker how it stands: worn while it takes no more until all have left."""
+        is_worn = self.inside and self.warmth is Warmth.WARM and not self.tasks_left
+        return WORN if is_worn else self.warmth.value
+
+    @property
+    def turns_free(self) -> int:
+        """Return how many turns are free now."""
+        free = self.environment.concurrency
+        if self.inside:
+            free -= sum(self.inside.values())
+        if not self.is_bounded:
+            return free
+        left = self.tasks_left
+        if not left:
+            return 0
+        # One that is to be alone may be its last.
+        return int(min(free, left)) if self.inside else free
+
+
+class Residents:
+    """At most *maximum* environments; the idle one that saves the least leaves first."""
+
+    __slots__ = ("_uses", "by_id", "maximum", "named", "worn")
+
+    def __init__(self, maximum: int) -> None:
+        """Begin with nothing loaded."""
+        self.maximum = maximum
+        self.by_id: dict[str, Replica] = {}
+        self._uses = 0
+        # Those given up after their last task, to be left by `exit`.
+        self.worn: list[str] = []
+        # Those that have an address, which count for no number here.
+        self.named = NamedReplicas(self.worn)
+
+    def can_enter(self, environment: Environment) -> bool:
+        """Tell whether a turn is free now, or the environment could be loaded."""
+        if environment.named is not None:
+            return self.named.can_enter(environment)
+        replica = self.by_id.get(environment.id)
+        if replica is None:
+            return len(self.by_id) < self.maximum or self.idle() is not None
+        return replica.warmth is Warmth.WARM and replica.turns_free >= environment.turns
+
+    def enter(self, assignment: "Assignment") -> None:
+        """Give *assignment* its turn; note in it what has to leave and whether it has to load."""
+        environment = assignment.recipe.call.environment
+        assert environment is not None
+        if environment.named is not None:
+            self.named.enter(assignment, environment)
+            return
+        replica = self.by_id.get(environment.id)
+        if replica is None:
+            evicts = []
+            while len(self.by_id) >= self.maximum:
+                idle = self.idle()
+                assert idle is not None
+                del self.by_id[idle.environment.id]
+                evicts.append(idle.environment.id)
+            replica = self.by_id[environment.id] = Replica(environment)
+            assignment.loads = True
+            assignment.evicts = tuple(evicts)
+        self._uses += 1
+        replica.uses = self._uses_of_late(replica) + 1.0
+        replica.used = self._uses
+        # A call that only enters is none of the tasks that it may take.
+        replica.tasks += not assignment.recipe.is_entry
+        replica.inside[assignment.token] = environment.turns
+        assignment.is_inside = True
+
+    def leave(self, assignment: "Assignment") -> None:
+        """Take the turn of *assignment* back; the last one out of a worn replica gives it up."""
+        environment = assignment.recipe.call.environment
+        assert environment is not None
+        if environment.named is not None:
+            self.named.leave(assignment, environment)
+            return
+        assignment.is_inside = False
+        replica = self.by_id.get(environment.id)
+        if replica is not None:
+            replica.inside.pop(assignment.token, None)
+            is_worn = replica.is_bounded and not (replica.inside or replica.tasks_left)
+            if is_worn and replica.warmth is Warmth.WARM:
+                del self.by_id[environment.id]
+                self.worn.append(environment.id)
+
+    def preload(self, environment: Environment) -> bool:
+        """Begin to load an environment that nobody waits for, if there is room."""
+        if environment.id in self.by_id or len(self.by_id) >= self.maximum:
+            return False
+        self.by_id[environment.id] = Replica(environment)
+        return True
+
+    def evict(self, identity: str, awaited: dict[str, int]) -> bool:
+        """Give up an idle environment that nobody waits for; tell whether it was one."""
+        replica = self.by_id.get(identity)
+        if (
+            replica is None
+            or replica.inside
+            or replica.warmth is not Warmth.WARM
+            or identity in awaited
+        ):
+            return False
+        del self.by_id[identity]
+        return True
+
+    def change(self, identity: str, warmth: Warmth) -> bool:
+        """Note what became of an environment; tell whether that was news."""
+        replica = self.by_id.get(identity)
+        if replica is None:
+            return self.named.change(identity, is_warm=warmth is Warmth.WARM)
+        if replica.warmth is warmth:
+            return False
+        if warmth is Warmth.COLD:
+            del self.by_id[identity]
+        else:
+            replica.warmth = warmth
+        return True
+
+    def room(self, awaited: dict[str, int]) -> int:
+        """Return how many cold environments could be entered, beside those *awaited*."""
+        busy = {
+            identity
+            for identity, replica in self.by_id.items()
+            if replica.inside or replica.warmth is Warmth.LOADING
+        }
+        return max(0, self.maximum - len(busy | awaited.keys()))
+
+    def turns(self, awaited: dict[str, int]) -> dict[str, int]:
+        """Return the free turns of each environment that is not cold."""
+        return {
+            identity: max(0, replica.turns_free - awaited.get(identity, 0))
+            for identity, replica in self.by_id.items()
+        }
+
+    def turns_granted(self, awaited: dict[str, int]) -> dict[str, int]:
+        """Return of these what others may have: none where it is being loaded.
+
+        Who came then would wait for that, though a turn may be free elsewhere sooner.
+        """
+        turns = self.turns(awaited)
+        for identity, replica in self.by_id.items():
+            if replica.warmth is Warmth.LOADING:
+                turns[identity] = 0
+        return turns
+
+    def labels(self) -> Iterator[tuple[str, Labels]]:
+        """Yield name and labels of each warm environment."""
+        for replica in self.by_id.values():
+            if replica.warmth is Warmth.WARM and not replica.environment.reuse.is_fresh:
+                yield replica.environment.name, replica.environment.labels
+        if self.named.by_id:
+            yield from self.named.labels()
+
+    def idle(self) -> Replica | None:
+        """Return the one that nobody is inside and that saves the least, or None.
+
+        What one saves is the time that entering takes, for each use of late. Of equals the one that
+        was used the longest ago.
+        """
+        idle = [
+            replica
+            for replica in self.by_id.values()
+            if not replica.inside and replica.warmth is Warmth.WARM
+        ]
+        return min(idle, key=self._saved) if idle else None
+
+    def _saved(self, replica: Replica) -> tuple[float, int]:
+        return self._uses_of_late(replica) * replica.load_s, replica.used
+
+    def _uses_of_late(self, replica: Replica) -> float:
+        """Return how often it was used; each use counts less with each later one of any."""
+        ago = self._uses - replica.used
+        return replica.uses * exp(-ago / (MEMORY_TASKS * len(self.by_id))) if ago else replica.uses

@@ -1,0 +1,118 @@
+"""The life of an actor process, from what its host told it to its end."""
+
+import atexit
+import contextlib
+import faulthandler
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import Final, NoReturn
+
+import msgspec
+
+from actor.core import ActorCore
+from actor.logs import configure_logs
+from actor.loop import Loop
+from actor.machine.board import Board, Stage
+from actor.machine.platform import make_waker
+from actor.running.context import Run
+from actor.running.preloading import preload
+from actor.settings import EXIT_RETIRED, EXIT_SPARE, Launch
+from sdk.errors import NotInTask
+from wire.logs import Stream
+
+EXIT_GRACE_S: Final = 2.0
+# Of a child that a task has forked.
+EXIT_RETURNED: Final = 71
+
+
+def live_and_leave(told: bytes, region: int) -> NoReturn:
+    """Run the actor that the host told this process to be, and end the process with it."""
+    try:
+        end = live(told, region)
+    except BaseException:  # noqa: BLE001 - a bug of ours: the host reports the death.
+        traceback.print_exc()
+        end = 1
+    leave(end)
+
+
+def live(told: bytes, region: int) -> int:
+    """Run one actor until it has left."""
+    launch = msgspec.msgpack.decode(told, type=Launch)
+    # A process that was forked has them only from here.
+    os.environ.update(launch.variables)
+    time.tzset()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configure_logs(launch.log_format)
+    core = ActorCore(
+        msgspec.structs.replace(launch.core, pid=os.getpid()),
+        incarnation=launch.incarnation,
+        now=time.monotonic(),
+    )
+    if launch.folder:
+        os.chdir(launch.folder)
+    sys.path[:0] = launch.python_path
+    board = Board(region)
+    loop = Loop(launch, core, board, make_waker())
+    signal.signal(signal.SIGTERM, lambda *_: loop.ask_to_drain())
+    os.register_at_fork(after_in_child=be_a_child)
+    # What is here stays, other than what is the user's: no collection need look at it.
+    gc.collect()
+    gc.freeze()
+    board.reach(Stage.ENTERING)
+    preload(loop, launch.environments, then=lambda: come_up(board))
+    return loop.run()
+
+
+def come_up(board: Board) -> None:
+    """Let the host know that the start is over."""
+    faulthandler.cancel_dump_traceback_later()
+    board.reach(Stage.UP)
+
+
+def be_a_child() -> None:
+    """Let a child that a task has forked go on up to the end of its call, and no further.
+
+    The socket, the slots and the board are the parent's, and nobody would ever end it. Whatever it
+    wants of the actor it is refused: here are none of ZeroMQ's threads, and their descriptors are
+    those of the parent, which would not wake up for what is read here.
+    """
+    Run.close = end_child  # type: ignore[assignment, method-assign]
+    Loop.post = Loop.post_quietly = refuse_child  # type: ignore[assignment, method-assign]
+
+
+def refuse_child(*_: object) -> NoReturn:
+    """Raise NotInTask in a child, which has no part in what its parent runs."""
+    raise NotInTask(
+        f"the task runs in process {os.getppid()}, and this one was forked from that: only there"
+        " can it give slots back, take limits or wait for calls of its own"
+    )
+
+
+def end_child(run: Run) -> NoReturn:
+    """Say that the call has returned in a child, and end that."""
+    Stream(sys.stderr).write(
+        f"actor: process {os.getpid()}, which task {run.id} has forked, ends where its call does\n"
+    )
+    leave(EXIT_RETURNED)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, whatever threads the tasks have left behind.
+
+    The interpreter's own way out waits for some of them, and hangs where others hold a lock.
+    """
+    if status in (0, EXIT_RETIRED, EXIT_SPARE):
+        end_by = threading.Timer(EXIT_GRACE_S, os._exit, (status,))
+        end_by.daemon = True
+        end_by.start()
+        # Libraries of the user's may have something to say at the end.
+        atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)

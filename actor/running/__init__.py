@@ -1,0 +1,1 @@
+"""Where code of users runs, and what it sees there."""

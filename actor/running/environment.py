@@ -1,0 +1,218 @@
+"""The environments that are loaded here: entered once, used by many runs, left in the end.
+
+Which one is entered, used or evicted is the core's decision; here it is done, in the thread of the
+run that needs it. The rule that must not be broken: what was entered is left, by eviction or at the
+end, once.
+"""
+
+import inspect
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from actor.holding.mailbox import Buffer
+from actor.running.checkpoints import Checkpoints
+from actor.running.reserve import Reserve
+from actor.running.threads import EventLoopThread
+from sdk.batching import Batch, batches_of
+from wire import payload
+from wire.parts import Environment
+
+if TYPE_CHECKING:
+    from actor.running.context import Run
+
+log = structlog.get_logger("actor")
+
+
+class Resident:
+    """One loaded copy."""
+
+    __slots__ = (
+        "batches",
+        "checkpoints",
+        "exit_timeout_s",
+        "id",
+        "instance",
+        "load_s",
+        "name",
+        "resets",
+    )
+
+    def __init__(self, environment: Environment, instance: Any, batches: dict[str, Batch]) -> None:
+        """Hold what `enter` is about to prepare, with the methods that take *batches*."""
+        self.id = environment.id
+        self.name = environment.name
+        self.instance = instance
+        # How long it took to enter it.
+        self.load_s = 0.0
+        self.exit_timeout_s = environment.reuse.exit_timeout_s
+        self.batches = batches
+        # A hook that is not there, or does nothing, costs a run nothing.
+        reset = None if does_nothing(instance, "reset") else getattr(instance, "reset", None)
+        self.resets: Callable[[], Any] | None = reset
+        # A named actor is what its calls have made of it: nothing brings it back to where it was,
+        # and once it is entered it may be asked for its state.
+        self.checkpoints: Checkpoints | None = None
+        if environment.named is not None:
+            self.resets = None
+
+
+class Environments:
+    """What is loaded here, by the id of the environment."""
+
+    def __init__(self, loop: EventLoopThread) -> None:
+        """Begin with nothing."""
+        self._loop = loop
+        self.reserve = Reserve()
+        self._residents: dict[str, Resident] = {}
+        # How many evictions of an environment were done before their own run came to it.
+        self._evicted_early: Counter[str] = Counter()
+        # What leaves in the background.
+        self._leaving: dict[threading.Thread, None] = {}
+        self._lock = threading.Lock()
+
+    def find(self, identity: str) -> Resident | None:
+        """Return the loaded copy, or None."""
+        return self._residents.get(identity)
+
+    def load(
+        self,
+        environment: Environment,
+        blob: Buffer,
+        run: "Run | None" = None,
+        checkpoint: Buffer | None = None,
+    ) -> Resident:
+        """Unpickle and enter an environment; raise what the user's code raises, keeping nothing.
+
+        While an `async def enter` goes on for *run*, its `stop_entering` cancels that. A named
+        actor begins from *checkpoint*, if it has said one.
+        """
+        with self._lock:
+            # To be evicted by another run, whose thread is slower than this one.
+            former = self._residents.pop(environment.id, None)
+            if former is not None:
+                self._evicted_early[environment.id] += 1
+        if former is not None:
+            self._leave(former)
+        # What has been given up has room for two only if the user says so by --environments-max.
+        for thread in list(self._leaving):
+            thread.join()
+        pair: tuple[type | partial[Any], dict[str, Any]] = payload.load(blob, ())  # type: ignore[assignment]
+        kind, parameters = pair
+        instance = kind()
+        # A named actor may be made of a class that knows nothing of environments.
+        written = kind.args[0] if isinstance(kind, partial) else kind
+        resident = Resident(environment, instance, batches_of(written))
+        try:
+            enter = getattr(instance, "enter", None)
+            if enter is not None:
+                self._enter(enter, parameters, run)
+            if environment.named is not None:
+                resident.checkpoints = Checkpoints.of(instance, environment.name)
+                if checkpoint is not None and resident.checkpoints is not None:
+                    resident.checkpoints.restore(checkpoint, self.call)
+        except BaseException:
+            # Half of it may be there: what it has taken so far is given back. Perhaps it took all.
+            self.reserve.give()
+            self._leave(resident)
+            raise
+        with self._lock:
+            self._residents[environment.id] = resident
+        return resident
+
+    def _enter(
+        self, enter: Callable[..., Any], parameters: dict[str, Any], run: "Run | None"
+    ) -> None:
+        returned = enter(**parameters)
+        if not inspect.isawaitable(returned):
+            return
+        future = self._loop.submit(returned)
+        if run is not None:
+            run.stop_entering = future.cancel
+        try:
+            future.result()
+        finally:
+            if run is not None:
+                run.stop_entering = None
+
+    def evict(self, identities: Iterable[str]) -> None:
+        """Leave these environments; what their `exit` raises is logged."""
+        for identity in identities:
+            resident = self._take(identity)
+            if resident is not None:
+                self._leave(resident)
+
+    def leave(self, identities: Iterable[str]) -> None:
+        """Leave these environments in threads of their own; the next `load` waits for the end."""
+        for identity in identities:
+            resident = self._take(identity)
+            if resident is not None:
+                thread = threading.Thread(target=self._leave_here, args=(resident,), daemon=True)
+                self._leaving[thread] = None
+                thread.start()
+
+    def _take(self, identity: str) -> Resident | None:
+        with self._lock:
+            if self._evicted_early[identity]:
+                self._evicted_early[identity] -= 1
+                return None
+            del self._evicted_early[identity]
+            return self._residents.pop(identity, None)
+
+    def close(self) -> None:
+        """Leave all environments, for at most the *exit_timeout* of each."""
+        with self._lock:
+            identities = list(self._residents)
+        self.leave(identities)
+        for thread in list(self._leaving):
+            thread.join()
+
+    def call(self, hook: Callable[..., Any], **parameters: object) -> Any:
+        """Call a sync or async hook and wait for its end; never on the event loop."""
+        returned = hook(**parameters)
+        if inspect.isawaitable(returned):
+            return self._loop.wait(returned)
+        return returned
+
+    def _leave_here(self, resident: Resident) -> None:
+        self._leave(resident)
+        self._leaving.pop(threading.current_thread(), None)
+
+    def _leave(self, resident: Resident) -> None:
+        """Call `exit` in a thread of its own, and wait for it as long as the environment says."""
+        leave = getattr(resident.instance, "exit", None)
+        if leave is None or does_nothing(resident.instance, "exit"):
+            return
+        thread = threading.Thread(target=self._exit, args=(resident, leave), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # Without room for a thread it is better called here, for as long as it takes, than not.
+            self._exit(resident, leave)
+            return
+        thread.join(resident.exit_timeout_s)
+        if thread.is_alive():
+            log.warning(
+                "environment_exit_timed_out",
+                environment=resident.name,
+                after_s=resident.exit_timeout_s,
+            )
+
+    def _exit(self, resident: Resident, leave: Callable[[], Any]) -> None:
+        try:
+            self.call(leave)
+        except BaseException as error:  # noqa: BLE001 - code of a user runs in here.
+            log.warning(
+                "environment_exit_failed", environment=resident.name, reason=payload.told(error)
+            )
+
+
+def does_nothing(instance: object, hook: str) -> bool:
+    """Tell whether a hook is the one that `Environment` itself has."""
+    inherited = getattr(type(instance), hook, None)
+    module = getattr(inherited, "__module__", None) or ""
+    return module.partition(".")[0] == "sdk"
