@@ -43,18 +43,17 @@ def dump_exception(error: BaseException, code: Code = Code.TASK_FAILED) -> Failu
 
 def _pickled(error: BaseException) -> bytes:
     """Pickle *error* so that it is of its own class where it comes back; or return nothing."""
+    return _as_it_is(error) or _as_it_is(error, Rebuilt(error))
+
+
+def _as_it_is(error: BaseException, sent: "Rebuilt | None" = None) -> bytes:
+    """Pickle *error*, or *sent* in its place; return nothing where another class comes back."""
     with contextlib.suppress(Exception):
-        stream, _, _ = pickle_value(error, out_of_band=False)
+        stream, _, _ = pickle_value(sent or error, out_of_band=False)
         # It may pickle and yet not come back: Python calls the class with `args` again.
-        if _is_same(error, pickle.loads(stream)):  # noqa: S301
+        if type(pickle.loads(stream)).__name__ == type(error).__name__:  # noqa: S301
             return stream
-    stream, _, _ = pickle_value(Rebuilt(error), out_of_band=False)
-    return stream if _is_same(error, pickle.loads(stream)) else b""  # noqa: S301
-
-
-def _is_same(error: BaseException, back: object) -> bool:
-    """Tell whether what came back is of the class that went."""
-    return type(back).__name__ == type(error).__name__
+    return b""
 
 
 class Rebuilt:
@@ -74,7 +73,7 @@ class Rebuilt:
         left: list[str] = []
         args = tuple(
             part if _travels(part, f"argument {place}", left) else repr(part)
-            for place, part in enumerate(error.args)
+            for place, part in enumerate(args_of(error))
         )
         state = {
             name: part
@@ -82,6 +81,14 @@ class Rebuilt:
             if _travels(part, f"attribute {name!r}", left)
         }
         return rebuild, (type(error), args, state, left)
+
+
+def args_of(error: BaseException) -> tuple[Any, ...]:
+    """Return the arguments of *error*, with each of a group's own errors as it can travel."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error.args
+    own = [one if _as_it_is(one) else Rebuilt(one) for one in error.exceptions]
+    return error.message, own
 
 
 def _travels(part: object, what: str, left: list[str]) -> bool:

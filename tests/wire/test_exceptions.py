@@ -71,6 +71,19 @@ def test_an_exception_comes_back_with_the_remote_traceback(error):
     assert failure.code == Code.TASK_FAILED
 
 
+def test_a_group_keeps_the_classes_of_what_is_in_it():
+    error = raised(
+        ExceptionGroup("g", [ValueError(1), Strict(1, 2), ExceptionGroup("inner", [Locked()])])
+    )
+
+    back = exceptions.load_exception(exceptions.dump_exception(error))
+
+    assert type(back) is ExceptionGroup
+    one, strict, inner = back.exceptions
+    assert (type(one), type(strict), strict.one) == (ValueError, Strict, 1)
+    assert (type(inner.exceptions[0]), inner.exceptions[0].limit) == (Locked, 3)
+
+
 def test_an_exception_whose_init_takes_other_arguments_keeps_its_class():
     error = raised(Strict(1, 2))
 
