@@ -31,6 +31,7 @@ from typing import Any, Final
 import cloudpickle
 from msgspec import Struct
 
+from wire.classes import as_ours
 from wire.codec import BUFFER_BYTES_MIN, INLINE_BYTES_MAX
 
 PICKLE_PROTOCOL: Final = 5
@@ -333,7 +334,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             # cloudpickle 3.1.3 hides in which file code stands, and so does every traceback then.
             make, parts = self.dispatch_table[CodeType](obj)
             return make, tuple(obj.co_filename if part == HIDDEN_FILE else part for part in parts)
-        return super().reducer_override(obj)
+        return as_ours(obj, super().reducer_override(obj))
 
 
 def _is_of_users(function: Any) -> bool:

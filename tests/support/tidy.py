@@ -30,10 +30,17 @@ LAYERS = {
     "actor": ("broker", "tests", "bench", "examples"),
 }
 
-# The broker must not be able to run what a client sent. It imports any module of wire but two,
+# The broker must not be able to run what a client sent. It imports any module of wire but three,
 # so none of the others may bring pickling along either.
-PICKLING = ("pickle", "cloudpickle", "dill", "wire.payload", "wire.exceptions")
-PAYLOADS = ("wire/payload.py", "wire/exceptions.py")
+PICKLING = (
+    "pickle",
+    "cloudpickle",
+    "dill",
+    "wire.classes",
+    "wire.payload",
+    "wire.exceptions",
+)
+PAYLOADS = ("wire/classes.py", "wire/payload.py", "wire/exceptions.py")
 
 # All of the broker but its shell, and what programs of all packages begin with.
 SHELL = {

@@ -1,0 +1,138 @@
+"""What becomes of classes that travel by value, and come back."""
+
+import dataclasses
+import enum
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from wire import payload
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(pathlib.Path(payload.__file__).parents[1])}
+ELSEWHERE = """
+import pickle, sys
+from wire import payload
+for _ in range(2):
+    values = [payload.load(body, frames) for body, frames in pickle.load(sys.stdin.buffer)]
+    back = [payload.dump((value, getattr(value, "total", None))) for value in values]
+    pickle.dump([(body, [bytes(f) for f in frames]) for body, frames in back], sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+"""
+
+factor = 1
+
+
+class Slotted:
+    __slots__ = ("size",)
+
+    def __init__(self):
+        self.size = 3
+
+
+@dataclasses.dataclass(slots=True)
+class Point:
+    x: int = 1
+
+
+class Above(Slotted):
+    pass
+
+
+class Both:
+    __slots__ = ("__dict__", "size")
+
+    def __init__(self):
+        self.size, self.more = 1, 2
+
+
+class Counted:
+    total = 0
+
+    def scaled(self):
+        return factor
+
+
+class Color(enum.Enum):
+    RED = 1
+
+    def scaled(self):
+        return factor
+
+
+class Elsewhere:
+    """Another process, which says back what it is told."""
+
+    def __enter__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", ELSEWHERE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=ENVIRONMENT,
+        )
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        self._process.stdout.close()
+        assert self._process.wait() in (0, 1)
+
+    def say(self, *values):
+        parts = [payload.dump(value) for value in values]
+        told = [(body, [bytes(frame) for frame in frames]) for body, frames in parts]
+        pickle.dump(told, self._process.stdin)
+        self._process.stdin.flush()
+        return pickle.load(self._process.stdout)
+
+
+def read(heard):
+    return [payload.load(body, frames)[0] for body, frames in heard]
+
+
+def there_and_back(*values):
+    with Elsewhere() as elsewhere:
+        heard = elsewhere.say(*values)
+        elsewhere.say()
+    return read(heard)
+
+
+def test_objects_with_slots_come_back():
+    slotted, point, above, both = there_and_back(Slotted(), Point(5), Above(), Both())
+
+    assert (type(slotted), slotted.size) == (Slotted, 3)
+    assert point == Point(5)
+    assert (type(above), above.size) == (Above, 3)
+    assert (type(both), both.size, both.more) == (Both, 1, 2)
+    with pytest.raises(AttributeError):
+        slotted.other = 1
+
+
+def test_a_class_is_what_it_was_when_objects_of_it_come_back(monkeypatch):
+    scaled = Counted.__dict__["scaled"]
+    with Elsewhere() as elsewhere:
+        heard = elsewhere.say(Counted(), Color.RED)
+        elsewhere.say()
+    monkeypatch.setattr(Counted, "total", 7)
+    monkeypatch.setattr(sys.modules[__name__], "factor", 2)
+
+    counted, red = read(heard)
+
+    assert type(counted) is Counted
+    assert Counted.__dict__["scaled"] is scaled
+    assert (Counted.total, counted.scaled()) == (7, 2)
+    assert red is Color.RED
+    assert red.scaled() == 2
+
+
+def test_a_class_from_elsewhere_has_what_was_changed_there(monkeypatch):
+    totals = []
+    with Elsewhere() as elsewhere:
+        for total in (0, 7):
+            monkeypatch.setattr(Counted, "total", total)
+            [(body, frames)] = elsewhere.say(Counted())
+            totals.append(payload.load(body, frames)[1])
+
+    assert totals == [0, 7]

@@ -1,0 +1,50 @@
+"""Classes that travel by value: what they are made from, and what becomes of those that are known.
+
+cloudpickle makes a class without its `__slots__`, so its objects kept all in a `__dict__` that
+those of the user's own class do not have, and none came back. And it fills a class anew that the
+process has already. The rule that must not be broken: a class that was written in this process
+stays as it is, whatever comes back of it; its methods have the globals of their module.
+"""
+
+from typing import Any, Final
+from weakref import WeakSet
+
+from cloudpickle import cloudpickle
+
+# Where the makers of cloudpickle 3 have the id of a class, and what it is begun with.
+TRACKED: Final = {"_make_skeleton_class": 4, "_make_skeleton_enum": 5}
+BEGUN_WITH: Final = 3
+KINDS: Final = (str, tuple, list, dict)
+
+# Those that came from elsewhere: they are filled again, since their code may have changed there.
+_made: Final[WeakSet[type]] = WeakSet()
+
+
+def as_ours(obj: Any, reduced: Any) -> Any:
+    """Return how to make the class *obj*, *reduced* as cloudpickle does it; all else as it is."""
+    if not isinstance(obj, type) or type(reduced) is not tuple or len(reduced) != 6:
+        return reduced
+    make, parts, state, *items, fill = reduced
+    if make.__name__ not in TRACKED or fill is not cloudpickle._class_setstate:  # noqa: SLF001
+        return reduced
+    slots = type.__getattribute__(obj, "__dict__").get("__slots__")
+    if isinstance(slots, KINDS) and make is cloudpickle._make_skeleton_class:  # noqa: SLF001
+        begun = {**parts[BEGUN_WITH], "__slots__": slots}
+        parts = (*parts[:BEGUN_WITH], begun, *parts[BEGUN_WITH + 1 :])
+    return make_class, (make, parts[TRACKED[make.__name__]], parts), state, *items, fill_class
+
+
+def make_class(make: Any, tracked: str, parts: tuple[Any, ...]) -> type:
+    """Return the class that this process has of it, or begin one; called by the unpickler."""
+    known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracked)  # noqa: SLF001
+    if known is not None:
+        return known
+    made: type = make(*parts)
+    _made.add(made)
+    return made
+
+
+def fill_class(made: type, state: Any) -> None:
+    """Put what has travelled into a class that is from elsewhere; called by the unpickler."""
+    if made in _made:
+        cloudpickle._class_setstate(made, state)  # noqa: SLF001
