@@ -4,8 +4,10 @@
                             [--durability power|process] [--only PART]
 
 *pipelined* is `map(durable=True)` and `flush()`: from the first submit until the journal has all.
-*one at a time* is submit and `accepted()`; in turn with it, few by few, a bare write and fdatasync
-on the same disk and a round trip of the bare relay: it should take as long as both of them.
+*one at a time* is submit and `accepted()`; in turn with it, few by few, what it has to consist of:
+as many octets as its commit writes, written over in place and synchronized on the same disk, and a
+round trip to a bare ROUTER that answers by itself, since no actor has a part in it. That of the
+relay, which goes on to a worker and back, stands beside it.
 *not durable* is a no-op's round trip to a broker with a journal over that to one without, few by
 few in turn, now the one and now the other first; with the interval in which it is in 95 of 100
 cases, as far as the blocks tell. *restart* is from SIGKILL to the first answer of the next broker.
@@ -38,8 +40,10 @@ BLOCK = 20
 BLOCKS = 150
 DRAWS = 1_000
 WARM_UP = 200
-DISK_BYTES = 4 * 2**20
-PAGE_BYTES = 4_096
+# What a commit of one task adds to SQLite's log: a page of the table and one of its index, each
+# with its head. The log is as long before, and written over.
+COMMIT_BYTES = 2 * (4_096 + 24)
+DISK_BYTES = 500 * COMMIT_BYTES
 
 # What is aimed at.
 SUBMITS_PER_S = 10_000
@@ -85,6 +89,8 @@ class Singles:
     submits: list[float]
     syncs: list[float]
     trips: list[float]
+    # Through the relay and its worker.
+    relayed: list[float]
 
     def over_floor(self, share: float) -> float:
         """Return a submit over a synchronizing and a round trip, each at that share."""
@@ -93,9 +99,13 @@ class Singles:
 
 
 def measure_singles(durability: str) -> Singles:
-    """Submit one after the other; in turn, write to the same disk and go through the relay."""
-    found = Singles([], [], [])
-    with Workspace() as workspace, Relay("tcp") as relay:
+    """Submit one after the other; in turn, write to the same disk and ask bare sockets."""
+    found = Singles([], [], [], [])
+    with (
+        Workspace() as workspace,
+        Relay("tcp", has_worker=False) as alone,
+        Relay("tcp") as relay,
+    ):
         endpoint = workspace.endpoint("tcp")
         start_broker(workspace, endpoint, *journal_options(workspace, durability))
         file = os.open(workspace.folder / "file", os.O_WRONLY | os.O_CREAT)
@@ -106,11 +116,12 @@ def measure_singles(durability: str) -> Singles:
             for _ in range(SINGLES_BLOCK):
                 assert client.submit(echo, 0, durable=True).accepted(PATIENCE_S)
             for _ in range(SINGLES_BLOCKS):
-                found.trips.extend(relay.round_trips(SINGLES_BLOCK))
+                found.trips.extend(alone.round_trips(SINGLES_BLOCK))
+                found.relayed.extend(relay.round_trips(SINGLES_BLOCK))
                 for number in range(SINGLES_BLOCK):
                     began = time.perf_counter()
-                    place = len(found.syncs) * PAGE_BYTES % DISK_BYTES
-                    os.pwrite(file, bytes(PAGE_BYTES), place)
+                    place = len(found.syncs) * COMMIT_BYTES % DISK_BYTES
+                    os.pwrite(file, bytes(COMMIT_BYTES), place)
                     if durability == "power":
                         os.fdatasync(file)
                     written = time.perf_counter()
@@ -272,14 +283,17 @@ def print_singles(options: argparse.Namespace) -> None:
     """Measure single submits and print them beside what they consist of."""
     rounds = [measure_singles(options.durability) for _ in range(options.rounds)]
     for share in (0.5, 0.99):
-        submits, syncs, trips = (
+        submits, syncs, trips, relayed = (
             spread([percentile(samples, share) * 1e6 for samples in found])
-            for found in zip(*((one.submits, one.syncs, one.trips) for one in rounds), strict=True)
+            for found in zip(
+                *((one.submits, one.syncs, one.trips, one.relayed) for one in rounds), strict=True
+            )
         )
         over = spread([one.over_floor(share) for one in rounds], digits=2)
         print(
             f"one at a time, p{share * 100:.0f}: {submits} us; a bare write and fdatasync {syncs}"
-            f" us, a round trip of the relay {trips} us: {over} times both"
+            f" us, a round trip to a bare ROUTER {trips} us: {over} times both;"
+            f" one of the relay with its worker {relayed} us"
         )
 
 

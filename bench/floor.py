@@ -42,13 +42,16 @@ class Relay:
     """Run the bare relay for the length of a `with` and measure it from here, its client.
 
     *transport* is "tcp" (loopback) or "ipc"; *style* is "naive" or "bound", or the credit of the
-    worker where what is relayed are tasks. A relay that does not answer for 20 s raises
-    RuntimeError with what its processes printed.
+    worker where what is relayed are tasks. Without a worker the broker answers by itself. A relay
+    that does not answer for 20 s raises RuntimeError with what its processes printed.
     """
 
-    def __init__(self, transport: str = "tcp", style: str = "naive") -> None:
+    def __init__(
+        self, transport: str = "tcp", style: str = "naive", *, has_worker: bool = True
+    ) -> None:
         self._transport = transport
         self._style = style
+        self._roles = ("broker", "worker") if has_worker else ("alone",)
         self._workspace = Workspace()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._dealer = open_socket(self._context, zmq.DEALER)
@@ -68,8 +71,8 @@ class Relay:
             ending.enter_context(self._workspace)
             ending.callback(self._context.destroy, linger=0)
             endpoint = self._workspace.endpoint(self._transport)
-            self._workspace.start(self._module, "broker", self._style, endpoint)
-            self._workspace.start(self._module, "worker", self._style, endpoint)
+            for role in self._roles:
+                self._workspace.start(self._module, role, self._style, endpoint)
             self._dealer.connect(endpoint)
             with self._answering():
                 self._dealer.send(CLIENT)

@@ -1,9 +1,9 @@
 """The two children of the bare relay: a ROUTER that forwards and a DEALER that echoes.
 
 The rule: nothing here but ZeroMQ. No names, no credit, no records: what a broker does beyond this
-is its own cost. `floor.py` starts them:
+is its own cost. `floor.py` starts them, or the broker *alone*, which answers by itself:
 
-    python -m bench.relay broker|worker naive|bound ENDPOINT
+    python -m bench.relay broker|worker|alone naive|bound ENDPOINT
 
     client            broker                     worker
       | body            | client_id, body          |
@@ -106,7 +106,12 @@ def main(role: str, style: str, endpoint: str) -> None:
     """Run as *role* until the parent ends this process."""
     end_with_parent()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    if role == "broker":
+    if role == "alone":
+        router = open_socket(context, zmq.ROUTER)
+        router.bind(endpoint)
+        # Routing id and body: what a ROUTER received it can send back.
+        (echo_bound if style == "bound" else echo_naive)(router)
+    elif role == "broker":
         router = open_socket(context, zmq.ROUTER)
         router.bind(endpoint)
         worker = meet(router)
