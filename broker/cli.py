@@ -23,7 +23,7 @@ import zmq
 from broker.core import Broker
 from broker.disk.clocks import wall_clock_ms
 from broker.disk.journal import Journal, NullJournal, SqliteJournal
-from broker.disk.opening import Durability, JournalError
+from broker.disk.opening import DAMAGE, Durability, JournalError, damaged
 from broker.disk.records import StoredTasks
 from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoint
 from broker.events.defining import HEARTBEATS_OF_STRICT, define
@@ -114,12 +114,15 @@ def run(options: argparse.Namespace) -> int:
         core.had_earlier = bool(stored.had_earlier)
         core.records.wall_ms = wall_clock_ms() - time.monotonic() * 1000.0
         core.records.clock_ms = stored.clock_ms
-        set_limits(core, stored.limits, options.limit)
-        bindings.restore(core, stored.bindings, time.monotonic())
-        orders.restore(core, stored.orders)
-        if not options.no_journal:
-            core.records.ended_well = stored.ended_well
-            take_over(core, stored.tasks)
+        try:
+            set_limits(core, stored.limits, options.limit)
+            bindings.restore(core, stored.bindings, time.monotonic())
+            orders.restore(core, stored.orders)
+            if not options.no_journal:
+                core.records.ended_well = stored.ended_well
+                take_over(core, stored.tasks)
+        except DAMAGE as error:
+            raise damaged(options.data_dir / "journal.db", error) from error
         log.info(
             "broker_ready",
             endpoints=loop.endpoints,

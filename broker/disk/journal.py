@@ -29,13 +29,15 @@ from msgspec import Struct
 from broker.disk import clocks
 from broker.disk.opening import (
     CAN_REPEAT,
+    DAMAGE,
     SCHEMA_STATEMENTS,
     Durability,
     JournalError,
+    damaged,
     lock_folder,
     open_file,
 )
-from broker.disk.records import DeadRow, NamedRow, Parts, Row, StoredTasks
+from broker.disk.records import DeadRow, NamedRow, Parts, Row, StoredTasks, check_calls
 
 sqlite3.register_adapter(Parts, Parts.packed)
 
@@ -235,17 +237,14 @@ class SqliteJournal:
                 durability=self._durability,
                 statements=self._statements,
             )
-        except JournalError as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, `start` waits for it.
             started.set_exception(error)
             return
         with contextlib.closing(connection):
             try:
-                opened = self._path.stat()
-                self._file = (opened.st_dev, opened.st_ino)
-                self.stored = read_stored(connection)
                 epoch = self._begin(connection)
-            except (sqlite3.Error, OSError) as error:
-                started.set_exception(JournalError(f"journal in {self._folder}: {error}"))
+            except BaseException as error:  # noqa: BLE001 - as before.
+                started.set_exception(error)
                 return
             started.set_result(epoch)
             # Whatever ends this thread early ends the broker: nothing it decides could be kept.
@@ -260,6 +259,18 @@ class SqliteJournal:
                     announce(announcer, JournalState.FAILED, reason=failure)
 
     def _begin(self, connection: sqlite3.Connection) -> int:
+        """Read what is there, and return the epoch of this start. Raises JournalError."""
+        try:
+            opened = self._path.stat()
+            self._file = (opened.st_dev, opened.st_ino)
+            self.stored = read_stored(connection)
+            return self._next_epoch(connection)
+        except DAMAGE as error:
+            raise damaged(self._path, error) from None
+        except (sqlite3.Error, OSError) as error:
+            raise JournalError(f"journal in {self._folder}: {error}") from None
+
+    def _next_epoch(self, connection: sqlite3.Connection) -> int:
         """Return the epoch of this start, stored with the time that it is in the journal."""
         reading = clocks.read(self._clock_ms())
         last = clocks.decode(read_point(connection))
@@ -404,14 +415,16 @@ def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
         "SELECT client, number, call, body, frames, progress, is_armed, key, digest, key_until_ms,"
         " outcome, ended_ms FROM tasks ORDER BY rowid"
     )
-    rows = [Row(*row) for row in found]
+    rows = msgspec.convert(found.fetchall(), list[Row], strict=False, builtin_types=(bytes,))
     found = connection.execute("SELECT serial, call, facts, body, frames FROM dead ORDER BY serial")
     dead = [DeadRow(*row) for row in found]
     calls = connection.execute("SELECT hash, call FROM calls").fetchall()
     codes = connection.execute("SELECT hash, code FROM codes").fetchall()
     named = connection.execute("SELECT id, call, state, serial, checkpoint FROM named")
     rows_named = [NamedRow(*row) for row in named]
-    return StoredTasks(rows, dead, dict(calls), dict(codes), rows_named)
+    stored = StoredTasks(rows, dead, dict(calls), dict(codes), rows_named)
+    check_calls(stored)
+    return stored
 
 
 def read_point(connection: sqlite3.Connection) -> bytes | None:

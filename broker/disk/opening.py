@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 SCHEMA: Final = 3
 # Older files that only lack tables of this one; the first could not give back empty pages.
 SCHEMAS_READ: Final = (1, 2, 3)
@@ -36,6 +38,8 @@ SCHEMA_STATEMENTS: Final = (
 # A write that found no room changed nothing and can be repeated. A failed fsync cannot: the kernel
 # may have dropped what it could not write, and only a start from the file shows what is there.
 CAN_REPEAT: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
+# What a value raises that nobody wrote so. SQLite sees damage between values, and none in them.
+DAMAGE: Final = (msgspec.MsgspecError, ValueError)
 # The log of writes is cut to this.
 LOG_BYTES_MAX: Final = 64 * 2**20
 # It begins with so much, a little more than what is in it when it is moved into the file: to
@@ -52,6 +56,14 @@ class Durability(StrEnum):
 
 class JournalError(Exception):
     """The journal cannot be used; the message says why and what to do."""
+
+
+def damaged(path: Path, what: object) -> JournalError:
+    """Return what is raised where the journal has *what* was never written."""
+    return JournalError(
+        f"journal {path} is damaged ({' '.join(str(what).split())}); "
+        "restore it, or move it away to begin with an empty one"
+    )
 
 
 def lock_folder(folder: Path) -> int:
@@ -88,7 +100,10 @@ def open_file(
         # Transactions begin and end where this file says so.
         connection = sqlite3.connect(path, isolation_level=None, timeout=0.0)
     except sqlite3.Error as error:
-        raise JournalError(f"journal {path}: {error}") from None
+        raise JournalError(
+            f"journal {path}: {error}; move away what is there, or name another folder with"
+            " --data-dir"
+        ) from None
     try:
         prepare(connection, path, durability=durability, statements=statements)
     except sqlite3.Error as error:
@@ -103,6 +118,9 @@ def open_file(
             f"journal {path} cannot be read: {error}; "
             "restore it, or move it away to begin with an empty one"
         ) from None
+    except UnicodeError as error:  # In what SQLite quotes of a table's definition.
+        connection.close()
+        raise damaged(path, error) from None
     except JournalError:
         connection.close()
         raise
@@ -148,10 +166,7 @@ def prepare(
         connection.execute("PRAGMA checkpoint_fullfsync = ON")
     verdicts = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
     if verdicts != ["ok"]:
-        raise JournalError(
-            f"journal {path} is damaged ({' '.join('; '.join(verdicts).split())}); "
-            "restore it, or move it away to begin with an empty one"
-        )
+        raise damaged(path, "; ".join(verdicts))
     connection.execute("BEGIN IMMEDIATE")
     for statement in statements:
         connection.execute(statement)

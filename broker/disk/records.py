@@ -194,13 +194,14 @@ class Told(Struct, frozen=True, array_like=True):
     attempt: int
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, array_like=True):
     """A task as the journal has it, in the order in which it is read."""
 
     client: int
     number: int
     call: bytes
-    body: bytes
+    # None beside an outcome.
+    body: bytes | None
     frames: bytes | None
     progress: bytes
     is_armed: bool
@@ -352,6 +353,20 @@ def hash_call(call: Call) -> tuple[bytes, bytes]:
     """Return the name of *call* in the journal, and the call as the row has it."""
     encoded = _encode(call)
     return blake2b(encoded, digest_size=16).digest(), encoded
+
+
+def check_calls(stored: StoredTasks) -> None:
+    """Raise ValueError where a call is not what its name says, or one is needed that is not there.
+
+    Code has the name that its client gave it, which is not judged here.
+    """
+    for digest, encoded in stored.calls.items():
+        if blake2b(encoded, digest_size=16).digest() != digest:
+            raise ValueError(f"call {digest.hex()} is not what was written")
+    needed = {row.call for row in stored.rows} | {row.call for row in stored.named}
+    needed |= {row.call for row in stored.dead if row.call is not None}
+    for digest in sorted(needed - stored.calls.keys()):
+        raise ValueError(f"call {digest.hex()} is missing")
 
 
 def code_of(blob: FunctionBlob) -> bytes:

@@ -64,7 +64,7 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
         age_s = (writing.journal_ms(broker, now) - (row.ended_ms or 0)) / 1000.0
         writing.expire(broker, task, now + broker.settings.outcome_ttl_s - max(0.0, age_s))
     else:
-        task.body = row.body
+        task.body = row.body or b""
         task.frames = records.frames_of(row)
         task.size = len(task.body) + sum(map(len, task.frames))
         client.task_bytes += task.size

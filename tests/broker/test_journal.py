@@ -9,8 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from hashlib import blake2b
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 
@@ -35,7 +37,8 @@ from broker.disk.opening import (
     open_file,
     write_ahead,
 )
-from tests.support.deployment import DEADLINE_S
+from tests.support.deployment import DEADLINE_S, environment
+from wire.parts import Call
 
 pytestmark = pytest.mark.process
 
@@ -390,6 +393,70 @@ def test_a_damaged_file_is_refused_and_not_repaired(journal_in, ear, tmp_path):
         journal_in(tmp_path)
 
     assert file.read_bytes() == content
+
+
+def test_a_definition_that_is_no_text_did_not_let_a_start_wait_for_ever(journal_in, tmp_path):
+    journal, _ = journal_in(tmp_path)
+    journal.close()
+    file = tmp_path / "journal.db"
+    file.write_bytes(file.read_bytes().replace(b"TABLE limits (name", b"TABLE limits \xb3name"))
+
+    with pytest.raises(JournalError, match="restore it, or move it away"):
+        journal_in(tmp_path)
+
+
+def with_task(folder, *, call=b"call", name=None, needs=None, **fields):
+    """Make a journal with one task, some of whose fields are not what a broker writes."""
+    digest = blake2b(call, digest_size=16).digest() if name is None else name
+    connection = open_file(
+        folder / "journal.db", durability=Durability.PROCESS, statements=SCHEMA_STATEMENTS
+    )
+    with contextlib.closing(connection):
+        commit(
+            connection,
+            journal_module.OPERATIONS,
+            [
+                ("call", digest, call),
+                ("task", 7, 1, needs or digest, b"body", None, b"", None, None, None),
+            ],
+        )
+        for field, value in fields.items():
+            connection.execute(f"UPDATE tasks SET {field} = ?", (value,))
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"name": b"0123456789abcdef"}, "call 30313233.* is not what was written"),
+        ({"needs": b"other"}, "call 6f74686572 is missing"),
+        ({"client": "nobody"}, r"Expected `int`, got `str`"),
+        ({"progress": None}, r"Expected `bytes`, got `null`"),
+    ],
+)
+def test_a_value_that_no_broker_wrote_was_taken_for_one(journal_in, tmp_path, fields, what):
+    with_task(tmp_path, **fields)
+
+    with pytest.raises(JournalError, match=rf"is damaged \(.*{what}.*restore it"):
+        journal_in(tmp_path)
+
+
+def test_what_stands_in_a_damaged_value_is_one_line(tmp_path):
+    call = msgspec.msgpack.encode(Call("work"))
+    with_task(tmp_path, call=call, progress=b"\xc1")
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "broker", "--data-dir", str(tmp_path)],
+        cwd=ROOT,
+        env=environment(WARMSLOT_BIND=f"ipc://{tmp_path}/broker"),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"broker: journal {tmp_path}/journal.db is damaged (")
+    assert ran.stderr.count("\n") == 1, ran.stderr
 
 
 def test_a_newer_schema_is_refused(journal_in, tmp_path):
