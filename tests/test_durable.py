@@ -1,7 +1,9 @@
 """Durable tasks with real processes: clients leave, brokers are killed, disks fill."""
 
+import contextlib
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -305,3 +307,47 @@ def test_a_damaged_journal_keeps_the_broker_from_starting_in_one_line():
         [line] = started.stderr.splitlines()
         assert str(journal) in line
         assert "restore it, or move it away" in line
+
+
+def test_a_broker_that_is_told_to_end_leaves_its_mark_and_every_task_as_it_was(tmp_path):
+    path, flag = tmp_path / "ran", tmp_path / "go"
+
+    def mark():
+        with contextlib.closing(sqlite3.connect(world.data_dir / "journal.db")) as connection:
+            return connection.execute("SELECT value FROM meta WHERE key = 'ended'").fetchall()
+
+    with Journaled(*SHORT) as world:
+        world.start_broker()
+        world.start_host("h", "--slots", "2")
+        first = world.client()
+        ended = first.submit(double, 21, durable=True)
+        assert ended.accepted(PATIENCE_S)
+        first.close()
+        client = world.client()
+        world.until(lambda: client.query("status")["kept"] == 1)
+        runs = client.submit(note_and_wait, str(path), "runs", str(flag), durable=True)
+        world.until(path.exists)
+        waits = client.submit(double, 2, durable=True, desired_labels={"zone": "nowhere"})
+        assert client.flush(PATIENCE_S)
+        broker = world.processes["broker"]
+
+        broker.send_signal(signal.SIGTERM)
+        assert broker.wait(PATIENCE_S) == 0
+        assert mark() == [(1,)]
+        # The log of writes is in the file: one file can be copied.
+        assert {one.name for one in world.data_dir.iterdir()} == {"journal.db", "lock"}
+        world.start_broker()
+
+        def standing():
+            status = client.query("status", timeout=PATIENCE_S)
+            return [status[state] for state in ("queued", "assigned", "kept")]
+
+        world.until(lambda: standing() == [1, 1, 1])
+        flag.touch()
+        assert runs.result(PATIENCE_S) == "runs"
+        assert path.read_text() == "runs\n"
+        assert client.get_future(ended.task_id).result(PATIENCE_S) == 42
+        assert not waits.done()
+        # One that is killed was not told to end, whatever the one before it was.
+        world.kill("broker")
+        assert mark() == []
