@@ -6,13 +6,14 @@ The rule that must not be broken: what another machine could reach is never boun
 import errno
 import ipaddress
 import socket
+import stat
+from pathlib import Path
 from typing import Final
 
 import zmq
 
 TCP: Final = "tcp://"
 IPC: Final = "ipc://"
-INPROC: Final = "inproc://"
 PROBE_TIMEOUT_S: Final = 0.5
 
 
@@ -22,8 +23,8 @@ class EndpointError(Exception):
 
 def read_endpoint(text: str, *, has_keys: bool) -> str:
     """Return *text* in the form that ZeroMQ binds. Raises EndpointError."""
-    if text.startswith((IPC, INPROC)):
-        if text in (IPC, INPROC):
+    if text.startswith(IPC):
+        if text == IPC:
             raise EndpointError(f"endpoint {text!r} has no name after the //")
         return text
     if not text.startswith(TCP):
@@ -56,10 +57,17 @@ def is_loopback(host: str) -> bool:
 
 
 def check_free(endpoint: str) -> None:
-    """Raise EndpointError when somebody listens on an ipc endpoint: ZeroMQ would push him aside."""
+    """Raise EndpointError when somebody listens on an ipc endpoint: ZeroMQ would push him aside.
+
+    Nor is anything but a socket in its way: ZeroMQ removes whatever file it finds there.
+    """
     if not endpoint.startswith(IPC) or endpoint == f"{IPC}*":
         return
     path = endpoint.removeprefix(IPC)
+    if not path.startswith("@") and not is_socket_or_nothing(Path(path)):
+        raise EndpointError(
+            f"endpoint {endpoint!r}: there is something else than a socket; name another path"
+        )
     address = f"\0{path[1:]}" if path.startswith("@") else path
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(PROBE_TIMEOUT_S)
@@ -70,6 +78,15 @@ def check_free(endpoint: str) -> None:
         except OSError:
             return
     raise EndpointError(f"endpoint {endpoint!r} is in use: a broker listens there already")
+
+
+def is_socket_or_nothing(path: Path) -> bool:
+    """Tell whether a socket can be put at *path* without a loss, as far as that can be seen."""
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:
+        # What is wrong with the path is said when it is bound.
+        return True
 
 
 def explain_bind(endpoint: str, error: zmq.ZMQError) -> EndpointError:

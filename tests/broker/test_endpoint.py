@@ -18,7 +18,6 @@ from broker.endpoint import EndpointError, check_free, explain_bind, is_loopback
         ("tcp://[::1]:*", "tcp://[::1]:*"),
         ("tcp://127.0.0.1:0", "tcp://127.0.0.1:*"),
         ("ipc:///run/x", "ipc:///run/x"),
-        ("inproc://x", "inproc://x"),
     ],
 )
 def test_an_endpoint_that_only_this_machine_reaches_is_taken(text, bound):
@@ -43,6 +42,8 @@ def test_an_endpoint_that_others_could_reach_needs_keys(text):
         "5555",
         "http://x:1",
         "udp://127.0.0.1:1",
+        # Nobody outside of the process could connect to it.
+        "inproc://x",
         "ipc://",
         "tcp://",
         "tcp://127.0.0.1",
@@ -112,3 +113,14 @@ def test_a_bind_that_fails_says_why(number, reason):
     said = str(explain_bind("tcp://127.0.0.1:1", zmq.ZMQError(number)))
 
     assert said.startswith(f"endpoint 'tcp://127.0.0.1:1' {reason}")
+
+
+def test_a_file_that_is_no_socket_stays_where_an_ipc_endpoint_names_it(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("worth something")
+
+    for taken in (path, tmp_path):
+        with pytest.raises(EndpointError, match="something else than a socket"):
+            check_free(f"ipc://{taken}")
+
+    assert path.read_text() == "worth something"
