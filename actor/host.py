@@ -25,7 +25,8 @@ from actor.settings import HostSettings
 from actor.supervision import HostCore, Ward
 from wire.codec import decode_broker, encode
 from wire.errors import RemoteProtocolError
-from wire.logs import Seldom, Stream
+from wire.logs import Seldom
+from wire.stream import Stream
 
 POLL_MAX_S: Final = 60.0
 # How long the user is left to wonder before the host says that nobody answers.

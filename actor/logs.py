@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import structlog
 
-from wire.logs import Stream
+from wire.stream import Stream
 
 QUIET: Final = frozenset({"welcome", "rejected"})
 
@@ -36,6 +36,7 @@ def configure_logs(style: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            stream.add_lost,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(20),

@@ -1,8 +1,8 @@
 """The broker's log: structlog on standard error, and a bound on what one event may write.
 
 The rule that must not be broken: a log line costs the broker nothing but the line. A reader of
-standard error that went away is no reason to stop, a peer that sends garbage all day none to fill
-a disk.
+standard error that went away or does not read is no reason to stop, a peer that sends garbage all
+day none to fill a disk.
 """
 
 import sys
@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 import msgspec
 import structlog
 
-from wire.logs import Stream
+from wire.stream import Stream
 
 LOG_FORMATS: Final = ("console", "json")
 
@@ -46,8 +46,8 @@ def open_log(log_format: str, file: TextIO | None = sys.stderr) -> Any:
             structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)
         ]
     lazy = structlog.wrap_logger(
-        structlog.PrintLogger(stream),  # type: ignore[arg-type]
-        processors=[structlog.processors.add_log_level, stamp, *renderer],
+        structlog.WriteLogger(stream),  # type: ignore[arg-type]
+        processors=[structlog.processors.add_log_level, stamp, stream.add_lost, *renderer],
         wrapper_class=structlog.BoundLogger,
     )
     # Or each line would bind it anew, and leave a circle of objects to the collector of garbage.

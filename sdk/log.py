@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from wire.logs import Stream
+from wire.stream import Stream
 
 
 class Quiet:
@@ -48,10 +48,11 @@ def logger() -> Quiet:
     stream = Stream(sys.stderr)
     return Quiet(
         structlog.wrap_logger(
-            structlog.PrintLogger(stream),  # type: ignore[arg-type]
+            structlog.WriteLogger(stream),  # type: ignore[arg-type]
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
+                stream.add_lost,
                 structlog.dev.ConsoleRenderer(colors=stream.isatty()),
             ],
         )

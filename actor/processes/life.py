@@ -23,7 +23,7 @@ from actor.running.context import Run
 from actor.running.preloading import preload
 from actor.settings import EXIT_RETIRED, EXIT_SPARE, Launch
 from sdk.errors import NotInTask
-from wire.logs import Stream
+from wire.stream import Stream
 
 EXIT_GRACE_S: Final = 2.0
 # Of a child that a task has forked.

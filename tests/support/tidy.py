@@ -54,6 +54,7 @@ SHELL = {
     "broker/disk/journal.py",
     "broker/disk/opening.py",
     "wire/loading.py",
+    "wire/stream.py",
 }
 # Both cores of an actor and its host with their parts, and the core of a client.
 PURE = re.compile(
