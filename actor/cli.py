@@ -116,8 +116,8 @@ def make_parser() -> Parser:
         prog="python -m actor",
         description="Run actors on this machine: processes that keep models loaded and run tasks.",
         epilog="Each option is also an environment variable: WARMSLOT_BROKER, WARMSLOT_SLOTS,"
-        " WARMSLOT_LABEL='memory=512 zone=eu', ... SIGTERM and Ctrl-C let the actors finish what"
-        " they run; a second one ends them at once.",
+        " WARMSLOT_LABEL='memory=512 zone=eu', ... SIGTERM, SIGHUP and Ctrl-C let the actors"
+        " finish what they run; a second one ends them at once.",
         allow_abbrev=False,
     )
     add_place(parser)

@@ -73,6 +73,9 @@ class Host:
         """Work until every actor has left; return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ordered)
+        # As a terminal says that is closed; whoever started us with nohup wants us to outlive it.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._ordered)
         signal.signal(signal.SIGCHLD, lambda *_: self._waker.wake())
         core = self.core
         try:

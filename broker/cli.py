@@ -61,8 +61,8 @@ TIMES: Final = (
 
 EPILOG = """\
 every option can be given as an environment variable: WARMSLOT_DATA_DIR for --data-dir, and
-WARMSLOT_BIND with commas between several endpoints. SIGTERM and SIGINT end the broker; actors go on
-with what they run and clients keep their calls until it is started again.
+WARMSLOT_BIND with commas between several endpoints. SIGTERM, SIGINT and SIGHUP end the
+broker; actors go on with what they run and clients keep their calls until it is started again.
 """
 
 
@@ -179,7 +179,7 @@ def make_journal(options: argparse.Namespace) -> Journal:
 
 
 def end_on_signals(loop: Loop) -> None:
-    """Let the first SIGTERM or SIGINT end *loop*, and a second one the process."""
+    """Let the first SIGTERM, SIGINT or SIGHUP end *loop*, and a second one the process."""
     ending_at = math.inf
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal wants it.
@@ -192,6 +192,9 @@ def end_on_signals(loop: Loop) -> None:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
+    # What a terminal sends that is closed; whoever started us with nohup wants us to outlive it.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, end)
 
 
 def raise_file_limit() -> None:

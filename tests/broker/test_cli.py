@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from broker.cli import Usage, read_options, read_size, state_folder
+from broker.cli import Usage, end_on_signals, read_options, read_size, state_folder
 from broker.settings import Settings
 from tests.support.deployment import DEADLINE_S
 from wire.codec import decode_broker, encode
@@ -233,6 +233,28 @@ def test_a_signal_ends_it_cleanly(tmp_path, number):
 
     assert json.loads(said.splitlines()[-1])["event"] == "broker_stopped"
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_terminal_that_is_closed_ends_it_unless_it_was_started_to_outlive_that(before):
+    class Rung:
+        count = 0
+
+        def stop(self):
+            self.count += 1
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    rung = Rung()
+    try:
+        signal.signal(signal.SIGHUP, before)
+        end_on_signals(rung)
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    assert rung.count == (before == signal.SIG_DFL)
 
 
 @pytest.mark.process
