@@ -29,6 +29,14 @@ CODES: Final = {kind: code for code, kind in CLASSES.items()}
 RESULT: Final = Status.RESULT
 ITERATORS: Final = (Iterator, AsyncIterator)
 
+# What an import from inside of a function says; where its code is loaded more is known.
+ABSENT_FROM: Final = " on actor "
+ABSENT: Final = (
+    "an actor imports what is installed where it runs; the code of a module of your own travels"
+    " with a function that names it: import it at the top of the file, and not inside of the"
+    " function"
+)
+
 Ending = tuple[Status, Buffer, Sequence[Buffer]]
 
 
@@ -59,6 +67,8 @@ def describe(error: BaseException, call: Call) -> Ending:
     try:
         if isinstance(error, asyncio.CancelledError):
             error = TaskCanceled("the coroutine was canceled from inside")
+        elif type(error) is ModuleNotFoundError and ABSENT_FROM not in str(error):
+            error.add_note(ABSENT)
         code = CODES.get(type(error)) if isinstance(error, WarmslotError) else None
         failure = exceptions.dump_exception(error, Code(code) if code else Code.TASK_FAILED)
         if is_retriable(error, call):

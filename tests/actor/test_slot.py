@@ -18,7 +18,7 @@ from actor.settings import Launch, Settings
 from sdk.errors import NotInTask, SlotReleased, TaskCanceled, error_of
 from sdk.task import current_task
 from tests.support.deployment import DEADLINE_S
-from wire import payload
+from wire import exceptions, payload
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import Assign
@@ -257,6 +257,17 @@ def test_a_generator_says_what_to_return_instead(shell):
     failure = shell.failure(shell.begin(numbers))
 
     assert failure.message.endswith("; return a list of what it yields")
+
+
+def test_an_import_of_what_is_not_there_says_where_it_is_looked_for(shell):
+    def load():
+        import no_such_module  # noqa: F401
+
+    failure = shell.failure(shell.begin(load))
+
+    [note] = exceptions.load_exception(failure).__notes__
+    assert "import it at the top of the file" in note
+    assert note in failure.traceback
 
 
 def test_a_result_that_is_a_file_is_told_to_be_its_path(tmp_path):
