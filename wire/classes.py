@@ -28,7 +28,9 @@ def as_ours(obj: Any, reduced: Any) -> Any:
     if make.__name__ not in TRACKED or fill is not cloudpickle._class_setstate:  # noqa: SLF001
         return reduced
     slots = type.__getattribute__(obj, "__dict__").get("__slots__")
-    if isinstance(slots, KINDS) and make is cloudpickle._make_skeleton_class:  # noqa: SLF001
+    # A named tuple says of itself that it has none, and takes nobody's word for it.
+    is_named = slots == () and issubclass(obj, tuple)
+    if isinstance(slots, KINDS) and not is_named and make is cloudpickle._make_skeleton_class:  # noqa: SLF001
         begun = {**parts[BEGUN_WITH], "__slots__": slots}
         parts = (*parts[:BEGUN_WITH], begun, *parts[BEGUN_WITH + 1 :])
     return make_class, (make, parts[TRACKED[make.__name__]], parts), state, *items, fill_class

@@ -1,5 +1,6 @@
 """What becomes of classes that travel by value, and come back."""
 
+import collections
 import dataclasses
 import enum
 import os
@@ -7,6 +8,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+from typing import Generic, NamedTuple, TypeVar
 
 import pytest
 
@@ -47,6 +49,40 @@ class Both:
 
     def __init__(self):
         self.size, self.more = 1, 2
+
+
+class Bare(Slotted):
+    __slots__ = ()
+
+
+class Private:
+    __slots__ = ("__size",)
+
+    def __init__(self):
+        self.__size = 4
+
+    def size(self):
+        return self.__size
+
+
+class Named(NamedTuple):
+    one: int
+    two: str = "x"
+
+
+Plain = collections.namedtuple("Plain", "one two")  # noqa: PYI024 - another kind.
+T = TypeVar("T")
+
+
+class Box(Generic[T]):
+    def __init__(self, value: T):
+        self.value = value
+
+
+@dataclasses.dataclass(slots=True, frozen=True, kw_only=True)
+class Frozen:
+    x: int = 1
+    parts: list = dataclasses.field(default_factory=list)
 
 
 class Counted:
@@ -108,6 +144,16 @@ def test_objects_with_slots_come_back():
     assert (type(both), both.size, both.more) == (Both, 1, 2)
     with pytest.raises(AttributeError):
         slotted.other = 1
+
+
+def test_classes_of_every_kind_come_back():
+    values = [Named(1), Plain(1, 2), Frozen(x=3), Color.RED]
+
+    assert there_and_back(*values) == values
+    bare, private, box = there_and_back(Bare(), Private(), Box[int](5))
+
+    assert (bare.size, private.size(), box.value) == (3, 4, 5)
+    assert {type(bare), type(private), type(box)} == {Bare, Private, Box}
 
 
 def test_a_class_is_what_it_was_when_objects_of_it_come_back(monkeypatch):
