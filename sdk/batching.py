@@ -134,3 +134,14 @@ def split(name: str, returned: Any, count: int) -> list[Any]:
     if len(results) != count:
         raise ValueError(f"{name} returned {len(results)} results for a batch of {count} calls")
     return results
+
+
+def check_batches(cls: type) -> None:
+    """Raise ValueError where a sync batch could not be alone in its copy."""
+    concurrency = type.__getattribute__(cls, "reuse").concurrency
+    for name in batches_of(cls) if concurrency > 1 else ():
+        if not inspect.iscoroutinefunction(type.__getattribute__(cls, name)):
+            raise ValueError(
+                f"{cls.__qualname__}.{name}: concurrency={concurrency} needs an async @batch"
+                " method; a sync batch holds its copy alone"
+            )

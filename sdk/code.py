@@ -98,7 +98,16 @@ Watched = list[tuple[View, Any, tuple[Any, ...]]]
 class Captured:
     """The code of one object, and what it reached when it was pickled."""
 
-    __slots__ = ("_seen", "_target", "_watched", "code", "is_portable")
+    __slots__ = (
+        "_classes",
+        "_empty",
+        "_functions",
+        "_seen",
+        "_target",
+        "_watched",
+        "code",
+        "is_portable",
+    )
 
     def __init__(
         self, target: Any, code: Code, watched: Watched | None, *, is_portable: bool
@@ -117,6 +126,27 @@ class Captured:
         if watched and len(watched) == 1 and watched[0][:2] == (view_of_function, None):
             seen = watched[0][2]
             self._seen = seen if len(seen) == 2 else None
+        # What environments reach mostly, looked at without a view for each: functions that are
+        # code and defaults alone, classes, what is empty.
+        self._functions: list[tuple[Any, Any, Any]] = []
+        self._classes: list[tuple[type, Any, tuple[Any, ...]]] = []
+        self._empty: list[dict[Any, Any]] = []
+        if watched and self._seen is None:
+            self._watched = [one for one in watched if not self._is_common(*one)]
+
+    def _is_common(self, view: View, holder: Any, seen: tuple[Any, ...]) -> bool:
+        """Put *holder* where it is quickly looked at, if it is such a thing."""
+        if holder is None:
+            return False
+        if view is view_of_function and len(seen) == 2:
+            self._functions.append((holder, *seen))
+        elif view is all_of_class and all(map(is_, bases := BASES_OF(holder), seen)):
+            self._classes.append((holder, bases, seen[len(bases) :]))
+        elif type(holder) is dict and not seen:
+            self._empty.append(holder)
+        else:
+            return False
+        return True
 
     @property
     def is_kept(self) -> bool:
@@ -136,16 +166,23 @@ class Captured:
             )
         if self._watched is None:
             return False
-        for view, holder, seen in self._watched:
-            if view is view_of_function and holder is not None and len(seen) == 2:
-                # As that would see it, where there is nothing but code and defaults.
-                if (
-                    holder.__code__ is seen[0]
-                    and holder.__defaults__ is seen[1]
-                    and not (holder.__kwdefaults__ or holder.__dict__)
-                ):
-                    continue
+        for kind, bases, attributes in self._classes:
+            now = ATTRIBUTES_OF(kind)
+            if len(now) != len(attributes) or not all(map(is_, now.values(), attributes)):
                 return False
+            if BASES_OF(kind) is not bases:
+                return False
+        for function, code, defaults in self._functions:
+            if (
+                function.__code__ is not code
+                or function.__defaults__ is not defaults
+                or function.__kwdefaults__
+                or function.__dict__
+            ):
+                return False
+        if any(self._empty):
+            return False
+        for view, holder, seen in self._watched:
             now = view(self._target() if holder is None else holder)
             if len(now) != len(seen) or not all(map(is_, now, seen)):
                 return False

@@ -5,7 +5,6 @@ it is the method that it always was. An environment is the same one when its qua
 parameters and its version are the same, so a second run of a script finds it warm.
 """
 
-import hashlib
 import inspect
 import math
 import os
@@ -18,18 +17,15 @@ from datetime import timedelta
 from typing import Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
-import msgspec
 from msgspec import Struct
 
-from sdk.batching import batches_of
-from sdk.code import Captured, capture, watch
-from sdk.errors import SerializationError
+from sdk.batching import batches_of, check_batches
+from sdk.code import Captured, capture
 from sdk.options import read_desires, read_limits, read_slots
-from sdk.version import digest_of_words, version_of
+from sdk.version import digest_of, version_of
 from wire.labels import Desire, Labels, validate_labels
 from wire.parts import Environment as EnvironmentMessage
 from wire.parts import Reuse
-from wire.payload import PayloadError, culprit, dump_code
 
 # What belongs to the environment itself; everything else that is a function is a task.
 HOOKS: Final = frozenset({"enter", "exit", "reset", "using", "checkpoint", "restore"})
@@ -118,19 +114,24 @@ def seconds(time: float | timedelta) -> float:
     return float(time)
 
 
+ATTRIBUTE_OF: Final = type.__getattribute__
+FUNCTION: Final[Any] = types.FunctionType
+# References that are kept, so that not each submit makes one.
+REFERENCES_MAX: Final = 1_024
+
+
 class EnvironmentType(ABCMeta):
     """The type of environment classes: a method taken from the class is a reference to submit."""
 
     def __getattribute__(cls, name: str) -> Any:
         """Bind a method to the class that it is taken from, which may inherit it."""
-        value = type.__getattribute__(cls, name)
-        if (
-            type(value) is types.FunctionType
-            and name not in HOOKS
-            and not name.startswith("__")
-            and Environment in type.__getattribute__(cls, "__mro__")[1:]
-        ):
-            return MethodReference(Specification(cls, {}), name, value)  # type: ignore[arg-type]
+        value = ATTRIBUTE_OF(cls, name)
+        if type(value) is FUNCTION:
+            # Each submit asks for it, and mostly for one that was asked for before.
+            reference = _references.get((cls, name))
+            if reference is not None and reference.function is value:
+                return reference
+            return refer(cls, name, value)
         return value
 
 
@@ -229,17 +230,6 @@ def has_async_method(cls: type) -> bool:
         for kind in cls.__mro__
         for name, value in kind.__dict__.items()
     )
-
-
-def check_batches(cls: type[Environment]) -> None:
-    """Raise ValueError where a sync batch could not be alone in its copy."""
-    concurrency = type.__getattribute__(cls, "reuse").concurrency
-    for name in batches_of(cls) if concurrency > 1 else ():
-        if not inspect.iscoroutinefunction(type.__getattribute__(cls, name)):
-            raise ValueError(
-                f"{cls.__qualname__}.{name}: concurrency={concurrency} needs an async @batch"
-                " method; a sync batch holds its copy alone"
-            )
 
 
 def check_hooks(cls: type[Environment]) -> None:
@@ -417,25 +407,40 @@ class Specification:
 
 
 _captured: WeakKeyDictionary[type, dict[str, Captured]] = WeakKeyDictionary()
+_references: dict[tuple[type, str], "MethodReference"] = {}
 
 
 class MethodReference:
     """A method of an environment, as it is taken from the class: to be submitted, or called."""
 
+    specification: Specification
+    name: str
+    function: types.FunctionType
+    key: tuple[int, str, str] | None
+
     def __init__(
         self, specification: Specification, name: str, function: types.FunctionType
     ) -> None:
         """Bind *function* to the environment, and look like it."""
-        # As `functools.update_wrapper` does, without its loops: one is made for each submit.
-        if function.__dict__:
-            self.__dict__.update(function.__dict__)
-        self.__module__ = function.__module__
-        self.__doc__ = function.__doc__
-        self.__name__ = function.__name__
-        self.__wrapped__ = function
-        self.specification = specification
-        self.name = name
-        self.function = function
+        digest = specification.key[1]
+        # As `functools.update_wrapper` does, without its loops.
+        self.__dict__.update(
+            function.__dict__,
+            __module__=function.__module__,
+            __doc__=function.__doc__,
+            __name__=function.__name__,
+            __wrapped__=function,
+            specification=specification,
+            name=name,
+            function=function,
+            # How its plans are kept, where no parameter that may change belongs to that.
+            key=None if digest else (*specification.key, name),
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Change this one; who takes it from the class next gets another."""
+        _references.pop((self.specification.cls, self.name), None)
+        self.__dict__[name] = value
 
     def __getattr__(self, name: str) -> Any:
         """Find what is seldom asked for."""
@@ -470,6 +475,17 @@ class MethodReference:
         return getattr, (self.specification, self.name)
 
 
+def refer(cls: Any, name: str, function: types.FunctionType) -> Any:
+    """Return *function*, or the reference to it where it is a task of the environment *cls*."""
+    mro = ATTRIBUTE_OF(cls, "__mro__")
+    if name in HOOKS or name.startswith("__") or Environment not in mro[1:]:
+        return function
+    if len(_references) >= REFERENCES_MAX:
+        _references.clear()
+    reference = _references[cls, name] = MethodReference(Specification(cls, {}), name, function)
+    return reference
+
+
 def specification_of(environment: Any) -> Specification:
     """Read what the option *environment* takes: a class, or the result of `using`."""
     if isinstance(environment, Specification):
@@ -479,22 +495,3 @@ def specification_of(environment: Any) -> Specification:
     raise TypeError(
         f"environment must be a subclass of Environment, or Class.using(...), got {environment!r}"
     )
-
-
-def digest_of(parameters: Mapping[str, Any]) -> str:
-    """Name parameters by what they hold; empty for none."""
-    if not parameters:
-        return ""
-    try:
-        octets = msgspec.msgpack.encode(dict(parameters), order="deterministic")
-    except (TypeError, OverflowError):
-        known = dict(sorted(parameters.items()))
-        try:
-            octets, _ = dump_code(known)
-        except PayloadError as error:
-            found = culprit((), parameters) or str(error)
-            raise SerializationError(f"what enter() takes cannot be sent: {found}") from error
-        # A pickle of the user's own class is another one in each process.
-        if watch(known) is not None:
-            return digest_of_words(known, 8)
-    return hashlib.blake2b(octets, digest_size=8).hexdigest()

@@ -23,7 +23,6 @@ from sdk.environment import (
     Environment,
     EnvironmentType,
     Specification,
-    digest_of,
     read_labels,
     seconds,
 )
@@ -33,7 +32,7 @@ from sdk.groups import groups_of
 from sdk.handle import TIMEOUT_DEFAULT_S, ActorHandle, Planned
 from sdk.options import NAME_LENGTH_MAX, read_desires, read_flag, read_limits, read_slots
 from sdk.plan import PYTHON_DESIRE
-from sdk.version import version_of
+from sdk.version import digest_of, version_of
 from wire.labels import Labels
 from wire.parts import Call, Named, Reuse
 from wire.parts import Environment as EnvironmentMessage

@@ -74,7 +74,8 @@ def plan_for(target: Any, options: Options) -> Planned:
     key: Any = id(target)
     anchor = target
     if type(target) is MethodReference:
-        key, anchor = (*target.specification.key, target.name), target.specification.cls
+        specification = target.specification
+        key, anchor = target.key or (*specification.key, target.name), specification.cls
     entry: Planned | None = options.plans.get(key)
     if entry is not None and entry.reference() is anchor and entry.is_current:
         return entry

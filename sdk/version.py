@@ -10,11 +10,14 @@ import hashlib
 import logging
 import re
 import types
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sdk.code import HIDDEN, SPELLED, contents, is_installed_object, view_of_function
-from wire.payload import is_basic, names_in
+import msgspec
+
+from sdk.code import HIDDEN, SPELLED, contents, is_installed_object, view_of_function, watch
+from sdk.errors import SerializationError
+from wire.payload import PayloadError, culprit, dump_code, is_basic, names_in
 
 # What was met, by its id: its number, and itself, so that nothing else has this id meanwhile.
 Seen = dict[Hashable, tuple[int, Any]]
@@ -136,3 +139,22 @@ def words_of_code(code: types.CodeType) -> str:
     """Write what *code* does, without where it stands and its constants."""
     names = (*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars)
     return f"code {code.co_name} {code.co_flags} {code.co_code.hex()} {' '.join(names)}"
+
+
+def digest_of(parameters: Mapping[str, Any]) -> str:
+    """Name parameters by what they hold; empty for none."""
+    if not parameters:
+        return ""
+    try:
+        octets = msgspec.msgpack.encode(dict(parameters), order="deterministic")
+    except (TypeError, OverflowError):
+        known = dict(sorted(parameters.items()))
+        try:
+            octets, _ = dump_code(known)
+        except PayloadError as error:
+            found = culprit((), parameters) or str(error)
+            raise SerializationError(f"what enter() takes cannot be sent: {found}") from error
+        # A pickle of the user's own class is another one in each process.
+        if watch(known) is not None:
+            return digest_of_words(known, 8)
+    return hashlib.blake2b(octets, digest_size=8).hexdigest()

@@ -13,12 +13,13 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
-from sdk.environment import Environment, MethodReference, ReusePolicy, digest_of, specification_of
+from sdk.environment import Environment, MethodReference, ReusePolicy, specification_of
 from sdk.errors import SerializationError
 from sdk.named import Blueprint, entry_call
 from sdk.options import NO_OPTIONS, Options
 from sdk.plan import PYTHON_DESIRE, could_be_parameter, plan_for, split_keywords
 from sdk.task import task
+from sdk.version import digest_of
 from wire.parts import Reuse
 from wire.payload import load_function
 
@@ -621,3 +622,57 @@ def test_a_fresh_environment_is_another_one_that_offers_nothing():
     assert fresh.reuse.is_fresh
     assert (fresh.labels, fresh.concurrency) == ({}, 1)
     assert call_of(Policied.run, reuse=True).environment == kept
+
+
+def test_a_reference_that_was_changed_is_no_more_what_the_class_gives():
+    class Own(Environment):
+        def work(self):
+            return 1
+
+    first = Own.work
+    assert Own.work is first
+
+    marked = task(priority=5)(first)
+
+    assert marked is first
+    assert Own.work is not first
+    assert Own.work == first
+
+
+def test_a_method_that_was_replaced_is_the_new_one():
+    class Own(Environment):
+        def work(self):
+            return 1
+
+    before = Own.work
+    Own.work = lambda self: 2
+
+    assert Own.work is not before
+    assert Own.work(None) == 2
+
+
+def test_an_environment_of_which_anything_changed_is_pickled_again():
+    class Own(Environment):
+        size = 1
+
+        def work(self):
+            return 1
+
+    def other(self):
+        return 2
+
+    code = specification_of(Own).captured()
+    assert specification_of(Own).captured() is code
+
+    for change in (
+        lambda: setattr(Own, "size", 2),
+        lambda: setattr(Own, "more", 3),
+        lambda: setattr(Own.work.function, "__code__", other.__code__),
+        lambda: setattr(Own.work.function, "__defaults__", (1,)),
+        lambda: setattr(Own.work.function, "__kwdefaults__", {"a": 1}),
+        lambda: setattr(Own.work.function, "mark", 1),
+    ):
+        change()
+        assert not code.is_current
+        code = specification_of(Own).captured()
+        assert code.is_current
