@@ -72,7 +72,8 @@ def submit(  # noqa: PLR0917
             and size <= broker.settings.payload_bytes_max
             and not (command.again or command.parent or task.trouble)
         ):
-            broker.backlog.push(task)
+            if template.costs.environment is None or not environments.is_refused(broker, task, now):
+                broker.backlog.push(task)
         else:
             enter(broker, task, command, now)
     else:

@@ -23,11 +23,11 @@ class CreditAccount:
         "_flying",
         "_in_flight",
         "_opening",
-        "_turns",
         "_typed",
         "available",
         "has_more",
         "stated",
+        "turns_flying",
     )
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class CreditAccount:
         # environment; and how many of these were cold or idle, and are room no more.
         self._flying = 0
         self._typed: dict[str, int] = {}
-        self._turns: dict[str, int] = {}
+        self.turns_flying: dict[str, int] = {}
         self._filled = 0
         # Environments of assignments in flight that share the slot of a replica which has none yet:
         # one for all of them. With the turns of a named one, of which nothing need be stated; None
@@ -66,8 +66,11 @@ class CreditAccount:
         in_flight = self._in_flight
         while in_flight and in_flight[0][0] <= received:
             self._flying -= in_flight.popleft()[1].plain
-        if self._turns or self._typed:
-            self._recount()
+        if self.turns_flying or self._typed:
+            if in_flight:
+                self._recount()
+            else:
+                self._land()
         left = credit.free + credit.ahead - self._flying
         self.available = left if left > 0 else 0  # noqa: FURB136 - a call of max costs more.
         self.has_more = bool(credit.typed or credit.shared or self._opening) and self._has_more()
@@ -81,7 +84,7 @@ class CreditAccount:
         if environment is None:
             return stated.free + (stated.ahead if cost.may_wait_ahead else 0) > flying
         turns = stated.turns.get(environment)
-        taken = self._turns.get(environment, 0)
+        taken = self.turns_flying.get(environment, 0)
         if stated.free > flying:
             if turns is not None and turns - taken >= cost.turns_taken:
                 return True
@@ -115,7 +118,7 @@ class CreditAccount:
 
     def has_resident(self, environment: str) -> bool:
         """Tell whether *environment* is resident, or is to be loaded for what is in flight."""
-        return environment in self.stated.turns or environment in self._turns
+        return environment in self.stated.turns or environment in self.turns_flying
 
     def lacks(self, cost: "Cost") -> int:
         """Return how many slots are missing for one more task of *cost*, of all types."""
@@ -161,7 +164,7 @@ class CreditAccount:
     def _has_turn_of(self, cost: "Cost") -> bool:
         assert cost.pool
         turns = self.stated.turns.get(cost.pool, cost.turns)
-        return turns - self._turns.get(cost.pool, 0) >= cost.turns_taken
+        return turns - self.turns_flying.get(cost.pool, 0) >= cost.turns_taken
 
     def _has_more(self) -> bool:
         stated = self.stated
@@ -170,7 +173,8 @@ class CreditAccount:
         if any(self.is_warm(environment) for environment in stated.shared):
             return True
         return any(
-            turns is None or stated.turns.get(environment, turns) > self._turns.get(environment, 0)
+            turns is None
+            or stated.turns.get(environment, turns) > self.turns_flying.get(environment, 0)
             for environment, turns in self._opening.items()
         )
 
@@ -181,11 +185,11 @@ class CreditAccount:
     def is_warm(self, environment: str, turns: int = 1) -> bool:
         """Tell whether *environment* is loaded or loading, with so many free turns."""
         stated = self.stated.turns.get(environment)
-        return stated is not None and stated - self._turns.get(environment, 0) >= turns
+        return stated is not None and stated - self.turns_flying.get(environment, 0) >= turns
 
     def flies_to(self, environment: str) -> int:
         """Return how many turns are taken of which the last statement does not know."""
-        return self._turns.get(environment, 0)
+        return self.turns_flying.get(environment, 0)
 
     def spend(self, frame: int, cost: "Cost") -> None:
         """Count an assignment of *cost* that travels in *frame*."""
@@ -218,8 +222,8 @@ class CreditAccount:
 
     def _take_turns(self, cost: "Cost") -> None:
         assert cost.pool
-        taken = self._turns.get(cost.pool, 0)
-        self._turns[cost.pool] = taken + cost.turns_taken
+        taken = self.turns_flying.get(cost.pool, 0)
+        self.turns_flying[cost.pool] = taken + cost.turns_taken
         if not (cost.named or taken):
             turns = self.stated.turns.get(cost.pool)
             # One that is idle could have left for another until now.
@@ -232,7 +236,7 @@ class CreditAccount:
         self.available = self._flying = 0
         self.has_more = False
         self._in_flight.clear()
-        self._turns.clear()
+        self.turns_flying.clear()
         self._opening.clear()
         self._typed.clear()
         self._filled = 0
@@ -257,13 +261,22 @@ class CreditAccount:
             for kind, amount in cost.typed.items():
                 typed[kind] = typed.get(kind, 0) + amount
         assert typed == self._typed
-        assert turns == {k: v for k, v in self._turns.items() if v}
+        assert turns == {k: v for k, v in self.turns_flying.items() if v}
         assert self._filled == filled
         frames = [frame for frame, _ in self._in_flight]
         assert frames == sorted(frames)
 
+    def _land(self) -> None:
+        """Count as `_recount` does where nothing is in flight."""
+        self.turns_flying.clear()
+        if self._typed:
+            self._typed.clear()
+        if self._opening:
+            self._opening.clear()
+        self._filled = self._flying = 0
+
     def _recount(self) -> None:
-        self._turns.clear()
+        self.turns_flying.clear()
         self._typed.clear()
         self._filled = 0
         self._flying -= len(self._opening)

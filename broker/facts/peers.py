@@ -13,7 +13,7 @@ from broker.facts.credit import CreditAccount
 from broker.facts.offers import differing
 from broker.facts.task import FunctionBlob, State, Task, Template
 from wire.labels import Desire, Labels, satisfies
-from wire.messages import ActorHello, ClientHello, HostHello, Tried
+from wire.messages import ActorHello, ClientHello, Credit, HostHello, Tried
 from wire.parts import Attested, Role, Token
 from wire.tables import ReceiverTable, SenderTable
 
@@ -201,6 +201,8 @@ class Actor:
         "places",
         "prefetch",
         "python",
+        "ranked_as",
+        "ranked_at",
         "release",
         "resident",
         "role",
@@ -253,6 +255,10 @@ class Actor:
         self.number = 0
         self.crews: dict[Crew, None] = {}
         self.resident: dict[str, None] = {}
+        # The statement, with nothing on its way, as which it stands no lower in any ranking, and
+        # the state of `Matching.blocks` since which it is so; None where something lowered it.
+        self.ranked_as: Credit | None = None
+        self.ranked_at = 0
         self.labels: Labels = {}
         self.labels_at = self.closed_at = now
         # How long its runs take of late, and the power of two of which that is at least the half;

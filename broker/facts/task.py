@@ -154,12 +154,9 @@ class Template:
         self.costs = shape.cost.of(call)
         self.function = function
         self.blob = blob
-        # Whether its tasks are queued as they come, without a look at anything else.
-        self.is_usual = (
-            self.costs.environment is None
-            and not self.costs.needs_admission
-            and self.head.schedule_timeout_s is None
-        )
+        # Whether its tasks are queued as they come, without a look at anything but whether their
+        # environment is broken.
+        self.is_usual = not self.costs.needs_admission and self.head.schedule_timeout_s is None
         # Under which name the journal has it; made when it is written there.
         self.hash = b""
 

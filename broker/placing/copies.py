@@ -71,6 +71,12 @@ class Copy:
         self.evicted_in: tuple[Session, int] | None = None
 
 
+def rests_s(environment: Environment) -> float:
+    """Return how long a copy is kept at least that nobody uses, while anybody could call it."""
+    reuse = environment.reuse
+    return min(reuse.idle_ttl_s or inf, reuse.scaledown_ttl_s or inf)
+
+
 class Record:
     """One environment."""
 
@@ -90,6 +96,7 @@ class Record:
         "loads",
         "look_at",
         "lost_place",
+        "rests_s",
         "retry_at",
         "run_s",
         "shapes",
@@ -111,6 +118,8 @@ class Record:
         self.asked_at = -inf
         # When a call was inside last.
         self.called_at = now
+        # How long at least nothing is to be done about a copy that is idle from now on.
+        self.rests_s = rests_s(environment)
         # How the calls are made that come here, and one that only enters it; None while nobody
         # would order that.
         self.template: Template | None = None
@@ -150,7 +159,8 @@ class Record:
     def missing(self) -> int:
         """Return how many copies it has less than it is to have while it is in use."""
         reuse = self.environment.reuse
-        return 0 if reuse.is_fresh else max(0, reuse.replicas_min - len(self.copies))
+        lacking = reuse.replicas_min - len(self.copies)
+        return lacking if lacking > 0 and not reuse.is_fresh else 0
 
     def is_broken(self, now: float) -> bool:
         """Tell whether its tasks are to end at once."""

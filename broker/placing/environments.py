@@ -14,7 +14,7 @@ from broker.facts.deadlines import Deadlines
 from broker.facts.peers import Actor
 from broker.facts.task import Ending, State, Task
 from broker.placing import replicas
-from broker.placing.copies import Copy, Kind, Record
+from broker.placing.copies import Copy, Kind, Record, rests_s
 from broker.tasks import forgetting, lifecycle, named
 from broker.waiting.shapes import Shape
 from wire import codec
@@ -76,6 +76,7 @@ class Environments:
                 self.newest[environment.lineage] = record
         if record.environment != environment:
             record.environment = environment
+            record.rests_s = rests_s(environment)
             self.lack(record, now)
         record.used_at = now
         return record
@@ -144,34 +145,44 @@ class Environments:
 
 def follow(broker: "Broker", actor: Actor, now: float) -> None:
     """Note what the credit of *actor* says of its environments."""
-    turns = actor.credit.stated.turns
-    for identity, copy in list(actor.copies.items()) if actor.copies.keys() - turns else ():
-        if identity not in turns and not actor.credit.flies_to(identity):
-            if copy.idle_since is not None and copy.evicted_in is None:
-                # Others, or the memory that it took, were more to the actor.
-                copy.record.lost_place.add(actor.incarnation)
-            drop(broker, copy, now)
+    turns, copies, flying = actor.credit.stated.turns, actor.copies, actor.credit.turns_flying
+    if not copies.keys() <= turns.keys():
+        drop_gone(broker, actor, now)
     for identity, free in turns.items():
-        record = broker.environments.records.get(identity)
-        if record is None:
-            continue
-        copy = actor.copies.get(identity) or add(record, actor, now)
-        session = actor.session
-        if copy.evicted_in is not None and session is not None:
+        copy = copies.get(identity)
+        if copy is None:
+            found = broker.environments.records.get(identity)
+            if found is None:
+                continue
+            copy = add(found, actor, now)
+        record = copy.record
+        if copy.evicted_in is not None and (session := actor.session) is not None:
             told, frame = copy.evicted_in
             if told is not session or session.acked >= frame:
                 # It was in use by then, or never heard of it: the time begins anew.
                 copy.evicted_in = copy.idle_since = None
-        is_idle = not actor.credit.flies_to(identity) and (
-            free >= record.environment.concurrency or not is_used(actor, identity)
-        )
-        if not is_idle:
+        if flying.get(identity) or (
+            free < record.environment.concurrency and is_used(actor, identity)
+        ):
             copy.idle_since = None
         elif copy.idle_since is None:
             copy.idle_since = now
             if not copy.is_ordered:
                 record.called_at = now
-            broker.environments.look_at(record, replicas.idle_at(broker, record, now))
+            # Mostly it is looked at before that anyway.
+            if record.look_at > now + record.rests_s or copy.is_ordered or broker.callers.abandoned:
+                broker.environments.look_at(record, replicas.idle_at(broker, record, now))
+
+
+def drop_gone(broker: "Broker", actor: Actor, now: float) -> None:
+    """Count out the copies that *actor* does not state any more."""
+    turns = actor.credit.stated.turns
+    for identity, copy in list(actor.copies.items()):
+        if identity not in turns and not actor.credit.flies_to(identity):
+            if copy.idle_since is not None and copy.evicted_in is None:
+                # Others, or the memory that it took, were more to the actor.
+                copy.record.lost_place.add(actor.incarnation)
+            drop(broker, copy, now)
 
 
 def is_used(actor: Actor, identity: str) -> bool:
@@ -184,11 +195,14 @@ def is_used(actor: Actor, identity: str) -> bool:
 
 def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     """Note that *task* goes to *actor*, where its environment is then not idle."""
-    assert task.template
-    record = broker.environments.find(task.template.shape)
-    if record is None:
+    template = task.template
+    assert template
+    identity = template.costs.environment
+    # Calls to named actors are of no environment here.
+    record = broker.environments.records.get(identity) if identity is not None else None
+    if record is None or identity is None:
         return
-    copy = actor.copies.get(record.environment.id)
+    copy = actor.copies.get(identity)
     if copy is None:
         copy = add(record, actor, now)
         replicas.enters(broker, record, actor, now)
@@ -198,17 +212,22 @@ def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     record.used_at = record.called_at = now
     record.asked_at = max(record.asked_at, task.queued_at)
     record.hits += copy.is_warm
-    copy.is_ordered, copy.idle_since = False, None
+    copy.is_ordered = False
+    copy.idle_since = None
     reuse = record.environment.reuse
     if reuse.replicas_min and not reuse.is_fresh:
-        replicas.called(broker, record, task.template, actor, now)
+        replicas.called(broker, record, template, actor, now)
 
 
 def ran(broker: "Broker", task: Task, run_s: float) -> None:
     """Note how long a task ran."""
-    record = broker.environments.find(task.template.shape) if task.template else None
+    identity = task.template.costs.environment if task.template else None
+    if identity is None:
+        return
+    record = broker.environments.records.get(identity)
     if record is not None and 0.0 <= run_s < inf and task.client is not broker.named.own:
-        record.run_s += (run_s - record.run_s) * RUN_SHARE if record.run_s else run_s
+        usual_s = record.run_s
+        record.run_s = usual_s + (run_s - usual_s) * RUN_SHARE if usual_s else run_s
 
 
 def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> None:
@@ -287,8 +306,9 @@ def queued(broker: "Broker", identity: str) -> Iterator[Task]:
 def is_refused(broker: "Broker", task: Task, now: float) -> bool:
     """End *task*, which is in no queue, when its environment is broken; tell whether it was."""
     assert task.template
-    record = broker.environments.find(task.template.shape)
-    if record is None or not record.is_broken(now):
+    identity = task.template.costs.environment
+    record = broker.environments.records.get(identity) if identity is not None else None
+    if record is None or now >= record.broken_until or record.is_warm:
         return False
     end(broker, task, record)
     return True
@@ -331,6 +351,8 @@ def add(record: Record, actor: Actor, now: float) -> Copy:
     number = next(number for number in count() if number not in taken)
     copy = Copy(record, actor, number, now)
     record.copies[actor] = actor.copies[record.environment.id] = copy
+    # What is preferred to what may be otherwise with it.
+    actor.ranked_as = None
     return copy
 
 
@@ -338,6 +360,7 @@ def drop(broker: "Broker", copy: Copy, now: float) -> None:
     """Count a copy out: others may take its place."""
     del copy.record.copies[copy.actor]
     del copy.actor.copies[copy.record.environment.id]
+    copy.actor.ranked_as = None
     broker.environments.lack(copy.record, now)
     newer = broker.environments.successor(copy.record)
     if newer is not None:

@@ -132,8 +132,12 @@ def warm_for(broker: "Broker", shape: Shape, environment: str) -> Actor | None:
     record = broker.environments.records.get(environment)
     if record is None or record.failed_on:
         return None
-    entry = broker.backlog.matching.best(shape, may_enter=False)
-    return entry[3] if entry is not None and -entry[0] >= PLACE else None
+    assert shape.queue
+    crew = shape.queue.crew
+    ranking = crew.warm.get(environment)
+    if ranking is None:
+        ranking = crew.rank_warm(environment, broker.backlog.matching.resident)
+    return ranking.best_from(PLACE)
 
 
 def place_simple(broker: "Broker", shape: Shape, task: Task) -> bool:

@@ -223,6 +223,7 @@ class Backlog:
 
     def block(self, queue: Queue) -> None:
         """Note that nobody can take the task of *queue* that `next_ready` returned."""
+        self.matching.blocks += 1
         queue.crew.block(queue)
         ready = self.ready
         if ready[0][2] is queue:

@@ -7,7 +7,7 @@ else, touches its own crews only. The rule that must not be broken: a queue is b
 actor of its crew can take a task from it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -34,7 +34,6 @@ class Crew:
     """The actors that satisfy some shapes, as far as one cost goes."""
 
     __slots__ = (
-        "_warm",
         "aside",
         "cold",
         "cold_ranking",
@@ -51,6 +50,7 @@ class Crew:
         "ranking",
         "users",
         "waiting",
+        "warm",
     )
 
     def __init__(self, mask: int, members: "dict[Actor, None]", sample: Shape) -> None:
@@ -78,7 +78,7 @@ class Crew:
         self.aside: dict[Shape, None] = {}
         # Rankings are made when somebody asks for them.
         self.ranking: Ranking | None = None
-        self._warm: dict[str, Ranking] = {}
+        self.warm: dict[str, Ranking] = {}
         self.cold_ranking: Ranking | None = None
 
     def queue(self, environment: str | None) -> Queue:
@@ -116,18 +116,23 @@ class Crew:
     def grade_warm(self, environment: str, actor: "Actor") -> int:
         """Grade *actor*, where *environment* is resident by its own word."""
         credit, cost = actor.credit, self.cost
-        turns = credit.stated.turns.get(environment)
+        stated = credit.stated
+        turns = stated.turns.get(environment)
         if turns is None or actor.is_shut:
             return 0
-        is_warm = turns - credit.flies_to(environment) >= cost.turns_taken
-        if is_warm and credit.has_slots_in(environment, cost):
+        is_warm = turns - credit.turns_flying.get(environment, 0) >= cost.turns_taken
+        if is_warm and (
+            credit.available > stated.ahead
+            if self.is_plain
+            else credit.has_slots_in(environment, cost)
+        ):
             copy = actor.copies.get(environment)
             preference = copy.preference if copy is not None else 0
             if cost.packs:
                 return PLACE + WARM + (preference << AVAILABLE_BITS) + credit.available
             return PLACE + WARM + (credit.available << PREFERENCE_BITS) + preference
         # Behind a replica that is warm here a task may wait in the mailbox.
-        if self.may_wait_ahead and credit.stated.ahead > 0 and credit.available:
+        if self.may_wait_ahead and stated.ahead > 0 and credit.available:
             return credit.available + (WARM if is_warm else 0)
         return 0
 
@@ -150,30 +155,28 @@ class Crew:
         self._fill(ranking, self.grade)
         return ranking
 
-    def best_for(
-        self, environment: str, resident: "Iterable[Actor]", *, is_skipped: bool
-    ) -> Entry | None:
-        """Return the entry of the best actor for a task in *environment*.
+    def best_for(self, environment: str, *, is_skipped: bool) -> Entry | None:
+        """Return the entry of the best actor for a task in *environment*, whose ranking is there.
 
-        *resident*: where it is; *is_skipped*: it is known that nobody else has room for it.
+        *is_skipped*: it is known that nobody else has room for it.
         """
-        ranking = self._warm.get(environment)
-        if ranking is None:
-            ranking = self._make_warm(environment, resident)
-        warm = ranking.first()
+        warm = self.warm[environment].first()
         if is_skipped or (warm is not None and -warm[0] >= PLACE):
             return warm
         cold = self._cold_ones().first_without(environment)
         return warm if cold is None else cold
 
-    def _make_warm(self, environment: str, resident: "Iterable[Actor]") -> Ranking:
-        if len(self._warm) > WARM_MIN + 2 * len(self.queues):
-            self._warm.clear()
+    def rank_warm(self, environment: str, resident: "dict[str, dict[Actor, None]]") -> Ranking:
+        """Bring in order for *environment* those where it is *resident*."""
+        if len(self.warm) > WARM_MIN + 2 * len(self.queues):
+            self.warm.clear()
         grade = partial(self.grade_warm, environment)
-        ranking = self._warm[environment] = Ranking(grade)
-        for actor in resident:
-            if actor in self.members and (found := grade(actor)):
-                ranking.offer(actor, found)
+        ranking = self.warm[environment] = Ranking(grade)
+        for actor in resident.get(environment, ()):
+            if actor in self.members:
+                actor.ranked_as = None
+                if found := grade(actor):
+                    ranking.offer(actor, found)
         return ranking
 
     def has_room(self) -> bool:
@@ -188,6 +191,7 @@ class Crew:
 
     def _fill(self, ranking: Ranking, grade: "Callable[[Actor], int]") -> None:
         for actor in self.members:
+            actor.ranked_as = None
             if found := grade(actor):
                 ranking.offer(actor, found)
 
@@ -205,13 +209,13 @@ class Crew:
                 ready.enter(plain)
             if self.waiting is not None and (grade or self.is_large):
                 self.unblock_waiting(ready)
-        if self._warm or self.cold_ranking is not None or self.queues:
+        if self.warm or self.cold_ranking is not None or self.queues:
             self._improve_environments(actor, ready)
 
     def _improve_environments(self, actor: "Actor", ready: Ready) -> None:
         credit = actor.credit
         for environment in credit.stated.turns:
-            ranking, queue = self._warm.get(environment), self.queues.get(environment)
+            ranking, queue = self.warm.get(environment), self.queues.get(environment)
             if (ranking is not None or queue is not None) and (
                 grade := self.grade_warm(environment, actor)
             ):
@@ -270,7 +274,7 @@ class Crew:
     def drop(self, actor: "Actor") -> None:
         """Forget *actor* in every ranking."""
         del self.members[actor]
-        for ranking in (self.ranking, self.cold_ranking, *self._warm.values()):
+        for ranking in (self.ranking, self.cold_ranking, *self.warm.values()):
             if ranking is not None:
                 ranking.drop(actor)
 
@@ -281,7 +285,7 @@ class Crew:
             self.plain = None
         else:
             del self.queues[environment]
-            self._warm.pop(environment, None)
+            self.warm.pop(environment, None)
             self.cold.skipped.pop(queue, None)
         queue.entry = queue.cold_entry = None
 
@@ -289,7 +293,7 @@ class Crew:
         """Assert that the rankings are not below what the actors can take."""
         if self.ranking is not None:
             self.ranking.check(self.members)
-        for ranking in self._warm.values():
+        for ranking in self.warm.values():
             ranking.check(self.members)
         if self.cold_ranking is not None:
             self.cold_ranking.check(self.members)

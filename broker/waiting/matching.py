@@ -33,9 +33,9 @@ class Matching:
 
     __slots__ = (
         "_crews",
-        "_resident",
         "_resting",
         "_special",
+        "blocks",
         "by_key",
         "leaving",
         "narrow",
@@ -43,6 +43,7 @@ class Matching:
         "patient",
         "ready",
         "reserved_rank",
+        "resident",
         "unmet",
         "waits",
     )
@@ -50,6 +51,9 @@ class Matching:
     def __init__(self, ready: Ready) -> None:
         """Begin without actors; queues that may be served enter *ready*."""
         self.ready = ready
+        # How often something was found for which nobody has room. Who is as he was when he was
+        # ranked last, while it is the same, has nothing to improve.
+        self.blocks = 0
         # Whoever stands before it is not bound by the reservation.
         self.reserved_rank = -inf
         self.offers = Offers()
@@ -66,7 +70,7 @@ class Matching:
         self.patient: dict[Shape, None] = {}
         self.waits: Deadlines[Shape] = Deadlines()
         # Environment -> the actors that have it by their own word.
-        self._resident: dict[str, dict[Actor, None]] = {}
+        self.resident: dict[str, dict[Actor, None]] = {}
         # Attached shapes that had no task lately, the longest first.
         self._resting: dict[Shape, None] = {}
         # Those of these that an actor came to or left since, with the queue in which they stood.
@@ -215,9 +219,10 @@ class Matching:
         if environment is None:
             return crew.best()
         assert shape.queue
-        resident = self._resident.get(environment, ())
+        if environment not in crew.warm:
+            crew.rank_warm(environment, self.resident)
         is_skipped = shape.queue.is_skipped or not may_enter
-        return crew.best_for(environment, resident, is_skipped=is_skipped)
+        return crew.best_for(environment, is_skipped=is_skipped)
 
     def _tiers(self, shape: Shape) -> list[tuple[float, Crew]]:
         """Return the actors that have at least each weight, the highest weight first.
@@ -316,6 +321,7 @@ class Matching:
         else:
             crew.members[actor] = None
             actor.crews[crew] = None
+            actor.ranked_as = None
 
     def _change(self, shape: Shape, mask: int) -> None:
         self._leave(shape)
@@ -325,7 +331,13 @@ class Matching:
 
     def improve(self, actor: "Actor") -> None:
         """Note that *actor* may take more than before."""
-        turns = actor.credit.stated.turns
+        credit = actor.credit
+        stated, is_settled = credit.stated, not credit.in_flight
+        if is_settled and actor.ranked_at == self.blocks and actor.ranked_as == stated:
+            return
+        actor.ranked_as = stated if is_settled and not actor.is_shut else None
+        actor.ranked_at = self.blocks
+        turns = stated.turns
         if (turns or actor.resident) and turns.keys() != actor.resident.keys():
             self._note_resident(actor, turns)
         for crew in actor.crews:
@@ -338,11 +350,11 @@ class Matching:
 
     def _note_resident(self, actor: "Actor", turns: dict[str, int]) -> None:
         for environment in actor.resident.keys() - turns.keys():
-            self._resident[environment].pop(actor)
-            if not self._resident[environment]:
-                del self._resident[environment]
+            self.resident[environment].pop(actor)
+            if not self.resident[environment]:
+                del self.resident[environment]
         for environment in turns.keys() - actor.resident.keys():
-            self._resident.setdefault(environment, {})[actor] = None
+            self.resident.setdefault(environment, {})[actor] = None
         actor.resident = dict.fromkeys(turns)
 
     def reconsider(self, actor: "Actor") -> None:
@@ -364,6 +376,7 @@ class Matching:
         assert rank is not None
         if crew.waiting is None:
             crew.waiting = WaitingQueue(crew)
+        self.blocks += 1
         crew.waiting.push(shape, rank)
         # Who is there already has found nobody either.
         crew.waiting.is_blocked = True
@@ -408,6 +421,7 @@ class Matching:
 
     def set_aside(self, shape: Shape, task: Task) -> None:
         """Let *task*, which was rejected by whoever could take it, not be in the way of others."""
+        self.blocks += 1
         shape.set_aside(task)
         assert shape.queue
         shape.queue.crew.aside[shape] = None

@@ -73,6 +73,9 @@ class Ranking:
             grade = self._grade(actor)
             if entry[0] == -grade and entry[1] == actor.used_at:
                 return entry
+            if entry[0] != -grade:
+                # It is to be told when the actor is as it was.
+                actor.ranked_as = None
             if grade:
                 entry = listed[actor] = (-grade, actor.used_at, next(self._sequence), actor)
                 if len(heap) == 1:
@@ -100,6 +103,16 @@ class Ranking:
                 return actor
         first = self.first()
         return first[3] if first is not None else None
+
+    def best_from(self, grade: int) -> "Actor | None":
+        """Return the best actor, as `first` does, if its grade is no lower than *grade*."""
+        heap = self._heap
+        if len(heap) == 1:
+            actor = heap[0][3]
+            if self._listed.get(actor) is heap[0]:
+                return actor if self._grade(actor) >= grade else None
+        first = self.first()
+        return first[3] if first is not None and -first[0] >= grade else None
 
     def first_without(self, environment: str) -> Entry | None:
         """Return the entry of the best actor in which *environment* is not resident."""

@@ -37,9 +37,13 @@ TURNS = st.lists(st.lists(MOVES, min_size=1, max_size=2), min_size=5, max_size=2
 
 @dataclass
 class Side:
-    """One broker with its peers; whether each task stands in line and is looked at for itself."""
+    """One broker with its peers; whether each task stands in line and is looked at for itself.
+
+    And whether an actor that is as it was is ranked anew with each of its statements.
+    """
 
     stands_in_line: bool = False
+    is_ranked_anew: bool = False
 
     def __post_init__(self) -> None:
         self.talk = Conversation()
@@ -74,6 +78,9 @@ class Side:
             self.says(client, Cancel([how]))
 
     def says(self, talker: Any, command: object) -> None:
+        if self.is_ranked_anew:
+            for actor in self.talk.broker.actors.values():
+                actor.ranked_as = None
         talker.says(command, silently=True)
         if self.stands_in_line:
             self.talk.broker.backlog.line_up()
@@ -136,6 +143,39 @@ def test_who_is_alone_is_placed_as_if_he_stood_in_line(turns):
             # Of two kinds with one rank either may be first, and everything behind them differs.
             assert is_tied
             return
+
+
+@given(TURNS)
+def test_who_is_as_he_was_is_placed_as_if_he_were_ranked_anew(turns):
+    known, anew = Side(), Side(is_ranked_anew=True)
+
+    for turn in turns:
+        for side in (known, anew):
+            for move in turn:
+                side.moves(*move)
+            side.flushes()
+
+        assert known.knows() == anew.knows()
+
+
+def test_an_actor_that_states_what_it_stated_is_not_ranked_again():
+    side = Side()
+    side.moves("credit", 0, 1)
+    side.moves("submit", 0, [0])
+    side.flushes()
+    side.moves("end", 0, True)
+    side.moves("credit", 0, 1)
+    actor = side.talk.broker.actors[11]
+    assert actor.ranked_as is not None
+    crews = [crew for crew in actor.crews if crew.ranking is not None]
+    assert crews
+
+    with patch.object(type(crews[0]), "improve", None):
+        side.moves("credit", 0, 1)
+    side.moves("submit", 0, [0])
+    side.flushes()
+
+    assert len(side.running[0]) == 1
 
 
 def test_the_only_task_stands_in_no_heap_before_it_is_placed():
