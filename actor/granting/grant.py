@@ -4,8 +4,9 @@ The grant is computed from what the mailbox holds, each time. It is stated only 
 from what the broker computes by itself: the last statement less one for each assignment since.
 """
 
-from actor.holding.mailbox import ONE_SLOT, Mailbox, Recipe
-from actor.holding.residents import Warmth
+from actor.holding.mailbox import Mailbox, Recipe
+from actor.holding.residents import LOADING
+from actor.holding.room import has_one_each
 from actor.settings import SLOT
 from wire.messages import Credit
 from wire.parts import place_of
@@ -24,35 +25,35 @@ def compute_credit(mailbox: Mailbox, prefetch: int, *, may_grant: bool) -> Credi
         return Credit(0, max(0, prefetch + free), residents.maximum)
     if not may_grant:
         return Credit(0, 0, 0, dict.fromkeys(residents.by_id, 0))
-    return alone_credit(mailbox, prefetch) or full_credit(mailbox, prefetch)
+    return calm_credit(mailbox, prefetch) or full_credit(mailbox, prefetch)
 
 
-def alone_credit(mailbox: Mailbox, prefetch: int) -> Credit | None:
-    """Compute what is granted where one environment is here, nobody waits and each has one slot.
+def calm_credit(mailbox: Mailbox, prefetch: int) -> Credit | None:
+    """Compute what is granted where nobody waits and each has one slot of its own.
 
     None where it is otherwise: then more is to be looked at.
     """
     residents, holders = mailbox.residents, mailbox.holders
     if (
-        len(residents.by_id) != 1
-        or residents.named.by_id
-        or mailbox.has_types
-        or mailbox.waiting
+        mailbox.waiting
         or mailbox.reacquiring
+        or mailbox.has_types
+        or (holders and not has_one_each(holders))
     ):
         return None
-    for holder in holders.values():
-        if holder.slots is not ONE_SLOT or holder.recipe.replica is not None:
-            return None
-    ((identity, replica),) = residents.by_id.items()
-    is_loading = replica.warmth is Warmth.LOADING
+    room = residents.maximum
+    turns: dict[str, int] = {}
+    for identity, replica in residents.by_id.items():
+        if replica.warmth is LOADING:
+            room -= 1
+            turns[identity] = 0
+            continue
+        room -= bool(replica.inside)
+        turns[identity] = replica.turns_free
+    if residents.named.by_id:
+        turns |= residents.named.turns(())
     free = mailbox.slots - len(holders)
-    return Credit(
-        free,
-        prefetch,
-        residents.maximum - (is_loading or bool(replica.inside)),
-        {identity: 0 if is_loading else replica.turns_free},
-    )
+    return Credit(free, prefetch, room, turns)
 
 
 def full_credit(mailbox: Mailbox, prefetch: int) -> Credit:
@@ -170,18 +171,24 @@ class Statement:
     def _spend_turn(self, recipe: Recipe) -> None:
         environment = recipe.call.environment
         assert environment is not None
-        pool, turns = environment.pool, self.turns.get(environment.pool)
+        pool = environment.pool if environment.group else environment.id
+        turns = self.turns.get(pool)
         if turns is not None:
-            self.turns[pool] = max(0, turns - environment.turns)
+            left = turns - environment.turns
+            self.turns[pool] = left if left > 0 else 0  # noqa: FURB136
         # One that was idle can no longer leave for another.
-        if environment.named is None and (turns is None or turns >= environment.concurrency):
-            self.room = max(0, self.room - 1)
+        if (
+            environment.named is None
+            and (turns is None or turns >= environment.concurrency)
+            and self.room > 0
+        ):
+            self.room -= 1
 
 
 def check_credit(credit: Credit, mailbox: Mailbox, prefetch: int) -> None:
     """Assert that what is granted and what is there never exceed slots and mailbox together."""
-    alone = alone_credit(mailbox, prefetch)
-    assert alone is None or alone == full_credit(mailbox, prefetch)
+    calm = calm_credit(mailbox, prefetch)
+    assert calm is None or calm == full_credit(mailbox, prefetch)
     slots = mailbox.capacity[SLOT]
     there = [(a.slots, a.recipe.replica) for a in (*mailbox.waiting, *mailbox.holders.values())]
     there += [(ask.wanted, ask.replica) for ask in mailbox.reacquiring.values()]

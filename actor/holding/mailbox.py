@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from actor.holding.residents import Residents, Warmth
-from actor.holding.room import Room
+from actor.holding.room import ONE_SLOT, Room, has_one_each
 from actor.settings import SLOT
 from wire.messages import Assign
 from wire.parts import Call, Environment, Held, Token
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Buffer = bytes | bytearray | memoryview
 Payloads = Sequence[Buffer]
 NO_SLOTS: Final[dict[str, int]] = {}
-ONE_SLOT: Final[dict[str, int]] = {SLOT: 1}
 NO_UNITS: Final[dict[str, tuple[str, ...]]] = {}
 # Looked up once, for the path of each task: a member of an enum costs a search through its class.
 WAITING: Final = Held.WAITING
@@ -259,7 +258,8 @@ class Mailbox:
         """Tell whether every plain slot is held."""
         if len(self.holders) < self.slots:
             return False
-        return not self.unusual or self.slots_free().free[SLOT] <= 0
+        is_simple = not self.unusual or has_one_each(self.holders)
+        return is_simple or self.slots_free().free[SLOT] <= 0
 
     def put(self, assignment: Assignment) -> None:
         """Let *assignment* wait behind the others."""

@@ -29,6 +29,11 @@ class Warmth(StrEnum):
     COLD = "cold"
 
 
+# Looked up once, for the path of each task: a member of an enum costs a search through its class.
+LOADING: Final = Warmth.LOADING
+WARM: Final = Warmth.WARM
+
+
 class Replica:
     """One environment that is loaded here, or being loaded."""
 
@@ -75,15 +80,16 @@ class Replica:
     def turns_free(self) -> int:
         """Return how many turns are free now."""
         free = self.environment.concurrency
-        if self.inside:
-            free -= sum(self.inside.values())
+        if not self.inside:
+            return free if not self.is_bounded or self.tasks_left else 0
+        free -= sum(self.inside.values())
         if not self.is_bounded:
             return free
         left = self.tasks_left
         if not left:
             return 0
         # One that is to be alone may be its last.
-        return int(min(free, left)) if self.inside else free
+        return int(min(free, left))
 
 
 class Residents:
@@ -108,7 +114,7 @@ class Residents:
         replica = self.by_id.get(environment.id)
         if replica is None:
             return len(self.by_id) < self.maximum or self.idle() is not None
-        return replica.warmth is Warmth.WARM and replica.turns_free >= environment.turns
+        return replica.warmth is WARM and replica.turns_free >= environment.turns
 
     def enter(self, assignment: "Assignment") -> None:
         """Give *assignment* its turn; note in it what has to leave and whether it has to load."""
@@ -128,9 +134,12 @@ class Residents:
             replica = self.by_id[environment.id] = Replica(environment)
             assignment.loads = True
             assignment.evicts = tuple(evicts)
-        self._uses += 1
-        replica.uses = self._uses_of_late(replica) + 1.0
-        replica.used = self._uses
+        self._uses = uses = self._uses + 1
+        # As `_uses_of_late`.
+        ago = uses - replica.used
+        replica.uses *= exp(-ago / (MEMORY_TASKS * len(self.by_id)))
+        replica.uses += 1.0
+        replica.used = uses
         # A call that only enters is none of the tasks that it may take.
         replica.tasks += not assignment.recipe.is_entry
         replica.inside[assignment.token] = environment.turns
@@ -147,8 +156,9 @@ class Residents:
         replica = self.by_id.get(environment.id)
         if replica is not None:
             replica.inside.pop(assignment.token, None)
-            is_worn = replica.is_bounded and not (replica.inside or replica.tasks_left)
-            if is_worn and replica.warmth is Warmth.WARM:
+            if not replica.is_bounded or replica.inside or replica.tasks_left:
+                return
+            if replica.warmth is WARM:
                 del self.by_id[environment.id]
                 self.worn.append(environment.id)
 

@@ -4,7 +4,15 @@ Those that share the slot of a replica count once, however many they are (protoc
 The rule that must not be broken: nobody shares while somebody ahead of them waits for a slot.
 """
 
+from typing import TYPE_CHECKING, Final
+
 from actor.settings import SLOT
+
+if TYPE_CHECKING:
+    from actor.holding.mailbox import Assignment
+    from wire.parts import Token
+
+ONE_SLOT: Final[dict[str, int]] = {SLOT: 1}
 
 
 class Room:
@@ -52,3 +60,11 @@ def take(free: dict[str, int], slots: dict[str, int]) -> None:
     """Count *slots* off *free*."""
     for kind, amount in slots.items():
         free[kind] = free.get(kind, 0) - amount
+
+
+def has_one_each(holders: "dict[Token, Assignment]") -> bool:
+    """Tell whether each of *holders* has one plain slot of its own, and nothing else."""
+    for holder in holders.values():
+        if holder.slots is not ONE_SLOT or holder.recipe.replica is not None:
+            return False
+    return True

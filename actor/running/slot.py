@@ -325,13 +325,13 @@ class Slots:
             return pack(None)  # Entering was all there was to do.
         else:
             assert run.resident is not None
-            if recipe.way is Way.BATCH:
+            if recipe.way > THREAD and recipe.way is Way.BATCH:
                 self._loop.post_quietly(self._left_thread, run)
                 self._loop.post(self.batching.came, run)
                 return None
             function = getattr(run.resident.instance, call.method)
-            goes_to_loop = recipe.way is not Way.THREAD and is_async(function)
-            recipe.way = Way.THREAD
+            goes_to_loop = recipe.way is not THREAD and is_async(function)
+            recipe.way = THREAD
         if goes_to_loop:
             recipe.way = Way.EVENT_LOOP
             self._loop.post_quietly(self._left_thread, run)
