@@ -11,7 +11,7 @@ from msgspec import Struct
 from wire.codec import INLINE_BYTES_MAX, encode
 from wire.messages import Cancel, Function, Template, Welcome
 from wire.parts import Call, Span, Token
-from wire.payload import Buffer, size_of
+from wire.payload import Buffer
 from wire.tables import SenderTable
 
 Payloads = Sequence[Buffer]
@@ -47,39 +47,24 @@ class Plan:
         self.size = sum(len(code.stream) for code in self.codes)
 
 
-class Owned:
-    """A call that has no outcome yet."""
+class Owned(Struct, eq=False):
+    """A call that has no outcome yet. Its *frames* must not change until that is there."""
 
-    __slots__ = (
-        "body",
-        "epoch",
-        "first_sent",
-        "frames",
-        "is_there",
-        "number",
-        "parent",
-        "plan",
-        "sent",
-        "size",
-        "tries",
-    )
+    number: int
+    plan: Plan
+    body: bytes
+    frames: Payloads
+    parent: Token | None
+    size: int
+    tries: int = 0
+    # The epoch it was first sent to; in which (session, frame) first and last; 0 is never.
+    epoch: int = 0
+    first_sent: tuple[int, int] = (0, 0)
+    sent: tuple[int, int] = (0, 0)
+    # The broker of this session has it.
+    is_there: bool = False
 
-    def __init__(
-        self, number: int, plan: Plan, body: bytes, frames: Payloads, parent: Token | None
-    ) -> None:
-        """Take over *frames*: they must not change until the outcome is there."""
-        self.number = number
-        self.plan = plan
-        self.body = body
-        self.frames = frames
-        self.size = len(body) + (sum(map(size_of, frames)) if frames else 0)
-        self.parent = parent
-        self.tries = 0
-        # The epoch it was first sent to; in which (session, frame) first and last; 0 is never.
-        self.epoch = 0
-        self.first_sent = self.sent = (0, 0)
-        # The broker of this session has it.
-        self.is_there = False
+    __repr__ = object.__repr__
 
 
 def check_calls(calls: dict[int, Owned], queue: Iterable[Owned], queued_bytes: int) -> int:

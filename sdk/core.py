@@ -101,7 +101,8 @@ class ClientCore(News):
     ) -> int:
         """Own a call and return its number; its outcome comes once, through `take_outcomes`."""
         self.number_last = number = self.number_last + 1
-        self.calls[number] = owned = Owned(number, plan, body, frames, parent)
+        size = len(body) + (sum(map(size_of, frames)) if frames else 0)
+        self.calls[number] = owned = Owned(number, plan, body, frames, parent, size)
         if plan.schedule_timeout_s is not None:
             self._waiting.begin(number, plan.schedule_timeout_s, now)
         if plan.is_durable:
@@ -110,7 +111,7 @@ class ClientCore(News):
             self._fail(owned, refused(self.session.error))
         else:
             self.queue.append(owned)
-            self.queued_bytes += owned.size
+            self.queued_bytes += size
         return number
 
     def attach(self, incarnation: int, number: int, now: float, *, redrive: bool = False) -> int:
@@ -168,8 +169,7 @@ class ClientCore(News):
 
     def is_accepted(self, task: int) -> bool:
         """Tell whether the broker has confirmed a call. Of one with an outcome that says more."""
-        owned = self.calls.get(task)
-        if owned is None:
+        if (owned := self.calls.get(task)) is None:
             return False
         if owned.plan.is_durable:  # A refusal takes it out of both, in the other order.
             return task not in self.durable.open and task in self.calls

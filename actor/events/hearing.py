@@ -139,7 +139,9 @@ def assign(core: "ActorCore", frame: Frame[Any], command: Assign, payloads: Payl
     ):
         core.returns.reject(token, "one ahead of it was handed back", recipe, bars=False)
     else:
-        core.mailbox.put(Assignment(token, command, recipe, payloads))
+        client, task, attempt = command.client, command.task, command.attempt
+        body, slots = command.body, recipe.slots
+        core.mailbox.put(Assignment(token, client, task, attempt, recipe, body, payloads, slots))
         core.is_stale = True
 
 

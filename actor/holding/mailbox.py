@@ -11,10 +11,11 @@ from enum import IntEnum
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+
 from actor.holding.residents import Residents, Warmth
 from actor.holding.room import ONE_SLOT, Room, has_one_each
 from actor.settings import SLOT
-from wire.messages import Assign
 from wire.parts import Call, Environment, Held, Token
 
 if TYPE_CHECKING:
@@ -114,45 +115,28 @@ class Recipe:
         return cls(call, code=code.get(call.function), blob=blob)
 
 
-class Assignment:
-    """One giving of a task to this actor."""
+class Assignment(Struct, eq=False):
+    """One giving of a task to this actor; a Struct, which is made with less than other objects."""
 
-    __slots__ = (
-        "attempt",
-        "body",
-        "client",
-        "evicts",
-        "held",
-        "is_inside",
-        "is_stopped",
-        "loads",
-        "payloads",
-        "recipe",
-        "slots",
-        "task",
-        "token",
-        "units",
-    )
+    token: Token
+    client: int
+    task: int
+    attempt: int
+    recipe: Recipe
+    body: Buffer
+    payloads: Payloads
+    slots: dict[str, int]
+    held: Held = WAITING
+    # Which of the units that have names it holds.
+    units: dict[str, tuple[str, ...]] = NO_UNITS
+    is_stopped: bool = False
+    # Whether it has a turn in its environment; whether it must load it, after which others are
+    # gone.
+    is_inside: bool = False
+    loads: bool = False
+    evicts: tuple[str, ...] = ()
 
-    def __init__(self, token: Token, command: Assign, recipe: Recipe, payloads: Payloads) -> None:
-        """Begin in the mailbox, as *command* says."""
-        self.token = token
-        self.client = command.client
-        self.task = command.task
-        self.attempt = command.attempt
-        self.recipe = recipe
-        self.body: Buffer = command.body
-        self.payloads = payloads
-        self.held = WAITING
-        self.slots = recipe.slots
-        # Which of the units that have names it holds.
-        self.units = NO_UNITS
-        self.is_stopped = False
-        # Whether it has a turn in its environment; whether it must load it, after which others are
-        # gone.
-        self.is_inside = False
-        self.loads = False
-        self.evicts: tuple[str, ...] = ()
+    __repr__ = object.__repr__
 
     @property
     def is_named(self) -> bool:

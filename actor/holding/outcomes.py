@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec import Struct
+
 from actor.holding.mailbox import Assignment, Buffer, Payloads
 from actor.holding.retries import is_timeout_retriable
 from wire.codec import INLINE_BYTES_MAX, encode_failure, read_failure
@@ -26,21 +28,15 @@ OVERHEAD_BYTES: Final = 4_096
 Batch = tuple[list[Outcome], list[Buffer], list[Token]]
 
 
-class KeptOutcome:
-    """An outcome with what names its task."""
+class KeptOutcome(Struct, eq=False):
+    """An outcome with what names its task, and its payload frames."""
 
-    __slots__ = ("client", "command", "payloads", "size", "task", "token")
-
-    def __init__(self, assignment: Assignment, command: Outcome, payloads: Payloads) -> None:
-        """Keep *command* with its payload frames for *assignment*."""
-        self.token = assignment.token
-        self.client = assignment.client
-        self.task = assignment.task
-        self.command = command
-        self.payloads = payloads
-        self.size = OVERHEAD_BYTES + len(command.body)
-        if payloads:
-            self.size += sum(map(size_of, payloads))
+    token: Token
+    client: int
+    task: int
+    command: Outcome
+    payloads: Payloads
+    size: int
 
     @property
     def is_retriable(self) -> bool:
@@ -87,8 +83,13 @@ class Outcomes:
         if type(body) is not bytes:
             body = bytes(body)
         command = Outcome(token[0], token[1], status, body, len(frames), run_s, checkpoint)
-        self.kept[token] = kept = KeptOutcome(assignment, command, frames)
-        self.octets += kept.size
+        size = OVERHEAD_BYTES + len(body)
+        if frames:
+            size += sum(map(size_of, frames))
+        self.kept[token] = kept = KeptOutcome(
+            token, assignment.client, assignment.task, command, frames, size
+        )
+        self.octets += size
         self.fresh.append(kept)
 
     def acknowledge(self, tokens: Sequence[Token]) -> None:

@@ -156,9 +156,8 @@ class Residents:
         replica = self.by_id.get(environment.id)
         if replica is not None:
             replica.inside.pop(assignment.token, None)
-            if not replica.is_bounded or replica.inside or replica.tasks_left:
-                return
-            if replica.warmth is WARM:
+            is_worn = replica.is_bounded and not (replica.inside or replica.tasks_left)
+            if is_worn and replica.warmth is WARM:
                 del self.by_id[environment.id]
                 self.worn.append(environment.id)
 

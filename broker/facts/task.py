@@ -9,7 +9,7 @@ from enum import StrEnum
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import force_setattr, replace
 
 from wire.labels import WEIGHT_DEFAULT, Desire
@@ -214,66 +214,43 @@ class Ending:
         self.size = len(body) + (sum(map(len, frames)) if frames else 0)
 
 
-class Task:
-    """One submitted call."""
+class Task(Struct, eq=False):
+    """One submitted call; a Struct, since it is made once for each and mostly with defaults."""
 
-    __slots__ = (
-        "actor",
-        "barred",
-        "body",
-        "children",
-        "client",
-        "ending",
-        "frame",
-        "frames",
-        "is_finished",
-        "is_released",
-        "is_retriable",
-        "number",
-        "parent",
-        "queued_at",
-        "rank",
-        "record",
-        "size",
-        "state",
-        "template",
-        "token",
-        "tries",
-        "trouble",
-    )
+    client: "Client"
+    number: int
+    # It begins in one; SUBMIT or an inventory fills in the rest.
+    state: State
+    queued_at: float
+    template: Template | UnsetType = UNSET
+    body: bytes = b""
+    frames: Sequence[bytes] = ()
+    size: int = 0
+    tries: int = 0
+    # What went wrong before, if anything did.
+    trouble: "Trouble | None" = None
+    rank: float = 0.0
+    # The current assignment: None, or its token, its actor, and the frame that carried it (0:
+    # adopted).
+    token: Token | None = None
+    actor: "Actor | None" = None
+    frame: int = 0
+    is_released: bool = False
+    # An adopted assignment whose outcome the actor has, and will send.
+    is_finished: bool = False
+    # Whether that outcome is a failure that may be tried again.
+    is_retriable: bool = False
+    # (actor, its labels version, its session) that REJECTed: not there again while both stand.
+    barred: "dict[Actor, tuple[int, int]] | None" = None
+    # What its run submitted and is not forgotten; the task in whose run it was submitted.
+    children: "dict[Task, None] | None" = None
+    parent: "Task | None" = None
+    ending: Ending | None = None
+    # What the journal has of a durable task, or whose other name this is.
+    record: "Record | Alias | None" = None
 
-    def __init__(self, client: "Client", number: int, state: State, now: float) -> None:
-        """Begin in *state*; SUBMIT or an inventory fills in the rest."""
-        self.client = client
-        self.number = number
-        self.state = state
-        self.template: Template | UnsetType = UNSET
-        self.body = b""
-        self.frames: Sequence[bytes] = ()
-        self.size = 0
-        self.tries = 0
-        # What went wrong before, if anything did.
-        self.trouble: Trouble | None = None
-        self.rank = 0.0
-        self.queued_at = now
-        # The current assignment: None, or its token, its actor, and the frame that carried it (0:
-        # adopted).
-        self.token: Token | None = None
-        self.actor: Actor | None = None
-        self.frame = 0
-        self.is_released = False
-        # An adopted assignment whose outcome the actor has, and will send.
-        self.is_finished = False
-        # Whether that outcome is a failure that may be tried again.
-        self.is_retriable = False
-        # (actor, its labels version, its session) that REJECTed: not there again while both stand.
-        self.barred: dict[Actor, tuple[int, int]] | None = None
-        # What its run submitted and is not forgotten; the task in whose run it was submitted.
-        self.children: dict[Task, None] | None = None
-        self.parent: Task | None = None
-        self.ending: Ending | None = None
-        # What the journal has of a durable task, or whose other name this is.
-        self.record: Record | Alias | None = None
+    # What it leads to leads back to it.
+    __repr__ = object.__repr__
 
     @property
     def must_be_alone(self) -> bool:

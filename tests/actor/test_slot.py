@@ -87,7 +87,16 @@ class Shell:
         body, frames = payload.dump((args, kwargs))
         command = Assign(self.number, 255, self.number, 0, 2, body, len(frames))
         recipe = Recipe(call, code=code, blob=blob)
-        assignment = Assignment((5, self.number), command, recipe, frames)
+        assignment = Assignment(
+            (5, self.number),
+            command.client,
+            command.task,
+            command.attempt,
+            recipe,
+            command.body,
+            frames,
+            recipe.slots,
+        )
         assignment.loads = loads
         assignment.evicts = evicts
         self.slots.start(assignment)

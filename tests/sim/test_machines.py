@@ -381,7 +381,7 @@ def happens_to_call(state, event):
 def ends_of_its_own(core, state):
     """Let a client end a call: since the broker talks to it no more, or twice."""
     if state == "unknown":
-        core._fail(Owned(1, Plan(Call("f")), b"", (), None), FAILURE)
+        core._fail(Owned(1, Plan(Call("f")), b"", (), None, 0), FAILURE)
         return
     if not core.session.is_open:
         core.tick(0.0)
