@@ -284,12 +284,13 @@ class Loop:
             sleep(timeout)
         else:
             with self._changing:
-                if not is_done():
-                    self._sleepers += 1
-                    try:
+                # In this order: what changes after we have asked finds somebody to wake.
+                self._sleepers += 1
+                try:
+                    if not is_done():
                         self._changed.wait(timeout)
-                    finally:
-                        self._sleepers -= 1
+                finally:
+                    self._sleepers -= 1
         if not is_done():
             self.settle()
 
@@ -348,7 +349,8 @@ class Loop:
         """Receive and settle until *is_done* or *deadline*."""
         woken, until = False, 0.0
         is_dry = self._is_quiet()
-        while True:
+        # Asked first: since the caller did, somebody else may have read it and seen nobody to wake.
+        while not is_done():
             if is_dry:
                 until = self.core.deadline()
                 if self._look_at < until:  # noqa: PLR1730 - a call of min costs more.
@@ -361,9 +363,7 @@ class Loop:
             # A callback that waited has read here too, and may have left something.
             is_dry = is_dry and self._reader_watches
             woken, until = False, 0.0
-            if is_done() or self._is_stopped:
-                break
-            if deadline is not None and monotonic() >= deadline:
+            if self._is_stopped or (deadline is not None and monotonic() >= deadline):
                 break
         self._reader_watches = False
 

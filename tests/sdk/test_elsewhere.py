@@ -87,3 +87,36 @@ def test_an_answer_that_is_read_by_who_waits_for_a_task_wakes_who_asked(
     broker.give("done", task)
     asking.join()
     waiting.join()
+
+
+class Awake:
+    """The sleep of a thread that reads, where there is nothing to sleep for."""
+
+    def until(self, _):
+        raise AssertionError("it sleeps for what is there")
+
+    def wake(self):
+        """Nobody sleeps."""
+
+
+def test_what_is_heard_before_a_thread_may_read_is_not_waited_for(client, monkeypatch):
+    loop, asked = client._connection.loop, []
+    monkeypatch.setattr(loop, "_reader_sleep", Awake())
+
+    def is_done():
+        asked.append(loop._reader)
+        # As it was at first: while this is said, another thread reads, and sees nobody to wake.
+        return len(asked) > 1
+
+    assert loop.wait(is_done, DEADLINE_S)
+    monkeypatch.undo()
+    assert asked[0] == 0
+
+
+def test_who_sleeps_until_another_thread_has_read_is_seen_before_it_asks(client):
+    loop, seen = client._connection.loop, []
+
+    loop._sleep(lambda: seen.append(loop._sleepers) or True, None, None)
+
+    assert seen[0] == 1
+    assert loop._sleepers == 0
