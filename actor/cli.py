@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 from actor.granting.labels import add_value
 from actor.machine.builtin import builtin_labels
-from actor.machine.names import NameTaken, hold_name
+from actor.machine.names import HeldName, NameTaken, hold_name
 from actor.processes.forking import FORKSERVER, SPAWN, START_METHODS, start_fork_server
 from actor.processes.surroundings import (
     check_environments,
@@ -55,28 +55,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         typed, units = read_slot_types(slots, replicas=options.replicas[1])
         limits = read_limits([*split_environment("WARMSLOT_LIMIT"), *options.limit])
         started_with = read_surroundings(options)
-        name = hold_name(options.name, options.broker)
-        if os.environ.get(SPIN_VARIABLE):
-            # Its actors read it, and could say what is wrong with it only in their log.
-            from sdk.wakeup import spin_s  # noqa: PLC0415 - what a host has no other use for.
-
-            _ = spin_s()
+        name = hold(options.name, options.broker)
+        check_spin()
     except (ValueError, NameTaken) as error:
         parser.error(str(error))
     # It loads while the rest of this process does.
+    missed: list[str] = []
     server = start_fork_server(
-        options.start_method, started_with["variables"], options.start_timeout
+        options.start_method, started_with["variables"], options.start_timeout, missed
     )
     known = builtin_labels(name.name)
-    for key in dict.fromkeys(key for own in labels_of for key in own):
-        if key in known or key == "name":
-            parser.error(
-                f"label {key!r} is built in and says what the actor is: choose another key"
-            )
+    check_keys(parser, labels_of, known)
     from actor.host import Host  # noqa: PLC0415
-    from actor.logs import configure_logs  # noqa: PLC0415
+    from actor.logs import configure_logs, warn  # noqa: PLC0415
 
     configure_logs(options.log_format)
+    for reason in missed:
+        warn("no_forkserver", reason=reason, hint="each actor starts from nothing")
     is_alike = all(labels == labels_of[0] for labels in labels_of)
     settings = HostSettings(
         name=name.name,
@@ -100,9 +95,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **started_with,
     )
     try:
-        return Host(settings, server).run()
+        try:
+            host = Host(settings, server)
+        except ValueError as error:
+            parser.error(str(error))
+        return host.run()
     finally:
         name.release()
+
+
+def hold(wanted: str | None, broker: str) -> HeldName:
+    """Hold a name. Raises ValueError when it cannot be one or there is no place for its lock."""
+    try:
+        return hold_name(wanted, broker)
+    except OSError as error:
+        raise ValueError(
+            f"the name cannot be locked: {error}; TMPDIR names another folder for that"
+        ) from None
+
+
+def check_spin() -> None:
+    """Raise ValueError for what actors could say is wrong with a variable only in their log."""
+    if os.environ.get(SPIN_VARIABLE):
+        from sdk.wakeup import spin_s  # noqa: PLC0415 - what a host has no other use for.
+
+        _ = spin_s()
+
+
+def check_keys(parser: Parser, labels_of: Sequence[Labels], known: Labels) -> None:
+    """End with a line when somebody gives a label that says what the actor is."""
+    for key in dict.fromkeys(key for own in labels_of for key in own):
+        if key in known or key == "name":
+            parser.error(
+                f"label {key!r} is built in and says what the actor is: choose another key"
+            )
 
 
 def no_keys(_: str) -> NoReturn:
@@ -138,7 +164,13 @@ def make_parser() -> Parser:
         help="an actor process that has not loaded its modules and entered each --environment by"
         " then is ended and started again (default: %(default)s)",
     )
-    parser.add_argument("--keys", metavar="DIR", type=no_keys, help="not available yet")
+    parser.add_argument(
+        "--keys",
+        metavar="DIR",
+        type=no_keys,
+        default=read("KEYS", None),
+        help="not available yet",
+    )
     parser.add_argument(
         "--log-format",
         metavar="|".join(LOG_FORMATS),

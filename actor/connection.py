@@ -11,7 +11,10 @@ LINGER_MS: Final = 500
 
 
 def connect(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.Socket[bytes]":
-    """Return a DEALER to the broker at *endpoint*, which need not be there yet."""
+    """Return a DEALER to the broker at *endpoint*, which need not be there yet.
+
+    Raises ValueError when there can be none, as where the path of a file is too long.
+    """
     socket = context.socket(zmq.DEALER)
     # Nothing queues for a broker that is away: what was meant for it would reach the next one.
     socket.setsockopt(zmq.IMMEDIATE, 1)
@@ -20,5 +23,11 @@ def connect(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.So
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
-    socket.connect(endpoint)
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        # What pyzmq adds in parentheses is the endpoint once more.
+        reason = str(error.strerror).partition(" (")[0]
+        raise ValueError(f"endpoint {endpoint!r} cannot be used: {reason}") from None
     return socket

@@ -22,6 +22,11 @@ def log_notes(actor: str, notes: Iterable[tuple[str, dict[str, Any]]]) -> None:
             log.info(event, actor=actor, **fields)
 
 
+def warn(event: str, **fields: Any) -> None:
+    """Write what somebody should look at, before a host is there to say it."""
+    structlog.get_logger("host").warning(event, **fields)
+
+
 def configure_logs(style: str) -> None:
     """Write events for people, or as JSON."""
     stream = Stream(sys.stderr)

@@ -92,14 +92,20 @@ def read_early(variables: Iterable[str]) -> list[str]:
 
 
 def start_fork_server(
-    method: str | None, variables: Mapping[str, str], start_timeout_s: float | None = None
+    method: str | None,
+    variables: Mapping[str, str],
+    start_timeout_s: float | None,
+    missed: list[str],
 ) -> ForkServer | None:
-    """Start the fork server where one is of use; None: each actor starts from nothing."""
+    """Start the fork server where one is of use; None: each actor starts from nothing.
+
+    Where it cannot be started *missed* gets the reason: the log is not there yet.
+    """
     is_of_use = method == FORKSERVER or (method is None and IS_LINUX)
     if not is_of_use or read_early(variables):
         return None
     try:
         return ForkServer(start_timeout_s)
     except OSError as error:
-        sys.stderr.write(f"actor: no fork server, each actor starts from nothing: {error}\n")
+        missed.append(str(error))
         return None

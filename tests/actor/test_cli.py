@@ -1,11 +1,14 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+import zmq
 
 from actor import cli, host, logs
+from actor.connection import connect
 from actor.machine.names import NameTaken, hold_name
 from actor.settings import HostSettings
 
@@ -213,6 +216,49 @@ def test_a_bad_environment_variable_is_named_by_its_option(started, monkeypatch,
         cli.main([])
 
     assert "--slots" in capsys.readouterr().err
+
+
+def test_keys_from_the_environment_are_refused_as_those_that_are_typed(
+    started, monkeypatch, capsys
+):
+    monkeypatch.setenv("WARMSLOT_KEYS", "/etc/keys")
+
+    with pytest.raises(SystemExit):
+        cli.main([])
+
+    assert "argument --keys: not available yet" in capsys.readouterr().err
+    assert not started
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://*:5555", f"ipc:///tmp/{'a' * 200}"])
+def test_an_endpoint_that_nobody_can_connect_to_is_said_in_one_line(
+    started, monkeypatch, capsys, endpoint
+):
+    class LateHost:
+        def __init__(self, settings, server):
+            with zmq.Context() as context:
+                connect(context, settings.broker)
+
+    monkeypatch.setattr(host, "Host", LateHost)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--broker", endpoint])
+
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert f"endpoint {endpoint!r} cannot be used: " in said
+    assert said.count("\n") == 1
+
+
+def test_where_a_name_cannot_be_locked_that_is_said_in_one_line(started, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+
+    with pytest.raises(SystemExit) as end:
+        cli.main([])
+
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert "TMPDIR names another folder" in said
+    assert said.count("\n") == 1
 
 
 def test_help_names_every_option(capsys):

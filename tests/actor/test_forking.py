@@ -27,7 +27,7 @@ linux = [
 @pytest.mark.parametrize("name", ["PYTHONHASHSEED", "LD_PRELOAD", "MALLOC_ARENA_MAX", "LC_ALL"])
 def test_a_variable_that_would_come_too_late_lets_actors_start_from_nothing(name):
     assert read_early([name]) == [name]
-    assert start_fork_server(None, {name: "1"}) is None
+    assert start_fork_server(None, {name: "1"}, None, []) is None
 
 
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TZ", "LANGSMITH"])
@@ -36,7 +36,18 @@ def test_a_variable_that_is_read_later_does_not(name):
 
 
 def test_without_a_fork_server_none_is_started():
-    assert start_fork_server(SPAWN, {}) is None
+    assert start_fork_server(SPAWN, {}, None, []) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has no fork server")
+def test_a_fork_server_that_cannot_be_started_is_told_in_the_log(monkeypatch):
+    missed = []
+    with monkeypatch.context() as here:
+        here.setattr(sys, "executable", "/no/python")
+        server = start_fork_server(None, {}, None, missed)
+
+    assert server is None
+    assert "/no/python" in missed[0]
 
 
 def test_what_an_actor_loads_has_no_threads_and_leaves_to_it_what_variables_say():
