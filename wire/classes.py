@@ -1,11 +1,14 @@
 """Classes that travel by value: what they are made from, and what becomes of those that are known.
 
+And errors of such classes, which are values as well where a task returns them.
+
 cloudpickle makes a class without its `__slots__`, so its objects kept all in a `__dict__` that
 those of the user's own class do not have, and none came back. And it fills a class anew that the
 process has already. The rule that must not be broken: a class that was written in this process
 stays as it is, whatever comes back of it; its methods have the globals of their module.
 """
 
+import contextlib
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -15,13 +18,24 @@ from cloudpickle import cloudpickle
 TRACKED: Final = {"_make_skeleton_class": 4, "_make_skeleton_enum": 5}
 BEGUN_WITH: Final = 3
 KINDS: Final = (str, tuple, list, dict)
+PLAIN_REDUCE: Final = BaseException.__reduce__
+PLAIN_REDUCE_EX: Final = BaseException.__reduce_ex__
 
 # Those that came from elsewhere: they are filled again, since their code may have changed there.
 _made: Final[WeakSet[type]] = WeakSet()
 
 
 def as_ours(obj: Any, reduced: Any) -> Any:
-    """Return how to make the class *obj*, *reduced* as cloudpickle does it; all else as it is."""
+    """Return how to make the class *obj*, *reduced* as cloudpickle does it; all else as it is.
+
+    An error is made without its `__init__`, which may take anything else than `args`, unless its
+    class says how it is pickled.
+    """
+    if isinstance(obj, BaseException):
+        kind = type(obj)
+        is_plain = kind.__reduce__ is PLAIN_REDUCE and kind.__reduce_ex__ is PLAIN_REDUCE_EX
+        # It is known before its attributes, which may refer to it.
+        return (rebuild, (kind, obj.args, {}, []), vars(obj) or None) if is_plain else reduced
     if not isinstance(obj, type) or type(reduced) is not tuple or len(reduced) != 6:
         return reduced
     make, parts, state, *items, fill = reduced
@@ -50,3 +64,19 @@ def fill_class(made: type, state: Any) -> None:
     """Put what has travelled into a class that is from elsewhere; called by the unpickler."""
     if made in _made:
         cloudpickle._class_setstate(made, state)  # noqa: SLF001
+
+
+def rebuild(
+    kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any], left: list[str]
+) -> BaseException:
+    """Make an exception of *kind* without calling its `__init__`; called by the unpickler."""
+    error = kind.__new__(kind, *args)
+    # Those that are built in keep some of their arguments in fields of their own.
+    python: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    with contextlib.suppress(Exception):
+        python.__init__(error, *args)
+    error.args = args
+    vars(error).update(state)
+    for line in left:
+        error.add_note(line)
+    return error

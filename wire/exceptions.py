@@ -10,6 +10,7 @@ import traceback
 from types import TracebackType
 from typing import Any
 
+from wire.classes import rebuild
 from wire.errors import Code
 from wire.parts import Failure
 from wire.payload import OURS, PayloadError, pickle_value, told
@@ -101,22 +102,6 @@ def _travels(part: object, what: str, left: list[str]) -> bool:
         left.append(f"{what} stayed on the actor: {why}")
         return False
     return True
-
-
-def rebuild(
-    kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any], left: list[str]
-) -> BaseException:
-    """Make an exception of *kind* without calling its `__init__`; called by the unpickler."""
-    error = kind.__new__(kind, *args)
-    # Those that are built in keep some of their arguments in fields of their own.
-    python: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
-    with contextlib.suppress(Exception):
-        python.__init__(error, *args)
-    error.args = args
-    vars(error).update(state)
-    for line in left:
-        error.add_note(line)
-    return error
 
 
 def load_exception(failure: Failure) -> BaseException | None:

@@ -156,6 +156,34 @@ def test_classes_of_every_kind_come_back():
     assert {type(bare), type(private), type(box)} == {Bare, Private, Box}
 
 
+class Strict(Exception):
+    def __init__(self, text, *, code):
+        super().__init__(text)
+        self.code = code
+
+
+class Own(Strict):
+    def __reduce__(self):
+        return restore, (self.code,)
+
+
+def restore(code):
+    return Own("restored", code=code)
+
+
+def test_errors_that_are_values_come_back():
+    circle = Strict("circle", code=6)
+    circle.me = circle
+    error, own, group, circle = there_and_back(
+        Strict("bad", code=3), Own("bad", code=4), [ValueError("x"), Strict("in", code=5)], circle
+    )
+
+    assert (type(error), error.args, error.code) == (Strict, ("bad",), 3)
+    assert (type(own), own.args, own.code) == (Own, ("restored",), 4)
+    assert (type(group[0]), type(group[1]), group[1].code) == (ValueError, Strict, 5)
+    assert circle.me is circle
+
+
 def test_a_class_is_what_it_was_when_objects_of_it_come_back(monkeypatch):
     scaled = Counted.__dict__["scaled"]
     with Elsewhere() as elsewhere:
