@@ -246,8 +246,9 @@ def show_table(client: Client, options: argparse.Namespace, what: str) -> int:
 def show_explain(client: Client, options: argparse.Namespace) -> int:
     """Print where a task is, why, and what each actor lacks."""
     answer = client.query("explain", options.task, timeout=options.timeout)
+    status = 0 if answer.get("state") != "unknown" else STATUS_FAILED
     if print_json(answer, options):
-        return 0
+        return status
     print(f"{answer.get('state', 'unknown')}: {answer.get('reason', '')}".rstrip(": "))
     since = answer.get("actors_s", {})
     for name, missing in sorted(answer.get("actors", {}).items(), key=lambda one: natural(one[0])):
@@ -257,7 +258,7 @@ def show_explain(client: Client, options: argparse.Namespace) -> int:
         print(f"  it has waited for {waited_s:.1f} s, for this reason for {reason_s:.1f} s")
     if "ends_s" in answer:
         print(f"  it is given up in {answer['ends_s']:.1f} s (schedule_timeout)")
-    return 0 if answer.get("state") != "unknown" else STATUS_FAILED
+    return status
 
 
 def show_order(client: Client, options: argparse.Namespace) -> int:

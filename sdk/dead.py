@@ -132,6 +132,19 @@ def show_redrive(client: Client, options: argparse.Namespace) -> int:
     """Submit dead tasks again, and print under which ids, or how they ended."""
     if bool(options.task) == options.all:
         raise ValueError("redrive needs either the ids of dead tasks or --all")
+    told: list[dict[str, Any]] = []
+    status = None
+    try:
+        status = redrive(client, options, told)
+    finally:
+        # Also where one of them cannot be: those before it go on.
+        if told or status is not None:
+            print_json({"redriven": told}, options)
+    return status
+
+
+def redrive(client: Client, options: argparse.Namespace, told: list[dict[str, Any]]) -> int:
+    """Submit dead tasks again; *told* is what became of each."""
     status, seen = 0, dict.fromkeys(options.task)
     chosen = list(seen)
     while True:
@@ -143,15 +156,28 @@ def show_redrive(client: Client, options: argparse.Namespace) -> int:
             return status
         seen |= dict.fromkeys(chosen)
         futures = {
-            task: client.redrive(task) for task in chosen if not goes_on(client, task, options)
+            task: client.redrive(task)
+            for task in chosen
+            if not goes_on(client, task, options, told)
         }
         for task, future in futures.items():
-            status |= show_redriven(client, task, future, options)
+            status |= show_redriven(client, task, future, options, told)
         if not options.all:
             return status
 
 
-def goes_on(client: Client, task: str, options: argparse.Namespace) -> bool:
+def tell(
+    told: list[dict[str, Any]], options: argparse.Namespace, text: str, task: str, **facts: Any
+) -> None:
+    """Say what became of *task*, or keep it for the end where that is JSON."""
+    told.append({"task": task, "redriven_as": None, "error": None, "result": None} | facts)
+    if not options.json:
+        say(text)
+
+
+def goes_on(
+    client: Client, task: str, options: argparse.Namespace, told: list[dict[str, Any]]
+) -> bool:
     """Tell whether *task* was submitted again before, and say so.
 
     Another REDRIVE would attach to what it is now, and take along its outcome where that is there.
@@ -164,12 +190,16 @@ def goes_on(client: Client, task: str, options: argparse.Namespace) -> bool:
         return False  # Whoever redrives it is told why it is not kept.
     successor = answer["dead"][0]["redriven_as"]
     if successor and answer["has_journal"]:
-        say(f"{task} goes on as {successor}")
+        tell(told, options, f"{task} goes on as {successor}", task, redriven_as=successor)
     return bool(successor and answer["has_journal"])
 
 
 def show_redriven(
-    client: Client, task: str, future: TaskFuture, options: argparse.Namespace
+    client: Client,
+    task: str,
+    future: TaskFuture,
+    options: argparse.Namespace,
+    told: list[dict[str, Any]],
 ) -> int:
     """Print what became of *task*; return the exit status."""
     if not future.accepted(options.timeout) and not future.done():
@@ -180,17 +210,20 @@ def show_redriven(
         # Raises why it is not kept.
         future.result(options.timeout)
         raise
-    one = answer["dead"][0]
-    if not one["redriven_as"]:
+    successor = answer["dead"][0]["redriven_as"]
+    if not successor:
         error = future.exception(options.timeout)
-        say(f"{task} stays dead: {error}")
+        tell(told, options, f"{task} stays dead: {error}", task, error=str(error))
         return STATUS_FAILED
     if answer["has_journal"] and not options.wait:
-        say(f"{task} goes on as {one['redriven_as']}")
+        tell(told, options, f"{task} goes on as {successor}", task, redriven_as=successor)
         return 0
     error = future.exception()
+    facts: dict[str, Any] = {"redriven_as": successor}
     if error is not None:
-        say(f"{task} as {one['redriven_as']}: {type(error).__name__}: {error}")
+        text = f"{type(error).__name__}: {error}"
+        tell(told, options, f"{task} as {successor}: {text}", task, **facts, error=text)
         return STATUS_FAILED
-    say(f"{task} as {one['redriven_as']}: {future.result()}")
+    result = future.result()
+    tell(told, options, f"{task} as {successor}: {result}", task, **facts, result=result)
     return 0

@@ -54,13 +54,17 @@ def show_limits(client: Client, options: argparse.Namespace) -> int:
                 strict=options.strict,
                 timeout=options.timeout,
             )
-            say(f"limit {options.name} is {options.maximum}")
+            done = {"limit": options.name, "maximum": options.maximum}
+            if not print_json(done, options):
+                say(f"limit {options.name} is {options.maximum}")
         case "delete" | "rm":
             client.delete_limit(options.name, options.timeout)
-            say(f"limit {options.name} is deleted")
+            if not print_json({"deleted": options.name}, options):
+                say(f"limit {options.name} is deleted")
         case "release":
             client.release_limit(options.holder, options.timeout)
-            say(f"{options.holder} holds it no more")
+            if not print_json({"released": options.holder}, options):
+                say(f"{options.holder} holds it no more")
         case _:
             list_limits(client, options)
     return 0

@@ -1,5 +1,6 @@
 """Dead tasks with real processes: what ended badly outlives a broker, and is redriven."""
 
+import json
 import os
 import signal
 import subprocess
@@ -92,6 +93,10 @@ def test_poison_and_doubt_outlive_a_killed_broker_and_are_redriven_once(tmp_path
         wait_until(lambda: runs(path) == 6 and not client.query("tasks")["tasks"])
         again = told(world, capsys, "redrive", *ids)
         assert again == first
+        listed = json.loads(told(world, capsys, "redrive", *ids, "--json"))["redriven"]
+        assert [(one["task"], one["redriven_as"]) for one in listed] == [
+            *zip(ids, news, strict=True)
+        ]
         assert not set(news) & set(ids)
         other = world.client()
         values = [other.get_future(new).result(PATIENCE_S) for new in news]

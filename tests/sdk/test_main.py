@@ -310,6 +310,29 @@ def test_what_the_broker_refuses_is_said_without_its_json(capsys):
     assert capsys.readouterr().err == "warmslot: limit-set db: the journal cannot be written now\n"
 
 
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("command", "answer", "printed", "status"),
+    [
+        ("limits set db 3", {}, {"limit": "db", "maximum": 3}, 0),
+        ("limits rm db", {}, {"deleted": "db"}, 0),
+        ("limits release h", {}, {"released": "h"}, 0),
+        ("explain a-9", {"state": "unknown"}, {"state": "unknown"}, 1),
+        ("redrive --all", {"dead": []}, {"redriven": []}, 0),
+    ],
+)
+def test_with_json_whatever_is_said_is_json_and_the_status_is_the_same(
+    capsys, command, answer, printed, status
+):
+    with ScriptedBroker() as broker:
+        for what in ("limit-set", "limit-delete", "limit-release", "explain", "dead"):
+            broker.answers[what] = answer
+
+        ended = program.main([*command.split(), "--json", "--broker", broker.endpoint])
+
+    assert (ended, json.loads(capsys.readouterr().out)) == (status, printed)
+
+
 def test_arguments_of_a_call_may_stand_on_both_sides_of_an_option():
     options = program.read(["submit", "mod:fn", "a=1", "--no-wait", "b=2", "c=3"])
 
