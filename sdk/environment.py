@@ -251,7 +251,7 @@ def turns_of(cls: type[Environment]) -> int:
 
 def read_labels(cls: type) -> Labels:
     """Read the labels that an actor offers while it has a copy; raise ValueError for a bad one."""
-    return validate_labels(dict(type.__getattribute__(cls, "labels")))
+    return validate_labels(type.__getattribute__(cls, "labels"))
 
 
 class Specification:

@@ -222,7 +222,8 @@ class TaskFuture(Future[Any]):
             )
         if not is_done:
             raise TimeoutError(
-                f"task {self.name!r} {self.task_id} has no outcome after {timeout} s; it goes on"
+                f"task {self.name!r} {self.task_id or 'which waits for its arguments'} has no"
+                f" outcome after {timeout:g} s; it goes on"
             )
 
     def _read(self, timeout: float | None, is_over: Callable[[], bool]) -> bool:

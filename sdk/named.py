@@ -251,10 +251,20 @@ def make_actor(
         )
     if named.identity != blueprint.identity:
         raise Conflict(
-            f"the actor {address!r} was made as {named.identity}, not as {blueprint.identity}"
-            " (class, parameters, version of the code): kill() it first, or take another name"
+            f"the actor {address!r} was made with {difference(named.identity, blueprint.identity)}:"
+            " kill() it first, or take another name"
         )
     return ActorHandle(found, blueprint.codes, client)
+
+
+def difference(one: str, other: str) -> str:
+    """Say in what two identities differ."""
+    mine, yours = one.split(":", 2), other.split(":", 2)
+    if mine[0] != yours[0]:
+        return f"the class {mine[0]}, not {yours[0]}"
+    parts = ("", "other parameters", "another version of its code")
+    pairs = zip(parts, mine, yours, strict=False)
+    return " and ".join(part for part, a, b in pairs if a != b)
 
 
 def refuse_ambiguous(target: Any, chosen: Mapping[str, Any]) -> None:

@@ -77,7 +77,8 @@ def show_submit(client: Client, options: argparse.Namespace) -> int:
         result = future.result()
     except Exception as error:  # noqa: BLE001 - whatever the user's function raises.
         if error.__cause__ is not None:
-            sys.stderr.write(f"{error.__cause__}\n")
+            text = getattr(error.__cause__, "text", str(error.__cause__))
+            sys.stderr.write(f"{text.rstrip()}\n")
         sys.stderr.write(f"warmslot: {type(error).__name__}: {error}\n")
         return STATUS_FAILED
     say(json.dumps(result, default=repr) if options.json else str(result))

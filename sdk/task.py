@@ -32,6 +32,10 @@ class ActorContext(ABC):
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        """Show its name."""
+        return f"<actor {self.name!r}>"
+
     @property
     @abstractmethod
     def id(self) -> int:
@@ -93,6 +97,10 @@ class TaskContext(ABC):
     """The task that runs here, as `current_task()` returns it."""
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Show name, id and attempt."""
+        return f"<task {self.name!r} {self.id}, attempt {self.attempt}>"
 
     @property
     @abstractmethod

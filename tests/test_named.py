@@ -170,7 +170,7 @@ def test_a_name_that_is_taken_is_a_conflict(client):
 
     with pytest.raises(Conflict, match=r"'default/taken' already, a Counter\.using\(start=1\)"):
         client.actor(Counter, start=1, name="taken")
-    with pytest.raises(Conflict, match="class, parameters, version"):
+    with pytest.raises(Conflict, match="was made with other parameters: kill"):
         client.actor(Counter, start=2, name="taken", get_if_exists=True)
     with pytest.raises(Conflict, match="Forgetful"):
         client.actor(Forgetful, name="taken", get_if_exists=True)

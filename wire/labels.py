@@ -181,6 +181,8 @@ def validate_labels(labels: Mapping[Any, object]) -> Labels:
     A list has at least one value: who offers nothing under a key does not offer the key.
     """
     checked: Labels = {}
+    if not isinstance(labels, Mapping):
+        raise TypeError(f"labels are a mapping from key to value, not {labels!r}")
     for key, value in labels.items():
         if not isinstance(key, str):
             raise TypeError(f"the label {key!r} is not a string")

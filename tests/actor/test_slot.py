@@ -3,6 +3,7 @@
 import asyncio
 import os
 import queue
+import re
 import sys
 import threading
 
@@ -266,6 +267,12 @@ def test_a_generator_says_what_to_return_instead(shell):
     failure = shell.failure(shell.begin(numbers))
 
     assert failure.message.endswith("; return a list of what it yields")
+
+
+def test_a_task_and_its_actor_say_which_they_are(shell):
+    shown = shell.value(shell.begin(lambda: f"{current_task()} on {current_task().actor}"))
+
+    assert re.fullmatch(r"<task '.*' .*, attempt \d+> on <actor '.*'>", shown)
 
 
 def test_an_import_of_what_is_not_there_says_where_it_is_looked_for(shell):

@@ -631,6 +631,16 @@ def test_a_cancel_of_the_broker_is_one_here(client):
     assert future.cancelled()
 
 
+def test_a_wait_that_is_over_says_what_it_waited_for(client):
+    argument = client.submit(identity, "later")
+    future = client.submit(identity, argument)
+
+    with pytest.raises(TimeoutError, match=r"'identity' which waits for its arguments has no"):
+        future.result(0)
+    with pytest.raises(TimeoutError, match=r"-1 has no outcome after 0\.00123457 s; it goes on"):
+        argument.result(0.001234567)
+
+
 # --- asyncio
 
 

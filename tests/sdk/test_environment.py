@@ -455,6 +455,11 @@ def test_a_class_that_makes_no_sense_is_refused(body, error):
         type(Environment)("Bad", (Environment,), body)
 
 
+def test_labels_that_are_no_mapping_are_named():
+    with pytest.raises(TypeError, match=r"labels are a mapping from key to value, not 'v2'"):
+        type("Labelled", (Environment,), {"labels": "v2"})
+
+
 def test_the_base_class_is_no_environment():
     with pytest.raises(TypeError, match="subclass"):
         specification_of(Environment)
