@@ -26,8 +26,10 @@ NAMED_MAX: Final = 10_000
 
 def admit(broker: "Broker", task: Task, *, is_new: bool) -> bool:
     """Tell whether a call may wait for its turn; any other ends here, or is held."""
-    environment, template = task.call.environment, task.template
+    template = task.template
     assert template
+    # What stays of the call without its desires, which is made of no parts.
+    environment = template.head.environment
     assert environment is not None
     record = broker.named.by_id.get(environment.id)
     is_known = record is not None and not record.is_awaited
@@ -115,7 +117,8 @@ def release(broker: "Broker") -> None:
 def assigned(broker: "Broker", task: Task, actor: Actor) -> None:
     """Note where a call went; one that enters the actor finds there what it begins from."""
     assert task.token
-    record = broker.named.by_id[task.call.environment.id]  # type: ignore[union-attr]
+    assert task.template
+    record = broker.named.by_id[task.template.costs.place]  # type: ignore[index]
     if record.home is not None:
         assert record.home is actor
         record.failures = 0  # There was a turn again.

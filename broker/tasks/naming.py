@@ -31,6 +31,7 @@ class NamedActor:
         "call",
         "checkpoint",
         "entry",
+        "environment",
         "failures",
         "fence",
         "generation",
@@ -50,6 +51,9 @@ class NamedActor:
     def __init__(self, call: Call, blob: FunctionBlob | None) -> None:
         """Begin nowhere; *call* is the one that enters it."""
         self.call = call
+        # What must be entered.
+        assert call.environment
+        self.environment: Environment = call.environment
         self.blob = blob
         # Where it is, or is being entered, and the assignment that entered it.
         self.home: Actor | None = None
@@ -78,12 +82,6 @@ class NamedActor:
         self.entry: Task | None = None
         # What its calls wait under.
         self.shapes: dict[Shape, None] = {}
-
-    @property
-    def environment(self) -> Environment:
-        """Return what must be entered."""
-        assert self.call.environment
-        return self.call.environment
 
     @property
     def named(self) -> Named:
