@@ -85,7 +85,7 @@ def test_each_make_target_exists():
     assert set(re.findall(r"^(?: {4})?make (\w+)", README, re.MULTILINE)) <= targets
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/operation.md"])
 def test_each_link_to_a_file_leads_somewhere(page):
     place = ROOT / page
     links = re.findall(r"\]\((?!https?:)([^)#]+)", place.read_text(encoding="utf-8"))

@@ -1,0 +1,45 @@
+"""docs/operation.md against the programs: what an operator builds upon is as it says."""
+
+import re
+
+from actor import cli as host
+from actor.host import EXIT_REFUSED
+from broker import cli as broker
+from broker.core import Broker
+from broker.events.explain import status
+from broker.settings import Settings
+from sdk import __main__ as sdk
+from tests.support.deployment import ROOT
+
+OPERATION = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
+
+
+def rows(title):
+    """Return the cells of the table that begins with *title*, below its line."""
+    _, _, rest = OPERATION.partition(f"\n| {title} |")
+    table, _, _ = rest.partition("\n\n")
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+
+def test_each_figure_of_status_is_explained_and_no_other():
+    explained = [name for row in rows("field") for name in re.findall(r"`(\w+)`", row[0])]
+
+    assert sorted(explained) == sorted(status(Broker(Settings(), epoch=1, now=0.0), 0.0))
+
+
+def test_each_exit_status_stands_in_the_column_of_who_ends_with_it():
+    table = {row[0]: row[1:] for row in rows("status")}
+
+    assert table[str(sdk.STATUS_FAILED)][2]
+    assert all(table[str(broker.STATUS_BAD_OPTION)])
+    assert broker.STATUS_BAD_OPTION == host.EXIT_BAD_OPTION == sdk.STATUS_BAD_OPTION
+    assert table[str(EXIT_REFUSED)][1]
+    assert table[str(broker.STATUS_FAILED)][0]
+
+
+def test_a_unit_of_a_supervisor_starts_programs_with_options_that_they_have():
+    commands = re.findall(r"^ExecStart=\S+/warmslot (\w+) (.*)$", OPERATION, re.MULTILINE)
+
+    started = dict(commands)
+    assert broker.read_options(started["broker"].split(), {}).log_format == "json"
+    assert host.make_parser().parse_args(started["actor"].split()).drain_timeout < 150
