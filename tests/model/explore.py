@@ -110,7 +110,7 @@ class Search:
                 found.kinds[move[0]] += 1
                 if not self.take(state, move):
                     break
-                state_next = world.freeze()
+                state_next = world.freeze_state()
                 if state_next not in parents:
                     parents[state_next] = (state, move)
                     later.append(state_next)
@@ -175,7 +175,7 @@ def _name(world: World, move: Move) -> str:
     name, *arguments = move
     shown = []
     for place, argument in enumerate(arguments):
-        if place == 0 and name in {"submit", "cancel"}:
+        if place == 0 and name in {"submit", "cancel", "force"}:
             shown.append(f"call {argument + 1}")
         elif place == 0 and isinstance(argument, int) and not isinstance(argument, bool):
             shown.append(world.names[argument])

@@ -1,7 +1,7 @@
 """All that can happen next in a world."""
 
 from tests.model.processes import MEMORY
-from tests.model.scenarios import BUDGETS, CONNECTION_FAULTS
+from tests.model.scenarios import BUDGETS, CONNECTION_FAULTS, HALTS
 from tests.model.world import NOBODY, Move, World
 from wire.session import State
 
@@ -21,7 +21,7 @@ def possible(world: World) -> list[Move]:
     own = [own_moves(world, place) for place in range(len(world.names))]
     has_broker = world.broker != NOBODY
     for place, peer in enumerate(world.peers):
-        if may_be_hit(world, place) or peer.is_stalled or not has_broker:
+        if may_be_hit(world, place) or peer.blocked or peer.halted or not has_broker:
             continue
         if len(own[place]) == 1 and own[place][0][0] in UNNOTICED:
             return own[place]
@@ -30,18 +30,26 @@ def possible(world: World) -> list[Move]:
             step = world.store.step(world.broker, event)
             if step.to == world.broker and not step.failure:
                 return [("broker_hears", place)]
+    for place, peer in enumerate(world.peers):
+        if is_prompt(world, place):
+            moves = [move for move in own[place] if move[0] in UNNOTICED]
+            moves += [("broker_hears", place)] if peer.up else []
+            if moves:
+                return moves[:1]
     found = [move for moves in own for move in moves]
     if not has_broker:
         found.append(("broker_start",))
     elif world.broker_facts.is_about_to_look:
         found.append(("broker_looks",))
     for place, peer in enumerate(world.peers):
-        if has_broker and peer.up and not peer.is_stalled:
+        if has_broker and peer.up and peer.is_heard:
             found.append(("broker_hears", place))
         if has_broker and peer.late and peer.late[1]:
             found.append(("broker_hears_late", place))
-        if peer.is_stalled:
+        if peer.blocked:
             found.append(("heal", place))
+        if peer.halted:
+            found.append(("go_on", place))
         if peer.core == NOBODY and world.is_actor[place]:
             found.append(("spawn", place))
     return found + faults(world) if any(world.left) else found
@@ -64,19 +72,21 @@ def may_be_hit(world: World, place: int) -> bool:
     if may(world, "broker_kill"):
         return True
     kill = KILLS.get(world.kinds[place], "broker_kill")
-    return world.victims[place] and any(may(world, name) for name in (kill, *CONNECTION_FAULTS))
+    return world.victims[place] and any(
+        may(world, name) for name in (kill, *CONNECTION_FAULTS, *HALTS)
+    )
 
 
 def own_moves(world: World, place: int) -> list[Move]:
     peer = world.peers[place]
-    if peer.core == NOBODY:
+    if peer.core == NOBODY or peer.halted:
         return []
     facts, moves = world.facts(place), []
-    if peer.down and not peer.is_stalled:
+    if peer.down and peer.hears:
         moves.append(("hear", place))
     if peer.late and peer.late[2]:
         moves.append(("hear_late", place))
-    if world.broker != NOBODY and not peer.is_stalled:
+    if world.broker != NOBODY and not peer.blocked:
         is_quiet = not (peer.up or peer.down)
         if facts.state is CLOSED or (facts.state is OPENING and is_quiet):
             moves.append(("hello", place))
@@ -110,8 +120,9 @@ def own_moves(world: World, place: int) -> list[Move]:
     elif world.kinds[place] == "C":
         mine = [n for n, (client, _) in enumerate(world.scenario.calls) if client == place]
         moves += [("submit", n) for n in mine if not world.calls[n].is_submitted][:1]
-        if may(world, "cancel"):
-            moves += [("cancel", n) for n in mine if world.calls[n].is_wanted]
+        for name in ("cancel", "force"):
+            if may(world, name):
+                moves += [(name, n) for n in mine if world.calls[n].is_wanted]
     return moves
 
 
@@ -120,6 +131,13 @@ def is_known(world: World, place: int) -> bool:
     facts = world.facts(place)
     session = (world.rid(place, world.peers[place].connection), facts.number)
     return world.broker_facts.sessions.get(session) == facts.sent
+
+
+def is_prompt(world: World, place: int) -> bool:
+    """Tell whether what a peer and the broker say to one another is on its way for no time."""
+    peer = world.peers[place]
+    is_there = peer.hears and peer.is_heard and world.broker != NOBODY
+    return is_there and world.names[place] in world.scenario.prompt
 
 
 def may(world: World, name: str) -> bool:
@@ -141,14 +159,22 @@ def faults(world: World) -> list[Move]:
         if may(world, "cut") and world.broker != NOBODY:
             has_frames = peer.up or peer.down
             found += [("cut", place, fate) for fate in (fates if has_frames else fates[:1])]
-        if may(world, "stall") and not peer.is_stalled:
-            found.append(("stall", place))
+        for name in ("stall", "mute"):
+            if may(world, name) and not peer.blocked:
+                found.append((name, place))
+        for name in HALTS:
+            if may(world, name) and world.is_actor[place] and not peer.halted:
+                found.append((name, place))
         for name in ("repeat", "lose"):
-            if may(world, name) and world.broker != NOBODY and not peer.is_stalled:
+            if may(world, name) and world.broker != NOBODY and not peer.blocked:
                 found += [(name, place, "up")] if peer.up else []
                 found += [(name, place, "down")] if peer.down else []
         if may(world, "hello_again") and world.facts(place).state is OPENING:
             found.append(("hello_again", place))
+    if may(world, "take_back") and world.broker != NOBODY:
+        for place, peer in enumerate(world.peers):
+            if world.is_actor[place] and peer.core != NOBODY:
+                found += [("take_back", token) for token in world.facts(place).scheduled]
     if may(world, "wait") and is_quiet(world):
         found.append(("wait",))
     return found
@@ -162,7 +188,10 @@ def is_quiet(world: World) -> bool:
         if peer.core == NOBODY:
             if world.is_actor[place]:
                 return False
-        elif not peer.is_stalled:
+        elif peer.blocked or peer.halted:
+            if (peer.up and peer.is_heard) or (peer.down and peer.hears):
+                return False
+        else:
             if peer.up or peer.down or world.facts(place).state is not OPEN:
                 return False
             facts = world.facts(place)

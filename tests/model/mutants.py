@@ -21,6 +21,7 @@ from broker.facts.task import Ending
 from broker.placing import placement, requeueing
 from broker.tasks import lifecycle
 from sdk.core import ClientCore
+from tests.model import mutants_strict
 from tests.model.scenarios import DEEP, FAST, Scenario
 from tests.sim import mutants as sim
 from tests.sim import mutants_life as life
@@ -305,6 +306,10 @@ MUTANTS = [
             (sim_named.what_may_have_run_runs_again, "named-death-of-once"),
             (sim_named.nobody_enters_it_again, "named-deaths"),
         )
+    ),
+    *(
+        Mutant(name, plant, (FAST | DEEP)[scenario])
+        for name, plant, scenario in mutants_strict.STRICT
     ),
     Mutant("epoch_does_not_rise", nothing, FAST["restart"].but(epoch_step=0)),
 ]

@@ -1,21 +1,27 @@
-"""Clients, actors and hosts: their real cores with what stands around them in a process."""
+"""Clients and actors: their real cores with what stands around them in a process."""
 
 from math import inf
 from typing import Any, NamedTuple
 
 from actor.core import ActorCore
+from actor.events import fencing
 from actor.events.starting import start_next
 from actor.holding.mailbox import Assignment
 from actor.holding.occupying import AT_SCHEDULING
 from actor.holding.reacquiring import Reply
-from actor.machine.board import Runs
-from actor.settings import HostSettings
 from actor.settings import Settings as ActorSettings
-from actor.supervision import HostCore, Phase
 from sdk.call import Code, Plan
 from sdk.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from tests.model.processes import LIMIT, MEMORY, OTHER_LIMIT, SLICE_S, Messages, Process
+from tests.model.processes import (
+    LIMIT,
+    MEMORY,
+    OTHER_LIMIT,
+    SLICE_S,
+    Messages,
+    Process,
+    long_ago,
+)
 from tests.model.scenarios import RETRIES
 from wire.codec import check_payloads, decode_broker, decode_peer, encode_failure
 from wire.errors import Code as ErrorCode
@@ -31,6 +37,10 @@ LIKED = Desire("memory", Comparator.GREATER_THAN, 256, False, 10.0)
 AT_ONCE, LATER = Backoff(0.0, 1.0, 0.0, 0.0), Backoff(SLICE_S / 2, 1.0, SLICE_S / 2, 0.0)
 ASKED = (LIMIT.name, OTHER_LIMIT.name)
 BLOB = Code(b"e" * 16, b"environment")
+
+
+def _asked(task: int, ask: int) -> str:
+    return ASKED[(task + ask) % len(ASKED)]
 
 
 def counter(method: str, retries: int) -> Plan:
@@ -92,6 +102,15 @@ class PeerFacts(NamedTuple):
     is_paused: bool = False
     is_draining: bool = False
     has_copy: bool = False
+    # Of an actor: what its runs have of limits, whatever its core and the broker know; who has it
+    # since it was scheduled; when it was sure to be heard, where it may hold a strict one; whom its
+    # process ends for, if it does by its own will.
+    occupied: tuple[str, ...] = ()
+    scheduled: tuple[Any, ...] = ()
+    renewed_at: float | None = None
+    doomed: tuple[Any, ...] | None = None
+    # Of a host: since when the broker has heard of each of its actors.
+    vouches: tuple[tuple[int, float], ...] = ()
 
 
 class PeerProcess(Process):
@@ -152,8 +171,8 @@ class ClientProcess(PeerProcess):
     def submit(self, messages: Messages, kind: str) -> None:
         self.core.submit(PLANS[kind], b"", (), 0.0)
 
-    def cancel(self, messages: Messages, number: int) -> None:
-        self.core.cancel(number, False, 0.0)
+    def cancel(self, messages: Messages, number: int, forces: bool = False) -> None:
+        self.core.cancel(number, forces, 0.0)
 
     def broken(self, messages: Messages, numbers: tuple[int, ...]) -> None:
         unsent = [decode_peer(messages[number][0]) for number in numbers]
@@ -170,68 +189,6 @@ class ClientProcess(PeerProcess):
         core.take_notes()
 
 
-class HostProcess(PeerProcess):
-    """A host; the world kills its actors and fills their places again."""
-
-    @classmethod
-    def start(cls, name: str, incarnation: int, actors: tuple[int, ...]) -> "HostProcess":
-        settings = HostSettings(name=name, replicas=len(actors))
-        core = HostCore(settings, incarnation=incarnation, pid=1, now=0.0)
-        for ward, actor in zip(core.take_spawns(), actors, strict=True):
-            core.spawned(ward, incarnation=actor, pid=actor, now=0.0)
-        return cls(core)
-
-    unpack = classmethod(lambda cls, core: cls(core))
-
-    def facts(self) -> PeerFacts:
-        session = self.core.session
-        unrest = "deaths" if self.core._deaths else ""
-        return PeerFacts(session.state, session.number, session.sent, unrest=unrest)
-
-    def settle(self) -> None:
-        super().settle()
-        # No limit here is strict, so it does not matter when the host was heard.
-        self.core.renewed_at, self.core._probe = -inf, (0, 0.0)
-
-    def broken(self, messages: Messages, numbers: tuple[int, ...]) -> None:
-        self.core.broken(0.0)
-
-    def hear(self, messages: Messages, number: int) -> None:
-        self.core.receive(decode_broker(messages[number][0]), 0.0)
-
-    def died(self, messages: Messages, incarnation: int, started: tuple[Any, ...]) -> None:
-        """Reap an actor."""
-        (ward,) = (one for one in self.core.running() if one.incarnation == incarnation)
-        runs = Runs(list(started), [], [], [])
-        self.core.died(
-            ward, exit_code=None, signal=9, runs=runs, overflow=0, has_left=False, now=0.0
-        )
-
-    def spawned(self, messages: Messages, incarnation: int) -> None:
-        """Fill the place that is empty."""
-        ward = next(one for one in self.core.wards if one.phase is Phase.DUE)
-        self.core.spawned(ward, incarnation=incarnation, pid=incarnation, now=0.0)
-
-    def turn(self, now: float) -> None:
-        core = self.core
-        core.tick(now)
-        self.news += [("kill", ward.incarnation) for ward in core.take_kills()]
-        for ward in core.running():
-            # All are at work; that more time was used is all that matters.
-            core.observed(ward, cpu_s=ward.cpu_s + now, is_stopped=False)
-        self.sends += [(None, frame, ()) for frame in core.flush(now)]
-        core.take_notes()
-
-    def shift(self, seconds: float) -> None:
-        super().shift(seconds)
-        core = self.core
-        core._now -= seconds
-        core._beat_at -= seconds
-        for ward in core.wards:
-            ward.start_at = 0.0
-            ward.started_at = 0.0
-
-
 class ActorProcess(PeerProcess):
     """An actor with the user code in its slots."""
 
@@ -239,7 +196,9 @@ class ActorProcess(PeerProcess):
         # The board is what the host reads after a death: what started and is not settled.
         # What the named actor remembers is the calls that it has counted.
         # Those that enter their environment have not started.
-        core, self.runs, self.board, self.counted, self.loading = state
+        # What the host reads of strict limits.
+        core, self.runs, self.board, self.counted, self.loading, self.renewed_at = state
+        self.vouched_at = -inf
         super().__init__(core)
 
     @classmethod
@@ -253,12 +212,12 @@ class ActorProcess(PeerProcess):
             slots={"slot": slots},
             prefetch=prefetch,
         )
-        return cls((ActorCore(settings, incarnation=incarnation, now=0.0), {}, (), (), {}))
+        return cls((ActorCore(settings, incarnation=incarnation, now=0.0), {}, (), (), {}, None))
 
     unpack = classmethod(lambda cls, state: cls(state))
 
     def pack(self) -> Any:
-        return self.core, self.runs, self.board, self.counted, self.loading
+        return self.core, self.runs, self.board, self.counted, self.loading, self.renewed_at
 
     def facts(self) -> PeerFacts:
         core, session = self.core, self.core.session
@@ -284,6 +243,10 @@ class ActorProcess(PeerProcess):
             core.standing.is_paused,
             core.is_draining,
             BOX.id in core.mailbox.residents.by_id,
+            tuple(name for run in self.runs.values() for name in run[5].values()),
+            tuple(token for token, run in self.runs.items() if AT_SCHEDULING in run[5]),
+            self.renewed_at,
+            tuple(core.stopping.unwanted) if core.exit_reason else None,
         )
 
     def _has_limits(self, token: Any) -> list[str]:
@@ -297,7 +260,7 @@ class ActorProcess(PeerProcess):
         return run is not None and not all(ask.has_it for ask in run.asks.values())
 
     def _may_ask(self, token: Any) -> bool:
-        _, _, is_released, is_stopped, asked = self.runs[token]
+        _, _, is_released, is_stopped, asked, _ = self.runs[token]
         return asked < len(ASKED) and not (is_released or is_stopped or self._is_asking(token))
 
     def broken(self, messages: Messages, numbers: tuple[int, ...]) -> None:
@@ -311,7 +274,7 @@ class ActorProcess(PeerProcess):
 
     def finish(self, messages: Messages, token: Any, follows: bool) -> None:
         """Let a run end; the next may follow at once, as after a brief one."""
-        client, task, _, is_stopped, _ = self.runs.pop(token)
+        client, task, _, is_stopped, *_ = self.runs.pop(token)
         status = Status.CANCELED if is_stopped else Status.RESULT
         body, checkpoint = b"%d-%d by %d.%d" % (client, task, *token), None
         assignment = self.core.mailbox.held[token]
@@ -349,16 +312,24 @@ class ActorProcess(PeerProcess):
         """Ask for one more limit, inside those that were asked for."""
         run = self.runs[token]
         run[4] += 1
-        number, name = run[4], ASKED[(run[1] + run[4]) % len(ASKED)]
+        number, name = run[4], _asked(run[1], run[4])
         assignment, within = self.core.mailbox.held[token], list(range(1, number))
         self.core.occupying.ask(assignment, token, number, {name: 1}, within)
 
     def release(self, messages: Messages, token: Any) -> None:
         assert self.core.release(token, None, 0.0)
         self.runs[token][2] = True
+        self.runs[token][5].pop(AT_SCHEDULING, None)
 
     def reacquire(self, messages: Messages, token: Any) -> None:
         self.core.reacquire(token, {"slot": 1}, 0.0)
+
+    def read(self, vouched_at: float = -inf) -> None:
+        self.vouched_at = vouched_at
+
+    def go_on(self, messages: Messages, vouched_at: float) -> None:
+        """Look at the clock after a time in which it could not."""
+        self.read(vouched_at)
 
     def pause(self, messages: Messages, paused: bool) -> None:
         self.core.pause(0.0, paused=paused)
@@ -372,6 +343,8 @@ class ActorProcess(PeerProcess):
     def turn(self, now: float) -> None:
         core = self.core
         core.tick(now)
+        if core.exit_reason:
+            fencing.vouched(core, self.vouched_at)
         for assignment in core.take_starts():
             self._start(assignment)
         for order in core.take_stops():
@@ -389,6 +362,13 @@ class ActorProcess(PeerProcess):
                     core.occupying.ask(assignment, answer.token, AT_SCHEDULING, limits)
         for told in core.occupying.take_answers():
             self.news.append(("occupied", told.code))
+            run = self.runs.get((told.epoch, told.number))
+            if run is not None and not told.code:
+                name = LIMIT.name if told.ask == AT_SCHEDULING else _asked(run[1], told.ask)
+                run[5][told.ask] = name
+        if core.fence.is_new:
+            core.fence.is_new = False
+            self.renewed_at = core.fence.renewed_at if core.fence.is_held else None
         self.sends += [(None, *sent) for sent in core.flush(now)]
         core.entering.take_evictions()
         settled = core.take_settled()
@@ -411,7 +391,16 @@ class ActorProcess(PeerProcess):
 
     def _run(self, assignment: Assignment, *, is_stopped: bool) -> None:
         self.news.append(("start", assignment.client, assignment.task, assignment.token))
-        self.runs[assignment.token] = [assignment.client, assignment.task, False, is_stopped, 0]
+        # What it has of limits, by the ask.
+        has = dict.fromkeys([AT_SCHEDULING] if assignment.recipe.call.limits else [], LIMIT.name)
+        self.runs[assignment.token] = [
+            assignment.client,
+            assignment.task,
+            False,
+            is_stopped,
+            0,
+            has,
+        ]
         self.board = (*self.board, assignment.token)
 
     def check(self) -> None:
@@ -430,6 +419,17 @@ class ActorProcess(PeerProcess):
         self.core.now -= seconds
         self.core._beat_at -= seconds
         self._age(seconds)
+        fence, stopping = self.core.fence, self.core.stopping
+        stopping.force_at -= seconds
+        if fence.names:
+            fence.renewed_at = long_ago(fence.renewed_at, seconds)
+            fence.vouched_at = long_ago(fence.vouched_at, seconds)
+            if fence._probe[0]:
+                fence._probe = (fence._probe[0], long_ago(fence._probe[1], seconds))
+            stopping.fence_at -= seconds
+            if self.renewed_at is not None:
+                self.renewed_at = long_ago(self.renewed_at, seconds)
+        stopping._reckon()
 
     def _age(self, seconds: float) -> None:
         prefetch = self.core.prefetch

@@ -7,12 +7,13 @@ why each such step is taken only once.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any, NamedTuple
 
 from broker.core import Broker
 from broker.events import doubts
-from broker.events.defining import define
+from broker.events.defining import define, force
 from broker.events.occupancy import make_limits
 from broker.settings import Settings as BrokerSettings
 from broker.waiting.matching import Matching
@@ -26,7 +27,19 @@ SLICE_S = 1.0
 MEMORY = (512, 64)
 LIMIT, OTHER_LIMIT = read_definition("a=1"), read_definition("b=1")
 # What the broker notes when time has made a difference.
-MILESTONES = frozenset({"recovered", "actor_lost", "client_gone", "unclaimed", "host_lost"})
+MILESTONES = frozenset(
+    {
+        "recovered",
+        "actor_lost",
+        "client_gone",
+        "unclaimed",
+        "host_lost",
+        "fence_over",
+    }
+)
+# Strict limits are reckoned from when a frame was sent: longer ago is as this.
+LONG_AGO_S = -6 * SLICE_S
+STRICT_LIMIT = read_definition("a=1:strict")
 
 Event = tuple[Any, ...]
 Message = tuple[bytes, tuple[bytes, ...]]
@@ -56,6 +69,9 @@ class Process:
     def check(self) -> None:
         self.core.check()
 
+    def read(self) -> None:
+        """Look at what stands in the memory that it shares with others."""
+
     def shift(self, seconds: float) -> None:
         """Move the clock back to 0.0."""
         raise NotImplementedError
@@ -63,11 +79,19 @@ class Process:
     def act(self, event: Event, messages: Messages) -> None:
         """Let *event* happen at 0.0, or at the end of a slice of time."""
         if event[0] == "time":
+            self.read(*event[1:])
             self.turn(SLICE_S)
+            self.shift(SLICE_S)
+        elif event[0] == "halted":
             self.shift(SLICE_S)
         else:
             getattr(self, event[0])(messages, *event[1:])
             self.turn(0.0)
+
+
+def long_ago(at: float, seconds: float) -> float:
+    """Return what *at* is *seconds* later, or that it was long ago."""
+    return at if at == -inf else max(at - seconds, LONG_AGO_S)
 
 
 # --- the broker
@@ -83,18 +107,21 @@ class BrokerFacts(NamedTuple):
     is_about_to_look: bool
     # Why it is not at rest, or nothing.
     unrest: str
+    # Whether nobody is let in at any limit, since not all holders are known.
+    is_closed: bool
 
 
 def forget_matches(core: Broker) -> None:
     """Take out of the state what follows from the rest of it: who waits for whom."""
     core.backlog._ready = core.backlog.ready = core.backlog.matching = None
-    core.patient = core.waits = None
+    core.patient = core.waits = core.leftovers = core.tidy = None
     for shape in core.backlog._shapes.values():
         shape.queue = shape.entry = shape.tiers = None
         shape.is_told = bool(shape.is_told)
         if shape.wait is not None:
             shape.wait.queue = None
-    for actor in core.actors.values():
+    fenced = [one.actor for one in core.limits.fenced.values()]
+    for actor in (*core.actors.values(), *fenced):
         actor.number, actor.crews, actor.resident = 0, {}, {}
 
 
@@ -106,6 +133,7 @@ def match_anew(core: Broker) -> None:
     matching = backlog.matching = Matching(backlog._ready)
     matching.narrow = core.bindings.narrow
     core.patient, core.waits = matching.patient, matching.waits
+    core.leftovers, core.tidy = matching.leaving, matching.tidy
     for actor in core.actors.values():
         matching.update(actor)
         matching.improve(actor)
@@ -121,16 +149,17 @@ class BrokerProcess(Process):
     """The broker and its loop."""
 
     @classmethod
-    def start(cls, epoch: int) -> "BrokerProcess":
+    def start(cls, epoch: int, *, is_strict: bool = False) -> "BrokerProcess":
         core = Broker(BrokerSettings(), epoch=epoch, now=0.0)
-        for limit in (LIMIT, OTHER_LIMIT):
+        for limit in (STRICT_LIMIT if is_strict else LIMIT, OTHER_LIMIT):
             define(core, limit, is_stored=True)
         return cls(core)
 
     @classmethod
     def unpack(cls, state: Any) -> "BrokerProcess":
-        core = Broker(state["settings"], epoch=0, now=0.0)
+        core = Broker.__new__(Broker)
         vars(core).update(state)
+        core._handlers = core._make_handlers()
         core.say = core.outbox.say
         core.limits._grant = make_limits(core, 0.0)._grant
         match_anew(core)
@@ -162,6 +191,7 @@ class BrokerProcess(Process):
             core.window_ends_at is not None,
             core.recalls.due_at < inf,
             " ".join(unrest),
+            core.limits.is_closed,
         )
 
     def hear(self, messages: Messages, rid: bytes, number: int) -> None:
@@ -181,8 +211,14 @@ class BrokerProcess(Process):
         self._age(SLICE_S)
         self.core.recalls.look_at_all(0.0)
 
+    def take_back(self, messages: Messages, token: tuple[int, int]) -> None:
+        """Let an operator take back what a run took at scheduling, if that is allowed."""
+        with suppress(ValueError):
+            force(self.core, f"{token[0]}.{token[1]}.0")
+
     def turn(self, now: float) -> None:
         core = self.core
+        was_closed = core.limits.is_closed
         if now >= core.deadline():
             core.tick(now)
         self.sends += core.flush(now, may_pause=True)
@@ -192,7 +228,13 @@ class BrokerProcess(Process):
         if operations:
             core.committed(sequence, now)
             self.sends += core.flush(now)
-        self.news += [("milestone", name) for name, _ in core.take_notes() if name in MILESTONES]
+        notes = [name for name, _ in core.take_notes() if name in MILESTONES]
+        if core.limits.strict:
+            # What matters is when it lets somebody in.
+            is_opened = was_closed and not core.limits.is_closed
+            idle = {"recovered", "host_lost"} | ({"actor_lost"} if core.limits.fenced else set())
+            notes = [name for name in notes if name not in idle] + ["opened"] * is_opened
+        self.news += [("milestone", name) for name in notes]
         core.tidy()
 
     def shift(self, seconds: float) -> None:
@@ -221,6 +263,12 @@ class BrokerProcess(Process):
             session.said_at = 0.0
         for peer in (*core.actors.values(), *core.hosts.values(), *core.clients.values()):
             peer.heard_at -= seconds
+        for actor in core.actors.values():
+            actor.vouched_at = long_ago(actor.vouched_at, seconds)
+        for fenced in core.limits.fenced.values():
+            fenced.actor.heard_at = fenced.actor.vouched_at = 0.0
+            fenced.lost_at = long_ago(fenced.lost_at, seconds)
+            fenced.until -= seconds
         for host in core.hosts.values():
             host.grew = {number: at - seconds for number, at in host.grew.items()}
         for client in core.clients.values():

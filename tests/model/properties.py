@@ -6,8 +6,9 @@ demanded in `rest`.
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tests.model.boards import FROZEN
 from tests.model.processes import LIMIT, MEMORY
-from tests.model.scenarios import FAULTS, RETRIES
+from tests.model.scenarios import FAULTS, HALTS, RETRIES
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import Result
@@ -232,7 +233,8 @@ def losses(world: "World") -> int:
         peer.process - 1 for place, peer in enumerate(world.peers) if world.is_actor[place]
     )
     # One that leaves, then or later, has nothing left.
-    return max(0, deaths - happened(world, "drain")) + happened(world, "stall")
+    unheard = sum(happened(world, name) for name in ("stall", "mute", *HALTS))
+    return max(0, deaths - happened(world, "drain")) + unheard
 
 
 def limits_hold(world: "World") -> None:
@@ -244,6 +246,21 @@ def limits_hold(world: "World") -> None:
         for _, name in world.facts(place).limited
     ]
     must_hold(all(held.count(name) <= LIMIT.maximum for name in held), f"{held} are held at once")
+
+
+def strict_limits_hold(world: "World") -> None:
+    """Assert that no more runs have a strict limit than may, wherever they run, whoever knows it.
+
+    A process that is stopped does nothing, and looks at the clock before it does.
+    """
+    inside = [
+        world.names[place]
+        for place, peer in enumerate(world.peers)
+        if world.is_actor[place] and peer.core >= 0 and peer.halted != FROZEN
+        for name in world.facts(place).occupied
+        if name == LIMIT.name
+    ]
+    must_hold(len(inside) <= LIMIT.maximum, f"{inside} have a strict limit at once")
 
 
 def copies_hold(world: "World") -> None:

@@ -19,8 +19,10 @@ def come_to_rest(world: World) -> None:
     for place, peer in enumerate(world.peers):
         if peer.core == NOBODY and world.is_actor[place]:
             world.spawn(place)
-        if peer.is_stalled:
+        if peer.blocked:
             world.heal(place)
+        if peer.halted:
+            world.go_on(place)
     left = ""
     for _ in range(SLICES_MAX):
         for place in range(len(world.peers)):

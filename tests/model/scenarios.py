@@ -5,6 +5,7 @@ numbers are enough: what a rule does not stand shows with one or two faults, in 
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 # What goes wrong, and what a user does beside submitting and letting runs end.
 BUDGETS = (
@@ -13,12 +14,17 @@ BUDGETS = (
     "client_kill",
     "cut",  # a connection is replaced by a new one
     "stall",  # a connection delivers nothing until it is healed or cut
+    "mute",  # one delivers nothing to the broker
+    "freeze",  # a process is stopped until it goes on
+    "hang",  # a run holds the interpreter, so that its actor hears and says nothing
     "repeat",  # a frame is delivered twice
     "lose",  # a frame is lost in the middle of a connection
     "hello_again",  # HELLO is repeated while the first is on its way
     "wait",  # time passes until something comes of it
     "fail",  # a run raises, what may be tried again or what may not
     "cancel",
+    "force",  # a client cancels, and the process may be ended for it
+    "take_back",  # an operator takes back what a run has of a limit
     "release",
     "reacquire",
     "ask",  # a run asks for a limit from inside, and keeps it to its end
@@ -27,8 +33,9 @@ BUDGETS = (
     "drain",  # an actor lets what it runs end, and leaves; another process takes its place
     "look",  # an actor finds that what waits has waited for long
 )
-CONNECTION_FAULTS = ("cut", "stall", "repeat", "lose", "hello_again")
-FAULTS = ("broker_kill", "actor_kill", "client_kill", *CONNECTION_FAULTS)
+CONNECTION_FAULTS = ("cut", "stall", "mute", "repeat", "lose", "hello_again")
+HALTS = ("freeze", "hang")
+FAULTS = ("broker_kill", "actor_kill", "client_kill", *CONNECTION_FAULTS, *HALTS)
 LOST, KEPT = False, True
 
 
@@ -50,6 +57,12 @@ class Scenario:
     fates: tuple[bool, ...] = (LOST, KEPT)
     # Whether a host watches the actors and reports their deaths.
     has_host: bool = False
+    # Whose frames are on their way for no time at all, so that their orders are not tried.
+    prompt: tuple[str, ...] = ()
+    # Whether the calls were submitted, and all was said, before anything happens.
+    is_under_way: bool = False
+    # Whether the limit that calls take is strict.
+    is_strict: bool = False
     # What a planted bug does to the numbers of broker starts.
     epoch_step: int = 1
 
@@ -75,8 +88,34 @@ COUNTS_ONCE = ((0, "enter-once"), (0, "count-once"))
 FOND, BOXED = (0, "fond"), (0, "boxed")
 WARM, KEPT_WARM = (0, "warm"), (0, "kept")
 
+
+def strict(name: str, moves: dict[str, int], **more: Any) -> Scenario:
+    """Return a search with a strict limit: two calls take it, and there are two actors."""
+    options: dict[str, Any] = {"calls": (LIMITED,) * 2, "victims": A1, "fates": (LOST,)}
+    options |= {"prompt": ("C1", "A2", "H1"), "actors": 2, "is_strict": True}
+    return Scenario(f"strict-{name}", moves=moves, **options | more)
+
+
+WITH_HOST: dict[str, Any] = {"has_host": True, "is_under_way": True}
+# The first lease without a word ends in one wait; what was said comes late, or never.
+STRICT = named(
+    strict("stall", {"stall": 1, "wait": 1}),
+    strict("mute", {"mute": 1, "wait": 1}),
+    strict("late", {"freeze": 1, "wait": 1}),
+    strict("cut", {"cut": 1}, fates=(LOST, KEPT)),
+    strict("death", {"actor_kill": 1}, fates=(LOST, KEPT)),
+    strict("release", {"release": 1, "reacquire": 1}),
+    strict("release-and-stall", {"release": 1, "stall": 1, "wait": 1}, is_under_way=True),
+    strict("cancel", {"cancel": 1, "stall": 1, "wait": 1}, is_under_way=True),
+    strict("force", {"force": 1, "wait": 1}),
+    strict("order", {"take_back": 1, "cut": 1}),
+    strict("restart", {"broker_kill": 1, "stall": 1, "wait": 1}, is_under_way=True),
+    strict("frozen", {"freeze": 1, "wait": 1}, has_host=True),
+    strict("machine", {"hang": 1, "stall": 2, "wait": 1}, victims=("A1", "H1"), **WITH_HOST),
+    strict("host", {"broker_kill": 1, "stall": 1, "wait": 1}, **WITH_HOST),
+)
 # Searched to the end in each run of the tests.
-FAST = named(
+FAST = STRICT | named(
     Scenario("one-restart", moves={"broker_kill": 1}),
     Scenario("one-connection", moves={"cut": 1}),
     Scenario("restart", actors=2, moves={"broker_kill": 1}),
@@ -136,6 +175,10 @@ FAST = named(
 )
 # More at once: minutes, or hours.
 DEEP = named(
+    strict("late-grant", {"ask": 1, "freeze": 1, "wait": 1}, calls=(PLAIN, LIMITED)),
+    strict("restarts", {"broker_kill": 2, "stall": 1, "wait": 2}, is_under_way=True),
+    strict("late-frames", {"broker_kill": 1, "stall": 1, "wait": 2}, fates=(LOST, KEPT)),
+    strict("wishes", {"release": 1, "reacquire": 1, "cancel": 1, "stall": 1, "wait": 2}),
     Scenario("warm-and-leases", (WARM, WARM), {"stall": 1, "wait": 1}, actors=2, victims=A1),
     Scenario("named-leases", COUNTS[:2], {"stall": 1, "wait": 2}, actors=2, victims=A1),
     Scenario("named-death-and-cut", COUNTS[:2], {"actor_kill": 1, "cut": 1}, actors=2),

@@ -15,7 +15,8 @@ from broker.facts.task import State as TaskState
 from broker.settings import Settings as BrokerSettings
 from sdk.call import Plan
 from sdk.call import Settings as ClientSettings
-from tests.model.peers import ActorProcess, ClientProcess, HostProcess, PeerProcess
+from tests.model.hosts import HostProcess
+from tests.model.peers import ActorProcess, ClientProcess, PeerProcess
 from tests.model.processes import BrokerProcess, Event, Message, Process
 from wire.codec import encode
 from wire.parts import Held, Role, Status
@@ -94,12 +95,12 @@ class Store:
         self._steps: dict[tuple[int, Event], Step] = {}
         self._births: dict[Event, Step] = {}
 
-    def birth(self, kind: str, *arguments: Any) -> int:
+    def birth(self, kind: str, *arguments: Any, **options: Any) -> int:
         """Return the number of a process that begins."""
-        key = (kind, *arguments)
+        key = (kind, *arguments, *options)
         step = self._births.get(key)
         if step is None:
-            process = PROCESSES[kind].start(*arguments)
+            process = PROCESSES[kind].start(*arguments, **options)
             step = self._births[key] = self._keep(kind, process)
         return step.to
 

@@ -5,8 +5,10 @@ frames of a dead connection, what the properties remember, and which moves are l
 time but a wait, which is possible only when whatever can be delivered has been.
 """
 
+from math import inf
 from typing import Any, NamedTuple
 
+from tests.model.boards import FROZEN, NOBODY, seen_by_host, told_by_host
 from tests.model.peers import PeerFacts
 from tests.model.processes import BrokerFacts, Event
 from tests.model.properties import (
@@ -20,6 +22,7 @@ from tests.model.properties import (
     must_hold,
     resolved,
     started,
+    strict_limits_hold,
 )
 from tests.model.scenarios import BUDGETS, Scenario
 from tests.model.store import Store
@@ -27,7 +30,8 @@ from wire.errors import Code
 
 WAIT_SLICES_MAX = 12
 AT_ONCE_MAX = 500
-NOBODY = -1
+BOTH, UP = "both ways", "up"
+HUNG = "hung"
 # The incarnation of the first peer; the broker's own client has the number of its epoch.
 PEERS_FROM = 100
 
@@ -39,13 +43,24 @@ class Peer(NamedTuple):
     # The process of this place, counted from 1, and its connection.
     process: int = 1
     connection: int = 1
-    is_stalled: bool = False
+    # Which way its connection delivers nothing: BOTH, or UP to the broker; and whether its process
+    # does nothing, or its runs alone do something.
+    blocked: str = ""
+    halted: str = ""
     # Whether the broker has given it up, hearing nothing: others may run what it had.
     is_given_up: bool = False
     up: tuple[int, ...] = ()
     down: tuple[int, ...] = ()
     # What a dead connection had not delivered: (its number, up, down), or nothing.
     late: tuple[Any, ...] = ()
+
+    @property
+    def is_heard(self) -> bool:
+        return not self.blocked
+
+    @property
+    def hears(self) -> bool:
+        return self.core != NOBODY and self.blocked != BOTH and not self.halted
 
 
 class State(NamedTuple):
@@ -75,6 +90,8 @@ class World:
         self.is_actor = [kind == "A" for kind in self.kinds]
         self.victims = [not scenario.victims or name in scenario.victims for name in self.names]
         self.can = {name: place for place, name in enumerate(BUDGETS)}
+        # What brokers and hosts are told at their birth; nothing where no limit is strict.
+        self.strictly = {"is_strict": True} if scenario.is_strict else {}
         # What was sent, for a history: (from, to, message).
         self.log: list[tuple[str, str, int]] = []
         self.milestones = 0
@@ -92,7 +109,7 @@ class World:
         self.broker, self.epoch = state.broker, state.epoch
         self.peers, self.calls, self.left = list(state.peers), list(state.calls), list(state.left)
 
-    def freeze(self) -> State:
+    def freeze_state(self) -> State:
         return State(
             self.broker, self.epoch, tuple(self.peers), tuple(self.calls), tuple(self.left)
         )
@@ -107,9 +124,15 @@ class World:
         for place in range(len(self.names)):
             self._tell(place, ("hello",))
             self.drain()
-        while self.broker_facts.is_recovering:
+        while self.broker_facts.is_recovering or (
+            scenario.is_strict and self.broker_facts.is_closed
+        ):
             self.slice()
-        return self.freeze()
+        if scenario.is_under_way:
+            for number in range(len(scenario.calls)):
+                self.submit(number)
+                self.drain()
+        return self.freeze_state()
 
     def incarnation(self, place: int, process: int) -> int:
         return (place + 1) * 100 + process
@@ -136,7 +159,7 @@ class World:
         if name[0] == "H":
             places = [place for place, is_actor in enumerate(self.is_actor) if is_actor]
             actors = tuple(self.incarnation(place, 1) for place in places)
-            return self.store.birth("host", name, incarnation, actors)
+            return self.store.birth("host", name, incarnation, actors, **self.strictly)
         return self.store.birth("client", name, incarnation)
 
     # --- what comes of it
@@ -228,11 +251,32 @@ class World:
     def leave(self, place: int) -> None:
         self._tell(place, ("drain",))
 
+    def force(self, number: int) -> None:
+        client = self.scenario.calls[number][0]
+        self.calls[number] = self.calls[number]._replace(is_canceled=True)
+        self._tell(client, ("cancel", self._own_number(number), True))
+
+    def take_back(self, token: Any) -> None:
+        self._tell_broker(("take_back", token))
+
     def heal(self, place: int) -> None:
-        self.peers[place] = self.peers[place]._replace(is_stalled=False)
+        self.peers[place] = self.peers[place]._replace(blocked="")
 
     def stall(self, place: int) -> None:
-        self.peers[place] = self.peers[place]._replace(is_stalled=True)
+        self.peers[place] = self.peers[place]._replace(blocked=BOTH)
+
+    def mute(self, place: int) -> None:
+        self.peers[place] = self.peers[place]._replace(blocked=UP)
+
+    def freeze(self, place: int) -> None:
+        self.peers[place] = self.peers[place]._replace(halted=FROZEN)
+
+    def hang(self, place: int) -> None:
+        self.peers[place] = self.peers[place]._replace(halted=HUNG)
+
+    def go_on(self, place: int) -> None:
+        self.peers[place] = self.peers[place]._replace(halted="")
+        self._tell(place, ("go_on", *(told_by_host(self, place) or (-inf,))))
 
     def cut(self, place: int, fate: bool) -> None:
         peer = self.peers[place]
@@ -254,14 +298,15 @@ class World:
 
     def broker_start(self) -> None:
         self.epoch += self.scenario.epoch_step if self.epoch else 1
-        self.broker = self.store.birth("broker", self.epoch)
+        self.broker = self.store.birth("broker", self.epoch, **self.strictly)
 
     def actor_kill(self, place: int, fate: bool) -> None:
-        peer, board = self.peers[place], self.facts(place).board
+        peer, facts = self.peers[place], self.facts(place)
         self._die(place, fate)
         if self.scenario.has_host:
             incarnation = self.incarnation(place, peer.process)
-            self._tell(len(self.names) - 1, ("died", incarnation, board))
+            by_itself = () if facts.doomed is None else (facts.doomed,)
+            self._tell(len(self.names) - 1, ("died", incarnation, facts.board, *by_itself))
 
     def _die(self, place: int, fate: bool) -> None:
         """End a process; what it said comes late, or never."""
@@ -270,7 +315,8 @@ class World:
         self.peers[place] = peer._replace(
             core=NOBODY,
             connection=peer.connection + 1,
-            is_stalled=False,
+            blocked="",
+            halted="",
             is_given_up=False,
             up=(),
             down=(),
@@ -296,7 +342,7 @@ class World:
         """Let time pass until it makes a difference to the broker; at least a heartbeat."""
         before = self.milestones
         self.slice()
-        rest = self.freeze()
+        rest = self.freeze_state()
         for _ in range(WAIT_SLICES_MAX - 1):
             if self.milestones != before:
                 return
@@ -307,8 +353,12 @@ class World:
     def slice(self) -> None:
         """Let a second pass for everybody, and all that is said then arrive."""
         for place, peer in enumerate(self.peers):
-            if peer.core != NOBODY:
-                self._tell(place, ("time",))
+            if peer.core == NOBODY:
+                continue
+            if peer.halted:
+                self._tell(place, ("halted",))
+            else:
+                self._tell(place, ("time", *told_by_host(self, place), *seen_by_host(self, place)))
         self._tell_broker(("time",))
         self.drain()
 
@@ -316,12 +366,10 @@ class World:
         """Deliver in a fixed order whatever can be delivered."""
         for _ in range(AT_ONCE_MAX):
             for place, peer in enumerate(self.peers):
-                if peer.is_stalled:
-                    continue
-                if peer.up:
+                if peer.up and peer.is_heard:
                     self.broker_hears(place)
                     break
-                if peer.down and peer.core != NOBODY:
+                if peer.down and peer.hears:
                     self.hear(place)
                     break
             else:
@@ -335,7 +383,7 @@ class World:
         is_late = fate and (peer.up or peer.down)
         return peer._replace(
             connection=peer.connection + 1,
-            is_stalled=False,
+            blocked="",
             up=(),
             down=(),
             late=(peer.connection, peer.up, peer.down) if is_late else (),
@@ -361,7 +409,10 @@ class World:
         if said and not is_connected:
             self._tell(place, ("broken", said))
         elif self.is_actor[place] and self.facts(place).is_over:
+            self.milestones += bool(self.strictly)
             self.actor_kill(place, True)
+        if self.strictly and self.is_actor[place]:
+            strict_limits_hold(self)
 
     def _hear_news(self, place: int, news: Event) -> None:
         if news[0] == "load":
@@ -389,6 +440,7 @@ class World:
         elif news[0] == "kill":
             place, process = news[1] // 100 - 1, news[1] % 100
             if self.peers[place].process == process and self.peers[place].core != NOBODY:
+                self.milestones += bool(self.strictly)
                 self.actor_kill(place, True)
 
     def _tell_broker(self, event: Event) -> None:
@@ -421,7 +473,9 @@ class World:
             if self.incarnation(place, peer.process) in broker.actors:
                 if peer.is_given_up:
                     self.peers[place] = peer._replace(is_given_up=False)
-            elif peer.is_stalled and not broker.is_recovering and not peer.is_given_up:
+            elif (
+                (peer.blocked or peer.halted) and not broker.is_recovering and not peer.is_given_up
+            ):
                 self.peers[place] = peer._replace(is_given_up=True)
                 self.calls = [call.fenced(place, peer.process) for call in self.calls]
 

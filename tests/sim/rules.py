@@ -236,6 +236,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
     "9.12": {
         1: (
             "actors_are_not_told_what_is_strict",
+            "welcome_names_no_strict_limits",
             "what_is_held_becomes_strict",
         ),
         2: (
@@ -248,7 +249,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "nobody_ends_for_a_limit",
             "who_is_stopped_is_not_ended",
         ),
-        4: ("a_strict_limit_is_taken_late",),
+        4: ("a_strict_limit_is_taken_late", "what_is_granted_late_is_had"),
         5: (
             "the_host_of_a_lost_holder_is_told_nothing",
             "a_part_of_what_is_lost_is_free",
