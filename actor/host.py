@@ -89,7 +89,11 @@ class Host:
         finally:
             self._end_all()
         if core.failure is not None:
-            print_line(f"the broker at {self.settings.broker} refuses: {core.failure.message}")
+            said = f"the broker at {self.settings.broker} refuses: {core.failure.message}"
+            if self.settings.log_format == "json":
+                log.error("refused", host=self.settings.name, reason=said)
+            else:
+                print_line(said)
             return EXIT_REFUSED
         return 0
 

@@ -3,6 +3,7 @@
 A process of another version is the real program, in which the number is another one.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -59,10 +60,12 @@ def test_a_host_and_a_broker_of_different_versions_both_say_so(other):
     with Deployment() as world:
         start_broker(world)
 
-        host = world.start_host("h", "--replicas", "2", **variables)
+        host = world.start_host("h", "--replicas", "2", "--log-format", "json", **variables)
 
         assert host.wait(PATIENCE_S) == REFUSED, world.story()
-        assert f"refuses: {told(PROTOCOL, version)}" in world.log("h")
+        refused = [json.loads(line) for line in world.log("h").splitlines()][-1]
+        assert refused["event"] == "refused"
+        assert f"refuses: {told(PROTOCOL, version)}" in refused["reason"]
         assert "protocol-mismatch" in world.log("broker")
         assert told(version, PROTOCOL) in world.log("broker")
 
