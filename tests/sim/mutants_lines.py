@@ -29,7 +29,7 @@ from tests.sim.mutants_dead import AFTERLIFE
 from tests.sim.mutants_durable import KEPT
 from tests.sim.mutants_life import CRASHES, RETRIES
 from tests.sim.mutants_named import KILLS
-from tests.sim.mutants_strict import STARTED, UNHEARD
+from tests.sim.mutants_strict import FENCED, STARTED, UNHEARD
 from tests.sim.profile import Profile
 from tests.sim.world import World
 from tests.support.planting import Bug, planted
@@ -148,6 +148,7 @@ SHOWN: dict[str, Profile | None] = {
     "a_redriven_task_is_not_durable": AFTERLIFE[0].profile.but(durable=0.5, redrive=0.8),
     "a_strict_limit_is_taken_late": UNHEARD.but(run_s=2.0),
     "a_new_broker_gives_strict_limits_after_its_window": STARTED,
+    "welcome_names_no_strict_limits": FENCED,
     "what_went_wrong_before_is_not_told": RETRIES,
     "a_suspect_waits_for_ever": CRASHES.but(
         replicas=1, hang=0.5, shrunk=frozenset({"isolation_s"})
