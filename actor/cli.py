@@ -117,7 +117,7 @@ def hold(wanted: str | None, broker: str) -> HeldName:
 def check_spin() -> None:
     """Raise ValueError for what actors could say is wrong with a variable only in their log."""
     if os.environ.get(SPIN_VARIABLE):
-        from sdk.wakeup import spin_s  # noqa: PLC0415 - what a host has no other use for.
+        from sdk.reading.wakeup import spin_s  # noqa: PLC0415 - what a host has no other use for.
 
         _ = spin_s()
 

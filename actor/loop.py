@@ -34,7 +34,7 @@ from actor.machine.platform import MemoryGauge, Waker, measure_own_memory_mb
 from actor.running.context import Run
 from actor.running.slot import Slots
 from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, Launch
-from sdk.wakeup import ShortWait, spin_s
+from sdk.reading.wakeup import ShortWait, spin_s
 from wire.codec import CARRIERS, check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.labels import Labels

@@ -17,7 +17,7 @@ from unittest.mock import patch
 from bench.floor import measure_relay, warm_up_count
 from bench.support import Figures, Workspace, arguments, run_rounds
 from sdk import Client, gather
-from sdk.wakeup import SPIN_VARIABLE
+from sdk.reading.wakeup import SPIN_VARIABLE
 
 first_result_timeout_s = 30.0
 result_timeout_s = 20.0

@@ -6,9 +6,11 @@ import sdk.loading  # noqa: F401
 # isort: split
 from sdk.absent import continuation
 from sdk.asynchronous import AsyncClient
-from sdk.batching import batch
 from sdk.client import Client
 from sdk.cluster import LocalCluster
+from sdk.describing.batching import batch
+from sdk.describing.groups import concurrency_group
+from sdk.describing.options import Desired, Sticky
 from sdk.environment import Environment, ReusePolicy
 from sdk.errors import (
     ActorLost,
@@ -41,10 +43,8 @@ from sdk.errors import (
     TaskTimeout,
     WarmslotError,
 )
-from sdk.future import TaskFuture, as_completed, gather, wait
-from sdk.groups import concurrency_group
+from sdk.futures.future import TaskFuture, as_completed, gather, wait
 from sdk.handle import ActorHandle
-from sdk.options import Desired, Sticky
 from sdk.task import current_task, task
 from wire.labels import Comparator
 from wire.parts import Backoff

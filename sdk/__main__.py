@@ -15,14 +15,14 @@ from typing import Final, NoReturn
 
 from sdk import absent
 from sdk.client import Client
+from sdk.commands.dead import add_redrive_options, add_task_options, show_redrive, show_tasks
+from sdk.commands.fleet import add_actors_options, add_top_options, natural, show_actors, show_top
+from sdk.commands.limits import add_limit_actions, show_limits
+from sdk.commands.replicas import add_environment_actions, show_environments
+from sdk.commands.submitting import add_submit_options, show_submit
+from sdk.commands.table import cell, print_json, print_rows, say
 from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
-from sdk.dead import add_redrive_options, add_task_options, show_redrive, show_tasks
 from sdk.errors import WarmslotError
-from sdk.fleet import add_actors_options, add_top_options, natural, show_actors, show_top
-from sdk.limits import add_limit_actions, show_limits
-from sdk.replicas import add_environment_actions, show_environments
-from sdk.submitting import add_submit_options, show_submit
-from sdk.table import cell, print_json, print_rows, say
 from wire.loading import raise_again
 from wire.release import release
 

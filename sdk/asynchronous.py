@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from sdk.client import BATCH_DEFAULT, Client, Submitter
-from sdk.executor import TaskExecutor
-from sdk.future import TaskFuture
+from sdk.futures.executor import TaskExecutor
+from sdk.futures.future import TaskFuture
 from sdk.handle import ActorHandle
 from sdk.named import NAMESPACE_DEFAULT
 

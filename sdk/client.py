@@ -8,8 +8,7 @@ from typing import Any, Final, Protocol, Self
 
 import msgspec
 
-from sdk.arguments import dump_arguments, futures_in, with_results
-from sdk.call import Plan
+from sdk.calls.call import Plan
 from sdk.connection import (
     ENDPOINT_DEFAULT,
     ENDPOINT_VARIABLE,
@@ -17,13 +16,14 @@ from sdk.connection import (
     process_name,
     shared_connection,
 )
-from sdk.executor import TaskExecutor
-from sdk.found import find, redrive
-from sdk.future import TaskFuture
+from sdk.describing.likeness import digest_of, digest_of_arguments
+from sdk.describing.options import NO_OPTIONS, Desired, Options, split_key
+from sdk.futures.arguments import dump_arguments, futures_in, with_results
+from sdk.futures.executor import TaskExecutor
+from sdk.futures.found import find, redrive
+from sdk.futures.future import TaskFuture
 from sdk.handle import ActorHandle
-from sdk.likeness import digest_of, digest_of_arguments
 from sdk.named import NAMESPACE_DEFAULT, find_actor, make_actor
-from sdk.options import NO_OPTIONS, Desired, Options, split_key
 from sdk.plan import plan_for, split_keywords
 from wire.limits import Definition, Strategy, check_definition, read_rate, read_strategy
 from wire.messages import ARGUMENT_LENGTH_MAX

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import msgspec
 
-from sdk.asking import subject
-from sdk.call import Plan, Settings
+from sdk.calls.asking import subject
+from sdk.calls.call import Plan, Settings
+from sdk.calls.reasons import Reasons
 from sdk.core import ClientCore
-from sdk.deferring import Deferrals
 from sdk.errors import (
     CLASSES,
     BrokerUnreachable,
@@ -30,11 +30,11 @@ from sdk.errors import (
     WarmslotError,
     error_of,
 )
-from sdk.future import TaskFuture
-from sdk.handlers import Handlers
+from sdk.futures.deferring import Deferrals
+from sdk.futures.future import TaskFuture
 from sdk.log import logger
 from sdk.loop import Loop
-from sdk.reasons import Reasons
+from sdk.reading.handlers import Handlers
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.logs import Seldom

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from sdk.asking import Cancels, Questions, Trials, split_questions
-from sdk.bound import Bound
-from sdk.call import Introduced, Owned, Payloads, Plan, Settings, check_calls, spans_of
-from sdk.durable import ATTACHING, Durable, name_of
-from sdk.news import News
-from sdk.refusals import failed, lost, overdue, refused, too_large
-from sdk.waiting import Waiting
+from sdk.calls.asking import Cancels, Questions, Trials, split_questions
+from sdk.calls.bound import Bound
+from sdk.calls.call import Introduced, Owned, Payloads, Plan, Settings, check_calls, spans_of
+from sdk.calls.durable import ATTACHING, Durable, name_of
+from sdk.calls.news import News
+from sdk.calls.refusals import failed, lost, overdue, refused, too_large
+from sdk.calls.waiting import Waiting
 from wire.errors import Code
 from wire.messages import (
     Accepted,

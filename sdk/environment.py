@@ -19,10 +19,10 @@ from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
-from sdk.batching import batches_of, check_batches
-from sdk.code import Captured, capture
-from sdk.options import read_desires, read_limits, read_slots
-from sdk.version import digest_of, version_of
+from sdk.describing.batching import batches_of, check_batches
+from sdk.describing.code import Captured, capture
+from sdk.describing.options import read_desires, read_limits, read_slots
+from sdk.describing.version import digest_of, version_of
 from wire.labels import Desire, Labels, validate_labels
 from wire.parts import Environment as EnvironmentMessage
 from wire.parts import Reuse

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sdk.call import Code, Plan
-from sdk.future import TaskFuture
-from sdk.groups import read_group
-from sdk.options import NAME_LENGTH_MAX, NO_OPTIONS, Options
+from sdk.calls.call import Code, Plan
+from sdk.describing.groups import read_group
+from sdk.describing.options import NAME_LENGTH_MAX, NO_OPTIONS, Options
+from sdk.futures.future import TaskFuture
 from sdk.task import running
 from wire.parts import Call, Named
 from wire.parts import Environment as EnvironmentMessage

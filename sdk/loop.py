@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import zmq
 
-from sdk import forks
 from sdk.core import ClientCore, Outgoing
-from sdk.dealer import EVENTS, NOBLOCK, POLLIN, POLLOUT, RCVMORE, Dealer, refuse, send_message
 from sdk.errors import ClientClosed
-from sdk.gathering import Gathering
-from sdk.handlers import Handlers, nothing
-from sdk.wakeup import NAP_MAX_S, Sleep, spin_s
+from sdk.reading import forks
+from sdk.reading.dealer import EVENTS, NOBLOCK, POLLIN, POLLOUT, RCVMORE, Dealer, send_message
+from sdk.reading.gathering import Gathering
+from sdk.reading.handlers import Handlers, nothing
+from sdk.reading.wakeup import NAP_MAX_S, Sleep, spin_s
 from wire.codec import check_payloads, decode_broker, encode
 from wire.endpoint import check_endpoint
 from wire.errors import RemoteProtocolError
@@ -241,8 +241,9 @@ class Loop:
         if threading.current_thread() is not self._daemon:
             self._daemon.join(LEAVE_S)
         with self.lock:
-            self._dealer.close()
-            self._send = self._recv = self._get = refuse
+            dealer = self._dealer
+            dealer.close()
+            self._send, self._recv, self._get = dealer.send, dealer.recv, dealer.get
         forks.forget(self)
 
     # --- who reads

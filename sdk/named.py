@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sdk.call import Code
-from sdk.code import capture
+from sdk.calls.call import Code
+from sdk.describing.code import capture
+from sdk.describing.groups import groups_of
+from sdk.describing.options import NAME_LENGTH_MAX, read_desires, read_flag, read_limits, read_slots
+from sdk.describing.version import digest_of, version_of
 from sdk.environment import (
     HOOKS,
     Environment,
@@ -27,12 +30,9 @@ from sdk.environment import (
     seconds,
 )
 from sdk.errors import ActorUnknown, Conflict
-from sdk.future import TaskFuture
-from sdk.groups import groups_of
+from sdk.futures.future import TaskFuture
 from sdk.handle import TIMEOUT_DEFAULT_S, ActorHandle, Planned
-from sdk.options import NAME_LENGTH_MAX, read_desires, read_flag, read_limits, read_slots
 from sdk.plan import PYTHON_DESIRE
-from sdk.version import digest_of, version_of
 from wire.labels import Labels
 from wire.parts import Call, Named, Reuse
 from wire.parts import Environment as EnvironmentMessage

@@ -10,11 +10,10 @@ import inspect
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from sdk.batching import batch_of
-from sdk.call import Plan
-from sdk.code import Captured, capture, weak
-from sdk.environment import HOOKS, Environment, EnvironmentType, MethodReference, Specification
-from sdk.options import (
+from sdk.calls.call import Plan
+from sdk.describing.batching import batch_of
+from sdk.describing.code import Captured, capture, weak
+from sdk.describing.options import (
     ALWAYS,
     INHERITED_STICKY,
     NAME_LENGTH_MAX,
@@ -23,6 +22,7 @@ from sdk.options import (
     Options,
     Sticky,
 )
+from sdk.environment import HOOKS, Environment, EnvironmentType, MethodReference, Specification
 from sdk.task import OPTIONS_ATTRIBUTE
 from wire.labels import Comparator, Desire
 from wire.parts import Call

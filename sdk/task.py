@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sdk.client import Client
-    from sdk.nested import CallWait
+    from sdk.futures.nested import CallWait
     from wire.labels import Labels, LabelValues
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -282,7 +282,7 @@ def task(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
     Options of the call itself replace those here, key by key; a bare `@task` has none. Raises as
     `Client.options` does.
     """
-    from sdk.options import Options  # noqa: PLC0415 - it imports this module.
+    from sdk.describing.options import Options  # noqa: PLC0415 - it imports this module.
 
     chosen = Options.of(options)
 

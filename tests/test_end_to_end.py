@@ -17,8 +17,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+import sdk.calls.reasons
 import sdk.connection
-import sdk.reasons
 from sdk import (
     AsyncClient,
     Client,
@@ -501,7 +501,7 @@ def test_why_a_task_waits_can_be_asked_and_is_logged_after_three_seconds(client,
 
 
 def test_of_many_reasons_the_first_are_logged_and_the_others_counted(client, capfd, monkeypatch):
-    monkeypatch.setattr(sdk.reasons, "WINDOW_S", 1.0)
+    monkeypatch.setattr(sdk.calls.reasons, "WINDOW_S", 1.0)
     monkeypatch.setattr(sdk.connection, "PATIENCE_S", 0.1)
 
     futures = [client.submit(double, 1, desired_labels={"customer": n}) for n in range(40)]
@@ -509,7 +509,7 @@ def test_of_many_reasons_the_first_are_logged_and_the_others_counted(client, cap
     said = []
     wait_until(lambda: said.append(capfd.readouterr().err) or "task_waits_more" in "".join(said))
     lines = "".join(said).splitlines()
-    assert sum("task_waits " in line for line in lines) == sdk.reasons.SAID_MAX
+    assert sum("task_waits " in line for line in lines) == sdk.calls.reasons.SAID_MAX
     [more] = [line for line in lines if "task_waits_more" in line]
     assert "waiting_tasks=40" in more
     assert all(future.cancel() for future in futures)

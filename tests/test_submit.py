@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from sdk.submitting import find, read_pairs
+from sdk.commands.submitting import find, read_pairs
 from tests.support.deployment import DEADLINE_S as PATIENCE_S
 from tests.support.deployment import Deployment, environment
 from tests.test_durable import Journaled

@@ -6,8 +6,8 @@ another object in each process.
 
 from typing import Final
 
+from sdk.describing.options import name_of_type
 from sdk.errors import NonRetryable, TaskCanceled, TaskTimeout
-from sdk.options import name_of_type
 from wire.parts import Call
 
 NEVER: Final = (NonRetryable, TaskCanceled)

@@ -15,7 +15,7 @@ from actor.running.context import Run
 from actor.running.endings import Ending, describe, pack
 from actor.running.gathering import Gathering
 from actor.running.threads import EventLoopThread, ThreadPool
-from sdk.batching import Columns, split
+from sdk.describing.batching import Columns, split
 from sdk.errors import TaskCanceled
 
 if TYPE_CHECKING:

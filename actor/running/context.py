@@ -12,14 +12,14 @@ from actor.running.environment import Resident
 from actor.running.limiting import Limiting, LimitWait, make_block
 from actor.running.release import Block, Releases
 from actor.settings import Launch
+from sdk.describing.options import check_wait, read_timeout
 from sdk.errors import SlotReleased
-from sdk.options import check_wait, read_timeout
 from sdk.task import ActorContext, HeldLimit, ReleasedSlot, TaskContext
 from wire.labels import Labels, LabelValues, validate_key, validate_labels
 
 if TYPE_CHECKING:
     from sdk.client import Client
-    from sdk.nested import CallWait
+    from sdk.futures.nested import CallWait
 
 
 class Runtime(Protocol):

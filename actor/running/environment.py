@@ -18,7 +18,7 @@ from actor.holding.mailbox import Buffer
 from actor.running.checkpoints import Checkpoints
 from actor.running.reserve import Reserve
 from actor.running.threads import EventLoopThread
-from sdk.batching import Batch, batches_of
+from sdk.describing.batching import Batch, batches_of
 from wire import payload
 from wire.parts import Environment
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from sdk.batching import Batch
+from sdk.describing.batching import Batch
 
 if TYPE_CHECKING:
     from actor.running.context import Run

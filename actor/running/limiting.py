@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from actor.holding import occupying
+from sdk.describing.options import check_wait, read_limits
 from sdk.errors import CLASSES, SlotReleased, TaskCanceled, WarmslotError
-from sdk.options import check_wait, read_limits
 from sdk.task import HeldLimit
 from wire.messages import Occupied
 from wire.parts import Token

@@ -24,7 +24,7 @@ from actor.running.limiting import LimitWait, inside
 from actor.running.threads import EventLoopThread, ThreadPool
 from actor.settings import Launch
 from sdk.errors import EnvironmentFailed, ReleasedLimit, TaskCanceled
-from sdk.nested import CallWait
+from sdk.futures.nested import CallWait
 from sdk.task import running
 from wire import payload
 from wire.messages import Occupied
@@ -265,7 +265,7 @@ class Slots:
     def nested_client(self, run: Run) -> "Client":
         """Return a client whose calls carry the token of *run*."""
         from sdk.client import Client  # noqa: PLC0415 - most runs need none.
-        from sdk.options import inheriting  # noqa: PLC0415
+        from sdk.describing.options import inheriting  # noqa: PLC0415
 
         inherited = inheriting(run.assignment.recipe.call.sticky)
         return Client(self.launch.broker, parent=run.token, inherited=inherited)

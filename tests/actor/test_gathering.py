@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actor.running.gathering import Gathering
-from sdk.batching import Batch
+from sdk.describing.batching import Batch
 
 TWO = {"m": Batch(4, 0.005), "n": Batch(2, 0.005)}
 

@@ -425,7 +425,7 @@ def test_at_the_bound_release_says_so(stage):
 
 def test_a_run_that_waits_for_calls_of_its_own_gives_its_slots_back_meanwhile(stage):
     def waits():
-        from sdk.nested import CallWait
+        from sdk.futures.nested import CallWait
         from tests.actor.test_release import event
 
         task, wait = current_task(), CallWait([], 1)

@@ -5,7 +5,7 @@ import pytest
 from actor.holding.retries import is_retriable, is_timeout_retriable
 from actor.running.endings import describe
 from sdk import NonRetryable, TaskCanceled, TaskTimeout
-from sdk.options import read_retry_on
+from sdk.describing.options import read_retry_on
 from tests.actor.broker_end import connected, make_core
 from wire.codec import decode_failure
 from wire.messages import Outcome

@@ -10,7 +10,7 @@ import zmq
 
 from actor.core import ActorCore
 from actor.settings import Settings
-from sdk.dealer import open_dealer
+from sdk.reading.dealer import open_dealer
 from wire.codec import decode_broker, encode
 
 TURN_S = 0.02

@@ -10,8 +10,8 @@ from actor.holding.mailbox import Assignment
 from actor.holding.occupying import AT_SCHEDULING
 from actor.holding.reacquiring import Reply
 from actor.settings import Settings as ActorSettings
-from sdk.call import Code, Plan
-from sdk.call import Settings as ClientSettings
+from sdk.calls.call import Code, Plan
+from sdk.calls.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.model.processes import (
     LIMIT,

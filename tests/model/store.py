@@ -13,8 +13,8 @@ from actor.settings import Settings as ActorSettings
 from actor.supervision import Phase
 from broker.facts.task import State as TaskState
 from broker.settings import Settings as BrokerSettings
-from sdk.call import Plan
-from sdk.call import Settings as ClientSettings
+from sdk.calls.call import Plan
+from sdk.calls.call import Settings as ClientSettings
 from tests.model.hosts import HostProcess
 from tests.model.peers import ActorProcess, ClientProcess, PeerProcess
 from tests.model.processes import BrokerProcess, Event, Message, Process

@@ -8,9 +8,9 @@ from typing import Any
 import cloudpickle
 import zmq
 
-from sdk.call import Code, Plan, Settings
-from sdk.code import capture
+from sdk.calls.call import Code, Plan, Settings
 from sdk.core import ClientCore
+from sdk.describing.code import capture
 from tests.support.deployment import DEADLINE_S
 from wire.codec import check_payloads, decode_broker, decode_peer, encode
 from wire.messages import (

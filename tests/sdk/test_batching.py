@@ -3,9 +3,9 @@
 import pytest
 
 from sdk import Environment, ReusePolicy, batch
-from sdk.batching import Batch, Columns, batch_of, batches_of, split
+from sdk.describing.batching import Batch, Columns, batch_of, batches_of, split
+from sdk.describing.options import NO_OPTIONS
 from sdk.environment import specification_of
-from sdk.options import NO_OPTIONS
 from sdk.plan import plan_for
 
 

@@ -34,9 +34,9 @@ from sdk import (
     gather,
     wait,
 )
-from sdk.awaiting import on_loop
-from sdk.future import TaskFuture
-from sdk.gathering import CALLS_MAX
+from sdk.futures.awaiting import on_loop
+from sdk.futures.future import TaskFuture
+from sdk.reading.gathering import CALLS_MAX
 from tests.sdk.fakes import ScriptedBroker
 from tests.support.deployment import DEADLINE_S, wait_until
 from wire.codec import encode_failure
@@ -290,7 +290,7 @@ def test_map_sends_few_messages(client, broker):
 
 def test_calls_that_are_submitted_one_by_one_share_messages(client, broker, monkeypatch):
     # No clock decides: what is submitted within a minute of a message may wait for the next.
-    monkeypatch.setattr("sdk.gathering.GATHER_S", 60.0)
+    monkeypatch.setattr("sdk.reading.gathering.GATHER_S", 60.0)
     client.submit(identity, 0).result(TIMEOUT_S)
     [end] = broker.ends.values()
     before = end.received
@@ -301,7 +301,7 @@ def test_calls_that_are_submitted_one_by_one_share_messages(client, broker, monk
 
 
 def test_who_waits_for_each_call_alone_has_the_next_one_leave_at_once(client, broker, monkeypatch):
-    monkeypatch.setattr("sdk.gathering.GATHER_S", 60.0)
+    monkeypatch.setattr("sdk.reading.gathering.GATHER_S", 60.0)
     client.submit(identity, 0).result(TIMEOUT_S)
 
     for n in range(3):
@@ -322,7 +322,7 @@ def test_calls_that_wait_for_company_leave_although_nobody_waits_for_them(client
 
 def test_a_call_that_waits_for_company_leaves_when_an_event_loop_awaits_it(client, monkeypatch):
     client.submit(identity, 0).result(TIMEOUT_S)
-    monkeypatch.setattr("sdk.gathering.GATHER_S", 60.0)
+    monkeypatch.setattr("sdk.reading.gathering.GATHER_S", 60.0)
     sent = [client.submit(identity, n) for n in range(3)]
 
     async def last():

@@ -13,7 +13,7 @@ import types
 
 import pytest
 
-from sdk.code import REACHED_MAX, capture, watch
+from sdk.describing.code import REACHED_MAX, capture, watch
 from sdk.errors import SerializationError
 from tests.sdk.fakes import unpickled_elsewhere
 from wire.payload import load_function
@@ -234,7 +234,7 @@ def test_a_large_graph_is_not_watched():
 
 
 def test_a_function_that_is_gone_is_forgotten():
-    from sdk import code
+    from sdk.describing import code
 
     function = closed_over(1)
     capture(function)

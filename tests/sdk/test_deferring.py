@@ -4,8 +4,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from sdk.deferring import Deferrals
 from sdk.errors import TaskCanceled
+from sdk.futures.deferring import Deferrals
 
 
 class Waiting(Future):

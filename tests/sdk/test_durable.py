@@ -2,8 +2,8 @@
 
 import pytest
 
-from sdk.found import read_task_id
-from sdk.options import split_key
+from sdk.describing.options import split_key
+from sdk.futures.found import read_task_id
 from tests.sdk.fakes import Conversation, plan_of, result_of
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code

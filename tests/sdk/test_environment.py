@@ -13,13 +13,13 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
+from sdk.describing.options import NO_OPTIONS, Options
+from sdk.describing.version import digest_of
 from sdk.environment import Environment, MethodReference, ReusePolicy, specification_of
 from sdk.errors import SerializationError
 from sdk.named import Blueprint, entry_call
-from sdk.options import NO_OPTIONS, Options
 from sdk.plan import PYTHON_DESIRE, could_be_parameter, plan_for, split_keywords
 from sdk.task import task
-from sdk.version import digest_of
 from wire.parts import Reuse
 from wire.payload import load_function
 

@@ -2,7 +2,7 @@
 
 from math import inf
 
-from sdk.gathering import CALLS_MAX, GATHER_S, LOOK_S, LOOKS_MAX, Gathering
+from sdk.reading.gathering import CALLS_MAX, GATHER_S, LOOK_S, LOOKS_MAX, Gathering
 
 
 def test_the_first_call_leaves_at_once_and_those_close_behind_it_wait() -> None:

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdk
-from sdk.likeness import digest_of, digest_of_arguments
+from sdk.describing.likeness import digest_of, digest_of_arguments
 from wire.parts import Call, Environment, Named
 
 SCRIPT = """
 import collections, dataclasses, enum, functools, sys
-import sdk.likeness
+import sdk.describing.likeness
 
 class Plain:
     def __init__(self, **attributes):
@@ -49,7 +49,7 @@ values = [
     functools.partial(Plain, x={"a", "b"}),
 ]
 for value in values:
-    print(sdk.likeness.digest_of_arguments((value,), {}).hex())
+    print(sdk.describing.likeness.digest_of_arguments((value,), {}).hex())
 """
 
 

@@ -11,9 +11,9 @@ import pytest
 from sdk import Client
 from sdk import __main__ as program
 from sdk.__main__ import read
-from sdk.fleet import actor_lines, show_screen
-from sdk.replicas import shown_names
-from sdk.table import holdings
+from sdk.commands.fleet import actor_lines, show_screen
+from sdk.commands.replicas import shown_names
+from sdk.commands.table import holdings
 from tests.sdk.fakes import ScriptedBroker
 from wire.labels import parse_label
 

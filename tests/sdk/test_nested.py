@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from sdk.errors import Deadlock
-from sdk.nested import SPANS_MAX, CallWait
+from sdk.futures.nested import SPANS_MAX, CallWait
 
 PENDING, DONE = "PENDING", "FINISHED"
 

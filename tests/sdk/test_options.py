@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from sdk import task
-from sdk.options import (
+from sdk.describing.options import (
     NAMES,
     NOT_YET,
     Desired,

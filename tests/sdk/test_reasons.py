@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdk.reasons import FORGOTTEN_S, KEPT_MAX, SAID_MAX, WINDOW_S, Reasons
+from sdk.calls.reasons import FORGOTTEN_S, KEPT_MAX, SAID_MAX, WINDOW_S, Reasons
 
 
 def test_a_reason_is_said_once():

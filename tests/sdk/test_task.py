@@ -15,7 +15,7 @@ from sdk import (
     current_task,
     task,
 )
-from sdk.options import NO_OPTIONS, Options
+from sdk.describing.options import NO_OPTIONS, Options
 from sdk.plan import plan_for
 from sdk.task import OPTIONS_ATTRIBUTE, TaskContext, running
 from wire.payload import load_function

@@ -9,8 +9,8 @@ import textwrap
 
 import pytest
 
-from sdk.code import capture
-from sdk.version import version_of
+from sdk.describing.code import capture
+from sdk.describing.version import version_of
 from tests.sdk.fakes import unpickled_elsewhere
 
 CLASS = """
@@ -23,7 +23,7 @@ CLASS = """
         def work(self, x):
             {body}
             return helper(x) in {{"x", "y", "z", {scale}}}
-    from sdk.version import version_of
+    from sdk.describing.version import version_of
     print(version_of(Thing))
 """
 

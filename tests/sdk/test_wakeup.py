@@ -5,7 +5,7 @@ import select
 import pytest
 
 from sdk.errors import BadOption
-from sdk.wakeup import ShortWait, Wakeup, processors, spin_s
+from sdk.reading.wakeup import ShortWait, Wakeup, processors, spin_s
 
 
 @pytest.mark.parametrize("may_use_eventfd", [True, False])

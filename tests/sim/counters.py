@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from sdk.call import Code, Plan
+from sdk.calls.call import Code, Plan
 from wire.messages import Call
 from wire.parts import Environment, Named, Token
 

@@ -8,7 +8,7 @@ one that likes an actor better waits for it where that is worth it, and no longe
 from math import log2
 from typing import TYPE_CHECKING, Any
 
-from sdk.call import Code, Plan
+from sdk.calls.call import Code, Plan
 from wire.labels import Comparator, Desire, satisfies, satisfies_all
 from wire.parts import Call, Token
 

@@ -7,7 +7,7 @@ from broker.events import patience, statements
 from broker.facts.deadlines import Deadlines
 from broker.placing import preference, requeueing
 from broker.tasks import families, forgetting, lifecycle
-from sdk.waiting import Waiting
+from sdk.calls.waiting import Waiting
 from tests.sim.mutants import BUSY, Mutant, both, swap
 
 

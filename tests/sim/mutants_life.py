@@ -12,7 +12,7 @@ from broker.facts.trouble import Trouble
 from broker.holding.limits import Limits
 from broker.placing import isolation, requeueing
 from broker.tasks import retrying
-from sdk import asking
+from sdk.calls import asking
 from tests.sim.mutants import BUSY, WAITING, Mutant, swap
 
 

@@ -20,7 +20,7 @@ from actor.supervision import HostCore, Phase, Ward
 from broker.core import Broker
 from broker.events.defining import define
 from broker.settings import Settings as BrokerSettings
-from sdk.call import Settings as ClientSettings
+from sdk.calls.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.sim import bounds, labels, sessions, turns, typed, waiting
 from tests.sim.counters import named_of

@@ -4,8 +4,8 @@ import msgspec
 
 from actor.core import ActorCore
 from actor.settings import Settings as ActorSettings
-from sdk.call import Code, Plan
-from sdk.call import Settings as ClientSettings
+from sdk.calls.call import Code, Plan
+from sdk.calls.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.broker.conversation import CODE, Conversation
 from tests.sim.mutants import CROWDED

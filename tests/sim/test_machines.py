@@ -12,9 +12,9 @@ import pytest
 from actor.core import ActorCore
 from actor.settings import EXIT_SPARE
 from actor.settings import Settings as ActorSettings
-from sdk.call import Code as Blob
-from sdk.call import Owned, Plan
-from sdk.call import Settings as ClientSettings
+from sdk.calls.call import Code as Blob
+from sdk.calls.call import Owned, Plan
+from sdk.calls.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.actor.test_supervision import Broker as HostsBroker
 from tests.broker import test_named

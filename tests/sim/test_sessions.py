@@ -12,7 +12,7 @@ from actor.core import ActorCore
 from actor.settings import HostSettings
 from actor.settings import Settings as ActorSettings
 from actor.supervision import HostCore
-from sdk.call import Settings as ClientSettings
+from sdk.calls.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.broker.conversation import Conversation, Talker, actor_hello
 from tests.sim.sessions import BROKER_EVENTS, BROKER_STATES, PEER_EVENTS, PEER_STATES, PEERS

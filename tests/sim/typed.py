@@ -8,7 +8,7 @@ back is exactly that; a unit that has a name is held by one run at most.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from sdk.call import Code, Plan
+from sdk.calls.call import Code, Plan
 from wire.parts import Call, Environment, Reuse
 
 if TYPE_CHECKING:

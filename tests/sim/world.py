@@ -13,7 +13,7 @@ from zlib import crc32
 
 from msgspec import structs
 
-from sdk.call import Code, Plan
+from sdk.calls.call import Code, Plan
 from tests.sim import bounds, counters, faults, faults_disk, faults_network, labels, typed
 from tests.sim.durability import Ledger
 from tests.sim.network import Network

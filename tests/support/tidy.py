@@ -56,9 +56,10 @@ SHELL = {
     "wire/loading.py",
     "wire/stream.py",
 }
-# Both cores of an actor and its host with their parts, and the core of a client.
+# Both cores of an actor and its host with their parts, and that of a client.
 PURE = re.compile(
-    r"actor/(?:core|invariants|supervision|(?:holding|granting|events)/\w+)\.py|sdk/core\.py"
+    r"actor/(?:core|invariants|supervision|(?:holding|granting|events)/\w+)\.py"
+    r"|sdk/(?:core|calls/\w+)\.py"
 )
 IMPURE = (
     "asyncio",

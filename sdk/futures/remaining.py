@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from sdk.future import TaskFuture
+    from sdk.futures.future import TaskFuture
     from sdk.loop import Loop
 
 # Below this it costs less to look.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sdk.client import Client
-from sdk.table import print_json, print_rows, say
+from sdk.commands.table import print_json, print_rows, say
 
 
 def add_environment_actions(

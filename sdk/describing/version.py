@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sdk.code import HIDDEN, SPELLED, contents, is_installed_object, view_of_function, watch
+from sdk.describing.code import (
+    HIDDEN,
+    SPELLED,
+    contents,
+    is_installed_object,
+    view_of_function,
+    watch,
+)
 from sdk.errors import SerializationError
 from wire.payload import PayloadError, culprit, dump_code, is_basic, names_in
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 import zmq
 from zmq.backend import Socket as RawSocket
 
-from sdk.call import Payloads
+from sdk.calls.call import Payloads
 from wire.payload import size_of
 
 # Plain numbers: every operation of pyzmq's enums costs more than the call that it is for.

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from sdk.arguments import Deferred
 from sdk.errors import TaskCanceled
+from sdk.futures.arguments import Deferred
 
 if TYPE_CHECKING:
-    from sdk.future import TaskFuture
+    from sdk.futures.future import TaskFuture
 
 CANCELED: Final = "an argument of it was canceled: "
 NO_ARGUMENTS: Final[list["TaskFuture"]] = []

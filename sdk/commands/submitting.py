@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sdk.client import Client
+from sdk.commands.table import say
 from sdk.environment import Environment
-from sdk.table import say
 from wire.labels import parse_label
 
 STATUS_FAILED: Final = 1

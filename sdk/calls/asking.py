@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from sdk.call import Owned, join_cancels
-from sdk.waiting import Waiting
+from sdk.calls.call import Owned, join_cancels
+from sdk.calls.waiting import Waiting
 from wire.messages import Cancel, Query, Requeued, Tried
 
 HISTORY_MAX: Final = 10

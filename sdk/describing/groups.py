@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
-from sdk.batching import batch_of
+from sdk.describing.batching import batch_of
 from wire.parts import GROUP_MARK
 
 F = TypeVar("F", bound=Callable[..., Any])

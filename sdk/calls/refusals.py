@@ -1,6 +1,6 @@
 """Why a call ends in this process, without an outcome from the broker."""
 
-from sdk.call import Owned
+from sdk.calls.call import Owned
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.messages import Error, Result

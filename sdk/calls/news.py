@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sdk.call import Payloads
+from sdk.calls.call import Payloads
 from wire.messages import Result
 
 

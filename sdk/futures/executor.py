@@ -4,7 +4,7 @@ import concurrent.futures
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sdk.future import TaskFuture
+from sdk.futures.future import TaskFuture
 
 if TYPE_CHECKING:
     from sdk.client import Submitter

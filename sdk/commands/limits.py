@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sdk.client import Client
-from sdk.table import print_json, print_rows, say
+from sdk.commands.table import print_json, print_rows, say
 from wire.limits import Strategy
 
 

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
-from sdk.version import digest_of_words
+from sdk.describing.version import digest_of_words
 from wire.codec import encode
 from wire.parts import Call
 from wire.payload import ByValuePickler, pickle_value

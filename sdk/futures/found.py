@@ -4,7 +4,7 @@ import re
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from sdk.future import TaskFuture
+from sdk.futures.future import TaskFuture
 
 if TYPE_CHECKING:
     from sdk.connection import Connection

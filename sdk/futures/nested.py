@@ -14,7 +14,7 @@ from wire.parts import Span
 
 if TYPE_CHECKING:
     from sdk.connection import Connection
-    from sdk.future import TaskFuture
+    from sdk.futures.future import TaskFuture
 
 FINISHED: Final = "FINISHED"
 DONE: Final = frozenset({FINISHED, "CANCELLED", "CANCELLED_AND_NOTIFIED"})

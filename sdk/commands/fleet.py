@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Final
 
 from sdk.client import Client
-from sdk.table import free_of, holdings, labels_of, pairs, print_json, rows_of, say
+from sdk.commands.table import free_of, holdings, labels_of, pairs, print_json, rows_of, say
 
 # What every actor has; shown when it is asked for.
 BUILT_IN: Final = frozenset(

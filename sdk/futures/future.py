@@ -15,10 +15,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sdk import absent
-from sdk.awaiting import awaiting, is_of_asyncio, on_loop
 from sdk.errors import TaskCanceled
-from sdk.nested import DONE, FINISHED, CallWait, slot_given_back
-from sdk.remaining import Remaining, known_of
+from sdk.futures.awaiting import awaiting, is_of_asyncio, on_loop
+from sdk.futures.nested import DONE, FINISHED, CallWait, slot_given_back
+from sdk.futures.remaining import Remaining, known_of
 from wire.payload import Unpicklable
 
 if TYPE_CHECKING:

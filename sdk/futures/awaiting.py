@@ -11,10 +11,10 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from sdk.errors import Deadlock, TaskCanceled
-from sdk.nested import CallWait, waiting_task
+from sdk.futures.nested import CallWait, waiting_task
 
 if TYPE_CHECKING:
-    from sdk.future import TaskFuture
+    from sdk.futures.future import TaskFuture
 
 
 def awaiting(future: "TaskFuture") -> Generator[Any, None, None]:

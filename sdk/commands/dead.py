@@ -5,9 +5,9 @@ import time
 from typing import Any, Final
 
 from sdk.client import Client
+from sdk.commands.table import cell, print_json, print_rows, say
 from sdk.errors import WarmslotError
-from sdk.future import TaskFuture
-from sdk.table import cell, print_json, print_rows, say
+from sdk.futures.future import TaskFuture
 
 STATUS_FAILED: Final = 1
 ALL: Final = "*"

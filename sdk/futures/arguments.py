@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sdk.errors import SerializationError
-from sdk.future import FutureInside, TaskFuture
+from sdk.futures.future import FutureInside, TaskFuture
 from wire.codec import INLINE_BYTES_MAX
 from wire.payload import PICKLE_PROTOCOL, Dumped, PayloadError, culprit, dump_value
 

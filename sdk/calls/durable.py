@@ -7,7 +7,7 @@ again, unless it has a key by which the broker tells that it is the same one.
 from collections.abc import Mapping
 from typing import Final
 
-from sdk.call import Owned, Plan
+from sdk.calls.call import Owned, Plan
 from wire.messages import Attach
 from wire.parts import Call, Key, Span
 

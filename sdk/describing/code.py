@@ -29,9 +29,9 @@ from typing import Any, Final
 
 import msgspec
 
-from sdk.call import Code
+from sdk.calls.call import Code
+from sdk.describing.options import Options
 from sdk.errors import SerializationError
-from sdk.options import Options
 from wire.payload import (
     Cached,
     PayloadError,

@@ -1,0 +1,1 @@
+"""Who waits for outcomes: futures, tasks that wait, calls that need results first."""

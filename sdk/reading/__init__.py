@@ -1,0 +1,1 @@
+"""How whoever waits reads the socket, sleeps and is woken, and when calls leave."""
