@@ -121,6 +121,8 @@ def run(options: argparse.Namespace) -> int:
             if not options.no_journal:
                 core.records.ended_well = stored.ended_well
                 take_over(core, stored.tasks)
+            # The core has what it needs, and lets go of it in time.
+            stored.tasks = StoredTasks()
         except DAMAGE as error:
             raise damaged(options.data_dir / "journal.db", error) from error
         log.info(

@@ -5,7 +5,7 @@ must not be broken: what is read back from the rows is what the core held when t
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -241,8 +241,18 @@ class NamedRow(Struct, frozen=True):
     checkpoint: bytes | None
 
 
+def taken_from(rows: list[Any]) -> Iterator[Any]:
+    """Return *rows* in their order, each taken out: what is made of it has its own octets."""
+    rows.reverse()
+    while rows:
+        yield rows.pop()
+
+
 class StoredTasks(Struct, frozen=True):
-    """All that an earlier broker left of durable tasks, dead tasks and named actors."""
+    """All that an earlier broker left of durable tasks, dead tasks and named actors.
+
+    Its rows are gone once they were taken over: they would stay in memory as long as the journal.
+    """
 
     rows: list[Row] = []
     dead: list[DeadRow] = []

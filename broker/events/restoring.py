@@ -22,19 +22,19 @@ SWEEP_S: Final = 60.0
 def restore(broker: "Broker", stored: StoredTasks, now: float) -> None:
     """Take over what an earlier broker wrote. What may run is held until the window ends."""
     known = broker.records
+    tasks, named = len(stored.rows), len(stored.named)
     templates = records.templates_of(stored, broker.backlog)
     for digest, template in templates.items():
         known.calls[digest] = (template, 0)
         for blob in records.codes_of(template):
             known.codes[blob.hash] = known.codes.get(blob.hash, 0) + 1
-    for found in stored.named:
+    for found in records.taken_from(stored.named):
         inscribing.restore(broker, found, templates[found.call])
-    for row in stored.rows:
+    for row in records.taken_from(stored.rows):
         task = restore_task(broker, row, templates[row.call], now)
         families.restore(broker, task)  # Who made it stands before it.
     dead.restore(broker, stored, templates)
-    if stored.rows or stored.named:
-        tasks, named = len(stored.rows), len(stored.named)
+    if tasks or named:
         broker.note("restored", tasks=tasks, named=named, octets=known.octets)
 
 

@@ -273,7 +273,7 @@ def write(broker: "Broker", dead: DeadTask) -> None:
 def restore(broker: "Broker", stored: "StoredTasks", templates: dict[bytes, Template]) -> None:
     """Take over what an earlier broker kept."""
     known = broker.dead_tasks
-    for row in stored.dead:
+    for row in records.taken_from(stored.dead):
         template = templates[row.call] if row.call is not None else None
         frames = records.unpack(row.frames)
         dead = DeadTask(

@@ -5,8 +5,10 @@ from hashlib import blake2b
 import msgspec
 import pytest
 
+from broker.core import Broker
 from broker.disk.records import ROW_BYTES
 from broker.events.defining import define
+from broker.events.restoring import restore
 from tests.broker.conversation import CODE, Conversation
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure, encode_failure
@@ -655,6 +657,18 @@ def test_a_new_broker_has_what_was_accepted_and_runs_it_after_the_window():
         (1, 1, b"args"),
         (1, 2, b"args"),
     ]
+
+
+def test_what_was_taken_over_stayed_in_memory_as_rows_as_well():
+    talk = talk_with_disk()
+    talk.client().submits(1, 2, call=DURABLE, body=b"args")
+    stored, broker = talk.disk.read(), Broker(talk.settings, epoch=9, now=talk.now)
+    assert [row.number for row in stored.rows] == [1, 2]
+
+    restore(broker, stored, talk.now)
+
+    assert summary(broker) == summary_of_rows(talk.disk.read())
+    assert (stored.rows, stored.dead, stored.named) == ([], [], [])
 
 
 def test_what_was_not_committed_is_lost_and_sent_again():
