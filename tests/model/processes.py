@@ -123,6 +123,7 @@ def forget_matches(core: Broker) -> None:
     fenced = [one.actor for one in core.limits.fenced.values()]
     for actor in (*core.actors.values(), *fenced):
         actor.number, actor.crews, actor.resident = 0, {}, {}
+        actor.ranked_as, actor.ranked_at = None, 0
 
 
 def match_anew(core: Broker) -> None:
