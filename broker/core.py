@@ -257,6 +257,13 @@ class Broker:
         if reason and self.limits.answers:
             defining.stuck(self, reason)
 
+    def farewell(self) -> None:
+        """Say what rides on the next frame, for there is none: an actor may wait for it to end."""
+        for actor in self.actors.values():
+            session = actor.session
+            if session is not None and (session.outcome_acks or session.outcome_acks_stale):
+                self.outbox.hurry(session)
+
     def take_operations(self) -> tuple[int, list[tuple[Any, ...]]]:
         """Return what the journal shall write now, and the number that its commit will have."""
         operations = self.operations

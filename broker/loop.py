@@ -51,6 +51,9 @@ RECEIVES_WAITING_MAX: Final = 1_000
 # to one that lives. At the mark a send fails, as where the connection is gone: the session ends.
 SENDS_WAITING_MAX: Final = 32_768
 
+# How long what was said last may take to leave.
+LAST_WORDS_MS: Final = 100
+
 # A peer that sends a frame slower than this counts as gone: to ZeroMQ only whole frames are life.
 TRANSFER_BYTES_PER_S_MIN: Final = 1_000_000
 
@@ -77,6 +80,7 @@ class Core(Protocol):
     def take_operations(self) -> tuple[int, Sequence[tuple[Any, ...]]]: ...
     def take_notes(self) -> Sequence[tuple[str, dict[str, Any]]]: ...
     def tidy(self) -> None: ...
+    def farewell(self) -> None: ...
 
 
 class Admission(Protocol):
@@ -162,6 +166,9 @@ class Loop:
             if now >= deadline:
                 core.tick(now)
             self._act(core, now)
+        if not self._failure:
+            core.farewell()
+            self._act(core, clock())
         return self._failure
 
     def close(self) -> None:
@@ -173,7 +180,7 @@ class Loop:
                 Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
         self._announcer.close(0)
         self._doorbell.close(0)
-        self._router.close(0)
+        self._router.close(LAST_WORDS_MS)
 
     def _arm(self, wait_s: float) -> int:
         """Set the socket's timer to *wait_s*, and return the flags of the receive."""

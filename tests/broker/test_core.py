@@ -80,6 +80,21 @@ def test_an_outcome_is_acknowledged_only_when_the_client_has_it(talk):
     assert talk.state(client, 7) is None
 
 
+def test_a_broker_that_ends_acknowledges_first_what_its_clients_have(talk):
+    actor = talk.actor(free=2)
+    client = talk.client().submits(7, 8)
+    first, second = assigned(actor)
+    actor.ends(first)
+    client.says(Beat())
+    actor.ends(second)
+    assert actor.takes(OutcomeAck) == []
+
+    talk.broker.farewell()
+    talk.flush()
+
+    assert actor.takes(OutcomeAck) == [OutcomeAck([first])]
+
+
 def test_a_result_is_said_again_in_each_new_session_until_it_is_received(talk):
     actor = talk.actor(free=1)
     client = talk.client().submits(7)

@@ -65,6 +65,7 @@ class Recorder:
         self.echoes = True
         self.since_flush = 0
         self.batches = []
+        self.last_words = []
 
     def receive(self, rid, frame, payloads, now):
         if self.raises:
@@ -105,6 +106,9 @@ class Recorder:
 
     def take_notes(self):
         return []
+
+    def farewell(self):
+        self.outgoing += self.last_words
 
     leftovers = ready = ()
 
@@ -508,6 +512,22 @@ def test_an_exception_of_the_core_ends_the_loop(start):
     running.peer().send(beat())
 
     assert running.ended.get(timeout=PATIENCE_MS / 1000) is core.raises
+
+
+def test_what_a_broker_says_last_leaves_before_it_ends(start):
+    core = Recorder()
+    running = start(core)
+    peer = running.peer()
+    peer.send(beat())
+    _, rid, *_ = core.hear()
+    answer(peer)
+    core.last_words = [(rid, Frame(PROTOCOL, 1, 1, 0, 0, [Who()]), [b"last"])]
+
+    running.loop.stop()
+    running.thread.join()
+    running.loop.close()
+
+    assert answer(peer)[1] == [b"last"]
 
 
 def test_stop_ends_a_loop_that_waits_for_ever(start):
