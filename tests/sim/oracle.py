@@ -103,8 +103,9 @@ class Oracle:
         self.copies = Copies(world)
         self.dead = Afterlife(world)
         self.crashes = Crashes(world)
-        # Those whose runs asked for the key at which the newest cancels the oldest.
-        self.rivals: set[str] = set()
+        # Those whose runs asked for the key at which the newest cancels the oldest, by what they
+        # produced: all names of a task share that.
+        self.rivals: set[int] = set()
         self.tasks: dict[tuple[int, int], TaskRecord] = {}
         self.assigned: dict[Token, tuple[int, int, int]] = {}
         self.started_tokens: set[Token] = set()
@@ -331,7 +332,8 @@ class Oracle:
                 assert record.call.timeout_s is not None, record.name
             case Code.CANCELED:
                 # By a newer task with the same key.
-                assert "c[x]" in record.call.limits or record.name in self.rivals, record.name
+                is_rival = "c[x]" in record.call.limits or id(record.produced) in self.rivals
+                assert is_rival, record.name
             case Code.LIMIT_UNKNOWN:
                 assert "nobody" in record.call.limits, record.name
             case Code.BAD_OPTION if record.call.limits.get("a", 0) > HOPELESS:

@@ -722,7 +722,7 @@ class ActorProcess(Process):
                 wanted = {"s": 1}
             if self.world.profile.rival and self.world.rng.random() < self.world.profile.rival:
                 wanted = {RIVALS: 1}
-                self.world.oracle.rivals.add(run.task.name)
+                self.world.oracle.rivals.add(id(run.task.produced))
             self.world.note("asks", self, token, number, wanted)
             self.core.occupying.ask(run.assignment, token, number, wanted)
             delay = self.world.rng.uniform(0.0, 1.0)
