@@ -91,6 +91,8 @@ Handler = Callable[[Session, Any, Sequence[Any], float], None]
 
 STRIKES_MAX: Final = 3
 STRIKES_KEPT: Final = 1_024
+# By how many steps, at most, an epoch is raised above one that was heard.
+EPOCH_STEPS: Final = 2**20
 
 
 class Broker:
@@ -353,7 +355,8 @@ class Broker:
 
     def raise_epoch(self, heard: int) -> None:
         """Take an epoch above one that a peer heard. Nothing is sent before it is stored."""
-        self.epoch = heard + 1
+        # Where another without memory has done so for the same one, its start was another.
+        self.epoch = heard + 1 + self.epoch % EPOCH_STEPS
         self.sequence += 1
         self.fence_sequence = self.sequence
         self.operations.append(("epoch", self.epoch))

@@ -4,6 +4,7 @@ What the broker enters by calls of its own takes nobody's place, and while an en
 it lacks no copy that an actor has a place for.
 """
 
+from math import inf
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,12 @@ class Copies:
         failures = self.failures.get(environment.id, [])
         if len(failures) >= FAILURES_MAX and not self.of(environment.id):
             age_s = self.world.now - failures[FAILURES_MAX - 1]
-            assert age_s < HEARD_S or age_s >= BROKEN_S, f"{environment.name} is tried once more"
+            broker = self.world.broker
+            # What it did not hear while it was frozen it hears after that.
+            deaf_s = self.world.now - broker.frozen_until if broker is not None else inf
+            assert min(age_s, deaf_s) < HEARD_S or age_s >= BROKEN_S, (
+                f"{environment.name} is tried once more"
+            )
 
     def failed(self, environment: "Environment") -> None:
         """Note that it could not be entered."""

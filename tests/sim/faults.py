@@ -118,6 +118,11 @@ def machine_lost(world: "World") -> bool:
     name = world.rng.choice(sorted(world.hosts))
     world.note("LOST", world.hosts[name])
     world.hosts.pop(name).end()
+    # One that had the name before may live on: perhaps no broker has heard of the other.
+    former = [host for host in world.former if host.name == name and host.is_alive]
+    if former:
+        world.former.remove(former[-1])
+        world.hosts[name] = former[-1]
     return True
 
 

@@ -112,7 +112,8 @@ class Oracle:
         self.highest: dict[int, Token] = {}
         self.epoch_highest = 0
         self.ended_by_death = 0
-        # Runs whose outcome ended with their process, and may not have been heard.
+        # Runs whose outcome ended with their process, and may not have been heard; whose failures
+        # are not told any more, since the broker gave their client up.
         self.taken_along: set[Token] = set()
         self.executions = 0
         self.grants = turns.Grants()
@@ -218,7 +219,9 @@ class Oracle:
             f"{record.name} starts although {standing.closed}"
         )
         if self.world.profile.is_told_of_starts:
-            burned = record.burned + len(record.failures)
+            # Of what a broker took down with it the next one cannot know whether it had started.
+            found = self.crashes.found[record.origin]
+            burned = record.burned + len(record.failures) + found
             assert assignment.attempt <= burned + 1, "a try was burned, nothing had started"
         record.starts.append(token)
         self.dead.started(record)
@@ -277,6 +280,12 @@ class Oracle:
             self.tasks[client, task].burned += 1
         self.taken_along |= actor.core.outcomes.kept.keys()
         self.ended_by_death += len(actor.board.keys() | actor.core.outcomes.kept.keys())
+
+    def gave_client_up(self, name: str) -> None:
+        """Expect no history of what failed until now: what the client submits again is new."""
+        for record in self.tasks.values():
+            if record.client.name == name:
+                self.taken_along |= record.failures.keys()
 
     def resolved(self, client: "ClientProcess", number: int, result: Result, payloads: Any) -> None:
         """Check an outcome at the moment that a future gets it."""

@@ -227,6 +227,8 @@ class World:
     def broker_noted(self, event: str, fields: dict[str, Any]) -> None:
         """Note what the broker notes."""
         self.history.append((self.now, "broker", event, fields))
+        if event == "client_gone":
+            self.oracle.gave_client_up(fields["client"])
 
     def note(self, event: str, process: Process, *details: Any) -> None:
         """Note what happens to a process."""
