@@ -54,7 +54,7 @@ class Matching:
         # How often something was found for which nobody has room. Who is as he was when he was
         # ranked last, while it is the same, has nothing to improve.
         self.blocks = 0
-        # Whoever stands before it is not bound by the reservation.
+        # Whoever stands there, or before it, is not bound by the reservation.
         self.reserved_rank = -inf
         self.offers = Offers()
         self._crews: dict[Key, Crew] = {}
@@ -409,8 +409,9 @@ class Matching:
             queue.is_blocked = False
         if not queue.is_blocked:
             self.ready.enter(queue)
-        elif rank < self.reserved_rank:
-            # What is in the way of the others there may stand behind this one.
+        elif rank <= self.reserved_rank:
+            # What is in the way of the others there may stand behind this one, to which the
+            # reservation does not apply: it has it, or stands before who has.
             queue.crew.unblock(self.ready)
         if queue.environment is not None and not queue.is_skipped:
             cold = queue.crew.cold

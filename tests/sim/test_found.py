@@ -202,3 +202,19 @@ class Carried:
                 self.talk.broker.receive(self.rid, frame, list(payloads), self.talk.now)
             self.talk.flush()
             self.core.check()
+
+
+def test_who_has_a_reservation_is_looked_at_when_its_limits_have_room():
+    World(892619909138220604).run(500)
+
+
+def test_brokers_without_memory_that_hear_one_epoch_give_no_token_twice():
+    World(348464279871029646).run(500)
+
+
+def test_what_another_task_canceled_is_known_by_each_of_its_names():
+    World(1023618210687090866).run(500)
+
+
+def test_a_client_that_was_given_up_hears_no_history_of_before():
+    World(348464279871029482).run(500)
