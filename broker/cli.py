@@ -148,9 +148,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def set_limits(core: Broker, stored: Mapping[str, str], given: Sequence[Definition]) -> None:
-    """Define what the journal has, and what the command line says over it."""
+    """Define what the journal has, and what the command line says over it.
+
+    Raises JournalError for a limit that the settings of this start do not allow.
+    """
     for text in stored.values():
-        define(core, msgspec.json.decode(text, type=Definition), is_stored=True)
+        definition = msgspec.json.decode(text, type=Definition)
+        try:
+            define(core, definition, is_stored=True)
+        except ValueError as error:  # It is whole: nobody must move that journal away.
+            raise JournalError(
+                f"{error}; it stands in the journal: start with a longer --lease, and delete it"
+                f" with `python -m sdk limits delete {definition.name}` if nobody wants it"
+            ) from None
     for definition in given:
         define(core, definition)
 

@@ -20,7 +20,7 @@ from sdk.commands.fleet import add_actors_options, add_top_options, natural, sho
 from sdk.commands.limits import add_limit_actions, show_limits
 from sdk.commands.replicas import add_environment_actions, show_environments
 from sdk.commands.submitting import add_submit_options, show_submit
-from sdk.commands.table import cell, print_json, print_rows, say
+from sdk.commands.table import cell, print_json, print_maps, print_rows, say
 from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
 from sdk.errors import WarmslotError
 from wire.loading import raise_again
@@ -233,13 +233,8 @@ def show_named(client: Client, options: argparse.Namespace) -> int:
 def show_table(client: Client, options: argparse.Namespace, what: str) -> int:
     """Print a list of maps as a table with the columns of the first."""
     answer = client.query(what, timeout=options.timeout)
-    rows = answer.get(what, [])
-    if not print_json(answer, options) and rows:
-        columns = list(rows[0])
-        print_rows(
-            [column.upper() for column in columns],
-            [[cell(row.get(column, "")) for column in columns] for row in rows],
-        )
+    if not print_json(answer, options):
+        print_maps(answer.get(what, []))
     return 0
 
 

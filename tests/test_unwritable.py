@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from sdk import current_task
-from tests.support.deployment import DEADLINE_S, ROOT, Deployment, environment
+from tests.support.deployment import DEADLINE_S, ROOT, Deployment, ended_at_once
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -59,15 +59,8 @@ def test_who_cannot_write_a_log_works_on_and_leaves_cleanly():
 
 
 def test_a_disk_without_room_for_a_journal_is_one_line(tmp_path):
-    ran = subprocess.run(
-        [*NO_FILE, sys.executable, "-m", "broker", "--data-dir", str(tmp_path / "data")],
-        cwd=ROOT,
-        env=environment(WARMSLOT_BIND=f"ipc://{tmp_path}/broker"),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+    command = (*NO_FILE, sys.executable, "-m", "broker", "--data-dir", str(tmp_path / "data"))
+    ran = ended_at_once(*command, WARMSLOT_BIND=f"ipc://{tmp_path}/broker")
 
     assert ran.returncode == 2
     assert ran.stderr.startswith("broker: ")

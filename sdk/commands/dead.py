@@ -5,7 +5,7 @@ import time
 from typing import Any, Final
 
 from sdk.client import Client
-from sdk.commands.table import cell, print_json, print_rows, say
+from sdk.commands.table import print_json, print_maps, print_rows, say
 from sdk.errors import WarmslotError
 from sdk.futures.future import TaskFuture
 
@@ -50,13 +50,8 @@ def show_tasks(client: Client, options: argparse.Namespace) -> int:
     if options.task or options.forget or options.all:
         raise ValueError("TASK, --forget and --all go with --dead")
     answer = client.query("tasks", timeout=options.timeout)
-    rows = answer["tasks"]
-    if not print_json(answer, options) and rows:
-        columns = list(rows[0])
-        print_rows(
-            [column.upper() for column in columns],
-            [[cell(row.get(column, "")) for column in columns] for row in rows],
-        )
+    if not print_json(answer, options):
+        print_maps(answer["tasks"])
     return 0
 
 

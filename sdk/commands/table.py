@@ -27,6 +27,16 @@ def print_rows(titles: list[str], rows: list[list[str]]) -> None:
         say(line)
 
 
+def print_maps(maps: list[dict[str, Any]]) -> None:
+    """Print maps as a table with the columns of the first; nothing for none."""
+    if maps:
+        columns = list(maps[0])
+        print_rows(
+            [column.upper() for column in columns],
+            [[cell(one.get(column, "")) for column in columns] for one in maps],
+        )
+
+
 def rows_of(titles: list[str], rows: list[list[str]]) -> list[str]:
     """Return the lines of a table with columns as wide as they must be."""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 import zmq
 
-from broker.cli import Usage, end_on_signals, read_options, read_size, state_folder
+from broker.cli import (
+    Usage,
+    end_on_signals,
+    read_options,
+    read_size,
+    set_limits,
+    state_folder,
+)
+from broker.core import Broker
+from broker.disk.opening import JournalError
 from broker.settings import Settings
 from tests.support.deployment import DEADLINE_S
 from wire.codec import decode_broker, encode
@@ -330,3 +339,13 @@ def test_a_bug_of_the_core_ends_the_broker_with_its_traceback(tmp_path):
     failed = json.loads(said.splitlines()[-1])
     assert failed["event"] == "broker_failed"
     assert "KeyError: 'planted'" in failed["exception"]
+
+
+def test_a_stored_limit_that_a_short_lease_does_not_allow_is_no_damage_of_the_journal():
+    stored = {"gpu": json.dumps({"name": "gpu", "maximum": 1, "strict": True})}
+    broker = Broker(Settings(heartbeat_s=1.0, suspect_s=1.5, lease_s=2.0), epoch=1, now=0.0)
+
+    with pytest.raises(JournalError, match="start with a longer --lease") as told:
+        set_limits(broker, stored, [])
+
+    assert "damaged" not in str(told.value)

@@ -37,7 +37,7 @@ from broker.disk.opening import (
     open_file,
     write_ahead,
 )
-from tests.support.deployment import DEADLINE_S, environment
+from tests.support.deployment import DEADLINE_S, ended_at_once
 from wire.parts import Call
 
 pytestmark = pytest.mark.process
@@ -444,15 +444,8 @@ def test_what_stands_in_a_damaged_value_is_one_line(tmp_path):
     call = msgspec.msgpack.encode(Call("work"))
     with_task(tmp_path, call=call, progress=b"\xc1")
 
-    ran = subprocess.run(
-        [sys.executable, "-m", "broker", "--data-dir", str(tmp_path)],
-        cwd=ROOT,
-        env=environment(WARMSLOT_BIND=f"ipc://{tmp_path}/broker"),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+    command = (sys.executable, "-m", "broker", "--data-dir", str(tmp_path))
+    ran = ended_at_once(*command, WARMSLOT_BIND=f"ipc://{tmp_path}/broker")
 
     assert ran.returncode == 2
     assert ran.stderr.startswith(f"broker: journal {tmp_path}/journal.db is damaged (")

@@ -37,6 +37,19 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | variables
 
 
+def ended_at_once(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run what ends by itself, from the project's folder, and return how."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
 class Deployment:
     """One broker on one endpoint, its hosts and its clients; leaves nothing behind."""
 
