@@ -56,6 +56,7 @@ class Record:
     __slots__ = (
         "attached",
         "expires_at",
+        "given_to",
         "is_armed",
         "is_restored",
         "is_taken",
@@ -77,6 +78,8 @@ class Record:
         # *is_restored* from an earlier broker, and that may run twice, it says that it was given.
         self.is_armed = False
         self.is_restored = False
+        # The process to which such a one was given; 0: an older journal does not say.
+        self.given_to = 0
         # Whether its client may still ask for the outcome, and whether anybody has received it.
         self.is_wanted = True
         self.is_taken = False
@@ -109,6 +112,7 @@ class Records:
         "ended_well",
         "expiring",
         "expiring_max",
+        "given",
         "has_journal",
         "idle",
         "kept",
@@ -133,6 +137,8 @@ class Records:
         self.ended_well = False
         # What went down with it, with the line that says so: the run of one may yet be offered.
         self.charged: dict[Task, str] = {}
+        # What it gave out, by the process that has not come since and may still offer it.
+        self.given: dict[int, list[Task]] = {}
         # Those that are restored and have no outcome, and up to which assignment it was looked
         # whether it is one of these.
         self.restored: dict[Task, None] = {}
@@ -204,7 +210,8 @@ class Row(Struct, frozen=True, array_like=True):
     body: bytes | None
     frames: bytes | None
     progress: bytes
-    is_armed: bool
+    # 0, 1, or the incarnation of the actor that it was given to.
+    armed: int
     key: str | None
     digest: bytes | None
     key_until_ms: int | None

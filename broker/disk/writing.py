@@ -127,13 +127,24 @@ def is_written(broker: "Broker", task: Task) -> bool:
 
 def must_arm(task: Task) -> bool:
     """Tell whether the journal must have it that *task* may start, and does not."""
-    return isinstance(task.record, Record) and not task.record.is_armed
+    record = task.record
+    if not isinstance(record, Record):
+        return False
+    return not record.is_armed or bool(record.given_to and record.given_to != process_of(task))
 
 
 def arm_row(broker: "Broker", task: Task) -> int:
-    assert isinstance(task.record, Record)
-    task.record.is_armed = True
-    return write(broker, "armed", 1, *records.name_of(task))
+    record = task.record
+    assert isinstance(record, Record)
+    record.is_armed = True
+    record.given_to = process_of(task) if is_counted(task) else 0
+    return write(broker, "armed", record.given_to or 1, *records.name_of(task))
+
+
+def process_of(task: Task) -> int:
+    """Return which process *task* was given to, where a row can say that, or 0."""
+    incarnation = task.actor.incarnation if task.actor is not None else 0
+    return incarnation if 1 < incarnation <= records.ROW_INTEGER_MAX else 0
 
 
 def may_have_run(task: Task) -> bool:
@@ -163,7 +174,7 @@ def is_counted(task: Task) -> bool:
 
 def disarm(broker: "Broker", task: Task, record: Record) -> None:
     """Write that *task* has not started, or that its run is over."""
-    record.is_armed = False
+    record.is_armed, record.given_to = False, 0
     write(broker, "armed", 0, *records.name_of(task))
 
 

@@ -1,10 +1,10 @@
 """Runs that went down with an earlier broker (protocol.md section 9.6, rule 11).
 
 A death that takes actor, host and broker along at once is reported by nobody. So the journal has it
-of each task that it has brought over one start already whether it was given out, and a start after
-an end that nobody asked for counts what does not come back. Nothing waits for that. The rule that
-must not be broken: what is counted and what is given out no more is written in one commit, so each
-end counts once.
+of each task that it has brought over one start already to which process it was given, and a start
+after an end that nobody asked for counts what does not come back. Nothing waits for that. The rules
+that must not be broken: what is counted and what is given out no more is written in one commit, so
+each end counts once; what was given to a process that lives is counted never.
 """
 
 from collections.abc import Collection
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from broker.disk import writing
 from broker.disk.records import Record
-from broker.facts.task import Task
+from broker.facts.peers import Actor
+from broker.facts.task import State, Task
 from broker.placing import requeueing
 from broker.tasks import retrying
 
@@ -37,6 +38,10 @@ def forget(broker: "Broker") -> None:
     known = broker.records
     known.charged = {task: line for task, line in known.charged.items() if not task.is_over}
     known.restored = {task: None for task in known.restored if not task.is_over}
+    for incarnation, tasks in list(known.given.items()):
+        known.given[incarnation] = [task for task in tasks if not task.is_over]
+        if not known.given[incarnation]:
+            del known.given[incarnation]
 
 
 def count(broker: "Broker", held: Collection[Task]) -> None:
@@ -57,6 +62,18 @@ def count(broker: "Broker", held: Collection[Task]) -> None:
             broker.records.charged[task] = trouble.history[-1]
             retrying.say_requeued(broker, task)
             writing.requeued(broker, task, burns=burns)
+
+
+def came_back(broker: "Broker", actor: Actor, now: float) -> None:
+    """Count nothing of what was given to *actor* and is not in its inventory: it never began."""
+    for task in broker.records.given.pop(actor.incarnation, ()):
+        record = task.record
+        if not isinstance(record, Record):
+            continue
+        if task.state is State.HELD and record.given_to == actor.incarnation:
+            writing.requeued(broker, task, burns=None)
+        elif not task.is_over:
+            take_back(broker, task, now)
 
 
 def take_back(broker: "Broker", task: Task, now: float) -> None:

@@ -56,6 +56,8 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
             known.is_released = item.held == "released"
             if item.held == "waiting":
                 broker.recalls.ahead[actor] = None
+    if broker.records.given:
+        downfalls.came_back(broker, actor, now)
     holders.greet(broker, actor, hello, now)
 
 

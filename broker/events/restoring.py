@@ -52,7 +52,7 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
     first, count = known.calls[template.hash]
     known.calls[template.hash] = (first, count + 1)
     writing.need_code(broker, template.hash)
-    record.is_armed = row.is_armed
+    record.is_armed = bool(row.armed)
     if row.key is not None and row.digest is not None and row.key_until_ms is not None:
         until = now + (row.key_until_ms - writing.journal_ms(broker, now)) / 1000.0
         record.key = (row.key, row.digest, until)
@@ -73,6 +73,9 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
         if not (template.head.at_most_once or template.costs.named):
             record.is_restored = True
             known.restored[task] = None
+            if row.armed > 1:
+                record.given_to = row.armed
+                known.given.setdefault(row.armed, []).append(task)
     known.octets += record.octets
     if row.outcome is None:
         hold_limits(broker, task)
@@ -158,6 +161,7 @@ def check(broker: "Broker") -> None:
     counts: dict[bytes, int] = dict.fromkeys(known.calls, 0)
     for actor in named:
         counts[actor.hash] += 1
+    assert known.given.keys().isdisjoint(broker.actors)
     for task in rows:
         record = task.record
         assert isinstance(record, Record)

@@ -183,3 +183,66 @@ def test_a_crash_that_is_reported_is_counted_once(number):
 
     assert trouble(talk, client) == (0, 0)
     assert talk.task(client, 1).trouble.losses == 1
+
+
+def test_what_a_process_that_lives_never_began_is_held_against_nobody():
+    # Seed 892619909138220436: it was handed back while no broker was there to hear it.
+    talk, client = talk_with_disk()
+    actor = falls(talk, client)
+    assert len(actor.takes(Assign)) == 1
+
+    talk.restart()
+    talk.actor(actor.incarnation, name=actor.hello.name)
+    talk.wait(WINDOW_S)
+
+    assert trouble(talk, client) == (0, 0)
+    assert not armed(talk)
+
+
+def test_a_process_that_comes_late_without_it_takes_back_what_was_counted():
+    talk, client = talk_with_disk()
+    actor = falls(talk, client)
+    talk.restart()
+    talk.wait(WINDOW_S)
+    assert trouble(talk, client) == (1, 0)
+
+    talk.actor(actor.incarnation, name=actor.hello.name)
+
+    assert trouble(talk, client) == (0, 0)
+    assert talk.task(client, 1).tries == 0
+
+
+def test_of_two_that_were_given_out_the_one_whose_process_is_gone_has_a_crash_of_its_own():
+    talk, client = talk_with_disk(1, 2)
+    first = falls(talk, client)
+    second = talk.actor(15, name="host15/0", free=1)
+    gone, there = first.takes(Assign)[0].task, second.takes(Assign)[0].task
+
+    talk.restart()
+    talk.actor(15, name="host15/0")
+    talk.wait(WINDOW_S)
+
+    assert [trouble(talk, client, number) for number in (gone, there)] == [(1, 0), (0, 0)]
+
+
+def test_a_row_that_names_no_process_is_counted_whoever_comes():
+    # As a journal has it that was written before, or an actor whose number no row can have.
+    talk, client = talk_with_disk()
+    actor = falls(talk, client)
+    talk.disk.connection.execute("UPDATE tasks SET is_armed = 1")
+
+    talk.restart()
+    talk.actor(actor.incarnation, name=actor.hello.name)
+    talk.wait(WINDOW_S)
+
+    assert trouble(talk, client) == (1, 0)
+
+
+def test_a_process_with_a_number_that_no_row_can_have_is_not_named():
+    talk, _ = talk_with_disk()
+    talk.restart()
+    talk.wait(WINDOW_S)
+
+    talk.actor(2**64 - 1, name="stranger/0", free=1)
+
+    assert talk.disk.row(1, 1)[0] == 1

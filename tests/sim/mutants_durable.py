@@ -173,6 +173,15 @@ def what_goes_down_with_the_broker_is_not_counted() -> Any:
     return swap(downfalls, "count", lambda _: lambda broker, held: None)
 
 
+def what_a_process_that_lives_never_began_is_counted() -> Any:
+    """Count what was given to a process that comes back without it."""
+
+    def make(_: Any) -> Any:
+        return lambda broker, actor, now: broker.records.given.pop(actor.incarnation, None)
+
+    return swap(downfalls, "came_back", make)
+
+
 def the_clock_on_the_wall_is_believed() -> Any:
     """Take it that so much has passed since the last start as the clock on the wall says."""
     return swap(clocks, "journal_ms", lambda _: lambda last, now, *, believed_ms: now.wall_ms)
@@ -202,6 +211,15 @@ DOWNFALLS = BUSY.but(
     run_s=0.1,
     down_s=0.1,
 )
+# Some of what was given out is lost on its way, or handed back to nobody, and nobody dies.
+HANDED_BACK = KEPT_RESTARTS.but(
+    faults={"broker_kill": 1.0, "pause": 1.0, "resume": 1.0},
+    fault=0.05,
+    at_most_once=0.0,
+    prefetch=3,
+    run_s=2.0,
+    down_s=0.1,
+)
 LEAVING = KEPT.but(faults={"client_leave": 1.0}, run_s=3.0, pause_s=0.3)
 DURABLE = [
     Mutant(f.__name__, profile, f)
@@ -219,6 +237,7 @@ DURABLE = [
         (a_cancel_is_not_written, KEPT.but(cancel=0.4)),
         (the_clock_on_the_wall_is_believed, KEPT.but(clock_jumps=True, keyed=0.5)),
         (what_goes_down_with_the_broker_is_not_counted, DOWNFALLS),
+        (what_a_process_that_lives_never_began_is_counted, HANDED_BACK),
         (what_is_durable_has_no_maker, ORPHANS),
         (a_lost_run_leaves_its_calls, ORPHANS),
         (

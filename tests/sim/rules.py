@@ -136,7 +136,10 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_new_broker_knows_no_families",
             "a_cancel_reaches_no_durable_call",
         ),
-        11: ("what_goes_down_with_the_broker_is_not_counted",),
+        11: (
+            "what_goes_down_with_the_broker_is_not_counted",
+            "what_a_process_that_lives_never_began_is_counted",
+        ),
     },
     "9.7": {
         1: ("entering_is_running",),

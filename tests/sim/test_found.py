@@ -218,3 +218,7 @@ def test_what_another_task_canceled_is_known_by_each_of_its_names():
 
 def test_a_client_that_was_given_up_hears_no_history_of_before():
     World(348464279871029482).run(500)
+
+
+def test_what_was_handed_back_while_no_broker_was_there_burns_no_try():
+    World(892619909138220436).run(500)

@@ -218,7 +218,7 @@ def summary_of_rows(stored: StoredTasks) -> dict[Any, Any]:
                 row.call,
                 b"" if row.outcome is not None else row.body,
                 tuple(records.frames_of(row)),
-                bool(row.is_armed),
+                bool(row.armed),
                 row.key and (row.key, row.digest),
                 row.outcome,
             )
