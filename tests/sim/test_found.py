@@ -222,3 +222,8 @@ def test_a_client_that_was_given_up_hears_no_history_of_before():
 
 def test_what_was_handed_back_while_no_broker_was_there_burns_no_try():
     World(892619909138220436).run(500)
+
+
+def test_a_task_waits_in_a_mailbox_from_when_it_came():
+    # Counted from the turn before, in which nothing waited, it was longer than it may be.
+    World(892619909138220350).run(500)

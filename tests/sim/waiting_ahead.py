@@ -26,6 +26,8 @@ class Mailbag:
         """Begin empty."""
         self.moved_at = now
         self.ended = 0
+        # Whether something waited after the turn before: what came since came in this one.
+        self.was_waiting = False
         # Who waited for slots before this turn.
         self.asking: list[Any] = []
         # Since when slots are free for which somebody waits.
@@ -62,8 +64,9 @@ class Mailbag:
         """Check that nothing waits behind a long run (9.3 rule 3)."""
         now, core = actor.world.now, actor.core
         is_kept = core.standing.closed == "keeping"
-        if not core.mailbox.waiting or self.ended or is_kept:
+        if not self.was_waiting or not core.mailbox.waiting or self.ended or is_kept:
             self.moved_at, self.ended = now, 0
+        self.was_waiting = bool(core.mailbox.waiting)
         waits_s = now - max(self.moved_at, actor.frozen_until)
         assert waits_s < PATIENCE_S + LATE_S, f"tasks wait in {actor.name} for {waits_s} s"
         self.check_first(actor, list(core.mailbox.reacquiring.values()))
