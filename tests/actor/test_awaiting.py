@@ -213,3 +213,16 @@ def test_a_wait_of_a_run_that_is_not_here_is_none():
     end.core.awaiting.begin((EPOCH, 99), 1, Wait())
 
     assert not end.core.awaiting.waits
+
+
+def test_one_that_is_paused_and_then_leaves_grants_for_the_calls_of_its_runs():
+    end = connected(make_core())
+    begin(end)
+    end.core.pause(end.now)
+    end.carry()
+    assert end.credit.free == 0, "who is paused can wait until it is resumed"
+
+    end.core.drain(end.now)
+    end.carry()
+
+    assert end.credit.free == 1, "nobody resumes one that leaves"

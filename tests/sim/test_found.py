@@ -227,3 +227,7 @@ def test_what_was_handed_back_while_no_broker_was_there_burns_no_try():
 def test_a_task_waits_in_a_mailbox_from_when_it_came():
     # Counted from the turn before, in which nothing waited, it was longer than it may be.
     World(892619909138220350).run(500)
+
+
+def test_an_actor_that_leaves_runs_the_calls_of_its_own_runs_also_while_it_is_paused():
+    World(892619909138220611).run(500)
