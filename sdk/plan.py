@@ -21,6 +21,7 @@ from sdk.describing.options import (
     NO_OPTIONS,
     Options,
     Sticky,
+    likely,
 )
 from sdk.environment import HOOKS, Environment, EnvironmentType, MethodReference, Specification
 from sdk.task import OPTIONS_ATTRIBUTE
@@ -251,7 +252,8 @@ def name_of(target: Any) -> str:
 def split_keywords(target: Any, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tell options from keyword arguments of *target*.
 
-    Raises TypeError, naming `client.options()`, for a keyword that could be both.
+    Raises TypeError, naming `client.options()`, for a keyword that could be both, and for one that
+    is neither: it would fail in an actor, or be an option misspelled that nobody misses.
     """
     options: dict[str, Any] = {}
     kwargs: dict[str, Any] = {}
@@ -259,6 +261,8 @@ def split_keywords(target: Any, given: dict[str, Any]) -> tuple[dict[str, Any], 
         if name in ALWAYS:
             options[name] = value
         elif name not in NAMES:
+            if not could_be_parameter(target, name):
+                refuse_stranger(target, name)
             kwargs[name] = value
         elif could_be_parameter(target, name):
             raise TypeError(
@@ -269,6 +273,21 @@ def split_keywords(target: Any, given: dict[str, Any]) -> tuple[dict[str, Any], 
         else:
             options[name] = value
     return options, kwargs
+
+
+def refuse_stranger(target: Any, name: str) -> None:
+    """Raise TypeError for a keyword that neither *target* takes nor `submit`."""
+    function = target.function if isinstance(target, MethodReference) else target
+    meant = likely(name)
+    # What a decorator takes for itself does not stand in the signature of what it wraps.
+    if hasattr(function, "__wrapped__"):
+        named, is_open = keywords_in(inspect.signature(function, follow_wrapped=False))
+        if name in named or (is_open and not meant):
+            return
+    raise TypeError(
+        f"{name!r} is neither an option of submit() nor a parameter of {name_of(target)}()"
+        + (f": {meant}" if meant else "")
+    )
 
 
 def could_be_parameter(target: Any, name: str) -> bool:
@@ -285,9 +304,14 @@ def could_be_parameter(target: Any, name: str) -> bool:
 def keywords_of(function: Any) -> tuple[frozenset[str], bool]:
     """Return the keywords that *function* takes, and whether it takes any."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        return keywords_in(inspect.signature(function))
     except (TypeError, ValueError):
         return frozenset(), True
+
+
+def keywords_in(signature: inspect.Signature) -> tuple[frozenset[str], bool]:
+    """Return the keywords that stand in *signature*, and whether any other may be given."""
+    parameters = signature.parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return (
         frozenset(p.name for p in parameters if p.kind in named),

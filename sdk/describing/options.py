@@ -4,6 +4,7 @@ An Options is immutable. What a function has by `@task`, what a client was given
 what stands in the call itself are laid over one another, key by key, the later over the earlier.
 """
 
+import difflib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -404,7 +405,7 @@ class Options:
                 if value is not None:
                     chosen[name] = reader(value)
             elif name not in NOT_YET:
-                raise TypeError(f"{name!r} is no option; options are {', '.join(sorted(NAMES))}")
+                raise TypeError(f"{name!r} is no option; {likely(name) or all_names()}")
             elif not any(value is plain or value == plain for plain in NOT_YET[name]):
                 raise ValueError(f"the option {name}={value!r} is not supported yet")
         return cls(chosen)
@@ -435,6 +436,17 @@ class Options:
 
 
 NO_OPTIONS: Final = Options({})
+
+
+def likely(name: str) -> str:
+    """Ask whether the option was meant that *name* looks like; nothing where it is like none."""
+    found = difflib.get_close_matches(name, NAMES, n=1)
+    return f"did you mean {found[0]!r}?" if found else ""
+
+
+def all_names() -> str:
+    """List the options."""
+    return f"options are {', '.join(sorted(NAMES))}"
 
 
 def inheriting(sticky: StickyPart | None) -> Options:

@@ -61,6 +61,10 @@ def identity(value=None):
     return value
 
 
+def taking(*values, x=None, lock=None, last=None):
+    return values, x, lock, last
+
+
 def later(call, args, kwargs):
     return None
 
@@ -107,7 +111,7 @@ def test_a_result_comes_back(client):
 
 
 def test_keywords_go_to_the_function_and_options_do_not(client):
-    plain = client.submit(identity, "args", 1, x=2, desired_labels={"a": 1})
+    plain = client.submit(taking, "args", 1, x=2, desired_labels={"a": 1})
     spelled = client.options(priority=1).submit(identity, "args", priority=3)
 
     assert plain.result(TIMEOUT_S) == ((1,), {"x": 2})
@@ -165,8 +169,8 @@ def test_an_error_of_the_broker_is_one_of_the_tree(client):
 
 
 def test_the_argument_that_cannot_be_sent_is_named(client):
-    with pytest.raises(SerializationError, match=r"identity\(\): argument 'lock'\['a'\]: .*lock"):
-        client.submit(identity, 1, lock={"a": threading.Lock()})
+    with pytest.raises(SerializationError, match=r"taking\(\): argument 'lock'\['a'\]: .*lock"):
+        client.submit(taking, 1, lock={"a": threading.Lock()})
 
 
 def test_the_wait_for_a_result_has_a_limit_and_the_task_goes_on(client, broker):
@@ -503,7 +507,7 @@ def test_an_executor_is_one_of_the_standard_library(client):
 def test_a_future_is_replaced_by_its_result_at_any_depth(client):
     one, two = client.submit(identity, 1), client.submit(identity, 2)
 
-    future = client.submit(identity, "args", [one, {"k": (two, 3)}], Pair(one, "x"), last=two)
+    future = client.submit(taking, "args", [one, {"k": (two, 3)}], Pair(one, "x"), last=two)
 
     assert future.result(TIMEOUT_S) == (([1, {"k": (2, 3)}], Pair(1, "x")), {"last": 2})
 

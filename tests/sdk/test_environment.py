@@ -490,11 +490,45 @@ def test_a_keyword_that_could_be_both_is_refused(function, keyword):
 
 def test_keywords_are_told_apart():
     options, kwargs = split_keywords(
-        plain, {"x": 1, "timeout": 2, "desired_labels": {}, "environment": None, "other": 3}
+        plain, {"x": 1, "timeout": 2, "desired_labels": {}, "environment": None}
     )
 
     assert options == {"timeout": 2, "desired_labels": {}, "environment": None}
-    assert kwargs == {"x": 1, "other": 3}
+    assert kwargs == {"x": 1}
+
+
+def decorated(function):
+    @functools.wraps(function)
+    def wrapper(*args, database="", **kwargs):
+        kwargs.pop("retrying", None)
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    ("function", "keyword", "meant"),
+    [
+        (plain, "retrys", "'retries'"),
+        (plain, "prioritty", "'priority'"),
+        (Vision.detect, "desired_label", "'desired_labels'"),
+        (decorated(plain), "timeuot", "'timeout'"),
+        (plain, "y", None),
+    ],
+)
+def test_an_option_that_was_misspelled_went_to_the_function_as_a_keyword(function, keyword, meant):
+    with pytest.raises(TypeError, match=f"'{keyword}' is neither an option") as caught:
+        split_keywords(function, {keyword: 1})
+
+    assert str(caught.value).endswith(f"did you mean {meant}?" if meant else "()")
+
+
+@pytest.mark.parametrize(
+    ("function", "keyword"),
+    [(decorated(plain), "database"), (decorated(plain), "y"), (open_ended, "retrys"), (max, "y")],
+)
+def test_what_a_function_may_take_is_left_to_it(function, keyword):
+    assert split_keywords(function, {keyword: 1}) == ({}, {keyword: 1})
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ def test_a_weight_that_is_ignored_is_warned_of_at_the_line_of_the_user(give):
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"wibble": 1}, TypeError, "'wibble' is no option"),
+        ({"wibble": 1}, TypeError, "'wibble' is no option; options are affinity_wait"),
+        ({"retrys": 3}, TypeError, "'retrys' is no option; did you mean 'retries'?"),
         ({"priority": 11}, ValueError, "11"),
         ({"priority": True}, ValueError, "True"),
         ({"priority": "high"}, ValueError, "'high'"),
