@@ -6,6 +6,7 @@ later.
 
 import json
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from sdk.calls.call import Code, Plan
 from sdk.describing.groups import read_group
 from sdk.describing.options import NAME_LENGTH_MAX, NO_OPTIONS, Options
+from sdk.errors import ActorLost
 from sdk.futures.future import TaskFuture
 from sdk.task import running
 from wire.parts import Call, Named
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 # What a single call may say; where it runs is decided where the actor is made.
 CALL_OPTIONS: Final = frozenset({"timeout", "name", "metadata", "concurrency_group"})
 TIMEOUT_DEFAULT_S: Final = 10.0
+# How often it is asked again while a broker that was started again finds out what there is.
+ASK_INTERVAL_S: Final = 0.02
 
 
 class ActorHandle:
@@ -70,11 +74,20 @@ class ActorHandle:
         return f"{self._named.namespace}/{self._named.name}"
 
     def ready(self, timeout: float | None = None) -> None:
-        """Wait until it is entered; raise why it could not be, or TimeoutError."""
-        future = self._entered
-        if future is None:
-            future = self._submitter(Planned(self._call, self._codes))
-        future.result(timeout)
+        """Wait until it is entered; raise why it could not be, or TimeoutError.
+
+        Raises ActorLost when it has ended meanwhile.
+        """
+        deadline = deadline_of(timeout)
+        if self._entered is not None:
+            self._entered.result(timeout)
+        found = look_up(self._client_here(), self._named.namespace, self._named.name, deadline)
+        # Asked, not called: a call would wait for its turn, or enter anew what nobody remembers.
+        if found is None or found["call"].environment.id != self._environment.id:
+            raise ActorLost(f"{self!r} has ended")
+        if found["state"] != "alive":
+            left = None if deadline is None else max(0.001, deadline - monotonic())
+            self._submitter(Planned(self._call, self._codes)).result(left)
 
     def kill(self, *, force: bool = True, timeout: float | None = TIMEOUT_DEFAULT_S) -> bool:
         """End the actor: calls without an outcome raise ActorLost; tell whether it was there.
@@ -158,6 +171,39 @@ class ActorHandle:
 
     def _submitter(self, planned: "Planned") -> TaskFuture:
         return self._client_here().submit_planned(planned, (), {})
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """Return when *timeout* is over."""
+    return None if timeout is None else monotonic() + timeout
+
+
+def look_up(
+    client: "Client", namespace: str, name: str, deadline: float | None
+) -> dict[str, Any] | None:
+    """Ask the broker who has a name, once it knows: not before its adopt window is over.
+
+    Returns how that actor stands, and as *call* the one that enters it.
+    """
+    while True:
+        left = None if deadline is None else max(0.001, deadline - monotonic())
+        answer = client.query("named", f"{namespace}/{name}", left)
+        if answer["named"]:
+            found: dict[str, Any] = answer["named"][0]
+            return found | {"call": msgspec.convert(found["call"], Call)}
+        if not answer["recovering"]:
+            return None
+        pause(client, deadline)
+
+
+def pause(client: "Client", deadline: float | None) -> None:
+    """Let a moment pass before it is asked again; raise TimeoutError when the time is over."""
+    if deadline is not None and monotonic() >= deadline:
+        raise TimeoutError(
+            f"the broker at {client.endpoint} could not say in time who has the name: it was"
+            " started again, or takes no more calls of this client now"
+        )
+    client.pause(ASK_INTERVAL_S)
 
 
 def rebuild(octets: bytes) -> ActorHandle:

@@ -11,10 +11,7 @@ import functools
 import inspect
 import secrets
 from collections.abc import Mapping, Sequence
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
 
 from sdk.calls.call import Code
 from sdk.describing.code import capture
@@ -31,7 +28,14 @@ from sdk.environment import (
 )
 from sdk.errors import ActorUnknown, Conflict
 from sdk.futures.future import TaskFuture
-from sdk.handle import TIMEOUT_DEFAULT_S, ActorHandle, Planned
+from sdk.handle import (
+    TIMEOUT_DEFAULT_S,
+    ActorHandle,
+    Planned,
+    deadline_of,
+    look_up,
+    pause,
+)
 from sdk.plan import PYTHON_DESIRE
 from wire.labels import Labels
 from wire.parts import Call, Named, Reuse
@@ -61,9 +65,6 @@ ACTOR_OPTIONS: Final = frozenset(
         "timeout",
     }
 )
-
-# How often it is asked again while a broker that was started again finds out what there is.
-ASK_INTERVAL_S: Final = 0.02
 
 
 class Plain:
@@ -224,7 +225,7 @@ def make_actor(
     refuse_ambiguous(target, chosen)
     blueprint = Blueprint(target, args, kwargs)
     timeout = chosen.pop("timeout", TIMEOUT_DEFAULT_S)
-    deadline = None if timeout is None else monotonic() + timeout
+    deadline = deadline_of(timeout)
     get_if_exists = chosen.pop("get_if_exists", False)
     while True:
         call = entry_call(blueprint, chosen, client.incarnation)
@@ -363,7 +364,7 @@ def ask(client: "Client", call: Call, entered: TaskFuture, deadline: float | Non
     while True:
         found = look_up(client, named.namespace, named.name, deadline)
         if found is not None:
-            return found
+            return call_in(found)
         if entered.done():
             error = entered.exception()
             if isinstance(error, Conflict):
@@ -375,30 +376,13 @@ def ask(client: "Client", call: Call, entered: TaskFuture, deadline: float | Non
 
 def find_actor(client: "Client", name: str, namespace: str, timeout: float | None) -> ActorHandle:
     """Return the handle of the actor that has a name; raise ActorUnknown when there is none."""
-    deadline = None if timeout is None else monotonic() + timeout
-    found = look_up(client, namespace, name, deadline)
+    found = look_up(client, namespace, name, deadline_of(timeout))
     if found is None:
         raise ActorUnknown(f"there is no actor '{namespace}/{name}'")
-    return ActorHandle(found, (), client)
+    return ActorHandle(call_in(found), (), client)
 
 
-def look_up(client: "Client", namespace: str, name: str, deadline: float | None) -> Call | None:
-    """Ask the broker who has a name, once it knows: not before its adopt window is over."""
-    while True:
-        left = None if deadline is None else max(0.001, deadline - monotonic())
-        answer = client.query("named", f"{namespace}/{name}", left)
-        if answer["named"]:
-            return msgspec.convert(answer["named"][0]["call"], Call)
-        if not answer["recovering"]:
-            return None
-        pause(client, deadline)
-
-
-def pause(client: "Client", deadline: float | None) -> None:
-    """Let a moment pass before it is asked again; raise TimeoutError when the time is over."""
-    if deadline is not None and monotonic() >= deadline:
-        raise TimeoutError(
-            f"the broker at {client.endpoint} could not say in time who has the name: it was"
-            " started again, or takes no more calls of this client now"
-        )
-    client.pause(ASK_INTERVAL_S)
+def call_in(found: Mapping[str, Any]) -> Call:
+    """Return the call that enters the actor of which *found* is how it stands."""
+    call: Call = found["call"]
+    return call

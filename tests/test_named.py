@@ -329,6 +329,21 @@ def test_async_calls_are_inside_together(client):
     assert gather([actor.meet.submit(), actor.meet.submit()]) == [2, 2]
 
 
+def test_an_actor_that_has_ended_was_ready(client):
+    made = client.actor(Counter, name="ended")
+    found = client.get_actor("ended")
+    made.ready(TIMEOUT_S)
+    found.ready(TIMEOUT_S)
+
+    assert made.kill()
+    later = client.actor(Counter, name="ended")
+
+    later.ready(TIMEOUT_S)
+    for handle in (made, found):
+        with pytest.raises(ActorLost, match="has ended"):
+            handle.ready(TIMEOUT_S)
+
+
 def test_an_async_client_has_them_too(cluster):
     async def count():
         async with AsyncClient(cluster.endpoint) as client:
