@@ -32,6 +32,7 @@ POLL_MAX_S: Final = 60.0
 # How long the user is left to wonder before the host says that nobody answers.
 SILENCE_S: Final = 3.0
 EXIT_REFUSED: Final = 3
+EXIT_CUT_SHORT: Final = 4
 # The first SIGTERM or SIGINT lets the actors finish, this one does not.
 END_AT_ONCE: Final = 2
 # One that is sent to the process and to its group, as `timeout` does, arrives twice.
@@ -78,6 +79,7 @@ class Host:
             signal.signal(signal.SIGHUP, self._ordered)
         signal.signal(signal.SIGCHLD, lambda *_: self._waker.wake())
         core = self.core
+        is_at_once = False
         try:
             while self._orders < END_AT_ONCE:
                 self._turn()
@@ -86,6 +88,7 @@ class Host:
                     break
                 wait_s = min(core.deadline(), self._warn_at()) - time.monotonic()
                 self._wait(min(wait_s, POLL_MAX_S))
+            is_at_once = not core.is_over
         finally:
             self._end_all()
         if core.failure is not None:
@@ -95,7 +98,7 @@ class Host:
             else:
                 print_line(said)
             return EXIT_REFUSED
-        return 0
+        return EXIT_CUT_SHORT if is_at_once or core.has_timed_out else 0
 
     def _wait(self, wait_s: float) -> None:
         """Sleep until something is there, a connection that is missing included."""

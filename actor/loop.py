@@ -33,7 +33,7 @@ from actor.machine.board import Board
 from actor.machine.platform import MemoryGauge, Waker, measure_own_memory_mb
 from actor.running.context import Run
 from actor.running.slot import Slots
-from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, Launch
+from actor.settings import EXIT_SPARE, EXITS_IN_ORDER, Launch
 from sdk.reading.wakeup import ShortWait, spin_s
 from wire.codec import CARRIERS, check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
@@ -146,9 +146,10 @@ class Loop:
         self._inbox.append((method, arguments))
 
     def ask_to_drain(self) -> None:
-        """Begin to drain, or end at once when asked again; from a signal handler."""
-        if self._must_drain:
-            os._exit(EXIT_FORCED)
+        """Begin to drain; from a signal handler.
+
+        Only once: what ends a whole group of processes sends a signal of its own beside the host's.
+        """
         self._must_drain = 1
         self._is_awake = 1
         self._waker.wake()
@@ -315,7 +316,7 @@ class Loop:
         self.lead.join()
         while self.lead.stand_by() is None:
             status = self._lead()
-            if status:
+            if status is not None and status not in EXITS_IN_ORDER:
                 # The main thread may run somebody's code: it has nothing more to do.
                 os._exit(status)
             if status is not None:
@@ -340,6 +341,8 @@ class Loop:
         if now >= self._measure_at:
             self._measure(now)
         if self._must_drain and not core.is_draining:
+            # A host that drains starts nobody; whoever else ends a process has no say in that.
+            core.is_retiring = True
             core.drain(now, self.launch.drain_timeout_s)
         if can_receive:
             self._receive(now)
@@ -490,7 +493,7 @@ class Loop:
         if core.failure is not None:
             log.error("refused", actor=self.launch.core.name, reason=core.failure.message)
         status = exit_status(core)
-        if core.is_draining and status not in (EXIT_RETIRED, EXIT_SPARE):
+        if core.is_draining and not core.is_retiring and status != EXIT_SPARE:
             self.board.leave()
         self._socket.close(LINGER_MS)
         self._context.term()

@@ -12,6 +12,8 @@ EXIT_FORCED = 4
 EXIT_RETIRED = 5
 # And with what, when another one may follow on the word of the broker.
 EXIT_SPARE = 6
+# Of these nothing is left to do but what libraries do at the end.
+EXITS_IN_ORDER = (0, EXIT_RETIRED, EXIT_SPARE)
 ENDPOINT_DEFAULT = "tcp://127.0.0.1:5555"
 
 

@@ -105,6 +105,8 @@ class HostCore:
         for ward in self.wards[settings.replicas :]:
             ward.phase = Phase.SPARE
         self.is_draining = False
+        # Whether runs were ended since the time to drain was over.
+        self.has_timed_out = False
         self._now = now
         self._beat_at = inf
         # When the newest frame was sent that the broker has; one of which it may have: its number,
@@ -210,6 +212,7 @@ class HostCore:
             for ward in self.running():
                 ward.is_ended = True
             self._kills += self.running()
+            self.has_timed_out = True
             self._note("drain_timed_out", actors=[ward.name for ward in self.running()])
         for ward in self.running():
             if now >= self._fence_of(ward):
@@ -291,8 +294,9 @@ class HostCore:
         )
         self._deaths.append((0, death))
         goes_by_itself = exit_code in (EXIT_RETIRED, EXIT_SPARE) and not runs.started
+        is_cut = self.is_draining and exit_code == EXIT_FORCED
         self._note(
-            "actor_left" if has_left or goes_by_itself else "actor_died",
+            "actor_left" if has_left or goes_by_itself or is_cut else "actor_died",
             actor=ward.name,
             exit_code=exit_code,
             signal=signal,

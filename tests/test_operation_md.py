@@ -3,7 +3,7 @@
 import re
 
 from actor import cli as host
-from actor.host import EXIT_REFUSED
+from actor.host import EXIT_CUT_SHORT, EXIT_REFUSED
 from broker import cli as broker
 from broker.core import Broker
 from broker.events.explain import status
@@ -34,6 +34,7 @@ def test_each_exit_status_stands_in_the_column_of_who_ends_with_it():
     assert all(table[str(broker.STATUS_BAD_OPTION)])
     assert broker.STATUS_BAD_OPTION == host.EXIT_BAD_OPTION == sdk.STATUS_BAD_OPTION
     assert table[str(EXIT_REFUSED)][1]
+    assert "`drain_timed_out`" in table[str(EXIT_CUT_SHORT)][1]
     assert table[str(broker.STATUS_FAILED)][0]
 
 

@@ -90,6 +90,8 @@ def hear_other(
             core.mailbox.residents.named.order(command)
             entering.give_up_worn(core)
         case Drain():
+            # Who is told to leave is followed by nobody, whatever it was about to do.
+            core.is_retiring &= command.is_spare
             core.drain(core.now, command.deadline_s, is_spare=command.is_spare)
         case ByeAck():
             if core.bye_session == core.session.number:

@@ -21,7 +21,7 @@ from actor.machine.board import Board, Stage
 from actor.machine.platform import make_waker
 from actor.running.context import Run
 from actor.running.preloading import preload
-from actor.settings import EXIT_RETIRED, EXIT_SPARE, Launch
+from actor.settings import EXITS_IN_ORDER, Launch
 from sdk.errors import NotInTask
 from wire.stream import Stream
 
@@ -106,7 +106,7 @@ def leave(status: int) -> NoReturn:
 
     The interpreter's own way out waits for some of them, and hangs where others hold a lock.
     """
-    if status in (0, EXIT_RETIRED, EXIT_SPARE):
+    if status in EXITS_IN_ORDER:
         end_by = threading.Timer(EXIT_GRACE_S, os._exit, (status,))
         end_by.daemon = True
         end_by.start()

@@ -4,7 +4,7 @@ from actor.core import ActorCore
 from actor.events.entering import retire
 from actor.settings import Settings
 from tests.actor.broker_end import BLOB_HASH, BrokerEnd, connected, make_core, said, warm
-from wire.messages import Bye, Credit, Entered, Evict, Outcome, Reject, Stop
+from wire.messages import Bye, Credit, Drain, Entered, Evict, Outcome, Reject, Stop
 from wire.parts import Environment, Failure, Reuse
 
 FAILURE = Failure("environment-failed", "OSError", "no such file")
@@ -209,6 +209,19 @@ def test_an_actor_that_retires_leaves_by_bye_and_is_followed():
     assert said(end, Bye)
     assert core.is_drained
     assert core.is_retiring
+
+
+def test_an_actor_that_retires_and_is_told_to_leave_was_followed_all_the_same():
+    core = ActorCore(Settings(name="h/0", slots={"slot": 1}), incarnation=7, now=0.0)
+    end = BrokerEnd(core)
+    end.carry()
+    retire(core, "memory")
+
+    end.say(Drain(None))
+    end.carry()
+
+    assert core.is_drained
+    assert not core.is_retiring
 
 
 def test_a_run_whose_environment_failed_is_settled_only_when_the_broker_has_heard_it():

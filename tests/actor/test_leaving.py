@@ -1,13 +1,15 @@
 """How a host leaves: by signals, within a time, and what it says meanwhile."""
 
 import json
+import os
 import signal
 
 import pytest
 
+from actor.host import EXIT_CUT_SHORT
 from tests.actor.test_processes import begun, double, value, wait_for_file
 from tests.support.deployment import is_alive
-from wire.messages import Bye, Death, Drain, HostBeat, OutcomeAck, Reject
+from wire.messages import ActorBeat, Bye, Death, Drain, HostBeat, OutcomeAck, Reject
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -50,6 +52,8 @@ def test_a_second_signal_ends_at_once(broker, tmp_path, number):
     assert not is_alive(actor.hello.pid)
     (death,) = broker.until(lambda: host.of(Death))
     assert death.started == [token]
+    # One more that comes when all is over ends it as it would any program.
+    assert process.returncode in {EXIT_CUT_SHORT, -number}
 
 
 def test_a_signal_that_arrives_twice_is_the_first(broker, tmp_path):
@@ -97,6 +101,32 @@ def test_a_drain_has_a_time_limit(broker, tmp_path):
     # It is not to blame: the process was ended for the drain.
     assert (death.started, death.beside) == ([], [token])
     broker.until(lambda: process.poll() is not None)
+    assert process.returncode == EXIT_CUT_SHORT
+
+
+def test_a_signal_to_the_only_actor_of_a_host_was_the_end_of_both(broker, tmp_path):
+    process = broker.start_host()
+    actor = broker.actor()
+    token = broker.run(actor, wait_for_file, str(tmp_path / "go"))
+    begun(broker, tmp_path / "go")
+
+    # And once more, as from whoever ends a group of processes one by one.
+    os.kill(actor.hello.pid, signal.SIGTERM)
+    broker.until(lambda: any(said.closed == "draining" for said in actor.of(ActorBeat)))
+    os.kill(actor.hello.pid, signal.SIGTERM)
+    (tmp_path / "go").touch()
+    assert value(broker, actor, token) == "done"
+    broker.say(actor, OutcomeAck([token]))
+    broker.until(lambda: actor.of(Bye))
+
+    def followed():
+        others = [peer for peer in broker.peers.values() if peer.hello.incarnation != was]
+        return next((peer for peer in others if peer.name == actor.name and peer.credit), None)
+
+    was = actor.hello.incarnation
+    again = broker.until(followed)
+    assert value(broker, again, broker.run(again, double, 1)) == 2
+    assert process.poll() is None
 
 
 def test_the_broker_can_drain_one_actor_for_good(broker):

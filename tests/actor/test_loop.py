@@ -12,10 +12,10 @@ import pytest
 import actor.loop
 from actor.core import ActorCore
 from actor.lead import Lead
-from actor.loop import EXIT_FORCED, Loop
+from actor.loop import Loop
 from actor.machine.board import Board
 from actor.machine.platform import make_waker
-from actor.settings import Launch, Settings
+from actor.settings import EXIT_FORCED, Launch, Settings
 from tests.support.deployment import DEADLINE_S, Deployment
 
 

@@ -401,6 +401,20 @@ def test_an_actor_that_retired_is_followed_at_once():
     assert broker.ward.start_at == broker.now
 
 
+@pytest.mark.parametrize(("waited_s", "is_cut"), [(0.9, False), (1.1, True)])
+def test_a_host_knows_whether_its_drain_was_cut_short(waited_s, is_cut):
+    broker = Broker().open()
+    broker.turn()
+    broker.core.drain(broker.now, 1.0)
+
+    broker.turn(waited_s)
+    broker.die(broker.ward, exit_code=EXIT_FORCED if is_cut else EXIT_RETIRED)
+
+    assert broker.core.has_timed_out is is_cut
+    assert broker.ward.phase is Phase.GONE
+    assert "actor_left" in [event for event, _ in broker.core.take_notes()]
+
+
 @pytest.mark.parametrize(
     ("end", "event"),
     [
