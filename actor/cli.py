@@ -25,6 +25,7 @@ from actor.settings import ENDPOINT_DEFAULT, SLOT, HostSettings
 from actor.values import AUTO, SLOTS_MAX, Amount, OneOf, Whole, ahead, endpoint, replicas, seconds
 from wire.labels import Labels, parse_label
 from wire.limits import HOST_PREFIX, check_amounts
+from wire.release import release
 
 EXIT_BAD_OPTION: Final = 2
 # Where memory is what bounds them.
@@ -146,6 +147,7 @@ def make_parser() -> Parser:
         " finish what they run; a second one ends them at once.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"warmslot {release()}")
     add_place(parser)
     add_capacity(parser)
     add_surroundings(parser)

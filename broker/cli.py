@@ -35,6 +35,7 @@ from broker.memory import give_back_large, settle_garbage
 from broker.settings import Settings
 from broker.tasks import bindings
 from wire.limits import Definition, read_definition
+from wire.release import release
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
 STATUS_BAD_OPTION: Final = 2
@@ -258,6 +259,8 @@ def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
 
+    parser.add_argument("--version", action="version", version=f"warmslot {release()}")
+
     def add(name: str, default: Any = None, **more: Any) -> None:
         variable = "WARMSLOT_" + name.removeprefix("--").replace("-", "_").upper()
         parser.add_argument(name, default=environment.get(variable) or default, **more)
@@ -268,11 +271,7 @@ def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="ENDPOINT",
         help=f"tcp://HOST:PORT (* for any) or ipc://PATH; repeatable; default {ENDPOINT_DEFAULT}",
     )
-    add(
-        "--data-dir",
-        metavar="DIR",
-        help="where the journal is kept; default the user's state folder",
-    )
+    add("--data-dir", metavar="DIR", help="the journal's; default the user's state folder")
     parser.add_argument(
         "--no-journal",
         action="store_true",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import actor.cli
+import broker.cli
 from sdk import Client
 from sdk import __main__ as program
 from sdk.__main__ import read
@@ -16,6 +18,7 @@ from sdk.commands.replicas import shown_names
 from sdk.commands.table import holdings
 from tests.sdk.fakes import ScriptedBroker
 from wire.labels import parse_label
+from wire.release import release
 
 ANSWERS = {
     "status": {
@@ -111,6 +114,14 @@ def test_an_answer_is_printed(endpoint, capsys, arguments, lines):
 
     assert status == 0
     assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize("main", [program.main, actor.cli.main, broker.cli.main])
+def test_each_program_says_which_release_it_is(main, capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+
+    assert capsys.readouterr().out == f"warmslot {release()}\n"
 
 
 @pytest.mark.process
