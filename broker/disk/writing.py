@@ -40,24 +40,29 @@ def wall_ms(broker: "Broker", at: float) -> int:
     return int(broker.records.wall_ms + at * 1000.0)
 
 
-def refusal(broker: "Broker", task: Task) -> str:
-    """Say why *task* cannot be written now, or an empty text."""
-    known, limit = broker.records, broker.settings.journal_bytes_max
-    if not known.has_journal:
+def never(broker: "Broker", task: Task) -> str:
+    """Say why *task* can be written at no time, or an empty text."""
+    if not broker.records.has_journal:
         return "this broker keeps no journal: start it without --no-journal for durable tasks"
-    if known.refusal:
-        return f"the journal cannot be written now: {known.refusal}; submit it again later"
     if task.size > records.ROW_PAYLOAD_BYTES_MAX:
         return f"a durable call may have {records.ROW_PAYLOAD_BYTES_MAX} octets, not {task.size}"
+    biggest = records.ROW_INTEGER_MAX
+    if not (0 <= task.client.incarnation <= biggest and 0 <= task.number <= biggest):
+        return f"the name of a durable task has numbers up to {biggest}"
+    return ""
+
+
+def not_now(broker: "Broker", task: Task) -> str:
+    """Say why *task*, which is new, cannot be written now, or an empty text."""
+    known, limit = broker.records, broker.settings.journal_bytes_max
+    if known.refusal:
+        return f"the journal cannot be written now: {known.refusal}; submit it again later"
     assert task.template
     if known.octets + task.size + new_code(broker, task.template) > limit:
         return (
             f"the journal holds {known.octets} octets of tasks, outcomes and code, {limit} are"
             " allowed (--journal-bytes-max)"
         )
-    biggest = records.ROW_INTEGER_MAX
-    if not (0 <= task.client.incarnation <= biggest and 0 <= task.number <= biggest):
-        return f"the name of a durable task has numbers up to {biggest}"
     return ""
 
 

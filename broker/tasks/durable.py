@@ -45,10 +45,12 @@ def keep(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
             if command.parent is not None:
                 families.attached(broker, task, command.parent)
             return False
-    refused = writing.refusal(broker, task)
-    if refused:
-        if task.state is not State.QUEUED:
+    refused = writing.never(broker, task)
+    if task.state is not State.QUEUED:
+        if refused:
             return True  # It runs already: its client keeps it, as any other.
+        # Whatever hinders the journal now: it waits for room, as what was sent before.
+    elif refused := refused or writing.not_now(broker, task):
         lifecycle.end(broker, task, Code.NOT_DURABLE, refused)
         return False
     writing.count_call(broker, template)

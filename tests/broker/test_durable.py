@@ -905,6 +905,40 @@ def test_an_outcome_that_came_before_its_call_leaves_no_call_behind():
     assert talk.disk.read().rows == []
 
 
+@pytest.mark.parametrize("reason", ["stuck", "full"])
+def test_an_outcome_that_came_before_its_call_waits_for_the_journal(reason):
+    """It was told at once, unwritten, where its call could not be written just then."""
+    talk = talk_with_disk(recovered=False, journal_bytes_max=10)
+    kept = Kept(1, 7, (900, 3))
+    actor = talk.actor()
+    actor.greets(msgspec.structs.replace(actor.hello, kept=[kept]), epoch=900)
+    actor.ends((900, 3), b"value")
+    client = talk.client(unresolved=[(7, 7)])
+    talk.writes = False
+    if reason == "stuck":
+        talk.broker.journal_stuck("disk is full")
+
+    client.submits(7, call=DURABLE, again=True)
+    untold = [*client.takes(Result), *actor.takes(OutcomeAck)]
+    talk.commits()
+
+    assert untold == []
+    assert [r.body for r in client.takes(Result)] == [b"value"]
+
+
+def test_an_outcome_that_came_before_its_call_is_told_where_no_journal_will_ever_have_it():
+    talk = Conversation(recovered=False)
+    kept = Kept(1, 7, (900, 3))
+    actor = talk.actor()
+    actor.greets(msgspec.structs.replace(actor.hello, kept=[kept]), epoch=900)
+    actor.ends((900, 3), b"value")
+
+    client = talk.client(unresolved=[(7, 7)])
+    client.submits(7, call=DURABLE, again=True)
+
+    assert [r.body for r in client.takes(Result)] == [b"value"]
+
+
 def test_what_was_refused_and_canceled_takes_no_room_in_the_window():
     talk = talk_with_disk(window_tasks=1)
     client = talk.client()

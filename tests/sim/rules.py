@@ -124,7 +124,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         ),
         5: ("keys_do_not_matter",),
         6: ("a_new_broker_forgets",),
-        7: ("what_cannot_be_written_is_accepted",),
+        7: ("what_cannot_be_written_is_accepted", "what_was_offered_waits_for_no_room"),
         8: (
             "time_stands_while_no_broker_runs",
             "the_clock_on_the_wall_is_believed",

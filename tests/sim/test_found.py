@@ -231,3 +231,7 @@ def test_a_task_waits_in_a_mailbox_from_when_it_came():
 
 def test_an_actor_that_leaves_runs_the_calls_of_its_own_runs_also_while_it_is_paused():
     World(892619909138220611).run(500)
+
+
+def test_an_outcome_that_an_actor_kept_is_told_once_it_is_written_though_the_disk_is_full():
+    World(892619909138220610).run(500)
