@@ -32,6 +32,7 @@ from broker.events import (
     statements,
     submission,
 )
+from broker.facts import epochs
 from broker.facts.deadlines import Deadlines
 from broker.facts.outbox import Outbox, Send
 from broker.facts.peers import Actor, Client, Host, Session, is_owned
@@ -91,8 +92,6 @@ Handler = Callable[[Session, Any, Sequence[Any], float], None]
 
 STRIKES_MAX: Final = 3
 STRIKES_KEPT: Final = 1_024
-# By how many steps, at most, an epoch is raised above one that was heard.
-EPOCH_STEPS: Final = 2**20
 
 
 class Broker:
@@ -356,7 +355,7 @@ class Broker:
     def raise_epoch(self, heard: int) -> None:
         """Take an epoch above one that a peer heard. Nothing is sent before it is stored."""
         # Where another without memory has done so for the same one, its start was another.
-        self.epoch = heard + 1 + self.epoch % EPOCH_STEPS
+        self.epoch = epochs.above(heard, self.epoch)
         self.sequence += 1
         self.fence_sequence = self.sequence
         self.operations.append(("epoch", self.epoch))

@@ -11,6 +11,7 @@ keeps clear of the corruption that SQLite 3.7.0 to 3.51.2 can cause when two con
 import contextlib
 import os
 import queue
+import secrets
 import sqlite3
 import threading
 import time
@@ -38,6 +39,7 @@ from broker.disk.opening import (
     open_file,
 )
 from broker.disk.records import DeadRow, NamedRow, Parts, Row, StoredTasks, check_calls
+from broker.facts import epochs
 
 sqlite3.register_adapter(Parts, Parts.packed)
 
@@ -277,7 +279,9 @@ class SqliteJournal:
         now_ms = clocks.journal_ms(last, reading, believed_ms=self._believed_ms)
         self.stored.clock_ms = now_ms - reading.since_boot_ms
         point = clocks.encode(reading, self.stored.clock_ms)
-        return next_epoch(connection, reading.wall_ms, point)
+        # Of another start from a copy of this file, with a clock that was set back, nobody knows.
+        own = secrets.randbelow(epochs.EPOCH_STEPS)
+        return next_epoch(connection, reading.wall_ms, own, point)
 
     def _point(self) -> tuple[Any, ...]:
         """Return the operation that stores what the clocks say now."""
@@ -433,13 +437,13 @@ def read_point(connection: sqlite3.Connection) -> bytes | None:
     return row[0] if row else None
 
 
-def next_epoch(connection: sqlite3.Connection, clock_ms: int, point: bytes) -> int:
+def next_epoch(connection: sqlite3.Connection, clock_ms: int, own: int, point: bytes) -> int:
     """Store and return an epoch above every earlier one, near the clock where that is possible.
 
-    Beside it is stored at which *point* of time that was.
+    *own* tells this start from all others; beside it is stored at which *point* of time that was.
     """
     row = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
-    epoch = max(int(row[0]) + 1 if row else 1, clock_ms)
+    epoch = epochs.begin(int(row[0]) if row else 0, clock_ms, own)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
     connection.execute(CLOCK_STATEMENT, (point,))

@@ -37,6 +37,7 @@ from broker.disk.opening import (
     open_file,
     write_ahead,
 )
+from broker.facts.epochs import EPOCH_STEPS
 from tests.support.deployment import DEADLINE_S, ended_at_once
 from wire.parts import Call
 
@@ -117,7 +118,7 @@ def test_a_file_of_the_first_schema_is_taken_over(journal_in, tmp_path):
         old.execute("INSERT INTO limits VALUES ('db', '{}')")
 
     journal, epoch = journal_in(tmp_path, clock_ms=lambda: 5_000)
-    assert epoch == 7_001
+    assert 7_000 < epoch <= 7_000 + EPOCH_STEPS
     assert journal.stored.limits == {"db": "{}"}
     assert journal.stored.tasks.rows == []
     journal.close()
@@ -158,7 +159,22 @@ def test_an_epoch_rises_when_the_clock_went_back(journal_in, tmp_path):
 
     _, epoch = journal_in(tmp_path, clock_ms=lambda: 3_000)
 
-    assert epoch == 5_001
+    assert 5_000 < epoch <= 5_000 + EPOCH_STEPS
+
+
+def test_an_epoch_is_taken_once_though_an_older_journal_was_put_back(journal_in, tmp_path):
+    """A copy that was put back gave the same epoch again, and so the same tokens."""
+    first, _ = journal_in(tmp_path, clock_ms=lambda: 5_000)
+    first.close()
+    copy = (tmp_path / "journal.db").read_bytes()
+    taken = []
+    for _ in range(3):
+        (tmp_path / "journal.db").write_bytes(copy)
+        journal, epoch = journal_in(tmp_path, clock_ms=lambda: 3_000)
+        journal.close()
+        taken.append(epoch)
+
+    assert len(set(taken)) > 1
 
 
 @pytest.mark.parametrize("step_ms", [315_360_000_000, -4_000])
@@ -199,7 +215,7 @@ def test_a_raised_epoch_counts_at_the_next_start(journal_in, ear, tmp_path):
 
     _, epoch = journal_in(tmp_path, clock_ms=lambda: 5_000)
 
-    assert epoch == 9_001
+    assert 9_000 < epoch <= 9_000 + EPOCH_STEPS
 
 
 def test_without_a_journal_the_epoch_is_the_clock_and_everything_counts_as_written():
@@ -560,7 +576,7 @@ def test_a_killed_process_loses_nothing_that_was_announced(journal_in, tmp_path,
     assert kept == list(range(2, len(kept) + 2))
     assert len(kept) % 2 == 0
     assert len(kept) // 2 >= announced
-    assert later == epoch + 1
+    assert later > epoch
 
 
 @pytest.mark.slow

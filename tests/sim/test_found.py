@@ -235,3 +235,7 @@ def test_an_actor_that_leaves_runs_the_calls_of_its_own_runs_also_while_it_is_pa
 
 def test_an_outcome_that_an_actor_kept_is_told_once_it_is_written_though_the_disk_is_full():
     World(892619909138220610).run(500)
+
+
+def test_starts_from_one_copy_of_a_journal_with_the_clock_set_back_give_no_token_twice():
+    World(892619909138219816).run(500)
