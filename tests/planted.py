@@ -226,6 +226,21 @@ BUGS = [
         "broker/test_durable.py::test_an_outcome_that_came_before_its_call_waits_for_the_journal",
     ),
     Bug(
+        "what_went_wrong_is_told_unwritten",
+        retrying.say_requeued,
+        "if not isinstance(task.record, Record):",
+        "if True:",
+        "broker/test_durable.py::test_what_went_wrong_is_told_after_its_commit",
+    ),
+    Bug(
+        "what_went_wrong_is_told_unwritten_to_who_comes_back",
+        retrying.say_again,
+        " or trouble.sequence > broker.committed_sequence",
+        "",
+        "broker/test_durable.py"
+        "::test_what_went_wrong_is_told_after_its_commit_to_who_comes_back_as_well",
+    ),
+    Bug(
         "a_cancel_reaches_no_durable_call",
         families.goes_on,
         "why is Parting.LEFT or",

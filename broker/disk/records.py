@@ -38,6 +38,7 @@ class Awaited(Enum):
     SUBMIT = auto()  # say ACCEPTED
     OUTCOME = auto()  # say the outcome, and let its actor forget it
     ARMED = auto()  # queue again what now may start
+    PROGRESS = auto()  # say what went wrong with it
     FAILED = auto()  # let its actor forget a failure that is tried again
     SEALED = auto()  # let a named actor be entered
 

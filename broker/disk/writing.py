@@ -168,8 +168,12 @@ def requeued(broker: "Broker", task: Task, *, burns: str | None) -> None:
 
 
 def write_progress(broker: "Broker", task: Task) -> int:
-    """Write what *task* went through by now."""
-    return write(broker, "progress", progress_of(broker, task), *records.name_of(task))
+    """Write what *task* went through by now, of which its client is told then."""
+    sequence = write(broker, "progress", progress_of(broker, task), *records.name_of(task))
+    if task.trouble is not None:
+        task.trouble.sequence = sequence
+        broker.records.waiting.append((sequence, Awaited.PROGRESS, task))
+    return sequence
 
 
 def is_counted(task: Task) -> bool:

@@ -100,9 +100,9 @@ def correct(  # noqa: PLR0917
     beside = ", beside others" if burns == "shared" else ""
     attempt = line.partition(":")[0]
     trouble.correct(line, f"{attempt}: {reason}{beside}" if is_charged else None)
-    retrying.say_again(broker, task, now)
     if isinstance(task.record, Record) and task.record.outcome_sequence is None:
         writing.write_progress(broker, task)
+    retrying.say_again(broker, task, now)
     if is_charged:
         trouble.is_patient = False
         if task.state is State.QUEUED and task.must_be_alone:

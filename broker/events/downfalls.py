@@ -15,7 +15,6 @@ from broker.disk.records import Record
 from broker.facts.peers import Actor
 from broker.facts.task import State, Task
 from broker.placing import requeueing
-from broker.tasks import retrying
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -60,11 +59,10 @@ def count(broker: "Broker", held: Collection[Task]) -> None:
         trouble = requeueing.charge(task, REASON, burns=burns)
         if not requeueing.is_given_up(broker, task, trouble, REASON):
             broker.records.charged[task] = trouble.history[-1]
-            retrying.say_requeued(broker, task)
             writing.requeued(broker, task, burns=burns)
 
 
-def came_back(broker: "Broker", actor: Actor, now: float) -> None:
+def came_back(broker: "Broker", actor: Actor) -> None:
     """Count nothing of what was given to *actor* and is not in its inventory: it never began."""
     for task in broker.records.given.pop(actor.incarnation, ()):
         record = task.record
@@ -73,10 +71,10 @@ def came_back(broker: "Broker", actor: Actor, now: float) -> None:
         if task.state is State.HELD and record.given_to == actor.incarnation:
             writing.requeued(broker, task, burns=None)
         elif not task.is_over:
-            take_back(broker, task, now)
+            take_back(broker, task)
 
 
-def take_back(broker: "Broker", task: Task, now: float) -> None:
+def take_back(broker: "Broker", task: Task) -> None:
     """Hold nothing against *task* for a run that goes on after all, and came late."""
     line, trouble = broker.records.charged.pop(task, None), task.trouble
     if line is None or trouble is None or line not in trouble.history:
@@ -86,5 +84,4 @@ def take_back(broker: "Broker", task: Task, now: float) -> None:
     trouble.crashes -= not is_shared
     task.tries -= not is_shared
     trouble.correct(line, None)
-    retrying.say_again(broker, task, now)
     writing.write_progress(broker, task)

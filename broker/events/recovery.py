@@ -57,7 +57,7 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
             if item.held == "waiting":
                 broker.recalls.ahead[actor] = None
     if broker.records.given:
-        downfalls.came_back(broker, actor, now)
+        downfalls.came_back(broker, actor)
     holders.greet(broker, actor, hello, now)
 
 
@@ -194,7 +194,7 @@ def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> N
     if (is_armed_first or writing.is_counted(task)) and writing.must_arm(task):
         writing.arm_row(broker, task)
     if broker.records.charged:
-        downfalls.take_back(broker, task, broker.ticked_at)
+        downfalls.take_back(broker, task)
     isolation.adopted(broker, actor, item.token)
 
 

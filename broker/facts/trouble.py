@@ -34,6 +34,7 @@ class Trouble:
         "history",
         "is_patient",
         "losses",
+        "sequence",
         "shared",
     )
 
@@ -51,6 +52,8 @@ class Trouble:
         self.failed = NO_TOKEN
         # When the task is tried again.
         self.due_at = 0.0
+        # The operation that writes all of this; 0 where none has to.
+        self.sequence = 0
         # Whether it has waited long enough for an actor of its own.
         self.is_patient = False
 

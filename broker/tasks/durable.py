@@ -135,7 +135,7 @@ def committed(broker: "Broker") -> None:
     waiting, limit = broker.records.waiting, broker.committed_sequence
     accepted: dict[Client, list[Span]] = {}
     while waiting and waiting[0][0] <= limit:
-        _, what, task = waiting.popleft()
+        sequence, what, task = waiting.popleft()
         if isinstance(task, FailedRun):
             assert what is Awaited.FAILED
             retrying.acknowledge(broker, task.actor, task.token)
@@ -160,6 +160,9 @@ def committed(broker: "Broker") -> None:
                     task.move(Event.WRITTEN)
                     broker.backlog.push(task, is_back=True)
                     lifecycle.watch(broker, task)
+            case Awaited.PROGRESS:
+                if task.trouble is not None and task.trouble.sequence == sequence:
+                    retrying.say_again(broker, task, broker.ticked_at)
             case Awaited.FAILED | Awaited.SEALED:
                 raise AssertionError(task)
     for client, numbers in accepted.items():

@@ -8,6 +8,7 @@ told which run it was, and the actor keeps that outcome until the client knows.
 from typing import TYPE_CHECKING
 
 from broker.disk import writing
+from broker.disk.records import Record
 from broker.facts.peers import Actor, Client
 from broker.facts.task import Ending, Event, State, Task
 from broker.facts.trouble import HISTORY_MAX, WAIT_S_MAX, FailedRun, Trouble, delay_s
@@ -144,7 +145,16 @@ def is_early(task: Task, now: float) -> bool:
 
 
 def say_requeued(broker: "Broker", task: Task, wait_s: float = 0.0) -> None:
-    """Tell the client what it has to say when it sends the task again."""
+    """Tell the client what it has to say when it sends the task again.
+
+    Of what is in the journal it is told once that is on disk: a broker that did not know of it
+    would count less than its client was told.
+    """
+    if not isinstance(task.record, Record):
+        tell(broker, task, wait_s)
+
+
+def tell(broker: "Broker", task: Task, wait_s: float) -> None:
     trouble = task.trouble
     assert trouble
     broker.say(
@@ -164,10 +174,12 @@ def say_requeued(broker: "Broker", task: Task, wait_s: float = 0.0) -> None:
 
 
 def say_again(broker: "Broker", task: Task, now: float) -> None:
-    """Tell a client that was away what went wrong meanwhile."""
-    if task.trouble is not None and not task.is_over:
-        wait_s = task.trouble.due_at - now if task.state is State.DELAYED else 0.0
-        say_requeued(broker, task, max(0.0, wait_s))
+    """Tell a client what went wrong, unless the journal is to have that and does not yet."""
+    trouble = task.trouble
+    if trouble is None or task.is_over or trouble.sequence > broker.committed_sequence:
+        return
+    wait_s = trouble.due_at - now if task.state is State.DELAYED else 0.0
+    tell(broker, task, max(0.0, wait_s))
 
 
 def explain(task: Task, now: float) -> str:

@@ -22,10 +22,12 @@ from wire.messages import (
     Bye,
     Cancel,
     Credit,
+    Death,
     Error,
     Function,
     OutcomeAck,
     Query,
+    Requeued,
     Result,
     Stop,
     Submit,
@@ -822,6 +824,40 @@ def test_a_failure_that_is_tried_again_is_acknowledged_after_its_commit():
 
     assert [ack.accepted for ack in actor.takes(OutcomeAck)] == [[(1000, assign.number)]]
     assert agree(talk)
+
+
+def test_what_went_wrong_is_told_after_its_commit():
+    """A broker that ended before the commit let the next one count less than its client knew."""
+    talk, client = talk_of_a_crash()
+    untold = client.takes(Requeued)
+
+    talk.commits()
+
+    assert untold == []
+    assert [(told.task, told.crashes) for told in client.takes(Requeued)] == [(1, 1)]
+
+
+def test_what_went_wrong_is_told_after_its_commit_to_who_comes_back_as_well():
+    talk, client = talk_of_a_crash()
+
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+    untold = client.takes(Requeued)
+    talk.commits()
+
+    assert untold == []
+    assert [(told.task, told.crashes) for told in client.takes(Requeued)] == [(1, 1)]
+
+
+def talk_of_a_crash():
+    """Return a conversation in which an actor died under a durable task, which is not written."""
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(11, free=1)
+    client.submits(1, call=DURABLE)
+    [assign] = actor.takes(Assign)
+    host = talk.host()
+    talk.writes = False
+    host.says(Death(11, None, 6, [(1000, assign.number)]))
+    return talk, client
 
 
 def test_a_wait_for_the_next_try_outlives_the_broker_and_the_client():

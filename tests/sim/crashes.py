@@ -1,6 +1,7 @@
 """Crashes in the simulator: which of them are held against a task, and who then runs alone."""
 
 from collections import Counter
+from collections.abc import Collection
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,13 @@ class Crashes:
         for command in frame.commands:
             if type(command) is Assign:
                 self.given.setdefault((command.client, command.task), []).append(incarnation)
+
+    def went_back(self, names: Collection[Name]) -> None:
+        """Expect nothing of what was told of tasks that are in an older journal."""
+        for name in names:
+            self.heard.pop(name, None)
+        for name, epoch in [key for key in self.shared if key[0] in names]:
+            del self.shared[name, epoch]
 
     def client_heard(self, client: "ClientProcess", frame: Any) -> None:
         """Note that a client has heard what became of its tasks, and will tell the next broker."""

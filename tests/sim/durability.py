@@ -16,12 +16,13 @@ import msgspec
 from broker.core import Broker
 from broker.disk.clocks import Reading
 from broker.disk.opening import JournalError, lock_folder
+from broker.disk.records import Progress
 from tests.sim.counters import named_of
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.limits import Definition
-from wire.messages import Accepted, Assign, OutcomeAck, Result
+from wire.messages import Accepted, Assign, OutcomeAck, Requeued, Result
 from wire.parts import Key, Status, Token
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 Name = tuple[int, int]
+# Failures, crashes, losses, shared crashes.
+Counts = tuple[int, int, int, int]
 DIGESTS = (b"d" * 16, b"d" * 16, b"d" * 16, b"e" * 16)
 KEYS = 5
 SLOW_S = 30.0
@@ -71,6 +74,8 @@ class Ledger:
         # In which epoch each was written.
         self.written_in: dict[Name, int] = {}
         self.outcomes: set[Name] = set()
+        # What went wrong with each, as often as it was written.
+        self.troubles: dict[Name, set[Counts]] = {}
         self.armed: set[Name] = set()
         self.accepted: dict[Name, TaskRecord] = {}
         # A copy of the disk, and what is known of it; whether it was ever put back.
@@ -100,6 +105,9 @@ class Ledger:
             # What ended since may run again, for those who have no outcome yet.
             group.outcomes.clear()
         self.world.oracle.dead.told.clear()
+        rows = self.disk.connection.execute("SELECT client, number, progress FROM tasks")
+        self.troubles = {(client, number): {counts(octets)} for client, number, octets in rows}
+        self.world.oracle.crashes.went_back(self.troubles)
 
     def submit(self, broker: "BrokerProcess", sequence: int, operations: Any) -> None:
         """Take a batch; it is written after a while, and announced a moment later."""
@@ -143,9 +151,12 @@ class Ledger:
             match operation:
                 case ("epoch", epoch):
                     self.world.stored_epoch = max(self.world.stored_epoch, epoch)
-                case ("task", client, number, *_):
+                case ("task", client, number, _, _, _, progress, *_):
                     self.tasks.add((client, number))
+                    self.troubles.setdefault((client, number), set()).add(counts(progress))
                     self.written_in[client, number] = self.world.stored_epoch
+                case ("progress", progress, client, number):
+                    self.troubles.setdefault((client, number), set()).add(counts(progress))
                 case ("outcome", _, _, _, client, number):
                     self.outcomes.add((client, number))
                 case ("armed", is_armed, client, number):
@@ -250,7 +261,7 @@ class Ledger:
     # --- what the broker says
 
     def told_client(self, client: Any, command: Any) -> None:
-        """Check ACCEPTED and RESULT."""
+        """Check ACCEPTED, REQUEUED and RESULT."""
         match command:
             case Accepted():
                 for first, last in command.tasks:
@@ -263,6 +274,12 @@ class Ledger:
                 name = record.origin
                 if command.actor:
                     assert name in self.outcomes, f"{record.name}: an outcome is told unwritten"
+            case Requeued():
+                record = self.world.oracle.tasks[client.incarnation, command.task]
+                told = (command.failures, command.crashes, command.losses, command.shared)
+                if record.call.durable:
+                    written = self.troubles.get((client.incarnation, command.task), ())
+                    assert told in written, f"{record.name}: {told} is told, {written} is written"
 
     def _told_accepted(self, incarnation: int, number: int) -> None:
         record = self.world.oracle.tasks[incarnation, number]
@@ -351,3 +368,9 @@ class Ledger:
             if not (record.group.is_seen or record.group.is_canceled or record.is_looked_for)
             and not record.client.is_alive
         ]
+
+
+def counts(octets: bytes) -> Counts:
+    """Return what went wrong with a task, as its row has it."""
+    found = msgspec.msgpack.decode(octets, type=Progress)
+    return (found.failures, found.crashes, found.losses, found.shared)

@@ -177,7 +177,7 @@ def what_a_process_that_lives_never_began_is_counted() -> Any:
     """Count what was given to a process that comes back without it."""
 
     def make(_: Any) -> Any:
-        return lambda broker, actor, now: broker.records.given.pop(actor.incarnation, None)
+        return lambda broker, actor: broker.records.given.pop(actor.incarnation, None)
 
     return swap(downfalls, "came_back", make)
 

@@ -339,7 +339,11 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "what_crossed_a_drain_starts",
         "who_leaves_does_not_wait",
     ),
-    "9.6": ("what_is_written_wakes_nobody",),
+    "9.6": (
+        "what_is_written_wakes_nobody",
+        "what_went_wrong_is_told_unwritten",
+        "what_went_wrong_is_told_unwritten_to_who_comes_back",
+    ),
     "10": (
         "nobody_is_suspected",
         "nobody_is_deaf",

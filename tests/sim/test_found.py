@@ -239,3 +239,7 @@ def test_an_outcome_that_an_actor_kept_is_told_once_it_is_written_though_the_dis
 
 def test_starts_from_one_copy_of_a_journal_with_the_clock_set_back_give_no_token_twice():
     World(892619909138219816).run(500)
+
+
+def test_a_client_is_told_of_a_crash_once_it_is_written():
+    World(892619909138220815).run(500)
