@@ -4,6 +4,8 @@ from typing import Final
 
 import zmq
 
+from wire.endpoint import has_address_of_ipv6
+
 RECONNECT_FIRST_MS: Final = 50
 RECONNECT_MAX_MS: Final = 500
 # How long what was sent last may take to leave.
@@ -23,6 +25,7 @@ def connect(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.So
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.IPV6, has_address_of_ipv6(endpoint))
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:

@@ -25,6 +25,7 @@ from broker.disk.journal import (
 )
 from broker.log import NoteLog
 from wire.codec import CONTROL_BYTES_MAX, PAYLOAD_FRAMES_MAX, decode_peer, encode
+from wire.endpoint import has_address_of_ipv6
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import Frame
 
@@ -131,7 +132,7 @@ class Loop:
 
     def bind(self, endpoint: str) -> str:
         """Bind one more endpoint and return it with the port that it has. Raises ZMQError."""
-        self._router.set(zmq.IPV6, "[" in endpoint)
+        self._router.set(zmq.IPV6, has_address_of_ipv6(endpoint))
         self._router.bind(endpoint)
         bound = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self.endpoints.append(bound)

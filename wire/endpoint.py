@@ -21,6 +21,18 @@ def check_endpoint(text: object) -> str:
             raise ValueError(f"endpoint {text!r} is not {SHAPE}")
         if not 1 <= int(port) <= PORT_MAX:
             raise ValueError(f"endpoint {text!r}: {port} is not a port from 1 to {PORT_MAX}")
+        if ":" in host.rpartition(";")[2] and not has_address_of_ipv6(text):
+            raise ValueError(
+                f"endpoint {text!r}: write [ADDRESS] around one of IPv6, tcp://[::1]:1"
+            )
     elif not (scheme == "ipc" and rest):
         raise ValueError(f"endpoint {text!r} is not {SHAPE}")
     return text
+
+
+def has_address_of_ipv6(endpoint: str) -> bool:
+    """Tell whether a socket must be told of IPv6 before it goes to *endpoint*.
+
+    Only there: of a name that has both ZeroMQ would take one address, and never try the other.
+    """
+    return endpoint.startswith("tcp://") and "[" in endpoint

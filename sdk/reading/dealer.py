@@ -7,6 +7,7 @@ import zmq
 from zmq.backend import Socket as RawSocket
 
 from sdk.calls.call import Payloads
+from wire.endpoint import has_address_of_ipv6
 from wire.payload import size_of
 
 # Plain numbers: every operation of pyzmq's enums costs more than the call that it is for.
@@ -65,6 +66,7 @@ def open_dealer(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
     dealer.setsockopt(zmq.IMMEDIATE, 1)
     dealer.setsockopt(zmq.RECONNECT_IVL, 50)
     dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+    dealer.setsockopt(zmq.IPV6, has_address_of_ipv6(endpoint))
     try:
         dealer.connect(endpoint)
     except zmq.ZMQError as error:

@@ -1,5 +1,11 @@
-import pytest
+import socket
 
+import pytest
+import zmq
+
+from actor.connection import connect
+from broker.loop import open_router
+from sdk.reading.dealer import open_dealer
 from wire.endpoint import check_endpoint
 
 
@@ -33,6 +39,7 @@ def test_what_can_be_connected_to_stays_as_it_is(text):
         ("tcp://127.0.0.1:99999", "99999 is not a port from 1 to 65535"),
         ("ipc://", "is not tcp"),
         ("inproc://b", "is not tcp"),
+        ("tcp://::1:5555", "write [ADDRESS] around one of IPv6"),
         ("udp://127.0.0.1:1", "is not tcp"),
     ],
 )
@@ -46,3 +53,27 @@ def test_what_leads_nowhere_is_refused_with_the_reason(text, complaint):
 def test_a_port_alone_is_no_endpoint():
     with pytest.raises(TypeError, match="endpoint 5555 is not a text"):
         check_endpoint(5555)
+
+
+@pytest.fixture(scope="module")
+def router_of_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with zmq.Context() as context, open_router(context, payload_bytes_max=1024) as router:
+        router.setsockopt(zmq.IPV6, 1)
+        router.setsockopt(zmq.RCVTIMEO, 60_000)
+        router.bind("tcp://[::1]:*")
+        yield router
+
+
+@pytest.mark.parametrize("opened_by", [connect, open_dealer])
+def test_nobody_reached_a_broker_at_an_address_of_ipv6(router_of_ipv6, opened_by):
+    endpoint = router_of_ipv6.getsockopt_string(zmq.LAST_ENDPOINT)
+    with zmq.Context() as context, opened_by(context, endpoint) as dealer:
+        dealer.setsockopt(zmq.SNDTIMEO, 60_000)
+        dealer.send(b"hello")
+
+        assert router_of_ipv6.recv_multipart()[1:] == [b"hello"]
