@@ -7,6 +7,7 @@ line, with exit status 2.
 import argparse
 import os
 import re
+import resource
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
@@ -31,6 +32,9 @@ EXIT_BAD_OPTION: Final = 2
 # Where memory is what bounds them.
 MEMORY_BOUND_MAX: Final = 1_000
 LOG_FORMATS: Final = ("console", "json")
+# What a host has open by itself, also while it starts actors, and what for each of them.
+DESCRIPTORS_OF_HOST: Final = 40
+DESCRIPTORS_OF_ACTOR: Final = 3
 SPIN_VARIABLE: Final = "WARMSLOT_SPIN_US"
 # A label of one actor: its index, a colon, and the label.
 OF_ACTOR: Final = re.compile(r"(\d{1,6}):(.+)", re.DOTALL)
@@ -56,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         typed, units = read_slot_types(slots, replicas=options.replicas[1])
         limits = read_limits([*split_environment("WARMSLOT_LIMIT"), *options.limit])
         started_with = read_surroundings(options)
+        check_descriptors(options.replicas[1])
         name = hold(options.name, options.broker)
         check_spin()
     except (ValueError, NameTaken) as error:
@@ -113,6 +118,17 @@ def hold(wanted: str | None, broker: str) -> HeldName:
         raise ValueError(
             f"the name cannot be locked: {error}; TMPDIR names another folder for that"
         ) from None
+
+
+def check_descriptors(replicas: int) -> None:
+    """Raise ValueError where the host could not hold all its actors and a connection as well."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_OF_HOST + DESCRIPTORS_OF_ACTOR * replicas
+    if most != resource.RLIM_INFINITY and most < wanted:
+        raise ValueError(
+            f"--replicas {replicas} takes {wanted} file descriptors, and there may be {most}:"
+            " raise `ulimit -n`, or LimitNOFILE= of systemd"
+        )
 
 
 def check_spin() -> None:

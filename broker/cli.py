@@ -43,6 +43,8 @@ STATUS_FAILED: Final = 70
 # The last thing that the journal has of a broker that was told to end.
 ENDED: Final = ("ended",)
 FILES_WANTED: Final = 65_536
+# With fewer it says so.
+FILES_FEW: Final = 1_024
 # A signal that is sent to the process and to its group, as `timeout` does, arrives twice.
 TOGETHER_S: Final = 0.05
 
@@ -91,18 +93,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Start what *options* say and run it."""
     log = open_log(options.log_format)
-    raise_file_limit()
+    if (most := raise_file_limit()) < FILES_FEW:
+        log.warning("few_descriptors", limit=most, hint="each connection takes one: LimitNOFILE=")
     give_back_large()
     # Nobody else may read the journal, or connect to the files of ipc endpoints.
     os.umask(0o077)
     context = zmq.Context()
     journal = make_journal(options)
-    loop = Loop(
-        context,
-        journal,
-        NoteLog(log),
-        payload_bytes_max=options.settings.payload_bytes_max,
-    )
+    octets = options.settings.payload_bytes_max
+    try:
+        loop = Loop(context, journal, NoteLog(log), payload_bytes_max=octets)
+    except zmq.ZMQError as error:
+        raise Usage(f"there can be no socket: {error.strerror}") from error
     with context, contextlib.closing(loop):
         end_on_signals(loop)
         for endpoint in options.bind:
@@ -210,14 +212,19 @@ def end_on_signals(loop: Loop) -> None:
         signal.signal(signal.SIGHUP, end)
 
 
-def raise_file_limit() -> None:
-    """Allow as many connections as the system lets us; each takes a file descriptor."""
+def raise_file_limit() -> float:
+    """Allow as many connections as the system lets us, and return how many that may be.
+
+    Each takes a file descriptor. Where the last is gone ZeroMQ ends a process that listens on ipc.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         # Where the system says no, fewer connections are what there is.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
 def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Final, NoReturn
 
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"warmslot: {error}", file=sys.stderr)
         # What is left must not fail once more at the end.
         if sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return STATUS_FAILED
 
 

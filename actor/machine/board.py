@@ -89,7 +89,11 @@ class Board:
     def create(cls, *, records: int = RECORDS) -> tuple["Board", int]:
         """Return a new region and the descriptor that leads to it."""
         fd = open_shared(HEADER.size + records * RECORD.size)
-        board = cls(fd)
+        try:
+            board = cls(fd)
+        except OSError:
+            os.close(fd)
+            raise
         HEADER.pack_into(board._map, 0, MAGIC, records, 0, 0, 0, 0, NEVER, NEVER, Stage.LOADING, 0)
         return board, fd
 

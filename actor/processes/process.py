@@ -93,7 +93,13 @@ class ActorProcess:
         self._child: Child | None = None
         self._order = 0
         self.board, self._region = Board.create(records=records_for(settings))
-        self.lifeline, self._theirs = socket.socketpair()
+        try:
+            self.lifeline, self._theirs = socket.socketpair()
+        except OSError:
+            # It is tried again and again, and what is left of each would stay.
+            self.board.close()
+            os.close(self._region)
+            raise
 
     @property
     def pid(self) -> int:

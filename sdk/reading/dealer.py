@@ -58,8 +58,15 @@ def refuse(*_: Any, **__: Any) -> Any:
 
 
 def open_dealer(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
-    """Connect a DEALER as protocol.md section 5 wants it; raise ValueError for a bad endpoint."""
-    dealer: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    """Connect a DEALER as protocol.md section 5 wants it; raise ValueError for a bad endpoint.
+
+    Raises OSError where the system has no more sockets.
+    """
+    try:
+        dealer: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    except zmq.ZMQError as error:
+        # As of a file that cannot be opened: the process, or the system, has too many.
+        raise OSError(error.errno, f"{error.strerror}, so there can be no socket") from None
     dealer.setsockopt(zmq.SNDHWM, 0)
     dealer.setsockopt(zmq.RCVHWM, 0)
     dealer.setsockopt(zmq.LINGER, LINGER_MS)

@@ -1,4 +1,5 @@
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -259,6 +260,21 @@ def test_where_a_name_cannot_be_locked_that_is_said_in_one_line(started, monkeyp
     assert end.value.code == 2
     assert "TMPDIR names another folder" in said
     assert said.count("\n") == 1
+
+
+def test_a_host_started_more_actors_than_it_could_hold(capsys):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1_000, limits[1]))
+    try:
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["--replicas", "1:400"])
+        cli.check_descriptors(300)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "takes 1240 file descriptors, and there may be 1000: raise `ulimit -n`" in said
 
 
 def test_help_names_every_option(capsys):

@@ -1,6 +1,7 @@
 """The fork server, and what becomes of a start when it ends at any moment."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -33,6 +34,34 @@ def test_a_variable_that_would_come_too_late_lets_actors_start_from_nothing(name
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TZ", "LANGSMITH"])
 def test_a_variable_that_is_read_later_does_not(name):
     assert read_early([name]) == []
+
+
+def test_a_start_without_descriptors_left_some_open_each_time():
+    settings, ward = HostSettings(name="h", broker="ipc:///nowhere"), Ward(0, "h/0", 0.0, 1.0)
+    before = open_ones()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    failures = 0
+    for room in range(1, 6):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free() + room, hard))
+        try:
+            ActorProcess(settings, ward, 1, 2).close()
+        except OSError:
+            failures += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert failures >= 2
+    assert open_ones() == before
+
+
+def open_ones():
+    return sorted(path.name for path in Path("/dev/fd").iterdir())
+
+
+def lowest_free():
+    descriptor = os.dup(0)
+    os.close(descriptor)
+    return descriptor
 
 
 def test_without_a_fork_server_none_is_started():
