@@ -6,6 +6,9 @@ cloudpickle makes a class without its `__slots__`, so its objects kept all in a 
 those of the user's own class do not have, and none came back. And it fills a class anew that the
 process has already. The rule that must not be broken: a class that was written in this process
 stays as it is, whatever comes back of it; its methods have the globals of their module.
+
+There are no public means for that. With a cloudpickle that has not the names below, which one of
+version 3 might become, classes travel as it does them by itself.
 """
 
 import contextlib
@@ -20,6 +23,11 @@ BEGUN_WITH: Final = 3
 KINDS: Final = (str, tuple, list, dict)
 PLAIN_REDUCE: Final = BaseException.__reduce__
 PLAIN_REDUCE_EX: Final = BaseException.__reduce_ex__
+
+SET_STATE: Final[Any] = getattr(cloudpickle, "_class_setstate", None)
+MAKE_CLASS: Final[Any] = getattr(cloudpickle, "_make_skeleton_class", None)
+KNOWN_CLASSES: Final = "_DYNAMIC_CLASS_TRACKER_BY_ID"
+KNOWS_HOW: Final = bool(SET_STATE and MAKE_CLASS) and hasattr(cloudpickle, KNOWN_CLASSES)
 
 # Those that came from elsewhere: they are filled again, since their code may have changed there.
 _made: Final[WeakSet[type]] = WeakSet()
@@ -39,20 +47,21 @@ def as_ours(obj: Any, reduced: Any) -> Any:
     if not isinstance(obj, type) or type(reduced) is not tuple or len(reduced) != 6:
         return reduced
     make, parts, state, *items, fill = reduced
-    if make.__name__ not in TRACKED or fill is not cloudpickle._class_setstate:  # noqa: SLF001
+    tracked_at = TRACKED.get(make.__name__)
+    if not KNOWS_HOW or tracked_at is None or fill is not SET_STATE or len(parts) <= tracked_at:
         return reduced
     slots = type.__getattribute__(obj, "__dict__").get("__slots__")
     # A named tuple says of itself that it has none, and takes nobody's word for it.
     is_named = slots == () and issubclass(obj, tuple)
-    if isinstance(slots, KINDS) and not is_named and make is cloudpickle._make_skeleton_class:  # noqa: SLF001
+    if isinstance(slots, KINDS) and not is_named and make is MAKE_CLASS:
         begun = {**parts[BEGUN_WITH], "__slots__": slots}
         parts = (*parts[:BEGUN_WITH], begun, *parts[BEGUN_WITH + 1 :])
-    return make_class, (make, parts[TRACKED[make.__name__]], parts), state, *items, fill_class
+    return make_class, (make, parts[tracked_at], parts), state, *items, fill_class
 
 
 def make_class(make: Any, tracked: str, parts: tuple[Any, ...]) -> type:
     """Return the class that this process has of it, or begin one; called by the unpickler."""
-    known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracked)  # noqa: SLF001
+    known: type | None = getattr(cloudpickle, KNOWN_CLASSES, {}).get(tracked)
     if known is not None:
         return known
     made: type = make(*parts)
@@ -62,8 +71,13 @@ def make_class(make: Any, tracked: str, parts: tuple[Any, ...]) -> type:
 
 def fill_class(made: type, state: Any) -> None:
     """Put what has travelled into a class that is from elsewhere; called by the unpickler."""
+    if SET_STATE is None:
+        raise ImportError(
+            f"the class {made.__qualname__} was sent by a process with another cloudpickle: install"
+            " the same version here"
+        )
     if made in _made:
-        cloudpickle._class_setstate(made, state)  # noqa: SLF001
+        SET_STATE(made, state)
 
 
 def rebuild(

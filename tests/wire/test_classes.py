@@ -10,6 +10,7 @@ import subprocess
 import sys
 from typing import Generic, NamedTuple, TypeVar
 
+import cloudpickle
 import pytest
 
 from wire import payload
@@ -210,3 +211,44 @@ def test_a_class_from_elsewhere_has_what_was_changed_there(monkeypatch):
             totals.append(payload.load(body, frames)[1])
 
     assert totals == [0, 7]
+
+
+WITHOUT_NAMES = """
+import sys
+from wire import classes, payload
+
+class Local:
+    def __init__(self, size):
+        self.size = size
+
+assert not classes.KNOWS_HOW
+made = payload.load(*payload.dump(Local(3))[:2])
+print(made.size, type(made) is Local)
+try:
+    classes.fill_class(Local, ({}, {}))
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_a_cloudpickle_that_calls_its_parts_otherwise_was_the_end_of_every_class(tmp_path):
+    package = pathlib.Path(cloudpickle.__file__).parent
+    (tmp_path / "cloudpickle").mkdir()
+    for path in package.glob("*.py"):
+        text = path.read_text()
+        for name in ("_class_setstate", "_make_skeleton_class", "_DYNAMIC_CLASS_TRACKER_BY_ID"):
+            text = text.replace(name, f"{name}_renamed")
+        (tmp_path / "cloudpickle" / path.name).write_text(text)
+
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NAMES],
+        env=ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (ran.stderr, ran.returncode) == ("", 0)
+    is_itself, refused = ran.stdout.splitlines()
+    assert is_itself == "3 True"
+    assert refused.startswith("the class Local was sent by a process with another cloudpickle")
