@@ -416,7 +416,7 @@ class MethodReference:
     specification: Specification
     name: str
     function: types.FunctionType
-    key: tuple[int, str, str] | None
+    key: tuple[()] | tuple[int, str, str] | None
 
     def __init__(
         self, specification: Specification, name: str, function: types.FunctionType
@@ -440,7 +440,8 @@ class MethodReference:
     def __setattr__(self, name: str, value: Any) -> None:
         """Change this one; who takes it from the class next gets another."""
         _references.pop((self.specification.cls, self.name), None)
-        self.__dict__[name] = value
+        # And its plans are its own.
+        self.__dict__.update({name: value, "key": ()})
 
     def __getattr__(self, name: str) -> Any:
         """Find what is seldom asked for."""

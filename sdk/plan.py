@@ -76,7 +76,10 @@ def plan_for(target: Any, options: Options) -> Planned:
     anchor = target
     if type(target) is MethodReference:
         specification = target.specification
-        key, anchor = target.key or (*specification.key, target.name), specification.cls
+        if target.key:
+            key, anchor = target.key, specification.cls
+        elif target.key is None:
+            key, anchor = (*specification.key, target.name), specification.cls
     entry: Planned | None = options.plans.get(key)
     if entry is not None and entry.reference() is anchor and entry.is_current:
         return entry

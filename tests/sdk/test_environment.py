@@ -497,6 +497,19 @@ def test_keywords_are_told_apart():
     assert kwargs == {"x": 1}
 
 
+@pytest.mark.parametrize("target", [Vision, Vision.using(name="v3")])
+def test_options_given_to_a_method_that_was_submitted_before_were_ignored(target):
+    options = Options.of({})
+
+    def priority_of(method):
+        return plan_for(method, options).plan(is_portable=True).call.priority
+
+    assert priority_of(target.detect) == 0
+    marked = task(priority=5)(target.detect)
+
+    assert [priority_of(marked), priority_of(target.detect), priority_of(marked)] == [5, 0, 5]
+
+
 def decorated(function):
     @functools.wraps(function)
     def wrapper(*args, database="", **kwargs):
