@@ -105,7 +105,10 @@ class QueueFull(WarmslotError):
 
 
 class OutcomeUnknown(WarmslotError):
-    """An at_most_once task may have run; nobody can tell, and it is not run again."""
+    """A task may have run; nobody can tell, and it is not run again.
+
+    One that is at_most_once, or a call of a named actor whose client was cut off for long.
+    """
 
 
 class PoisonTask(WarmslotError):

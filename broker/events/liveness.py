@@ -90,6 +90,8 @@ def tick(broker: "Broker", now: float) -> None:
             continue
         if now - client.gone_at >= broker.settings.client_timeout_s:
             broker.note("client_gone", client=client.name, tasks=len(client.tasks))
+            if broker.named.by_id:
+                named.gave_up(broker, client.tasks.values())
             forget_client(broker, client)
     if broker.unclaimed:
         recovery.drop_unclaimed(broker, now)

@@ -242,7 +242,10 @@ def drop_unclaimed(broker: "Broker", now: float) -> None:
     """Stop adopted tasks that no client wanted in time."""
     if broker.window_ends_at is not None:
         return
-    for task in [task for task, until in broker.unclaimed.items() if until <= now]:
+    late = [task for task, until in broker.unclaimed.items() if until <= now]
+    if late and broker.named.by_id:
+        named.gave_up(broker, late)
+    for task in late:
         broker.note("unclaimed", task=task.name)
         families.drop(broker, task, reason="no client claims it")
 

@@ -5,6 +5,7 @@ lost more often than it may be. Where it is, all its calls go; where it is not, 
 it, from its last checkpoint. The rule that must not be broken: one generation of a name at a time.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from broker.facts.peers import Actor, Client, is_owned
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from broker.core import Broker
 
 NAMED_MAX: Final = 10_000
+IN_DOUBT: Final = "its client was away for too long, and it may have run before"
 
 
 # ---------------------------------------------------------------------- calls
@@ -38,6 +40,8 @@ def admit(broker: "Broker", task: Task, *, is_new: bool) -> bool:
         task.state = State.HELD
         broker.held[task] = None
         return False
+    if broker.named.in_doubt and is_in_doubt(broker, task):
+        return False
     if record is None:
         record = make(broker, task) if naming.is_entry(task.call) else None
         if record is None:
@@ -51,6 +55,27 @@ def admit(broker: "Broker", task: Task, *, is_new: bool) -> bool:
         return False
     naming.know(broker, record, template)
     return task.record is None or inscribing.goes_on(broker, task, record)
+
+
+def is_in_doubt(broker: "Broker", task: Task) -> bool:
+    """End a call of a client that was given up, and that may have run before; tell whether.
+
+    Also where it may run again when its process is lost: this one lives, and has what it did.
+    """
+    name = (task.client.incarnation, task.number)
+    if name not in broker.named.in_doubt or naming.is_entry(task.call):
+        return False
+    lifecycle.end(broker, task, Code.OUTCOME_UNKNOWN, IN_DOUBT)
+    return True
+
+
+def gave_up(broker: "Broker", tasks: Iterable[Task]) -> None:
+    """Remember which of *tasks* may have run, before they are forgotten with their client."""
+    for task in tasks:
+        # What was offered and never claimed may be anything.
+        is_call = task.template.costs.named if task.template else True
+        if is_call and task.token is not None and task.record is None:
+            broker.named.doubt(task)
 
 
 def claim(broker: "Broker", task: Task) -> None:
@@ -165,6 +190,9 @@ def goes_on(
         tries = most if shared >= broker.settings.shared_max else 0
         beside = f", crash number {shared} beside others" if tries > 0 else ""
     if 0 <= most <= tries:
+        if task.record is None:
+            # Whoever does not hear of it, and submits it again, has it run no more than this.
+            broker.named.doubt(task)
         message = f"{record.title}: {reason}{beside}; the call may have run"
         lifecycle.end(broker, task, Code.ACTOR_LOST, message)
         return False

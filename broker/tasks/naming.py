@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Of so many that have ended is remembered why.
 ENDED_KEPT: Final = 4_096
+# So many calls are remembered that may have run for a client that was given up.
+IN_DOUBT_KEPT: Final = 65_536
 NEVER: Final[Token] = (0, 0)
 Address = tuple[str, str]
 
@@ -127,13 +129,15 @@ class NamedActor:
 class NamedActors:
     """All of them, by id and by address, and why those that are no more have ended."""
 
-    __slots__ = ("by_address", "by_id", "ended", "own")
+    __slots__ = ("by_address", "by_id", "ended", "in_doubt", "own")
 
     def __init__(self) -> None:
         """Begin with none."""
         self.by_id: dict[str, NamedActor] = {}
         self.by_address: dict[Address, NamedActor] = {}
         self.ended: OrderedDict[str, str] = OrderedDict()
+        # Calls that nobody has any more and that may have run, as client and number.
+        self.in_doubt: OrderedDict[tuple[int, int], None] = OrderedDict()
         # Who has those entered again that were lost, once there was one.
         self.own: OwnClient | None = None
 
@@ -150,6 +154,12 @@ class NamedActors:
         self.ended[record.id] = reason
         if len(self.ended) > ENDED_KEPT:
             self.ended.popitem(last=False)
+
+    def doubt(self, task: Task) -> None:
+        """Remember that a call was with an actor, which nobody else will know any more."""
+        self.in_doubt[task.client.incarnation, task.number] = None
+        if len(self.in_doubt) > IN_DOUBT_KEPT:
+            self.in_doubt.popitem(last=False)
 
     def why_not(self, identity: str) -> str:
         """Say why there is none with this id."""

@@ -305,6 +305,7 @@ MUTANTS = [
             (sim_named.it_is_wherever_there_is_a_slot, "named-death"),
             (sim_named.what_may_have_run_runs_again, "named-death-of-once"),
             (sim_named.nobody_enters_it_again, "named-deaths"),
+            (sim_named.what_a_client_left_behind_is_forgotten, "named-given-up"),
         )
     ),
     *(

@@ -85,6 +85,9 @@ def named(*scenarios: Scenario) -> dict[str, Scenario]:
 LIMITED = (0, "limited")
 COUNTS = ((0, "enter"), (0, "count"), (0, "count"))
 COUNTS_ONCE = ((0, "enter-once"), (0, "count-once"))
+# A client whose new connection brings nothing, until it is given up.
+AWAY: dict[str, Any] = {"moves": {"cut": 1, "stall": 1, "wait": 1}, "victims": C1}
+AWAY |= {"fates": (LOST,), "prompt": A1, "is_under_way": True}
 FOND, BOXED = (0, "fond"), (0, "boxed")
 WARM, KEPT_WARM = (0, "warm"), (0, "kept")
 
@@ -170,6 +173,8 @@ FAST = STRICT | named(
     Scenario("named-restart", COUNTS[:2], {"broker_kill": 1}, fates=(LOST,)),
     Scenario("named-cut", COUNTS, {"cut": 1}, victims=A1),
     Scenario("named-lease", COUNTS[:2], {"stall": 1, "wait": 1}, actors=2, victims=A1),
+    Scenario("named-given-up", COUNTS[:2], **AWAY),
+    Scenario("named-given-up-of-once", COUNTS_ONCE, **AWAY),
     Scenario("two-clients", (PLAIN, OTHER), {"client_kill": 1, "wait": 1}, 2, victims=C1),
     Scenario("two-clients-cut", (PLAIN, OTHER), {"cut": 1, "cancel": 1}, 2, victims=C1),
 )

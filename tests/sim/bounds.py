@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.events import submission
 from broker.facts.task import State, Task
-from broker.tasks import forgetting
+from broker.tasks import forgetting, naming
 from wire.messages import HELLOS, IS_TOLD, MAY_SAY
 from wire.parts import Role
 
@@ -105,6 +105,7 @@ def check_tables(core: "Broker") -> None:
     assert len(core.actors_by_name) <= len(core.actors) + forgetting.LOST_KEPT
     assert len(core.dead_tasks.by_name) <= settings.dead_tasks_max
     assert len(core.bindings.by_key) <= settings.sticky_keys_max
+    assert len(core.named.in_doubt) <= naming.IN_DOUBT_KEPT
 
 
 def check_kept(actor: "ActorProcess", before: set[Any], acknowledged: set[Any]) -> None:

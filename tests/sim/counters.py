@@ -81,6 +81,8 @@ class Counters:
         self.must_have: dict[str, tuple[str, ...]] = {}
         self.last_started: dict[tuple[int, int, str], int] = {}
         self.begun: dict[str, int] = {}
+        # Those that had been with an actor when a broker gave their client up.
+        self.in_doubt: set[str] = set()
 
     def may_lose(self, call: Any) -> bool:
         """Tell whether a broker took its memory along, and perhaps the only checkpoint."""
@@ -119,6 +121,15 @@ class Counters:
         self.last_started[key] = max(assignment.task, self.last_started.get(key, 0))
         if not assignment.loads:
             self.begins(record)
+
+    def given_up(self, record: "TaskRecord") -> None:
+        """Expect of a call that may have run, and that its client still wants, that none knows."""
+        is_call = named_of(record.call) is not None and record.call.method
+        if is_call and not record.call.durable and record.is_open:
+            name = (record.client.incarnation, record.number)
+            given = self.world.oracle.assigned.values()
+            if name in {(client, task) for client, task, _ in given}:
+                self.in_doubt.add(key_of(record))
 
     def begins(self, record: "TaskRecord") -> None:
         """Check that a call that has begun before may begin again; entering was not begun."""

@@ -118,6 +118,11 @@ def turns_of_a_group_are_always_free() -> Any:
     return swap(NamedReplica, "turns_free", lambda _: lambda self: self.environment.pools)
 
 
+def what_a_client_left_behind_is_forgotten() -> Any:
+    """Take a call for a new one that may have run before its client was given up."""
+    return swap(named, "gave_up", lambda _: lambda broker, tasks: None)
+
+
 COUNTS = BUSY.but(
     named=0.9, at_most_once=0.0, cancel=0.0, force=0.0, replicas=2, faults={"cut": 1.0}
 )
@@ -133,6 +138,7 @@ JOURNALED = COUNTS.but(
     faults={"broker_kill": 1.0, "actor_kill": 0.5, "cut": 0.5},
 )
 GROUPS = COUNTS.but(named=0.0, grouped=0.9)
+AWAY = COUNTS.but(faults={"partition": 1.0, "silent_drop": 1.0}, long=1.0, fault=0.03)
 NAMED = [
     Mutant(f.__name__, profile, f)
     for f, profile in (
@@ -146,5 +152,6 @@ NAMED = [
         (the_checkpoint_is_written_after_its_outcome, JOURNALED),
         (nobody_waits_to_be_alone_in_its_group, GROUPS),
         (turns_of_a_group_are_always_free, GROUPS),
+        (what_a_client_left_behind_is_forgotten, AWAY),
     )
 ]

@@ -6,7 +6,7 @@ from msgspec import UNSET
 
 from tests.sim import labels, turns
 from tests.sim.copies import Copies, own_call
-from tests.sim.counters import Counters, named_of
+from tests.sim.counters import Counters, key_of, named_of
 from tests.sim.crashes import Crashes
 from tests.sim.dead import Afterlife
 from tests.sim.families import Families
@@ -288,6 +288,7 @@ class Oracle:
         for record in self.tasks.values():
             if record.client.name == name:
                 self.taken_along |= record.failures.keys()
+                self.counters.given_up(record)
 
     def resolved(self, client: "ClientProcess", number: int, result: Result, payloads: Any) -> None:
         """Check an outcome at the moment that a future gets it."""
@@ -325,7 +326,9 @@ class Oracle:
         code = decode_failure(body).code
         match code:
             case Code.OUTCOME_UNKNOWN:
-                assert record.call.at_most_once or self.dead.refused(record), record.name
+                is_in_doubt = key_of(record) in self.counters.in_doubt
+                is_once = record.call.at_most_once
+                assert is_once or is_in_doubt or self.dead.refused(record), record.name
             case Code.ENVIRONMENT_FAILED:
                 assert record.call.environment is not None, record.name
             case Code.ACTOR_LOST if "beside other tasks" in decode_failure(body).message:

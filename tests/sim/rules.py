@@ -218,6 +218,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         10: ("the_checkpoint_is_written_after_its_outcome",),
         11: ("a_generation_is_never_over",),
         12: ("a_killed_one_stays_in_its_process",),
+        13: ("what_a_client_left_behind_is_forgotten",),
     },
     "9.11": {
         1: ("calls_of_named_actors_are_kept",),

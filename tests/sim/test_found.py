@@ -243,3 +243,7 @@ def test_starts_from_one_copy_of_a_journal_with_the_clock_set_back_give_no_token
 
 def test_a_client_is_told_of_a_crash_once_it_is_written():
     World(892619909138220815).run(500)
+
+
+def test_a_call_that_a_named_actor_has_counted_is_not_counted_again_for_a_client_that_was_away():
+    World(892619909138220939).run(500)

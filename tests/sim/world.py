@@ -230,6 +230,9 @@ class World:
         self.history.append((self.now, "broker", event, fields))
         if event == "client_gone":
             self.oracle.gave_client_up(fields["client"])
+        elif event == "unclaimed":
+            incarnation, _, number = fields["task"].rpartition("-")
+            self.oracle.counters.given_up(self.oracle.tasks[int(incarnation, 16), int(number)])
 
     def note(self, event: str, process: Process, *details: Any) -> None:
         """Note what happens to a process."""
