@@ -307,7 +307,7 @@ class BrokerProcess(Process):
 
     def check(self) -> None:
         self.core.check()
-        bounds.check_windows(self.core)
+        bounds.check_windows(self.core, self.world.oracle)
         bounds.check_tables(self.core)
         labels.check_waiting(self.world)
         self.world.oracle.families.looked(self.core)

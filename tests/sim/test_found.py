@@ -247,3 +247,7 @@ def test_a_client_is_told_of_a_crash_once_it_is_written():
 
 def test_a_call_that_a_named_actor_has_counted_is_not_counted_again_for_a_client_that_was_away():
     World(892619909138220939).run(500)
+
+
+def test_what_a_client_has_received_is_in_its_window_no_more_where_the_journal_is_older():
+    World(892619909138219806).run(500)
