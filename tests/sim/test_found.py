@@ -251,3 +251,7 @@ def test_a_call_that_a_named_actor_has_counted_is_not_counted_again_for_a_client
 
 def test_what_a_client_has_received_is_in_its_window_no_more_where_the_journal_is_older():
     World(892619909138219806).run(500)
+
+
+def test_a_wait_for_a_better_actor_that_nobody_is_in_any_more_needs_none():
+    World(892619909138219418).run(500)
