@@ -113,6 +113,8 @@ def run(options: argparse.Namespace) -> int:
         epoch = loop.start_journal()
         bind_all(loop, options.bind)
         stored = journal.stored
+        for what in stored.lost:
+            log.warning("journal_lost", what=what)
         core = Broker(options.settings, epoch=epoch, now=time.monotonic())
         core.had_earlier = bool(stored.had_earlier)
         core.records.wall_ms = wall_clock_ms() - time.monotonic() * 1000.0

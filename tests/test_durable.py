@@ -147,7 +147,7 @@ def end_everything(lock, path):
     with Path(path).open("a") as file:
         file.write(f"{os.getppid()}\n")
     Event().wait(0.3)
-    broker = int(Path(lock).read_text())
+    broker = int(Path(lock).read_text().split()[0])
     for process in (broker, os.getppid(), os.getpid()):
         os.kill(process, signal.SIGKILL)
 

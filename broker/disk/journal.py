@@ -28,6 +28,7 @@ import zmq
 from msgspec import Struct
 
 from broker.disk import clocks
+from broker.disk.losses import Watch
 from broker.disk.opening import (
     CAN_REPEAT,
     DAMAGE,
@@ -36,6 +37,7 @@ from broker.disk.opening import (
     JournalError,
     damaged,
     lock_folder,
+    no_room,
     open_file,
 )
 from broker.disk.records import DeadRow, NamedRow, Parts, Row, StoredTasks, check_calls
@@ -133,6 +135,10 @@ class Stored(Struct):
     clock_ms: int = 0
     # Whether it was told to end, and had the time to write that.
     ended_well: bool = False
+    # The epoch that it stored last, 0 for none.
+    epoch: int = 0
+    # What can be seen to be missing of its files, for people.
+    lost: list[str] = []
 
 
 class Journal(Protocol):
@@ -233,32 +239,36 @@ class SqliteJournal:
 
     def _run(self, announcer: "zmq.Socket[bytes]", started: Future[int]) -> None:
         """Own the connection from its opening to its end."""
-        try:
-            connection = open_file(
-                self._path,
-                durability=self._durability,
-                statements=self._statements,
-            )
-        except BaseException as error:  # noqa: BLE001 - whatever it is, `start` waits for it.
-            started.set_exception(error)
-            return
-        with contextlib.closing(connection):
+        with contextlib.ExitStack() as stack:
             try:
+                assert self._lock is not None
+                watch = stack.enter_context(contextlib.closing(Watch(self._path, self._lock)))
+                connection = stack.enter_context(contextlib.closing(self._open(watch)))
+                stack.callback(watch.take_back)
                 epoch = self._begin(connection)
-            except BaseException as error:  # noqa: BLE001 - as before.
+            except BaseException as error:  # noqa: BLE001 - whatever it is, `start` waits for it.
                 started.set_exception(error)
                 return
+            watch.begin(self.stored.epoch, epoch)
+            self.stored.lost = watch.lost
             started.set_result(epoch)
             # Whatever ends this thread early ends the broker: nothing it decides could be kept.
             failure = "the journal's thread ended with an exception"
             try:
-                self._write_all(connection, announcer)
+                self._write_all(connection, announcer, watch)
                 failure = ""
             except sqlite3.Error as error:
                 failure = f"{error} ({getattr(error, 'sqlite_errorname', 'unknown')})"
             finally:
                 if failure:
                     announce(announcer, JournalState.FAILED, reason=failure)
+
+    def _open(self, watch: Watch) -> sqlite3.Connection:
+        if watch.is_emptied:
+            raise damaged(self._path, "it is empty, and an earlier broker has had one here")
+        return open_file(
+            self._path, durability=self._durability, statements=self._statements, lost=watch.lost
+        )
 
     def _begin(self, connection: sqlite3.Connection) -> int:
         """Read what is there, and return the epoch of this start. Raises JournalError."""
@@ -270,7 +280,9 @@ class SqliteJournal:
         except DAMAGE as error:
             raise damaged(self._path, error) from None
         except (sqlite3.Error, OSError) as error:
-            raise JournalError(f"journal in {self._folder}: {error}") from None
+            if getattr(error, "sqlite_errorcode", None) in CAN_REPEAT:
+                raise no_room(self._path, error) from None
+            raise JournalError(f"journal {self._path}: {error}") from None
 
     def _next_epoch(self, connection: sqlite3.Connection) -> int:
         """Return the epoch of this start, stored with the time that it is in the journal."""
@@ -287,7 +299,9 @@ class SqliteJournal:
         """Return the operation that stores what the clocks say now."""
         return ("clock", clocks.encode(clocks.read(self._clock_ms()), self.stored.clock_ms))
 
-    def _write_all(self, connection: sqlite3.Connection, announcer: "zmq.Socket[bytes]") -> None:
+    def _write_all(
+        self, connection: sqlite3.Connection, announcer: "zmq.Socket[bytes]", watch: Watch
+    ) -> None:
         """Write batch after batch until `close`."""
         is_ending = False
         looked_at = noted_at = time.monotonic()
@@ -300,6 +314,7 @@ class SqliteJournal:
                 announce(announcer, JournalState.COMMITTED, sequence=sequence)
             if time.monotonic() - looked_at >= GIVE_BACK_S:
                 give_back(connection)
+                watch.note_growth()
                 looked_at = time.monotonic()
 
     def _next_batch(self) -> tuple[int, list[tuple[Any, ...]], bool]:
@@ -397,19 +412,20 @@ def give_back(connection: sqlite3.Connection) -> None:
 
 def read_stored(connection: sqlite3.Connection) -> Stored:
     """Read what an earlier broker left behind."""
-    had_earlier = connection.execute("SELECT 1 FROM meta WHERE key = 'epoch'").fetchone()
+    earlier = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
     limits = connection.execute("SELECT name, definition FROM limits ORDER BY name").fetchall()
     tasks = read_tasks(connection)
     bindings = connection.execute("SELECT key, actor FROM bindings").fetchall()
     orders = connection.execute("SELECT actor, what FROM orders").fetchall()
     ended_well = connection.execute("SELECT 1 FROM meta WHERE key = 'ended'").fetchone()
     return Stored(
-        had_earlier is not None,
+        earlier is not None,
         dict(limits),
         tasks,
         dict(bindings),
         dict(orders),
         ended_well=ended_well is not None,
+        epoch=msgspec.convert(earlier[0], int) if earlier else 0,
     )
 
 

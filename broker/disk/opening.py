@@ -14,6 +14,9 @@ from typing import Final
 
 import msgspec
 
+from broker.disk import losses
+from broker.disk.losses import LOG_BYTES_MAX, OWNER_OCTETS
+
 SCHEMA: Final = 3
 # Older files that only lack tables of this one; the first could not give back empty pages.
 SCHEMAS_READ: Final = (1, 2, 3)
@@ -40,8 +43,6 @@ SCHEMA_STATEMENTS: Final = (
 CAN_REPEAT: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
 # What a value raises that nobody wrote so. SQLite sees damage between values, and none in them.
 DAMAGE: Final = (msgspec.MsgspecError, ValueError)
-# The log of writes is cut to this.
-LOG_BYTES_MAX: Final = 64 * 2**20
 # It begins with so much, a little more than what is in it when it is moved into the file: to
 # synchronize a file that grows takes about twice as long as one that is written over.
 LOG_BYTES_AHEAD: Final = 1_024 * 4_120
@@ -66,6 +67,18 @@ def damaged(path: Path, what: object) -> JournalError:
     )
 
 
+def no_room(path: Path, what: object) -> JournalError:
+    """Return what is raised where nothing is wrong with the journal but that it cannot be written.
+
+    To move it away, or to begin in another folder, would lose what it has.
+    """
+    if path.exists() and path.stat().st_size:
+        advice = "make room on its disk and start again, all that it has is kept"
+    else:
+        advice = "make room, or name another folder with --data-dir"
+    return JournalError(f"journal {path} cannot be written: {what}; {advice}")
+
+
 def lock_folder(folder: Path) -> int:
     """Make *folder* if it is not there, and lock it for this process. Raises JournalError."""
     try:
@@ -79,7 +92,7 @@ def lock_folder(folder: Path) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        owner = os.pread(lock, 32, 0).decode(errors="replace").strip()
+        owner = os.pread(lock, OWNER_OCTETS, 0).decode(errors="replace").strip()
         os.close(lock)
         raise JournalError(
             f"data folder {folder} is in use by the broker of process {owner or 'unknown'}; "
@@ -87,15 +100,21 @@ def lock_folder(folder: Path) -> int:
         ) from None
     # For whoever finds it locked. On a full disk the journal itself says what is wrong.
     with contextlib.suppress(OSError):
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(lock, f"{os.getpid()}".ljust(OWNER_OCTETS - 1).encode() + b"\n", 0)
     return lock
 
 
 def open_file(
-    path: Path, *, durability: Durability, statements: Sequence[str]
+    path: Path,
+    *,
+    durability: Durability,
+    statements: Sequence[str],
+    lost: list[str] | None = None,
 ) -> sqlite3.Connection:
-    """Open and check the journal, making it if it is not there. Raises JournalError."""
+    """Open and check the journal, making it if it is not there. Raises JournalError.
+
+    What can be seen to be missing of its log of writes is added to *lost*.
+    """
     try:
         # Transactions begin and end where this file says so.
         connection = sqlite3.connect(path, isolation_level=None, timeout=0.0)
@@ -105,15 +124,18 @@ def open_file(
             " --data-dir"
         ) from None
     try:
-        prepare(connection, path, durability=durability, statements=statements)
+        # Beside a new file is the log of another one, if there is any: it is taken away.
+        log = losses.read_log(losses.log_of(path)) if path.stat().st_size else losses.Log()
+        set_up(connection, path, durability=durability)
+        # Before anything is written, which may begin the log anew.
+        (_, read, _) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if lost is not None and (what := losses.of_log(losses.log_of(path), log, read)):
+            lost.append(what)
+        prepare(connection, path, statements=statements)
     except sqlite3.Error as error:
         connection.close()
         if getattr(error, "sqlite_errorcode", None) in CAN_REPEAT:
-            # Nothing is wrong with the file: to move it away would lose what it has.
-            raise JournalError(
-                f"journal {path} cannot be written: {error}; make room, or name another folder with"
-                " --data-dir"
-            ) from None
+            raise no_room(path, error) from None
         raise JournalError(
             f"journal {path} cannot be read: {error}; "
             "restore it, or move it away to begin with an empty one"
@@ -125,7 +147,7 @@ def open_file(
         connection.close()
         raise
     if durability is Durability.POWER:
-        write_ahead(path.with_name(path.name + "-wal"))
+        write_ahead(losses.log_of(path))
     return connection
 
 
@@ -148,10 +170,8 @@ def write_ahead(log: Path, octets: int = LOG_BYTES_AHEAD) -> None:
             file.truncate(found)
 
 
-def prepare(
-    connection: sqlite3.Connection, path: Path, *, durability: Durability, statements: Sequence[str]
-) -> None:
-    """Set the file up as this module needs it, and refuse one that is damaged or newer."""
+def set_up(connection: sqlite3.Connection, path: Path, *, durability: Durability) -> None:
+    """Say how the file is used."""
     # Before the first access, so that not even the memory shared between connections is made.
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     if not path.stat().st_size:
@@ -164,6 +184,10 @@ def prepare(
     if durability is Durability.POWER:
         connection.execute("PRAGMA fullfsync = ON")
         connection.execute("PRAGMA checkpoint_fullfsync = ON")
+
+
+def prepare(connection: sqlite3.Connection, path: Path, *, statements: Sequence[str]) -> None:
+    """Make what is not there, and refuse a file that is damaged or newer."""
     verdicts = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
     if verdicts != ["ok"]:
         raise damaged(path, "; ".join(verdicts))

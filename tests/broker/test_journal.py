@@ -608,7 +608,24 @@ def test_a_start_without_room_does_not_blame_the_file(journal_in, tmp_path, monk
     original = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", connect)
 
-    with pytest.raises(JournalError, match="disk is full; make room"):
+    with pytest.raises(JournalError, match="disk is full; make room, or name another folder"):
+        journal_in(tmp_path)
+
+
+def test_a_start_without_room_does_not_send_who_has_a_journal_to_another_folder(
+    journal_in, tmp_path, monkeypatch
+):
+    journal, _ = journal_in(tmp_path)
+    journal.close()
+
+    def is_full(*_):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(journal_module, "next_epoch", is_full)
+
+    with pytest.raises(JournalError, match="make room on its disk and start again, all that"):
         journal_in(tmp_path)
 
 

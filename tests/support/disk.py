@@ -78,9 +78,11 @@ class Disk:
             at = rng.randint(written, len(octets))
             octets[at:] = rng.choice((b"", bytes(len(octets) - at), rng.randbytes(100)))
             Path(f"{left}-wal").write_bytes(octets)
-            with closing(opened(left)) as connection:
+            lost: list[str] = []
+            with closing(opened(left, lost)) as connection:
                 self.connection = in_memory()
                 connection.backup(self.connection)
+            assert not lost, f"what was never announced is told as lost: {lost}"
         self.pending.popleft()
         after = self._rows()
         if after == before:
@@ -146,9 +148,9 @@ def in_memory() -> sqlite3.Connection:
     )
 
 
-def opened(path: Path) -> sqlite3.Connection:
+def opened(path: Path, lost: list[str] | None = None) -> sqlite3.Connection:
     """Open a file as the journal does, with a log of writes that ends where its frames do."""
-    return open_file(path, durability=Durability.PROCESS, statements=SCHEMA_STATEMENTS)
+    return open_file(path, durability=Durability.PROCESS, statements=SCHEMA_STATEMENTS, lost=lost)
 
 
 def summary(core: Broker) -> dict[Any, Any]:

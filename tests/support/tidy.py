@@ -52,6 +52,7 @@ SHELL = {
     "broker/memory.py",
     "broker/disk/clocks.py",
     "broker/disk/journal.py",
+    "broker/disk/losses.py",
     "broker/disk/opening.py",
     "wire/loading.py",
     "wire/stream.py",
