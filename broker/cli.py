@@ -22,8 +22,8 @@ import zmq
 
 from broker.core import Broker
 from broker.disk.clocks import wall_clock_ms
-from broker.disk.journal import Journal, NullJournal, SqliteJournal
-from broker.disk.opening import DAMAGE, Durability, JournalError, damaged
+from broker.disk.journal import Journal, NullJournal, SqliteJournal, Stored
+from broker.disk.opening import Durability, JournalError, damaged
 from broker.disk.records import StoredTasks
 from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoint
 from broker.events.defining import HEARTBEATS_OF_STRICT, define
@@ -111,25 +111,18 @@ def run(options: argparse.Namespace) -> int:
             check_free(endpoint)
         # Stored before anybody can connect: two starts never share an epoch.
         epoch = loop.start_journal()
-        bind_all(loop, options.bind)
         stored = journal.stored
         for what in stored.lost:
             log.warning("journal_lost", what=what)
-        core = Broker(options.settings, epoch=epoch, now=time.monotonic())
-        core.had_earlier = bool(stored.had_earlier)
-        core.records.wall_ms = wall_clock_ms() - time.monotonic() * 1000.0
-        core.records.clock_ms = stored.clock_ms
+        bind_all(loop, options.bind)
         try:
-            set_limits(core, stored.limits, options.limit)
-            bindings.restore(core, stored.bindings, time.monotonic())
-            orders.restore(core, stored.orders)
-            if not options.no_journal:
-                core.records.ended_well = stored.ended_well
-                take_over(core, stored.tasks)
-            # The core has what it needs, and lets go of it in time.
-            stored.tasks = StoredTasks()
-        except DAMAGE as error:
-            raise damaged(options.data_dir / "journal.db", error) from error
+            core = begin(options, epoch, stored)
+        except (Usage, JournalError):
+            raise
+        except Exception:
+            # Our bug: nobody must move a journal away for it.
+            log.critical("broker_failed", exc_info=True)
+            return STATUS_FAILED
         log.info(
             "broker_ready",
             endpoints=loop.endpoints,
@@ -152,10 +145,31 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def begin(options: argparse.Namespace, epoch: int, stored: Stored) -> Broker:
+    """Return the core with what the journal has and the command line says. Raises JournalError."""
+    core = Broker(options.settings, epoch=epoch, now=time.monotonic())
+    core.had_earlier = bool(stored.had_earlier)
+    core.records.wall_ms = wall_clock_ms() - time.monotonic() * 1000.0
+    core.records.clock_ms = stored.clock_ms
+    try:
+        set_limits(core, stored.limits, options.limit)
+        bindings.restore(core, stored.bindings, time.monotonic())
+        orders.restore(core, stored.orders)
+        if not options.no_journal:
+            core.records.ended_well = stored.ended_well
+            take_over(core, stored.tasks)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        # A value that nobody wrote; any other error is ours.
+        raise damaged(options.data_dir / "journal.db", error) from error
+    # The core has what it needs, and lets go of it in time.
+    stored.tasks = StoredTasks()
+    return core
+
+
 def set_limits(core: Broker, stored: Mapping[str, str], given: Sequence[Definition]) -> None:
     """Define what the journal has, and what the command line says over it.
 
-    Raises JournalError for a limit that the settings of this start do not allow.
+    Raises JournalError or Usage for a limit that the settings of this start do not allow.
     """
     for text in stored.values():
         definition = msgspec.json.decode(text, type=Definition)
@@ -167,7 +181,10 @@ def set_limits(core: Broker, stored: Mapping[str, str], given: Sequence[Definiti
                 f" with `python -m sdk limits delete {definition.name}` if nobody wants it"
             ) from None
     for definition in given:
-        define(core, definition)
+        try:
+            define(core, definition)
+        except ValueError as error:
+            raise Usage(f"--limit {definition.name}: {error}") from None
 
 
 def take_over(core: Broker, stored: StoredTasks) -> None:

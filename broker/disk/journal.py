@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import StrEnum
 from itertools import groupby
@@ -40,7 +40,7 @@ from broker.disk.opening import (
     no_room,
     open_file,
 )
-from broker.disk.records import DeadRow, NamedRow, Parts, Row, StoredTasks, check_calls
+from broker.disk.records import DeadRow, NamedRow, Parts, Row, StoredTasks, check_calls, check_sums
 from broker.facts import epochs
 
 sqlite3.register_adapter(Parts, Parts.packed)
@@ -60,23 +60,26 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "unbind": "DELETE FROM bindings WHERE key = ?",
     "order": "INSERT OR REPLACE INTO orders VALUES (?, ?)",
     "forget-order": "DELETE FROM orders WHERE actor = ?",
-    "code": "INSERT OR IGNORE INTO codes VALUES (?, ?)",
+    "code": "INSERT OR IGNORE INTO codes (hash, code, sum) VALUES (?1, ?2, crc(?2))",
     "forget-code": "DELETE FROM codes WHERE hash = ?",
     "call": "INSERT OR IGNORE INTO calls VALUES (?, ?)",
     "forget-call": "DELETE FROM calls WHERE hash = ?",
     "task": "INSERT OR IGNORE INTO tasks (client, number, call, body, frames, progress, is_armed,"
-    " key, digest, key_until_ms) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
+    " key, digest, key_until_ms, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, ?9,"
+    " crc(ifnull(?5, x''), crc(?4)))",
     "armed": "UPDATE tasks SET is_armed = ? WHERE client = ? AND number = ?",
     "progress": "UPDATE tasks SET progress = ? WHERE client = ? AND number = ?",
-    "outcome": "UPDATE tasks SET outcome = ?, frames = ?, ended_ms = ?, body = NULL"
-    " WHERE client = ? AND number = ?",
+    "outcome": "UPDATE tasks SET outcome = ?1, frames = ?2, ended_ms = ?3, body = NULL,"
+    " sum = crc(ifnull(?2, x''), crc(?1)) WHERE client = ?4 AND number = ?5",
     "free-key": "UPDATE tasks SET key = NULL WHERE client = ? AND number = ?",
     "forget": "DELETE FROM tasks WHERE client = ? AND number = ?",
-    "dead": "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)",
+    "dead": "INSERT OR REPLACE INTO dead (serial, call, facts, body, frames, sum)"
+    " VALUES (?1, ?2, ?3, ?4, ?5, crc(ifnull(?5, x''), crc(ifnull(?4, x''), crc(?3))))",
     "forget-dead": "DELETE FROM dead WHERE serial = ?",
-    "named": "INSERT OR IGNORE INTO named VALUES (?, ?, ?, 0, NULL)",
+    "named": "INSERT OR IGNORE INTO named (id, call, state, serial) VALUES (?, ?, ?, 0)",
     "named-state": "UPDATE named SET state = ? WHERE id = ?",
-    "checkpoint": "UPDATE named SET serial = ?, checkpoint = ? WHERE id = ?",
+    "checkpoint": "UPDATE named SET serial = ?1, checkpoint = ?2, sum = crc(ifnull(?2, x''))"
+    " WHERE id = ?3",
     "forget-named": "DELETE FROM named WHERE id = ?",
 }
 
@@ -413,17 +416,17 @@ def give_back(connection: sqlite3.Connection) -> None:
 def read_stored(connection: sqlite3.Connection) -> Stored:
     """Read what an earlier broker left behind."""
     earlier = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
-    limits = connection.execute("SELECT name, definition FROM limits ORDER BY name").fetchall()
+    limits = connection.execute("SELECT name, definition FROM limits ORDER BY name")
     tasks = read_tasks(connection)
-    bindings = connection.execute("SELECT key, actor FROM bindings").fetchall()
-    orders = connection.execute("SELECT actor, what FROM orders").fetchall()
+    bindings = connection.execute("SELECT key, actor FROM bindings")
+    orders = connection.execute("SELECT actor, what FROM orders")
     ended_well = connection.execute("SELECT 1 FROM meta WHERE key = 'ended'").fetchone()
     return Stored(
         earlier is not None,
-        dict(limits),
+        dict(read_rows(limits, tuple[str, str])),
         tasks,
-        dict(bindings),
-        dict(orders),
+        dict(read_rows(bindings, tuple[str, str])),
+        dict(read_rows(orders, tuple[str, str])),
         ended_well=ended_well is not None,
         epoch=msgspec.convert(earlier[0], int) if earlier else 0,
     )
@@ -433,18 +436,27 @@ def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
     """Read every durable task, in the order in which they were submitted, and named actors."""
     found = connection.execute(
         "SELECT client, number, call, body, frames, progress, is_armed, key, digest, key_until_ms,"
-        " outcome, ended_ms FROM tasks ORDER BY rowid"
+        " outcome, ended_ms, sum FROM tasks ORDER BY rowid"
     )
-    rows = msgspec.convert(found.fetchall(), list[Row], strict=False, builtin_types=(bytes,))
-    found = connection.execute("SELECT serial, call, facts, body, frames FROM dead ORDER BY serial")
-    dead = [DeadRow(*row) for row in found]
-    calls = connection.execute("SELECT hash, call FROM calls").fetchall()
-    codes = connection.execute("SELECT hash, code FROM codes").fetchall()
-    named = connection.execute("SELECT id, call, state, serial, checkpoint FROM named")
-    rows_named = [NamedRow(*row) for row in named]
-    stored = StoredTasks(rows, dead, dict(calls), dict(codes), rows_named)
+    rows = read_rows(found, Row)
+    found = connection.execute(
+        "SELECT serial, call, facts, body, frames, sum FROM dead ORDER BY serial"
+    )
+    dead = read_rows(found, DeadRow)
+    calls = read_rows(connection.execute("SELECT hash, call FROM calls"), tuple[bytes, bytes])
+    found = connection.execute("SELECT hash, code, sum FROM codes")
+    codes = read_rows(found, tuple[bytes, bytes, int | None])
+    named = connection.execute("SELECT id, call, state, serial, checkpoint, sum FROM named")
+    stored = StoredTasks(rows, dead, dict(calls), {}, read_rows(named, NamedRow))
+    check_sums(stored, codes)
+    stored.codes.update((digest, code) for digest, code, _ in codes)
     check_calls(stored)
     return stored
+
+
+def read_rows(found: Iterable[Any], kind: Any) -> Any:
+    """Return what was *found* as a list of *kind*. Raises ValidationError for any other value."""
+    return msgspec.convert(list(found), list[kind], strict=False, builtin_types=(bytes,))
 
 
 def read_point(connection: sqlite3.Connection) -> bytes | None:

@@ -11,32 +11,36 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 import msgspec
 
 from broker.disk import losses
 from broker.disk.losses import LOG_BYTES_MAX, OWNER_OCTETS
 
-SCHEMA: Final = 3
-# Older files that only lack tables of this one; the first could not give back empty pages.
-SCHEMAS_READ: Final = (1, 2, 3)
+SCHEMA: Final = 4
+# Older files, which only lack tables and sums; the first could not give back empty pages.
+SCHEMAS_READ: Final = (1, 2, 3, 4)
 SCHEMA_WITHOUT_VACUUM: Final = 1
 SCHEMA_STATEMENTS: Final = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, definition TEXT) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS bindings (key TEXT PRIMARY KEY, actor TEXT) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS orders (actor TEXT PRIMARY KEY, what TEXT) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS codes (hash BLOB PRIMARY KEY, code BLOB)",
+    "CREATE TABLE IF NOT EXISTS codes (hash BLOB PRIMARY KEY, code BLOB, sum INTEGER)",
     "CREATE TABLE IF NOT EXISTS calls (hash BLOB PRIMARY KEY, call BLOB)",
     # Rows stand in the order in which they were submitted. The large ones come last.
     """CREATE TABLE IF NOT EXISTS tasks (client INTEGER, number INTEGER, call BLOB, progress BLOB,
     is_armed INTEGER, key TEXT, digest BLOB, key_until_ms INTEGER, ended_ms INTEGER,
-    outcome BLOB, body BLOB, frames BLOB, PRIMARY KEY (client, number))""",
+    sum INTEGER, outcome BLOB, body BLOB, frames BLOB, PRIMARY KEY (client, number))""",
     """CREATE TABLE IF NOT EXISTS dead (serial INTEGER PRIMARY KEY, call BLOB, facts BLOB,
-    body BLOB, frames BLOB)""",
+    body BLOB, frames BLOB, sum INTEGER)""",
     """CREATE TABLE IF NOT EXISTS named (id TEXT PRIMARY KEY, call BLOB, state BLOB, serial INTEGER,
-    checkpoint BLOB)""",
+    checkpoint BLOB, sum INTEGER)""",
 )
+# Whose rows have a sum over what users sent, which SQLite does not look at. What an older broker
+# wrote has none.
+SUMMED: Final = ("codes", "tasks", "dead", "named")
 
 # A write that found no room changed nothing and can be repeated. A failed fsync cannot: the kernel
 # may have dropped what it could not write, and only a start from the file shows what is there.
@@ -77,6 +81,21 @@ def no_room(path: Path, what: object) -> JournalError:
     else:
         advice = "make room, or name another folder with --data-dir"
     return JournalError(f"journal {path} cannot be written: {what}; {advice}")
+
+
+def add_sums(connection: sqlite3.Connection) -> None:
+    """Let tables of an older broker have what `OPERATIONS` writes."""
+    for table in SUMMED:
+        columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        if columns and "sum" not in columns:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN sum INTEGER")
+
+
+def know_sums(connection: sqlite3.Connection) -> None:
+    """Let statements compute what `sum_of` does, step by step: crc(second, crc(first))."""
+    # Without a function of ours between them, which would cost more than the sum of what is small.
+    for arguments in (1, 2):
+        connection.create_function("crc", arguments, crc32, deterministic=True)
 
 
 def lock_folder(folder: Path) -> int:
@@ -172,6 +191,7 @@ def write_ahead(log: Path, octets: int = LOG_BYTES_AHEAD) -> None:
 
 def set_up(connection: sqlite3.Connection, path: Path, *, durability: Durability) -> None:
     """Say how the file is used."""
+    know_sums(connection)
     # Before the first access, so that not even the memory shared between connections is made.
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     if not path.stat().st_size:
@@ -198,6 +218,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, statements: Sequence[
     (schema,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
     was = schema
     if schema in SCHEMAS_READ[:-1]:
+        add_sums(connection)
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (SCHEMA,))
         schema = SCHEMA
     connection.execute("COMMIT")

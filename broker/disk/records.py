@@ -5,10 +5,11 @@ must not be broken: what is read back from the rows is what the core held when t
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, auto
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from zlib import crc32
 
 import msgspec
 from msgspec import Struct
@@ -218,9 +219,11 @@ class Row(Struct, frozen=True, array_like=True):
     key_until_ms: int | None
     outcome: bytes | None
     ended_ms: int | None
+    # Over body and frames, or outcome and frames; None where an older broker has written it.
+    sum: int | None
 
 
-class DeadRow(Struct, frozen=True):
+class DeadRow(Struct, frozen=True, array_like=True):
     """A dead task as the journal has it; without a call it cannot be submitted again."""
 
     serial: int
@@ -228,6 +231,7 @@ class DeadRow(Struct, frozen=True):
     facts: bytes
     body: bytes | None
     frames: bytes | None
+    sum: int | None
 
 
 class NamedState(Struct, frozen=True, array_like=True):
@@ -239,7 +243,7 @@ class NamedState(Struct, frozen=True, array_like=True):
     restarts: int = 0
 
 
-class NamedRow(Struct, frozen=True):
+class NamedRow(Struct, frozen=True, array_like=True):
     """A named actor as the journal has it, in the order in which it is read."""
 
     id: str
@@ -247,6 +251,7 @@ class NamedRow(Struct, frozen=True):
     state: bytes
     serial: int
     checkpoint: bytes | None
+    sum: int | None
 
 
 def taken_from(rows: list[Any]) -> Iterator[Any]:
@@ -371,6 +376,34 @@ def hash_call(call: Call) -> tuple[bytes, bytes]:
     """Return the name of *call* in the journal, and the call as the row has it."""
     encoded = _encode(call)
     return blake2b(encoded, digest_size=16).digest(), encoded
+
+
+def sum_of(*values: bytes | None) -> int:
+    """Return the sum over *values* by which it shows that an octet of them is another one."""
+    found = 0
+    for value in values:
+        if value is not None:
+            found = crc32(value, found)
+    return found
+
+
+def check_sums(stored: StoredTasks, codes: Iterable[tuple[bytes, bytes, int | None]]) -> None:
+    """Raise ValueError where an octet of what users sent is not the one that was written."""
+    for row in stored.rows:
+        content = row.body if row.outcome is None else row.outcome
+        check_sum(f"task {row.client:016x}-{row.number}", row.sum, content, row.frames)
+    for one in stored.dead:
+        check_sum(f"dead task {one.serial}", one.sum, one.facts, one.body, one.frames)
+    for actor in stored.named:
+        check_sum(f"the checkpoint of named actor {actor.id}", actor.sum, actor.checkpoint)
+    for digest, code, written in codes:
+        check_sum(f"code {digest.hex()}", written, code)
+
+
+def check_sum(what: str, written: int | None, *values: bytes | None) -> None:
+    """Raise ValueError where the sum over *values* is not the one that was *written*."""
+    if written is not None and written != sum_of(*values):
+        raise ValueError(f"{what} is not what was written")
 
 
 def check_calls(stored: StoredTasks) -> None:

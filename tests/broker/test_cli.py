@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from broker import cli
 from broker.cli import (
     Usage,
     end_on_signals,
@@ -20,6 +21,7 @@ from broker.cli import (
     state_folder,
 )
 from broker.core import Broker
+from broker.disk.journal import Stored
 from broker.disk.opening import JournalError
 from broker.settings import Settings
 from tests.support.deployment import DEADLINE_S
@@ -339,6 +341,26 @@ def test_a_bug_of_the_core_ends_the_broker_with_its_traceback(tmp_path):
     failed = json.loads(said.splitlines()[-1])
     assert failed["event"] == "broker_failed"
     assert "KeyError: 'planted'" in failed["exception"]
+
+
+def test_a_fault_of_the_broker_itself_is_no_damage_of_the_journal(monkeypatch):
+    def fails(*_):
+        raise ValueError("this is ours")
+
+    monkeypatch.setattr(cli, "restore", fails)
+
+    with pytest.raises(ValueError, match="this is ours"):
+        cli.begin(options(), 1, Stored())
+
+
+def test_a_limit_of_the_command_line_that_cannot_be_is_no_damage_of_the_journal(monkeypatch):
+    def fails(*_):
+        raise ValueError("cannot be")
+
+    monkeypatch.setattr(cli, "define", fails)
+
+    with pytest.raises(cli.Usage, match="--limit db: cannot be"):
+        cli.begin(options("--limit", "db=2"), 1, Stored())
 
 
 def test_a_stored_limit_that_a_short_lease_does_not_allow_is_no_damage_of_the_journal():

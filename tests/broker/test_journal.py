@@ -37,6 +37,8 @@ from broker.disk.opening import (
     open_file,
     write_ahead,
 )
+from broker.disk.opening import SUMMED as SUMMED_TABLES
+from broker.disk.records import Parts
 from broker.facts.epochs import EPOCH_STEPS
 from tests.support.deployment import DEADLINE_S, ended_at_once
 from wire.parts import Call
@@ -421,7 +423,7 @@ def test_a_definition_that_is_no_text_did_not_let_a_start_wait_for_ever(journal_
         journal_in(tmp_path)
 
 
-def with_task(folder, *, call=b"call", name=None, needs=None, **fields):
+def with_task(folder, *, call=b"call", name=None, needs=None, number=1, **fields):
     """Make a journal with one task, some of whose fields are not what a broker writes."""
     digest = blake2b(call, digest_size=16).digest() if name is None else name
     connection = open_file(
@@ -433,7 +435,7 @@ def with_task(folder, *, call=b"call", name=None, needs=None, **fields):
             journal_module.OPERATIONS,
             [
                 ("call", digest, call),
-                ("task", 7, 1, needs or digest, b"body", None, b"", None, None, None),
+                ("task", 7, number, needs or digest, b"body", None, b"", None, None, None),
             ],
         )
         for field, value in fields.items():
@@ -454,6 +456,69 @@ def test_a_value_that_no_broker_wrote_was_taken_for_one(journal_in, tmp_path, fi
 
     with pytest.raises(JournalError, match=rf"is damaged \(.*{what}.*restore it"):
         journal_in(tmp_path)
+
+
+SUMMED = {
+    ("tasks", "body"): "task 0000000000000007-1",
+    ("tasks", "frames"): "task 0000000000000007-1",
+    ("tasks", "outcome"): "task 0000000000000007-2",
+    ("codes", "code"): "code 00000000000000000000000000000000",
+    ("dead", "facts"): "dead task 1",
+    ("dead", "frames"): "dead task 1",
+    ("named", "checkpoint"): "the checkpoint of named actor clicks",
+}
+
+
+@pytest.mark.parametrize("place", SUMMED)
+def test_octets_that_were_flipped_in_what_a_user_sent_were_not_noticed(journal_in, tmp_path, place):
+    call = b"call"
+    digest = blake2b(call, digest_size=16).digest()
+    with_task(tmp_path, call=call)
+    file = tmp_path / "journal.db"
+    settings = {"durability": Durability.PROCESS, "statements": SCHEMA_STATEMENTS}
+    with contextlib.closing(open_file(file, **settings)) as connection:
+        operations = [
+            ("forget", 7, 1),
+            ("task", 7, 1, digest, b"body", Parts([b"part"]), b"\x90", None, None, None),
+            ("task", 7, 2, digest, b"body", None, b"\x90", None, None, None),
+            ("outcome", b"told", Parts([b"value"]), 5, 7, 2),
+            ("code", bytes(16), b"code"),
+            ("dead", 1, None, b"facts", b"body", Parts([b"part"])),
+            ("named", "clicks", digest, b"\x90"),
+            ("checkpoint", 1, Parts([b"state"]), "clicks"),
+        ]
+        commit(connection, journal_module.OPERATIONS, operations)
+        whole = journal_module.read_tasks(connection)
+        assert [row.sum is None for row in whole.rows] == [False, False]
+        table, column = place
+        ((octets,),) = connection.execute(
+            f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL LIMIT 1"
+        )
+        flipped = bytes([*octets[:-1], octets[-1] ^ 1])
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (flipped, octets))
+
+    with pytest.raises(
+        JournalError, match=rf"is damaged \({SUMMED[place]} is not what was written"
+    ):
+        journal_in(tmp_path)
+
+
+def test_what_an_older_broker_wrote_has_no_sum_and_what_this_one_writes_has(journal_in, tmp_path):
+    with_task(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+        for table in SUMMED_TABLES:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN sum")
+        connection.execute("UPDATE meta SET value = 3 WHERE key = 'schema'")
+        connection.commit()
+
+    journal, _ = journal_in(tmp_path)
+    journal.close()
+    [row] = journal.stored.tasks.rows
+    assert (row.body, row.sum) == (b"body", None)
+
+    with_task(tmp_path, number=2)
+    later, _ = journal_in(tmp_path)
+    assert [row.sum is None for row in later.stored.tasks.rows] == [True, False]
 
 
 def test_what_stands_in_a_damaged_value_is_one_line(tmp_path):

@@ -12,7 +12,7 @@ from broker.core import Broker
 from broker.disk import clocks
 from broker.disk.clocks import Reading
 from broker.disk.journal import CLOCK_STATEMENT, OPERATIONS, commit, read_point, read_tasks
-from broker.disk.opening import SCHEMA, SCHEMA_STATEMENTS, Durability, open_file
+from broker.disk.opening import SCHEMA, SCHEMA_STATEMENTS, Durability, know_sums, open_file
 from broker.disk.records import StoredTasks
 from broker.events.restoring import restore
 from broker.facts import orders
@@ -143,9 +143,11 @@ class InMemory(sqlite3.Connection):
 
 def in_memory() -> sqlite3.Connection:
     """Return a new file in memory."""
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         ":memory:", isolation_level=None, check_same_thread=False, factory=InMemory
     )
+    know_sums(connection)
+    return connection
 
 
 def opened(path: Path, lost: list[str] | None = None) -> sqlite3.Connection:
