@@ -71,7 +71,7 @@ class Environments:
         self._residents: dict[str, Resident] = {}
         # How many evictions of an environment were done before their own run came to it.
         self._evicted_early: Counter[str] = Counter()
-        # What leaves in the background.
+        # What leaves in the background; each of these threads has begun.
         self._leaving: dict[threading.Thread, None] = {}
         self._lock = threading.Lock()
 
@@ -99,8 +99,7 @@ class Environments:
         if former is not None:
             self._leave(former)
         # What has been given up has room for two only if the user says so by --environments-max.
-        for thread in list(self._leaving):
-            thread.join()
+        self._await_leaving()
         pair: tuple[type | partial[Any], dict[str, Any]] = payload.load(blob, ())  # type: ignore[assignment]
         kind, parameters = pair
         instance = kind()
@@ -150,10 +149,21 @@ class Environments:
         """Leave these environments in threads of their own; the next `load` waits for the end."""
         for identity in identities:
             resident = self._take(identity)
-            if resident is not None:
-                thread = threading.Thread(target=self._leave_here, args=(resident,), daemon=True)
-                self._leaving[thread] = None
-                thread.start()
+            if resident is None:
+                continue
+            thread = threading.Thread(target=self._leave_here, args=(resident,), daemon=True)
+            try:
+                with self._lock:
+                    thread.start()
+                    self._leaving[thread] = None
+            except RuntimeError:
+                self._leave(resident)
+
+    def _await_leaving(self) -> None:
+        with self._lock:
+            threads = list(self._leaving)
+        for thread in threads:
+            thread.join()
 
     def _take(self, identity: str) -> Resident | None:
         with self._lock:
@@ -168,8 +178,7 @@ class Environments:
         with self._lock:
             identities = list(self._residents)
         self.leave(identities)
-        for thread in list(self._leaving):
-            thread.join()
+        self._await_leaving()
 
     def call(self, hook: Callable[..., Any], **parameters: object) -> Any:
         """Call a sync or async hook and wait for its end; never on the event loop."""
@@ -180,7 +189,8 @@ class Environments:
 
     def _leave_here(self, resident: Resident) -> None:
         self._leave(resident)
-        self._leaving.pop(threading.current_thread(), None)
+        with self._lock:
+            del self._leaving[threading.current_thread()]
 
     def _leave(self, resident: Resident) -> None:
         """Call `exit` in a thread of its own, and wait for it as long as the environment says."""
