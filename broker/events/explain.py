@@ -237,12 +237,15 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
         case State.DELAYED:
             reply["reason"] = retrying.explain(task, now)
         case State.HELD:
-            reply["reason"] = "the broker was started again and waits for actors that may run it"
+            reply["reason"] = "the broker has just started and waits for actors that may run it"
         case State.WRITING:
             reply["reason"] = "an actor may start it once the journal says so"
         case State.ASSIGNED | State.UNCLAIMED_RUN:
             reply["reason"] = f"it is with actor {reply['actor']}"
-            if task.actor and task in recall.waiting_at(broker.recalls, task.actor):
+            loading = reasons.loading_at(task, task.actor)
+            if loading:
+                reply["reason"] += f", where {loading}"
+            elif task.actor and task in recall.waiting_at(broker.recalls, task.actor):
                 reply["reason"] += ", and waits there behind what runs"
             elif text := occupants.explain_run(broker, task):
                 reply["reason"] += f", and waits there: {text}"

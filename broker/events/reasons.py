@@ -4,6 +4,7 @@ Nothing is remembered for it: what is said is read from what stands, when somebo
 it stands so is the time of the last change that could have made it otherwise.
 """
 
+from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -71,7 +72,13 @@ def reason_among(broker: "Broker", task: Task, able: list[Actor], now: float) ->
     full = full_hosts(broker, task, [one for one in open_ones if one not in rejected])
     busy = len(open_ones) - len(rejected) - len(full)
     since = task.queued_at
+    hindered = hindrances(broker, task, open_ones, now)
+    busy -= hindered.total()
+    if len(hindered) == 1 and hindered.total() == len(able):
+        return Reason(next(iter(hindered)), since)
     texts = [f"busy ({busy} of {len(broker.actors)})"] if busy else []
+    shown = hindered.most_common(ACTORS_SHOWN_MAX)
+    texts += [f"{text} ({count} of {len(broker.actors)})" for text, count in shown]
     if full:
         texts.append(f"has no room ({'; '.join(dict.fromkeys(full))})")
     if alone:
@@ -92,6 +99,23 @@ def reason_among(broker: "Broker", task: Task, able: list[Actor], now: float) ->
         verb = "is " if busy or alone else ""
         return Reason(f"every actor that satisfies it {verb}{only}", since)
     return Reason(f"every actor that satisfies it is one of these: {'; '.join(texts)}", since)
+
+
+def hindrances(broker: "Broker", task: Task, actors: list[Actor], now: float) -> Counter[str]:
+    """Count what of its environment keeps *task* from those of *actors* that have a free slot."""
+    found: Counter[str] = Counter()
+    for one in actors if task.call.environment else ():
+        if is_barred(task, one) or (task.call.limits and occupants.lacking_on(broker, task, one)):
+            continue
+        if one.credit.available > 0 and (text := why_not_inside(broker, task, one, now)):
+            found[text] += 1
+    return found
+
+
+def why_not_inside(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
+    """Say why *task* may not be in its environment in *actor*, or an empty text."""
+    assert task.template
+    return why_cold(broker, task, actor, now) or short_of_place(task, actor)
 
 
 def full_hosts(broker: "Broker", task: Task, actors: list[Actor]) -> list[str]:
@@ -124,7 +148,7 @@ def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str
     if task.call.limits and (lacking := occupants.lacking_on(broker, task, actor)):
         return lacking, since
     assert task.template
-    text = why_cold(broker, task, actor, now)
+    text = why_not_inside(broker, task, actor, now)
     return text or short_of(broker, task, task.template.shape, actor), since
 
 
@@ -147,19 +171,37 @@ def why_cold(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
     return f"environment {name} is entered once more if it waits for {enter_at - now:.1f} s more"
 
 
+def loading_at(task: Task, actor: Actor | None) -> str:
+    """Say that the environment of *task* is being loaded in *actor*, or an empty text."""
+    place = task.call.environment
+    copy = actor.copies.get(place.id) if actor is not None and place is not None else None
+    if copy is None or copy.is_warm:
+        return ""
+    return f"environment {copy.record.environment.name} is being loaded"
+
+
+def short_of_place(task: Task, actor: Actor) -> str:
+    """Say what *actor* has too little of for the environment of *task*, or an empty text."""
+    assert task.template
+    credit, place = actor.credit, task.call.environment
+    if place is None:
+        return ""
+    taken = task.template.costs.turns_taken
+    if loading := loading_at(task, actor):
+        return f"{loading} there"
+    if not credit.has_resident(place.pool):
+        is_full = (credit.available or credit.has_more) and not credit.has_room
+        return f"no room for environment {place.name}" if is_full else ""
+    if credit.is_warm(place.pool, taken):
+        return ""
+    alone = ", in which it must be alone" if taken > 1 else ""
+    return f"no turn free in environment {place.name}{alone}"
+
+
 def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     """Say what of the credit of *actor* is not enough for *task*."""
     credit = actor.credit
     short = credit.lacks(shape.cost)
-    place = task.call.environment
-    taken = task.template.costs.turns_taken if task.template else shape.cost.turns_taken
-    is_here = place is not None and credit.has_resident(place.pool)
-    copy = actor.copies.get(place.id) if place is not None else None
-    if copy is not None and not copy.is_warm:
-        return f"environment {copy.record.environment.name} is being loaded there"
-    if place is not None and is_here and not credit.is_warm(place.pool, taken):
-        alone = ", in which it must be alone" if taken > 1 else ""
-        return f"no turn free in environment {place.name}{alone}"
     if short and not (shape.cost.is_plain or shape.cost.is_sharing):
         return f"{short} slots are missing of {shape.cost.slots} ({len(actor.assigned)} tasks)"
     if not (credit.available or credit.has_more):
@@ -171,5 +213,5 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     if credit.covers(shape.cost) and (text := preference.passes(broker, task, actor)):
         return text
     if not credit.covers(shape.cost):
-        return f"no room for environment {place.name}" if place else "no slot of its kind"
+        return "no slot of its kind"
     return "has a free slot"

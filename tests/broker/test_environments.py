@@ -107,6 +107,29 @@ def test_who_waits_for_what_is_loading_is_told_so(talk):
     [answer] = client.takes(Answer)
     told = codec.msgspec.msgpack.decode(answer.body)["actors"]
     assert told["host/0"] == "environment E is being loaded there"
+    client.says(Query(2, "explain", "1"))
+    [answer] = client.takes(Answer)
+    told = codec.msgspec.msgpack.decode(answer.body)["reason"]
+    assert told == "it is with actor host/0, where environment E is being loaded"
+
+
+def test_free_actors_are_not_called_busy_where_the_environment_is_what_keeps_them_from_it(talk):
+    client = talk.client().submits(1, call=call(place(1, 1)))
+    one, two, three = actors(talk, 3)
+    [token] = tokens(one)
+    fails(one, token)
+
+    def told():
+        client.says(Query(1, "explain", "1"))
+        [answer] = client.takes(Answer)
+        return codec.msgspec.msgpack.decode(answer.body)["reason"]
+
+    retry = "no such file; it is tried again in 1.0 s"
+    assert told() == retry
+    three.says(Credit(0, 0, 1))
+    where = "every actor that satisfies it is one of these"
+    assert told() == f"{where}: busy (1 of 3); {retry} (2 of 3)"
+    assert not two.takes(Assign)
 
 
 def test_an_actor_is_shown_with_what_it_loads_before_it_says_so_in_a_heartbeat(talk):

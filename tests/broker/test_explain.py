@@ -82,7 +82,7 @@ def test_a_broker_that_recovers():
     talk = Conversation(recovered=False)
     client = talk.client().submits(7, again=True)
 
-    assert "started again" in ask(client, "explain", "7")["reason"]
+    assert "has just started" in ask(client, "explain", "7")["reason"]
 
 
 @pytest.mark.parametrize("argument", ["99", "", "x", "1-2-3", "zz-1", "9" * 5000, "-", "1-"])
