@@ -60,7 +60,8 @@ class ReusePolicy(Struct, frozen=True, kw_only=True):
         """Raise ValueError for numbers that mean nothing."""
         low, high = self.replicas_range
         if type(low) is not int or type(high) is not int or low < 0 or high < 1:
-            raise ValueError(f"replicas={self.replicas!r} must be at least 1, or (at least 0, ...)")
+            what = "an int of at least 1, or a tuple (minimum, maximum) of ints"
+            raise ValueError(f"replicas={self.replicas!r} must be {what}, the minimum 0 or more")
         if low > high:
             raise ValueError(f"replicas={self.replicas!r}: the minimum is above the maximum")
         for name in ("concurrency", "max_tasks"):
@@ -99,18 +100,18 @@ class ReusePolicy(Struct, frozen=True, kw_only=True):
 
 def time_of(name: str, time: Any) -> float:
     """Return a time in seconds; raise ValueError, naming it, when it is not above 0."""
-    value = seconds(time)
+    value = seconds(time, f"{name}=")
     if not value > 0 or math.isnan(value):
         raise ValueError(f"{name}={time!r} must be a time above 0")
     return value
 
 
-def seconds(time: float | timedelta) -> float:
-    """Return a time in seconds; raise ValueError when it is none."""
+def seconds(time: float | timedelta, what: str = "") -> float:
+    """Return a time in seconds; raise ValueError, saying *what*, when it is none."""
     if isinstance(time, timedelta):
         return time.total_seconds()
     if isinstance(time, bool) or not isinstance(time, int | float):
-        raise ValueError(f"{time!r} is neither seconds nor a timedelta")  # noqa: TRY004
+        raise ValueError(f"{what}{time!r} is neither seconds nor a timedelta")  # noqa: TRY004
     return float(time)
 
 
