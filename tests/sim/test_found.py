@@ -255,3 +255,7 @@ def test_what_a_client_has_received_is_in_its_window_no_more_where_the_journal_i
 
 def test_a_wait_for_a_better_actor_that_nobody_is_in_any_more_needs_none():
     World(892619909138219418).run(500)
+
+
+def test_an_actor_that_may_keep_one_outcome_takes_a_task_each_two_heartbeats():
+    World(292358166949134355).run(500)

@@ -41,6 +41,9 @@ AT_ONCE_MAX = 1_000
 # machine that left takes to come back; and the work that was left, one task after another.
 HEAL_S_MAX = 3 * 5.0 + 5 * 6.0 + 30.0
 HEAL_TASK_S = 2.0
+# Where an actor may keep one outcome only, its next run waits for what lets go of that: a heartbeat
+# of the client, and one of the broker.
+HEAL_KEPT_S = 2.0
 HEAL_LOOK_S = 0.5
 # What waits while another actor is idle must be on its way after so many looks.
 STRANDED_LOOKS = 2
@@ -496,7 +499,8 @@ class World:
         for wire in list(self.network.wires.values()):
             for pipe in (wire.up, wire.down):
                 pipe.stalled_until = 0.0
-        end = self.now + HEAL_S_MAX + HEAL_TASK_S * len(self.oracle.open_tasks())
+        task_s = HEAL_TASK_S + HEAL_KEPT_S * ("kept_bytes_max" in self.profile.shrunk)
+        end = self.now + HEAL_S_MAX + task_s * len(self.oracle.open_tasks())
         look_at = self.now
         stranded: dict[Token, int] = {}
         lacking: dict[str, int] = {}
