@@ -40,6 +40,7 @@ from broker.placing import (
     replicas,
     requeueing,
 )
+from broker.placing.copies import Record
 from broker.tasks import dead, durable, families, named, retrying
 from tests.support.planting import Bug
 
@@ -285,6 +286,20 @@ BUGS = [
         "record.failures >= settings.environment_failures_max",
         "False",
         "broker/test_environments.py::test_after_three_failures_its_tasks_end_at_once",
+    ),
+    Bug(
+        "what_is_broken_now_is_not_looked_for",
+        environments.failed,
+        "known.broken_until = max(known.broken_until, record.broken_until)",
+        "pass",
+        "broker/test_environments.py::test_a_broken_environment_is_let_try_once_after_a_minute",
+    ),
+    Bug(
+        "a_new_policy_has_the_old_minimum",
+        Record.take,
+        "0 if reuse.is_fresh else reuse.replicas_min",
+        'getattr(self, "copies_min", reuse.replicas_min)',
+        "broker/test_upkeep.py::test_a_new_policy_holds_for_the_copies_that_are_there",
     ),
     Bug(
         "a_copy_wears_never",

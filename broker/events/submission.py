@@ -72,12 +72,21 @@ def submit(  # noqa: PLR0917
             and size <= broker.settings.payload_bytes_max
             and not (command.again or command.parent or task.trouble)
         ):
-            if template.costs.environment is None or not environments.is_refused(broker, task, now):
+            if template.costs.place is None or may_enter(broker, task, now):
                 broker.backlog.push(task)
         else:
             enter(broker, task, command, now)
     else:
         claim(broker, task, command, now)
+
+
+def may_enter(broker: "Broker", task: Task, now: float) -> bool:
+    """Tell whether a usual call waits for what it enters, or end it: nobody can enter that."""
+    assert task.template
+    if task.template.costs.named:
+        return named.admit(broker, task, is_new=True)
+    # Mostly nothing is broken.
+    return now >= broker.environments.broken_until or not environments.is_refused(broker, task, now)
 
 
 def claim(broker: "Broker", task: Task, command: Submit, now: float) -> None:

@@ -140,17 +140,22 @@ class CreditAccount:
 
     def has_slots_in(self, place: str | None, cost: "Cost", kept: "Cost | None" = None) -> bool:
         """Do as `has_slots` for a task that costs as *cost* does and enters *place*."""
-        if cost.is_plain and kept is None:
-            return self.stated.free > self._flying
-        free = self.stated.free - self._flying - (kept.plain if kept else 0)
+        free = self.stated.free - self._flying
+        if kept is not None:
+            free -= kept.plain
+        elif cost.is_plain:
+            return free > 0
         plain = cost.plain
-        if cost.is_sharing and (kept is not None or not self.is_shared(place)):
-            plain = 1
-        if plain > max(0, free) or (cost.named and not self._has_turn_of(cost)):
+        if cost.is_sharing:
+            if kept is not None or not self.is_shared(place):
+                plain = 1
+            elif free < 0 and place not in self.stated.shared:
+                return False  # The slot that those on their way share is not granted any more.
+        if plain and plain > free:
             return False
-        if cost.is_sharing and free < 0 and place not in self.stated.shared:
-            return False  # The slot that those on their way would share is not granted any more.
-        return all(
+        if cost.named and not self._has_turn_of(cost):
+            return False
+        return not cost.typed or all(
             self._left(kind) - (kept.typed.get(kind, 0) if kept else 0) >= amount
             for kind, amount in cost.typed.items()
         )
@@ -162,9 +167,10 @@ class CreditAccount:
         return not self.has_resident(environment) and self.has_room
 
     def _has_turn_of(self, cost: "Cost") -> bool:
-        assert cost.pool
-        turns = self.stated.turns.get(cost.pool, cost.turns)
-        return turns - self.turns_flying.get(cost.pool, 0) >= cost.turns_taken
+        pool, flying = cost.pool, self.turns_flying
+        assert pool
+        turns = self.stated.turns.get(pool, cost.turns)
+        return turns - (flying.get(pool, 0) if flying else 0) >= cost.turns_taken
 
     def _has_more(self) -> bool:
         stated = self.stated
@@ -221,11 +227,12 @@ class CreditAccount:
         self._opening[environment] = None if cost.has_groups else turns
 
     def _take_turns(self, cost: "Cost") -> None:
-        assert cost.pool
-        taken = self.turns_flying.get(cost.pool, 0)
-        self.turns_flying[cost.pool] = taken + cost.turns_taken
-        if not (cost.named or taken):
-            turns = self.stated.turns.get(cost.pool)
+        pool, flying = cost.pool, self.turns_flying
+        assert pool
+        taken = flying.get(pool, 0)
+        flying[pool] = taken + cost.turns_taken
+        if not (taken or cost.named):
+            turns = self.stated.turns.get(pool)
             # One that is idle could have left for another until now.
             if turns is None or turns >= cost.turns:
                 self._filled += 1

@@ -155,8 +155,8 @@ class Template:
         self.function = function
         self.blob = blob
         # Whether its tasks are queued as they come, without a look at anything but whether their
-        # environment is broken.
-        self.is_usual = not self.costs.needs_admission and self.head.schedule_timeout_s is None
+        # environment is broken, or their named actor here.
+        self.is_usual = not self.head.limits and self.head.schedule_timeout_s is None
         # Under which name the journal has it; made when it is written there.
         self.hash = b""
 

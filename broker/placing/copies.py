@@ -71,12 +71,6 @@ class Copy:
         self.evicted_in: tuple[Session, int] | None = None
 
 
-def rests_s(environment: Environment) -> float:
-    """Return how long a copy is kept at least that nobody uses, while anybody could call it."""
-    reuse = environment.reuse
-    return min(reuse.idle_ttl_s or inf, reuse.scaledown_ttl_s or inf)
-
-
 class Record:
     """One environment."""
 
@@ -84,7 +78,9 @@ class Record:
         "asked_at",
         "broken_until",
         "called_at",
+        "concurrency",
         "copies",
+        "copies_min",
         "entry",
         "environment",
         "failed_on",
@@ -107,7 +103,7 @@ class Record:
 
     def __init__(self, environment: Environment, now: float, kind: Kind) -> None:
         """Begin without a copy."""
-        self.environment = environment
+        self.take(environment)
         self.kind = kind
         self.copies: dict[Actor, Copy] = {}
         # The shapes under which its tasks wait, as long as somebody has a template of them.
@@ -118,8 +114,6 @@ class Record:
         self.asked_at = -inf
         # When a call was inside last.
         self.called_at = now
-        # How long at least nothing is to be done about a copy that is idle from now on.
-        self.rests_s = rests_s(environment)
         # How the calls are made that come here, and one that only enters it; None while nobody
         # would order that.
         self.template: Template | None = None
@@ -140,6 +134,16 @@ class Record:
         self.failure: Failure | None = None
         self.look_at = inf  # When there may be something to do.
 
+    def take(self, environment: Environment) -> None:
+        """Let its policy be as *environment* says."""
+        reuse = environment.reuse
+        self.environment = environment
+        # What each call looks at: how many copies there are to be, how many are inside at most.
+        self.copies_min = 0 if reuse.is_fresh else reuse.replicas_min
+        self.concurrency = environment.concurrency
+        # How long at least nothing is to be done about a copy that is idle from now on.
+        self.rests_s = min(reuse.idle_ttl_s or inf, reuse.scaledown_ttl_s or inf)
+
     @property
     def waiting(self) -> int:
         """Return how many of its tasks are queued."""
@@ -158,9 +162,7 @@ class Record:
     @property
     def missing(self) -> int:
         """Return how many copies it has less than it is to have while it is in use."""
-        reuse = self.environment.reuse
-        lacking = reuse.replicas_min - len(self.copies)
-        return lacking if lacking > 0 and not reuse.is_fresh else 0
+        return max(0, self.copies_min - len(self.copies))
 
     def is_broken(self, now: float) -> bool:
         """Tell whether its tasks are to end at once."""

@@ -14,7 +14,7 @@ from broker.facts.deadlines import Deadlines
 from broker.facts.peers import Actor
 from broker.facts.task import Ending, State, Task
 from broker.placing import replicas
-from broker.placing.copies import Copy, Kind, Record, rests_s
+from broker.placing.copies import Copy, Kind, Record
 from broker.tasks import forgetting, lifecycle, named
 from broker.waiting.shapes import Shape
 from wire import codec
@@ -38,7 +38,16 @@ RUN_SHARE: Final = 0.125
 class Environments:
     """All environments that somebody has or wants."""
 
-    __slots__ = ("due", "kinds", "lacking", "newest", "prune_at", "records", "unplaced")
+    __slots__ = (
+        "broken_until",
+        "due",
+        "kinds",
+        "lacking",
+        "newest",
+        "prune_at",
+        "records",
+        "unplaced",
+    )
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -54,6 +63,8 @@ class Environments:
         self.lacking: Deadlines[Record] = Deadlines()
         self.unplaced: dict[Record, int] = {}
         self.prune_at = 0.0
+        # Until when tasks of any of them may have to end at once.
+        self.broken_until = 0.0
 
     def look_at(self, record: Record, at: float) -> None:
         """Have `replicas.look` look at *record* no later than *at*."""
@@ -75,8 +86,7 @@ class Environments:
             if environment.lineage:
                 self.newest[environment.lineage] = record
         if record.environment != environment:
-            record.environment = environment
-            record.rests_s = rests_s(environment)
+            record.take(environment)
             self.lack(record, now)
         record.used_at = now
         return record
@@ -126,6 +136,10 @@ class Environments:
         assert all(self.records.get(one.environment.id) is one for one in self.newest.values())
         for identity, record in self.records.items():
             assert record.environment.id == identity
+            assert record.broken_until <= self.broken_until
+            assert record.concurrency == record.environment.concurrency
+            reuse = record.environment.reuse
+            assert record.copies_min == (0 if reuse.is_fresh else reuse.replicas_min)
             kind = record.environment.kind
             assert not kind or self.kinds[kind] is record.kind
             if record.template is not None:
@@ -161,8 +175,8 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
             if told is not session or session.acked >= frame:
                 # It was in use by then, or never heard of it: the time begins anew.
                 copy.evicted_in = copy.idle_since = None
-        if flying.get(identity) or (
-            free < record.environment.concurrency and is_used(actor, identity)
+        if (flying and flying.get(identity)) or (
+            free < record.concurrency and is_used(actor, identity)
         ):
             copy.idle_since = None
         elif copy.idle_since is None:
@@ -195,14 +209,17 @@ def is_used(actor: Actor, identity: str) -> bool:
 
 def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
     """Note that *task* goes to *actor*, where its environment is then not idle."""
-    template = task.template
-    assert template
-    identity = template.costs.environment
+    assert task.template
+    identity = task.template.costs.environment
     # Calls to named actors are of no environment here.
     record = broker.environments.records.get(identity) if identity is not None else None
-    if record is None or identity is None:
-        return
-    copy = actor.copies.get(identity)
+    if record is not None:
+        goes_in(broker, record, task, actor, now)
+
+
+def goes_in(broker: "Broker", record: Record, task: Task, actor: Actor, now: float) -> None:
+    """Do as `assigned` for the environment of *record*."""
+    copy = actor.copies.get(record.environment.id)
     if copy is None:
         copy = add(record, actor, now)
         replicas.enters(broker, record, actor, now)
@@ -210,19 +227,26 @@ def assigned(broker: "Broker", task: Task, actor: Actor, now: float) -> None:
         copy.is_ordered, copy.idle_since = True, None
         return
     record.used_at = record.called_at = now
-    record.asked_at = max(record.asked_at, task.queued_at)
+    if task.queued_at > record.asked_at:  # noqa: PLR1730 - a call of max costs more.
+        record.asked_at = task.queued_at
     record.hits += copy.is_warm
     copy.is_ordered = False
     copy.idle_since = None
-    reuse = record.environment.reuse
-    if reuse.replicas_min and not reuse.is_fresh:
+    template = task.template
+    # Mostly it is called as before, and has the copies that it is to have.
+    if record.copies_min and (
+        record.template is not template
+        or len(record.copies) < record.copies_min
+        or record.lost_place
+    ):
+        assert template
         replicas.called(broker, record, template, actor, now)
 
 
 def ran(broker: "Broker", task: Task, run_s: float) -> None:
     """Note how long a task ran."""
-    identity = task.template.costs.environment if task.template else None
-    if identity is None:
+    template = task.template
+    if not template or (identity := template.costs.environment) is None:
         return
     record = broker.environments.records.get(identity)
     if record is not None and 0.0 <= run_s < inf and task.client is not broker.named.own:
@@ -286,6 +310,8 @@ def failed(
     )
     if record.failures >= settings.environment_failures_max and not record.is_warm:
         record.broken_until = now + settings.environment_broken_s
+        known = broker.environments
+        known.broken_until = max(known.broken_until, record.broken_until)
         broker.environments.look_at(record, record.broken_until)
         broker.note("environment_broken", environment=environment.name, reason=failure.message)
         for task in list(queued(broker, environment.id)):

@@ -110,11 +110,17 @@ def place_newcomer(broker: "Broker", shape: Shape) -> bool:
         or task.client.is_paused
     ):
         return False
-    environment = shape.cost.environment
+    environment, record = shape.cost.environment, None
     if environment is None:
-        actor = (queue.crew.ranking or queue.crew.rank()).best()
+        actor = (queue.crew.ranking or queue.crew.rank()).best_from(1)
     else:
-        actor = warm_for(broker, shape, environment)
+        record = broker.environments.records.get(environment)
+        if record is None or record.failed_on:
+            return False
+        ranking = queue.crew.warm.get(environment)
+        if ranking is None:
+            ranking = queue.crew.rank_warm(environment, backlog.matching.resident)
+        actor = ranking.best_from(PLACE)
     if actor is None:
         return False
     backlog.newcomer = None
@@ -122,22 +128,9 @@ def place_newcomer(broker: "Broker", shape: Shape) -> bool:
     if broker.deadlines.things:
         broker.deadlines.discard(task)
     assign(broker, task, actor)
-    if environment is not None:
-        environments.assigned(broker, task, actor, broker.limits.now)
+    if record is not None:
+        environments.goes_in(broker, record, task, actor, broker.limits.now)
     return True
-
-
-def warm_for(broker: "Broker", shape: Shape, environment: str) -> Actor | None:
-    """Return the best actor where *environment* is warm and free, if that alone decides."""
-    record = broker.environments.records.get(environment)
-    if record is None or record.failed_on:
-        return None
-    assert shape.queue
-    crew = shape.queue.crew
-    ranking = crew.warm.get(environment)
-    if ranking is None:
-        ranking = crew.rank_warm(environment, broker.backlog.matching.resident)
-    return ranking.best_from(PLACE)
 
 
 def place_simple(broker: "Broker", shape: Shape, task: Task) -> bool:

@@ -18,6 +18,7 @@ from broker.waiting.rankings import (
     PLACE,
     PREFERENCE_BITS,
     WARM,
+    WARM_PLACE,
     Entry,
     Ranking,
 )
@@ -116,24 +117,25 @@ class Crew:
     def grade_warm(self, environment: str, actor: "Actor") -> int:
         """Grade *actor*, where *environment* is resident by its own word."""
         credit, cost = actor.credit, self.cost
-        stated = credit.stated
+        stated, flying = credit.stated, credit.turns_flying
         turns = stated.turns.get(environment)
         if turns is None or actor.is_shut:
             return 0
-        is_warm = turns - credit.turns_flying.get(environment, 0) >= cost.turns_taken
+        if flying:
+            turns -= flying.get(environment, 0)
+        is_warm = turns >= cost.turns_taken
+        available = credit.available
         if is_warm and (
-            credit.available > stated.ahead
-            if self.is_plain
-            else credit.has_slots_in(environment, cost)
+            available > stated.ahead if self.is_plain else credit.has_slots_in(environment, cost)
         ):
             copy = actor.copies.get(environment)
             preference = copy.preference if copy is not None else 0
             if cost.packs:
-                return PLACE + WARM + (preference << AVAILABLE_BITS) + credit.available
-            return PLACE + WARM + (credit.available << PREFERENCE_BITS) + preference
+                return WARM_PLACE + (preference << AVAILABLE_BITS) + available
+            return WARM_PLACE + (available << PREFERENCE_BITS) + preference
         # Behind a replica that is warm here a task may wait in the mailbox.
-        if self.may_wait_ahead and stated.ahead > 0 and credit.available:
-            return credit.available + (WARM if is_warm else 0)
+        if self.may_wait_ahead and stated.ahead > 0 and available:
+            return available + (WARM if is_warm else 0)
         return 0
 
     def grade_cold(self, actor: "Actor") -> int:

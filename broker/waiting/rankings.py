@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EMPTY: Final = 1 << 39
 WARM: Final = 1 << 40
 PLACE: Final = 1 << 41
+WARM_PLACE: Final = PLACE + WARM
 PREFERENCE_MAX: Final = (1 << 16) - 1
 PREFERENCE_BITS: Final = 16
 # Where tasks fill one copy before they use the next its preference stands above the credit.
@@ -106,11 +107,26 @@ class Ranking:
 
     def best_from(self, grade: int) -> "Actor | None":
         """Return the best actor, as `first` does, if its grade is no lower than *grade*."""
-        heap = self._heap
-        if len(heap) == 1:
-            actor = heap[0][3]
-            if self._listed.get(actor) is heap[0]:
-                return actor if self._grade(actor) >= grade else None
+        heap, listed = self._heap, self._listed
+        if heap:
+            entry = heap[0]
+            actor = entry[3]
+            if len(heap) == 1:
+                if listed.get(actor) is entry:
+                    return actor if self._grade(actor) >= grade else None
+            else:
+                if entry[1] != actor.used_at and listed.get(actor) is entry:
+                    # It was given a task since, and is no better for that: whoever is as good goes
+                    # ahead of it, and mostly nothing else is to be asked.
+                    used_at = actor.used_at
+                    entry = listed[actor] = (entry[0], used_at, next(self._sequence), actor)
+                    heapreplace(heap, entry)
+                    entry = heap[0]
+                    actor = entry[3]
+                if entry[1] == actor.used_at and listed.get(actor) is entry:
+                    found = self._grade(actor)
+                    if entry[0] == -found:
+                        return actor if found >= grade else None
         first = self.first()
         return first[3] if first is not None and -first[0] >= grade else None
 

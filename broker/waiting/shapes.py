@@ -119,14 +119,16 @@ class Shape:
         self.count = 0
         # Queued tasks that were REJECTed by every actor that could take them now.
         self.aside: list[Task] | tuple[()] = ()
-        # Whoever satisfies it and has a slot, where its environment is warm if it has one, can have
-        # a task, and the first of these is the best.
+        # Whoever satisfies it and has a slot, where its environment is warm if it has one, and the
+        # turn of a named actor, can have a task, and the first of these is the best. Where more
+        # than one call is inside they share a slot, and cost no plain one.
         self.is_direct = (
-            cost.is_plain
+            cost.plain == 1
+            and not cost.typed
             and not (self.has_affinity or call.limits or call.fail_infeasible or self.sticky)
             and not cost.is_armed_first
         )
-        self.is_simple = self.is_direct and cost.environment is None
+        self.is_simple = self.is_direct and cost.place is None
         # Where tasks wait for an actor that they like better, though another one is free.
         self.wait: Wait | None = None
         if self.has_affinity and cost.affinity_wait_s and cost.place is None:

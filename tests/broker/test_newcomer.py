@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from broker.facts.task import State
 from broker.waiting.shapes import Shape
+from tests.broker import test_named as named
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_environments import place
 from wire.labels import Comparator, Desire
@@ -22,12 +23,20 @@ CALLS = (
     Call("large", CODE, slots={"slot": 2}),
     Call("warm", CODE, environment=place(0, 2, identity="e", idle_ttl_s=9.0)),
     Call("kept", CODE, environment=place(1, 1, identity="f", idle_ttl_s=9.0)),
+    named.call(),
 )
-KINDS = st.lists(st.sampled_from([0, 0, 0, 1, 2, 3, 4, 4, 4, 5]), min_size=1, max_size=6)
+NAMED = CALLS.index(named.call())
+KINDS = st.lists(
+    st.sampled_from([0, 0, 0, 1, 2, 3, 4, 4, 4, 5, NAMED, NAMED]), min_size=1, max_size=6
+)
 MOVES = st.one_of(
     st.tuples(st.just("submit"), st.integers(0, 1), KINDS),
     st.tuples(st.just("credit"), st.integers(0, 1), st.integers(1, 6)),
-    st.tuples(st.just("warm"), st.integers(0, 1), st.tuples(st.integers(0, 2), st.booleans())),
+    st.tuples(
+        st.just("warm"),
+        st.integers(0, 1),
+        st.tuples(st.integers(0, 2), st.booleans(), st.booleans()),
+    ),
     st.tuples(st.just("end"), st.integers(0, 1), st.booleans()),
     st.tuples(st.just("cancel"), st.integers(0, 1), st.integers(1, 9)),
 )
@@ -54,8 +63,19 @@ class Side:
         ]
         for client in self.clients:
             client.says(Function(0, CODE, b""), *(Template(n, c) for n, c in enumerate(CALLS)))
-        self.submitted = [0, 0]
+        self.submitted = [1, 0]
         self.running: list[list[tuple[int, int]]] = [[], []]
+        # The first call of the first client makes a named actor, on the first actor.
+        self.clients[0].says(
+            Function(1, named.BLOB, b""),
+            Template(len(CALLS), named.entry()),
+            Submit(1, len(CALLS), b""),
+        )
+        self.moves("credit", 0, 1)
+        self.flushes()
+        self.moves("end", 0, True)
+        self.moves("credit", 0, 0)
+        self.flushes()
 
     def moves(self, what: str, who: int, how: Any) -> None:
         client, actor = self.clients[who], self.actors[who]
@@ -67,8 +87,10 @@ class Side:
         elif what == "credit":
             self.says(actor, Credit(how))
         elif what == "warm":
-            free, is_kept = how
+            free, is_kept, is_busy = how
             turns = {"e": free > 0} | ({"f": free > 1} if is_kept else {})
+            # A named actor is stated while somebody is inside.
+            turns |= {named.ID: False} if is_busy and who == 0 else {}
             self.says(actor, Credit(free, 0, 1, {name: int(n) for name, n in turns.items()}))
         elif what == "end" and self.running[who]:
             epoch, number = self.running[who].pop(0)
@@ -195,7 +217,7 @@ def test_the_only_task_stands_in_no_heap_before_it_is_placed():
 
 def test_the_only_task_of_a_warm_environment_stands_in_no_heap_before_it_is_placed():
     side = Side()
-    side.moves("warm", 0, (1, False))
+    side.moves("warm", 0, (1, False, False))
     side.flushes()
 
     side.moves("submit", 0, [4])
@@ -207,3 +229,33 @@ def test_the_only_task_of_a_warm_environment_stands_in_no_heap_before_it_is_plac
     assert not backlog.ready
     assert len(side.running[0]) == 1
     assert side.talk.broker.environments.records["e"].called_at == side.talk.now
+
+
+def test_the_only_call_of_a_named_actor_stands_in_no_heap_before_it_is_placed():
+    side = Side()
+    side.moves("credit", 0, 1)
+    side.flushes()
+
+    side.moves("submit", 1, [NAMED])
+    backlog = side.talk.broker.backlog
+
+    assert backlog.newcomer is not None
+    side.flushes()
+    assert backlog.newcomer is None
+    assert not backlog.ready
+    assert len(side.running[0]) == 1
+
+
+def test_the_only_call_of_a_named_actor_waits_for_its_turn():
+    side = Side()
+    side.moves("warm", 0, (1, False, True))
+    side.moves("warm", 1, (1, False, False))
+    side.flushes()
+
+    side.moves("submit", 1, [NAMED])
+    side.flushes()
+
+    assert side.running == [[], []]
+    side.moves("warm", 0, (1, False, False))
+    side.flushes()
+    assert len(side.running[0]) == 1

@@ -79,6 +79,19 @@ def test_the_minimum_is_entered_though_no_call_waits(talk):
     assert not tokens(third)
 
 
+def test_a_new_policy_holds_for_the_copies_that_are_there(talk):
+    client, first, second = used(talk, place(1, 2), 2, with_client=True)
+    talk.wait(0.25)
+    assert not tokens(second)
+
+    client.submits(2, call=call(place(2, 2)), slot=2)
+    talk.wait(0.25)
+
+    assert len(tokens(first)) == 1
+    [ordered] = second.takes(Assign)
+    assert ordered.body == b""
+
+
 def test_what_is_entered_so_is_no_hit_and_nobodys_task(talk):
     environment = place(2, 2)
     client, _, second = used(talk, environment, 2, with_client=True)

@@ -157,10 +157,14 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "idle_copies_stay",
             "an_order_to_evict_is_given_once",
         ),
-        5: ("no_environment_is_ever_broken",),
+        5: (
+            "no_environment_is_ever_broken",
+            "what_is_broken_now_is_not_looked_for",
+        ),
         6: ("a_copy_wears_never",),
         7: ("a_fresh_copy_is_kept",),
         8: (
+            "a_new_policy_has_the_old_minimum",
             "what_is_lost_is_not_replaced",
             "what_nobody_called_goes_first",
         ),
