@@ -50,7 +50,7 @@ def calm_credit(mailbox: Mailbox, prefetch: int) -> Credit | None:
             continue
         room -= bool(replica.inside)
         turns[identity] = replica.turns_free
-    if residents.named.by_id:
+    if residents.named.busy:
         turns |= residents.named.turns(())
     free = mailbox.slots - len(holders)
     return Credit(free, prefetch, room, turns)
@@ -117,7 +117,9 @@ class Statement:
                 return None
             self.free, self.ahead, self.room = free, ahead, room
             return Credit(free, ahead, room)
-        credit = compute_credit(mailbox, prefetch, may_grant=may_grant)
+        # As `compute_credit` does, which looks at what else there may be.
+        calm = calm_credit(mailbox, prefetch) if may_grant and mailbox.residents.by_id else None
+        credit = calm or compute_credit(mailbox, prefetch, may_grant=may_grant)
         if not self.differs(credit):
             return None
         self.say(credit)
@@ -162,25 +164,24 @@ class Statement:
             self.free -= 1
         else:
             self.ahead = self.ahead - 1 if self.ahead > 0 else 0
-        if recipe.takes_one_slot and recipe.call.environment is not None:
+        if recipe.takes_one_slot and recipe.environment is not None:
             self._spend_turn(recipe)
         else:
             # Only what takes one plain slot is followed; after any other the whole is stated again.
             self.is_void = True
 
     def _spend_turn(self, recipe: Recipe) -> None:
-        environment = recipe.call.environment
+        environment, stated = recipe.environment, self.turns
         assert environment is not None
-        pool = environment.pool if environment.group else environment.id
-        turns = self.turns.get(pool)
+        turns = stated.get(recipe.pool)
         if turns is not None:
             left = turns - environment.turns
-            self.turns[pool] = left if left > 0 else 0  # noqa: FURB136
+            stated[recipe.pool] = left if left > 0 else 0  # noqa: FURB136
         # One that was idle can no longer leave for another.
         if (
-            environment.named is None
+            self.room > 0
+            and not recipe.is_named
             and (turns is None or turns >= environment.concurrency)
-            and self.room > 0
         ):
             self.room -= 1
 

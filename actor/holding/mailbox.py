@@ -49,13 +49,16 @@ class Recipe:
         "blob",
         "call",
         "code",
+        "environment",
         "is_common",
         "is_entry",
+        "is_named",
         "is_plain",
         "is_strict",
         "loaded",
         "may_wait_ahead",
         "missing",
+        "pool",
         "replica",
         "run_s",
         "satisfied_version",
@@ -76,13 +79,16 @@ class Recipe:
         # Whether it takes a limit that must never be exceeded.
         self.is_strict = False
         # The environment in whose replica its calls share a slot with others, as async ones do.
-        environment, self.replica, is_named = call.environment, None, False
-        if environment is not None:
-            is_named = environment.named is not None
+        self.environment, self.replica, self.is_named = call.environment, None, False
+        # Under which name its turns are counted.
+        self.pool = ""
+        if (environment := call.environment) is not None:
+            self.is_named = environment.named is not None
+            self.pool = environment.pool
             self.replica = self._sharing_in(environment) if self.takes_one_slot else None
         # Whether its calls may wait beyond the slots, as the broker sees it too.
         self.may_wait_ahead = not (
-            call.at_most_once or call.limits or call.slots or is_named or self.replica
+            call.at_most_once or call.limits or call.slots or self.is_named or self.replica
         )
         self.is_common = self.is_plain and self.may_wait_ahead
         # How long it usually runs; unknown at first.
@@ -141,8 +147,7 @@ class Assignment(Struct, eq=False):
     @property
     def is_named(self) -> bool:
         """Tell whether it is a call to a named actor, in which it keeps its turn to its end."""
-        environment = self.recipe.call.environment
-        return environment is not None and environment.named is not None
+        return self.recipe.is_named
 
 
 class Ask:
@@ -258,7 +263,7 @@ class Mailbox:
     def drop(self, assignment: Assignment) -> None:
         """Forget one that waits."""
         self.waiting.remove(assignment)
-        environment = assignment.recipe.call.environment
+        environment = assignment.recipe.environment
         if environment is not None and environment.named is not None:
             self.residents.named.forget(environment)
         self._forget(assignment)
@@ -279,7 +284,7 @@ class Mailbox:
             taken = len(self.holders) + len(self.reacquiring)
             return waiting[0] if waiting and taken < self.slots else None
         if len(waiting) == 1 and not (self.holders or self.reacquiring):
-            place = waiting[0].recipe.call.environment  # Whoever is alone has what there is.
+            place = waiting[0].recipe.environment  # Whoever is alone has what there is.
             return waiting[0] if place is None or self.residents.can_enter(place) else None
         free = self.slots_free()
         ahead = set()
@@ -356,7 +361,7 @@ class Mailbox:
             self.waiting.remove(assignment)
         assignment.held = RUNNING
         self.holders[assignment.token] = assignment
-        if assignment.recipe.call.environment is not None:
+        if assignment.recipe.environment is not None:
             self.residents.enter(assignment)
         if self.units:
             self._allot(assignment)

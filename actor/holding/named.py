@@ -68,13 +68,13 @@ class NamedReplica:
 class NamedReplicas:
     """All named actors of this process."""
 
-    __slots__ = ("_busy", "_gone", "_restoring", "_told", "by_id")
+    __slots__ = ("_gone", "_restoring", "_told", "busy", "by_id")
 
     def __init__(self, gone: list[str]) -> None:
         """Begin with none; those to be left by `exit` are added to *gone*."""
         self.by_id: dict[str, NamedReplica] = {}
         # Those of which not every turn is free.
-        self._busy: dict[str, NamedReplica] = {}
+        self.busy: dict[str, NamedReplica] = {}
         # What those begin from that were not entered yet: serial and checkpoint.
         self._restoring: dict[str, tuple[int, Buffer]] = {}
         self._gone = gone
@@ -99,7 +99,7 @@ class NamedReplicas:
             self.by_id[environment.id] = replica
             assignment.loads = True
         replica.inside[assignment.token] = environment
-        self._busy[environment.id] = replica
+        self.busy[environment.id] = replica
         assignment.is_inside = True
 
     def leave(self, assignment: "Assignment", environment: Environment) -> None:
@@ -131,7 +131,7 @@ class NamedReplicas:
     def turns(self, waiting: Iterable["Assignment"]) -> dict[str, int]:
         """Return the free turns of those of which not all are; *waiting* may want some."""
         left: dict[str, int] = {}
-        for replica in self._busy.values():
+        for replica in self.busy.values():
             left |= replica.turns_free()
         for assignment in waiting:
             environment = assignment.recipe.call.environment
@@ -221,16 +221,16 @@ class NamedReplicas:
         """Note whether somebody is inside, and let go one that is to leave."""
         identity = replica.environment.id
         if replica.inside or not replica.is_warm:
-            self._busy[identity] = replica
+            self.busy[identity] = replica
         elif replica.is_leaving:
             self._drop(replica)
             self._gone.append(identity)
         else:
-            self._busy.pop(identity, None)
+            self.busy.pop(identity, None)
 
     def _drop(self, replica: NamedReplica) -> None:
         del self.by_id[replica.environment.id]
-        self._busy.pop(replica.environment.id, None)
+        self.busy.pop(replica.environment.id, None)
 
     def check(self, held: dict[Token, "Assignment"]) -> None:
         """Assert that who is inside is held, and that nobody is inside beyond the turns."""
@@ -243,6 +243,6 @@ class NamedReplicas:
             sizes = replica.environment.pools
             assert all(turns <= sizes[pool] for pool, turns in taken.items())
             is_busy = bool(replica.inside) or not replica.is_warm
-            assert is_busy == (identity in self._busy)
+            assert is_busy == (identity in self.busy)
             assert bool(replica.serial) == (replica.checkpoint is not None)
-        assert self._busy.keys() <= self.by_id.keys()
+        assert self.busy.keys() <= self.by_id.keys()

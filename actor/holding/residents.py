@@ -57,10 +57,10 @@ class Replica:
         # After how many uses of all it was used last, and how often of late as of then.
         self.used = 0
         self.uses = 0.0
-        # How long it took to enter it, and how many tasks it has taken.
+        # How long it took to enter it.
         self.load_s = 0.0
+        # How many tasks it has taken, where it is replaced after some of them.
         self.tasks = 0
-        # Whether it is replaced after some of them.
         self.is_bounded = environment.reuse.is_fresh or environment.reuse.max_tasks is not None
 
     @property
@@ -80,16 +80,15 @@ class Replica:
     def turns_free(self) -> int:
         """Return how many turns are free now."""
         free = self.environment.concurrency
-        if not self.inside:
-            return free if not self.is_bounded or self.tasks_left else 0
-        free -= sum(self.inside.values())
+        if self.inside:
+            free -= sum(self.inside.values())
         if not self.is_bounded:
             return free
         left = self.tasks_left
         if not left:
             return 0
         # One that is to be alone may be its last.
-        return int(min(free, left))
+        return int(min(free, left)) if self.inside else free
 
 
 class Residents:
@@ -118,9 +117,10 @@ class Residents:
 
     def enter(self, assignment: "Assignment") -> None:
         """Give *assignment* its turn; note in it what has to leave and whether it has to load."""
-        environment = assignment.recipe.call.environment
+        recipe = assignment.recipe
+        environment = recipe.environment
         assert environment is not None
-        if environment.named is not None:
+        if recipe.is_named:
             self.named.enter(assignment, environment)
             return
         replica = self.by_id.get(environment.id)
@@ -137,26 +137,28 @@ class Residents:
         self._uses = uses = self._uses + 1
         # As `_uses_of_late`.
         ago = uses - replica.used
-        replica.uses *= exp(-ago / (MEMORY_TASKS * len(self.by_id)))
-        replica.uses += 1.0
+        replica.uses = 1.0 + replica.uses * exp(-ago / (MEMORY_TASKS * len(self.by_id)))
         replica.used = uses
-        # A call that only enters is none of the tasks that it may take.
-        replica.tasks += not assignment.recipe.is_entry
+        if replica.is_bounded:
+            # A call that only enters is none of the tasks that it may take.
+            replica.tasks += not recipe.is_entry
         replica.inside[assignment.token] = environment.turns
         assignment.is_inside = True
 
     def leave(self, assignment: "Assignment") -> None:
         """Take the turn of *assignment* back; the last one out of a worn replica gives it up."""
-        environment = assignment.recipe.call.environment
+        environment = assignment.recipe.environment
         assert environment is not None
-        if environment.named is not None:
+        if assignment.recipe.is_named:
             self.named.leave(assignment, environment)
             return
         assignment.is_inside = False
         replica = self.by_id.get(environment.id)
         if replica is not None:
             replica.inside.pop(assignment.token, None)
-            is_worn = replica.is_bounded and not (replica.inside or replica.tasks_left)
+            if not replica.is_bounded:
+                return
+            is_worn = not (replica.inside or replica.tasks_left)
             if is_worn and replica.warmth is WARM:
                 del self.by_id[environment.id]
                 self.worn.append(environment.id)

@@ -222,7 +222,7 @@ class Slots:
         if not run.assignment.loads and self.environments.find(environment.id) is None:
             raise EnvironmentFailed(f"environment {environment.name} failed in its reset")
         try:
-            return self._resident(run)
+            return self._resident(run, environment.id)
         except EnvironmentFailure as error:
             self._lost(environment.id)
             raise EnvironmentFailed(f"{error} could not be entered again") from error.__cause__
@@ -314,8 +314,8 @@ class Slots:
         running.set(run)
         recipe = assignment.recipe
         call = recipe.call
-        if call.environment is not None:
-            run.resident = self._resident(run)
+        if recipe.environment is not None:
+            run.resident = self._resident(run, recipe.environment.id)
             if assignment.loads:
                 self._board.start(run.place, assignment.token)
         if call.function:
@@ -427,17 +427,17 @@ class Slots:
             name=error.name,
         )
 
-    def _resident(self, run: Run) -> Resident:
+    def _resident(self, run: Run, identity: str) -> Resident:
         """Return the environment of *run*, entering it when the core said so."""
         assignment = run.assignment
-        environment = assignment.recipe.call.environment
-        assert environment is not None
         if not assignment.loads:
-            found = self.environments.find(environment.id)
+            found = self.environments.find(identity)
             assert found is not None
             if not assignment.recipe.way:
                 self._learn_way(assignment.recipe, found)
             return found
+        environment = assignment.recipe.environment
+        assert environment is not None
         self.environments.evict(assignment.evicts)
         blob, checkpoint = assignment.recipe.blob, None
         assert blob is not None
