@@ -8,6 +8,7 @@ the socket or the core holds `lock`, and of those that lead on there is one.
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 # After so long a guard takes the lead from a leader that runs a task.
@@ -61,6 +62,35 @@ class Lead:
         self.guards += 1
         self.lock.release()
         return False
+
+    def add_guard(self, guard: Callable[[], None]) -> None:
+        """Start a thread for *guard*, which stands by; only who leads may call this."""
+        self.joining += 1
+        threading.Thread(target=guard, name="guard", daemon=True).start()
+
+    def have_guard(self, guard: Callable[[], None]) -> None:
+        """Have one more thread stand by where nobody will, once this run has lost the lead.
+
+        From the thread of a run that has called. Nothing comes of it while somebody is in a turn:
+        then the leader adds one when it needs it.
+        """
+        if self._has_guard or not self.lock.acquire(blocking=False):
+            return
+        is_lacking = not self._has_guard
+        self.joining += is_lacking
+        self.lock.release()
+        if is_lacking:
+            try:
+                threading.Thread(target=guard, name="guard", daemon=True).start()
+            except (RuntimeError, MemoryError):
+                # No room for a thread now, of which nobody has to hear who gives something back.
+                with self.lock:
+                    self.joining -= 1
+
+    @property
+    def _has_guard(self) -> bool:
+        """Tell whether somebody stands by, or is about to, beside who takes the lead now."""
+        return self.joining > 0 or self.guards > (self.free_since > 0.0)
 
     def join(self) -> None:
         """Be one more that stands by, as was said by `joining`."""

@@ -200,6 +200,11 @@ class Loop:
         self._measure_at = 0.0
         self.core.not_entered(assignment.token, failure, now)
 
+    def give_back(self, assignment: Assignment, typed: dict[str, int] | None) -> None:
+        """Take the slot of a run back, from its thread, which starts one for the next meanwhile."""
+        self.post(self.release, assignment, typed)
+        self.lead.have_guard(self._guard_for_ever)
+
     def release(self, assignment: Assignment, typed: dict[str, int] | None, now: float) -> None:
         """Take the slot of a run back."""
         if self.core.release(assignment.token, typed, now) and typed is None:
@@ -207,7 +212,7 @@ class Loop:
 
     def run(self) -> int:
         """Work until the actor has left; return the exit status."""
-        self._add_guard()
+        self.lead.add_guard(self._guard_for_ever)
         self.lead.begin()
         while True:
             status = self._lead()
@@ -306,22 +311,15 @@ class Loop:
             self._is_said = not core.has_orders
         return None
 
-    def _add_guard(self) -> None:
-        """Start a thread that takes the lead when the leader is busy with a run."""
-        self.lead.joining += 1
-        threading.Thread(target=self._guard_for_ever, name="guard", daemon=True).start()
-
     def _guard_for_ever(self) -> None:
         """Lead whenever a guard has to, apart from the main thread."""
         self.lead.join()
         while self.lead.stand_by() is None:
             status = self._lead()
             if status is not None and status not in EXITS_IN_ORDER:
-                # The main thread may run somebody's code: it has nothing more to do.
-                os._exit(status)
+                os._exit(status)  # The main thread may run somebody's code: it does no more.
             if status is not None:
-                # Nothing runs, so the main thread waits, or is about to: the end is its own.
-                self.lead.end(status)
+                self.lead.end(status)  # Nothing runs, so the end is the main thread's own.
 
     def _wake(self) -> None:
         if not self._is_awake:
@@ -420,8 +418,10 @@ class Loop:
             if self.lead.guards:
                 here = starts.pop()
             elif not self.lead.joining:
-                # For the next time: all others run tasks that last.
-                self._add_guard()
+                # These before the guard for the next time: all others run tasks that last.
+                while starts:
+                    self.slots.start(starts.pop(0))
+                self.lead.add_guard(self._guard_for_ever)
         for assignment in starts:
             self.slots.start(assignment)
         run = self.slots.prepare(here) if here is not None else None

@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 import zmq
 from zmq.backend import Socket as BoundSocket
+from zmq.backend import zmq_poll
 
 from broker.disk.journal import (
     ANNOUNCE_ENDPOINT,
@@ -125,6 +126,7 @@ class Loop:
         self._wait_min_s = self._wait_max_s = 0.0
         self._recv = BoundSocket.recv.__get__(self._router)
         self._send = BoundSocket.send.__get__(self._router)
+        self._watched = [(self._router, zmq.POLLIN)]
 
     def start_journal(self) -> int:
         """Start the journal and return the epoch of this broker. Raises JournalError."""
@@ -196,6 +198,9 @@ class Loop:
 
     def _drain(self, core: Core, now: float, control_bytes: int) -> None:
         """Receive what waits, up to a turn's worth of which *control_bytes* are used."""
+        # Mostly it was the last, and to ask costs a third of what a receive in vain does.
+        if not zmq_poll(self._watched, 0):
+            return
         recv, clock = self._recv, self._clock
         ends_at = now + TURN_S_MAX
         for _ in range(TURN_MESSAGES_MAX - 1):

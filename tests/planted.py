@@ -190,6 +190,13 @@ BUGS = [
         "broker/test_strategies.py::test_a_run_that_asks_where_there_is_no_room_is_canceled",
     ),
     Bug(
+        "one_is_let_go_and_nobody_looks_again",
+        Limits._stir,
+        "has_woken |= self._let_go(waiter)",
+        "has_woken |= self._let_go(waiter); break",
+        "broker/test_limits.py::test_all_who_have_room_at_once_are_told_at_once",
+    ),
+    Bug(
         "a_key_stays",
         Limits.touch,
         "del self.keys[name]",

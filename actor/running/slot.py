@@ -138,16 +138,16 @@ class Slots:
         resident = run.resident
         # Who gives back a part keeps the turn.
         if typed is not None or resident is None or resident.resets is None:
-            self._loop.post(self._loop.release, run.assignment, typed)
+            self._loop.give_back(run.assignment, typed)
         elif self._events.is_current:
             run.resetting = self.keep(self._reset_then_release(run, resident))
         else:
             self.reset(run, resident)
-            self._loop.post(self._loop.release, run.assignment, typed)
+            self._loop.give_back(run.assignment, typed)
 
     def give_again(self, run: Run, typed: dict[str, int] | None) -> None:
         """Give back what *run* was granted and does not use."""
-        self._loop.post(self._loop.release, run.assignment, typed)
+        self._loop.give_back(run.assignment, typed)
 
     def ask(self, run: Run, slots: dict[str, int], timeout: float | None) -> None:
         """Let *run* wait for its slots."""
@@ -487,7 +487,7 @@ class Slots:
 
     async def _reset_then_release(self, run: Run, resident: Resident) -> None:
         await asyncio.to_thread(self.reset, run, resident)
-        self._loop.post(self._loop.release, run.assignment, None)
+        self._loop.give_back(run.assignment, None)
 
     def _lost(self, identity: str) -> None:
         self._loop.post(self._loop.core.environment_lost, identity)

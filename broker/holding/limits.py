@@ -345,8 +345,9 @@ class Limits:
                 has_woken |= self._let_go(waiter)
         for waiter in passed:
             key.line.push(waiter)
-        first = key.line.first()
-        if first is not None:
+        # What was done here was looked at here.
+        self.stirred.pop(key.name, None)
+        if self._rate(key.name) is not None and (first := key.line.first()) is not None:
             self._set_timer(first)
         return has_woken
 

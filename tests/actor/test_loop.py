@@ -157,6 +157,36 @@ def test_a_guard_that_was_called_leads_on_and_the_former_leader_stands_by():
     thread.join(DEADLINE_S)
 
 
+def standing_by(lead):
+    with lead.lock:
+        return lead.guards + lead.joining
+
+
+def test_who_gives_its_slot_back_leaves_one_who_stands_by():
+    lead = Lead()
+    lead.begin()
+    lead.have_guard(lead.join)
+    assert lead.guards + lead.joining == 0, "somebody is in a turn"
+    lead.lock.release()
+
+    lead.have_guard(lead.join)
+    assert standing_by(lead) == 1
+    lead.have_guard(lead.join)
+
+    assert standing_by(lead) == 1
+
+
+def test_where_the_only_guard_takes_the_lead_from_this_run_there_is_one_more():
+    lead = Lead()
+    lead.guards = 1
+    # A leader runs a task itself.
+    lead.free_since = 1.0
+
+    lead.have_guard(lead.join)
+
+    assert standing_by(lead) == 2
+
+
 @pytest.mark.process
 def test_what_libraries_want_to_say_at_the_end_is_said_whoever_leads_then(tmp_path):
     written = tmp_path / "written"

@@ -61,6 +61,9 @@ class Shell:
         self.slots.ended(assignment)
         self.ended[assignment.token] = ("not entered", failure, ())
 
+    def give_back(self, assignment, typed):
+        self.post(self.release, assignment, typed)
+
     def release(self, assignment, typed, now=None):
         self.released.append(assignment.token)
 

@@ -373,6 +373,42 @@ def test_a_run_asks_waits_in_line_and_is_told():
     assert got(actor) == [4]
 
 
+def test_all_who_have_room_at_once_are_told_at_once():
+    talk = limited("db=2")
+    actor = talk.actor(free=3, slots={"slot": 3})
+    talk.client().submits(1, 2, 3)
+    actor.says(Occupy(EPOCH, 1, 1, {"db": 2}))
+    actor.says(Occupy(EPOCH, 2, 1, {"db": 1}), Occupy(EPOCH, 3, 1, {"db": 1}))
+    assert actor.takes(Occupied) == [Occupied(EPOCH, 1, 1)]
+
+    actor.says(Vacate(EPOCH, 1, 1))
+
+    assert actor.takes(Occupied) == [Occupied(EPOCH, 2, 1), Occupied(EPOCH, 3, 1)]
+
+
+def test_a_run_that_has_what_it_asked_for_is_looked_for_once_more_behind_it():
+    talk = limited("db=1")
+    actor = talk.actor(free=3, slots={"slot": 3})
+    talk.client().submits(1, 2, 3)
+    actor.says(*(Occupy(EPOCH, number, 1, {"db": 1}) for number in (1, 2, 3)))
+    looks = []
+    original = Limits.blocking
+
+    def counted(self, waiter, rank, at=None):
+        looks.append(rank)
+        return original(self, waiter, rank, at)
+
+    Limits.blocking = counted
+    talk.broker.check = lambda: None
+    try:
+        actor.says(Vacate(EPOCH, 1, 1))
+    finally:
+        Limits.blocking = original
+
+    assert actor.takes(Occupied)[-1] == Occupied(EPOCH, 2, 1)
+    assert len(looks) == 2
+
+
 def test_who_waits_no_more_is_not_let_in():
     talk = limited("db=1")
     actor = talk.actor(free=2)

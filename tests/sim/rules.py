@@ -96,7 +96,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_stopped_run_is_never_over",
             "a_dead_actor_keeps_what_it_had",
         ),
-        5: ("nobody_is_told_of_room",),
+        5: ("nobody_is_told_of_room", "one_is_let_go_and_nobody_looks_again"),
         6: ("what_can_never_be_had_waits",),
         7: ("a_limit_keeps_its_first_maximum",),
         8: ("the_end_gives_a_rate_back",),
