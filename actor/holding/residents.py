@@ -134,11 +134,8 @@ class Residents:
             replica = self.by_id[environment.id] = Replica(environment)
             assignment.loads = True
             assignment.evicts = tuple(evicts)
-        self._uses = uses = self._uses + 1
-        # As `_uses_of_late`.
-        ago = uses - replica.used
-        replica.uses = 1.0 + replica.uses * exp(-ago / (MEMORY_TASKS * len(self.by_id)))
-        replica.used = uses
+        if self.maximum > 1:
+            self._count_use(replica)
         if replica.is_bounded:
             # A call that only enters is none of the tasks that it may take.
             replica.tasks += not recipe.is_entry
@@ -243,6 +240,14 @@ class Residents:
             if not replica.inside and replica.warmth is Warmth.WARM
         ]
         return min(idle, key=self._saved) if idle else None
+
+    def _count_use(self, replica: Replica) -> None:
+        """Count a use of *replica*, which decides only where there may be another one."""
+        self._uses = uses = self._uses + 1
+        # As `_uses_of_late`.
+        ago = uses - replica.used
+        replica.uses = 1.0 + replica.uses * exp(-ago / (MEMORY_TASKS * len(self.by_id)))
+        replica.used = uses
 
     def _saved(self, replica: Replica) -> tuple[float, int]:
         return self._uses_of_late(replica) * replica.load_s, replica.used
