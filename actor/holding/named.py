@@ -88,6 +88,8 @@ class NamedReplicas:
         replica = self.by_id.get(environment.id)
         if replica is None:
             return True
+        if replica.is_warm and not (replica.inside or replica.is_leaving or environment.group):
+            return True  # Mostly all turns are free.
         return replica.turns_free().get(environment.pool, 0) >= environment.turns
 
     def enter(self, assignment: "Assignment", environment: Environment) -> None:
