@@ -26,6 +26,7 @@ def dump_arguments(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
         stream = pickle.dumps((args, kwargs), PICKLE_PROTOCOL)
         if len(stream) <= INLINE_BYTES_MAX:
             return Dumped(stream, [], True)
+        return Dumped(b"", [stream], True)
     try:
         return dump_value((args, kwargs))
     except PayloadError as error:
