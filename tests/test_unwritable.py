@@ -3,13 +3,16 @@
 Found by hand: a host whose log could not be written ended, and all that its actors ran with it.
 """
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
-from sdk import current_task
+from sdk import Client, current_task
 from tests.support.deployment import DEADLINE_S, ROOT, Deployment, ended_at_once
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -56,6 +59,35 @@ def test_who_cannot_write_a_log_works_on_and_leaves_cleanly():
 
         world.until(lambda: not client.actors())
         assert [host.wait(DEADLINE_S) for host in hosts.values()] == [0, 0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of a pipe cannot be set")
+def test_a_broker_whose_log_nobody_reads_works_on_and_says_how_many_lines_were_lost():
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4_096)
+    os.set_blocking(reading, False)
+    with Deployment() as world:
+        command = [sys.executable, "-m", "broker", "--bind", world.endpoint, "--no-journal"]
+        with os.fdopen(writing):
+            world.processes["broker"] = subprocess.Popen(command, stderr=writing, cwd=ROOT)
+
+        def come_and_go():
+            with Client(world.endpoint, connect_timeout=DEADLINE_S) as client:
+                return client.query("status", timeout=DEADLINE_S)["clients"]
+
+        # Each writes two lines of about a hundred octets.
+        assert all(come_and_go() for _ in range(30))
+        said = []
+
+        def read_again():
+            with suppress(BlockingIOError):
+                said.append(os.read(reading, 65_536))
+            come_and_go()
+            return b"lines_lost=" in b"".join(said)
+
+        world.until(read_again)
+    os.close(reading)
+    assert b"broker_ready" in said[0]
 
 
 def test_a_disk_without_room_for_a_journal_is_one_line(tmp_path):
