@@ -26,6 +26,7 @@ from actor.supervision import HostCore, Ward
 from wire.codec import decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.logs import Seldom
+from wire.reaching import FORBIDDEN, is_forbidden
 from wire.stream import Stream
 
 POLL_MAX_S: Final = 60.0
@@ -268,7 +269,9 @@ class Host:
             self._said_silent, self._silent_at = False, now + SILENCE_S
         elif not self._said_silent and now >= self._silent_at:
             self._said_silent = True
-            log.warning("broker_unreachable", broker=self.settings.broker, hint="still trying")
+            broker = self.settings.broker
+            hint = FORBIDDEN if is_forbidden(broker) else "still trying"
+            log.warning("broker_unreachable", broker=broker, hint=hint)
 
     def _end_all(self) -> None:
         """Leave no process behind, whatever ended the loop."""

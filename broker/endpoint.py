@@ -12,6 +12,8 @@ from typing import Final
 
 import zmq
 
+from wire.endpoint import check_octets
+
 TCP: Final = "tcp://"
 IPC: Final = "ipc://"
 PROBE_TIMEOUT_S: Final = 0.5
@@ -23,6 +25,10 @@ class EndpointError(Exception):
 
 def read_endpoint(text: str, *, has_keys: bool) -> str:
     """Return *text* in the form that ZeroMQ binds. Raises EndpointError."""
+    try:
+        check_octets(text)
+    except ValueError as error:
+        raise EndpointError(str(error)) from None
     if text.startswith(IPC):
         if text == IPC:
             raise EndpointError(f"endpoint {text!r} has no name after the //")
@@ -75,6 +81,11 @@ def check_free(endpoint: str) -> None:
             probe.connect(address)
         except BlockingIOError:
             pass  # Somebody is there, too busy to answer.
+        except PermissionError:
+            raise EndpointError(
+                f"endpoint {endpoint!r} may be somebody else's: permission denied; name another"
+                " path, or run as the user who has it"
+            ) from None
         except OSError:
             return
     raise EndpointError(f"endpoint {endpoint!r} is in use: a broker listens there already")

@@ -41,6 +41,7 @@ from wire.logs import Seldom
 from wire.messages import Result
 from wire.parts import Key, Status, Token
 from wire.payload import Dumped, load, told
+from wire.reaching import FORBIDDEN, is_forbidden
 from wire.release import PYTHON
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
@@ -101,6 +102,8 @@ class Connection(Handlers):
             kind = CLASSES.get(session.error.code, WarmslotError)
             raise kind(f"{self.endpoint}: {session.error.message}")
         if not session.is_open:
+            if is_forbidden(self.endpoint):
+                raise BrokerUnreachable(f"{self.endpoint}: {FORBIDDEN}")
             raise BrokerUnreachable(
                 f"no broker answered at {self.endpoint} within {timeout} s; start one with "
                 f"`python -m broker --bind {self.endpoint}`, or set {ENDPOINT_VARIABLE}"
@@ -328,7 +331,7 @@ class Connection(Handlers):
                 "broker_unreachable",
                 endpoint=self.endpoint,
                 waiting_tasks=len(self.futures),
-                hint="the client goes on trying",
+                hint=FORBIDDEN if is_forbidden(self.endpoint) else "the client goes on trying",
             )
 
     def _ask_why(self, now: float) -> None:

@@ -13,6 +13,7 @@ def check_endpoint(text: object) -> str:
     """Return *text* if one can connect to it. Raises ValueError or TypeError with what is wrong."""
     if not isinstance(text, str):
         raise TypeError(f"endpoint {text!r} is not a text: {SHAPE}")
+    check_octets(text)
     scheme, _, rest = text.partition("://")
     if scheme == "tcp":
         # What stands before a ; is the address to connect from.
@@ -28,6 +29,17 @@ def check_endpoint(text: object) -> str:
     elif not (scheme == "ipc" and rest):
         raise ValueError(f"endpoint {text!r} is not {SHAPE}")
     return text
+
+
+def check_octets(text: str) -> None:
+    """Raise ValueError for octets of a command line that its locale could not read."""
+    if not text.isascii():
+        try:
+            _ = text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"endpoint {text!r} is no UTF-8, or the locale cannot read it: set LC_ALL=C.UTF-8"
+            ) from None
 
 
 def has_address_of_ipv6(endpoint: str) -> bool:

@@ -55,6 +55,7 @@ SHELL = {
     "broker/disk/losses.py",
     "broker/disk/opening.py",
     "wire/loading.py",
+    "wire/reaching.py",
     "wire/stream.py",
 }
 # Both cores of an actor and its host with their parts, and that of a client.

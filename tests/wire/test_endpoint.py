@@ -1,12 +1,16 @@
+import contextlib
+import os
 import socket
 
 import pytest
 import zmq
 
 from actor.connection import connect
+from broker.endpoint import EndpointError, check_free
 from broker.loop import open_router
 from sdk.reading.dealer import open_dealer
 from wire.endpoint import check_endpoint
+from wire.reaching import is_forbidden
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,7 @@ def test_what_can_be_connected_to_stays_as_it_is(text):
         ("tcp://127.0.0.1:99999", "99999 is not a port from 1 to 65535"),
         ("ipc://", "is not tcp"),
         ("inproc://b", "is not tcp"),
+        ("ipc:///tmp/\udcc3\udcbc", "set LC_ALL=C.UTF-8"),
         ("tcp://::1:5555", "write [ADDRESS] around one of IPv6"),
         ("udp://127.0.0.1:1", "is not tcp"),
     ],
@@ -48,6 +53,37 @@ def test_what_leads_nowhere_is_refused_with_the_reason(text, complaint):
         check_endpoint(text)
 
     assert complaint in str(caught.value)
+
+
+def test_a_socket_that_others_may_not_use_was_said_to_be_one_where_nobody_listens(tmp_path):
+    path = tmp_path / "b"
+    endpoint = f"ipc://{path}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        assert not is_forbidden(endpoint)
+        path.chmod(0)
+        with unprivileged():
+            assert is_forbidden(endpoint)
+            # ZeroMQ would remove the file, and take the clients of who listens there.
+            with pytest.raises(EndpointError, match="may be somebody else's"):
+                check_free(endpoint)
+
+    assert not is_forbidden(f"ipc://{tmp_path}/none")
+    assert not is_forbidden("ipc://@abstract")
+    assert not is_forbidden("tcp://127.0.0.1:5555")
+
+
+@contextlib.contextmanager
+def unprivileged():
+    """Be no root for a moment; whoever is none is so anyway."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def test_a_port_alone_is_no_endpoint():
