@@ -287,18 +287,20 @@ def test_help_names_every_option(capsys):
         assert f"--{option}" in said
 
 
-def test_a_default_name_is_counted_on_and_an_explicit_one_is_refused():
-    one = hold_name(None, "tcp://127.0.0.1:1")
-    two = hold_name(None, "tcp://127.0.0.1:1")
-    elsewhere = hold_name(None, "tcp://127.0.0.1:2")
+def test_a_default_name_is_counted_on_and_an_explicit_one_is_refused(tmp_path):
+    # Names are held for a whole machine, on which these tests may run more than once.
+    here, there = f"ipc://{tmp_path}/1", f"ipc://{tmp_path}/2"
+    one = hold_name(None, here)
+    two = hold_name(None, here)
+    elsewhere = hold_name(None, there)
 
     assert two.name == f"{one.name}-2"
     assert elsewhere.name == one.name
     with pytest.raises(NameTaken, match=one.name):
-        hold_name(one.name, "tcp://127.0.0.1:1")
+        hold_name(one.name, here)
     for held in (one, two, elsewhere):
         held.release()
-    again = hold_name(one.name, "tcp://127.0.0.1:1")
+    again = hold_name(one.name, here)
     again.release()
 
 
