@@ -89,7 +89,9 @@ def tick(broker: "Broker", now: float) -> None:
         if broker.window_ends_at is not None or client.gone_at is None or client.is_left:
             continue
         if now - client.gone_at >= broker.settings.client_timeout_s:
-            broker.note("client_gone", client=client.name, tasks=len(client.tasks))
+            # Of one that is known by what its actors offered nobody has said a name.
+            name = client.name or f"{client.incarnation:016x}"
+            broker.note("client_gone", client=name, tasks=len(client.tasks))
             if broker.named.by_id:
                 named.gave_up(broker, client.tasks.values())
             forget_client(broker, client)

@@ -218,6 +218,16 @@ def test_an_outcome_without_a_task_is_stale_after_the_window():
     assert actor.takes(OutcomeAck) == [OutcomeAck([], [OLD])]
 
 
+def test_of_a_client_that_never_came_its_number_is_said_when_it_is_given_up(talk):
+    actor = talk.actor(holding=[(1, 7, OLD, "running")])
+
+    for _ in range(14):
+        actor.beats(holding=[OLD])
+        talk.wait(1.0)
+
+    assert [gone["client"] for gone in talk.noted("client_gone")] == ["0000000000000001"]
+
+
 def test_an_adopted_run_that_nobody_claims_is_stopped(talk):
     actor = talk.actor(holding=[(1, 7, OLD, "running")])
 

@@ -286,7 +286,7 @@ class Oracle:
     def gave_client_up(self, name: str) -> None:
         """Expect no history of what failed until now: what the client submits again is new."""
         for record in self.tasks.values():
-            if record.client.name == name:
+            if name in (record.client.name, f"{record.client.incarnation:016x}"):
                 self.taken_along |= record.failures.keys()
                 self.counters.given_up(record)
 

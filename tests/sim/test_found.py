@@ -259,3 +259,7 @@ def test_a_wait_for_a_better_actor_that_nobody_is_in_any_more_needs_none():
 
 def test_an_actor_that_may_keep_one_outcome_takes_a_task_each_two_heartbeats():
     World(292358166949134355).run(500)
+
+
+def test_a_client_that_was_given_up_before_it_said_its_name_is_known_as_that():
+    World(823511994026950730).run(500)
