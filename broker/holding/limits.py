@@ -469,7 +469,8 @@ class Limits:
         rate = self._rate(name)
         if rate is not None and not self._is_closed and self.keys[name].line.first() is waiter:
             lacking = waiter.amount(name) - self.room(name)
-            if 0 < waiter.amount(name) <= self.maximum(name):
+            # Where there is room it waits for an actor, and not for time.
+            if lacking > 0 and waiter.amount(name) <= self.maximum(name):
                 heappush(self._timers, (self.now + max(lacking / rate, 1e-6), name))
 
     def sweep(self) -> None:

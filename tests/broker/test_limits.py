@@ -743,6 +743,18 @@ def test_a_rate_gives_back_with_time_and_not_with_the_end():
     assert not talk.broker.limits.keys
 
 
+def test_a_broker_does_not_spin_where_a_rate_has_room_and_no_actor_is_free():
+    talk = limited("web=2:rate=1/s", recovered=False)
+    actor = talk.actor(free=1)
+    for incarnation in (1, 2, 3):
+        talk.client(incarnation).submits(1, 2, call=call(limits={"web": 1}))
+
+    talk.wait(talk.settings.adopt_window_s, beating=[actor])
+
+    assert talk.broker.limits.room("web") >= 1
+    assert talk.broker.limits.deadline() > talk.now + 0.01
+
+
 def test_what_a_rate_has_taken_is_back_when_the_limit_has_no_rate_any_more():
     talk = limited("web=2:rate=1/s", recovered=False)
     talk.wait(4.0)
