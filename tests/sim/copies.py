@@ -93,7 +93,7 @@ class Copies:
             reuse = record.environment.reuse
             if (
                 record.template is not None
-                and not (record.failures or reuse.is_fresh)
+                and not (record.failures or reuse.is_fresh or reuse.is_of_client)
                 and self.is_in_use(identity, reuse.idle_ttl_s)
                 and len(self.of(identity)) < reuse.replicas_min
                 and any(self.is_place(actor, core, identity) for actor in self.world.actors)

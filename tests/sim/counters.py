@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
+from broker.facts.task import State
 from sdk.calls.call import Code, Plan
 from wire.messages import Call
 from wire.parts import Environment, Named, Token
 
 if TYPE_CHECKING:
     from actor.holding.mailbox import Assignment
+    from broker.core import Broker
     from tests.sim.oracle import TaskRecord
     from tests.sim.processes import ActorProcess
     from tests.sim.world import World
@@ -83,6 +85,10 @@ class Counters:
         self.begun: dict[str, int] = {}
         # Those that had been with an actor when a broker gave their client up.
         self.in_doubt: set[str] = set()
+        # How often each could not be entered, since it last was.
+        self.failures: dict[str, int] = {}
+        # Calls that were held until it was known who is there: these are let in whatever waits.
+        self.held: set[tuple[int, int]] = set()
 
     def may_lose(self, call: Any) -> bool:
         """Tell whether a broker took its memory along, and perhaps the only checkpoint."""
@@ -150,8 +156,57 @@ class Counters:
             for other in self.world.actors
             if other.is_alive and environment.id in other.core.mailbox.residents.named.by_id
         ]
+        self.failures.pop(environment.id, None)
         if self.world.profile.is_steady:
             assert others == [actor], f"{environment.id} is in {len(others)} processes"
+            alike = self.namesakes(environment)
+            assert not alike, f"{environment.id} and {alike} have one name"
+
+    def namesakes(self, environment: Environment) -> list[str]:
+        """Return what else some process has under the name of a named actor."""
+        named = environment.named
+        assert named is not None
+        return [
+            replica.environment.id
+            for actor in self.world.actors
+            for replica in actor.core.mailbox.residents.named.by_id.values()
+            if actor.is_alive and replica.environment.id != environment.id
+            for other in (replica.environment.named,)
+            if other and (other.namespace, other.name) == (named.namespace, named.name)
+        ]
+
+    def failed(self, environment: Environment) -> None:
+        """Check that one which cannot be entered is not tried for ever."""
+        if environment.named is None:
+            return
+        count = self.failures[environment.id] = self.failures.get(environment.id, 0) + 1
+        if self.world.profile.is_steady and self.world.broker is not None:
+            most = self.world.broker.core.settings.environment_failures_max
+            assert count <= most, f"{environment.id} is tried again after {count - 1} failures"
+
+    def looked(self, core: "Broker") -> None:
+        """Check after a turn that no more calls wait for the first time than may."""
+        counts: dict[str, int] = {}
+        for client in core.clients.values() if "bounded" in self.world.profile.kinds else ():
+            for task in client.tasks.values():
+                name = client.incarnation, task.number
+                if task.state is State.HELD:
+                    self.held.add(name)
+                named = named_of(task.call) if task.state is State.QUEUED else None
+                is_new = name not in self.held and name not in self.world.oracle.crashes.given
+                if named is not None and named.max_pending and is_new:
+                    counts[named.name] = counts.get(named.name, 0) + 1
+                    assert counts[named.name] <= named.max_pending, f"{counts} calls wait"
+
+    def strays(self, core: "Broker") -> list[str]:
+        """Return what processes have of named actors that are elsewhere, or have ended."""
+        homes = {one.id: one.home for one in core.named.by_id.values()}
+        return [
+            f"{actor.name} has {identity}"
+            for actor in self.world.actors
+            for identity in actor.core.mailbox.residents.named.by_id
+            if actor.is_alive and homes.get(identity) is not core.actors.get(actor.incarnation)
+        ]
 
     def finished(self, actor: "ActorProcess", record: "TaskRecord", token: Token) -> bytes | None:
         """Let a call count, and return what the actor says of its state then."""

@@ -36,6 +36,8 @@ class Afterlife:
 
     def resolved(self, record: "TaskRecord", result: Result, body: bytes) -> None:
         """Note an outcome after which the task must be kept."""
+        if record.redrives is not None and result.status is not Status.RESULT and not result.actor:
+            self.check_refused(record, decode_failure(body).code)
         call = record.call
         if result.status is Status.RESULT or named_of(call) or record.origin != own_name(record):
             return
@@ -54,6 +56,14 @@ class Afterlife:
             or (is_own and (call.retries or call.durable))
         ) and own_name(record) not in self.forgotten:
             self.told[own_name(record)] = record
+
+    def check_refused(self, record: "TaskRecord", code: str) -> None:
+        """Check that what was not taken in has changed nothing (9.11 rule 6)."""
+        broker = self.world.broker
+        former = broker.core.dead_tasks.by_name.get(record.redrives or (0, 0)) if broker else None
+        if code == Code.NOT_DURABLE and former is not None:
+            is_other = former.facts.successor != own_name(record)
+            assert is_other, f"{record.name} was refused, and what was dead is so no more"
 
     def has_changed_nothing(self, record: "TaskRecord") -> bool:
         """Tell whether a redrive ended at once: what was dead is so as before (9.11 rule 6)."""

@@ -22,7 +22,7 @@ from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.limits import Definition
-from wire.messages import Accepted, Assign, OutcomeAck, Requeued, Result
+from wire.messages import Accepted, Assign, OutcomeAck, Requeued, Result, Submit
 from wire.parts import Key, Status, Token
 
 if TYPE_CHECKING:
@@ -280,6 +280,25 @@ class Ledger:
                 if record.call.durable:
                     written = self.troubles.get((client.incarnation, command.task), ())
                     assert told in written, f"{record.name}: {told} is told, {written} is written"
+
+    def refuses(self, core: "Broker", peer: Any, frame: Any) -> list[tuple[int, int]]:
+        """Return which calls of a frame may not become durable, since nothing can be written."""
+        if not core.records.refusal or peer.kind != "client":
+            return []
+        client = core.clients.get(peer.incarnation)
+        known = client.tasks if client is not None else {}
+        return [
+            (peer.incarnation, command.task)
+            for command in frame.commands
+            if type(command) is Submit and command.key is None and command.task not in known
+        ]
+
+    def check_refused(self, core: "Broker", names: list[tuple[int, int]]) -> None:
+        """Check that none of them is the journal's now (9.6 rule 7)."""
+        for incarnation, number in names:
+            client = core.clients.get(incarnation)
+            task = client.tasks.get(number) if client is not None else None
+            assert task is None or task.record is None, f"{task.name} is accepted, and is not kept"
 
     def _told_accepted(self, incarnation: int, number: int) -> None:
         record = self.world.oracle.tasks[incarnation, number]

@@ -6,6 +6,7 @@ What must hold then: of the calls that were made in that run none waits, none ru
 
 from typing import TYPE_CHECKING, Any
 
+from broker.facts.task import State
 from wire.messages import Assign, Stop
 from wire.parts import Token
 
@@ -60,7 +61,19 @@ class Families:
                     self._ends(former)
                 self._check_start(self.world.oracle.tasks.get(name))
             case Stop():
+                self._check_stop((command.epoch, command.number))
                 self._ends((command.epoch, command.number))
+
+    def _check_stop(self, token: Token) -> None:
+        """Check that of two runs of one task the later one goes on (8.4 rule 3)."""
+        assert self._core is not None
+        incarnation, number, _ = self.world.oracle.assigned[token]
+        client = self._core.clients.get(incarnation)
+        task = client.tasks.get(number) if client is not None else None
+        if task is not None and task.state in (State.ASSIGNED, State.UNCLAIMED_RUN):
+            assert task.token is None or task.token >= token, (
+                f"{task.name} goes on as {task.token}, and {token} is stopped"
+            )
 
     def _ends(self, token: Token) -> None:
         if token not in self.over:

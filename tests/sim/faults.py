@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from broker.events import defining
+from broker.events import defining, residing
 from broker.facts import orders
 from tests.sim.processes import ActorProcess
 from tests.sim.profile import MIDWAY, POINTS
@@ -347,6 +347,38 @@ def relabel(world: "World") -> bool:
     world.note("RELABELS", actor, memory)
     actor.core.change_labels({"memory": memory}, world.now)
     actor.wake_at(world.now)
+    return True
+
+
+@fault
+def named_kill(world: "World") -> bool:
+    """Let an operator end a named actor, by its id or by its address."""
+    broker = world.broker
+    if broker is None or not broker.is_alive or not broker.core.named.by_id:
+        return False
+    record = world.rng.choice(list(broker.core.named.by_id.values()))
+    world.note("ORDERED", broker, "named-kill", record.title)
+    text = world.rng.choice((record.id, record.title))
+    wish = {"actor": text, "force": world.rng.random() < 0.5}
+    residing.order(broker.core, msgspec.json.encode(wish).decode())
+    broker.wake_at(world.now)
+    return True
+
+
+@fault
+def take_back(world: "World") -> bool:
+    """Let an operator take back what a run has of a limit."""
+    broker = world.broker
+    runs = list(broker.core.limits.runs.values()) if broker and broker.is_alive else []
+    if broker is None or not (runs and (run := world.rng.choice(runs)).rows):
+        return False
+    holder = ".".join(map(str, (*run.token, next(iter(run.rows)))))
+    world.note("TAKES BACK", broker, holder)
+    broker.core.limits.now = world.now
+    # A strict one it may not.
+    with suppress(ValueError):
+        defining.obey(broker.core, Query(0, "limit-release", holder))
+    broker.wake_at(world.now)
     return True
 
 

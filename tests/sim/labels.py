@@ -13,11 +13,13 @@ from wire.labels import Comparator, Desire, satisfies, satisfies_all
 from wire.parts import Call, Token
 
 if TYPE_CHECKING:
+    from broker.core import Broker
     from broker.facts.peers import Actor
     from broker.facts.task import Task
     from tests.sim.oracle import TaskRecord
     from tests.sim.processes import ActorProcess
     from tests.sim.world import World
+    from wire.messages import Recall
 
 MODELS = ("m0", "m1", "m2")
 UNSET = "unset"
@@ -106,12 +108,46 @@ def check_fond(world: "World", task: "Task", given: "Actor") -> None:
         for actor in core.actors.values()
         if actor.takes_work and weight(actor, call) > weight(given, call)
     ]
-    soon = [a for a in better if a.run_s == 0.0 or 2.0 ** (log2(a.run_s) // 1) <= within_s]
-    if wait is None or not soon or task.template is None:
+    if wait is None or not soon(better, within_s) or task.template is None:
         return
     places = sum(actor.slots["slot"] for actor in better)
     is_worth_it = (task.template.shape.count + AT_ONCE) * wait.run_s <= places * within_s
     assert not is_worth_it, f"{call.name} does not wait for {[actor.name for actor in better]}"
+
+
+def check_worth(world: "World", core: "Broker") -> None:
+    """Check of those that begin to wait in this turn that it is worth it.
+
+    What else of their kind was there then, and is placed by now, would only have made it less so.
+    """
+    waiting = {shape: shape.wait.until for shape in core.waits.things if shape.wait is not None}
+    former, world.oracle.fond = world.oracle.fond, waiting
+    for shape in waiting:
+        wait = shape.wait
+        if wait is None or wait.queue is None or former.get(shape) == wait.until:
+            continue
+        better = [actor for actor in wait.queue.crew.members if actor.takes_work]
+        assert soon(better, wait.within_s), "who likes one better waits for those that are busy"
+        places = sum(actor.slots["slot"] for actor in better)
+        needed_s = shape.count * wait.run_s
+        assert needed_s <= places * wait.within_s, f"{shape.count} wait for {places} places"
+
+
+def check_recall(world: "World", command: "Recall") -> None:
+    """Check that who likes an actor better is not asked back from it for a lesser one."""
+    assert world.broker is not None
+    asked_back = world.broker.core.recalls.asked
+    for token in command.tokens:
+        asked = asked_back.get(tuple(token))
+        if asked is not None and asked.task.template and asked.task.actor is not None:
+            call, given = asked.task.call, asked.task.actor
+            if weight(asked.target, call) < weight(given, call):
+                check_fond(world, asked.task, asked.target)
+
+
+def soon(better: "list[Actor]", within_s: float) -> "list[Actor]":
+    """Return those whose runs end within some time, as far as anybody knows."""
+    return [a for a in better if a.run_s == 0.0 or 2.0 ** (log2(a.run_s) // 1) <= within_s]
 
 
 def weight(actor: "Actor", call: Call) -> float:
@@ -126,6 +162,7 @@ def check_waiting(world: "World") -> None:
     """
     assert world.broker is not None
     core = world.broker.core
+    check_worth(world, core)
     for shape in core.waits.things:
         assert shape.wait is not None
         assert world.now < shape.wait.until, "who likes one better waits beyond its time"

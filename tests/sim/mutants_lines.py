@@ -8,6 +8,7 @@ from typing import Any
 
 from broker.events import liveness
 from broker.holding import deadlock
+from broker.holding.limits import Limits
 from broker.holding.lines import RunWait
 from broker.tasks import families, lifecycle, retrying
 from tests.model.mutants import MUTANTS as SEARCHED
@@ -27,8 +28,9 @@ from tests.sim.mutants import (
 )
 from tests.sim.mutants_dead import AFTERLIFE
 from tests.sim.mutants_durable import KEPT
+from tests.sim.mutants_labels import FOND
 from tests.sim.mutants_life import CRASHES, RETRIES
-from tests.sim.mutants_named import KILLS
+from tests.sim.mutants_named import COUNTS, KILLS
 from tests.sim.mutants_strict import FENCED, STARTED, UNHEARD
 from tests.sim.profile import Profile
 from tests.sim.world import World
@@ -36,6 +38,8 @@ from tests.support.planting import Bug, planted
 
 SILENT = IDLE.but(slots=3, faults={"freeze_actor": 1.0, "hold_gil": 1.0}, fault=0.1, down_s=5.0)
 DEAF = IDLE.but(slots=3, run_s=0.1, faults={"one_way": 1.0}, fault=0.1, down_s=6.0)
+OWNED = LOADED.but(kinds={"own": 0.8}, faults={"client_leave": 1.0})
+ALONE = COUNTS.but(named=0.0, faults={})
 FAMILIES = BUSY.but(child=0.8, run_s=1.0, at_most_once=0.0, pause_s=0.3, slots=2)
 
 
@@ -115,6 +119,13 @@ OF_LINES = (
         "pass",
     ),
     (
+        "what_comes_back_with_time_is_held",
+        BUSY.but(kinds={"rated": 0.7}),
+        Limits.take,
+        "definition is not None and definition.rate is not None",
+        "False",
+    ),
+    (
         "who_lets_results_lie_gets_more",
         BUSY.but(window_bytes=64, faults={"slow_client": 1.0}, fault=0.1, down_s=3.0),
         lifecycle.deliver,
@@ -157,6 +168,32 @@ SHOWN: dict[str, Profile | None] = {
     "repetitions_count": BUSY.but(faults={"repeat": 1.0}, fault=0.1, at_most_once=0.5),
     "kept_is_forgotten_with_its_session": LINKS.but(lost=1.0, fault=0.1),
     "a_reject_burns_a_try": BUSY.but(faults={"pause": 1.0, "resume": 1.0}, fault=0.1),
+    "late_frames_count": LINKS.but(lost=0.0, ordered=False, cancel=0.3),
+    "what_is_had_from_inside_is_not_counted": LIMITED.but(rival=0.8),
+    "a_copy_above_the_minimum_is_entered_at_once": LOADED.but(kinds={"patient": 0.8}),
+    "what_was_kept_for_a_client_stays_without_it": OWNED,
+    "another_client_of_the_process_plays_no_part": OWNED,
+    "an_actor_stays_reserved": CROWDED.but(typed=0.5),
+    "two_have_one_name": ALONE.but(kinds={"namesake": 0.8}),
+    "one_that_cannot_be_entered_is_tried_for_ever": ALONE.but(
+        named=0.9, enter_fail=0.9, release=0.0, pause_s=1.0
+    ),
+    "any_number_of_calls_may_wait": ALONE.but(kinds={"bounded": 0.9}),
+    "a_killed_one_stays_in_its_process": COUNTS.but(faults={"named_kill": 1.0}),
+    "a_stopped_run_holds_nothing_strict": UNHEARD.but(cancel=0.5),
+    "every_failure_may_be_tried_again": RETRIES,
+    "no_actor_is_kept_for_a_suspect": CRASHES.but(hang=0.3),
+    "a_burst_waits_for_the_better_one": FOND,
+    "it_is_asked_back_for_a_lesser_one": FOND.but(prefetch=2),
+    "what_cannot_be_written_is_accepted": KEPT.but(
+        faults={"disk_full": 1.0}, fault=0.1, down_s=5.0
+    ),
+    "what_is_refused_is_redriven": AFTERLIFE[1].profile.but(
+        faults={"actor_kill": 1.0, "disk_full": 2.0}, fault=0.2, down_s=5.0, redrive=0.9
+    ),
+    "what_is_left_of_a_part_is_not_heard": CROWDED.but(typed=0.5),
+    "an_operator_takes_a_strict_limit_back": FENCED.but(faults={"take_back": 1.0}),
+    "who_is_busy_for_long_is_waited_for": FOND.but(run_s=3.0, slots=3, pause_s=0.2, churn=0.0),
     "who_leaves_does_not_wait": BUSY.but(faults={"drain_machine": 1.0, "drain_actor": 1.0}),
 }
 PLANTS = {bug.name: partial(planted, bug) for bug in BUGS} | {

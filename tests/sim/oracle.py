@@ -4,12 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
+from actor.holding import retries
+from sdk.errors import NonRetryable
 from tests.sim import labels, turns
 from tests.sim.copies import Copies, own_call
 from tests.sim.counters import Counters, key_of, named_of
 from tests.sim.crashes import Crashes
 from tests.sim.dead import Afterlife
 from tests.sim.families import Families
+from tests.sim.keeping import Keeping
+from tests.sim.rates import Rates
 from tests.sim.silence import Silence
 from wire.codec import decode_failure, encode_failure, read_failure
 from wire.errors import Code
@@ -103,6 +107,8 @@ class Oracle:
         self.copies = Copies(world)
         self.dead = Afterlife(world)
         self.crashes = Crashes(world)
+        self.keeping = Keeping(world)
+        self.rates = Rates(world)
         # Those whose runs asked for the key at which the newest cancels the oldest, by what they
         # produced: all names of a task share that.
         self.rivals: set[int] = set()
@@ -119,6 +125,8 @@ class Oracle:
         self.grants = turns.Grants()
         self.silence = Silence(world)
         self.families = Families(world)
+        # Until when which calls wait for an actor that they like better.
+        self.fond: dict[Any, float] = {}
         # Where each hard key went last, and when.
         self.bound: dict[str, tuple[str, float]] = {}
 
@@ -129,6 +137,7 @@ class Oracle:
         record = TaskRecord(client, number, call, has_parent)
         self.tasks[client.incarnation, number] = record
         self.counters.submitted(record)
+        self.keeping.submitted(record)
         return record
 
     def attached(self, client: "ClientProcess", number: int, target: TaskRecord) -> TaskRecord:
@@ -162,6 +171,8 @@ class Oracle:
             task = self.world.broker.core.tokens.get(token)
             assert task is None or task.record is not None, f"{record.name} is not the journal's"
         self.copies.assigned(record.call)
+        self.keeping.assigned(actor, command, record.call)
+        self.rates.assigned(record.call)
         labels.check_assign(self.world, actor, record.call, token)
         if record.call.sticky is not None and record.call.sticky.hard:
             self.check_hard(actor, record)
@@ -259,9 +270,11 @@ class Oracle:
         record.produced.add((status, body))
         if record.call.retries and status is Status.FAILURE:
             # Told by the token, so that nothing else of the seed's history depends on it.
-            retriable = token[1] % 4 != 0
-            if retriable:
+            forbids = token[1] % 4 == 0
+            if not forbids:
                 record.failures.setdefault(token, self.world.now)
+            error = NonRetryable("not again") if forbids else ValueError("not now")
+            retriable = retries.is_retriable(error, record.call)
             failure = Failure(Code.TASK_FAILED, "", body.decode(), retriable=retriable)
             return encode_failure(failure), ()
         if len(body) % 3:
@@ -337,6 +350,10 @@ class Oracle:
                 assert named_of(record.call) or record.call.sticky.hard, record.name
             case Code.CONFLICT:
                 assert named_of(record.call), record.name
+            case Code.QUEUE_FULL:
+                named = named_of(record.call)
+                assert named is not None, record.name
+                assert named.max_pending, record.name
             case Code.PARENT_GONE:
                 # A key may be that of a child.
                 assert record.has_parent or record.call.durable, record.name
@@ -437,6 +454,8 @@ class Oracle:
                     for name, amount in held.limits.items() if held.has_it else ():
                         key = f"{name} of {actor.host.name}" if name[:5] == "host:" else name
                         sums[key] = sums.get(key, 0) + amount
+        # What has a rate is held by nobody: `rates` looks at that.
+        sums.pop("r", None)
         for name, amount in sums.items():
             most = self.world.limit_highest.get(name, 1)
             assert amount <= most, f"{amount} at once with limit {name}"

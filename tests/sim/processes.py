@@ -22,7 +22,7 @@ from broker.events.defining import define
 from broker.settings import Settings as BrokerSettings
 from sdk.calls.call import Settings as ClientSettings
 from sdk.core import ClientCore
-from tests.sim import bounds, labels, sessions, turns, typed, waiting
+from tests.sim import bounds, kinds, labels, sessions, turns, typed, waiting
 from tests.sim.counters import named_of
 from tests.sim.network import Message, Wire, packed
 from tests.sim.oracle import STICKY_TTL_S
@@ -213,7 +213,8 @@ class BrokerProcess(Process):
         self.lying: bounds.Lying
         self.core = Broker(broker_settings(world.profile), epoch=epoch, now=world.now)
         self.core.had_earlier = world.has_journal and world.had_broker
-        texts = (*LIMITS, STRICT) if world.profile.strict else LIMITS
+        texts = (*LIMITS, *kinds.limits(world.profile))
+        texts += (STRICT,) if world.profile.strict else ()
         for definition in (*map(read_definition, texts), *world.stored_limits()):
             define(self.core, definition, is_stored=True)
         if world.ledger is not None:
@@ -236,7 +237,7 @@ class BrokerProcess(Process):
             else:
                 sessions.at_broker(self, wire.peer, wire.rid, frame)
                 self.world.oracle.silence.heard(wire.peer, frame)
-                core.receive(wire.rid, frame, list(payloads), now)
+                self.receive(wire, frame, list(payloads), now)
         if now >= deadline:
             heard = bounds.leases(core) if now > deadline + STALL_S else {}
             core.tick(now)
@@ -280,6 +281,14 @@ class BrokerProcess(Process):
             self.world.broker_noted(event, fields)
         core.tidy()
 
+    def receive(self, wire: Wire, frame: Any, payloads: list[Any], now: float) -> None:
+        """Hear a frame, and look whether more was promised than the disk can keep."""
+        ledger = self.world.ledger
+        refused = ledger.refuses(self.core, wire.peer, frame) if ledger is not None else []
+        self.core.receive(wire.rid, frame, payloads, now)
+        if ledger is not None and refused:
+            ledger.check_refused(self.core, refused)
+
     def reaches(self, point: str) -> bool:
         """Tell whether it ended at *point*, in the middle of what it does."""
         if self.dies_at is None or self.dies_at[0] != point or not self.is_alive:
@@ -312,6 +321,9 @@ class BrokerProcess(Process):
         labels.check_waiting(self.world)
         self.world.oracle.families.looked(self.core)
         self.world.oracle.crashes.looked(self.core)
+        self.world.oracle.keeping.looked(self.core)
+        self.world.oracle.rates.looked(self.core)
+        self.world.oracle.counters.looked(self.core)
 
     def end(self) -> None:
         self.is_alive = False
@@ -608,6 +620,7 @@ class ActorProcess(Process):
             return
         self.world.note("FAILS to enter", self, token)
         self.world.oracle.copies.failed(environment)
+        self.world.oracle.counters.failed(environment)
         del self.runs[token]
         if not run.is_told_to_stop:
             self.world.oracle.not_entered(run.task, token)

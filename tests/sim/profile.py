@@ -63,6 +63,8 @@ ENDINGS = ("unreachable", "silent_drop", "connect_full", "connect_empty")
 # The last that came, each as likely as the others.
 LAST_FAULTS = (*MIDWAY, *ENDINGS, "late_report")
 LAST = 0.08
+# Orders of operators that only the swarms of planted bugs have.
+PLANTED_FAULTS = ("named_kill", "take_back")
 # Of those in which nothing has a state that goes back with the journal.
 OLD_JOURNAL = 0.5
 # What ends a broker, in which what it only remembered is lost.
@@ -205,6 +207,8 @@ class Profile:
     named: float = 0.0
     # Of a call to one inside which several may be at once.
     grouped: float = 0.0
+    # Of a task: that it is of a kind that is in `kinds` alone.
+    kinds: dict[str, float] = field(default_factory=dict)
     # Which numbers of the cores are as small as can be.
     shrunk: frozenset[str] = frozenset()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests import planted
 from tests.model import mutants as model
-from tests.sim.rules import BESIDE, RULES
+from tests.sim.rules import BESIDE, ELSEWHERE, RULES
 from tests.sim.test_mutants import PLANTED
 
 SECTION = re.compile(r"#{2,3} (\d+(?:\.\d+)?) ")
@@ -45,6 +45,20 @@ def test_each_planted_bug_belongs_to_a_rule_and_each_name_is_of_one():
 
     assert here <= named
     assert named <= here | {mutant.name for mutant in model.MUTANTS}
+
+
+def test_the_simulator_shows_each_rule_but_those_that_say_why_not():
+    here = {bug.name for bug in PLANTED}
+    shown = [
+        (section, number)
+        for section, rules in RULES.items()
+        for number, bugs in rules.items()
+        if here.intersection(bugs)
+    ]
+
+    assert sorted([*shown, *ELSEWHERE]) == sorted(rules_of_the_protocol())
+    assert all(ELSEWHERE.values())
+    assert len(ELSEWHERE) <= 10
 
 
 def test_the_simulator_and_the_search_find_many_of_them():

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from broker.facts import epochs
 from sdk.calls.call import Code, Plan
-from tests.sim import bounds, counters, faults, faults_disk, faults_network, labels, typed
+from tests.sim import bounds, counters, faults, faults_disk, faults_network, kinds, labels, typed
 from tests.sim.durability import Ledger
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, TaskRecord
@@ -31,7 +31,7 @@ from tests.sim.processes import (
 from tests.sim.profile import Profile, draw
 from wire.labels import Comparator, Desire
 from wire.limits import Definition
-from wire.messages import Death, Reject
+from wire.messages import Death, Evict, Recall, Reject
 from wire.parts import Backoff, Call, Environment, Reuse, Sticky, Token
 
 EPOCH_MS = 1_790_000_000_000
@@ -223,6 +223,10 @@ class World:
             self.oracle.silence.told(peer, frame)
             for command in frame.commands:
                 self.oracle.families.told_actor(frame.epoch, command)
+                if type(command) is Recall:
+                    labels.check_recall(self, command)
+                elif type(command) is Evict and command.environment in self.oracle.keeping.callers:
+                    self.oracle.keeping.told_evict(command)
             if given:
                 records = [self.oracle.tasks[one.client, one.task] for one in given]
                 self.oracle.grants.spent(peer, frame, [record.call for record in records])
@@ -286,7 +290,7 @@ class World:
                 plans.append(("environment", Plan(call, [BLOB])))
         plans += counters.plans(BLOB)
         plans += typed.make_plans(self.profile, CODE, BLOB)
-        return plans + labels.make_plans(CODE)
+        return plans + labels.make_plans(CODE) + kinds.make_plans(CODE, BLOB)
 
     def _choose_plan(self) -> Plan:
         profile, chance = self.profile, self.rng.random
@@ -327,6 +331,7 @@ class World:
                 kind = "grouped-durable"
         elif profile.hopeless and chance() < profile.hopeless:
             kind = "hopeless"
+        kind = kinds.choose(profile, chance, kind)
         return self.rng.choice([plan for name, plan in self.plans if name == kind])
 
     def _work(self) -> None:
@@ -350,7 +355,7 @@ class World:
 
     def submit(self, client: ClientProcess, parent: Token | None = None) -> TaskRecord:
         """Let *client* submit one call."""
-        plan = self._choose_plan()
+        plan = kinds.of(client, self._choose_plan())
         chance = self.rng.random()
         frames = (b"part one", b"two") if chance < self.profile.payload else ()
         key = None
@@ -570,6 +575,7 @@ class World:
             residents = set(actor.core.mailbox.residents.by_id)
             if known is not None and (residents or known.copies):
                 found.append(f"{actor.name} has {residents}, the broker knows {list(known.copies)}")
+        found += self.oracle.counters.strays(core)
         found += [
             f"{one.title} is not entered again"
             for one in core.named.by_id.values()

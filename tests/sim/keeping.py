@@ -1,0 +1,85 @@
+"""How long copies of environments stay, and when one more is entered, by what their policies say.
+
+Those that are kept for clients go with the last of them, and not before; a call that says how long
+it waits for a copy that there is has no further one entered earlier.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from tests.sim.kinds import KEPT_S, is_kept_for_clients
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+    from tests.sim.oracle import TaskRecord
+    from tests.sim.processes import ActorProcess
+    from tests.sim.world import World
+    from wire.messages import Assign, Evict
+
+# So late a broker has looked at what is idle.
+LOOK_S = 1.0
+
+
+class Keeping:
+    """Who calls which environment that is kept for clients, and since when nobody does."""
+
+    def __init__(self, world: "World") -> None:
+        """Begin with nobody."""
+        self.world = world
+        self.callers: dict[str, set[int]] = {}
+        # Those of them of whom the broker must know.
+        self.known: dict[str, set[int]] = {}
+        self.left_at: dict[str, float] = {}
+
+    def submitted(self, record: "TaskRecord") -> None:
+        """Note who calls what is kept for clients."""
+        place = record.call.environment
+        if place is not None and is_kept_for_clients(place):
+            self.callers.setdefault(place.id, set()).add(record.client.incarnation)
+
+    def told_evict(self, command: "Evict") -> None:
+        """Check that nothing is given up while one is here who may call it, and did of late."""
+        assert self.world.broker is not None
+        called_at = self.world.oracle.copies.called_at.get(command.environment, 0.0)
+        if self.world.now < called_at + KEPT_S:
+            here = self.here(self.world.broker.core, self.known.get(command.environment, set()))
+            assert not here, f"{command.environment} is given up, and {here} may call it"
+
+    def here(self, core: "Broker", callers: set[int]) -> list[str]:
+        """Return which of the callers of an environment are here."""
+        known = (core.clients.get(one) for one in callers)
+        return [client.name for client in known if client is not None and not client.is_left]
+
+    def looked(self, core: "Broker") -> None:
+        """Check after a turn that of what nobody can call any more no idle copy stays."""
+        now = self.world.now
+        for identity, callers in self.callers.items():
+            record = core.environments.records.get(identity)
+            if record is None or record.waiting or self.here(core, callers):
+                self.left_at.pop(identity, None)
+                continue
+            left_at = self.left_at.setdefault(identity, now)
+            late = [
+                copy.actor.name
+                for copy in record.copies.values()
+                if copy.idle_since is not None
+                and copy.evicted_in is None
+                and now > max(left_at, copy.idle_since) + LOOK_S
+            ]
+            assert not late, f"{identity} stays in {late}, and nobody is left who could call it"
+
+    def assigned(self, actor: "ActorProcess", command: "Assign", call: Any) -> None:
+        """Check that a call which waits for a copy that there is enters no further one earlier."""
+        patience_s, place = call.affinity_wait_s, call.environment
+        if place is not None and place.id in self.callers:
+            self.known.setdefault(place.id, set()).add(command.client)
+        if patience_s is None or place is None or not call.method:
+            return
+        assert self.world.broker is not None
+        core, now = self.world.broker.core, self.world.now
+        record, task = core.environments.records[place.id], core.tokens[core.epoch, command.number]
+        copy = record.copies.get(core.actors[actor.incarnation])
+        others = [one for one in record.copies.values() if one is not copy and one.since < now]
+        is_new = copy is not None and copy.since == now and not copy.is_warm
+        if is_new and len(others) >= max(1, place.reuse.replicas_min):
+            waited_s = now - task.queued_at
+            assert waited_s >= patience_s - 1e-6, f"{task.name} enters a further copy: {waited_s}"
