@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import math
 import os
-import resource
 import signal
 import sys
 import time
@@ -21,6 +20,7 @@ import msgspec
 import zmq
 
 from broker.core import Broker
+from broker.descriptors import raise_file_limit
 from broker.disk.clocks import wall_clock_ms
 from broker.disk.journal import Journal, NullJournal, SqliteJournal, Stored
 from broker.disk.opening import Durability, JournalError, damaged
@@ -42,7 +42,6 @@ STATUS_BAD_OPTION: Final = 2
 STATUS_FAILED: Final = 70
 # The last thing that the journal has of a broker that was told to end.
 ENDED: Final = ("ended",)
-FILES_WANTED: Final = 65_536
 # With fewer it says so.
 FILES_FEW: Final = 1_024
 # A signal that is sent to the process and to its group, as `timeout` does, arrives twice.
@@ -229,21 +228,6 @@ def end_on_signals(loop: Loop) -> None:
     # What a terminal sends that is closed; whoever started us with nohup wants us to outlive it.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, end)
-
-
-def raise_file_limit() -> float:
-    """Allow as many connections as the system lets us, and return how many that may be.
-
-    Each takes a file descriptor. Where the last is gone ZeroMQ ends a process that listens on ipc.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        # Where the system says no, fewer connections are what there is.
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
 def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:

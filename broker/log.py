@@ -22,7 +22,14 @@ LINES_MAX: Final = 200
 LINES_MAX_OF: Final = {"bad_message": 10, "send_refused": 10, "unsatisfiable": 50}
 
 WARNINGS: Final = frozenset(
-    {"bad_message", "send_refused", "journal_stuck", "unsatisfiable", "unsatisfiable_more"}
+    {
+        "bad_message",
+        "descriptors_low",
+        "journal_stuck",
+        "send_refused",
+        "unsatisfiable",
+        "unsatisfiable_more",
+    }
 )
 
 Note = tuple[str, dict[str, Any]]

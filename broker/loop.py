@@ -17,6 +17,7 @@ import zmq
 from zmq.backend import Socket as BoundSocket
 from zmq.backend import zmq_poll
 
+from broker.descriptors import Descriptors
 from broker.disk.journal import (
     ANNOUNCE_ENDPOINT,
     Announcement,
@@ -124,6 +125,7 @@ class Loop:
         self._is_stopping = False
         self._failure = ""
         self._wait_min_s = self._wait_max_s = 0.0
+        self._descriptors = Descriptors(int(self._router.getsockopt(zmq.FD)))
         self._recv = BoundSocket.recv.__get__(self._router)
         self._send = BoundSocket.send.__get__(self._router)
         self._watched = [(self._router, zmq.POLLIN)]
@@ -264,7 +266,7 @@ class Loop:
                 is_settled = False
         notes = core.take_notes()
         if notes:
-            self._notes.write(notes, now)
+            self._notes.write([*notes, *self._descriptors.look(now)], now)
         if core.leftovers:
             core.tidy()
 

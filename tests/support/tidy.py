@@ -49,6 +49,7 @@ SHELL = {
     "broker/endpoint.py",
     "broker/log.py",
     "broker/loop.py",
+    "broker/descriptors.py",
     "broker/memory.py",
     "broker/disk/clocks.py",
     "broker/disk/journal.py",
