@@ -465,9 +465,9 @@ class ClientCore(News):
             if owned.epoch == 0:
                 owned.epoch, owned.first_sent = epoch, sent
             else:
-                is_again = plan.call.at_most_once or owned.epoch != epoch or owned.tries > 0
-                if number in self._trials.told:
+                if is_told := number in self._trials.told:
                     commands.append(self._trials.say(number, now))
+                is_again = is_told or plan.call.at_most_once or owned.epoch != epoch
             body, tries, parent = owned.body, owned.tries, owned.parent
             waited = waiting.waited(number, now) if waiting.since else None
             key = keys.get(number) if keys else None

@@ -42,9 +42,19 @@ from broker.placing import (
 )
 from broker.placing.copies import Record
 from broker.tasks import dead, durable, families, named, retrying
+from sdk.core import ClientCore
 from tests.support.planting import Bug
 
 BUGS = [
+    # --- 7.6 SUBMIT
+    Bug(
+        "who_was_told_says_a_new_call",
+        ClientCore._add_calls,
+        "is_told or ",
+        "",
+        "sdk/test_core.py"
+        "::test_a_crash_beside_others_counts_where_the_same_broker_has_given_its_client_up",
+    ),
     # --- 8.4 A restarted broker
     Bug(
         "the_lower_token_wins",

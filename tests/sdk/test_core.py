@@ -265,6 +265,19 @@ def test_a_crash_beside_others_burns_no_try_and_is_said_again_nevertheless():
     assert (told.task, told.shared, told.history) == (task, 1, ["it died, beside others"])
 
 
+def test_a_crash_beside_others_counts_where_the_same_broker_has_given_its_client_up():
+    """It was told behind a call that was not marked, so the broker took it for a new one."""
+    talk = Conversation()
+    task = talk.submit()
+    talk.turn()
+    talk.say(Requeued(task, 0, "it died, beside others", 0, 0, 0, shared=1))
+
+    talk.broker.tasks.clear()  # It has given its client up.
+    talk.reopen()
+
+    assert [(s.task, s.again) for s in talk.broker.submits[1:]] == [(task, True)]
+
+
 def test_a_loss_that_was_none_is_not_said_again():
     talk = Conversation()
     task = talk.submit()

@@ -338,6 +338,7 @@ ELSEWHERE: dict[tuple[str, int], str] = {
 
 # What has no number in its section, or stands in a table there.
 BESIDE: dict[str, tuple[str, ...]] = {
+    "7.6": ("who_was_told_says_a_new_call",),
     "7.22": ("who_lets_results_lie_gets_more",),
     "8.1": ("no_who", "gaps_do_not_matter", "repetitions_count"),
     "8.3": ("epoch_does_not_rise", "an_older_journal_goes_on_from_its_own_epoch"),

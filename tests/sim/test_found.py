@@ -263,3 +263,7 @@ def test_an_actor_that_may_keep_one_outcome_takes_a_task_each_two_heartbeats():
 
 def test_a_client_that_was_given_up_before_it_said_its_name_is_known_as_that():
     World(823511994026950730).run(500)
+
+
+def test_a_crash_beside_others_counts_for_who_was_given_up_and_comes_back():
+    World(1099103899788247233).run(500)
