@@ -282,7 +282,10 @@ class Ledger:
                     assert told in written, f"{record.name}: {told} is told, {written} is written"
 
     def refuses(self, core: "Broker", peer: Any, frame: Any) -> list[tuple[int, int]]:
-        """Return which calls of a frame may not become durable, since nothing can be written."""
+        """Return which calls of a frame may not become durable, since nothing can be written.
+
+        What an earlier broker had may wait for room.
+        """
         if not core.records.refusal or peer.kind != "client":
             return []
         client = core.clients.get(peer.incarnation)
@@ -290,7 +293,9 @@ class Ledger:
         return [
             (peer.incarnation, command.task)
             for command in frame.commands
-            if type(command) is Submit and command.key is None and command.task not in known
+            if type(command) is Submit
+            and not (command.key or command.again)
+            and command.task not in known
         ]
 
     def check_refused(self, core: "Broker", names: list[tuple[int, int]]) -> None:

@@ -11,6 +11,7 @@ from broker.holding import deadlock
 from broker.holding.limits import Limits
 from broker.holding.lines import RunWait
 from broker.tasks import families, lifecycle, retrying
+from broker.waiting.matching import Matching
 from tests.model.mutants import MUTANTS as SEARCHED
 from tests.planted import BUGS
 from tests.sim.mutants import (
@@ -117,6 +118,13 @@ OF_LINES = (
         families.drop,
         "part(broker, task, Parting.CANCELED if is_canceled else Parting.LEFT)",
         "pass",
+    ),
+    (
+        "who_was_ranked_before_is_not_ranked_again",
+        LOADED,
+        Matching.improve,
+        "is_settled and actor.ranked_at == self.blocks and actor.ranked_as == stated",
+        "is_settled and actor.ranked_as == stated",
     ),
     (
         "what_comes_back_with_time_is_held",

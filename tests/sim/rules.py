@@ -399,6 +399,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "labels_are_checked_once",
         "a_change_is_not_heard",
         "what_came_before_the_change_starts",
+        "who_was_ranked_before_is_not_ranked_again",
     ),
     "11.1": ("a_key_is_never_bound", "a_burst_is_not_held_together", "a_hard_key_falls_back"),
 }
