@@ -35,6 +35,14 @@ class Copies:
         self.called_at: dict[str, float] = {}
         # When each could not be entered, since it last was.
         self.failures: dict[str, list[float]] = {}
+        # Which processes gave which up by themselves, and have had no task of it since, with the
+        # broker that was there then: another one does not know.
+        self.gave_up: dict[tuple[int, str], Any] = {}
+
+    def gives_up(self, actor: "ActorProcess", identities: tuple[str, ...]) -> None:
+        """Note that idle copies had to give way to another one."""
+        for identity in identities:
+            self.gave_up[actor.incarnation, identity] = self.world.broker
 
     def of(self, identity: str) -> "list[ActorProcess]":
         """Return the processes that have a copy."""
@@ -46,6 +54,7 @@ class Copies:
 
     def started(self, actor: "ActorProcess", call: Any, assignment: "Assignment") -> None:
         """Note that an environment is used; what nobody called must not have cost anybody else."""
+        self.gives_up(actor, assignment.evicts)
         if call.environment is None or named_of(call) is not None:
             return
         if call.method or call.function:
@@ -61,9 +70,11 @@ class Copies:
             count = len(self.of(environment.id))
             assert count <= most, f"{count} copies of {environment.name}, {most} may be"
 
-    def assigned(self, call: Any) -> None:
+    def assigned(self, actor: "ActorProcess", call: Any) -> None:
         """Check that nobody tries again what could not be entered some times in a row."""
         environment = call.environment
+        if environment is not None and (call.method or call.function):
+            self.gave_up.pop((actor.incarnation, environment.id), None)
         if environment is None or named_of(call) is not None or not self.world.profile.is_steady:
             return
         failures = self.failures.get(environment.id, [])
@@ -106,11 +117,13 @@ class Copies:
         return self.world.now < self.called_at.get(identity, -ttl_s) + ttl_s - MARGIN_S
 
     def is_place(self, actor: "ActorProcess", core: Any, identity: str) -> bool:
-        """Tell whether an actor could enter it now, beside what it has."""
+        """Tell whether an actor could enter it now, beside what it has (9.7 rule 8)."""
         known = core.actors.get(actor.incarnation)
         residents = actor.core.mailbox.residents
+        gave_up_to = self.gave_up.get((actor.incarnation, identity))
         return (
             actor.is_alive
+            and not (residents.by_id and gave_up_to is self.world.broker)
             and known is not None
             and known.is_open
             and known.credit.slots_available > 0

@@ -170,7 +170,7 @@ class Oracle:
         if record.redrives is not None and self.world.ledger is not None:
             task = self.world.broker.core.tokens.get(token)
             assert task is None or task.record is not None, f"{record.name} is not the journal's"
-        self.copies.assigned(record.call)
+        self.copies.assigned(actor, record.call)
         self.keeping.assigned(actor, command, record.call)
         self.rates.assigned(record.call)
         labels.check_assign(self.world, actor, record.call, token)

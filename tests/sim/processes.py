@@ -703,6 +703,7 @@ class ActorProcess(Process):
     def _answered(self, answer: Answer) -> None:
         token, reply = answer.token, answer.reply
         self.world.note("is answered", self, token, reply.value)
+        self.world.oracle.copies.gives_up(self, answer.evicts)
         run = self.runs.get(token)
         if run is not None:
             run.is_asking = False

@@ -267,3 +267,7 @@ def test_a_client_that_was_given_up_before_it_said_its_name_is_known_as_that():
 
 def test_a_crash_beside_others_counts_for_who_was_given_up_and_comes_back():
     World(1099103899788247233).run(500)
+
+
+def test_an_actor_that_gave_up_a_copy_for_another_one_gets_none_before_a_task_of_it_is_there():
+    World(292358166949134612).run(500)
