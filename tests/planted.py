@@ -168,21 +168,21 @@ BUGS = [
         defining.define,
         "limits.definitions[definition.name] = definition",
         "limits.definitions.setdefault(definition.name, definition)",
-        "broker/test_limits.py::test_a_limit_can_be_set_raised_lowered_and_deleted",
+        "broker/test_limits_set.py::test_a_limit_can_be_set_raised_lowered_and_deleted",
     ),
     Bug(
         "the_end_gives_a_rate_back",
         Limits._rate,
         "definition.rate if",
         "None if",
-        "broker/test_limits.py::test_a_rate_gives_back_with_time_and_not_with_the_end",
+        "broker/test_limits_set.py::test_a_rate_gives_back_with_time_and_not_with_the_end",
     ),
     Bug(
         "keys_take_no_turns",
         Limits.turns,
         "Strategy.ROUND_ROBIN",
         "None",
-        "broker/test_limits.py::test_keys_take_turns_where_that_is_the_strategy",
+        "broker/test_limits_set.py::test_keys_take_turns_where_that_is_the_strategy",
     ),
     Bug(
         "what_is_had_from_inside_is_not_counted",
@@ -218,7 +218,7 @@ BUGS = [
         defining.obey,
         'broker.records.refusal and command.what != "limit-release"',
         "False",
-        "broker/test_limits.py::test_while_nothing_can_be_written_an_operator_is_told_why",
+        "broker/test_limits_set.py::test_while_nothing_can_be_written_an_operator_is_told_why",
     ),
     # --- 9.6 Durable tasks
     Bug(

@@ -1,0 +1,394 @@
+"""Limits as they are set: with a rate, with a strategy, by an operator; and what they cost."""
+
+import json
+import random
+
+import msgspec
+import pytest
+
+from broker.events.defining import define
+from broker.holding.limits import Limits
+from tests.broker.test_explain import ask
+from tests.broker.test_limit_holders import machine
+from tests.broker.test_limits import EPOCH, call, ends, failures, got, lasts, limited
+from wire.errors import Code
+from wire.limits import Definition, Strategy
+from wire.messages import (
+    Answer,
+    Assign,
+    Beat,
+    Cancel,
+    Credit,
+    Occupied,
+    Occupy,
+    Outcome,
+    Query,
+    Stop,
+    Vacate,
+)
+from wire.parts import Status
+
+# --- rates
+
+
+def test_a_rate_gives_back_with_time_and_not_with_the_end():
+    talk = limited("web=2:rate=1/s", recovered=False)
+    talk.wait(4.0)
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client().submits(1, 2, 3, 4, call=call(limits={"web": 1}))
+    assert got(actor) == [1, 2]
+    ends(actor, 1, 9)
+    ends(actor, 2, 9)
+    assert got(actor) == []
+
+    lasts(talk, 1.25, actor, client)
+    actor.says(Credit(9))
+    assert got(actor) == [3]
+    lasts(talk, 5.0, actor, client)
+    actor.says(Credit(9))
+    assert got(actor) == [4]
+    lasts(talk, 5.0, actor, client)
+
+    assert not talk.broker.limits.keys
+
+
+def test_a_broker_does_not_spin_where_a_rate_has_room_and_no_actor_is_free():
+    talk = limited("web=2:rate=1/s", recovered=False)
+    actor = talk.actor(free=1)
+    for incarnation in (1, 2, 3):
+        talk.client(incarnation).submits(1, 2, call=call(limits={"web": 1}))
+
+    talk.wait(talk.settings.adopt_window_s, beating=[actor])
+
+    assert talk.broker.limits.room("web") >= 1
+    assert talk.broker.limits.deadline() > talk.now + 0.01
+
+
+def test_what_a_rate_has_taken_is_back_when_the_limit_has_no_rate_any_more():
+    talk = limited("web=2:rate=1/s", recovered=False)
+    talk.wait(4.0)
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client().submits(1, 2, 3, call=call(limits={"web": 1}))
+    assert got(actor) == [1, 2]
+    ends(actor, 1, 9)
+    ends(actor, 2, 9)
+
+    orders(client, "limit-set", setting(name="web", maximum=2))
+
+    assert got(actor) == [3]
+
+
+# --- strategies
+
+
+def test_nobody_is_canceled_for_a_task_that_another_limit_turns_away():
+    talk = limited("old=1:strategy=cancel-newest", "new=1:strategy=cancel-in-progress")
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client().submits(1, call=call(limits={"new": 1}))
+    client.submits(2, call=call(limits={"old": 1}), slot=1)
+    assert got(actor) == [1, 2]
+
+    client.submits(3, call=call(limits={"new": 1, "old": 1}), slot=2)
+
+    assert list(failures(client)) == [3]
+    assert actor.takes(Stop) == []
+
+
+def test_the_newest_is_canceled_where_that_is_the_strategy():
+    talk = limited("api=1:per-key:strategy=cancel-newest")
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client().submits(1, 2, call=call(limits={"api[a]": 1}))
+    client.submits(3, call=call(limits={"api[b]": 1}), slot=1)
+
+    assert got(actor) == [1, 3]
+    assert failures(client)[2].code == Code.CANCELED
+    ends(actor, 1, 9)
+    client.submits(4, call=call(limits={"api[a]": 1}))
+    assert got(actor) == [4]
+
+
+def test_what_runs_is_canceled_by_what_comes_where_that_is_the_strategy():
+    talk = limited("api=1:per-key:strategy=cancel-in-progress")
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client().submits(1, call=call(limits={"api[a]": 1}))
+    got(actor)
+
+    client.submits(2, call=call(limits={"api[a]": 1}))
+    client.submits(3, call=call(limits={"api[a]": 1}))
+
+    assert {n: f.code for n, f in failures(client).items()} == dict.fromkeys((1, 2), Code.CANCELED)
+    assert [stop.number for stop in actor.takes(Stop)] == [1]
+    assert got(actor) == []
+    actor.says(Vacate(EPOCH, 1))
+    assert got(actor) == [3]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "canceled"),
+    [(Strategy.CANCEL_NEWEST, [4]), (Strategy.CANCEL_IN_PROGRESS, [1, 2, 3])],
+)
+def test_a_strategy_that_comes_later_counts_those_that_were_there(strategy, canceled):
+    talk = limited("db=1")
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client().submits(1, 2, 3, call=call())
+    assert got(actor) == [1]
+
+    define(talk.broker, Definition(name="db", maximum=1, strategy=strategy))
+    client.submits(4, call=call())
+
+    assert sorted(failures(client)) == canceled
+
+
+def test_keys_take_turns_where_that_is_the_strategy():
+    talk = limited("api=5:per-key:strategy=round-robin")
+    actor = talk.actor(slots={"slot": 9})
+    client = talk.client().submits(1, 2, 3, 4, call=call(limits={"api[a]": 1}))
+    client.submits(5, 6, call=call(limits={"api[b]": 1}), slot=1)
+
+    actor.says(Credit(4))
+
+    assert sorted(got(actor)) == [1, 2, 5, 6]
+
+
+# --- orders and answers
+
+
+def orders(client, what, argument):
+    client.says(Query(1, what, argument))
+    import msgspec
+
+    (answer,) = client.takes(Answer)
+    return msgspec.msgpack.decode(answer.body)
+
+
+def setting(**fields):
+    return json.dumps(fields)
+
+
+def test_a_limit_can_be_set_raised_lowered_and_deleted():
+    talk = limited()
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client()
+    assert orders(client, "limit-set", setting(name="db", maximum=1)) == {"done": "limit-set"}
+    client.submits(1, 2, 3, 4, call=call())
+    assert got(actor) == [1]
+
+    orders(client, "limit-set", setting(name="db", maximum=3))
+    assert got(actor) == [2, 3]
+    orders(client, "limit-set", setting(name="db", maximum=1))
+    ends(actor, 1, 9)
+    ends(actor, 2, 9)
+    assert got(actor) == []
+    orders(client, "limit-delete", "db")
+
+    assert failures(client)[4].code == Code.LIMIT_UNKNOWN
+    ends(actor, 3, 9)
+    assert not talk.broker.limits.keys
+
+
+def test_a_holder_can_be_released_by_force():
+    talk = limited("db=1")
+    actor = talk.actor(free=9, slots={"slot": 9})
+    client = talk.client().submits(1, 2, call=call())
+    got(actor)
+    assert "holds nothing" in orders(client, "limit-release", "1000.2.0")["error"]
+
+    assert orders(client, "limit-release", "1000.1.0") == {"done": "limit-release"}
+
+    assert [told.code for told in actor.takes(Occupied)] == ["released"]
+    assert got(actor) == [2]
+
+
+@pytest.mark.parametrize(
+    ("what", "argument"),
+    [
+        ("limit-set", "{}"),
+        ("limit-set", "x"),
+        ("limit-set", setting(name="db", maximum=0)),
+        ("limit-set", setting(name="d b", maximum=1)),
+        ("limit-delete", "nope"),
+        ("limit-release", "x.y.z"),
+        ("frob", ""),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_answered(what, argument):
+    talk = limited()
+
+    assert "error" in orders(talk.client(), what, argument)
+
+
+def test_explain_names_the_limit_and_its_holders():
+    talk = limited("db=1")
+    actor = talk.actor(free=9, name="gpu1/0", slots={"slot": 9})
+    client = talk.client().submits(1, 2, call=call())
+    got(actor)
+
+    told = ask(client, "explain", "2")
+
+    assert "limit db is full: 1 of 1" in told["reason"]
+    assert "on gpu1/0" in told["reason"]
+    assert told["limits"][0]["holders"][0]["holder"] == "1000.1.0"
+    (listed,) = ask(client, "limits")["limits"]
+    assert listed["keys"][0]["waiting"] == 1
+
+
+# --- cost
+
+
+def test_a_hand_over_looks_at_as_many_as_wait_alone_or_among_ten_thousand():
+    def work(waiting):
+        talk = limited("db=1")
+        actor = talk.actor(free=9, slots={"slot": 9})
+        talk.client().submits(*range(1, waiting + 2), call=call())
+        looks = []
+        original = Limits.blocking
+
+        def counted(self, waiter, rank, at=None):
+            looks.append(rank)
+            return original(self, waiter, rank, at)
+
+        Limits.blocking = counted
+        talk.broker.check = lambda: None
+        try:
+            ends(actor, 1, 9)
+        finally:
+            Limits.blocking = original
+        return len(looks)
+
+    assert work(10_000) == work(2) < 10
+
+
+def test_room_that_no_actor_can_use_wakes_one_of_a_thousand_keys():
+    def work(keys):
+        talk = limited("db=4", "api=1:per-key")
+        talk.broker.check = lambda: None
+        actor = talk.actor(free=4, slots={"slot": 4})
+        client = talk.client()
+        for key in range(keys):
+            wanted = {"db": 1, f"api[{key}]": 1}
+            client.submits(2 * key + 1, 2 * key + 2, call=call(limits=wanted), slot=key)
+        running = [assign.number for assign in actor.takes(Assign)]
+        looks = []
+        original = Limits.blocking
+
+        def counted(self, waiter, rank, at=None):
+            looks.append(rank)
+            return original(self, waiter, rank, at)
+
+        Limits.blocking = counted
+        try:
+            for _ in range(20):
+                # The limit comes back, and then the slot.
+                actor.says(Outcome(EPOCH, running.pop(0), Status.RESULT, b""), Credit(0))
+                actor.says(Credit(1))
+                running += [assign.number for assign in actor.takes(Assign)]
+        finally:
+            Limits.blocking = original
+        return len(looks)
+
+    assert work(1_000) <= 2 * work(20)
+
+
+# --- against a slow model
+
+
+def test_random_histories_keep_every_rule():
+    for seed in range(60):
+        wander(seed)
+
+
+def wander(seed):
+    """Let clients and runs do anything; `check` of the core looks on after every step."""
+    rng = random.Random(seed)
+    talk = limited("a=2", "b=3", "k=1:per-key")
+    host = machine(talk, 0, gpu=2)
+    actor = talk.actor(free=5, slots={"slot": 5}, host=90)
+    client = talk.client()
+    names = ["a", "b", "k[x]", "k[y]", "host:gpu"]
+    running, asks, serial = {}, {}, 0
+    for _ in range(120):
+        for assign in actor.takes(Assign):
+            running[assign.number] = assign.task
+        for told in actor.takes(Occupied):
+            assert (told.number, told.ask) in asks
+        deed = rng.random()
+        if deed < 0.35:
+            serial += 1
+            wanted = {n: rng.choice((1, 1, 2)) for n in rng.sample(names, rng.choice((1, 1, 2)))}
+            wanted = {n: 1 if n.startswith("k") else amount for n, amount in wanted.items()}
+            client.submits(serial, call=call(limits=wanted, priority=rng.choice((0, 0, 3))))
+        elif deed < 0.6 and running:
+            number = rng.choice(sorted(running))
+            del running[number]
+            asks = {key: value for key, value in asks.items() if key[0] != number}
+            actor.says(Outcome(EPOCH, number, Status.RESULT, b""), Credit(5 - min(5, len(running))))
+        elif deed < 0.75 and running:
+            number = rng.choice(sorted(running))
+            asks[number, serial + 1000] = None
+            serial += 1
+            actor.says(Occupy(EPOCH, number, serial + 999, {rng.choice(names): 1}))
+        elif deed < 0.85 and asks:
+            number, asked = rng.choice(sorted(asks))
+            actor.says(Vacate(EPOCH, number, asked))
+        elif deed < 0.95 and serial:
+            client.says(Cancel([rng.randint(1, serial)]))
+            for stop in actor.takes(Stop):
+                if running.pop(stop.number, None):
+                    actor.says(Vacate(EPOCH, stop.number), Credit(5 - min(5, len(running))))
+        else:
+            talk.wait(0.25)
+            host.says(Beat())
+            actor.says(Credit(5 - min(5, len(running))))
+    for _ in range(serial + 5):
+        for assign in actor.takes(Assign):
+            running[assign.number] = assign.task
+        for number in sorted(running):
+            actor.says(Outcome(EPOCH, number, Status.RESULT, b""))
+        running.clear()
+        actor.says(Credit(5))
+    assert not talk.broker.limits.keys
+    assert not talk.broker.backlog.count
+
+
+def test_a_call_that_has_its_own_caller_canceled_ends_with_it():
+    """Found by a seed: the broker looked for the new call in the backlog before it stood there."""
+    talk = limited("api=1:per-key:strategy=cancel-in-progress")
+    actor = talk.actor(free=1)
+    client = talk.client().submits(1, call=call(limits={"api[a]": 1}))
+    assert got(actor) == [1]
+
+    client.submits(2, call=call(limits={"api[a]": 1}), slot=1, parent=(EPOCH, 1))
+
+    assert {n: failure.code for n, failure in failures(client).items()} == {
+        1: Code.CANCELED,
+        2: Code.PARENT_GONE,
+    }
+
+
+def test_while_nothing_can_be_written_an_operator_is_told_why():
+    talk = limited("db=1")
+    client = talk.client()
+    talk.broker.journal_stuck("database or disk is full")
+
+    says = ask(client, "limit-set", json.dumps({"name": "db", "maximum": 2}))
+
+    assert "database or disk is full" in says["error"]
+    assert talk.broker.limits.definitions["db"].maximum == 1
+    talk.broker.journal_stuck("")
+    assert ask(client, "limit-set", json.dumps({"name": "db", "maximum": 2})) == {
+        "done": "limit-set"
+    }
+
+
+def test_who_waits_for_a_disk_that_is_full_is_told_why():
+    talk = limited("db=1")
+    client = talk.client()
+    definition = json.dumps({"name": "db", "maximum": 2})
+    client.says(Query(1, "limit-set", definition), silently=True)
+    talk.broker.take_operations()
+
+    talk.broker.journal_stuck("database or disk is full")
+    talk.flush()
+
+    [answer] = client.takes(Answer)
+    assert "it is done, and will be written" in msgspec.msgpack.decode(answer.body)["error"]
