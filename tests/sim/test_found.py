@@ -271,3 +271,7 @@ def test_a_crash_beside_others_counts_for_who_was_given_up_and_comes_back():
 
 def test_an_actor_that_gave_up_a_copy_for_another_one_gets_none_before_a_task_of_it_is_there():
     World(292358166949134612).run(500)
+
+
+def test_what_was_canceled_before_an_older_journal_came_back_is_in_no_window():
+    World(292358166949134701).run(500)
