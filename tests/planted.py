@@ -76,7 +76,7 @@ BUGS = [
         recovery.adopt,
         "writing.must_arm(task)",
         "False",
-        "broker/test_durable.py"
+        "broker/test_durable_keys.py"
         "::test_a_run_of_which_an_older_journal_does_not_know_is_adopted_and_never_again",
     ),
     Bug(
@@ -241,21 +241,21 @@ BUGS = [
         durable.keep,
         "if refused:",
         "if refused or writing.not_now(broker, task):",
-        "broker/test_durable.py::test_an_outcome_that_came_before_its_call_waits_for_the_journal",
+        "broker/test_durable_restart.py::test_an_outcome_that_came_before_its_call_waits_for_the_journal",
     ),
     Bug(
         "what_went_wrong_is_told_unwritten",
         retrying.say_requeued,
         "if not isinstance(task.record, Record):",
         "if True:",
-        "broker/test_durable.py::test_what_went_wrong_is_told_after_its_commit",
+        "broker/test_durable_restart.py::test_what_went_wrong_is_told_after_its_commit",
     ),
     Bug(
         "what_went_wrong_is_told_unwritten_to_who_comes_back",
         retrying.say_again,
         " or trouble.sequence > broker.committed_sequence",
         "",
-        "broker/test_durable.py"
+        "broker/test_durable_restart.py"
         "::test_what_went_wrong_is_told_after_its_commit_to_who_comes_back_as_well",
     ),
     Bug(

@@ -10,7 +10,15 @@ import pytest
 from msgspec.structs import replace
 
 from broker.facts.task import TRANSITIONS, Event, State
-from tests.broker import test_doubts, test_durable, test_isolation, test_recovery, test_retrying
+from tests.broker import (
+    test_doubts,
+    test_durable,
+    test_durable_keys,
+    test_durable_restart,
+    test_isolation,
+    test_recovery,
+    test_retrying,
+)
 from tests.broker.conversation import CODE, Conversation
 from tests.sim.fixed import named, recorded
 from tests.support.disk import Disk
@@ -77,7 +85,7 @@ FAILURE = encode_failure(Failure(Code.TASK_FAILED, "OSError", "no route", retria
 
 
 def a_run_is_offered_that_an_older_journal_does_not_know():
-    test_durable.test_a_run_of_which_an_older_journal_does_not_know_is_adopted_and_never_again(
+    test_durable_keys.test_a_run_of_which_an_older_journal_does_not_know_is_adopted_and_never_again(
         "writing"
     )
 
@@ -137,11 +145,11 @@ ELSEWHERE = {
     (
         State.ATTACHED,
         Event.FORGET,
-    ): test_durable.test_the_cancel_of_another_name_lets_go_of_the_name_alone,
+    ): test_durable_keys.test_the_cancel_of_another_name_lets_go_of_the_name_alone,
     (
         State.DELAYED,
         Event.SETTLE,
-    ): test_durable.test_a_durable_task_that_waits_for_its_next_try_can_be_canceled,
+    ): test_durable_restart.test_a_durable_task_that_waits_for_its_next_try_can_be_canceled,
     (State.ALONE, Event.FORGET): a_cancel_ends_the_wait_of_a_suspect,
     (
         State.HELD,
