@@ -343,10 +343,11 @@ class Limits:
                 if isinstance(waiter, LaneWaiter):
                     key.awake[waiter.shape] = waiter
                 has_woken |= self._let_go(waiter)
+                if not has_woken and self.room(key.name) < 1:
+                    break  # Nobody wants less.
         for waiter in passed:
             key.line.push(waiter)
-        # What was done here was looked at here.
-        self.stirred.pop(key.name, None)
+        self.stirred.pop(key.name, None)  # What was done here was looked at here.
         if self._rate(key.name) is not None and (first := key.line.first()) is not None:
             self._set_timer(first)
         return has_woken
