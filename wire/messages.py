@@ -217,6 +217,7 @@ class Resides(Struct, frozen=True, array_like=True, tag="resides"):
     generation: Token
     serial: int = 0
     frames: int = 0
+    ended: list[tuple[int, list[Span]]] = []
 
 
 class LabelsChanged(Struct, frozen=True, array_like=True, tag="labels"):

@@ -9,6 +9,7 @@ all.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from actor.holding.ended import EndedCalls
 from wire.labels import Labels
 from wire.messages import Frame, Leave, Resides, Restore
 from wire.parts import Environment, Token
@@ -23,6 +24,7 @@ class NamedReplica:
 
     __slots__ = (
         "checkpoint",
+        "ended",
         "environment",
         "generation",
         "inside",
@@ -49,6 +51,7 @@ class NamedReplica:
         self.restores = restores
         # Who is inside, and with which turns.
         self.inside: dict[Token, Environment] = {}
+        self.ended = EndedCalls()
         self.is_leaving = False
         # Whether the broker of this session may not know where it was assigned to be entered.
         self.is_new_to_broker = False
@@ -111,6 +114,9 @@ class NamedReplicas:
         if replica is None:
             return
         replica.inside.pop(assignment.token, None)
+        recipe = assignment.recipe
+        if replica.is_warm and not (recipe.is_entry or recipe.call.durable):
+            replica.ended.add(assignment.client, assignment.task)
         self._settle(replica)
 
     def change(self, identity: str, *, is_warm: bool) -> bool:
@@ -209,7 +215,8 @@ class NamedReplicas:
             if replica.is_new_to_broker and is_here and code is not None:
                 frames = [code] if replica.checkpoint is None else [code, replica.checkpoint]
                 call = replica.recipe.call
-                command = Resides(call, replica.generation, replica.serial, len(frames))
+                serial, ended = replica.serial, replica.ended.state()
+                command = Resides(call, replica.generation, serial, len(frames), ended)
                 told.append((session.frame([command], now), frames))
                 replica.is_new_to_broker = False
         return told

@@ -73,7 +73,10 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
         return
     if task is None:
         # What its client left behind with an outcome on disk is known, and is over.
-        if broker.window_ends_at is None or attaching.find(broker, item.client, item.task):
+        is_known = attaching.find(broker, item.client, item.task) is not None
+        if broker.window_ends_at is None or is_known:
+            if token[0] != broker.epoch and not is_known:
+                broker.named.doubt(item.client, item.task)  # Its client may come later still.
             stop(broker, actor, item)
             return
         if client is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from broker.facts import outbox
+from broker.facts import outbox, spans
 from broker.facts.peers import Actor, Session
 from broker.facts.task import FunctionBlob, Task
 from broker.placing import requeueing
@@ -49,6 +49,7 @@ def resides(
     if known is None or not (is_here or is_newer(known, generation)):
         broker.say(session, Leave(call.environment.id, generation, "its name is another's now"))
         return
+    known.ended = {client: spans.merge(numbers) for client, numbers in command.ended}
     if not is_here:
         former, older = known.home, known.generation
         known.is_awaited, known.sealed = False, 0

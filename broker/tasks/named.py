@@ -8,6 +8,7 @@ it, from its last checkpoint. The rule that must not be broken: one generation o
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from broker.facts import spans
 from broker.facts.peers import Actor, Client, is_owned
 from broker.facts.task import Ending, Event, State, Task
 from broker.tasks import families, forgetting, inscribing, lifecycle, naming, reentering
@@ -40,7 +41,7 @@ def admit(broker: "Broker", task: Task, *, is_new: bool) -> bool:
         task.state = State.HELD
         broker.held[task] = None
         return False
-    if broker.named.in_doubt and is_in_doubt(broker, task):
+    if (broker.named.in_doubt or (record and record.ended)) and is_in_doubt(broker, task, record):
         return False
     if record is None:
         record = make(broker, task) if naming.is_entry(task.call) else None
@@ -57,14 +58,19 @@ def admit(broker: "Broker", task: Task, *, is_new: bool) -> bool:
     return task.record is None or inscribing.goes_on(broker, task, record)
 
 
-def is_in_doubt(broker: "Broker", task: Task) -> bool:
+def is_in_doubt(broker: "Broker", task: Task, record: naming.NamedActor | None) -> bool:
     """End a call of a client that was given up, and that may have run before; tell whether.
 
     Also where it may run again when its process is lost: this one lives, and has what it did.
     """
-    name = (task.client.incarnation, task.number)
-    if name not in broker.named.in_doubt or naming.is_entry(task.call):
+    if naming.is_entry(task.call) or task.record is not None:
         return False
+    client, number = task.client.incarnation, task.number
+    if (client, number) not in broker.named.in_doubt:
+        # One that failed, and is to be tried again, has ended there as well.
+        known = record.ended.get(client) if record is not None else None
+        if not known or (task.trouble and task.trouble.failures) or not spans.holds(known, number):
+            return False
     lifecycle.end(broker, task, Code.OUTCOME_UNKNOWN, IN_DOUBT)
     return True
 
@@ -75,7 +81,7 @@ def gave_up(broker: "Broker", tasks: Iterable[Task]) -> None:
         # What was offered and never claimed may be anything.
         is_call = task.template.costs.named if task.template else True
         if is_call and task.token is not None and task.record is None:
-            broker.named.doubt(task)
+            broker.named.doubt(task.client.incarnation, task.number)
 
 
 def claim(broker: "Broker", task: Task) -> None:
@@ -192,7 +198,7 @@ def goes_on(
     if 0 <= most <= tries:
         if task.record is None:
             # Whoever does not hear of it, and submits it again, has it run no more than this.
-            broker.named.doubt(task)
+            broker.named.doubt(task.client.incarnation, task.number)
         message = f"{record.title}: {reason}{beside}; the call may have run"
         lifecycle.end(broker, task, Code.ACTOR_LOST, message)
         return False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from broker.facts.peers import Actor
 from broker.facts.task import FunctionBlob, State, Task, Template
 from broker.waiting.shapes import Shape
-from wire.parts import Call, Environment, Named, Token
+from wire.parts import Call, Environment, Named, Span, Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -32,6 +32,7 @@ class NamedActor:
         "blob",
         "call",
         "checkpoint",
+        "ended",
         "entry",
         "environment",
         "failures",
@@ -69,6 +70,8 @@ class NamedActor:
         # What it said last of its state, from which it is entered again.
         self.serial = 0
         self.checkpoint: Any = None
+        # Calls that have ended in its process before this broker knew it, by client.
+        self.ended: dict[int, list[Span]] = {}
         # Of one that the journal has: the name of its call there, what its row takes, and the
         # operation that must be on disk before it is entered; 0 for none.
         self.hash = b""
@@ -155,9 +158,9 @@ class NamedActors:
         if len(self.ended) > ENDED_KEPT:
             self.ended.popitem(last=False)
 
-    def doubt(self, task: Task) -> None:
+    def doubt(self, client: int, number: int) -> None:
         """Remember that a call was with an actor, which nobody else will know any more."""
-        self.in_doubt[task.client.incarnation, task.number] = None
+        self.in_doubt[client, number] = None
         if len(self.in_doubt) > IN_DOUBT_KEPT:
             self.in_doubt.popitem(last=False)
 

@@ -1,6 +1,7 @@
 """Named actors in an actor's core: turns kept to the end, checkpoints, leaving when told to."""
 
 import pytest
+from msgspec import structs
 
 from tests.actor.broker_end import BLOB_HASH, CODE, EPOCH, connected, environment, make_core
 from wire.messages import Credit, Leave, Outcome, Restore
@@ -188,6 +189,27 @@ def test_a_new_session_is_told_who_is_here_behind_the_outcomes(end):
     ((told, frames),) = end.residents
     assert (told.generation, told.serial) == ((EPOCH, 1), 1)
     assert frames == [CODE, b"one"]
+
+
+def test_a_new_session_is_told_which_calls_have_ended_and_not_which_only_entered(end):
+    entry = Call("Counter", environment=call().environment)
+    entered(end, end.template(entry))
+    durable = structs.replace(call(), durable=True)
+    for template in (end.template(call()), end.template(durable), end.template(call())):
+        token = end.assign(template)
+        end.carry()
+        end.finish(token)
+        end.carry()
+    end.assign(end.template(call()))
+    end.carry()
+    end.cut()
+
+    end.core.broken(end.now)
+    end.pass_time(1.0)
+    end.carry()
+
+    ((told, _),) = end.residents
+    assert told.ended == [(5, [(2, 2), (4, 4)])], "of the last one the inventory tells"
 
 
 def test_one_that_was_being_entered_is_told_of_once_it_is(end):

@@ -4,9 +4,9 @@ import pytest
 from msgspec import structs
 
 from tests.broker.conversation import Conversation
-from tests.broker.test_named import OLD, calls, codes, entry, free, makes, state, tasks, token
+from tests.broker.test_named import OLD, call, calls, codes, entry, free, makes, state, tasks, token
 from wire.errors import Code
-from wire.messages import Cancel, Credit, Death, Resides
+from wire.messages import Cancel, Credit, Death, Resides, Submit, Template, Tried
 from wire.parts import Held
 
 # Of an actor that outlives its client.
@@ -131,3 +131,52 @@ def test_what_its_client_canceled_is_in_no_doubt(talk):
 
     assert not talk.broker.named.in_doubt
     assert state(talk).home is not None
+
+
+@pytest.mark.parametrize("retries", [0, -1])
+def test_a_call_that_has_ended_in_a_process_that_a_started_broker_finds_does_not_run_again(retries):
+    """A former broker gave its client up, and nobody but the process knows of the call."""
+    talk = Conversation(recovered=False)
+    bounds = DETACHED | {"max_task_retries": retries}
+    client = makes(talk.client(7, unresolved=[(1, 9)]), again=True, **bounds)
+    calls(client, 3, 9, again=True)
+    actor = talk.actor()
+
+    ended = [(7, [(5, 6), (2, 4)])]
+    actor.says(Resides(entry(**bounds), OLD, 0, 1, ended), Credit(2), payloads=[b"code"])
+    talk.wait(3.0, beating=[actor, client])
+
+    assert codes(client) == {3: Code.OUTCOME_UNKNOWN}
+    assert (7, 3) not in tasks(actor)
+    assert talk.state(client, 9) == "queued"
+
+
+def test_a_call_that_has_failed_and_is_to_be_tried_again_is_in_no_doubt():
+    talk = Conversation(recovered=False)
+    client = talk.client(7, unresolved=[(3, 3)])
+    client.greets(epoch=900)
+    tried = Tried(3, failures=1, failed=(500, 5))
+    client.says(Template(1, call(**DETACHED)), tried, Submit(3, 1, b"", again=True))
+    actor = talk.actor()
+
+    ended = [(7, [(3, 3)])]
+    actor.says(Resides(entry(**DETACHED), OLD, 0, 1, ended), Credit(2), payloads=[b"code"])
+    talk.wait(6.0, beating=[actor, client])
+    actor.says(Credit(2))
+
+    assert not codes(client)
+    assert (7, 3) in tasks(actor)
+
+
+@pytest.mark.parametrize("held", ["kept", "holding"])
+def test_a_call_that_is_offered_late_and_whose_client_comes_later_does_not_run_again(held):
+    talk = Conversation()
+    state = () if held == "kept" else (Held.RUNNING,)
+    actor = talk.actor(**{held: [(7, 3, RUN, *state)]})
+    actor.says(Resides(entry(**DETACHED), OLD, 0, 1), Credit(1), payloads=[b"code"])
+
+    client = makes(talk.client(7, unresolved=[(1, 3)]), **DETACHED)
+    calls(client, 3, again=True)
+    talk.wait(3.0)  # Until limits are granted: until then it waits for a later process.
+
+    assert codes(client) == {3: Code.OUTCOME_UNKNOWN}

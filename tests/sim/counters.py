@@ -129,13 +129,26 @@ class Counters:
             self.begins(record)
 
     def given_up(self, record: "TaskRecord") -> None:
-        """Expect of a call that may have run, and that its client still wants, that none knows."""
-        is_call = named_of(record.call) is not None and record.call.method
-        if is_call and not record.call.durable and record.is_open:
-            name = (record.client.incarnation, record.number)
-            given = self.world.oracle.assigned.values()
-            if name in {(client, task) for client, task, _ in given}:
-                self.in_doubt.add(key_of(record))
+        """Expect of a call that its client still wants that nobody may know what became of it.
+
+        Also where it never came to the actor to which it was assigned.
+        """
+        if named_of(record.call) is not None and record.call.method and record.is_open:
+            self.in_doubt.add(key_of(record))
+
+    def is_in_doubt(self, record: "TaskRecord") -> bool:
+        """Tell whether a call that had been with an actor may be known to nobody any more.
+
+        A broker gave its client up, or another one began since: that may have heard of it late.
+        """
+        if named_of(record.call) is None or record.call.durable:
+            return False
+        assert self.world.broker is not None
+        name, epoch = (record.client.incarnation, record.number), self.world.broker.core.epoch
+        return key_of(record) in self.in_doubt or any(
+            (client, task) == name and token[0] != epoch
+            for token, (client, task, _) in self.world.oracle.assigned.items()
+        )
 
     def begins(self, record: "TaskRecord") -> None:
         """Check that a call that has begun before may begin again; entering was not begun."""

@@ -8,7 +8,7 @@ from actor.holding import retries
 from sdk.errors import NonRetryable
 from tests.sim import labels, turns
 from tests.sim.copies import Copies, own_call
-from tests.sim.counters import Counters, key_of, named_of
+from tests.sim.counters import Counters, named_of
 from tests.sim.crashes import Crashes
 from tests.sim.dead import Afterlife
 from tests.sim.families import Families
@@ -339,9 +339,8 @@ class Oracle:
         code = decode_failure(body).code
         match code:
             case Code.OUTCOME_UNKNOWN:
-                is_in_doubt = key_of(record) in self.counters.in_doubt
-                is_once = record.call.at_most_once
-                assert is_once or is_in_doubt or self.dead.refused(record), record.name
+                may_have_run = record.call.at_most_once or self.counters.is_in_doubt(record)
+                assert may_have_run or self.dead.refused(record), record.name
             case Code.ENVIRONMENT_FAILED:
                 assert record.call.environment is not None, record.name
             case Code.ACTOR_LOST if "beside other tasks" in decode_failure(body).message:
