@@ -321,18 +321,18 @@ ELSEWHERE: dict[tuple[str, int], str] = {
     (
         "8.4",
         3,
-    ): "no seed of some hundred had two runs of one task offered to a broker without memory",
+    ): "no seed that was tried had two runs of one task offered to a broker without memory",
     (
         "8.4",
         8,
-    ): "no seed of some hundred had a call come to a new broker before its run was offered",
+    ): "no seed that was tried had a call come to a new broker before its run was offered",
     ("9.1", 6): "it is the runtime around user code, in whose place the simulator has its own",
     ("9.1", 7): "it is the runtime around user code, in whose place the simulator has its own",
     ("9.7", 9): "no environment there has versions",
     ("9.9", 1): "more actors than are needed are let go again, and harm nobody",
     ("9.9", 2): "there every actor that was asked for comes, though some of them late",
-    ("9.10", 4): "no seed of some hundred had two processes that both say to have one actor",
-    ("9.10", 11): "no seed of some hundred had a lost process offer a call that was still open",
+    ("9.10", 4): "no seed that was tried had two processes that both say to have one actor",
+    ("9.10", 11): "no seed that was tried had a lost process offer a call that was still open",
     ("10.2", 5): "who goes first of two that may both go is not seen from outside",
 }
 
