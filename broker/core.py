@@ -454,6 +454,8 @@ class Broker:
         del actor.assigned[token]
         if actor.copies:
             environments.ran(self, task, command.run_s)
+            if actor.away:
+                environments.follow(self, actor, now)
         if self.patient:
             preference.ran(self, task, actor, command.run_s)
         ending = Ending(command.status, command.body, own, actor.name, task.tries + 1)
@@ -478,6 +480,8 @@ class Broker:
             return
         if isinstance(command, Reacquire) or command.typed is None:
             task.is_released = isinstance(command, Release)
+            if task.is_released and task.actor.copies:
+                environments.holds_on(task.actor, task)
         else:
             deadlock.gave(self, task, command.typed)
 

@@ -320,10 +320,39 @@ BUGS = [
     ),
     Bug(
         "a_copy_wears_never",
-        Residents.leave,
+        Residents._give_up_worn,
         "if is_worn and",
         "if False and",
         "actor/test_entering.py::test_a_copy_is_given_up_after_its_last_task",
+    ),
+    Bug(
+        "a_copy_is_idle_while_a_run_is_away",
+        environments.follow,
+        "identity in away",
+        "False",
+        "broker/test_environments.py"
+        "::test_a_copy_is_not_given_up_in_the_middle_of_a_method_that_waits_for_its_own_call",
+    ),
+    Bug(
+        "a_copy_is_given_up_under_a_run",
+        Residents.evict,
+        "or replica.away",
+        "or False",
+        "actor/test_residents.py::test_a_copy_is_not_given_up_while_a_run_is_to_come_back_to_it",
+    ),
+    Bug(
+        "one_that_a_run_comes_back_to_leaves_first",
+        Residents._saved,
+        "bool(replica.away)",
+        "False",
+        "actor/test_residents.py::test_one_that_a_run_is_to_come_back_to_is_the_last_that_leaves",
+    ),
+    Bug(
+        "a_copy_wears_under_a_run",
+        Replica.tasks_left,
+        "if self.away:",
+        "if False:",
+        "actor/test_entering.py::test_a_worn_copy_stays_until_the_runs_that_wait_have_ended",
     ),
     Bug(
         "a_fresh_copy_is_kept",

@@ -28,6 +28,7 @@ NO_UNITS: Final[dict[str, tuple[str, ...]]] = {}
 # Looked up once, for the path of each task: a member of an enum costs a search through its class.
 WAITING: Final = Held.WAITING
 RUNNING: Final = Held.RUNNING
+RELEASED: Final = Held.RELEASED
 
 
 class Way(IntEnum):
@@ -387,7 +388,7 @@ class Mailbox:
         assignment.units = NO_UNITS
         assignment.held = Held.RELEASED
         if assignment.is_inside and not assignment.is_named:
-            self.residents.leave(assignment)
+            self.residents.leave(assignment, is_over=False)
         return True
 
     def end(self, assignment: Assignment) -> None:
@@ -400,6 +401,8 @@ class Mailbox:
         del self.held[token]
         if self.unusual:
             self.unusual.discard(token)
+            if assignment.held is RELEASED:
+                self.residents.ended(assignment)
 
     def slots_free(self) -> Room:
         """Return what nobody holds."""
@@ -485,4 +488,6 @@ class Mailbox:
         assert inside == {token for token, assignment in self.held.items() if assignment.is_inside}
         for replica in self.residents.by_id.values():
             assert sum(replica.inside.values()) <= replica.environment.concurrency
+            assert all(self.held[token].held is RELEASED for token in replica.away)
+            assert not (replica.away and replica.environment.reuse.is_fresh)
             assert replica.warmth is not Warmth.COLD

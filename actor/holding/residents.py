@@ -38,6 +38,7 @@ class Replica:
     """One environment that is loaded here, or being loaded."""
 
     __slots__ = (
+        "away",
         "environment",
         "inside",
         "is_bounded",
@@ -54,6 +55,8 @@ class Replica:
         self.warmth = Warmth.LOADING
         # Who is inside, with how many turns each.
         self.inside: dict[Token, int] = {}
+        # Which runs gave their turn back and have not returned: what they hold is still this copy.
+        self.away: dict[Token, None] = {}
         # After how many uses of all it was used last, and how often of late as of then.
         self.used = 0
         self.uses = 0.0
@@ -65,7 +68,12 @@ class Replica:
 
     @property
     def tasks_left(self) -> float:
-        """Return how many more tasks it may take before it is replaced."""
+        """Return how many more tasks it may take before it is replaced.
+
+        While a run is to come back it is not, and those that this run waits for may be of it.
+        """
+        if self.away:
+            return inf
         reuse = self.environment.reuse
         tasks_max = 1 if reuse.is_fresh else reuse.max_tasks
         return inf if tasks_max is None else max(0, tasks_max - self.tasks)
@@ -136,14 +144,21 @@ class Residents:
             assignment.evicts = tuple(evicts)
         if self.maximum > 1:
             self._count_use(replica)
+        is_back = bool(replica.away) and assignment.token in replica.away
         if replica.is_bounded:
-            # A call that only enters is none of the tasks that it may take.
-            replica.tasks += not recipe.is_entry
+            # A call that only enters is none of the tasks that it may take; who comes back was one.
+            replica.tasks += not (recipe.is_entry or is_back)
+        if is_back:
+            del replica.away[assignment.token]
         replica.inside[assignment.token] = environment.turns
         assignment.is_inside = True
 
-    def leave(self, assignment: "Assignment") -> None:
-        """Take the turn of *assignment* back; the last one out of a worn replica gives it up."""
+    def leave(self, assignment: "Assignment", *, is_over: bool = True) -> None:
+        """Take the turn of *assignment* back; the last one out of a worn replica gives it up.
+
+        A run that is not over holds on to the copy, unless that is for a single one: the call that
+        it waits for may be to enter another one here.
+        """
         environment = assignment.recipe.environment
         assert environment is not None
         if assignment.recipe.is_named:
@@ -153,12 +168,25 @@ class Residents:
         replica = self.by_id.get(environment.id)
         if replica is not None:
             replica.inside.pop(assignment.token, None)
-            if not replica.is_bounded:
-                return
-            is_worn = not (replica.inside or replica.tasks_left)
-            if is_worn and replica.warmth is WARM:
-                del self.by_id[environment.id]
-                self.worn.append(environment.id)
+            if not (is_over or environment.reuse.is_fresh):
+                replica.away[assignment.token] = None
+            if replica.is_bounded:
+                self._give_up_worn(replica)
+
+    def ended(self, assignment: "Assignment") -> None:
+        """Note that a run is over that had given its turn back."""
+        environment = assignment.recipe.environment
+        replica = self.by_id.get(environment.id) if environment is not None else None
+        if replica is not None and assignment.token in replica.away:
+            del replica.away[assignment.token]
+            if replica.is_bounded:
+                self._give_up_worn(replica)
+
+    def _give_up_worn(self, replica: Replica) -> None:
+        is_worn = not (replica.inside or replica.tasks_left)
+        if is_worn and replica.warmth is WARM:
+            del self.by_id[replica.environment.id]
+            self.worn.append(replica.environment.id)
 
     def preload(self, environment: Environment) -> bool:
         """Begin to load an environment that nobody waits for, if there is room."""
@@ -168,11 +196,12 @@ class Residents:
         return True
 
     def evict(self, identity: str, awaited: dict[str, int]) -> bool:
-        """Give up an idle environment that nobody waits for; tell whether it was one."""
+        """Give up an environment that nobody uses or waits for; tell whether it was one."""
         replica = self.by_id.get(identity)
         if (
             replica is None
             or replica.inside
+            or replica.away
             or replica.warmth is not Warmth.WARM
             or identity in awaited
         ):
@@ -231,8 +260,8 @@ class Residents:
     def idle(self) -> Replica | None:
         """Return the one that nobody is inside and that saves the least, or None.
 
-        What one saves is the time that entering takes, for each use of late. Of equals the one that
-        was used the longest ago.
+        One to which a run comes back is the last to go. What one saves is the time that entering
+        takes, for each use of late. Of equals the one that was used the longest ago.
         """
         idle = [
             replica
@@ -249,8 +278,9 @@ class Residents:
         replica.uses = 1.0 + replica.uses * exp(-ago / (MEMORY_TASKS * len(self.by_id)))
         replica.used = uses
 
-    def _saved(self, replica: Replica) -> tuple[float, int]:
-        return self._uses_of_late(replica) * replica.load_s, replica.used
+    def _saved(self, replica: Replica) -> tuple[bool, float, int]:
+        saved_s = self._uses_of_late(replica) * replica.load_s
+        return bool(replica.away), saved_s, replica.used
 
     def _uses_of_late(self, replica: Replica) -> float:
         """Return how often it was used; each use counts less with each later one of any."""

@@ -11,7 +11,7 @@ from broker.disk import writing
 from broker.events import doubts, downfalls, explain, holders, patience, restoring
 from broker.facts.peers import Actor, Client, is_owned
 from broker.facts.task import Event, State, Task
-from broker.placing import isolation, placement, requeueing
+from broker.placing import environments, isolation, placement, requeueing
 from broker.tasks import attaching, bindings, dead, families, forgetting, lifecycle, named
 from wire.errors import Code
 from wire.messages import ActorHello, Stop
@@ -49,11 +49,14 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
             requeueing.requeue(broker, task, reason, now, burns=burns)
     for kept in hello.kept:
         offered(broker, actor, kept, now)
+    actor.away.clear()
     for item in hello.holding:
         offered(broker, actor, item, now)
         known = broker.tokens.get(item.token)
         if known is not None and known.actor is actor:
             known.is_released = item.held == "released"
+            if known.is_released:
+                environments.holds_on(actor, known)
             if item.held == "waiting":
                 broker.recalls.ahead[actor] = None
     if broker.records.given:

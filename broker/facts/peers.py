@@ -173,6 +173,7 @@ class Actor:
 
     __slots__ = (
         "assigned",
+        "away",
         "closed",
         "closed_at",
         "copies",
@@ -238,6 +239,8 @@ class Actor:
         self.order: Order | None = None
         # Its current assignments, not ended.
         self.assigned: dict[Token, Task] = {}
+        # Those that gave back a turn here, perhaps with some that have returned or ended since.
+        self.away: dict[Token, None] = {}
         self.environments: dict[str, str] = {}
         # Since when it has had nothing to do, where somebody wants to know.
         self.idle_since: float | None = None

@@ -5,7 +5,7 @@ it so. The rule that must not be broken: a copy is known under its environment a
 or under neither.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -155,11 +155,17 @@ class Environments:
         for actor in actors.values():
             for identity, copy in actor.copies.items():
                 assert self.records[identity].copies[actor] is copy
+            for task in actor.assigned.values():
+                if task.is_released and task.template:
+                    # Its run holds on to the copy.
+                    identity = task.template.costs.environment or ""
+                    assert identity not in actor.copies or actor.copies[identity].idle_since is None
 
 
 def follow(broker: "Broker", actor: Actor, now: float) -> None:
     """Note what the credit of *actor* says of its environments."""
     turns, copies, flying = actor.credit.stated.turns, actor.copies, actor.credit.turns_flying
+    away = count_away(actor) if actor.away else ()
     if not copies.keys() <= turns.keys():
         drop_gone(broker, actor, now)
     for identity, free in turns.items():
@@ -175,8 +181,10 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
             if told is not session or session.acked >= frame:
                 # It was in use by then, or never heard of it: the time begins anew.
                 copy.evicted_in = copy.idle_since = None
-        if (flying and flying.get(identity)) or (
-            free < record.concurrency and is_used(actor, identity)
+        if (
+            (flying and flying.get(identity))
+            or identity in away
+            or (free < record.concurrency and is_used(actor, identity))
         ):
             copy.idle_since = None
         elif copy.idle_since is None:
@@ -186,6 +194,32 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
             # Mostly it is looked at before that anyway.
             if record.look_at > now + record.rests_s or copy.is_ordered or broker.callers.abandoned:
                 broker.environments.look_at(record, replicas.idle_at(broker, record, now))
+
+
+def holds_on(actor: Actor, task: Task) -> None:
+    """Note that *task* gave back its turn in *actor*: what its run holds is that copy still."""
+    assert task.token is not None
+    actor.away[task.token] = None
+    copy = actor.copies.get(task.template.costs.environment or "") if task.template else None
+    if copy is not None:
+        copy.idle_since = None
+
+
+def count_away(actor: Actor) -> Container[str]:
+    """Return of which copies runs hold on to that gave back their turn; forget the others.
+
+    Of all, where nobody knows yet what a run is of.
+    """
+    found: set[str] = set()
+    for token in list(actor.away):
+        task = actor.assigned.get(token)
+        if task is None or not task.is_released:
+            del actor.away[token]
+        elif not task.template:
+            return actor.copies
+        elif task.template.costs.environment is not None:
+            found.add(task.template.costs.environment)
+    return found
 
 
 def drop_gone(broker: "Broker", actor: Actor, now: float) -> None:

@@ -152,6 +152,59 @@ def test_a_copy_is_given_up_after_its_last_task():
     assert end.started[token].loads
 
 
+def test_a_worn_copy_stays_until_the_runs_that_wait_have_ended():
+    """Those that wait for calls of their own: these may be of it, and it is their `self`."""
+    end, token = entering(place(max_tasks=1), slots=2)
+    warm(end.core, "e", end.now)
+    assert end.core.release(token, None, end.now)
+    end.carry()
+    assert end.credit.turns == {"e": 1}
+    assert not end.core.entering.take_evictions()
+
+    inner = end.assign(0)
+    end.carry()
+    assert not end.started[inner].loads
+    end.finish(inner)
+    end.core.reacquire(token, {"slot": 1}, end.now)
+    end.carry()
+    # The broker counted the turn off with the call.
+    assert end.core.said.turns == {"e": 0}
+    assert end.core.mailbox.held[token].is_inside
+    assert not end.core.mailbox.held[token].loads
+    assert not end.core.entering.take_evictions()
+    end.finish(token)
+    end.carry()
+
+    assert end.core.entering.take_evictions() == ["e"]
+    assert end.credit.turns == {}
+
+
+def test_a_worn_copy_is_given_up_with_the_end_of_a_run_that_never_comes_back():
+    end, token = entering(place(max_tasks=1), slots=2)
+    warm(end.core, "e", end.now)
+    assert end.core.release(token, None, end.now)
+    end.carry()
+
+    end.finish(token)
+    end.carry()
+
+    assert end.core.entering.take_evictions() == ["e"]
+    assert end.credit.turns == {}
+
+
+def test_who_comes_back_counts_once_among_the_tasks_of_a_copy():
+    end, token = entering(place(max_tasks=2), slots=2)
+    warm(end.core, "e", end.now)
+    assert end.core.release(token, None, end.now)
+    end.core.reacquire(token, {"slot": 1}, end.now)
+    end.carry()
+    end.finish(token)
+    end.carry()
+
+    assert end.credit.turns == {"e": 1}
+    assert not end.core.entering.take_evictions()
+
+
 def test_a_fresh_copy_takes_one_task_and_offers_nothing():
     end, token = entering(place(is_fresh=True))
     warm(end.core, "e", end.now)

@@ -3,9 +3,7 @@
 from msgspec import structs
 
 from tests.actor.broker_end import connected, environment, make_core, warm
-from wire.messages import (
-    Credit,
-)
+from wire.messages import Credit, Evict
 from wire.parts import Status
 
 
@@ -65,6 +63,64 @@ def make_room(used, load_s):
 def test_of_equal_idle_environments_the_least_recently_used_leaves():
     assert make_room("aba", {"a": 0.0, "b": 0.0}) == "b"
     assert make_room("ab", {"a": 0.0, "b": 0.0}) == "a"
+
+
+def away(**options):
+    """Let a run give its turn in "a" back; return the broker's end, and the run's token."""
+    end = connected(make_core(slots=3, **options))
+    token = end.assign(end.template(environment=environment("a")))
+    end.carry()
+    warm(end.core, "a", end.now, 30.0)
+    assert end.core.release(token, None, end.now)
+    end.carry()
+    return end, token
+
+
+def test_a_copy_is_not_given_up_while_a_run_is_to_come_back_to_it():
+    end, token = away()
+    end.say(Evict("a", "idle"))
+    end.carry()
+    assert not end.core.entering.take_evictions()
+    assert end.credit.turns == {"a": 1}
+
+    end.finish(token)
+    end.say(Evict("a", "idle"))
+    end.carry()
+
+    assert end.core.entering.take_evictions() == ["a"]
+
+
+def test_one_that_a_run_is_to_come_back_to_is_the_last_that_leaves():
+    end, token = away(environments_max=2)
+    # Whatever that saves.
+    for _ in range(9):
+        other = end.assign(end.template(environment=environment("b")))
+        end.carry()
+        warm(end.core, "b", end.now, 300.0)
+        end.finish(other)
+        end.carry()
+
+    entering = end.assign(end.template(environment=environment("c")))
+    end.carry()
+
+    assert end.started[entering].evicts == ("b",)
+    assert end.started[token].recipe.call.environment.id == "a"
+
+
+def test_a_call_that_a_run_waits_for_may_take_the_only_place():
+    end, token = away(environments_max=1)
+    assert end.credit.room == 1
+
+    entering = end.assign(end.template(environment=environment("b")))
+    end.carry()
+    assert end.started[entering].evicts == ("a",)
+    warm(end.core, "b", end.now)
+    end.finish(entering)
+    end.core.reacquire(token, {"slot": 1}, end.now)
+    end.carry()
+
+    assert end.core.mailbox.held[token].is_inside
+    assert end.started[token].evicts == ("b",)
 
 
 def test_an_idle_environment_leaves_that_is_used_less_often():

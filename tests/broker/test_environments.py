@@ -20,7 +20,9 @@ from wire.messages import (
     Evict,
     Outcome,
     Query,
+    Reacquire,
     Reject,
+    Release,
     Result,
 )
 from wire.parts import Call, Environment, Failure, Reuse, Status
@@ -235,6 +237,66 @@ def test_an_idle_copy_is_given_up_also_when_the_busy_one_beside_it_was_lost(talk
 
     assert not idler.takes(Assign)
     assert idler.takes(Evict)
+
+
+@pytest.mark.parametrize("policy", [{"low": 1}, {"scaledown_ttl_s": 1.0, "idle_ttl_s": None}])
+def test_a_copy_is_not_given_up_in_the_middle_of_a_method_that_waits_for_its_own_call(talk, policy):
+    """It gives its turn back meanwhile, so nobody was inside, and `exit` ran on its `self`."""
+    environment = place(**policy)
+    talk.client().submits(1, call=call(environment))
+    [actor] = actors(talk, 1)
+    [token] = tokens(actor)
+    enters(actor, environment)
+    # As the actor says it: the credit first.
+    actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
+
+    for _ in range(50):
+        talk.wait(0.5)
+        actor.says(ActorBeat(Credit(2, 0, 0, {"e": 1}), 1, {}, [token]))
+    assert not actor.takes(Evict)
+
+    # Nothing more is free with its end, so no credit says so.
+    actor.ends(token)
+    idle(talk, [actor], 9.5 if "low" in policy else 0.5)
+    assert not actor.takes(Evict)
+    idle(talk, [actor], 1.0)
+    assert actor.takes(Evict)
+
+
+def test_a_run_that_is_back_from_its_wait_is_inside_as_before(talk):
+    environment = place(1)
+    talk.client().submits(1, call=call(environment))
+    [actor] = actors(talk, 1)
+    [token] = tokens(actor)
+    enters(actor, environment)
+    actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
+    actor.says(Credit(1, 0, 0, {"e": 0}), Reacquire(*token))
+
+    for _ in range(50):
+        talk.wait(0.5)
+        actor.says(ActorBeat(Credit(1, 0, 0, {"e": 0}), 1, {}, [token]))
+
+    assert not actor.takes(Evict)
+    ends(actor, token, environment)
+    idle(talk, [actor], 10.5)
+    assert actor.takes(Evict)
+
+
+def test_a_copy_that_a_run_is_to_come_back_to_is_in_use_after_a_new_session_as_well(talk):
+    environment = place(1)
+    talk.client().submits(1, call=call(environment))
+    [actor] = actors(talk, 1)
+    [token] = tokens(actor)
+    enters(actor, environment)
+    actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
+
+    again = talk.actor(11, name="host/0", holding=[(1, 1, token, "released")])
+    again.says(Entered(environment, 2.0, True), Credit(2, 0, 0, {"e": 1}))
+    for _ in range(50):
+        talk.wait(0.5)
+        again.says(ActorBeat(Credit(2, 0, 0, {"e": 1}), 1, {}, [token]))
+
+    assert not again.takes(Evict)
 
 
 def test_a_copy_above_the_minimum_is_given_up_earlier(talk):

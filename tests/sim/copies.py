@@ -1,9 +1,11 @@
 """Copies of environments in the simulator: never too many, and as many as there are to be.
 
 What the broker enters by calls of its own takes nobody's place, and while an environment is in use
-it lacks no copy that an actor has a place for.
+it lacks no copy that an actor has a place for. None is left that a run is to come back to, but for
+another that needs its place.
 """
 
+from collections import Counter
 from math import inf
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from tests.sim.counters import named_of
 
 if TYPE_CHECKING:
     from actor.holding.mailbox import Assignment
-    from tests.sim.processes import ActorProcess
+    from tests.sim.processes import ActorProcess, Run
     from tests.sim.world import World
     from wire.messages import Assign
     from wire.parts import Environment
@@ -43,6 +45,25 @@ class Copies:
         """Note that idle copies had to give way to another one."""
         for identity in identities:
             self.gave_up[actor.incarnation, identity] = self.world.broker
+
+        # How often each process has loaded each.
+        self.loaded: Counter[tuple[int, str]] = Counter()
+
+    def comes_in(self, actor: "ActorProcess", run: "Run") -> None:
+        """Note in which copy a run is from now on."""
+        environment = run.assignment.recipe.call.environment
+        if environment is not None and environment.named is None:
+            key = (actor.incarnation, environment.id)
+            self.loaded[key] += run.assignment.loads
+            run.copy = self.loaded[key]
+
+    def left(self, actor: "ActorProcess", identity: str) -> None:
+        """Check that no run still has the copy that is left, though nobody needs its place."""
+        for run in actor.runs.values():
+            place = run.assignment.recipe.call.environment
+            if place is not None and place.id == identity and not place.reuse.is_fresh:
+                has_it = run.copy == self.loaded[actor.incarnation, identity]
+                assert not (has_it and run.is_released), f"{place.name} is left under a run"
 
     def of(self, identity: str) -> "list[ActorProcess]":
         """Return the processes that have a copy."""

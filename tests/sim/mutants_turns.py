@@ -6,8 +6,8 @@ from typing import Any
 from actor.holding.residents import Residents
 from actor.holding.room import Room
 from broker.facts.credit import CreditAccount
-from broker.placing import yielding
-from tests.sim.mutants import LOADED, Mutant, swap
+from broker.placing import environments, yielding
+from tests.sim.mutants import LOADED, Mutant, both, swap
 
 
 def a_turn_never_costs_a_slot() -> Any:
@@ -76,6 +76,21 @@ def who_left_a_slot_in_vain_is_not_looked_at_again() -> Any:
     return swap(yielding, "let_go", make)
 
 
+def nobody_holds_on_to_a_copy() -> Any:
+    """Take whoever gave its turn back to be gone."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, assignment: Any, *, is_over: bool = True) -> None:
+            original(self, assignment)
+
+        return mutated
+
+    return both(
+        swap(Residents, "leave", make),
+        swap(environments, "count_away", lambda _: lambda actor: ()),
+    )
+
+
 SHARING = LOADED.but(slots=2, environments_max=1, replicas=2)
 TURNS = [
     Mutant(f.__name__, profile, f)
@@ -86,5 +101,6 @@ TURNS = [
         (nobody_is_alone, SHARING),
         (turns_alone_are_nothing, SHARING.but(slots=1)),
         (who_left_a_slot_in_vain_is_not_looked_at_again, SHARING.but(slots=1, run_s=1.5)),
+        (nobody_holds_on_to_a_copy, LOADED.but(release=0.7, reacquire=True)),
     )
 ]

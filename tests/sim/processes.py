@@ -356,6 +356,7 @@ class Run:
         "asked",
         "assignment",
         "began",
+        "copy",
         "ends",
         "is_asking",
         "is_released",
@@ -375,6 +376,8 @@ class Run:
         self.assignment = assignment
         self.task = task
         self.is_released = False
+        # Which of all copies of its environment in this process it is in.
+        self.copy = 0
         # How often it asked for limits from inside.
         self.asked = 0
         # The asks that it cannot end without, and how it would end.
@@ -478,7 +481,8 @@ class ActorProcess(Process):
             self._answered(answer)
         for told in core.occupying.take_answers():
             self._occupied((told.epoch, told.number), told.ask, told.code)
-        core.entering.take_evictions()
+        for identity in core.entering.take_evictions():
+            world.oracle.copies.left(self, identity)
         for wait, reason in core.awaiting.take_refused():
             wait.refuse(reason)
             world.oracle.told_of_circle(wait)
@@ -583,6 +587,7 @@ class ActorProcess(Process):
         task = world.oracle.started(self, assignment)
         check_strict_start(self, assignment)
         run = self.runs[token] = Run(assignment, task, world.now)
+        world.oracle.copies.comes_in(self, run)
         self.board[token] = ENTERING if assignment.loads else STARTED
         if assignment.recipe.call.limits:
             world.oracle.check_limits()
@@ -713,6 +718,7 @@ class ActorProcess(Process):
             had_none, run.is_released = run.is_released, False
             call = run.assignment.recipe.call
             typed.regained(run, typed.cost_of(call), answer.units)
+            self.world.oracle.copies.comes_in(self, run)
             if call.limits and had_none:
                 limits = call.limits
                 # As a reacquiring task does: the slots first, then what it had of limits.

@@ -159,12 +159,16 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         4: (
             "idle_copies_stay",
             "an_order_to_evict_is_given_once",
+            "nobody_holds_on_to_a_copy",
+            "a_copy_is_idle_while_a_run_is_away",
+            "a_copy_is_given_up_under_a_run",
+            "one_that_a_run_comes_back_to_leaves_first",
         ),
         5: (
             "no_environment_is_ever_broken",
             "what_is_broken_now_is_not_looked_for",
         ),
-        6: ("a_copy_wears_never",),
+        6: ("a_copy_wears_never", "a_copy_wears_under_a_run"),
         7: ("a_fresh_copy_is_kept",),
         8: (
             "a_new_policy_has_the_old_minimum",
