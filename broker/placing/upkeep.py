@@ -41,7 +41,7 @@ def look(broker: "Broker", now: float) -> None:
         if is_given_up or not is_in_use(record, now):
             record.template = record.entry = None
             record.lost_place.clear()
-        elif broker.window_ends_at is not None:
+        elif broker.window_ends_at is not None and broker.had_earlier:
             known.lack(record, broker.window_ends_at)
         elif record.missing:
             fill(broker, record, now)

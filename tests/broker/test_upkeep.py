@@ -408,6 +408,7 @@ def test_an_actor_that_has_just_come_is_used_before_another_is_asked_for(talk):
 
 def test_a_started_broker_orders_what_is_lacking_once_it_knows_who_is_there():
     talk = Conversation(recovered=False, environment_retry_s=1.0)
+    talk.broker.had_earlier = True
     environment = place(2, 2)
     client, first, second = used(talk, environment, 2, with_client=True)
     talk.wait(1.0)
@@ -464,3 +465,16 @@ def test_a_copy_that_comes_long_after_the_last_call_is_no_stall_of_the_broker(ta
 
     assert talk.noted("environment_entered")
     assert not talk.noted("stalled")
+
+
+@pytest.mark.parametrize(("had_earlier", "entered"), [(False, 1), (True, 0)])
+def test_the_minimum_is_entered_at_once_by_a_broker_that_was_just_started(had_earlier, entered):
+    """Unless an earlier one may have had copies, which come back in the adopt window."""
+    talk = Conversation(adopt_window_s=100.0, recovered=False)
+    talk.broker.had_earlier = had_earlier
+
+    _, second = used(talk, place(2, 3), 2)
+    talk.wait(0.25)
+
+    assert talk.broker.window_ends_at is not None
+    assert len(second.takes(Assign)) == entered
