@@ -13,7 +13,7 @@ from actor.events import entering, fencing, hearing, starting
 from actor.events.entering import Entering
 from actor.events.fencing import Fence
 from actor.events.stopping import Stopping
-from actor.granting.grant import Statement, compute_credit
+from actor.granting.grant import Statement
 from actor.granting.inventory import make_beat, make_hello
 from actor.granting.labels import merge_labels
 from actor.granting.prefetch import Prefetch
@@ -115,8 +115,7 @@ class ActorCore:
     @property
     def is_silent(self) -> bool:
         """Tell whether nothing waits to be said, credit and heartbeats apart."""
-        has_told = self._labels_said == self.labels_version
-        return has_told and not (
+        return self._labels_said == self.labels_version and not (
             self.commands
             or self._notes
             or self.returns.said_next
@@ -390,7 +389,7 @@ class ActorCore:
                 return [(self._hello(now), ())]
             return []
         # A REJECT goes before the labels that lift it.
-        returns = self.returns
+        returns, named = self.returns, self.mailbox.residents.named
         commands: list[Any] = returns.take(session.sent + 1) if returns.said_next else []
         if self.entering.said_next:
             commands += self.entering.take()
@@ -408,7 +407,7 @@ class ActorCore:
             self.awaiting.state()
             if self.fence.names:
                 self.fence.said(session.sent + 1, now)
-        else:
+        elif not named.has_untold:
             news = self.said.news(self.mailbox, self.prefetch.ahead, may_grant=self._may_grant)
             if news is not None:
                 commands.append(news)
@@ -428,8 +427,8 @@ class ActorCore:
             commands.append(Bye("drained"))
         if commands:
             sent.append((session.frame(commands, now), ()))
-        if self.mailbox.residents.named.has_untold:
-            sent += self.mailbox.residents.named.tell(session, now)
+        if named.has_untold:
+            sent += entering.tell_residents(self, now, may_grant=self._may_grant)
         if sent and self.prefetch.may_probe:
             self.prefetch.said(session.sent, now)
         return sent
@@ -476,7 +475,7 @@ class ActorCore:
         return may_take(self) and self.outcomes.octets <= self.settings.kept_bytes_max
 
     def _credit(self) -> Credit:
-        return compute_credit(self.mailbox, self.prefetch.ahead, may_grant=self._may_grant)
+        return entering.credit_of(self, may_grant=self._may_grant)
 
     # --- starting and ending
 

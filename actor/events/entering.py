@@ -8,14 +8,15 @@ known what became of it.
 from math import inf
 from typing import TYPE_CHECKING
 
+from actor.granting.grant import compute_credit
 from actor.holding.mailbox import Assignment
 from actor.holding.residents import Replica, Warmth
 from wire.errors import Code
-from wire.messages import Entered
+from wire.messages import Credit, Entered
 from wire.parts import Environment, Failure, Held, Token
 
 if TYPE_CHECKING:
-    from actor.core import ActorCore
+    from actor.core import ActorCore, Outgoing
 
 
 class Entering:
@@ -183,3 +184,21 @@ def give_up_worn(core: "ActorCore") -> None:
     worn.clear()
     core.relabel()
     core.is_stale = True
+
+
+def credit_of(core: "ActorCore", *, may_grant: bool) -> Credit:
+    """Compute what is granted: nothing before the broker knows which named actors are here.
+
+    It would have one entered where an older generation of it is, and its calls would run in that.
+    """
+    is_known = not core.mailbox.residents.named.has_untold
+    return compute_credit(core.mailbox, core.prefetch.ahead, may_grant=may_grant and is_known)
+
+
+def tell_residents(core: "ActorCore", now: float, *, may_grant: bool) -> "list[Outgoing]":
+    """Tell a session that has begun which named actors are here, and then what is granted."""
+    told = core.mailbox.residents.named.tell(core.session, now)
+    credit = core.said.news(core.mailbox, core.prefetch.ahead, may_grant=may_grant)
+    if credit is not None:
+        told.append((core.session.frame([credit], now), ()))
+    return told

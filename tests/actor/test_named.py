@@ -4,7 +4,7 @@ import pytest
 from msgspec import structs
 
 from tests.actor.broker_end import BLOB_HASH, CODE, EPOCH, connected, environment, make_core
-from wire.messages import Credit, Leave, Outcome, Restore
+from wire.messages import Credit, Leave, Outcome, Resides, Restore
 from wire.parts import Call, Environment, Failure, Held, Named
 
 ID = "Counter:1@default/clicks#1"
@@ -189,6 +189,21 @@ def test_a_new_session_is_told_who_is_here_behind_the_outcomes(end):
     ((told, frames),) = end.residents
     assert (told.generation, told.serial) == ((EPOCH, 1), 1)
     assert frames == [CODE, b"one"]
+
+
+def test_nothing_is_granted_in_a_new_session_before_it_is_told_who_is_here(end):
+    # A new generation was entered where the lost one still was, and ran in what that had become.
+    entered(end)
+    end.cut()
+    end.everything.clear()
+
+    end.core.broken(end.now)
+    end.pass_time(1.0)
+    end.carry()
+
+    told, then = [one for one in end.everything if isinstance(one, Resides | Credit)]
+    assert isinstance(told, Resides)
+    assert then == Credit(2, 0, 1)
 
 
 def test_a_new_session_is_told_which_calls_have_ended_and_not_which_only_entered(end):

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from actor.events import entering
+from actor.granting.grant import compute_credit
 from actor.holding.mailbox import Assignment
 from actor.holding.named import NamedReplica, NamedReplicas
 from broker.events import residing
@@ -138,6 +140,19 @@ JOURNALED = COUNTS.but(
     faults={"broker_kill": 1.0, "actor_kill": 0.5, "cut": 0.5},
 )
 GROUPS = COUNTS.but(named=0.0, grouped=0.9)
+
+
+def credit_is_stated_before_who_is_here() -> Any:
+    """Grant at once in a new session, before the broker knows which named actors are here."""
+
+    def make(_: Any) -> Any:
+        return lambda core, *, may_grant: compute_credit(
+            core.mailbox, core.prefetch.ahead, may_grant=may_grant
+        )
+
+    return swap(entering, "credit_of", make)
+
+
 AWAY = COUNTS.but(faults={"partition": 1.0, "silent_drop": 1.0}, long=1.0, fault=0.03)
 NAMED = [
     Mutant(f.__name__, profile, f)
@@ -153,5 +168,9 @@ NAMED = [
         (nobody_waits_to_be_alone_in_its_group, GROUPS),
         (turns_of_a_group_are_always_free, GROUPS),
         (what_a_client_left_behind_is_forgotten, AWAY),
+        (
+            credit_is_stated_before_who_is_here,
+            AWAY.but(pause_s=0.3, down_s=1.0, faults=AWAY.faults | {"broker_kill": 0.3}),
+        ),
     )
 ]

@@ -213,7 +213,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "turns_of_a_group_are_always_free",
         ),
         3: ("a_release_gives_the_turn_back",),
-        4: ("the_lower_generation_stays",),
+        4: ("the_lower_generation_stays", "credit_is_stated_before_who_is_here"),
         5: ("nobody_enters_it_again",),
         6: (
             "what_may_have_run_runs_again",
@@ -335,7 +335,6 @@ ELSEWHERE: dict[tuple[str, int], str] = {
     ("9.7", 9): "no environment there has versions",
     ("9.9", 1): "more actors than are needed are let go again, and harm nobody",
     ("9.9", 2): "there every actor that was asked for comes, though some of them late",
-    ("9.10", 4): "no seed that was tried had two processes that both say to have one actor",
     ("9.10", 11): "no seed that was tried had a lost process offer a call that was still open",
     ("10.2", 5): "who goes first of two that may both go is not seen from outside",
 }
