@@ -215,6 +215,25 @@ def test_the_call_of_a_run_that_nobody_offers_ends_for_its_task_makes_it_again(k
     assert agree(family.talk)
 
 
+@pytest.mark.parametrize("is_offered", [True, False])
+def test_a_call_that_is_lost_goes_on_until_the_run_that_made_it_cannot_be_offered(is_offered):
+    family = Family()
+    family.talk.restart()
+    family.talk.actor(12, name="host/1", holding=[(NESTED, 1, (1000, 2), "running")])
+    next_actor = family.talk.actor(14, name="host/1", free=1)
+    assert next_actor.takes(Assign)
+    assert (family.talk.state(family.root, 1), family.state) == ("held", "assigned")
+
+    if is_offered:
+        holding(family, nested=False)
+    family.talk.wait(2.5)
+
+    assert family.talk.state(family.root, 1) == ("assigned" if is_offered else "queued")
+    assert family.state == ("assigned" if is_offered else "ended")
+    assert len(next_actor.takes(Stop)) == (0 if is_offered else 1)
+    assert agree(family.talk)
+
+
 def test_the_call_of_a_task_that_had_ended_goes_on_in_a_new_broker():
     family = Family()
     family.root.is_deaf = True

@@ -17,6 +17,7 @@ from broker.core import Broker
 from broker.disk.clocks import Reading
 from broker.disk.opening import JournalError, lock_folder
 from broker.disk.records import Progress
+from broker.facts.task import State
 from tests.sim.counters import named_of
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure
@@ -77,6 +78,10 @@ class Ledger:
         # What went wrong with each, as often as it was written.
         self.troubles: dict[Name, set[Counts]] = {}
         self.armed: set[Name] = set()
+        # Calls that were given out while the run that made them might still be offered, by the
+        # task of that run, and to which broker that was.
+        self.before_makers: dict[Name, list[TaskRecord]] = {}
+        self.before_in: Broker | None = None
         self.accepted: dict[Name, TaskRecord] = {}
         # A copy of the disk, and what is known of it; whether it was ever put back.
         self.backup: tuple[Connection, set[Name], set[Name], set[Name]] | None = None
@@ -320,6 +325,7 @@ class Ledger:
         match command:
             case Assign():
                 record = oracle.tasks.get((command.client, command.task)) or oracle.own(command)
+                self._check_made_again((command.client, command.task))
                 is_named = named_of(record.call) is not None
                 if record.call.durable and (record.call.at_most_once or is_named):
                     assert record.origin in self.armed, f"{record.name} may not start yet"
@@ -346,7 +352,27 @@ class Ledger:
         is_known = self.written_in.get(record.origin) == parent[0] and not self.went_back
         if maker is None or maker.is_over or not is_known:
             return
+        # What is held was not given out: its run may be offered until the window ends. Until then
+        # a call that was offered goes on (9.6 rule 10), also in its next run when that is lost.
+        core = broker.core
+        if maker.state is State.HELD and core.window_ends_at is not None and parent[0] < core.epoch:
+            if self.before_in is not core:
+                self.before_in, self.before_makers = core, {}
+            self.before_makers.setdefault((client, number), []).append(record)
+            return
         assert maker.token == parent, f"{record.name} goes on, and its run {parent} is made again"
+
+    def _check_made_again(self, name: Name) -> None:
+        """Check that calls that were given out before a task went to another run are over."""
+        broker = self.world.broker
+        if broker is None or broker.core is not self.before_in:
+            return
+        for record in self.before_makers.pop(name, ()):
+            client = broker.core.clients.get(record.client.incarnation)
+            task = client.tasks.get(record.number) if client is not None else None
+            assert task is None or task.is_over, (
+                f"{record.name} is {task.state}, and the run that made it is made again"
+            )
 
     def resolved(self, record: "TaskRecord", status: Status, body: bytes, actor: str) -> bool:
         """Check the outcome of a durable call; True when nothing else is to be checked."""

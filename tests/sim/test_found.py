@@ -275,3 +275,7 @@ def test_an_actor_that_gave_up_a_copy_for_another_one_gets_none_before_a_task_of
 
 def test_what_was_canceled_before_an_older_journal_came_back_is_in_no_window():
     World(292358166949134701).run(500)
+
+
+def test_a_call_that_is_lost_goes_on_while_the_run_that_made_it_may_still_be_offered():
+    World(646821490707137521).run(500)
