@@ -14,6 +14,7 @@ from broker.holding import fences
 from broker.holding.limits import Limits
 from broker.holding.lines import Waiter, host_key
 from broker.holding.wants import wants_of
+from wire.limits import HOST_PREFIX
 from wire.messages import ActorHello
 from wire.parts import Token
 
@@ -89,6 +90,11 @@ def check(broker: "Broker") -> None:
             assert broker.tokens[token] is run.task
             assert run.task.actor is run.actor
             assert is_owned(run.task)
+    for name, key in broker.limits.keys.items():
+        if not name.startswith(HOST_PREFIX):
+            most = broker.limits.maximum(name)
+            for waiter in (*key.line.members, *key.claims.members):
+                assert waiter.amount(name) <= most, f"{name}: somebody waits for more than {most}"
 
 
 def check_sums(limits: Limits) -> None:

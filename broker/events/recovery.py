@@ -238,7 +238,7 @@ def end_window(broker: "Broker", now: float) -> None:
             broker.delays.set(task, task.trouble.due_at)
         elif task.must_be_alone:
             lifecycle.isolate(broker, task, now)
-        else:
+        elif not lifecycle.is_refused(broker, task):
             task.move(Event.RELEASE_HOLD)
             broker.backlog.push(task)
             lifecycle.watch(broker, task)

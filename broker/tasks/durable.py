@@ -158,8 +158,7 @@ def committed(broker: "Broker") -> None:
                 if task.state is State.WRITING:
                     forgetting.written(broker, task)
                     task.move(Event.WRITTEN)
-                    broker.backlog.push(task, is_back=True)
-                    lifecycle.watch(broker, task)
+                    lifecycle.queue_again(broker, task)
             case Awaited.PROGRESS:
                 if task.trouble is not None and task.trouble.sequence == sequence:
                     retrying.say_again(broker, task, broker.ticked_at)

@@ -13,6 +13,7 @@ from broker.holding import wants
 from broker.tasks import dead, forgetting
 from wire import codec
 from wire.errors import Code
+from wire.limits import HOST_PREFIX
 from wire.messages import Result, Stop
 from wire.parts import Failure, Status
 
@@ -34,6 +35,22 @@ def queue_again(broker: "Broker", task: Task) -> None:
             return
     broker.backlog.push(task, is_back=True)
     watch(broker, task)
+
+
+def is_refused(broker: "Broker", task: Task) -> bool:
+    """End *task*, which was held, where by now it can never have its limits; tell whether.
+
+    Limits of hosts say nothing here: not all that will come back may be there.
+    """
+    assert task.template
+    if task.template.shape.limits is None:
+        return False
+    limits = {n: a for n, a in task.call.limits.items() if not n.startswith(HOST_PREFIX)}
+    refused = wants.refusal(broker, limits, None)
+    if refused is None:
+        return False
+    end(broker, task, *refused)
+    return True
 
 
 def end(broker: "Broker", task: Task, code: Code, message: str) -> None:

@@ -129,7 +129,7 @@ def release_held(broker: "Broker", held: dict[Task, None]) -> None:
     calls = [task for task in held if task.template and task.template.costs.named]
     calls.sort(key=lambda task: not naming.is_entry(task.call))
     for task in calls:
-        if not admit(broker, task, is_new=False):
+        if not admit(broker, task, is_new=False) or lifecycle.is_refused(broker, task):
             del held[task]
 
 

@@ -11,6 +11,7 @@ from broker.holding.limits import Limits
 from tests.broker.test_explain import ask
 from tests.broker.test_limit_holders import machine
 from tests.broker.test_limits import EPOCH, call, ends, failures, got, lasts, limited
+from tests.support.disk import Disk
 from wire.errors import Code
 from wire.limits import Definition, Strategy
 from wire.messages import (
@@ -184,6 +185,40 @@ def test_a_limit_can_be_set_raised_lowered_and_deleted():
     assert failures(client)[4].code == Code.LIMIT_UNKNOWN
     ends(actor, 3, 9)
     assert not talk.broker.limits.keys
+
+
+@pytest.mark.parametrize("what", ["limit-set", "limit-delete"])
+def test_what_was_held_while_its_limit_was_lowered_is_told_and_holds_up_nobody(what):
+    talk = limited("db=2", "web=1", recovered=False)
+    actor, client = talk.actor(free=9, slots={"slot": 9}), talk.client()
+    client.submits(1, call=call(limits={"db": 2}), again=True)
+    client.submits(2, call=call(limits={"web": 1}), again=True)
+
+    is_lower = what == "limit-set"
+    orders(client, what, setting(name="db", maximum=1) if is_lower else "db")
+    lasts(talk, talk.settings.adopt_window_s, actor, client)
+    client.submits(3, call=call())
+
+    code = Code.BAD_OPTION if is_lower else Code.LIMIT_UNKNOWN
+    assert {n: found.code for n, found in failures(client).items() if n == 1} == {1: code}
+    assert got(actor) == ([2, 3] if is_lower else [2])
+
+
+def test_what_is_written_while_its_limit_is_lowered_is_told_and_holds_up_nobody():
+    talk = limited("db=2", disk=Disk())
+    actor, client = talk.actor(free=9, slots={"slot": 9}), talk.client()
+    once = call(limits={"db": 2}, at_most_once=True, durable=True)
+    talk.writes = False
+    client.submits(1, call=once)
+    assert talk.state(client, 1) == "writing"
+
+    client.says(Query(1, "limit-set", setting(name="db", maximum=1)))
+    client.submits(2, call=call(), slot=1)
+    talk.writes = True
+    talk.commits()
+
+    assert [found.code for found in failures(client).values()] == [Code.BAD_OPTION]
+    assert got(actor) == [2]
 
 
 def test_a_holder_can_be_released_by_force():

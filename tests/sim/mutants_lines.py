@@ -6,7 +6,7 @@ Beside them those of `tests/planted.py` that show in a cluster as well as in the
 from functools import partial
 from typing import Any
 
-from broker.events import liveness
+from broker.events import liveness, recovery
 from broker.holding import deadlock
 from broker.holding.limits import Limits
 from broker.holding.lines import RunWait
@@ -20,6 +20,7 @@ from tests.sim.mutants import (
     CROWDED,
     IDLE,
     LIMITED,
+    LIMITED_RESTARTS,
     LINKS,
     LOADED,
     WAITING,
@@ -132,6 +133,13 @@ OF_LINES = (
         Limits.take,
         "definition is not None and definition.rate is not None",
         "False",
+    ),
+    (
+        "what_was_held_waits_for_more_than_there_is",
+        LIMITED_RESTARTS.but(faults={"broker_kill": 1.0, "change_limit": 2.0}, fault=0.1),
+        recovery.end_window,
+        "elif not lifecycle.is_refused(broker, task):",
+        "else:",
     ),
     (
         "who_lets_results_lie_gets_more",

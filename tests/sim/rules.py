@@ -98,7 +98,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         ),
         5: ("nobody_is_told_of_room", "one_is_let_go_and_nobody_looks_again"),
         6: ("what_can_never_be_had_waits",),
-        7: ("a_limit_keeps_its_first_maximum",),
+        7: ("a_limit_keeps_its_first_maximum", "what_was_held_waits_for_more_than_there_is"),
         8: (
             "what_comes_back_with_time_is_held",
             "the_end_gives_a_rate_back",

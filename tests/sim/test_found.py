@@ -279,3 +279,7 @@ def test_what_was_canceled_before_an_older_journal_came_back_is_in_no_window():
 
 def test_a_call_that_is_lost_goes_on_while_the_run_that_made_it_may_still_be_offered():
     World(646821490707137521).run(500)
+
+
+def test_what_was_held_while_its_limit_was_lowered_is_told_and_holds_up_nobody():
+    World(646821490707137633).run(500)
