@@ -89,7 +89,15 @@ def forgive(broker: "Broker", stall_s: float) -> None:
     """Take no time from anybody in which the broker itself was stopped."""
     for task in broker.deadlines.things:
         task.queued_at += stall_s
-    broker.deadlines.postpone(stall_s)
+    # Not postponed: a sum in another order may be another one, and who asks is told this one.
+    broker.deadlines.renew(ends_at)
+
+
+def ends_at(task: Task) -> float:
+    """Return when *task*, which has a schedule timeout, has waited for too long."""
+    timeout_s = task.call.schedule_timeout_s
+    assert timeout_s is not None
+    return task.queued_at + timeout_s
 
 
 def check(broker: "Broker") -> None:

@@ -4,7 +4,7 @@ What must not be broken: a thing stands here at most once, and what was discarde
 has no such time does not come here, so tasks without one pay nothing.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -59,9 +59,16 @@ class Deadlines(Generic[T]):
 
     def postpone(self, by_s: float) -> None:
         """Let everything be due *by_s* later."""
-        # Each is moved by the same, so the order stays.
         self._heap = [(at + by_s, serial, thing) for at, serial, thing in self._heap]
+        # Two next to each other may be one by now, of which the one set first comes first.
+        heapify(self._heap)
         self.due_at += by_s
+
+    def renew(self, due: Callable[[T], float]) -> None:
+        """Let everything be due when *due* says of it."""
+        self._heap = [(due(thing), serial, thing) for thing, serial in self.things.items()]
+        heapify(self._heap)
+        self.due_at = self._heap[0][0] if self._heap else inf
 
     def check(self) -> None:
         """Assert that every thing has one valid entry, and that none is overlooked."""

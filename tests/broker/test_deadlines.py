@@ -1,6 +1,6 @@
 """What is due when, against a slow list."""
 
-from math import inf
+from math import inf, nextafter
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,12 +53,24 @@ def test_what_is_left_over_stays_due():
     assert deadlines.take(1.0, at_most=ALL) == [2, 3, 4]
 
 
+def test_two_that_become_due_at_one_time_keep_the_order_in_which_they_were_set():
+    deadlines = Deadlines()
+    deadlines.set("first", nextafter(1.0, 2.0))
+    deadlines.set("second", 1.0)
+
+    deadlines.postpone(4.0)
+
+    deadlines.check()
+    assert deadlines.take(5.0, at_most=ALL) == ["first", "second"]
+
+
 THINGS = st.integers(0, 5)
 STEPS = st.one_of(
     st.tuples(st.just("set"), THINGS, st.integers(0, 20)),
     st.tuples(st.just("discard"), THINGS),
     st.tuples(st.just("take"), st.integers(0, 20), st.integers(1, 4)),
     st.tuples(st.just("postpone"), st.integers(1, 5)),
+    st.tuples(st.just("renew"), st.integers(0, 20)),
 )
 
 
@@ -81,6 +93,9 @@ def test_it_does_as_a_slow_list_does(steps):
             case "postpone", by_s:
                 deadlines.postpone(float(by_s))
                 model = [(at + by_s, thing) for at, thing in model]
+            case "renew", at:
+                deadlines.renew(lambda thing, at=at: float(abs(at - 3 * thing)))
+                model = [(float(abs(at - 3 * thing)), thing) for _, thing in model]
         deadlines.check()
         assert len(deadlines.things) == len(model)
         assert deadlines.due_at <= min((at for at, _ in model), default=inf)

@@ -150,6 +150,19 @@ def test_the_time_that_the_broker_was_stopped_does_not_count(talk):
     assert failure_of(client).code == Code.SCHEDULE_TIMEOUT
 
 
+def test_after_a_stall_it_ends_at_the_very_time_that_explain_says(talk):
+    # With these the sum is another one where the stall is added last.
+    timeout_s, stopped_s = 0.7, 30.9
+    client = talk.client().submits(7, call=Call("hasty", CODE, schedule_timeout_s=timeout_s))
+    talk.sleep(stopped_s)
+    talk.wake()
+
+    talk.now = talk.task(client, 7).queued_at + timeout_s
+    talk.flush()
+
+    assert failure_of(client).code == Code.SCHEDULE_TIMEOUT
+
+
 def test_what_the_client_waited_before_counts():
     talk = Conversation()
     client = talk.client()

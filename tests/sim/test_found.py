@@ -283,3 +283,7 @@ def test_a_call_that_is_lost_goes_on_while_the_run_that_made_it_may_still_be_off
 
 def test_what_was_held_while_its_limit_was_lowered_is_told_and_holds_up_nobody():
     World(646821490707137633).run(500)
+
+
+def test_a_task_ends_when_its_time_is_over_also_where_a_stall_made_another_sum_of_it():
+    World(646821490707138021).run(500)
