@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from broker.placing import isolation
 from wire.errors import Code
-from wire.messages import Assign, Death, Requeued
+from wire.messages import ActorHello, Assign, Death, Requeued
 from wire.parts import Failure, Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
+    from broker.facts.peers import Actor
     from tests.sim.oracle import TaskRecord
     from tests.sim.processes import ActorProcess, ClientProcess
     from tests.sim.world import World
@@ -48,6 +49,10 @@ class Crashes:
         self.given: dict[Name, list[int]] = {}
         # How often a broker began that found it given out by an earlier one.
         self.found: Counter[Name] = Counter()
+        # Processes that had a successor before their host could tell of their end, and the broker
+        # that heard it so; how many of them each assignment comes after.
+        self.overtaken: dict[int, Broker] = {}
+        self.doubted: dict[Token, int] = {}
         # Since when no actor is kept for those that wait to be alone.
         self.bare_since = inf
 
@@ -66,6 +71,38 @@ class Crashes:
     def began(self, given: set[Name]) -> None:
         """Note of which tasks a broker that starts now cannot tell whether they went down."""
         self.found.update(given)
+
+    def overtaking(self, core: "Broker", frame: Any) -> "Actor | None":
+        """Return whom the process that says HELLO follows, if their host could not tell of it.
+
+        A host tells of a death before it starts the next process: only where it has said nothing
+        yet in its session, as after the start of a broker, does that process come first.
+        """
+        hello = frame.commands[0] if frame.commands else None
+        former = core.actors_by_name.get(hello.name) if type(hello) is ActorHello else None
+        if former is None or former.incarnation not in core.actors:
+            return None
+        host = core.hosts.get(former.host)
+        has_said = host is not None and host.session is not None and host.session.received > 0
+        return None if has_said else former
+
+    def greeted(self, core: "Broker", former: "Actor") -> None:
+        """Note a process that its successor's HELLO has ended, if it was let in."""
+        if core.dead.get(former.incarnation):
+            self.overtaken[former.incarnation] = core
+
+    def doubts(self, name: Name) -> int:
+        """Count the losses that a task was charged with, and of which the broker is not told yet.
+
+        The next broker has that from its client or its journal, and cannot correct it.
+        """
+        core = self.world.broker.core
+        given = self.given.get(name, ())
+        return sum(
+            at is not core or core.dead.get(one) is not False
+            for one, at in self.overtaken.items()
+            if one in given
+        )
 
     def counted(self, actor: "ActorProcess", record: "TaskRecord", attempt: int) -> None:
         """Check that who had not started has burned no try, once that is told."""
@@ -150,6 +187,8 @@ class Crashes:
 
     def assigned(self, actor: "ActorProcess", name: Name, token: Token) -> None:
         """Check that who shared a process with a crash is put beside nobody, while it may wait."""
+        if self.overtaken:
+            self.doubted[token] = self.doubts(name)
         broker, faults = self.world.broker, self.world.profile.faults.keys()
         alone = self.alone.get(name, 0)
         # Who goes down with each broker is found out as well, at the latest among others.

@@ -234,7 +234,9 @@ class Oracle:
         if self.world.profile.is_told_of_starts:
             # Of what a broker took down with it the next one cannot know whether it had started.
             found = self.crashes.found[record.origin]
-            burned = record.burned + len(record.failures) + found
+            # Nor a broker whose host comes back to it behind the next process, until it is told.
+            doubted = self.crashes.doubted.get(token, 0)
+            burned = record.burned + len(record.failures) + found + doubted
             assert assignment.attempt <= burned + 1, "a try was burned, nothing had started"
         record.starts.append(token)
         self.dead.started(record)

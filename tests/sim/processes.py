@@ -285,7 +285,11 @@ class BrokerProcess(Process):
         """Hear a frame, and look whether more was promised than the disk can keep."""
         ledger = self.world.ledger
         refused = ledger.refuses(self.core, wire.peer, frame) if ledger is not None else []
+        crashes = self.world.oracle.crashes
+        former = crashes.overtaking(self.core, frame) if frame.number == 0 else None
         self.core.receive(wire.rid, frame, payloads, now)
+        if former is not None:
+            crashes.greeted(self.core, former)
         if ledger is not None and refused:
             ledger.check_refused(self.core, refused)
 

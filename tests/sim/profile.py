@@ -253,10 +253,10 @@ class Profile:
 
     @property
     def is_told_of_starts(self) -> bool:
-        """Tell whether the broker always hears from the host what a dead process had started.
+        """Tell whether a broker that its hosts know hears of each death before the next process.
 
         Where it reads the HELLO of the next process before the DEATH, what cannot be told burns a
-        try, until the report comes.
+        try, until the report comes. `Crashes.doubts` knows whose hosts are not there yet.
         """
         return self.is_deadly and not {"freeze_broker", "late_report"} & self.faults.keys()
 

@@ -287,3 +287,7 @@ def test_what_was_held_while_its_limit_was_lowered_is_told_and_holds_up_nobody()
 
 def test_a_task_ends_when_its_time_is_over_also_where_a_stall_made_another_sum_of_it():
     World(646821490707138021).run(500)
+
+
+def test_a_process_that_overtakes_its_host_at_a_new_broker_costs_a_try_until_the_death_is_told():
+    World(646821490707137974).run(500)
