@@ -190,8 +190,9 @@ def short_of_place(task: Task, actor: Actor) -> str:
     if loading := loading_at(task, actor):
         return f"{loading} there"
     if not credit.has_resident(place.pool):
-        is_full = (credit.available or credit.has_more) and not credit.has_room
-        return f"no room for environment {place.name}" if is_full else ""
+        # A named actor needs none.
+        needs_room = place.named is None and (credit.available or credit.has_more)
+        return f"no room for environment {place.name}" if needs_room and not credit.has_room else ""
     if credit.is_warm(place.pool, taken):
         return ""
     alone = ", in which it must be alone" if taken > 1 else ""

@@ -1,5 +1,7 @@
 """Talk to a broker's core in few lines: peers that count frames, a clock, the real codec."""
 
+import msgspec
+
 from broker.core import Broker
 from broker.events.defining import define
 from broker.settings import Settings
@@ -9,6 +11,7 @@ from wire.messages import (
     PROTOCOL,
     ActorBeat,
     ActorHello,
+    Answer,
     Beat,
     ClientHello,
     Credit,
@@ -17,6 +20,7 @@ from wire.messages import (
     HostBeat,
     HostHello,
     Outcome,
+    Query,
     Submit,
     Template,
     Welcome,
@@ -242,6 +246,18 @@ class Talker:
         if free is not None:
             commands.append(Credit(free))
         return self.says(*commands)
+
+
+def ask(client, what, argument=""):
+    """Return what the broker answers *client*, as it was before it was packed."""
+    client.says(Query(9, what, argument))
+    [answer] = client.takes(Answer)
+    return msgspec.msgpack.decode(answer.body)
+
+
+def explained(client, number):
+    """Return why the task *number* of *client* waits."""
+    return ask(client, "explain", str(number))
 
 
 def actor_hello(

@@ -6,11 +6,10 @@ from msgspec import structs
 from broker.placing import replicas
 from broker.placing.copies import Kind
 from broker.placing.environments import KEPT_S
-from tests.broker.conversation import CODE, Conversation
+from tests.broker.conversation import CODE, Conversation, ask, explained
 from wire import codec
 from wire.messages import (
     ActorBeat,
-    Answer,
     Assign,
     Beat,
     Bye,
@@ -19,13 +18,12 @@ from wire.messages import (
     Entered,
     Evict,
     Outcome,
-    Query,
     Reacquire,
     Reject,
     Release,
     Result,
 )
-from wire.parts import Call, Environment, Failure, Reuse, Status
+from wire.parts import Call, Environment, Failure, Named, Reuse, Status
 
 FAILURE = Failure("environment-failed", "OSError", "no such file", "Traceback", b"")
 
@@ -68,9 +66,7 @@ def ends(actor, token, environment, *, turns=1, free=2):
 
 
 def asked(talk, client, name="environments"):
-    client.says(Query(1, name, "E" if "retry" in name else ""))
-    [answer] = client.takes(Answer)
-    return codec.msgspec.msgpack.decode(answer.body)
+    return ask(client, name, "E" if "retry" in name else "")
 
 
 def about(talk, client):
@@ -93,45 +89,45 @@ def test_who_waits_behind_the_maximum_of_a_policy_is_told_so(talk):
     client = talk.client().submits(1, 2, 3, call=call(place(2, 2)))
     actors(talk, 3)
 
-    client.says(Query(1, "explain", "3"))
-
-    [answer] = client.takes(Answer)
-    told = codec.msgspec.msgpack.decode(answer.body)["actors"]
-    assert told["host/2"] == "environment E has its 2 replicas"
+    assert explained(client, 3)["actors"]["host/2"] == "environment E has its 2 replicas"
 
 
 def test_who_waits_for_what_is_loading_is_told_so(talk):
     client = talk.client().submits(1, 2, call=call(place(1, 1)))
     actors(talk, 1)
 
-    client.says(Query(1, "explain", "2"))
-
-    [answer] = client.takes(Answer)
-    told = codec.msgspec.msgpack.decode(answer.body)["actors"]
-    assert told["host/0"] == "environment E is being loaded there"
-    client.says(Query(2, "explain", "1"))
-    [answer] = client.takes(Answer)
-    told = codec.msgspec.msgpack.decode(answer.body)["reason"]
-    assert told == "it is with actor host/0, where environment E is being loaded"
+    assert explained(client, 2)["actors"]["host/0"] == "environment E is being loaded there"
+    assert explained(client, 1)["reason"] == (
+        "it is with actor host/0, where environment E is being loaded"
+    )
 
 
 def test_free_actors_are_not_called_busy_where_the_environment_is_what_keeps_them_from_it(talk):
     client = talk.client().submits(1, call=call(place(1, 1)))
     one, two, three = actors(talk, 3)
     [token] = tokens(one)
+
     fails(one, token)
 
-    def told():
-        client.says(Query(1, "explain", "1"))
-        [answer] = client.takes(Answer)
-        return codec.msgspec.msgpack.decode(answer.body)["reason"]
-
     retry = "no such file; it is tried again in 1.0 s"
-    assert told() == retry
+    assert explained(client, 1)["reason"] == retry
     three.says(Credit(0, 0, 1))
     where = "every actor that satisfies it is one of these"
-    assert told() == f"{where}: busy (1 of 3); {retry} (2 of 3)"
+    assert explained(client, 1)["reason"] == f"{where}: busy (1 of 3); {retry} (2 of 3)"
     assert not two.takes(Assign)
+
+
+def test_a_named_actor_for_which_there_is_no_room_lacks_none(talk):
+    named = structs.replace(place(), named=Named("default", "clicks", "E:1"))
+    entry = Call("E", environment=named, slots={"gpu": 2})
+    client = talk.client().submits(1, call=entry)
+    actor = talk.actor(11, slots={"slot": 2, "gpu": 2})
+
+    actor.says(Credit(2, 0, 0, {"other": 0}, {"gpu": 1}))
+
+    assert explained(client, 1)["actors"] == {
+        "host/0": "1 slots are missing of {'gpu': 2} (0 tasks)"
+    }
 
 
 def test_an_actor_is_shown_with_what_it_loads_before_it_says_so_in_a_heartbeat(talk):
@@ -218,6 +214,13 @@ def idle(talk, found, seconds):
             actor.says(ActorBeat(Credit(2, 0, 0, {"e": 1}), 1, {}, []))
 
 
+def holds(talk, actor, token, credit, seconds):
+    """Let time pass while *actor* beats and has a run, which may have given its turn back."""
+    for _ in range(int(seconds / 0.5)):
+        talk.wait(0.5)
+        actor.says(ActorBeat(credit, 1, {}, [token]))
+
+
 def test_an_idle_copy_is_given_up_also_when_the_busy_one_beside_it_was_lost(talk):
     environment = place(2, 2)
     once = structs.replace(call(environment), at_most_once=True)
@@ -250,9 +253,7 @@ def test_a_copy_is_not_given_up_in_the_middle_of_a_method_that_waits_for_its_own
     # As the actor says it: the credit first.
     actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
 
-    for _ in range(50):
-        talk.wait(0.5)
-        actor.says(ActorBeat(Credit(2, 0, 0, {"e": 1}), 1, {}, [token]))
+    holds(talk, actor, token, Credit(2, 0, 0, {"e": 1}), 25.0)
     assert not actor.takes(Evict)
 
     # Nothing more is free with its end, so no credit says so.
@@ -272,9 +273,7 @@ def test_a_run_that_is_back_from_its_wait_is_inside_as_before(talk):
     actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
     actor.says(Credit(1, 0, 0, {"e": 0}), Reacquire(*token))
 
-    for _ in range(50):
-        talk.wait(0.5)
-        actor.says(ActorBeat(Credit(1, 0, 0, {"e": 0}), 1, {}, [token]))
+    holds(talk, actor, token, Credit(1, 0, 0, {"e": 0}), 25.0)
 
     assert not actor.takes(Evict)
     ends(actor, token, environment)
@@ -292,9 +291,7 @@ def test_a_copy_that_a_run_is_to_come_back_to_is_in_use_after_a_new_session_as_w
 
     again = talk.actor(11, name="host/0", holding=[(1, 1, token, "released")])
     again.says(Entered(environment, 2.0, True), Credit(2, 0, 0, {"e": 1}))
-    for _ in range(50):
-        talk.wait(0.5)
-        again.says(ActorBeat(Credit(2, 0, 0, {"e": 1}), 1, {}, [token]))
+    holds(talk, again, token, Credit(2, 0, 0, {"e": 1}), 25.0)
 
     assert not again.takes(Evict)
 
@@ -370,9 +367,7 @@ def test_a_copy_in_use_is_not_given_up(talk):
     [token] = tokens(actor)
     enters(actor, environment)
 
-    for _ in range(30):
-        talk.wait(0.5)
-        actor.says(ActorBeat(Credit(1, 0, 0, {"e": 0}), 1, {}, [token]))
+    holds(talk, actor, token, Credit(1, 0, 0, {"e": 0}), 15.0)
 
     assert not actor.takes(Evict)
 
@@ -544,11 +539,7 @@ def test_explain_says_why_a_task_does_not_enter_its_environment(talk):
     client = talk.client().submits(1, 2, call=call(place(0, 1)))
     _, other = actors(talk, 2)
 
-    client.says(Query(1, "explain", "2"))
-
-    [answer] = client.takes(Answer)
-    told = codec.msgspec.msgpack.decode(answer.body)
-    assert told["actors"][other.name] == "environment E has its 1 replicas"
+    assert explained(client, 2)["actors"][other.name] == "environment E has its 1 replicas"
 
 
 def loaded(talk, client, load_s, run_s):
