@@ -66,7 +66,7 @@ class Lead:
     def add_guard(self, guard: Callable[[], None]) -> None:
         """Start a thread for *guard*, which stands by; only who leads may call this."""
         self.joining += 1
-        threading.Thread(target=guard, name="guard", daemon=True).start()
+        start(guard)
 
     def have_guard(self, guard: Callable[[], None]) -> None:
         """Have one more thread stand by where nobody will, once this run has lost the lead.
@@ -81,7 +81,7 @@ class Lead:
         self.lock.release()
         if is_lacking:
             try:
-                threading.Thread(target=guard, name="guard", daemon=True).start()
+                start(guard)
             except (RuntimeError, MemoryError):
                 # No room for a thread now, of which nobody has to hear who gives something back.
                 with self.lock:
@@ -148,3 +148,8 @@ class Lead:
             self._bell.release()
         except RuntimeError:  # It rings already.
             return
+
+
+def start(guard: Callable[[], None]) -> None:
+    """Start the thread of *guard*; raise RuntimeError or MemoryError where there is no room."""
+    threading.Thread(target=guard, name="guard", daemon=True).start()

@@ -1,18 +1,16 @@
 """Sticky keys: where tasks with one key go, and for how long (protocol.md section 11.1)."""
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.tasks.bindings import Bindings, restore
-from tests.broker.conversation import CODE, Conversation
+from tests.broker.conversation import CODE, Conversation, explained
 from wire.codec import decode_failure
 from wire.errors import Code
 from wire.labels import Comparator, Desire
 from wire.messages import (
     ActorBeat,
-    Answer,
     Assign,
     Bye,
     ClientHello,
@@ -20,7 +18,6 @@ from wire.messages import (
     Function,
     LabelsChanged,
     Outcome,
-    Query,
     Result,
     Submit,
     Template,
@@ -68,9 +65,7 @@ def ended(client):
 
 
 def reason(client, number):
-    client.says(Query(1, "explain", str(number)))
-    [answer] = client.takes(Answer)
-    return msgspec.msgpack.decode(answer.body)
+    return explained(client, number)
 
 
 def test_tasks_with_one_key_go_to_one_actor(talk):

@@ -6,20 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.tasks.dead import ENTRY_BYTES, octets_of
-from tests.broker.conversation import CODE, Conversation, attested
+from tests.broker.conversation import CODE, Conversation, ask, attested
 from tests.support.disk import Disk
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.messages import (
     Accepted,
-    Answer,
     Assign,
     Attach,
     Bye,
     Cancel,
     Death,
     Function,
-    Query,
     Result,
     Stop,
 )
@@ -59,8 +57,7 @@ def fails(client, actor, number=1):
 
 
 def asked(client, what="dead", argument=""):
-    client.says(Query(1, what, argument))
-    return msgspec.msgpack.decode(client.takes(Answer)[-1].body)
+    return ask(client, what, argument)
 
 
 def name(client, number):

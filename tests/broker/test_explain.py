@@ -1,15 +1,14 @@
 """Why a task waits, in words."""
 
-import msgspec
 import pytest
 
 from broker.events import explain
 from broker.events.defining import define
 from broker.holding import occupants
-from tests.broker.conversation import CODE, Conversation, attested
+from tests.broker.conversation import CODE, Conversation, ask, attested
 from wire.labels import Comparator, Desire
 from wire.limits import Definition
-from wire.messages import Answer, Assign, Death, Occupy, Query, Reject
+from wire.messages import Assign, Death, Occupy, Reject
 from wire.parts import Call
 
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
@@ -18,12 +17,6 @@ LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
 @pytest.fixture
 def talk():
     return Conversation()
-
-
-def ask(client, what, argument=""):
-    client.says(Query(1, what, argument))
-    (answer,) = client.takes(Answer)
-    return msgspec.msgpack.decode(answer.body)
 
 
 def test_without_actors(talk):

@@ -5,7 +5,7 @@ import pytest
 
 from broker.events.defining import define, undefine
 from broker.tasks import lifecycle
-from tests.broker.conversation import CODE, Conversation, attested
+from tests.broker.conversation import CODE, Conversation, attested, explained
 from tests.support.disk import Disk
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
@@ -319,10 +319,8 @@ def test_shared_crashes_that_its_client_tells_of_outlive_the_broker():
 def test_explain_says_for_what_it_waits(talk):
     client, _ = crashed_together(talk)
 
-    client.says(Query(1, "explain", "7"))
+    reply = explained(client, 7)
 
-    (answer,) = client.takes(Answer)
-    reply = msgspec.msgpack.decode(answer.body)
     assert reply["state"] == "alone"
     assert "an actor that holds nothing else" in reply["reason"]
 

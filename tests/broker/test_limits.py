@@ -1,5 +1,7 @@
 """Limits at the broker: who holds what, who waits, who is next (protocol.md section 9.5)."""
 
+import contextlib
+
 import pytest
 
 from broker.events.defining import define
@@ -48,6 +50,24 @@ def limited(*definitions, recovered=True, **settings):
     if recovered:
         talk.wait(talk.settings.adopt_window_s)
     return talk
+
+
+@contextlib.contextmanager
+def counted_looks(talk):
+    """Yield a list of the looks at who waits; those of `check` are left out."""
+    looks = []
+    original = Limits.blocking
+
+    def counted(self, waiter, rank, at=None):
+        looks.append(rank)
+        return original(self, waiter, rank, at)
+
+    Limits.blocking = counted
+    talk.broker.check = lambda: None
+    try:
+        yield looks
+    finally:
+        Limits.blocking = original
 
 
 def ends(actor, number, free=1, *more):
@@ -382,19 +402,9 @@ def test_behind_a_run_that_takes_all_there_is_nobody_is_looked_at():
     actor = talk.actor(free=3, slots={"slot": 3})
     talk.client().submits(1, 2, 3)
     actor.says(*(Occupy(EPOCH, number, 1, {"db": 1}) for number in (1, 2, 3)))
-    looks = []
-    original = Limits.blocking
 
-    def counted(self, waiter, rank, at=None):
-        looks.append(rank)
-        return original(self, waiter, rank, at)
-
-    Limits.blocking = counted
-    talk.broker.check = lambda: None
-    try:
+    with counted_looks(talk) as looks:
         actor.says(Vacate(EPOCH, 1, 1))
-    finally:
-        Limits.blocking = original
 
     assert actor.takes(Occupied)[-1] == Occupied(EPOCH, 2, 1)
     assert len(looks) == 1

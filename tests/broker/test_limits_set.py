@@ -5,12 +5,13 @@ import random
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from broker.events.defining import define
-from broker.holding.limits import Limits
-from tests.broker.test_explain import ask
+from tests.broker.conversation import ask
 from tests.broker.test_limit_holders import machine
-from tests.broker.test_limits import EPOCH, call, ends, failures, got, lasts, limited
+from tests.broker.test_limits import EPOCH, call, counted_looks, ends, failures, got, lasts, limited
+from tests.broker.test_named import BLOB, entry
 from tests.support.disk import Disk
 from wire.errors import Code
 from wire.limits import Definition, Strategy
@@ -20,11 +21,14 @@ from wire.messages import (
     Beat,
     Cancel,
     Credit,
+    Function,
     Occupied,
     Occupy,
     Outcome,
     Query,
     Stop,
+    Submit,
+    Template,
     Vacate,
 )
 from wire.parts import Status
@@ -74,7 +78,7 @@ def test_what_a_rate_has_taken_is_back_when_the_limit_has_no_rate_any_more():
     ends(actor, 1, 9)
     ends(actor, 2, 9)
 
-    orders(client, "limit-set", setting(name="web", maximum=2))
+    ask(client, "limit-set", setting(name="web", maximum=2))
 
     assert got(actor) == [3]
 
@@ -154,14 +158,6 @@ def test_keys_take_turns_where_that_is_the_strategy():
 # --- orders and answers
 
 
-def orders(client, what, argument):
-    client.says(Query(1, what, argument))
-    import msgspec
-
-    (answer,) = client.takes(Answer)
-    return msgspec.msgpack.decode(answer.body)
-
-
 def setting(**fields):
     return json.dumps(fields)
 
@@ -170,17 +166,17 @@ def test_a_limit_can_be_set_raised_lowered_and_deleted():
     talk = limited()
     actor = talk.actor(free=9, slots={"slot": 9})
     client = talk.client()
-    assert orders(client, "limit-set", setting(name="db", maximum=1)) == {"done": "limit-set"}
+    assert ask(client, "limit-set", setting(name="db", maximum=1)) == {"done": "limit-set"}
     client.submits(1, 2, 3, 4, call=call())
     assert got(actor) == [1]
 
-    orders(client, "limit-set", setting(name="db", maximum=3))
+    ask(client, "limit-set", setting(name="db", maximum=3))
     assert got(actor) == [2, 3]
-    orders(client, "limit-set", setting(name="db", maximum=1))
+    ask(client, "limit-set", setting(name="db", maximum=1))
     ends(actor, 1, 9)
     ends(actor, 2, 9)
     assert got(actor) == []
-    orders(client, "limit-delete", "db")
+    ask(client, "limit-delete", "db")
 
     assert failures(client)[4].code == Code.LIMIT_UNKNOWN
     ends(actor, 3, 9)
@@ -195,13 +191,28 @@ def test_what_was_held_while_its_limit_was_lowered_is_told_and_holds_up_nobody(w
     client.submits(2, call=call(limits={"web": 1}), again=True)
 
     is_lower = what == "limit-set"
-    orders(client, what, setting(name="db", maximum=1) if is_lower else "db")
+    ask(client, what, setting(name="db", maximum=1) if is_lower else "db")
     lasts(talk, talk.settings.adopt_window_s, actor, client)
     client.submits(3, call=call())
 
     code = Code.BAD_OPTION if is_lower else Code.LIMIT_UNKNOWN
     assert {n: found.code for n, found in failures(client).items() if n == 1} == {1: code}
     assert got(actor) == ([2, 3] if is_lower else [2])
+
+
+def test_a_held_call_of_a_named_actor_is_told_as_well():
+    talk = limited("db=2", recovered=False)
+    actor, client = talk.actor(free=1), talk.client()
+    limited_entry = structs.replace(entry(), limits={"db": 2})
+    client.says(Function(0, BLOB, b"code"), Template(0, limited_entry))
+    client.says(Submit(1, 0, b"", again=True))
+    assert talk.state(client, 1) == "held"
+
+    ask(client, "limit-set", setting(name="db", maximum=1))
+    lasts(talk, talk.settings.adopt_window_s, actor, client)
+
+    assert failures(client)[1].code == Code.BAD_OPTION
+    assert not talk.broker.held
 
 
 def test_what_is_written_while_its_limit_is_lowered_is_told_and_holds_up_nobody():
@@ -226,9 +237,9 @@ def test_a_holder_can_be_released_by_force():
     actor = talk.actor(free=9, slots={"slot": 9})
     client = talk.client().submits(1, 2, call=call())
     got(actor)
-    assert "holds nothing" in orders(client, "limit-release", "1000.2.0")["error"]
+    assert "holds nothing" in ask(client, "limit-release", "1000.2.0")["error"]
 
-    assert orders(client, "limit-release", "1000.1.0") == {"done": "limit-release"}
+    assert ask(client, "limit-release", "1000.1.0") == {"done": "limit-release"}
 
     assert [told.code for told in actor.takes(Occupied)] == ["released"]
     assert got(actor) == [2]
@@ -249,7 +260,7 @@ def test_a_holder_can_be_released_by_force():
 def test_an_order_that_makes_no_sense_is_answered(what, argument):
     talk = limited()
 
-    assert "error" in orders(talk.client(), what, argument)
+    assert "error" in ask(talk.client(), what, argument)
 
 
 def test_explain_names_the_limit_and_its_holders():
@@ -275,19 +286,8 @@ def test_a_hand_over_looks_at_as_many_as_wait_alone_or_among_ten_thousand():
         talk = limited("db=1")
         actor = talk.actor(free=9, slots={"slot": 9})
         talk.client().submits(*range(1, waiting + 2), call=call())
-        looks = []
-        original = Limits.blocking
-
-        def counted(self, waiter, rank, at=None):
-            looks.append(rank)
-            return original(self, waiter, rank, at)
-
-        Limits.blocking = counted
-        talk.broker.check = lambda: None
-        try:
+        with counted_looks(talk) as looks:
             ends(actor, 1, 9)
-        finally:
-            Limits.blocking = original
         return len(looks)
 
     assert work(10_000) == work(2) < 10
@@ -303,22 +303,12 @@ def test_room_that_no_actor_can_use_wakes_one_of_a_thousand_keys():
             wanted = {"db": 1, f"api[{key}]": 1}
             client.submits(2 * key + 1, 2 * key + 2, call=call(limits=wanted), slot=key)
         running = [assign.number for assign in actor.takes(Assign)]
-        looks = []
-        original = Limits.blocking
-
-        def counted(self, waiter, rank, at=None):
-            looks.append(rank)
-            return original(self, waiter, rank, at)
-
-        Limits.blocking = counted
-        try:
+        with counted_looks(talk) as looks:
             for _ in range(20):
                 # The limit comes back, and then the slot.
                 actor.says(Outcome(EPOCH, running.pop(0), Status.RESULT, b""), Credit(0))
                 actor.says(Credit(1))
                 running += [assign.number for assign in actor.takes(Assign)]
-        finally:
-            Limits.blocking = original
         return len(looks)
 
     assert work(1_000) <= 2 * work(20)

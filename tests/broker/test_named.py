@@ -5,7 +5,7 @@ import json
 import pytest
 from msgspec import structs
 
-from tests.broker.conversation import CODE, Conversation
+from tests.broker.conversation import CODE, Conversation, explained
 from wire import codec
 from wire.errors import Code
 from wire.messages import (
@@ -708,7 +708,4 @@ def test_why_a_call_waits_is_explained(talk):
     actor.ends(token(1), free=2)
     calls(client, 2, 3)
 
-    client.says(Query(4, "explain", "3"))
-
-    reason = codec.msgspec.msgpack.decode(client.takes(Answer)[0].body)["reason"]
-    assert reason == "default/clicks on host/0 runs 1 of its calls"
+    assert explained(client, 3)["reason"] == "default/clicks on host/0 runs 1 of its calls"

@@ -4,12 +4,11 @@ import msgspec
 import pytest
 
 from broker.events.defining import define
-from tests.broker.conversation import CODE, Conversation, attested
+from tests.broker.conversation import CODE, Conversation, attested, explained
 from wire import codec
 from wire.errors import Code
 from wire.limits import read_definition
 from wire.messages import (
-    Answer,
     Assign,
     Cancel,
     Credit,
@@ -18,7 +17,6 @@ from wire.messages import (
     Function,
     Outcome,
     OutcomeAck,
-    Query,
     Requeued,
     Result,
     Stop,
@@ -255,10 +253,8 @@ def test_a_client_that_was_away_is_told_of_failures_again(talk):
 def test_explain_says_until_when_a_task_waits_and_why(talk):
     _, client, _ = failed_once(talk)
 
-    client.says(Query(1, "explain", "7"))
+    reply = explained(client, 7)
 
-    (answer,) = client.takes(Answer)
-    reply = msgspec.msgpack.decode(answer.body)
     assert (reply["state"], reply["tries"]) == ("delayed", 1)
     assert reply["reason"] == (
         "it waits for its retry in 1.0 s (attempt 1 on host/0: OSError: no route)"

@@ -3,10 +3,9 @@
 import pytest
 from msgspec import structs
 
-from tests.broker.conversation import CODE, Conversation
+from tests.broker.conversation import CODE, Conversation, explained
 from tests.broker.test_environments import asked, call, place, tokens
-from wire import codec
-from wire.messages import Answer, Assign, Credit, Entered, Query
+from wire.messages import Assign, Credit, Entered
 from wire.parts import Call, Held, Holding
 
 SHARED = place(0, 1, concurrency=4)
@@ -16,12 +15,6 @@ ALONE = structs.replace(SHARED, turns=4)
 @pytest.fixture
 def talk():
     return Conversation()
-
-
-def explained(client, number):
-    client.says(Query(9, "explain", str(number)))
-    [answer] = client.takes(Answer)
-    return codec.msgspec.msgpack.decode(answer.body)
 
 
 def inside(talk, client, *, slots=1, number=1):
