@@ -65,6 +65,15 @@ def ends(actor, token, environment, *, turns=1, free=2):
     actor.says(Credit(free, 0, 0, {environment.id: turns}))
 
 
+def inside(talk, environment):
+    """Return an actor that has entered *environment*, and the token of the call in it."""
+    talk.client().submits(1, call=call(environment))
+    [actor] = actors(talk, 1)
+    [token] = tokens(actor)
+    enters(actor, environment)
+    return actor, token
+
+
 def asked(talk, client, name="environments"):
     return ask(client, name, "E" if "retry" in name else "")
 
@@ -246,10 +255,7 @@ def test_an_idle_copy_is_given_up_also_when_the_busy_one_beside_it_was_lost(talk
 def test_a_copy_is_not_given_up_in_the_middle_of_a_method_that_waits_for_its_own_call(talk, policy):
     """It gives its turn back meanwhile, so nobody was inside, and `exit` ran on its `self`."""
     environment = place(**policy)
-    talk.client().submits(1, call=call(environment))
-    [actor] = actors(talk, 1)
-    [token] = tokens(actor)
-    enters(actor, environment)
+    actor, token = inside(talk, environment)
     # As the actor says it: the credit first.
     actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
 
@@ -266,10 +272,7 @@ def test_a_copy_is_not_given_up_in_the_middle_of_a_method_that_waits_for_its_own
 
 def test_a_run_that_is_back_from_its_wait_is_inside_as_before(talk):
     environment = place(1)
-    talk.client().submits(1, call=call(environment))
-    [actor] = actors(talk, 1)
-    [token] = tokens(actor)
-    enters(actor, environment)
+    actor, token = inside(talk, environment)
     actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
     actor.says(Credit(1, 0, 0, {"e": 0}), Reacquire(*token))
 
@@ -283,10 +286,7 @@ def test_a_run_that_is_back_from_its_wait_is_inside_as_before(talk):
 
 def test_a_copy_that_a_run_is_to_come_back_to_is_in_use_after_a_new_session_as_well(talk):
     environment = place(1)
-    talk.client().submits(1, call=call(environment))
-    [actor] = actors(talk, 1)
-    [token] = tokens(actor)
-    enters(actor, environment)
+    actor, token = inside(talk, environment)
     actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
 
     again = talk.actor(11, name="host/0", holding=[(1, 1, token, "released")])
@@ -362,10 +362,7 @@ def test_a_copy_that_is_not_free_is_passed_over(talk):
 
 def test_a_copy_in_use_is_not_given_up(talk):
     environment = place(0, 1)
-    talk.client().submits(1, call=call(environment))
-    [actor] = actors(talk, 1)
-    [token] = tokens(actor)
-    enters(actor, environment)
+    actor, token = inside(talk, environment)
 
     holds(talk, actor, token, Credit(1, 0, 0, {"e": 0}), 15.0)
 
@@ -374,10 +371,7 @@ def test_a_copy_in_use_is_not_given_up(talk):
 
 def test_an_order_that_was_lost_with_its_session_is_given_again(talk):
     environment = place(0, 1)
-    talk.client().submits(1, call=call(environment))
-    [actor] = actors(talk, 1)
-    [token] = tokens(actor)
-    enters(actor, environment)
+    actor, token = inside(talk, environment)
     ends(actor, token, environment)
     idle(talk, [actor], 4.5)
     assert actor.takes(Evict)

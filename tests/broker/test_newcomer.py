@@ -215,19 +215,23 @@ def test_the_only_task_stands_in_no_heap_before_it_is_placed():
     assert len(side.running[0]) == 1
 
 
+def is_placed_alone(side):
+    """Check that what was submitted is placed by itself, and was in no heap before."""
+    backlog = side.talk.broker.backlog
+    assert backlog.newcomer is not None
+    side.flushes()
+    assert backlog.newcomer is None
+    assert not backlog.ready
+    assert len(side.running[0]) == 1
+
+
 def test_the_only_task_of_a_warm_environment_stands_in_no_heap_before_it_is_placed():
     side = Side()
     side.moves("warm", 0, (1, False, False))
     side.flushes()
 
     side.moves("submit", 0, [4])
-    backlog = side.talk.broker.backlog
-
-    assert backlog.newcomer is not None
-    side.flushes()
-    assert backlog.newcomer is None
-    assert not backlog.ready
-    assert len(side.running[0]) == 1
+    is_placed_alone(side)
     assert side.talk.broker.environments.records["e"].called_at == side.talk.now
 
 
@@ -237,13 +241,7 @@ def test_the_only_call_of_a_named_actor_stands_in_no_heap_before_it_is_placed():
     side.flushes()
 
     side.moves("submit", 1, [NAMED])
-    backlog = side.talk.broker.backlog
-
-    assert backlog.newcomer is not None
-    side.flushes()
-    assert backlog.newcomer is None
-    assert not backlog.ready
-    assert len(side.running[0]) == 1
+    is_placed_alone(side)
 
 
 def test_the_only_call_of_a_named_actor_waits_for_its_turn():
