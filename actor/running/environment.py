@@ -157,6 +157,7 @@ class Environments:
                     thread.start()
                     self._leaving[thread] = None
             except RuntimeError:
+                # As `_leave` does: rather here, for as long as it takes, than not.
                 self._leave(resident)
 
     def _await_leaving(self) -> None:
