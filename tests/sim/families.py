@@ -65,12 +65,18 @@ class Families:
                 self._ends((command.epoch, command.number))
 
     def _check_stop(self, token: Token) -> None:
-        """Check that of two runs of one task the later one goes on (8.4 rule 3)."""
+        """Check that of two runs of one task the later one goes on (8.4 rule 3).
+
+        An adopted run is stopped also for an earlier one that is over and leaves nothing to try.
+        """
         assert self._core is not None
         incarnation, number, _ = self.world.oracle.assigned[token]
         client = self._core.clients.get(incarnation)
         task = client.tasks.get(number) if client is not None else None
         if task is not None and task.state in (State.ASSIGNED, State.UNCLAIMED_RUN):
+            is_decided = task.is_finished and not task.is_retriable
+            if is_decided and token[0] != self._core.epoch:
+                return
             assert task.token is None or task.token >= token, (
                 f"{task.name} goes on as {task.token}, and {token} is stopped"
             )

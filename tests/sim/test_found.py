@@ -291,3 +291,7 @@ def test_a_task_ends_when_its_time_is_over_also_where_a_stall_made_another_sum_o
 
 def test_a_process_that_overtakes_its_host_at_a_new_broker_costs_a_try_until_the_death_is_told():
     World(646821490707137974).run(500)
+
+
+def test_an_adopted_run_is_stopped_for_an_outcome_of_an_earlier_one():
+    World(264331168036422883).run(500)
