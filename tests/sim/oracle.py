@@ -35,6 +35,8 @@ KEEPING = {"freeze_broker", "repeat", "pause", "resume", "press"}
 STICKY_TTL_S = 8.0
 # So much is told of what went wrong before.
 HISTORY_MAX = 10
+# Before any token.
+NONE = (0, 0)
 
 
 class TaskRecord:
@@ -118,9 +120,10 @@ class Oracle:
         self.highest: dict[int, Token] = {}
         self.epoch_highest = 0
         self.ended_by_death = 0
-        # Runs whose outcome ended with their process, and may not have been heard; whose failures
-        # are not told any more, since the broker gave their client up.
+        # Runs whose outcome ended with their process, and may not have been heard.
         self.taken_along: set[Token] = set()
+        # The last assignment of any task when the broker gave a client up.
+        self.given_up: dict[int, Token] = {}
         self.executions = 0
         self.grants = turns.Grants()
         self.silence = Silence(world)
@@ -299,10 +302,15 @@ class Oracle:
         self.ended_by_death += len(actor.board.keys() | actor.core.outcomes.kept.keys())
 
     def gave_client_up(self, name: str) -> None:
-        """Expect no history of what failed until now: what the client submits again is new."""
+        """Expect no history of what was assigned until now: what the client submits again is new.
+
+        Runs that go on are stopped, and may fail then; nobody counts that.
+        """
+        assert self.world.broker is not None
+        core = self.world.broker.core
         for record in self.tasks.values():
             if name in (record.client.name, f"{record.client.incarnation:016x}"):
-                self.taken_along |= record.failures.keys()
+                self.given_up[record.client.incarnation] = (core.epoch, core.assignments)
                 self.counters.given_up(record)
 
     def resolved(self, client: "ClientProcess", number: int, result: Result, payloads: Any) -> None:
@@ -395,7 +403,11 @@ class Oracle:
             not self.world.profile.is_forgetful and "other_broker" not in self.world.profile.faults
         )
         if is_told and record.redrives is None:
-            before = min(len(record.failures.keys() - self.taken_along) - 1, HISTORY_MAX)
+            # A durable task stays when its client is given up.
+            until = self.given_up.get(record.client.incarnation, NONE)
+            since = NONE if record.call.durable else until
+            heard = record.failures.keys() - self.taken_along
+            before = min(sum(token > since for token in heard) - 1, HISTORY_MAX)
             assert len(failure.history) >= before, f"{record.name}: {failure.history}"
 
     def told_of_circle(self, wait: "Wait") -> None:

@@ -295,3 +295,7 @@ def test_a_process_that_overtakes_its_host_at_a_new_broker_costs_a_try_until_the
 
 def test_an_adopted_run_is_stopped_for_an_outcome_of_an_earlier_one():
     World(264331168036422883).run(500)
+
+
+def test_a_run_that_fails_after_its_client_was_given_up_is_told_to_nobody():
+    World(646821490707139334).run(500)
