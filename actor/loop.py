@@ -31,7 +31,7 @@ from actor.lead import Lead
 from actor.logs import log, log_notes
 from actor.machine.board import Board
 from actor.machine.platform import MemoryGauge, Waker, measure_own_memory_mb
-from actor.running.context import Run
+from actor.running.context import Run, Typed
 from actor.running.slot import Slots
 from actor.settings import EXIT_SPARE, EXITS_IN_ORDER, Launch
 from sdk.reading.wakeup import ShortWait, spin_s
@@ -82,10 +82,9 @@ class Loop:
         self._send_part = RawSocket.send.__get__(self._socket)
         self._watched: list[tuple[Any, int]] = [(self._socket, POLLIN)]
         # ZeroMQ's descriptor tells of a change once, and any call may eat that.
-        descriptor: Any = self._socket.getsockopt(zmq.FD)
-        self._descriptor: int = descriptor
+        self._descriptor = int(self._socket.getsockopt(zmq.FD))
         descriptors = select.poll()
-        descriptors.register(descriptor, select.POLLIN)
+        descriptors.register(self._descriptor, select.POLLIN)
         descriptors.register(waker.fd, select.POLLIN)
         self._short_wait = ShortWait(descriptors, spin_s())
         # When outcomes that gather are due.
@@ -200,15 +199,17 @@ class Loop:
         self._measure_at = 0.0
         self.core.not_entered(assignment.token, failure, now)
 
-    def give_back(self, assignment: Assignment, typed: dict[str, int] | None) -> None:
+    def give_back(self, assignment: Assignment, typed: Typed, held_s: float | None) -> None:
         """Take the slot of a run back, from its thread, which starts one for the next meanwhile."""
-        self.post(self.release, assignment, typed)
+        self.post(self.release, assignment, typed, held_s)
         self.lead.have_guard(self._guard_for_ever)
 
-    def release(self, assignment: Assignment, typed: dict[str, int] | None, now: float) -> None:
-        """Take the slot of a run back."""
-        if self.core.release(assignment.token, typed, now) and typed is None:
-            self.board.release(assignment.token)
+    def release(self, one: Assignment, typed: Typed, held_s: float | None, now: float) -> None:
+        """Take the slot of a run back, for good where it says for how long it had it."""
+        if self.core.release(one.token, typed, now) and typed is None:
+            self.board.release(one.token)
+            if held_s is not None:
+                self.core.prefetch.given_back(held_s)
 
     def run(self) -> int:
         """Work until the actor has left; return the exit status."""
@@ -473,8 +474,7 @@ class Loop:
         for frame, payloads in outgoing:
             try:
                 if payloads:
-                    parts = [encode(frame), *payloads]
-                    self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
+                    self._socket.send_multipart([encode(frame), *payloads], NOBLOCK, copy=False)
                 else:
                     self._send_part(encode(frame), NOBLOCK)
             except zmq.Again:

@@ -98,6 +98,13 @@ class Prefetch:
         self.probe = inf
         self.round_trip_s = max(ROUND_TRIP_MIN_S, min(self.round_trip_s, now - self._asked_at))
 
+    def given_back(self, held_s: float) -> None:
+        """Count the slot that a run gave back for good after *held_s*: what waits here moves on."""
+        self.runs += 1
+        self.busy_s += held_s
+        if self.is_stuck:
+            self.freed()
+
     def freed(self) -> None:
         """Grant again what is usual: a run has ended, so what waits here moves on."""
         self.is_stuck = False

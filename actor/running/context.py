@@ -22,16 +22,23 @@ if TYPE_CHECKING:
     from sdk.futures.nested import CallWait
 
 
+# The part of its slots that a run gives back by name; None is all that it has.
+Typed = dict[str, int] | None
+
+
 class Runtime(Protocol):
     """What a run may ask of the actor, from any thread."""
 
     launch: Launch
     identity: "Identity"
 
-    def release(self, run: "Run", typed: dict[str, int] | None) -> None:
-        """Give back the slot of *run*, after the environment's return to what it was."""
+    def release(self, run: "Run", typed: Typed, held_s: float | None = None) -> None:
+        """Give back the slot of *run*, after the environment's return to what it was.
 
-    def give_again(self, run: "Run", typed: dict[str, int] | None) -> None:
+        For good where *held_s* says for how long it had it: a wait takes it back.
+        """
+
+    def give_again(self, run: "Run", typed: Typed) -> None:
         """Give back what *run* was granted and does not use."""
 
     def ask(self, run: "Run", slots: dict[str, int], timeout: float | None) -> None:
@@ -148,6 +155,7 @@ class Run(TaskContext):
         "_releases",
         "_runtime",
         "assignment",
+        "began",
         "has_released",
         "is_canceled_flag",
         "is_closed",
@@ -162,6 +170,8 @@ class Run(TaskContext):
         """Begin; *place* is its record on the board."""
         self.assignment = assignment
         self.place = place
+        # When its code began, which is what it takes a slot for: said by whoever calls it.
+        self.began: float
         self.resident: Resident | None = None
         self.is_canceled_flag = False
         # How to tell a coroutine that nobody wants it; set while it runs.

@@ -76,7 +76,7 @@ class Releases:
             if self._run.has_released:
                 return held
             held = self._give_all()
-        self._runtime.release(self._run, None)
+        self._runtime.release(self._run, None, monotonic() - self._run.began)
         return held
 
     def keep_limits(self) -> None:

@@ -17,7 +17,7 @@ from actor.holding.reacquiring import Answer
 from actor.machine.board import Board
 from actor.running.batching import Batching
 from actor.running.code import CodeCache, Loaded, is_async
-from actor.running.context import Identity, Run
+from actor.running.context import Identity, Run, Typed
 from actor.running.endings import Ending, EnvironmentFailure, describe, failure_of, pack
 from actor.running.environment import Environments, Resident
 from actor.running.limiting import LimitWait, inside
@@ -133,21 +133,21 @@ class Slots:
 
     # --- a run's side
 
-    def release(self, run: Run, typed: dict[str, int] | None) -> None:
+    def release(self, run: Run, typed: Typed, held_s: float | None = None) -> None:
         """Give back the slot of *run*, and its turn once the environment is as it was."""
         resident = run.resident
         # Who gives back a part keeps the turn.
         if typed is not None or resident is None or resident.resets is None:
-            self._loop.give_back(run.assignment, typed)
+            self._loop.give_back(run.assignment, typed, held_s)
         elif self._events.is_current:
-            run.resetting = self.keep(self._reset_then_release(run, resident))
+            run.resetting = self.keep(self._reset_then_release(run, resident, held_s))
         else:
             self.reset(run, resident)
-            self._loop.give_back(run.assignment, typed)
+            self._loop.give_back(run.assignment, typed, held_s)
 
-    def give_again(self, run: Run, typed: dict[str, int] | None) -> None:
+    def give_again(self, run: Run, typed: Typed) -> None:
         """Give back what *run* was granted and does not use."""
-        self._loop.give_back(run.assignment, typed)
+        self._loop.give_back(run.assignment, typed, None)
 
     def ask(self, run: Run, slots: dict[str, int], timeout: float | None) -> None:
         """Let *run* wait for its slots."""
@@ -275,7 +275,7 @@ class Slots:
 
     def _run_sync(self, run: Run, post: Callable[..., None]) -> None:
         """Run in this thread, unless it turns out to be a coroutine's call."""
-        began = time.monotonic()
+        run.began = time.monotonic()
         assignment = run.assignment
         try:
             if assignment.loads:
@@ -297,16 +297,14 @@ class Slots:
             return
         had_slot, resident = run.close(), run.resident
         if resident is not None:
-            if assignment.loads:
-                # To enter is not to run: who wants to know how long runs take is not to be misled.
-                began += resident.load_s
             # The environment goes back to what it was, unless that was done at the release.
             if had_slot and resident.resets is not None:
                 self._reset_after(run, resident)
             if resident.checkpoints is not None:
-                resident.checkpoints.hand_over(self._loop.finish, assignment, ending, began, post)
+                finish = self._loop.finish
+                resident.checkpoints.hand_over(finish, assignment, ending, run.began, post)
                 return
-        post(self._loop.finish, assignment, *ending, time.monotonic() - began, None)
+        post(self._loop.finish, assignment, *ending, time.monotonic() - run.began, None)
 
     def _call(self, run: Run) -> Ending | None:
         """Call the function of *run*; None when it is a coroutine, which the event loop runs."""
@@ -317,6 +315,8 @@ class Slots:
         if recipe.environment is not None:
             run.resident = self._resident(run, recipe.environment.id)
             if assignment.loads:
+                # To enter is not to run: who wants to know how long runs take is not to be misled.
+                run.began += run.resident.load_s
                 self._board.start(run.place, assignment.token)
         if call.function:
             loaded = recipe.loaded or self._function(recipe)
@@ -352,7 +352,7 @@ class Slots:
 
     async def _run_async(self, run: Run) -> None:
         """Run the coroutine of *run* in a task of its own, which alone is canceled."""
-        began = time.monotonic()
+        run.began = time.monotonic()
         assignment = run.assignment
         running.set(run)
         self._board.start(run.place, assignment.token)
@@ -373,10 +373,10 @@ class Slots:
             await asyncio.to_thread(self.reset, run, resident)
         if resident is not None and resident.checkpoints is not None:
             post = self._loop.post
-            resident.checkpoints.hand_over(self._loop.finish, assignment, ending, began, post)
+            resident.checkpoints.hand_over(self._loop.finish, assignment, ending, run.began, post)
             return
         status, body, frames = ending
-        run_s = time.monotonic() - began
+        run_s = time.monotonic() - run.began
         self._loop.post(self._loop.finish, assignment, status, body, frames, run_s, None)
 
     async def _await(self, run: Run) -> Ending:
@@ -485,9 +485,9 @@ class Slots:
         if not run.assignment.recipe.is_entry:
             self.reset(run, resident)
 
-    async def _reset_then_release(self, run: Run, resident: Resident) -> None:
-        await asyncio.to_thread(self.reset, run, resident)
-        self._loop.give_back(run.assignment, None)
+    async def _reset_then_release(self, run: Run, of: Resident, held_s: float | None) -> None:
+        await asyncio.to_thread(self.reset, run, of)
+        self._loop.give_back(run.assignment, None, held_s)
 
     def _lost(self, identity: str) -> None:
         self._loop.post(self._loop.core.environment_lost, identity)

@@ -263,3 +263,33 @@ def test_the_core_hands_back_from_behind_a_long_run_without_being_asked():
     end.finish(first)
     end.carry()
     assert (end.credit.free, end.credit.ahead) == (1, 2)
+
+
+def test_a_run_that_gives_its_slot_back_early_counts_as_a_short_one():
+    clock = Clock()
+
+    clock.prefetch.given_back(0.001)
+    clock.passes(LOOK_S)
+
+    assert clock.ahead > 0
+
+
+def test_a_run_that_holds_its_slot_for_long_before_it_gives_it_back_counts_as_a_long_one():
+    clock = Clock()
+    clock.runs(0.001)
+    assert clock.ahead > 0
+
+    clock.prefetch.given_back(1.0)
+    clock.passes(LOOK_S)
+
+    assert clock.ahead == 0
+
+
+def test_a_slot_that_is_given_back_behind_a_long_run_lets_tasks_wait_ahead_again():
+    clock = Clock(ahead=3)
+    assert clock.passes(1.0, head=(1, 1), is_full=True)
+    assert clock.ahead == 0
+
+    clock.prefetch.given_back(1.0)
+
+    assert clock.ahead == 3

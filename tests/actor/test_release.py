@@ -44,6 +44,8 @@ class Stage:
         )
         self.slots = Slots(self, self.launch, self.board)
         self.codes = 2
+        # What was said with each slot that was given back.
+        self.held_s = []
 
     def post(self, method, *arguments):
         self.posts.put((method, arguments))
@@ -51,10 +53,11 @@ class Stage:
     # Nothing is looked at between the posts.
     post_quietly = post
 
-    def give_back(self, assignment, typed):
-        self.post(self.release, assignment, typed)
+    def give_back(self, assignment, typed, held_s):
+        self.held_s.append(held_s)
+        self.post(self.release, assignment, typed, held_s)
 
-    def release(self, assignment, typed, now):
+    def release(self, assignment, typed, held_s, now):
         self.core.release(assignment.token, typed, now)
 
     def finish(self, assignment, status, body, frames, run_s, checkpoint, now):  # noqa: PLR0917
@@ -197,6 +200,22 @@ def test_a_task_gives_its_slot_back_and_has_it_again(stage):
     assert stage.value(token) == "again"
     assert stage.value(other) == "other"
     assert stage.end.credit.free == 1
+
+
+def test_only_a_slot_that_is_given_back_for_good_says_for_how_long_it_was_held(stage):
+    def work():
+        releases = current_task().releases
+        releases.begin_wait()
+        releases.end_wait()
+        return current_task().release_slot()
+
+    stage = stage()
+
+    assert stage.value(stage.begin(stage.template(work)))
+
+    for_a_wait, for_good = stage.held_s
+    assert for_a_wait is None
+    assert for_good > 0.0
 
 
 def test_a_timeout_raises_and_leaves_the_task_released(stage):

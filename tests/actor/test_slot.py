@@ -61,7 +61,7 @@ class Shell:
         self.slots.ended(assignment)
         self.ended[assignment.token] = ("not entered", failure, ())
 
-    def give_back(self, assignment, typed):
+    def give_back(self, assignment, typed, held_s):
         self.post(self.release, assignment, typed)
 
     def release(self, assignment, typed, now=None):

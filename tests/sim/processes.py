@@ -692,6 +692,8 @@ class ActorProcess(Process):
         if self._is_running(run) and not run.is_released:
             token, part = run.assignment.token, typed.part_of(run)
             assert self.core.release(token, part, self.world.now)
+            if part is None:
+                self.core.prefetch.given_back(self.world.now - run.began)
             run.is_released = part is None
             typed.gave(run, part)
             self.world.count("released a part" if part else "released")
