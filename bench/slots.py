@@ -4,6 +4,8 @@ The rule: whoever is next waits already, so what is measured is the way of the n
 and back, as a ratio to the round trip of the bare relay in the same round. The goal is at most 1.0.
 Like is compared with like: hand-overs one right after another with such round trips, and hand-overs
 between processes that have slept, which run with cold caches, with round trips after such a sleep.
+No task waits ahead in the actor there. The last row is of a stream with `--prefetch auto`, the
+default: each task gives its slot back at once and stays for a while, as one that writes something.
 
     python -m bench.slots [--rounds 5] [--count 200] [--transport tcp|ipc|both] [--json FILE]
 """
@@ -30,6 +32,7 @@ from sdk import Client, TaskFuture, current_task, gather
 
 # What all others are a ratio of.
 FLOOR = "relay, round trip"
+STREAM = "release_slot() in a stream, prefetch auto"
 
 first_result_timeout_s = 30.0
 result_timeout_s = 20.0
@@ -38,6 +41,9 @@ result_timeout_s = 20.0
 row_length = 50
 row_waits_s = 0.4
 row_takes_s = 0.4
+# A stream is so long that an actor that looks at its runs every 10 ms has seen what they are like.
+stream_length = 1_000
+stream_takes_s = 0.004
 # The one that releases does so when the next has surely reached the broker, and a guard of the
 # actor has surely taken the lead (after 10 ms), as behind any run that lasts.
 head_start_s = 0.02
@@ -110,6 +116,14 @@ def begin_then_relabel(ends_at: float, version: int) -> tuple[float, float]:
     current_task().actor.upsert_labels({"version": version})
     sleep_until(ends_at)
     return began, offered
+
+
+def release_in_a_stream() -> float:
+    """Return when this began; give the slot back, and go on as long as some that follow."""
+    began = time.monotonic()
+    current_task().release_slot()
+    time.sleep(stream_takes_s)
+    return began
 
 
 def sleep_until(moment: float) -> None:
@@ -232,13 +246,20 @@ def in_rows(client: Client, count: int, row: Row) -> list[float]:
     return samples
 
 
+def in_a_stream(client: Client) -> list[float]:
+    """Return the seconds from the first line of each task to that of the next."""
+    stream = [client.submit(release_in_a_stream) for _ in range(stream_length)]
+    times = sorted(gather(stream, timeout=result_timeout_s))
+    return [after - before for before, after in itertools.pairwise(times)]
+
+
 @contextmanager
-def deployed(transport: str, slots: int) -> Iterator[Client]:
+def deployed(transport: str, slots: int, prefetch: str = "0") -> Iterator[Client]:
     """Start a broker with a limit of one, which is open, and an actor; give a client of them."""
     with Workspace() as workspace:
         endpoint = workspace.endpoint(transport)
         workspace.start("broker", "--no-journal", "--bind", endpoint, "--limit", "one=1")
-        options = ("--slots", str(slots), "--prefetch", "0")
+        options = ("--slots", str(slots), "--prefetch", prefetch)
         workspace.start("actor", "--broker", endpoint, *options)
         with Client(endpoint) as client:
             client.submit(first_line_inside).result(timeout=first_result_timeout_s)
@@ -258,6 +279,9 @@ def measure(transport: str, count: int) -> dict[str, tuple[list[float], list[flo
         with deployed(transport, kind.slots) as client:
             once_each(client, 20, kind.once)
             found[name] = rows, once_each(client, count, kind.once)
+    with deployed(transport, 1, "auto") as client:
+        in_a_stream(client)
+        found[STREAM] = in_a_stream(client), []
     return found
 
 
@@ -272,13 +296,13 @@ def main() -> int:
             rounds = [measure(transport, options.count) for _ in range(options.rounds)]
             for name in rounds[0]:
                 line = [transport, name]
-                for way in (0, 1):
+                for way in (0,) if name == STREAM else (0, 1):
                     middles = [1e6 * percentile(found[name][way], 0.5) for found in rounds]
                     floors = [1e6 * percentile(found[FLOOR][way], 0.5) for found in rounds]
                     tails = [1e6 * percentile(found[name][way], 0.99) for found in rounds]
                     ratios = [own / floor for own, floor in zip(middles, floors, strict=True)]
                     line += [spread(middles), spread(tails), spread(ratios, digits=2)]
-                lines.append(line)
+                lines.append([*line, *[""] * (8 - len(line))])
     in_row, slept = "one after another", f"after {1000 * head_start_s:g} ms of sleep"
     heads = ["", "hand-over", f"{in_row}: p50 us", "p99 us", "p50 / relay"]
     print(table([*heads, f"{slept}: p50 us", "p99 us", "p50 / relay"], lines))
