@@ -164,6 +164,13 @@ BUGS = [
         "broker/test_limits.py::test_what_can_never_be_had_ends_at_once",
     ),
     Bug(
+        "what_is_held_is_refused_at_once",
+        submission.admit,
+        "command.again and",
+        "False and",
+        "broker/test_limit_holders.py::test_a_run_whose_limit_is_gone_with_its_broker_is_adopted",
+    ),
+    Bug(
         "a_limit_keeps_its_first_maximum",
         defining.define,
         "limits.definitions[definition.name] = definition",

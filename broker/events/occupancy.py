@@ -61,11 +61,14 @@ def settle(broker: "Broker", now: float) -> None:
 # ---------------------------------------------------------------------- at scheduling
 
 
-def admit(broker: "Broker", task: Task, now: float) -> bool:
-    """Tell whether a new task may wait for its limits; what can never have them ends here."""
+def admit(broker: "Broker", task: Task, now: float, *, is_held: bool = False) -> bool:
+    """Tell whether a new task may wait for its limits; what can never have them ends here.
+
+    One that *is_held* is asked when it is queued: until then its run may be offered.
+    """
     call = task.call
     broker.limits.now = now
-    refused = wants.refusal(broker, call.limits, None)
+    refused = None if is_held else wants.refusal(broker, call.limits, None)
     if refused is not None:
         lifecycle.end(broker, task, *refused)
         return False

@@ -9,8 +9,7 @@ from broker.disk.records import Alias, Record, Row, StoredTasks
 from broker.events import downfalls, strategies
 from broker.facts.peers import Client
 from broker.facts.task import State, Task, Template
-from broker.holding import wants
-from broker.tasks import dead, families, forgetting, inscribing, lifecycle
+from broker.tasks import dead, families, forgetting, inscribing
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -77,22 +76,10 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
                 record.given_to = row.armed
                 known.given.setdefault(row.armed, []).append(task)
     known.octets += record.octets
-    if row.outcome is None:
-        hold_limits(broker, task)
-    return task
-
-
-def hold_limits(broker: "Broker", task: Task) -> None:
-    """Count a task that waits for limits, or end one that can never have them."""
-    assert task.template
-    if task.template.shape.limits is None:
-        return
-    refused = wants.refusal(broker, task.call.limits, None)
-    if refused is None:
+    if row.outcome is None and template.shape.limits is not None:
+        # Whether it can have them is asked when it is queued: until then its run may be offered.
         strategies.join(broker, task)
-    else:
-        del broker.held[task]
-        lifecycle.end(broker, task, *refused)
+    return task
 
 
 # ---------------------------------------------------------------------- time

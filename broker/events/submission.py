@@ -222,6 +222,8 @@ def admit(broker: "Broker", task: Task, command: Submit, now: float) -> bool:
     """Tell whether a task with limits, or a call to a named actor, is to be queued."""
     assert task.template
     shape = task.template.shape
-    if shape.limits is not None and not occupancy.admit(broker, task, now):
-        return False
+    if shape.limits is not None:
+        is_held = command.again and broker.window_ends_at is not None
+        if not occupancy.admit(broker, task, now, is_held=is_held):
+            return False
     return not shape.cost.named or named.admit(broker, task, is_new=not command.again)

@@ -1,8 +1,11 @@
 """Who holds limits when peers wait for one another, come, go and are started again."""
 
+import msgspec
 import pytest
 
+from tests.broker.conversation import Conversation, actor_hello
 from tests.broker.test_limits import EPOCH, call, ends, failures, got, lasts, limited
+from tests.support.disk import Disk
 from wire.errors import Code
 from wire.messages import (
     Credit,
@@ -11,6 +14,7 @@ from wire.messages import (
     Occupied,
     Occupy,
     Outcome,
+    Result,
     Vacate,
 )
 from wire.parts import HeldLimits, Status
@@ -101,8 +105,6 @@ def test_an_inventory_says_what_a_run_has():
     other = talk.actor(12, name="host/1", free=1)
 
     hello = actor.hello
-    from tests.broker.conversation import actor_hello
-
     actor.greets(actor_hello(holding=[(1, 1, (EPOCH, 1), "running", held)]))
     assert got(other) == []
     actor.greets(actor_hello(holding=[(1, 1, (EPOCH, 1), "released", [])]))
@@ -114,8 +116,6 @@ def test_an_inventory_says_what_a_run_has():
 @pytest.mark.parametrize("limits", [{}, {"db": 0}, {"db": -5}, {"d b": 1}])
 @pytest.mark.parametrize("has_it", [False, True])
 def test_an_inventory_of_amounts_that_are_none_is_refused(limits, has_it):
-    from tests.broker.conversation import actor_hello
-
     talk = limited("db=1")
     actor = talk.actor(free=1)
     talk.client().submits(1)
@@ -128,8 +128,6 @@ def test_an_inventory_of_amounts_that_are_none_is_refused(limits, has_it):
 
 
 def test_a_grant_that_was_lost_is_said_again():
-    from tests.broker.conversation import actor_hello
-
     talk = limited("db=1")
     actor = talk.actor(free=1)
     talk.client().submits(1)
@@ -144,8 +142,6 @@ def test_a_grant_that_was_lost_is_said_again():
 
 
 def test_after_a_restart_nobody_is_let_in_before_the_lease_is_over():
-    from tests.broker.conversation import actor_hello
-
     talk = limited("db=1", recovered=False)
     talk.broker.had_earlier = True
     actor = talk.actor(free=1)
@@ -167,8 +163,6 @@ def test_after_a_restart_nobody_is_let_in_before_the_lease_is_over():
 
 
 def test_an_adopted_run_holds_what_it_says_also_above_the_maximum():
-    from tests.broker.conversation import actor_hello
-
     talk = limited("db=1", recovered=False)
     held = [HeldLimits(0, {"db": 1}, has_it=True), HeldLimits(1, {"db": 1}, has_it=True)]
     actor = talk.actor()
@@ -252,3 +246,53 @@ def test_a_run_does_not_wait_for_a_limit_behind_a_task_that_waits_for_its_slot()
     actor.says(Occupy(EPOCH, 2, 1, {"k": 1}))
 
     assert [said.ask for said in actor.takes(Occupied)] == [1]
+
+
+# --- a limit that is gone with the former broker
+
+
+def talk_that_loses_its_limit(was_durable):
+    """Return a broker that begins without a limit that a run has, its client and its actor."""
+    talk = Conversation(disk=Disk(), limits=["db=1"])
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=call(durable=was_durable))
+    assert got(actor) == [1]
+    talk.limits = []
+    talk.restart()
+    client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+    if not was_durable:
+        client.submits(1, call=call(), again=True)
+    assert talk.state(client, 1) == "held"
+    return talk, client, actor
+
+
+@pytest.mark.parametrize("was_durable", [True, False])
+def test_a_run_whose_limit_is_gone_with_its_broker_is_adopted(was_durable):
+    talk, client, actor = talk_that_loses_its_limit(was_durable)
+
+    held = [HeldLimits(0, {"db": 1}, has_it=True)]
+    actor.greets(actor_hello(holding=[(1, 1, (EPOCH, 1), "running", held)]))
+    assert talk.state(client, 1) == "assigned"
+    actor.ends((EPOCH, 1), b"value")
+
+    assert [result.body for result in client.takes(Result)] == [b"value"]
+
+
+@pytest.mark.parametrize("was_durable", [True, False])
+def test_an_outcome_that_was_kept_is_taken_though_its_limit_is_gone(was_durable):
+    _, client, actor = talk_that_loses_its_limit(was_durable)
+
+    actor.greets(actor_hello(kept=[(1, 1, (EPOCH, 1), False)]))
+    actor.ends((EPOCH, 1), b"value")
+
+    assert [result.body for result in client.takes(Result)] == [b"value"]
+
+
+@pytest.mark.parametrize("was_durable", [True, False])
+def test_a_task_that_nobody_offers_is_told_that_its_limit_is_gone(was_durable):
+    talk, client, _ = talk_that_loses_its_limit(was_durable)
+    assert failures(client) == {}
+
+    lasts(talk, 3.0, client)
+
+    assert failures(client)[1].code == Code.LIMIT_UNKNOWN

@@ -97,7 +97,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_dead_actor_keeps_what_it_had",
         ),
         5: ("nobody_is_told_of_room", "one_is_let_go_and_nobody_looks_again"),
-        6: ("what_can_never_be_had_waits",),
+        6: ("what_can_never_be_had_waits", "what_is_held_is_refused_at_once"),
         7: ("a_limit_keeps_its_first_maximum", "what_was_held_waits_for_more_than_there_is"),
         8: (
             "what_comes_back_with_time_is_held",
