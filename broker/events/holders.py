@@ -7,13 +7,13 @@ something is known, and nobody else is.
 from typing import TYPE_CHECKING
 
 from broker.events import strategies
-from broker.events.occupancy import ask
+from broker.events.occupancy import ask, say_occupied
 from broker.facts.peers import Actor, Client, Host, is_owned
 from broker.facts.task import State, Task
 from broker.holding import fences
 from broker.holding.limits import Limits
-from broker.holding.lines import Waiter, host_key
-from broker.holding.wants import wants_of
+from broker.holding.lines import Waiter, host_key, shown
+from broker.holding.wants import refusal, wants_of
 from wire.limits import HOST_PREFIX
 from wire.messages import ActorHello
 from wire.parts import Token
@@ -71,10 +71,22 @@ def returned(broker: "Broker", actor: Actor, token: Token) -> None:
         broker.limits.drop(run)
 
 
-def greet_host(broker: "Broker", host: Host) -> None:
-    """Look again at who waits for limits of *host*, which may state others now."""
+def greet_host(broker: "Broker", host: Host, now: float) -> None:
+    """Look again at who waits for limits of *host*, and tell the runs that wait for what it lacks.
+
+    They may have asked before it was there: no other host can give it to them.
+    """
+    limits = broker.limits
+    limits.now = now
     for own in host.limits:
-        broker.limits.stirred[host_key(own, host.incarnation)] = None
+        limits.stirred[host_key(own, host.incarnation)] = None
+    for run in [run for run in limits.runs.values() if run.actor.host == host.incarnation]:
+        for number, waiter in list(run.asks.items()):
+            wanted = {shown(name): amount for name, amount in waiter.wants}
+            refused = refusal(broker, wanted, run.actor)
+            if refused is not None:
+                limits.vacate(run.token, number)
+                say_occupied(broker, run, number, *refused)
 
 
 # ---------------------------------------------------------------------- invariants

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.facts.peers import Actor, is_barred, unmet
 from broker.facts.task import Task
-from broker.holding import occupants
+from broker.holding import occupants, wants
 from broker.placing import preference, replicas
 from broker.tasks import bindings
 
@@ -43,6 +43,10 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
         text, _ = occupants.explain(broker, task)
         if text:
             return Reason(text, queued_at)
+        # It came before all hosts were there, which would have had it refused at once.
+        refused = wants.refusal(broker, task.call.limits, None)
+        if refused is not None:
+            return Reason(refused[1], queued_at, is_satisfiable=False)
     text, is_satisfiable = bindings.reason(broker, task)
     if text:
         return Reason(text, queued_at, is_satisfiable=is_satisfiable)

@@ -78,7 +78,7 @@ def open_session(  # noqa: PLR0917
             orders.repeat(broker, peer)
         case HostHello(), Host():
             peer.greet(hello, now)
-            holders.greet_host(broker, peer)
+            holders.greet_host(broker, peer, now)
         case _:
             raise AssertionError(hello)
     strict = sorted(broker.limits.strict) if role is Role.ACTOR else []

@@ -229,7 +229,7 @@ def test_code_of_an_environment_that_is_the_functions_counts_once():
     assert talk.broker.records.octets == 1_500 + ROW_BYTES
 
 
-def test_what_ends_while_it_is_read_back_is_counted_once():
+def test_what_ends_for_its_limit_after_it_was_read_back_is_counted_once():
     """Its outcome was counted twice, and its call taken off before it was counted."""
     talk = talk_with_disk()
     define(talk.broker, read_definition("db=1"))
@@ -237,8 +237,9 @@ def test_what_ends_while_it_is_read_back_is_counted_once():
     call = Call("keep", CODE, durable=True, limits={"db": 1})
     client.submits(1, call=call, body=b"x" * 10_000)
 
-    talk.restart()  # Without the limit: the call ends at once.
+    talk.restart()  # Without the limit: the call ends with the window.
     client.greets(msgspec.structs.replace(client.hello, unresolved=[(1, 1)]))
+    talk.wait(talk.settings.adopt_window_s, beating=[client])
     [result] = client.takes(Result)
     client.beats()
 

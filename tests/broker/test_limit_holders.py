@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from tests.broker.conversation import Conversation, actor_hello
+from tests.broker.conversation import Conversation, actor_hello, explained
 from tests.broker.test_limits import EPOCH, call, ends, failures, got, lasts, limited
 from tests.support.disk import Disk
 from wire.errors import Code
@@ -296,3 +296,44 @@ def test_a_task_that_nobody_offers_is_told_that_its_limit_is_gone(was_durable):
     lasts(talk, 3.0, client)
 
     assert failures(client)[1].code == Code.LIMIT_UNKNOWN
+
+
+# --- a limit of hosts that are not there yet
+
+
+def test_a_run_that_asked_before_its_host_was_there_is_told_what_that_has_not():
+    talk = limited()
+    actor = talk.actor(11, name="gpu0/0", host=90, free=1)
+    client = talk.client().submits(1)
+    actor.says(Occupy(EPOCH, 1, 1, {"host:gpu": 1}), Occupy(EPOCH, 1, 2, {"host:gpu": 2}))
+    actor.says(Occupy(EPOCH, 1, 3, {"host:tpu": 1}))
+    assert actor.takes(Occupied) == []
+
+    machine(talk, 1, tpu=1)
+    assert actor.takes(Occupied) == []
+    machine(talk, 0, gpu=1)
+
+    told = {said.ask: said.code for said in actor.takes(Occupied)}
+    assert told == {1: "", 2: Code.BAD_OPTION, 3: Code.LIMIT_UNKNOWN}
+    assert talk.state(client, 1) == "assigned"
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+def test_what_waits_for_a_limit_that_no_host_has_says_so_and_goes_to_the_one_that_comes(is_durable):
+    talk = Conversation(disk=Disk(), recovered=False)
+    client = talk.client().submits(1, call=call(limits={"host:gpu": 1}, durable=is_durable))
+    if is_durable:
+        talk.restart()
+        client.greets()
+    other = machine(talk, 1, tpu=1)
+    actor = talk.actor(12, name="gpu1/0", host=91, free=1)
+    lasts(talk, 6.0, client, other, actor)
+    actor.says(Credit(1))
+
+    found = explained(client, 1)
+    assert found["reason"].startswith("limit 'host:gpu': no host states one of that name")
+    assert not found["satisfiable"]
+
+    machine(talk, 0, gpu=1)
+    late = talk.actor(11, name="gpu0/0", host=90, free=1)
+    assert got(late) == [1]
