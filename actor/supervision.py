@@ -293,15 +293,14 @@ class HostCore:
             runs.beside,
         )
         self._deaths.append((0, death))
-        goes_by_itself = exit_code in (EXIT_RETIRED, EXIT_SPARE) and not runs.started
-        is_cut = self.is_draining and exit_code == EXIT_FORCED
-        self._note(
-            "actor_left" if has_left or goes_by_itself or is_cut else "actor_died",
-            actor=ward.name,
-            exit_code=exit_code,
-            signal=signal,
-            started=len(runs.started),
-        )
+        started = len(runs.started)
+        why = self._why_left(exit_code, has_left=has_left, started=started)
+        if why:
+            self._note("actor_left", actor=ward.name, reason=why, started=started)
+        else:
+            self._note(
+                "actor_died", actor=ward.name, exit_code=exit_code, signal=signal, started=started
+            )
         if has_left or self.is_draining:
             ward.phase = Phase.GONE
             return
@@ -318,6 +317,19 @@ class HostCore:
             ward.phase, ward.start_at = Phase.DUE, now
         else:
             self._again_later(ward, now)
+
+    def _why_left(self, exit_code: int | None, *, has_left: bool, started: int) -> str:
+        """Say in a word why a process has left in order; nothing of one that has died."""
+        if exit_code == EXIT_FORCED and self.is_draining:
+            return "cut short"  # The time to drain was over.
+        if has_left:
+            return "drained"
+        if started:
+            return ""  # A task may end its process with any status.
+        if exit_code == EXIT_RETIRED:
+            # The host's own SIGTERM, or somebody else's, or the end of what it was to live.
+            return "drained" if self.is_draining else "retired"
+        return "not needed" if exit_code == EXIT_SPARE else ""
 
     def drain(self, now: float, deadline_s: float | None = None) -> None:
         """Ask every actor to leave, and leave with them; after *deadline_s* they are ended."""

@@ -401,8 +401,10 @@ def test_an_actor_that_retired_is_followed_at_once():
     assert broker.ward.start_at == broker.now
 
 
-@pytest.mark.parametrize(("waited_s", "is_cut"), [(0.9, False), (1.1, True)])
-def test_a_host_knows_whether_its_drain_was_cut_short(waited_s, is_cut):
+@pytest.mark.parametrize(
+    ("waited_s", "is_cut", "why"), [(0.9, False, "drained"), (1.1, True, "cut short")]
+)
+def test_a_host_knows_whether_its_drain_was_cut_short(waited_s, is_cut, why):
     broker = Broker().open()
     broker.turn()
     broker.core.drain(broker.now, 1.0)
@@ -412,27 +414,30 @@ def test_a_host_knows_whether_its_drain_was_cut_short(waited_s, is_cut):
 
     assert broker.core.has_timed_out is is_cut
     assert broker.ward.phase is Phase.GONE
-    assert "actor_left" in [event for event, _ in broker.core.take_notes()]
+    [left] = [fields for event, fields in broker.core.take_notes() if event == "actor_left"]
+    assert left == {"actor": broker.ward.name, "reason": why, "started": 0}
 
 
 @pytest.mark.parametrize(
-    ("end", "event"),
+    ("end", "event", "why"),
     [
-        ({"exit_code": EXIT_RETIRED}, "actor_left"),
-        ({"exit_code": EXIT_SPARE}, "actor_left"),
+        ({"exit_code": 0, "has_left": True}, "actor_left", "drained"),
+        ({"exit_code": EXIT_RETIRED}, "actor_left", "retired"),
+        ({"exit_code": EXIT_SPARE}, "actor_left", "not needed"),
         # As a user's code may exit, too.
-        ({"exit_code": EXIT_SPARE, "started": [(1, 1)]}, "actor_died"),
-        ({"exit_code": 1}, "actor_died"),
+        ({"exit_code": EXIT_SPARE, "started": [(1, 1)]}, "actor_died", None),
+        ({"exit_code": 1}, "actor_died", None),
     ],
 )
-def test_one_that_goes_by_itself_is_not_said_to_have_died(end, event):
+def test_one_that_goes_by_itself_is_not_said_to_have_died(end, event, why):
     broker = Broker().open()
     broker.turn()
     broker.core.take_notes()
 
     broker.die(broker.ward, **end)
 
-    assert [name for name, _ in broker.core.take_notes()] == [event]
+    told = [(name, fields.get("reason")) for name, fields in broker.core.take_notes()]
+    assert told == [(event, why)]
 
 
 # --- strict limits
