@@ -57,6 +57,14 @@ BUGS = [
     ),
     # --- 8.4 A restarted broker
     Bug(
+        "what_it_gave_itself_is_adopted",
+        recovery.offered,
+        "not families.may_come(broker, token)",
+        "broker.window_ends_at is None",
+        "broker/test_recovery.py"
+        "::test_what_was_canceled_while_its_actor_was_away_is_not_adopted_in_the_window",
+    ),
+    Bug(
         "the_lower_token_wins",
         recovery.beats,
         "item.token > task.token",

@@ -1,8 +1,8 @@
 """Adoption of what actors hold unexpectedly (protocol.md section 8.4), and all invariants.
 
 The rules in one sentence each: in the window an unknown run or outcome becomes a task without a
-client; a task that waits takes over the run that is offered for it; of two adopted runs the higher
-token wins, an outcome beats a run; what nobody can want is stopped.
+client, unless this broker gave it; a task that waits takes over the run that is offered for it; of
+two adopted runs the higher token wins, an outcome beats a run; what nobody can want is stopped.
 """
 
 from typing import TYPE_CHECKING
@@ -77,7 +77,7 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
     if task is None:
         # What its client left behind with an outcome on disk is known, and is over.
         is_known = attaching.find(broker, item.client, item.task) is not None
-        if broker.window_ends_at is None or is_known:
+        if is_known or not families.may_come(broker, token):
             if token[0] != broker.epoch and not is_known:
                 broker.named.doubt(item.client, item.task)  # Its client may come later still.
             stop(broker, actor, item)

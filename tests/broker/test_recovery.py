@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from tests.broker.conversation import CODE, Conversation
+from tests.broker.conversation import CODE, Conversation, actor_hello
 from wire import codec
 from wire.errors import Code
 from wire.messages import (
@@ -260,6 +260,23 @@ def test_what_a_client_cancels_before_it_claims_is_stopped(talk):
     client.says(Cancel([7]))
 
     assert stops(actor) == [OLD]
+
+
+def test_what_was_canceled_while_its_actor_was_away_is_not_adopted_in_the_window(talk):
+    """The STOP went with the session: it was taken for a run of an earlier broker, and went on."""
+    actor, client = talk.actor(free=2), talk.client()
+    client.submits(1).submits(2)
+    run, over = [(1000, one.number) for one in actor.takes(Assign)]
+    actor.vanishes()
+    client.says(Cancel([1, 2]))
+
+    hello = actor_hello(11, holding=[(1, 1, run, "running")], kept=[(1, 2, over)])
+    actor.connects()
+    actor.greets(hello).ends(over)
+    talk.wait(1.0, beating=[actor])
+
+    assert stops(actor) == [run]
+    assert actor.takes(OutcomeAck) == [OutcomeAck([], [over])]
 
 
 def test_a_client_that_does_not_list_an_adopted_run_has_it_stopped(talk):

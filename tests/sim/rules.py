@@ -27,6 +27,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
     "8.4": {
         1: (
             "nothing_is_adopted",
+            "what_it_gave_itself_is_adopted",
             "kept_is_not_listed",
         ),
         2: (

@@ -299,3 +299,7 @@ def test_an_adopted_run_is_stopped_for_an_outcome_of_an_earlier_one():
 
 def test_a_run_that_fails_after_its_client_was_given_up_is_told_to_nobody():
     World(646821490707139334).run(500)
+
+
+def test_what_was_canceled_while_its_actor_was_away_makes_no_calls_in_the_window():
+    World(1119957786950631761).run(500)
