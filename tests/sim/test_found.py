@@ -303,3 +303,7 @@ def test_a_run_that_fails_after_its_client_was_given_up_is_told_to_nobody():
 
 def test_what_was_canceled_while_its_actor_was_away_makes_no_calls_in_the_window():
     World(1119957786950631761).run(500)
+
+
+def test_a_call_that_enters_a_named_actor_enters_again_where_its_client_was_given_up():
+    World(1063154944333316451).run(500)
