@@ -207,7 +207,9 @@ SHOWN: dict[str, Profile | None] = {
     "what_is_refused_is_redriven": AFTERLIFE[1].profile.but(
         faults={"actor_kill": 1.0, "disk_full": 2.0}, fault=0.2, down_s=5.0, redrive=0.9
     ),
-    "what_is_left_of_a_part_is_not_heard": CROWDED.but(typed=0.5),
+    "what_is_left_of_a_part_is_not_heard": CROWDED.but(
+        typed=0.9, release=0.9, reacquire=True, environment=0.0, limit=0.0, clients=1
+    ),
     "an_operator_takes_a_strict_limit_back": FENCED.but(faults={"take_back": 1.0}),
     "who_is_busy_for_long_is_waited_for": FOND.but(run_s=3.0, slots=3, pause_s=0.2, churn=0.0),
     "who_leaves_does_not_wait": BUSY.but(faults={"drain_machine": 1.0, "drain_actor": 1.0}),
