@@ -7,7 +7,7 @@ import fcntl
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -75,10 +75,27 @@ class Fixed:
 
     def run(self, batch: range) -> Seen:
         """Return what was seen in a batch; the first who asks runs it, others wait for that."""
+        return self._run(batch, fcntl.LOCK_EX)
+
+    def run_all(self) -> Seen:
+        """Return what was seen in all; from the end, since others may have begun at the front.
+
+        What another runs just now is waited for last, so that those who ask at once share the work.
+        """
+        seen = Seen()
+        for batch in reversed(self.batches):
+            with suppress(BlockingIOError):
+                self._run(batch, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for batch in self.batches:
+            seen.add(self.run(batch))
+        return seen
+
+    def _run(self, batch: range, lock: int) -> Seen:
+        """Return what was seen in a batch, once it is locked as *lock* says."""
         seen = Seen()
         path = self._folder / f"seeds-{batch.start}-{batch.stop}.json"
         with path.open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, lock)
             file.seek(0)
             text = file.read()
             if not text:
@@ -87,13 +104,6 @@ class Fixed:
                 return seen
         seen.stories, counts = json.loads(text)
         seen.counts.update(counts)
-        return seen
-
-    def run_all(self) -> Seen:
-        """Return what was seen in all; from the end, since others may have begun at the front."""
-        seen = Seen()
-        for batch in reversed(self.batches):
-            seen.add(self.run(batch))
         return seen
 
 
