@@ -276,7 +276,7 @@ BUGS = [
     Bug(
         "a_cancel_reaches_no_durable_call",
         families.goes_on,
-        "why is Parting.LEFT or",
+        "why in _LEAVING or",
         "why is not Parting.LOST or",
         "broker/test_families.py::test_a_durable_call_is_canceled_with_the_task_that_made_it",
     ),

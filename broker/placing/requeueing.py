@@ -30,6 +30,7 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
     forgetting.detach(broker, task)
     if task.state is State.UNCLAIMED_RUN:
         broker.unclaimed.pop(task)
+        families.part(broker, task, families.Parting.UNCLAIMED)
         forgetting.erase(broker, task)
         return
     families.part(broker, task, families.Parting.LOST)

@@ -28,8 +28,14 @@ class Parting(Enum):
     CANCELED = "the task that submitted it was canceled"
     # Its task runs again, and makes them again.
     LOST = "the run that submitted it was lost"
+    # Its task runs again if its client comes, and makes them again then.
+    UNCLAIMED = "the run that submitted it was lost before its client came back"
     # Nobody is there any more who wants the outcome.
     LEFT = "nobody waits any more for the task that submitted it"
+
+
+# Nothing is known of a next run: what is durable goes on, until one is known of.
+_LEAVING = (Parting.UNCLAIMED, Parting.LEFT)
 
 
 # ---------------------------------------------------------------------- who belongs to whom
@@ -157,7 +163,7 @@ def goes_on(call: Task, why: Parting) -> bool:
     if why is Parting.CANCELED and record.key is not None:
         # Others have come with its key, or asked for it.
         return any(other.parent is not call.parent for other in record.attached)
-    return why is Parting.LEFT or (why is Parting.LOST and record.key is not None)
+    return why in _LEAVING or (why is Parting.LOST and record.key is not None)
 
 
 def leave(broker: "Broker", call: Task, why: Parting, root: Task | None) -> None:

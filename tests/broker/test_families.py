@@ -280,6 +280,35 @@ def test_a_client_that_sends_its_task_again_has_the_calls_of_its_lost_run_ended(
     assert agree(family.talk)
 
 
+@pytest.mark.parametrize("key", [None, KEY])
+def test_the_call_of_a_run_that_was_lost_before_its_client_claimed_it_ends_when_it_runs_again(key):
+    family = Family(parent=Call("plain", CODE), key=key)
+    family.talk.restart()
+    holding(family, nested=False)
+    family.loses_the_run()
+    assert family.state == "held"
+
+    family.root.greets(msgspec.structs.replace(family.root.hello, unresolved=[(1, 1)]))
+    family.root.submits(1, again=True)
+    family.talk.wait(2.5, beating=[family.root])
+
+    assert family.talk.state(family.root, 1) == "queued"
+    assert family.talk.task(family.nested, 1).is_over is (key is None)
+    assert agree(family.talk)
+
+
+def test_the_call_of_a_run_that_was_lost_and_that_nobody_claims_goes_on():
+    family = Family(parent=Call("plain", CODE))
+    family.talk.restart()
+    holding(family, nested=False)
+    family.loses_the_run()
+
+    family.talk.wait(2.5)
+
+    assert family.state == "queued"
+    assert agree(family.talk)
+
+
 def test_the_call_of_a_client_that_is_gone_ends_when_that_sends_its_task_again():
     family = Family(parent=Call("plain", CODE), free=0, client_timeout_s=1.0)
     family.root.vanishes()
