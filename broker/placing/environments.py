@@ -157,9 +157,8 @@ class Environments:
                 assert self.records[identity].copies[actor] is copy
             for task in actor.assigned.values():
                 if task.is_released and task.template:
-                    # Its run holds on to the copy.
-                    identity = task.template.costs.environment or ""
-                    assert identity not in actor.copies or actor.copies[identity].idle_since is None
+                    held = held_by(task) or ""
+                    assert held not in actor.copies or actor.copies[held].idle_since is None
 
 
 def follow(broker: "Broker", actor: Actor, now: float) -> None:
@@ -197,12 +196,25 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
 
 
 def holds_on(actor: Actor, task: Task) -> None:
-    """Note that *task* gave back its turn in *actor*: what its run holds is that copy still."""
+    """Note that *task* gave back its turn in *actor*: what its run holds is that copy still.
+
+    Any of them, where nobody knows yet what the run is of.
+    """
     assert task.token is not None
     actor.away[task.token] = None
-    copy = actor.copies.get(task.template.costs.environment or "") if task.template else None
-    if copy is not None:
-        copy.idle_since = None
+    if not task.template:
+        for copy in actor.copies.values():
+            copy.idle_since = None
+    elif (held := held_by(task)) is not None and held in actor.copies:
+        actor.copies[held].idle_since = None
+
+
+def held_by(task: Task) -> str | None:
+    """Return the environment of which a run holds the copy after it gave back its turn."""
+    assert task.template
+    environment = task.call.environment
+    is_for_one = environment is not None and environment.reuse.is_fresh
+    return None if is_for_one else task.template.costs.environment
 
 
 def count_away(actor: Actor) -> Container[str]:
@@ -217,8 +229,8 @@ def count_away(actor: Actor) -> Container[str]:
             del actor.away[token]
         elif not task.template:
             return actor.copies
-        elif task.template.costs.environment is not None:
-            found.add(task.template.costs.environment)
+        elif (held := held_by(task)) is not None:
+            found.add(held)
     return found
 
 

@@ -13,6 +13,7 @@ from wire.messages import (
     Assign,
     Beat,
     Bye,
+    Cancel,
     Credit,
     Death,
     Entered,
@@ -294,6 +295,37 @@ def test_a_copy_that_a_run_is_to_come_back_to_is_in_use_after_a_new_session_as_w
     holds(talk, again, token, Credit(2, 0, 0, {"e": 1}), 25.0)
 
     assert not again.takes(Evict)
+
+
+def test_a_copy_that_a_run_gave_its_turn_back_in_is_in_use_before_its_client_claims_the_run():
+    """Of a run that was just adopted nobody knows yet which environment it is in."""
+    talk = Conversation(recovered=False)
+    environment = place(1)
+    token = (talk.broker.epoch - 1, 3)
+    actor = talk.actor(11, holding=[(1, 1, token, "running")])
+    actor.says(Entered(environment, 2.0, True), Credit(1, 0, 0, {"e": 0}))
+    actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
+
+    talk.client(1, unresolved=[(1, 1)]).submits(1, call=call(environment), again=True)
+
+    assert talk.broker.actors[actor.hello.incarnation].copies["e"].idle_since is None
+
+
+def test_the_next_copy_for_a_single_call_is_not_that_of_one_that_waits(talk):
+    environment = place(is_fresh=True)
+    client = talk.client().submits(1, call=call(environment))
+    [actor] = actors(talk, 1)
+    [first] = tokens(actor)
+    enters(actor, environment)
+    actor.says(Credit(2, 0, 1, {}), Release(*first, None))
+    client.submits(2, call=call(environment))
+    assert tokens(actor)
+
+    enters(actor, environment)
+    client.says(Cancel([2], False))
+    actor.says(ActorBeat(Credit(1, 0, 0, {"e": 1}), 1, {}, [first]))
+
+    assert talk.broker.actors[actor.hello.incarnation].copies["e"].idle_since is not None
 
 
 def test_a_copy_above_the_minimum_is_given_up_earlier(talk):
