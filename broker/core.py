@@ -258,11 +258,15 @@ class Broker:
         if reason and self.limits.answers:
             defining.stuck(self, reason)
 
+    def is_waited_for(self) -> bool:
+        """Tell whether actors keep outcomes that they could be rid of, if they end as well."""
+        return any(lifecycle.kept_for_nobody(self))
+
     def farewell(self) -> None:
         """Say what rides on the next frame, for there is none: an actor may wait for it to end."""
-        for actor in self.actors.values():
-            session = actor.session
-            if session is not None and (session.outcome_acks or session.outcome_acks_stale):
+        lifecycle.relieve(self)
+        for session in self.sessions.values():
+            if session.outcome_acks or session.outcome_acks_stale:
                 self.outbox.hurry(session)
 
     def take_operations(self) -> tuple[int, list[tuple[Any, ...]]]:

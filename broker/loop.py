@@ -56,6 +56,10 @@ SENDS_WAITING_MAX: Final = 32_768
 
 # How long what was said last may take to leave.
 LAST_WORDS_MS: Final = 100
+# How long a broker that is told to end waits for actors to end as well that keep an outcome of a
+# client that is away: each would wait for that until its time to drain is over. What they are told
+# is lost where the connection ends before they have read it.
+LINGER_S: Final = 1.0
 
 # A peer that sends a frame slower than this counts as gone: to ZeroMQ only whole frames are life.
 TRANSFER_BYTES_PER_S_MIN: Final = 1_000_000
@@ -83,6 +87,7 @@ class Core(Protocol):
     def take_operations(self) -> tuple[int, Sequence[tuple[Any, ...]]]: ...
     def take_notes(self) -> Sequence[tuple[str, dict[str, Any]]]: ...
     def tidy(self) -> None: ...
+    def is_waited_for(self) -> bool: ...
     def farewell(self) -> None: ...
 
 
@@ -172,8 +177,7 @@ class Loop:
                 core.tick(now)
             self._act(core, now)
         if not self._failure:
-            core.farewell()
-            self._act(core, clock())
+            self._take_leave(core)
         return self._failure
 
     def close(self) -> None:
@@ -186,6 +190,20 @@ class Loop:
         self._announcer.close(0)
         self._doorbell.close(0)
         self._router.close(LAST_WORDS_MS)
+
+    def _take_leave(self, core: Core) -> None:
+        """Say what is left, and hear for a moment which actors end as well."""
+        ends_at = self._clock() + LINGER_S
+        while not self._failure:
+            core.farewell()
+            self._act(core, self._clock())
+            if not core.is_waited_for():
+                return
+            try:
+                rid = self._recv(self._arm(ends_at - self._clock()))
+            except zmq.Again:
+                return
+            self._receive(core, rid, self._clock())
 
     def _arm(self, wait_s: float) -> int:
         """Set the socket's timer to *wait_s*, and return the flags of the receive."""

@@ -2,13 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from threading import Event
 
 import pytest
 
 from sdk import Environment, gather
-from tests.support.deployment import DEADLINE_S, Deployment
+from tests.support.deployment import DEADLINE_S, Deployment, environment
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -72,3 +74,39 @@ def test_a_rolling_restart_under_load_loses_and_repeats_nothing(tmp_path, how):
         lines = Path(path).read_text().splitlines()
         assert sorted(lines) == sorted(f"{w} {n}" for w in ("begins", "ends") for n in range(400))
         assert all(not future.history for future in futures)
+
+
+CLIENT = """
+import sys
+from sdk import Client
+
+client = Client(sys.argv[1])
+client.submit("nobody ever takes this".upper)
+client.flush()
+print("submitted", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_host_that_is_stopped_with_its_broker_waits_for_no_client_that_was_killed():
+    """It waited for `--drain-timeout`, and then said that an outcome had reached nobody."""
+    with Deployment("--client-timeout", "3600") as world:
+        world.start_broker()
+        client = world.client()
+        command = (sys.executable, "-c", CLIENT, world.endpoint)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, env=environment(), **pipes) as killed:
+            assert killed.stdout.readline() == b"submitted\n"
+            killed.kill()
+        world.until(lambda: client.query("status")["clients"] == 1)
+        host = world.start_host("a", "--drain-timeout", "3600")
+        world.until(lambda: client.query("status")["ended"] == 1)
+
+        # As Ctrl-C does to all that a terminal has started.
+        host.send_signal(signal.SIGINT)
+        world.until(lambda: "actor=a/0 holding=0 kept=1" in world.log("a"))
+        world.processes["broker"].send_signal(signal.SIGINT)
+
+        assert world.processes["broker"].wait(PATIENCE_S) == 0
+        assert host.wait(PATIENCE_S) == 0
+        assert "reason=drained" in world.log("a")

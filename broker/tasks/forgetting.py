@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.disk import records, writing
 from broker.disk.records import Alias, Record
-from broker.facts.peers import Client, Session
+from broker.facts.peers import Actor, Client, Session
 from broker.facts.task import TRANSITIONS, Event, State, Task
 from broker.tasks import naming
 from broker.waiting import reservation
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from broker.core import Broker
 
 
-# Acknowledgements to an actor wait for its next frame or heartbeat, unless so many have gathered.
+# Acknowledgements to an actor wait for its next frame or heartbeat, unless so many have gathered,
+# or it is closed: it may keep too much to take anything, or leave once it is rid of it.
 OUTCOME_ACKS_WAITING_MAX: Final = 256
 # Above this size an actor should not have to keep an outcome until the next heartbeat.
 OUTCOME_ACK_AT_ONCE_BYTES: Final = 2**20
@@ -145,7 +146,11 @@ def received(broker: "Broker", task: Task, size: int) -> None:
         if actor is not None and (session := actor.session) is not None:
             acks = session.outcome_acks
             acks.append(token)
-            if size >= OUTCOME_ACK_AT_ONCE_BYTES or len(acks) >= OUTCOME_ACKS_WAITING_MAX:
+            if (
+                size >= OUTCOME_ACK_AT_ONCE_BYTES
+                or actor.closed
+                or len(acks) >= OUTCOME_ACKS_WAITING_MAX
+            ):
                 broker.outbox.hurry(session)
     task.token = task.actor = task.ending = None
     task.state = TRANSITIONS[task.state, FORGET]
@@ -212,7 +217,8 @@ def forget_client(broker: "Broker", client: Client) -> None:
 
 
 def hurry(broker: "Broker", session: Session, size: int) -> None:
-    """Acknowledge now what is large or has gathered; the rest rides on the next frame."""
+    """Acknowledge now what is large, has gathered or is waited for; the rest rides on a frame."""
     waiting = len(session.outcome_acks) + len(session.outcome_acks_stale)
-    if waiting >= OUTCOME_ACKS_WAITING_MAX or size >= OUTCOME_ACK_AT_ONCE_BYTES:
+    is_waited_for = isinstance(session.peer, Actor) and session.peer.closed
+    if waiting >= OUTCOME_ACKS_WAITING_MAX or size >= OUTCOME_ACK_AT_ONCE_BYTES or is_waited_for:
         broker.outbox.hurry(session)

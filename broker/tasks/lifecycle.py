@@ -4,10 +4,11 @@ Each function leaves the task in exactly one place: the backlog, the held, an ac
 outcomes of its client.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from broker.disk import writing
-from broker.facts.peers import COMMANDS_PER_FRAME
+from broker.facts.peers import COMMANDS_PER_FRAME, Actor
 from broker.facts.task import ENDED, TRANSITIONS, Ending, Event, State, Task
 from broker.holding import wants
 from broker.tasks import dead, forgetting
@@ -15,7 +16,7 @@ from wire import codec
 from wire.errors import Code
 from wire.limits import HOST_PREFIX
 from wire.messages import Result, Stop
-from wire.parts import Failure, Status
+from wire.parts import Failure, Status, Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -113,19 +114,22 @@ def relieve(broker: "Broker") -> None:
     not leave before its timeout is over. Done with each heartbeat while it is so; what is
     acknowledged twice does no harm.
     """
-    leaving = {actor for actor in broker.actors.values() if actor.is_leaving and actor.session}
-    if not leaving:
-        return
+    if any(actor.is_leaving and actor.session for actor in broker.actors.values()):
+        for actor, token in kept_for_nobody(broker):
+            if actor.is_leaving and actor.session is not None:
+                actor.session.outcome_acks.append(token)
+
+
+def kept_for_nobody(broker: "Broker") -> Iterator[tuple[Actor, Token]]:
+    """Return the outcomes of clients that are away, and which actors that are there keep them."""
     kept = [task for task in broker.unclaimed if task.state is State.UNCLAIMED_OUTCOME]
     for client in broker.clients.values():
         if client.session is None:
             kept += [task for task in client.tasks.values() if task.state is ENDED]
     for task in kept:
         actor = task.actor
-        if actor in leaving and task.record is None and task.token:
-            assert actor is not None
-            assert actor.session is not None
-            actor.session.outcome_acks.append(task.token)
+        if actor is not None and actor.session and task.record is None and task.token:
+            yield actor, task.token
 
 
 def settle(broker: "Broker", task: Task, ending: Ending) -> None:

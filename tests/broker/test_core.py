@@ -95,6 +95,39 @@ def test_a_broker_that_ends_acknowledges_first_what_its_clients_have(talk):
     assert actor.takes(OutcomeAck) == [OutcomeAck([first])]
 
 
+def test_a_broker_that_ends_lets_an_actor_go_that_ends_as_well(talk):
+    actor = talk.actor(free=1)
+    client = talk.client().submits(7)
+    (token,) = assigned(actor)
+    actor.ends(token)
+    assert not talk.broker.is_waited_for()
+    client.vanishes()
+    assert talk.broker.is_waited_for()
+
+    talk.broker.farewell()
+    talk.flush()
+    assert actor.takes(OutcomeAck) == []
+    actor.says(ActorBeat(Credit(0), 1, {}, [], {}, "draining"))
+    talk.broker.farewell()
+    talk.flush()
+    assert actor.takes(OutcomeAck) == [OutcomeAck([token])]
+    actor.says(Bye("drained"))
+
+    assert not talk.broker.is_waited_for()
+
+
+def test_who_is_closed_hears_at_once_that_its_outcome_is_there(talk):
+    actor = talk.actor(free=1)
+    client = talk.client().submits(7)
+    (token,) = assigned(actor)
+    actor.ends(token)
+    actor.says(ActorBeat(Credit(0), 1, {}, [], {}, "keeping"))
+
+    client.says(Beat())
+
+    assert actor.takes(OutcomeAck) == [OutcomeAck([token])]
+
+
 def test_a_result_is_said_again_in_each_new_session_until_it_is_received(talk):
     actor = talk.actor(free=1)
     client = talk.client().submits(7)

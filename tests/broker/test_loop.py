@@ -66,10 +66,12 @@ class Recorder:
         self.since_flush = 0
         self.batches = []
         self.last_words = []
+        self.is_awaited = False
 
     def receive(self, rid, frame, payloads, now):
         if self.raises:
             raise self.raises
+        self.is_awaited = False
         self.since_flush += 1
         self.heard.put(("frame", rid, frame, list(payloads)))
         if self.echoes:
@@ -109,6 +111,11 @@ class Recorder:
 
     def farewell(self):
         self.outgoing += self.last_words
+
+    def is_waited_for(self):
+        if self.is_awaited:
+            self.heard.put(("awaits",))
+        return self.is_awaited
 
     leftovers = ready = ()
 
@@ -528,6 +535,32 @@ def test_what_a_broker_says_last_leaves_before_it_ends(start):
     running.loop.close()
 
     assert answer(peer)[1] == [b"last"]
+
+
+def test_a_broker_that_ends_hears_first_who_ends_as_well(start, monkeypatch):
+    monkeypatch.setattr(loop_module, "LINGER_S", 3600.0)
+    core = Recorder()
+    running = start(core)
+    peer = running.peer()
+    core.is_awaited = True
+
+    running.loop.stop()
+    assert core.hear() == ("awaits",)
+    peer.send(beat())
+
+    assert core.hear()[0] == "frame"
+    assert running.ended.get(timeout=PATIENCE_MS / 1000) == ""
+
+
+def test_a_broker_that_ends_waits_for_nobody_for_long(start, monkeypatch):
+    monkeypatch.setattr(loop_module, "LINGER_S", 0.01)
+    core = Recorder()
+    running = start(core)
+    core.is_awaited = True
+
+    running.loop.stop()
+
+    assert running.ended.get(timeout=PATIENCE_MS / 1000) == ""
 
 
 def test_stop_ends_a_loop_that_waits_for_ever(start):
