@@ -16,6 +16,7 @@ from sdk.calls.call import Introduced, Owned, Payloads, Plan, Settings, check_ca
 from sdk.calls.durable import ATTACHING, Durable, name_of
 from sdk.calls.news import News
 from sdk.calls.refusals import failed, lost, overdue, refused, too_large
+from sdk.calls.room import Room
 from sdk.calls.waiting import Waiting
 from wire.errors import Code
 from wire.messages import (
@@ -79,6 +80,7 @@ class ClientCore(News):
         self._waiting = Waiting()
         self.durable = Durable()
         self.bound = Bound()
+        self.room = Room()
         self._commands: list[Any] = []
         self._outgoing: list[Outgoing] = []
         self._is_beat_due = False
@@ -299,8 +301,8 @@ class ClientCore(News):
         self._is_beat_due = False
         self._listed = self.number_last
         name, python = self.settings.name, self.settings.python
-        bound = self.bound.actors
-        hello = ClientHello(self.incarnation, name, python, spans_of(wanted), bound)
+        bound, room = self.bound.actors, self.room.said(wanted)
+        hello = ClientHello(self.incarnation, name, python, spans_of(wanted), bound, room)
         return self.session.hello(hello, now)
 
     def _open(self, now: float) -> None:
@@ -333,12 +335,8 @@ class ClientCore(News):
             self._fail(owned, lost(owned))
         # What changed since HELLO is said again.
         self._commands = [*self._cancels.again(), *self._questions.open.values()]
-        self._note(
-            "session_opened",
-            epoch=self.session.epoch,
-            calls=len(self.calls),
-            missing=len(self.queue),
-        )
+        calls, missed = len(self.calls), len(self.queue)
+        self._note("session_opened", epoch=self.session.epoch, calls=calls, missing=missed)
         self.durable.reopened()
         if self.is_leaving:
             self._commands.append(Bye("closed"))

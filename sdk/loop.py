@@ -18,7 +18,7 @@ import zmq
 
 from sdk.core import ClientCore, Outgoing
 from sdk.errors import ClientClosed
-from sdk.reading import forks
+from sdk.reading import forks, memory
 from sdk.reading.dealer import EVENTS, NOBLOCK, POLLIN, POLLOUT, RCVMORE, Dealer, send_message
 from sdk.reading.gathering import Gathering
 from sdk.reading.handlers import Handlers, nothing
@@ -450,19 +450,19 @@ class Loop:
             if error.fatal:
                 self.core.refuse(error.code, error.message)
             else:
-                self._rest.append(
-                    partial(self._handlers.note, "bad_frame", {"reason": error.message})
-                )
+                told = partial(self._handlers.note, "bad_frame", {"reason": error.message})
+                self._rest.append(told)
             return
         self.core.receive(frame, payloads, now)
 
     def _look_at_connection(self, now: float) -> bool:
         """Tell the core whether there is a connection, and the caller whether a message came."""
-        events = self._get(EVENTS)
+        events = self._dealer.look(now)
         if events & POLLOUT:
             self.core.connected(now)
         elif self.core.session.is_open:
             self.core.broken(now)
+        memory.measure(self.core)
         return bool(events & POLLIN)
 
     def _take(self) -> None:

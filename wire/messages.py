@@ -62,6 +62,7 @@ class ClientHello(Struct, frozen=True, array_like=True, tag="client-hello"):
     python: str
     unresolved: list[Span] = []
     bound: dict[str, str] = {}
+    room: int = 0
 
 
 class Submit(Struct, frozen=True, array_like=True, tag="submit", gc=False):
@@ -483,9 +484,8 @@ C = TypeVar("C")
 class Frame(Struct, Generic[C], frozen=True, array_like=True):
     """The control frame of one ZeroMQ message: its place in the session, and its commands.
 
-    *number* counts the frames of this direction in this session from 1, 0 is a frame outside the
-    count (HELLO, WELCOME, WHO, ERROR without a session). *received* is how many the sender has
-    received.
+    *number* counts the frames of this direction in this session from 1, 0 is one outside the count
+    (HELLO, WELCOME, WHO, ERROR without a session). *received* is how many the sender has received.
     """
 
     protocol: int

@@ -196,7 +196,10 @@ def greet_client(
                 reason = "its client wants it no more"
                 families.drop(broker, task, reason=reason, is_canceled=True)
         elif task.state is State.ENDED:
-            lifecycle.deliver(broker, task)
+            if 0 < hello.room < (size := task.ending.size if task.ending else 0):
+                lifecycle.deliver_too_large(broker, task, size, hello.room)
+            else:
+                lifecycle.deliver(broker, task)
         else:
             retrying.say_again(broker, task, now)
     unclaimed = (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)

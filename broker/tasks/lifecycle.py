@@ -96,6 +96,17 @@ def deliver(broker: "Broker", task: Task) -> None:
         client.is_paused = True
 
 
+def deliver_too_large(broker: "Broker", task: Task, size: int, room: int) -> None:
+    """Say to a client that has no memory for an outcome that it is there; others can have it."""
+    message = (
+        f"the result has {size} octets, and its client can have memory for {room} more (a limit of"
+        " its process, such as ulimit -v, or the machine's); return a path or a key instead"
+    )
+    whole, task.ending = task.ending, failure(task, Code.PAYLOAD_TOO_LARGE, message)
+    deliver(broker, task)
+    task.ending = whole
+
+
 def stop(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> None:
     """Tell the actor of *task* that nobody wants its run any more."""
     assert task.actor

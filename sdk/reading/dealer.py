@@ -1,5 +1,6 @@
 """The socket of a client to its broker, with the options of protocol.md section 5."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ EVENTS: Final = int(zmq.EVENTS)
 RCVMORE: Final = int(zmq.RCVMORE)
 # Below this pyzmq copies anyway, and its own bookkeeping costs more than the copy.
 COPY_BYTES_MAX: Final = 65_536
+# How long ZeroMQ may be without a connection before it is told to begin anew; then twice as long.
+ANEW_FIRST_S: Final = 1.0
+ANEW_MAX_S: Final = 60.0
 # How long what was sent last may take to leave.
 LINGER_MS: Final = 100
 
@@ -36,11 +40,35 @@ class Dealer:
         context: zmq.Context[Any] = zmq.Context()
         socket = open_dealer(context, endpoint)
         self._owned: tuple[zmq.Socket[bytes], zmq.Context[Any]] | None = (socket, context)
+        self._endpoint = endpoint
+        # When ZeroMQ has had its time to connect by itself; None while there is a connection.
+        self._anew_at: float | None = None
+        self._anew_s = ANEW_FIRST_S
         # Without what pyzmq does around them: they are called for each message.
         self.send: Callable[..., Any] = RawSocket.send.__get__(socket)
         self.recv: Callable[..., Any] = RawSocket.recv.__get__(socket)
         self.get: Callable[..., Any] = RawSocket.get.__get__(socket)
         self.descriptor: Any = socket.getsockopt(zmq.FD)
+
+    def look(self, now: float) -> int:
+        """Return what ZeroMQ says of the socket, which connects anew where that takes long.
+
+        By itself it does so for ever, except where a message came that it finds no memory for.
+        """
+        events: int = self.get(EVENTS)
+        if events & POLLOUT:
+            self._anew_at, self._anew_s = None, ANEW_FIRST_S
+        elif self._anew_at is None:
+            self._anew_at = now + self._anew_s
+        elif now >= self._anew_at and self._owned is not None:
+            self._anew_s = min(self._anew_s * 2, ANEW_MAX_S)
+            self._anew_at = now + self._anew_s
+            socket, _ = self._owned
+            # Where there is none any more is nothing to end.
+            with contextlib.suppress(zmq.ZMQError):
+                socket.disconnect(self._endpoint)
+            socket.connect(self._endpoint)
+        return events
 
     def close(self) -> None:
         """Close the socket. Whoever still calls it hears that there is none."""

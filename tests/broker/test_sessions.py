@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from broker.facts import spans
 from tests.broker.conversation import Conversation
+from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import Assign, Beat, Credit, Error, HostHello, Result, Stop, Welcome, Who
 
@@ -223,3 +224,27 @@ def replaced(hello, **fields):
     from tests.broker.conversation import actor_hello
 
     return actor_hello(hello.incarnation, **{"name": hello.name, **fields})
+
+
+@pytest.mark.parametrize("room", [0, 99, 100])
+def test_what_its_client_has_no_memory_for_is_told_in_its_place_and_kept_for_who_has(room):
+    talk = Conversation()
+    client, actor = talk.client(), talk.actor(free=2)
+    client.submits(1, 2)
+    actor.ends((1000, 1), b"x" * 100)
+    actor.ends((1000, 2), b"y")
+    client.connects()
+
+    client.greets(type(client.hello)(1, "client1", "3.11", [(1, 2)], {}, room))
+    large, small = client.takes(Result)
+    client.connects()
+    client.greets(type(client.hello)(1, "client1", "3.11", [(1, 2)]))
+
+    if room == 99:
+        failure = decode_failure(large.body)
+        assert failure.code == Code.PAYLOAD_TOO_LARGE
+        assert "100 octets" in failure.message
+    else:
+        assert large.body == b"x" * 100
+    assert small.body == b"y"
+    assert [result.body for result in client.takes(Result)] == [b"x" * 100, b"y"]
