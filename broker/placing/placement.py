@@ -432,7 +432,7 @@ def check_task(broker: "Broker", task: Task, satisfying: dict[Shape, list[Actor]
     assert queue
     lane = shape.lanes.get(shape.lane_key(task))
     is_aside = task in shape.aside
-    if shape.wait is not None and shape.wait.queue is not None and shape.entry is None:
+    if shape.wait is not None and shape.wait.queue is not None:
         check_wait(broker, shape)
         return
     if not queue.is_blocked and not is_aside:

@@ -180,10 +180,13 @@ class Backlog:
 
     def _look_behind(self, shape: Shape) -> None:
         """Look at who stood behind a task that is gone."""
+        if shape.wait is not None:
+            # The wait was that of the first, which may be the one that is gone.
+            self.matching.end_wait(shape)
+        elif shape.limits is not None and shape.count:
+            self.matching.look(shape)
         if not shape.count:
             self.matching.rest(shape)
-        elif shape.limits is not None or shape.wait is not None:
-            self.matching.look(shape)
         if shape.cost.alone is not None and shape.queue is not None:
             # It may have been the one that was to be alone, and held up the others.
             shape.queue.crew.unblock(self._ready)

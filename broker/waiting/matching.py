@@ -372,37 +372,34 @@ class Matching:
     def wait(self, shape: Shape, crew: Crew, until: float) -> None:
         """Let *shape*, the first of its queue, wait for one of *crew*, out of the way of others."""
         rank = shape.rank
-        assert shape.wait is not None
         assert rank is not None
         if crew.waiting is None:
-            crew.waiting = WaitingQueue(crew)
+            crew.waiting = WaitingQueue(crew, self.waits)
         self.blocks += 1
-        crew.waiting.push(shape, rank)
+        crew.waiting.push(shape, rank, until)
         # Who is there already has found nobody either.
         crew.waiting.is_blocked = True
         crew.waiting.entry = None
         shape.entry = None
-        shape.wait.until = until
-        self.waits.set(shape, until)
 
     def end_wait(self, shape: Shape) -> None:
         """Let the first task of *shape* stand among all others again."""
         wait = shape.wait
         assert wait is not None
         if wait.queue is not None:
-            wait.queue.count -= 1
-            wait.queue = None
-            self.waits.discard(shape)
+            wait.queue.drop(shape)
         self.look(shape)
 
     # --- what is looked at
 
     def look(self, shape: Shape) -> None:
-        """Let *shape* stand in its queue with the rank that it has now."""
+        """Let *shape* stand in its queue with the rank that it has now, and in no other one."""
         rank, queue = shape.rank, shape.queue
         assert queue is not None
         if rank is None or (shape.entry is not None and shape.entry <= rank):
             return
+        if shape.wait is not None and shape.wait.queue is not None:
+            shape.wait.queue.drop(shape)
         queue.push(shape, rank)
         if shape.cost.alone is not None:
             # It was perhaps blocked for the sake of one that is to be alone, and is not first now.
@@ -497,4 +494,7 @@ class Matching:
             wait = shape.wait
             assert wait is not None
             assert (wait.queue is not None) == (shape in self.waits.things)
-            assert wait.queue is None or wait.queue.crew.waiting is wait.queue
+            if wait.queue is not None:
+                assert wait.queue.crew.waiting is wait.queue
+                assert shape.count
+                assert shape.entry is None, "it stands among all others, and waits for a better one"

@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from broker.facts.deadlines import Deadlines
     from broker.facts.task import Task
     from broker.waiting.crews import Crew
     from broker.waiting.shapes import Shape
@@ -113,11 +114,12 @@ class Wait:
 class WaitingQueue:
     """The shapes that wait for an actor of one crew, since those that are free are liked less."""
 
-    __slots__ = ("_heap", "_sequence", "count", "crew", "entry", "is_blocked")
+    __slots__ = ("_heap", "_sequence", "_waits", "count", "crew", "entry", "is_blocked")
 
-    def __init__(self, crew: "Crew") -> None:
-        """Begin empty."""
+    def __init__(self, crew: "Crew", waits: "Deadlines[Shape]") -> None:
+        """Begin empty. *waits* has all that wait so, and until when."""
         self.crew = crew
+        self._waits = waits
         # Blocked while no actor of the crew can take a task of its cost.
         self.is_blocked = False
         self.entry: float | None = None
@@ -126,17 +128,25 @@ class WaitingQueue:
         self._heap: list[tuple[float, int, Shape]] = []
         self._sequence = count(1)
 
-    def push(self, shape: "Shape", rank: float) -> None:
-        """Let *shape* stand here with *rank*; it stands in no other one."""
+    def push(self, shape: "Shape", rank: float, until: float) -> None:
+        """Let *shape* stand here with *rank*, no longer than *until*; it stands in no other one."""
         wait = shape.wait
         assert wait is not None
-        wait.queue, wait.entry = self, rank
+        wait.queue, wait.entry, wait.until = self, rank, until
+        self._waits.set(shape, until)
         self.count += 1
         if len(self._heap) > VOID_MIN + 2 * self.count:
             valid = {id(e[2]): e for e in self._heap if self._holds(e)}
             self._heap = list(valid.values())
             heapify(self._heap)
         heappush(self._heap, (rank, next(self._sequence), shape))
+
+    def drop(self, shape: "Shape") -> None:
+        """Let *shape*, which stands here, wait so no more."""
+        assert shape.wait is not None
+        shape.wait.queue = None
+        self.count -= 1
+        self._waits.discard(shape)
 
     def _holds(self, entry: "tuple[float, int, Shape]") -> bool:
         wait = entry[2].wait
@@ -152,7 +162,7 @@ class WaitingQueue:
         heap = self._heap
         while heap:
             shape = heap[0][2]
-            if self._holds(heap[0]) and shape.count:
+            if self._holds(heap[0]):
                 task = shape.peek()
                 if task is not None and task.rank <= heap[0][0]:
                     return shape, task
@@ -161,6 +171,8 @@ class WaitingQueue:
                     shape.wait.entry = task.rank
                     heapreplace(heap, (task.rank, next(self._sequence), shape))
                     continue
+                # All wait for something else, and are looked at again once they have it.
+                self.drop(shape)
             heappop(heap)
         return None
 

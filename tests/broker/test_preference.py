@@ -9,6 +9,8 @@ from wire.messages import (
     ActorBeat,
     Answer,
     Assign,
+    Beat,
+    Cancel,
     Credit,
     LabelsChanged,
     Outcome,
@@ -20,6 +22,9 @@ from wire.parts import Call, Status
 
 LIKED = Desire("model", Comparator.EQUAL, "v2", False, 100)
 FOND = Call("fond", CODE, desires=[LIKED], affinity_wait_s=2.0)
+OTHER = Call(
+    "other", CODE, desires=[Desire("model", Comparator.EQUAL, "v3", False)], affinity_wait_s=2.0
+)
 SPILLING = Call("spilling", CODE, desires=[LIKED])
 
 
@@ -31,7 +36,8 @@ def ask(client, what, argument):
 @pytest.fixture
 def talk():
     # Nobody beats here, and nobody is silent for too long.
-    return Conversation(suspect_s=50.0, lease_s=60.0, gil_grace_s=70.0)
+    patient = {"suspect_s": 50.0, "lease_s": 60.0, "gil_grace_s": 70.0}
+    return Conversation(window_bytes=1_000, **patient)
 
 
 @pytest.fixture
@@ -166,6 +172,65 @@ def test_what_it_waits_for_is_told(talk, busy):
         "h/0": "no free slot (1 tasks)",
         "h/1": "has a free slot, and is passed for a better one for 2.0 s",
     }
+
+
+def test_who_stood_behind_one_that_was_canceled_waits_for_nobody_where_all_are_busy(talk, busy):
+    client, _, lesser = busy
+    client.submits(2, call=FOND)
+    talk.wait(1.0)
+    client.submits(3, call=FOND)
+    client.submits(4, slot=1)
+    assert lesser.takes(Assign)
+    # Those that would go to the same actors find nobody.
+    client.submits(5, call=OTHER)
+
+    client.says(Cancel([2], False))
+
+    assert ask(client, "explain", "3")["reason"] == "every actor that satisfies it is busy (2 of 2)"
+    assert not talk.broker.waits.things
+
+
+def test_who_stood_behind_one_that_was_canceled_waits_its_own_time(talk, busy):
+    client, _, lesser = busy
+    client.submits(2, call=FOND)
+    talk.wait(1.0)
+    client.submits(3, call=FOND)
+    client.submits(4, slot=1)
+    assert lesser.takes(Assign)
+    client.submits(5, call=OTHER)
+    client.says(Cancel([2, 5], False))
+
+    lesser.ends((1000, 2), free=1)
+    talk.wait(1.75)
+    early = lesser.takes(Assign)
+    talk.wait(0.25)
+
+    assert not early
+    assert [a.task for a in lesser.takes(Assign)] == [3]
+
+
+def test_where_the_last_one_is_canceled_nobody_waits(talk, busy):
+    client, *_ = busy
+    client.submits(2, call=FOND)
+
+    client.says(Cancel([2], False))
+
+    assert not talk.broker.waits.things
+
+
+def test_while_its_client_receives_nothing_it_waits_for_no_actor(talk, busy):
+    client, better, lesser = busy
+    client.submits(2, call=FOND)
+    client.submits(3, slot=1)
+    assert lesser.takes(Assign)
+    lesser.says(Outcome(1000, 2, Status.RESULT, b"x" * 1_000, 0, 0.1), Credit(1))
+
+    better.vanishes()
+    paused = (lesser.takes(Assign), list(talk.broker.waits.things))
+    client.says(Beat())
+
+    assert paused == ([], [])
+    assert [a.task for a in lesser.takes(Assign)] == [2]
 
 
 def test_a_better_one_has_it_wait_ahead_and_it_stays_there(talk, busy):

@@ -5,9 +5,10 @@ that it has; a task with a schedule timeout ends neither early, nor late, nor on
 one that likes an actor better waits for it where that is worth it, and no longer than it says.
 """
 
-from math import log2
+from math import inf, log2
 from typing import TYPE_CHECKING, Any
 
+from broker.facts.task import State
 from sdk.calls.call import Code, Plan
 from wire.labels import Comparator, Desire, satisfies, satisfies_all
 from wire.parts import Call, Token
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from broker.core import Broker
     from broker.facts.peers import Actor
     from broker.facts.task import Task
+    from broker.waiting.shapes import Shape
     from tests.sim.oracle import TaskRecord
     from tests.sim.processes import ActorProcess
     from tests.sim.world import World
@@ -164,25 +166,36 @@ def check_waiting(world: "World") -> None:
     core = world.broker.core
     check_worth(world, core)
     for shape in core.waits.things:
-        assert shape.wait is not None
-        assert world.now < shape.wait.until, "who likes one better waits beyond its time"
-        assert shape.wait.queue is not None
-        since = [shape.wait.until - task.queued_at for task in shape.tasks()]
-        # Where the last one was canceled the shape rests, and its wait ends at its time: nobody
-        # waits, and whoever comes meanwhile looks for itself.
-        if not shape.count:
-            continue
-        assert any(abs(wait_s - shape.wait.within_s) < 1e-6 for wait_s in since), since
-        assert any(actor.takes_work for actor in shape.wait.queue.crew.members)
+        check_kind(shape, world.now)
     can_tell = world.profile.is_gentle and "freeze_broker" not in world.profile.faults
     for task in core.deadlines.things:
         timeout_s = task.call.schedule_timeout_s
-        assert timeout_s is not None
+        assert timeout_s is not None, f"{task.name} has no time, and is watched"
         assert world.now < task.queued_at + timeout_s, f"{task.name} waits beyond its time"
         record = world.oracle.tasks.get((task.client.incarnation, task.number))
         if can_tell and record is not None and not record.burned:
             late_s = task.queued_at - record.submitted_at
             assert -1e-6 <= late_s <= UNDERWAY_S, f"{task.name} is said to wait since {late_s}"
+
+
+def check_kind(shape: "Shape", now: float) -> None:
+    """Check of a kind that waits for a better actor that its first task does, for its own time.
+
+    One whose client receives nothing goes after all others, from when it is looked at next.
+    """
+    wait = shape.wait
+    assert wait is not None, "a kind waits for a better actor that never does"
+    assert wait.queue is not None, "a kind is to be woken that waits for no better actor"
+    assert now < wait.until, "who likes one better waits beyond its time"
+    queued = [t for t in shape.tasks() if t.state is State.QUEUED and t not in shape.aside]
+    assert queued, "a kind waits for a better actor, and no task of it is there"
+    first = min((task.rank for task in queued if not task.client.is_paused), default=inf)
+    waited_s = {task.name: wait.until - task.queued_at for task in queued if task.rank <= first}
+    is_own = any(abs(wait_s - wait.within_s) < 1e-6 for wait_s in waited_s.values())
+    assert is_own, f"none of {waited_s}, the first of their kind, waits for {wait.within_s} s"
+    liked = list(wait.queue.crew.members)
+    takes_work = any(actor.takes_work for actor in liked)
+    assert takes_work, f"{list(waited_s)} wait for {[a.name for a in liked]}, who take no work"
 
 
 def gave_up(world: "World", record: "TaskRecord") -> None:

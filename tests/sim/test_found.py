@@ -307,3 +307,11 @@ def test_what_was_canceled_while_its_actor_was_away_makes_no_calls_in_the_window
 
 def test_a_call_that_enters_a_named_actor_enters_again_where_its_client_was_given_up():
     World(1063154944333316451).run(500)
+
+
+def test_a_wait_for_a_better_actor_is_over_with_the_task_that_was_first_in_it():
+    World(264331168036422015).run(500)
+
+
+def test_a_task_whose_client_receives_nothing_waits_for_no_better_actor():
+    World(646821490707138912).run(500)
