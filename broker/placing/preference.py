@@ -16,6 +16,7 @@ from broker.waiting.shapes import Shape
 if TYPE_CHECKING:
     from broker.core import Broker
     from broker.waiting.crews import Crew
+    from broker.waiting.queues import Wait
 
 # What one run counts in how long they take.
 RUN_SHARE: Final = 0.125
@@ -100,7 +101,7 @@ def passes(broker: "Broker", task: Task, actor: Actor) -> str:
     wait = task.template.shape.wait if task.template else None
     if wait is None or wait.queue is None or actor in wait.queue.crew.members:
         return ""
-    left_s = max(0.0, wait.until - broker.limits.now)
+    left_s = max(0.0, ends_at(task, wait) - broker.limits.now)
     return f"has a free slot, and is passed for a better one for {left_s:.1f} s"
 
 
@@ -108,9 +109,15 @@ def waits_for(task: Task, now: float) -> tuple[float, list[Actor]]:
     """Return how long *task* waits yet for which actors, though others are free; for explain."""
     shape = task.template.shape if task.template else None
     wait = shape.wait if shape is not None else None
-    if wait is None or wait.queue is None or wait.until <= now:
+    if wait is None or wait.queue is None or task.barred is not None:
         return 0.0, []
-    return wait.until - now, [a for a in wait.queue.crew.members if a.takes_work]
+    left_s = ends_at(task, wait) - now
+    return left_s, [a for a in wait.queue.crew.members if a.takes_work and left_s > 0.0]
+
+
+def ends_at(task: Task, wait: "Wait") -> float:
+    """Return until when *task* waits, be it the first of its kind or behind it."""
+    return max(wait.until, task.queued_at + wait.within_s)
 
 
 def explain(task: Task, now: float) -> str:

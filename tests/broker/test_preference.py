@@ -233,6 +233,31 @@ def test_while_its_client_receives_nothing_it_waits_for_no_actor(talk, busy):
     assert [a.task for a in lesser.takes(Assign)] == [2]
 
 
+def test_who_stands_behind_another_one_is_told_its_own_time(talk, busy):
+    client, *_ = busy
+    client.submits(2, call=FOND)
+    talk.wait(0.5)
+
+    client.submits(3, call=FOND)
+    told = ask(client, "explain", "3")
+
+    assert told["reason"] == "it waits up to 2.0 s more for an actor that it likes better (h/0)"
+    assert told["actors"]["h/1"] == "has a free slot, and is passed for a better one for 2.0 s"
+
+
+def test_one_that_all_rejected_is_not_told_to_wait_with_its_kind(busy):
+    client, better, lesser = busy
+    client.submits(2, call=FOND)
+    better.ends((1000, 1), free=1)
+    better.says(Reject(1000, 2, "not now"), Credit(0))
+    lesser.says(Reject(1000, 3, "not now"), Credit(1))
+
+    client.submits(3, call=FOND)
+
+    assert "likes better" in ask(client, "explain", "3")["reason"]
+    assert "rejected it" in ask(client, "explain", "2")["reason"]
+
+
 def test_a_better_one_has_it_wait_ahead_and_it_stays_there(talk, busy):
     client, better, _ = busy
     better.says(Credit(0, 2))
