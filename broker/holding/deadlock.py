@@ -10,6 +10,7 @@ to wait is taken to go on, and what cannot be counted to be free.
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from broker.disk.records import Alias
 from broker.facts import spans
 from broker.facts.peers import Actor, Session, is_owned
 from broker.facts.task import State, Task
@@ -273,7 +274,10 @@ class Kept:
         return lacking if listed - stuck < wait.enough else set()
 
     def _lacks_end(self, task: Task) -> set[Resource]:
-        """Return what keeps a call from its end."""
+        """Return what keeps a call from its end; of another name what keeps that task from its."""
+        if task.state is State.ATTACHED:
+            assert isinstance(task.record, Alias)
+            task = task.record.target
         if task.state is State.QUEUED:
             return self._lacks_start(task)
         run = ("run", task.token)

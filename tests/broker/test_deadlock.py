@@ -5,7 +5,9 @@ from msgspec import structs
 
 from broker.holding.deadlock import TOLD_MAX
 from tests.broker.conversation import CODE, attested
+from tests.broker.test_durable import DURABLE, KEY
 from tests.broker.test_limits import EPOCH, call, limited
+from tests.support.disk import Disk
 from wire.errors import Code
 from wire.messages import (
     ActorBeat,
@@ -22,10 +24,11 @@ from wire.messages import (
     Release,
     Vacate,
 )
-from wire.parts import Call, Environment, HeldLimits, Holding, Named, Reuse
+from wire.parts import Call, Environment, HeldLimits, Holding, Key, Named, Reuse
 
 BOXED = Environment("id", "Box", CODE)
 OTHER = Environment("other", "Other", CODE)
+OTHER_KEY = Key("order 18", b"d" * 16, 60.0)
 # What an actor holds that was given two tasks.
 HELD = [(EPOCH, 1), (EPOCH, 2)]
 
@@ -33,20 +36,21 @@ HELD = [(EPOCH, 1), (EPOCH, 2)]
 class Scene:
     """One client and one actor; tasks are assigned in the order of their numbers."""
 
-    def __init__(self, *definitions, slots=4, free=None, **fields):
-        self.talk = limited(*definitions)
+    def __init__(self, *definitions, slots=4, free=None, disk=None, **fields):
+        self.talk = limited(*definitions, disk=disk)
         free = slots if free is None else free
         self.actor = self.talk.actor(free=free, slots={"slot": slots}, **fields)
         self.client = self.talk.client()
         self.templates = 0
 
-    def submits(self, number, call=None, parent=None):
+    def submits(self, number, call=None, parent=None, key=None):
         self.templates += 1
         self.client.submits(
             number,
             call=call,
             slot=self.templates,
             parent=(EPOCH, parent) if parent else None,
+            key=key,
         )
         return self
 
@@ -127,6 +131,29 @@ def test_callers_that_cross_are_a_circle_of_both():
     assert scene.told() == []
 
     assert scene.waits(2, 4, within=[1]).told() == [(2, 9)]
+
+
+def test_a_run_that_waits_for_a_call_with_its_own_key_is_told():
+    scene = Scene(disk=Disk())
+    scene.submits(1, DURABLE, key=KEY).submits(2, DURABLE, parent=1, key=KEY)
+
+    assert scene.waits(1, 2).told() == [(1, 9)]
+
+
+def test_runs_that_wait_for_calls_with_the_key_of_the_other_are_a_circle():
+    scene = Scene(disk=Disk())
+    scene.submits(1, DURABLE, key=KEY).submits(2, DURABLE, key=OTHER_KEY)
+    scene.submits(3, DURABLE, parent=1, key=OTHER_KEY).submits(4, DURABLE, parent=2, key=KEY)
+
+    assert scene.waits(1, 3).waits(2, 4).told() == [(2, 9)]
+
+
+def test_a_call_with_the_key_of_a_run_that_goes_on_closes_no_circle():
+    scene = Scene(disk=Disk())
+    scene.submits(1, DURABLE, key=KEY).submits(2, DURABLE, key=OTHER_KEY)
+    scene.submits(3, DURABLE, parent=1, key=OTHER_KEY)
+
+    assert scene.waits(1, 3).told() == []
 
 
 def test_what_is_not_kept_during_the_wait_closes_no_circle():

@@ -315,3 +315,7 @@ def test_a_wait_for_a_better_actor_is_over_with_the_task_that_was_first_in_it():
 
 def test_a_task_whose_client_receives_nothing_waits_for_no_better_actor():
     World(646821490707138912).run(500)
+
+
+def test_a_run_that_waits_for_a_call_with_its_own_key_is_told_of_the_circle():
+    World(403057190932316330).run(500)
