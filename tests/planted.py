@@ -9,6 +9,7 @@ from actor.events import fencing, starting
 from actor.events.fencing import Fence
 from actor.granting import inventory
 from actor.granting.prefetch import Prefetch
+from actor.granting.returns import Returns
 from actor.holding import retries
 from actor.holding.mailbox import Mailbox
 from actor.holding.reacquiring import Reacquiring
@@ -487,6 +488,22 @@ BUGS = [
         'burns in ("crash", "shared", "loss") or (is_named and burns is not None)',
         "broker/test_named.py"
         "::test_a_call_whose_process_ended_for_others_runs_again_and_burns_no_retry",
+    ),
+    Bug(
+        "other_groups_enter_it_behind_one_that_came_back",
+        Returns._hand_back_behind,
+        "environment.pools",
+        "[environment.pool]",
+        "actor/test_named_groups.py"
+        "::test_what_is_behind_an_entry_that_was_handed_back_comes_back_in_all_groups",
+    ),
+    Bug(
+        "what_is_behind_one_that_came_back_is_waited_for",
+        requeueing.rejected,
+        "named.calls_behind(broker, task, actor)",
+        "()",
+        "broker/test_named_groups.py"
+        "::test_what_is_on_its_way_behind_a_call_that_cannot_enter_it_is_queued_again",
     ),
     Bug(
         "two_have_one_name",

@@ -12,7 +12,7 @@ from actor.granting.grant import compute_credit
 from actor.holding.mailbox import Assignment
 from actor.holding.residents import Replica, Warmth
 from wire.errors import Code
-from wire.messages import Credit, Entered
+from wire.messages import Credit, Entered, Leave
 from wire.parts import Environment, Failure, Held, Token
 
 if TYPE_CHECKING:
@@ -118,7 +118,9 @@ def expire(core: "ActorCore") -> None:
         # Nobody hears of a run that was canceled; but its slot is held for as long as it enters.
         if not assignment.is_stopped:
             failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message)
-            core.returns.reject(token, message, bars=False, failure=failure)
+            # Where it is entered after all nobody may find it: it is another's by then.
+            core.mailbox.residents.named.order(Leave(environment.id, token, message))
+            core.returns.reject(token, message, assignment.recipe, bars=False, failure=failure)
         core.stopping.order(assignment, core.now, force=True, reason=message)
         core.reconsider()
 

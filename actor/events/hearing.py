@@ -7,6 +7,7 @@ here is handed back.
 from typing import TYPE_CHECKING, Any, Final
 
 from actor.events import entering, fencing
+from actor.granting.returns import BEHIND
 from actor.granting.standing import takes_own_calls
 from actor.holding.awaiting import SLOTS
 from actor.holding.mailbox import Assignment, Payloads, Recipe
@@ -139,7 +140,7 @@ def assign(core: "ActorCore", frame: Frame[Any], command: Assign, payloads: Payl
         and core.returns.behind
         and core.returns.stands_behind(recipe, frame.received)
     ):
-        core.returns.reject(token, "one ahead of it was handed back", recipe, bars=False)
+        core.returns.reject(token, BEHIND, recipe, bars=False)
     else:
         client, task, attempt = command.client, command.task, command.attempt
         body, slots = command.body, recipe.slots

@@ -6,6 +6,7 @@ waits and cannot start is within what is granted ahead.
 
 from collections.abc import Callable, Iterable
 from math import inf
+from typing import Final
 
 from actor.granting.prefetch import Prefetch
 from actor.granting.standing import DRAINING
@@ -14,7 +15,9 @@ from actor.holding.outcomes import Outcomes
 from actor.holding.room import covers, take
 from actor.settings import SLOT
 from wire.messages import Recall, Reject
-from wire.parts import Failure, Held, Token
+from wire.parts import Environment, Failure, Held, Token
+
+BEHIND: Final = "one ahead of it was handed back"
 
 
 class Returns:
@@ -70,7 +73,23 @@ class Returns:
         self._note("rejected", token=token, reason=reason)
         environment = recipe.call.environment if recipe is not None else None
         if environment is not None and environment.named is not None:
+            self._hand_back_behind(environment)
+
+    def _hand_back_behind(self, environment: Environment) -> None:
+        """Let all come back that is behind a call of a named actor which was handed back.
+
+        Where that actor is not here, of its other groups as well: the broker lets it be entered
+        anywhere now, and what it begins from came with this call.
+        """
+        if self._mailbox.residents.named.has(environment):
             self.behind[environment.pool] = inf
+            return
+        self.behind |= dict.fromkeys(environment.pools, inf)
+        for other in list(self._mailbox.waiting):
+            place = other.recipe.environment
+            if place is not None and place.id == environment.id:
+                self._mailbox.drop(other)
+                self.reject(other.token, BEHIND, other.recipe, bars=False)
 
     def stands_behind(self, recipe: Recipe, received: int) -> bool:
         """Tell whether a call was assigned by a broker that had *received* so many frames only.
@@ -85,8 +104,9 @@ class Returns:
     def hand_back(self, reason: str, waiting: Iterable[Assignment] | None = None) -> None:
         """Let others have what waits, all of it unless *waiting* names some."""
         for assignment in list(self._mailbox.waiting if waiting is None else waiting):
-            self._mailbox.drop(assignment)
-            self.reject(assignment.token, reason, assignment.recipe, bars=False)
+            if assignment.token in self._mailbox.held:
+                self._mailbox.drop(assignment)
+                self.reject(assignment.token, reason, assignment.recipe, bars=False)
 
     def close(self, *, kept: int) -> None:
         """Hand back what waits, and let nothing wait ahead any more: the actor leaves."""

@@ -311,6 +311,10 @@ class Mailbox:
             free.take(assignment.slots, assignment.recipe.replica)
             if free.is_full and not self.has_types:
                 return None
+            if environment is not None and environment.named is not None:
+                # Nor does a call of another group enter the actor ahead of this one.
+                is_here = self.residents.named.has(environment)
+                ahead.update((environment.pool,) if is_here else environment.pools)
         return None
 
     def next_reacquirer(self) -> Ask | None:

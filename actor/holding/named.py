@@ -84,6 +84,11 @@ class NamedReplicas:
         # Whether the broker of this session was told who is here.
         self._told = True
 
+    def has(self, environment: Environment) -> bool:
+        """Tell whether an actor is here, or is being entered."""
+        replica = self.by_id.get(environment.id)
+        return replica is not None and not replica.is_leaving
+
     # --- turns
 
     def can_enter(self, environment: Environment) -> bool:

@@ -102,3 +102,6 @@ def rejected(broker: "Broker", session: Session, task: Task, command: Reject, no
     requeue(broker, task, reason, now, burns=None)
     if command.failure is not None and task.template and task.call.environment is not None:
         environments.failed(broker, task.call.environment, actor, command.failure, now)
+    if task.template and task.template.costs.named:
+        for other in named.calls_behind(broker, task, actor):
+            requeue(broker, other, reason, now, burns=None)

@@ -205,6 +205,22 @@ def goes_on(
     return True
 
 
+def calls_behind(broker: "Broker", task: Task, actor: Actor) -> list[Task]:
+    """Return the calls that are on their way to *actor*, behind *task* that it was to enter.
+
+    It hands them all back as well. Until then those that come later could overtake them elsewhere.
+    """
+    place = task.template.costs.place if task.template else None
+    record = broker.named.by_id.get(place or "")
+    if record is None or record.home is actor:
+        return []
+    return [
+        other
+        for other in actor.assigned.values()
+        if other.frame and other.template and other.template.costs.place == record.id
+    ]
+
+
 def lost(broker: "Broker", actor: Actor, reason: str, *, leaves: bool) -> None:
     """Let the named actors of a lost process be entered elsewhere, if they may.
 

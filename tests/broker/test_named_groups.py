@@ -6,7 +6,7 @@ from tests.broker.conversation import Conversation
 from tests.broker.test_named import BLOB, ID, tasks, token
 from wire.errors import Code
 from wire.messages import Assign, Cancel, Credit, Error, Function, Reject, Submit, Template
-from wire.parts import Call, Environment, Named
+from wire.parts import Call, Environment, Failure, Named
 
 IO = f"{ID}\nio"
 # The slots of the templates: the entry, and calls of each kind.
@@ -128,3 +128,36 @@ def test_more_turns_than_a_group_has_are_refused(talk):
     client.says(Template(4, call("read", group="io", turns=3)))
 
     assert [error.code for error in client.takes(Error)] == [Code.BAD_FRAME]
+
+
+@pytest.mark.parametrize("failure", [None, Failure(Code.ENVIRONMENT_FAILED, "OSError", "no file")])
+def test_what_is_on_its_way_behind_an_entry_that_was_handed_back_is_overtaken_by_nobody(
+    talk, failure
+):
+    actor = talk.actor(11, free=2)
+    client = makes(talk.client())
+    calls(client, READ, READ)
+    assert numbers(actor) == [1, 2, 3]
+    other = talk.actor(12, name="host/1")
+
+    actor.says(Reject(*token(1), "paused", False, failure), Credit(0))
+
+    assert [talk.state(client, number) for number in (1, 2, 3)] == ["queued"] * 3
+    actor.says(Reject(*token(2), "paused", False), Reject(*token(3), "paused", False))
+    client.says(Submit(4, READ, b""))
+    if failure is not None:
+        talk.wait(1.5, beating=[actor, other, client])
+    other.says(Credit(2))
+    assert numbers(other) == [1, 2, 3]
+
+
+def test_what_is_on_its_way_behind_a_call_that_cannot_enter_it_is_queued_again(talk):
+    actor = talk.actor(11, free=2)
+    client = makes(talk.client())
+    calls(client, READ, READ)
+    client.says(Cancel([1], False))
+    failure = Failure(Code.ENVIRONMENT_FAILED, "OSError", "no file")
+
+    actor.says(Reject(*token(2), "no file", False, failure), Credit(0))
+
+    assert [talk.state(client, number) for number in (2, 3)] == ["queued"] * 2

@@ -212,6 +212,8 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "it_is_wherever_there_is_a_slot",
             "nobody_waits_to_be_alone_in_its_group",
             "turns_of_a_group_are_always_free",
+            "other_groups_enter_it_behind_one_that_came_back",
+            "what_is_behind_one_that_came_back_is_waited_for",
         ),
         3: ("a_release_gives_the_turn_back",),
         4: ("the_lower_generation_stays", "credit_is_stated_before_who_is_here"),
