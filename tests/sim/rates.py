@@ -52,6 +52,8 @@ class Rates:
             task.name
             for client in core.clients.values()
             for task in client.tasks.values()
-            if RIVALS in task.call.limits and not (task.is_over or task.is_finished)
+            if not (task.is_over or task.is_finished)
+            # What nobody has claimed has no call, nor has another name of a task.
+            if task.template and RIVALS in task.call.limits
         }
         assert len(there) <= 1, f"{there} are at {RIVALS} together"
