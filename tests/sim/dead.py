@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from broker.disk.records import Alias
 from broker.tasks.dead import text_of
 from tests.sim.counters import named_of
 from wire.codec import decode_failure
@@ -33,6 +34,8 @@ class Afterlife:
         self.told: dict[Name, TaskRecord] = {}
         self.runners: dict[Name, Name] = {}
         self.forgotten: set[Name] = set()
+        # Redrives that ended at once, of which the next one may end in another way.
+        self.refused_at_once: set[Name] = set()
 
     def resolved(self, record: "TaskRecord", result: Result, body: bytes) -> None:
         """Note an outcome after which the task must be kept."""
@@ -70,6 +73,26 @@ class Afterlife:
         broker = self.world.broker
         former = broker.core.dead_tasks.by_name.get(record.redrives or (0, 0)) if broker else None
         return former is not None and former.facts.successor != own_name(record)
+
+    def redrive_told(self, client: "ClientProcess", number: int) -> None:
+        """Note whether a redrive that is told its outcome ended at once (9.11 rule 6).
+
+        Another name of one that did not ends as that does.
+        """
+        name = (client.incarnation, number)
+        record, broker = self.world.oracle.tasks.get(name), self.world.broker
+        self.refused_at_once.discard(name)
+        if record is None or record.redrives is None or broker is None:
+            return
+        known = broker.core.clients.get(client.incarnation)
+        task = known.tasks.get(number) if known is not None else None
+        is_own = task is not None and not isinstance(task.record, Alias)
+        if is_own and self.has_changed_nothing(record):
+            self.refused_at_once.add(name)
+
+    def ended_at_once(self, record: "TaskRecord") -> bool:
+        """Tell whether a redrive was told that nothing was submitted again."""
+        return own_name(record) in self.refused_at_once
 
     def redrive(self, client: "ClientProcess") -> None:
         """Let *client* have some dead task submitted again, perhaps one that was already."""

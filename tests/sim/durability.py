@@ -273,6 +273,7 @@ class Ledger:
                     for number in range(first, last + 1):
                         self._told_accepted(client.incarnation, number)
             case Result():
+                self.world.oracle.dead.redrive_told(client, command.task)
                 record = self.world.oracle.tasks.get((client.incarnation, command.task))
                 if record is None or record.group is None or record.key is not None:
                     return
@@ -402,6 +403,9 @@ class Ledger:
                     f"{record.name}: nobody has its outcome, and it is not known"
                 )
                 return True
+            case Code.ENVIRONMENT_FAILED if self.world.oracle.dead.ended_at_once(record):
+                # Whoever asks next may get it submitted again, and have another outcome.
+                return False
         group.is_seen = True
         group.outcomes.add((status, body))
         if record.key is None or not group.is_canceled:
