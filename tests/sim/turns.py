@@ -61,13 +61,15 @@ class Grants:
         )
         typed.check_spent(actor.name, credit, costing, earlier)
         taken: dict[str, int] = {}
-        for call in flying:
-            if is_sharing(call):
-                pool = call.environment.pool
-                taken[pool] = taken.get(pool, 0) + call.environment.turns
-                whole = call.environment.size if call.environment.named else taken[pool]
-                turns = credit.turns.get(pool, whole)
-                assert taken[pool] <= turns, f"calls take {taken[pool]} of {turns} turns of {pool}"
+        for call in filter(is_sharing, flying):
+            pool = call.environment.pool
+            taken[pool] = taken.get(pool, 0) + call.environment.turns
+        # What crossed a revoke is handed back: it took no more than was granted when it was sent.
+        for call in filter(is_sharing, calls):
+            pool = call.environment.pool
+            whole = call.environment.size if call.environment.named else taken[pool]
+            turns = credit.turns.get(pool, whole)
+            assert taken[pool] <= turns, f"calls take {taken[pool]} of {turns} turns of {pool}"
 
 
 def session_of(actor: "ActorProcess", frame: Any) -> Session:
