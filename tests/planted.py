@@ -12,6 +12,7 @@ from actor.granting.prefetch import Prefetch
 from actor.granting.returns import Returns
 from actor.holding import retries
 from actor.holding.mailbox import Mailbox
+from actor.holding.named import NamedReplicas
 from actor.holding.reacquiring import Reacquiring
 from actor.holding.residents import Replica, Residents
 from actor.running.release import Releases
@@ -504,6 +505,14 @@ BUGS = [
         "()",
         "broker/test_named_groups.py"
         "::test_what_is_on_its_way_behind_a_call_that_cannot_enter_it_is_queued_again",
+    ),
+    Bug(
+        "a_canceled_call_takes_the_checkpoint_along",
+        NamedReplicas.canceled,
+        "self._kept.add(environment.id)",
+        "self._restoring.pop(environment.id)",
+        "actor/test_named.py"
+        "::test_a_checkpoint_that_came_with_a_canceled_call_is_where_the_next_begins",
     ),
     Bug(
         "two_have_one_name",

@@ -97,6 +97,7 @@ def failed(core: "ActorCore", token: Token, failure: Failure) -> None:
     core.leave(assignment)
     if assignment.is_stopped:
         core.outcomes.settled.append(token)
+        core.mailbox.residents.named.canceled(environment)
     else:
         recipe = assignment.recipe
         core.returns.reject(token, failure.message, recipe, bars=False, failure=failure)

@@ -169,6 +169,8 @@ def stop(core: "ActorCore", command: Stop) -> None:
     if assignment.held is Held.WAITING:
         core.mailbox.drop(assignment)
         core.occupying.dropped(assignment)
+        if assignment.is_named and assignment.recipe.environment is not None:
+            core.mailbox.residents.named.canceled(assignment.recipe.environment)
     else:
         core.stopping.order(assignment, core.now, force=command.force, reason=command.reason)
     core.reconsider()

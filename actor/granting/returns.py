@@ -81,7 +81,9 @@ class Returns:
         Where that actor is not here, of its other groups as well: the broker lets it be entered
         anywhere now, and what it begins from came with this call.
         """
-        if self._mailbox.residents.named.has(environment):
+        named = self._mailbox.residents.named
+        named.handed_back(environment)
+        if named.has(environment):
             self.behind[environment.pool] = inf
             return
         self.behind |= dict.fromkeys(environment.pools, inf)

@@ -264,9 +264,6 @@ class Mailbox:
     def drop(self, assignment: Assignment) -> None:
         """Forget one that waits."""
         self.waiting.remove(assignment)
-        environment = assignment.recipe.environment
-        if environment is not None and environment.named is not None:
-            self.residents.named.forget(environment)
         self._forget(assignment)
 
     def fits(self, recipe: Recipe) -> bool:

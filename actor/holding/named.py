@@ -71,7 +71,7 @@ class NamedReplica:
 class NamedReplicas:
     """All named actors of this process."""
 
-    __slots__ = ("_gone", "_restoring", "_told", "busy", "by_id")
+    __slots__ = ("_gone", "_kept", "_restoring", "_told", "busy", "by_id")
 
     def __init__(self, gone: list[str]) -> None:
         """Begin with none; those to be left by `exit` are added to *gone*."""
@@ -80,6 +80,8 @@ class NamedReplicas:
         self.busy: dict[str, NamedReplica] = {}
         # What those begin from that were not entered yet: serial and checkpoint.
         self._restoring: dict[str, tuple[int, Buffer]] = {}
+        # Those of which the call that it came with was canceled, so that it is not said again.
+        self._kept: set[str] = set()
         self._gone = gone
         # Whether the broker of this session was told who is here.
         self._told = True
@@ -105,6 +107,7 @@ class NamedReplicas:
         replica = self.by_id.get(environment.id)
         if replica is None:
             restores = self._restoring.pop(environment.id, None)
+            self._kept.discard(environment.id)
             replica = NamedReplica(assignment, environment, restores)
             self.by_id[environment.id] = replica
             assignment.loads = True
@@ -131,6 +134,8 @@ class NamedReplicas:
             return False
         if not is_warm:
             self._drop(replica)
+            if replica.restores is not None and not replica.is_leaving:
+                self._restoring[identity] = replica.restores
             return True
         replica.is_warm = True
         if replica.is_new_to_broker:
@@ -181,6 +186,7 @@ class NamedReplicas:
         """Keep what the next entry begins from."""
         if payloads:
             self._restoring[command.environment] = (command.serial, payloads[0])
+            self._kept.discard(command.environment)
 
     # --- coming and going
 
@@ -189,13 +195,20 @@ class NamedReplicas:
         replica = self.by_id.get(identity)
         return None if replica is None or replica.restores is None else replica.restores[1]
 
-    def forget(self, environment: Environment) -> None:
-        """Drop what an entry would begin from that is handed back."""
-        self._restoring.pop(environment.id, None)
+    def handed_back(self, environment: Environment) -> None:
+        """Drop what an entry would begin from that is handed back: it is said again."""
+        if environment.id not in self._kept:
+            self._restoring.pop(environment.id, None)
+
+    def canceled(self, environment: Environment) -> None:
+        """Keep what an entry would begin from that nobody wants: the broker says it once."""
+        if environment.id in self._restoring:
+            self._kept.add(environment.id)
 
     def order(self, command: Leave) -> None:
         """Give up an actor once nobody is inside; one of a later generation stays."""
         self._restoring.pop(command.environment, None)
+        self._kept.discard(command.environment)
         replica = self.by_id.get(command.environment)
         if replica is not None and replica.generation <= command.generation:
             replica.is_leaving = True

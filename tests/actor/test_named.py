@@ -158,6 +158,67 @@ def test_it_begins_from_the_checkpoint_that_was_sent_ahead(end):
     assert outcomes(end)[-1].checkpoint == 8
 
 
+def test_a_checkpoint_that_came_with_a_canceled_call_is_where_the_next_begins(end):
+    template = end.template(call())
+    end.say(Restore(ID, 7, 1), payloads=[b"state"])
+    end.stop(end.assign(template))
+    end.assign(template)
+
+    end.carry()
+
+    assert named(end).restored(ID) == b"state"
+
+
+def test_a_checkpoint_that_came_with_a_canceled_call_outlives_a_hand_back():
+    end = connected(make_core(slots=1))
+    plain, template = end.template(), end.template(call())
+    end.say(Restore(ID, 7, 1), payloads=[b"state"])
+    end.stop(end.assign(template))
+    end.assign(plain)
+    behind = end.assign(template)
+    end.carry()
+    assert set(end.rejected) == {behind}
+
+    end.finish(next(iter(end.started)))
+    end.carry()
+    end.assign(template)
+    end.carry()
+
+    assert named(end).restored(ID) == b"state"
+
+
+def test_a_checkpoint_is_where_the_next_begins_when_a_canceled_call_fails_to_enter(end):
+    template = end.template(call())
+    end.say(Restore(ID, 7, 1), payloads=[b"state"])
+    token = end.assign(template)
+    end.carry()
+    end.stop(token)
+    end.carry()
+    end.started.pop(token)
+    end.core.not_entered(token, Failure("environment-failed", "", "no licence"), end.now)
+    end.carry()
+
+    end.assign(template)
+    end.carry()
+
+    assert named(end).restored(ID) == b"state"
+
+
+def test_a_checkpoint_is_void_when_its_call_is_handed_back(end):
+    template = end.template(call())
+    end.say(Restore(ID, 7, 1), payloads=[b"state"])
+    token = end.assign(template)
+    end.carry()
+    end.started.pop(token)
+    end.core.not_entered(token, Failure("environment-failed", "", "no licence"), end.now)
+    end.carry()
+
+    end.assign(template)
+    end.carry()
+
+    assert named(end).restored(ID) is None
+
+
 def test_an_entry_that_failed_is_handed_back(end):
     template = end.template(call())
     token = end.assign(template)

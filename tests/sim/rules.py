@@ -227,6 +227,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "it_begins_from_nothing",
             "the_checkpoint_comes_one_call_late",
             "no_checkpoint_is_kept",
+            "a_canceled_call_takes_the_checkpoint_along",
         ),
         9: ("any_number_of_calls_may_wait",),
         10: ("the_checkpoint_is_written_after_its_outcome",),
