@@ -55,7 +55,8 @@ def resides(
         known.is_awaited, known.sealed = False, 0
         settle_at(broker, known, actor, generation)
         inscribing.changed(broker, known)
-        if former is not None:
+        # In one process it is entered by a later call where the first was canceled before.
+        if former is not None and former is not actor:
             dislodge(broker, known, former, older, now)
         broker.note("named_adopted", named=known.title, actor=actor.name)
         if broker.window_ends_at is None and broker.held:

@@ -630,6 +630,22 @@ def test_calls_of_a_generation_that_was_replaced_end_there():
     assert tasks(second) == [(1, 8)]
 
 
+def test_a_process_where_a_later_call_entered_it_has_not_replaced_itself(talk):
+    actor = talk.actor(11, free=1)
+    client = calls(makes(talk.client()), 2)
+    client.says(Cancel([1], False))
+    actor.says(Credit(1))
+    assert tasks(actor) == [(1, 1), (1, 2)]
+    runs = Holding(1, 2, token(2), Held.RUNNING)
+
+    actor.greets(structs.replace(actor.hello, holding=[runs]))
+    actor.says(Resides(entry(), token(2), 0, 1), payloads=[b"code"])
+
+    assert talk.state(client, 2) == "assigned"
+    assert (actor.takes(Leave), actor.takes(Stop)) == ([], [])
+    assert state(talk).generation == token(2)
+
+
 def test_of_two_actors_of_one_name_the_higher_generation_stays():
     talk = Conversation(recovered=False)
     first, second = talk.actor(11), talk.actor(12, name="host/1")
