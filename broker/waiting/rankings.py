@@ -91,16 +91,15 @@ class Ranking:
     @property
     def is_alone(self) -> bool:
         """Tell whether no more than one actor stands here."""
-        return len(self._heap) == 1
+        return len(self._listed) == 1
 
     def best(self) -> "Actor | None":
         """Return the best actor, as `first` does, where nobody asks how good it is."""
-        heap = self._heap
-        if len(heap) == 1:
+        listed = self._listed
+        if len(listed) == 1:
             # The only one is the best, and may stand here as better than it is.
-            entry = heap[0]
-            actor = entry[3]
-            if self._listed.get(actor) is entry and self._grade(actor):
+            (actor,) = listed
+            if self._grade(actor):
                 return actor
         first = self.first()
         return first[3] if first is not None else None
@@ -108,25 +107,23 @@ class Ranking:
     def best_from(self, grade: int) -> "Actor | None":
         """Return the best actor, as `first` does, if its grade is no lower than *grade*."""
         heap, listed = self._heap, self._listed
+        if len(listed) == 1:
+            (actor,) = listed
+            return actor if self._grade(actor) >= grade else None
         if heap:
             entry = heap[0]
             actor = entry[3]
-            if len(heap) == 1:
-                if listed.get(actor) is entry:
-                    return actor if self._grade(actor) >= grade else None
-            else:
-                if entry[1] != actor.used_at and listed.get(actor) is entry:
-                    # It was given a task since, and is no better for that: whoever is as good goes
-                    # ahead of it, and mostly nothing else is to be asked.
-                    used_at = actor.used_at
-                    entry = listed[actor] = (entry[0], used_at, next(self._sequence), actor)
-                    heapreplace(heap, entry)
-                    entry = heap[0]
-                    actor = entry[3]
-                if entry[1] == actor.used_at and listed.get(actor) is entry:
-                    found = self._grade(actor)
-                    if entry[0] == -found:
-                        return actor if found >= grade else None
+            if entry[1] != actor.used_at and listed.get(actor) is entry:
+                # It was given a task since, and is no better for that: whoever is as good goes
+                # ahead of it, and mostly nothing else is to be asked.
+                entry = listed[actor] = (entry[0], actor.used_at, next(self._sequence), actor)
+                heapreplace(heap, entry)
+                entry = heap[0]
+                actor = entry[3]
+            if entry[1] == actor.used_at and listed.get(actor) is entry:
+                found = self._grade(actor)
+                if entry[0] == -found:
+                    return actor if found >= grade else None
         first = self.first()
         return first[3] if first is not None and -first[0] >= grade else None
 
