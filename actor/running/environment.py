@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from actor.holding.mailbox import Buffer
+from actor.holding.mailbox import THREAD, Buffer, Recipe, Way
 from actor.running.checkpoints import Checkpoints
+from actor.running.code import is_async
 from actor.running.reserve import Reserve
 from actor.running.threads import EventLoopThread
 from sdk.describing.batching import Batch, batches_of
@@ -68,7 +69,7 @@ class Environments:
         """Begin with nothing."""
         self._loop = loop
         self.reserve = Reserve()
-        self._residents: dict[str, Resident] = {}
+        self.residents: dict[str, Resident] = {}
         # How many evictions of an environment were done before their own run came to it.
         self._evicted_early: Counter[str] = Counter()
         # What leaves in the background; each of these threads has begun.
@@ -77,7 +78,7 @@ class Environments:
 
     def find(self, identity: str) -> Resident | None:
         """Return the loaded copy, or None."""
-        return self._residents.get(identity)
+        return self.residents.get(identity)
 
     def load(
         self,
@@ -93,7 +94,7 @@ class Environments:
         """
         with self._lock:
             # To be evicted by another run, whose thread is slower than this one.
-            former = self._residents.pop(environment.id, None)
+            former = self.residents.pop(environment.id, None)
             if former is not None:
                 self._evicted_early[environment.id] += 1
         if former is not None:
@@ -120,7 +121,7 @@ class Environments:
             self._leave(resident)
             raise
         with self._lock:
-            self._residents[environment.id] = resident
+            self.residents[environment.id] = resident
         return resident
 
     def _enter(
@@ -172,12 +173,12 @@ class Environments:
                 self._evicted_early[identity] -= 1
                 return None
             del self._evicted_early[identity]
-            return self._residents.pop(identity, None)
+            return self.residents.pop(identity, None)
 
     def close(self) -> None:
         """Leave all environments, for at most the *exit_timeout* of each."""
         with self._lock:
-            identities = list(self._residents)
+            identities = list(self.residents)
         self.leave(identities)
         self._await_leaving()
 
@@ -227,3 +228,13 @@ def does_nothing(instance: object, hook: str) -> bool:
     inherited = getattr(type(instance), hook, None)
     module = getattr(inherited, "__module__", None) or ""
     return module.partition(".")[0] == "sdk"
+
+
+def way_of(recipe: Recipe, resident: Resident) -> Way:
+    """Find out where the calls of *recipe* run, and note it in there."""
+    method = recipe.call.method
+    if method in resident.batches:
+        recipe.way = Way.BATCH
+    else:
+        recipe.way = Way.EVENT_LOOP if is_async(getattr(resident.instance, method)) else THREAD
+    return recipe.way

@@ -16,10 +16,10 @@ from actor.holding.mailbox import THREAD, Assignment, Recipe, StopOrder, Way
 from actor.holding.reacquiring import Answer
 from actor.machine.board import Board
 from actor.running.batching import Batching
-from actor.running.code import CodeCache, Loaded, is_async
+from actor.running.code import CodeCache, Loaded
 from actor.running.context import Identity, Run, Typed
 from actor.running.endings import Ending, EnvironmentFailure, describe, failure_of, pack
-from actor.running.environment import Environments, Resident
+from actor.running.environment import Environments, Resident, way_of
 from actor.running.limiting import LimitWait, inside
 from actor.running.threads import EventLoopThread, ThreadPool
 from actor.settings import Launch
@@ -28,7 +28,7 @@ from sdk.futures.nested import CallWait
 from sdk.task import running
 from wire import payload
 from wire.messages import Occupied
-from wire.parts import Call, Token
+from wire.parts import Call, Environment, Token
 
 if TYPE_CHECKING:
     from actor.loop import Loop
@@ -219,10 +219,13 @@ class Slots:
         environment = run.assignment.recipe.call.environment
         if environment is None:
             return None
-        if not run.assignment.loads and self.environments.find(environment.id) is None:
-            raise EnvironmentFailed(f"environment {environment.name} failed in its reset")
+        if not run.assignment.loads:
+            resident = self.environments.find(environment.id)
+            if resident is None:
+                raise EnvironmentFailed(f"environment {environment.name} failed in its reset")
+            return resident
         try:
-            return self._resident(run, environment.id)
+            return self._enter(run, environment)
         except EnvironmentFailure as error:
             self._lost(environment.id)
             raise EnvironmentFailed(f"{error} could not be entered again") from error.__cause__
@@ -313,25 +316,28 @@ class Slots:
         recipe = assignment.recipe
         call = recipe.call
         if recipe.environment is not None:
-            run.resident = self._resident(run, recipe.environment.id)
             if assignment.loads:
+                run.resident = self._enter(run, recipe.environment)
                 # To enter is not to run: who wants to know how long runs take is not to be misled.
                 run.began += run.resident.load_s
                 self._board.start(run.place, assignment.token)
+            else:
+                run.resident = self.environments.residents[recipe.environment.id]
         if call.function:
             loaded = recipe.loaded or self._function(recipe)
             function, goes_to_loop = loaded.call, loaded.is_async
         elif not call.method:
             return pack(None)  # Entering was all there was to do.
         else:
-            assert run.resident is not None
-            if recipe.way > THREAD and recipe.way is Way.BATCH:
+            resident = run.resident
+            assert resident is not None
+            way = recipe.way or way_of(recipe, resident)
+            goes_to_loop = way is not THREAD
+            if goes_to_loop and way is Way.BATCH:
                 self._loop.post_quietly(self._left_thread, run)
                 self._loop.post(self.batching.came, run)
                 return None
-            function = getattr(run.resident.instance, call.method)
-            goes_to_loop = recipe.way is not THREAD and is_async(function)
-            recipe.way = THREAD
+            function = getattr(resident.instance, call.method)
         if goes_to_loop:
             recipe.way = Way.EVENT_LOOP
             self._loop.post_quietly(self._left_thread, run)
@@ -427,17 +433,9 @@ class Slots:
             name=error.name,
         )
 
-    def _resident(self, run: Run, identity: str) -> Resident:
-        """Return the environment of *run*, entering it when the core said so."""
+    def _enter(self, run: Run, environment: Environment) -> Resident:
+        """Enter the environment of *run*, as the core said."""
         assignment = run.assignment
-        if not assignment.loads:
-            found = self.environments.find(identity)
-            assert found is not None
-            if not assignment.recipe.way:
-                self._learn_way(assignment.recipe, found)
-            return found
-        environment = assignment.recipe.environment
-        assert environment is not None
         self.environments.evict(assignment.evicts)
         blob, checkpoint = assignment.recipe.blob, None
         assert blob is not None
@@ -450,7 +448,6 @@ class Slots:
             self.environments.reserve.give()
             raise EnvironmentFailure(environment.name) from error
         resident.load_s = time.monotonic() - began
-        self._learn_way(assignment.recipe, resident)
         self._loop.post(self._loop.core.entered, run.token, environment, resident.load_s)
         return resident
 
@@ -463,12 +460,6 @@ class Slots:
         failed.__cause__ = error
         run.close()
         post(self._loop.not_entered, run.assignment, failure_of(failed))
-
-    @staticmethod
-    def _learn_way(recipe: Recipe, resident: Resident) -> None:
-        """Note that the calls of *recipe* run in batches, where they do."""
-        if recipe.call.method in resident.batches:
-            recipe.way = Way.BATCH
 
     def reset(self, run: Run, resident: Resident) -> None:
         """Call the environment's `reset`; one that fails makes the environment unusable."""
