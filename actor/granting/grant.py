@@ -48,7 +48,8 @@ def calm_credit(mailbox: Mailbox, prefetch: int) -> Credit | None:
             room -= 1
             turns[identity] = 0
             continue
-        room -= bool(replica.inside)
+        if replica.inside:
+            room -= 1
         turns[identity] = replica.turns_free
     if residents.named.busy:
         turns |= residents.named.turns(())
@@ -164,7 +165,7 @@ class Statement:
             self.free -= 1
         else:
             self.ahead = self.ahead - 1 if self.ahead > 0 else 0
-        if recipe.takes_one_slot and recipe.environment is not None:
+        if recipe.takes_one_slot:
             self._spend_turn(recipe)
         else:
             # Only what takes one plain slot is followed; after any other the whole is stated again.

@@ -144,12 +144,11 @@ class Residents:
             assignment.evicts = tuple(evicts)
         if self.maximum > 1:
             self._count_use(replica)
-        is_back = bool(replica.away) and assignment.token in replica.away
-        if replica.is_bounded:
+        if replica.is_bounded and assignment.token not in replica.away:
             # A call that only enters is none of the tasks that it may take; who comes back was one.
-            replica.tasks += not (recipe.is_entry or is_back)
-        if is_back:
-            del replica.away[assignment.token]
+            replica.tasks += not recipe.is_entry
+        if replica.away:
+            replica.away.pop(assignment.token, None)
         replica.inside[assignment.token] = environment.turns
         assignment.is_inside = True
 
