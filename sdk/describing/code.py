@@ -21,7 +21,7 @@ import sys
 import types
 import uuid
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, ValuesView
 from functools import cached_property, lru_cache, partial
 from itertools import repeat
 from operator import is_
@@ -129,7 +129,7 @@ class Captured:
         # What environments reach mostly, looked at without a view for each: functions that are
         # code and defaults alone, classes, what is empty.
         self._functions: list[tuple[Any, Any, Any]] = []
-        self._classes: list[tuple[type, Any, tuple[Any, ...]]] = []
+        self._classes: list[tuple[type, Any, ValuesView[Any], tuple[Any, ...]]] = []
         self._empty: list[dict[Any, Any]] = []
         if watched and self._seen is None:
             self._watched = [one for one in watched if not self._is_common(*one)]
@@ -141,7 +141,9 @@ class Captured:
         if view is view_of_function and len(seen) == 2:
             self._functions.append((holder, *seen))
         elif view is all_of_class and all(map(is_, bases := BASES_OF(holder), seen)):
-            self._classes.append((holder, bases, seen[len(bases) :]))
+            # The values are those that it has at any time.
+            values = ATTRIBUTES_OF(holder).values()
+            self._classes.append((holder, bases, values, seen[len(bases) :]))
         elif type(holder) is dict and not seen:
             self._empty.append(holder)
         else:
@@ -166,11 +168,12 @@ class Captured:
             )
         if self._watched is None:
             return False
-        for kind, bases, attributes in self._classes:
-            now = ATTRIBUTES_OF(kind)
-            if len(now) != len(attributes) or not all(map(is_, now.values(), attributes)):
-                return False
-            if BASES_OF(kind) is not bases:
+        for kind, bases, values, attributes in self._classes:
+            if (
+                len(values) != len(attributes)
+                or not all(map(is_, values, attributes))
+                or BASES_OF(kind) is not bases
+            ):
                 return False
         for function, code, defaults in self._functions:
             if (
