@@ -26,6 +26,8 @@ class Families:
         # The newest assignment of each task, runs that are over, and those that just are.
         self.current: dict[tuple[int, int], Token] = {}
         self.over: set[Token] = set()
+        # Which runs any broker has told to stop.
+        self.stopped: set[Token] = set()
         self._new: list[Token] = []
         # Which runs the broker that lives took over in its adopt window.
         self.adopted: set[Token] = set()
@@ -62,6 +64,7 @@ class Families:
                 self._check_start(self.world.oracle.tasks.get(name))
             case Stop():
                 self._check_stop((command.epoch, command.number))
+                self.stopped.add((command.epoch, command.number))
                 self._ends((command.epoch, command.number))
 
     def _check_stop(self, token: Token) -> None:

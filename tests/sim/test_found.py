@@ -319,3 +319,7 @@ def test_a_task_whose_client_receives_nothing_waits_for_no_better_actor():
 
 def test_a_run_that_waits_for_a_call_with_its_own_key_is_told_of_the_circle():
     World(403057190932316330).run(500)
+
+
+def test_what_a_broker_stopped_for_a_newer_task_and_died_before_it_was_written_runs_again():
+    World(1063154944333316643).run(500)
