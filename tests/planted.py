@@ -515,6 +515,14 @@ BUGS = [
         "::test_a_checkpoint_that_came_with_a_canceled_call_is_where_the_next_begins",
     ),
     Bug(
+        "a_checkpoint_that_was_lost_is_not_said_again",
+        named.greet,
+        "record.is_unsure = True",
+        "record.is_unsure = False",
+        "broker/test_named.py"
+        "::test_a_checkpoint_that_was_lost_with_a_canceled_call_is_said_again",
+    ),
+    Bug(
         "two_have_one_name",
         named.make,
         "if taken is not None:",

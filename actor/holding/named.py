@@ -183,8 +183,9 @@ class NamedReplicas:
         return replica.serial, (*frames, checkpoint)
 
     def restore(self, command: Restore, payloads: Sequence["Buffer"]) -> None:
-        """Keep what the next entry begins from."""
-        if payloads:
+        """Keep what the next entry begins from, unless the actor is here."""
+        replica = self.by_id.get(command.environment)
+        if payloads and (replica is None or replica.is_leaving):
             self._restoring[command.environment] = (command.serial, payloads[0])
             self._kept.discard(command.environment)
 

@@ -61,6 +61,7 @@ def greet_actor(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -
                 broker.recalls.ahead[actor] = None
     if broker.records.given:
         downfalls.came_back(broker, actor)
+    named.greet(broker, actor)
     holders.greet(broker, actor, hello, now)
 
 

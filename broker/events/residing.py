@@ -49,6 +49,7 @@ def resides(
     if known is None or not (is_here or is_newer(known, generation)):
         broker.say(session, Leave(call.environment.id, generation, "its name is another's now"))
         return
+    known.is_unsure = False
     known.ended = {client: spans.merge(numbers) for client, numbers in command.ended}
     if not is_here:
         former, older = known.home, known.generation

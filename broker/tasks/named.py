@@ -153,11 +153,14 @@ def assigned(broker: "Broker", task: Task, actor: Actor) -> None:
     if record.home is not None:
         assert record.home is actor
         record.failures = 0  # There was a turn again.
-        return
-    if record.generation > naming.NEVER:
-        broker.note("named_restarted", named=record.title, actor=actor.name)
-    naming.settle_at(broker, record, actor, task.token)
-    inscribing.changed(broker, record)
+        if not record.is_unsure:
+            return
+    else:
+        if record.generation > naming.NEVER:
+            broker.note("named_restarted", named=record.title, actor=actor.name)
+        naming.settle_at(broker, record, actor, task.token)
+        inscribing.changed(broker, record)
+    record.is_unsure = False
     if record.serial:
         broker.say(actor.session, Restore(record.id, record.serial, 1), (record.checkpoint,))
 
@@ -203,6 +206,13 @@ def goes_on(
         lifecycle.end(broker, task, Code.ACTOR_LOST, message)
         return False
     return True
+
+
+def greet(broker: "Broker", actor: Actor) -> None:
+    """Believe no more that *actor* has what it was to enter: the call may be lost, and canceled."""
+    for record in broker.named.by_id.values():
+        if record.home is actor:
+            record.is_unsure = True
 
 
 def calls_behind(broker: "Broker", task: Task, actor: Actor) -> list[Task]:

@@ -41,6 +41,7 @@ class NamedActor:
         "hash",
         "home",
         "is_awaited",
+        "is_unsure",
         "octets",
         "orphaned_at",
         "restarts",
@@ -81,6 +82,8 @@ class NamedActor:
         self.writing = 0
         # Whether it was read from the journal, and its process may still come back.
         self.is_awaited = False
+        # Whether its process has begun a session and did not say in it that it has this one.
+        self.is_unsure = False
         # Since when its client is not there.
         self.orphaned_at: float | None = None
         # The broker's own call that enters it again, the last that there was.

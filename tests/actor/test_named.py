@@ -204,6 +204,20 @@ def test_a_checkpoint_is_where_the_next_begins_when_a_canceled_call_fails_to_ent
     assert named(end).restored(ID) == b"state"
 
 
+def test_a_checkpoint_that_is_said_again_to_one_that_is_here_is_ignored(end):
+    template = entered(end)
+    end.say(Restore(ID, 7, 1), payloads=[b"state"])
+    end.assign(template)
+    end.carry()
+    end.finish(next(iter(end.started)))
+    end.core.environment_lost(ID, end.now)
+
+    end.assign(template)
+    end.carry()
+
+    assert named(end).restored(ID) is None
+
+
 def test_a_checkpoint_is_void_when_its_call_is_handed_back(end):
     template = end.template(call())
     end.say(Restore(ID, 7, 1), payloads=[b"state"])

@@ -315,6 +315,26 @@ def test_a_checkpoint_comes_with_its_outcome_and_is_where_it_begins_again(talk):
     assert isinstance(assign, Assign)
 
 
+@pytest.mark.parametrize("is_here", [False, True])
+def test_a_checkpoint_that_was_lost_with_a_canceled_call_is_said_again(talk, is_here):
+    host, actor = talk.host(), talk.actor(11, free=1)
+    client = calls(makes(talk.client(), max_restarts=-1), 2)
+    actor.says(Outcome(*token(1), Status.RESULT, b"", 1, 0.1, 1), Credit(0), payloads=[b"state"])
+    host.says(Death(11, None, 9, []))
+    other = talk.actor(12, name="host/1", free=1)
+    assert tasks(other) == [(1, 2)]
+    client.says(Cancel([2], False))
+
+    other.greets()
+    if is_here:
+        other.says(Resides(entry(), token(2), 1, 2), payloads=[b"code", b"state"])
+    other.says(Credit(1))
+    calls(client, 3)
+
+    assert tasks(other) == [(1, 3)]
+    assert [command.serial for command in other.takes(Restore)] == ([] if is_here else [1])
+
+
 def test_a_checkpoint_of_a_generation_that_is_over_does_not_count(talk):
     actor = talk.actor(11, free=2)
     client = makes(talk.client(), max_restarts=-1, concurrency=2)

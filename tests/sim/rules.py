@@ -228,6 +228,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "the_checkpoint_comes_one_call_late",
             "no_checkpoint_is_kept",
             "a_canceled_call_takes_the_checkpoint_along",
+            "a_checkpoint_that_was_lost_is_not_said_again",
         ),
         9: ("any_number_of_calls_may_wait",),
         10: ("the_checkpoint_is_written_after_its_outcome",),
