@@ -7,11 +7,12 @@ What must hold then: of the calls that were made in that run none waits, none ru
 from typing import TYPE_CHECKING, Any
 
 from broker.facts.task import State
-from wire.messages import Assign, Stop
+from wire.messages import Assign, Outcome, Stop
 from wire.parts import Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
+    from broker.facts.task import Task
     from tests.sim.oracle import TaskRecord
     from tests.sim.world import World
 
@@ -29,6 +30,8 @@ class Families:
         # Which runs any broker has told to stop.
         self.stopped: set[Token] = set()
         self._new: list[Token] = []
+        # Runs whose outcome the broker that lives has taken: what they made goes on without them.
+        self.ended: set[Token] = set()
         # Which runs the broker that lives took over in its adopt window.
         self.adopted: set[Token] = set()
         self._core: Broker | None = None
@@ -59,13 +62,24 @@ class Families:
                 name = (command.client, command.task)
                 former = self.current.get(name)
                 self.current[name] = (epoch, command.number)
-                if former is not None:
+                # One that has an outcome is run again only for a client that was given up with it.
+                if former is not None and former not in self.ended:
                     self._ends(former)
                 self._check_start(self.world.oracle.tasks.get(name))
             case Stop():
                 self._check_stop((command.epoch, command.number))
                 self.stopped.add((command.epoch, command.number))
                 self._ends((command.epoch, command.number))
+
+    def heard(self, core: "Broker", frame: Any) -> None:
+        """Follow which runs have an outcome, once the broker has heard *frame*."""
+        self._meets(core)
+        for command in frame.commands:
+            if type(command) is Outcome:
+                token = (command.epoch, command.number)
+                task = core.tokens.get(token)
+                if task is not None and is_decided(task):
+                    self.ended.add(token)
 
     def _check_stop(self, token: Token) -> None:
         """Check that of two runs of one task the later one goes on (8.4 rule 3).
@@ -105,6 +119,7 @@ class Families:
         if core is not self._core:
             self._core, self._is_open = core, True
             self.adopted, self.over, self._new = set(), set(), []
+            self.ended = set()
 
     def looked(self, core: "Broker") -> None:
         """Check after a turn of the broker that nothing is left of the runs that ended in it."""
@@ -120,3 +135,9 @@ class Families:
                 assert task is None or task.is_over, (
                     f"{record.name} is {task.state}, and the run that made it is over"
                 )
+
+
+def is_decided(task: "Task") -> bool:
+    """Tell whether an outcome ends a task, whoever is to have it, and lets it be tried no more."""
+    is_kept = task.state is State.UNCLAIMED_OUTCOME and not task.is_retriable
+    return task.state is State.ENDED or is_kept

@@ -288,6 +288,7 @@ class BrokerProcess(Process):
         crashes = self.world.oracle.crashes
         former = crashes.overtaking(self.core, frame) if frame.number == 0 else None
         self.core.receive(wire.rid, frame, payloads, now)
+        self.world.oracle.families.heard(self.core, frame)
         if former is not None:
             crashes.greeted(self.core, former)
         if ledger is not None and refused:

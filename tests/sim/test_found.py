@@ -9,6 +9,7 @@ from sdk.calls.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.broker.conversation import CODE, Conversation
 from tests.sim.mutants import CROWDED
+from tests.sim.mutants_named import AWAY
 from tests.sim.mutants_strict import FENCED
 from tests.sim.world import World
 from tests.support.disk import Disk
@@ -323,3 +324,7 @@ def test_a_run_that_waits_for_a_call_with_its_own_key_is_told_of_the_circle():
 
 def test_what_a_broker_stopped_for_a_newer_task_and_died_before_it_was_written_runs_again():
     World(1063154944333316643).run(500)
+
+
+def test_calls_of_a_run_with_an_outcome_go_on_where_its_task_is_run_again_for_who_was_away():
+    World(23, AWAY).run(300)
