@@ -11,12 +11,11 @@ nobody waits, and lets those behind it pass.
 
 from typing import TYPE_CHECKING, Final
 
-from broker.disk import writing
 from broker.facts.peers import COMMANDS_PER_FRAME, Actor, is_barred
 from broker.facts.task import QUEUED, TRANSITIONS, Event, State, Task
 from broker.holding import wants
 from broker.placing import environments, preference, replicas, yielding
-from broker.tasks import bindings, durable, lifecycle, named
+from broker.tasks import bindings, durable, inscribing, lifecycle, named
 from broker.waiting import reservation
 from broker.waiting.rankings import PLACE
 from broker.waiting.shapes import Lane, Shape
@@ -69,7 +68,7 @@ def place(broker: "Broker", now: float) -> None:
             backlog.take(shape, task)
             if deadlines.things:
                 deadlines.discard(task)
-            if shape.cost.is_armed_first and writing.must_arm(task):
+            if shape.cost.is_armed_first and inscribing.must_arm(broker, task):
                 durable.arm(broker, task)
                 continue
             give(broker, task, actor, now)

@@ -92,6 +92,28 @@ def count_octets(broker: "Broker", record: "NamedActor") -> None:
     record.octets = octets
 
 
+def must_arm(broker: "Broker", task: Task) -> bool:
+    """Tell whether the journal must have it first that *task* may start.
+
+    It may have that already, and another one that its client submitted before it does not yet: that
+    was handed back. Written anew, both come in their order.
+    """
+    if writing.must_arm(task):
+        return True
+    assert task.template
+    cost = task.template.costs
+    record = broker.named.by_id.get(cost.place or "")
+    if record is None or not record.writing:
+        return False
+    return any(
+        one.client is task.client
+        and one.rank < task.rank
+        and one.template
+        and one.template.costs.pool == cost.pool
+        for one in broker.records.writing
+    )
+
+
 # ---------------------------------------------------------------------- what is read back
 
 

@@ -18,6 +18,7 @@ from wire.messages import (
     Leave,
     Outcome,
     Query,
+    Reject,
     Resides,
     Restore,
     Result,
@@ -168,6 +169,87 @@ def test_without_a_journal_it_is_refused_and_says_so():
 
     assert codes(client) == {1: Code.NOT_DURABLE}
     assert talk.broker.named.by_id == {}
+
+
+# --- in their order
+
+
+IO = f"{ID}\nio"
+# The slots of the templates: the entry, and calls of each kind.
+ALONE, READ, SCAN = 1, 2, 3
+
+
+def grouped(talk, client):
+    """Let *client* call an actor that has a group of two turns beside that without a name."""
+    named = Named("default", "clicks", "Counter:1", -1, groups={"io": 2})
+    place = Environment(ID, "Counter", BLOB, named=named)
+    io = msgspec.structs.replace(place, group="io")
+    kinds = (
+        ("", place),
+        ("incr", place),
+        ("read", io),
+        ("scan", msgspec.structs.replace(io, turns=2)),
+    )
+    made = [
+        Template(slot, Call(f"Counter.{method}", method=method, environment=at, durable=True))
+        for slot, (method, at) in enumerate(kinds)
+    ]
+    client.says(Function(0, BLOB, b"code"), *made)
+    return client
+
+
+def inside(none, io):
+    """Return what an actor states that is inside, with so many free turns of each group."""
+    return Credit(2, 0, 1, {ID: none, IO: io}, {}, [ID, IO])
+
+
+def handed_back(talk, client, *others):
+    """Let an actor hand back the first of calls that may all start, with what was behind it.
+
+    *others* are what is submitted then by whom, as client and template slot.
+    """
+    actor = talk.actor(free=2)
+    client.says(Submit(1, 0, b""))
+    [entry] = actor.takes(Assign)
+    ends(actor, entry.number, state=b"0", serial=1, free=2)
+    talk.writes = False
+    client.says(Submit(2, SCAN, b""))
+    for number, (other, kind) in enumerate(others, 3):
+        other.says(Submit(number, kind, b""))
+    # All are written at once, and the first of them is assigned alone.
+    actor.says(inside(0, 2))
+    talk.commits()
+    [first] = actor.takes(Assign)
+    assert first.task == 2
+    actor.says(Reject(1000, first.number, "", False), inside(0, 0))
+    assert talk.state(client, 2) == "queued"
+    return actor
+
+
+@pytest.mark.parametrize("kind", [SCAN, READ])
+def test_what_its_client_submitted_behind_it_waits_for_a_call_that_is_written_again(talk, kind):
+    client = grouped(talk, talk.client())
+    actor = handed_back(talk, client, (client, kind))
+
+    actor.says(inside(1, 2))
+    assert tasks(actor) == []
+    assert (talk.state(client, 2), talk.state(client, 3)) == ("writing", "writing")
+    talk.commits()
+    assert tasks(actor)[:1] == [(1, 2)]
+
+    actor.says(inside(1, 2))
+    assert tasks(actor) == [(1, 3)]
+    assert agree(talk)
+
+
+def test_calls_of_others_and_of_other_groups_wait_for_none_that_is_written_again(talk):
+    client, other = grouped(talk, talk.client()), grouped(talk, talk.client(2))
+    actor = handed_back(talk, client, (client, ALONE), (other, READ))
+
+    actor.says(inside(1, 2))
+
+    assert sorted(tasks(actor)) == [(1, 3), (2, 4)]
+    assert talk.state(client, 2) == "writing"
 
 
 # --- bounds

@@ -6,6 +6,7 @@ from actor.events import entering
 from actor.granting.grant import compute_credit
 from actor.holding.mailbox import Assignment
 from actor.holding.named import NamedReplica, NamedReplicas
+from broker.disk import writing
 from broker.events import residing
 from broker.tasks import inscribing, named, reentering
 from broker.waiting.costs import Cost
@@ -125,6 +126,11 @@ def what_a_client_left_behind_is_forgotten() -> Any:
     return swap(named, "gave_up", lambda _: lambda broker, tasks: None)
 
 
+def what_is_written_again_is_overtaken() -> Any:
+    """Assign a call that may start while its client's former one is written anew."""
+    return swap(inscribing, "must_arm", lambda _: lambda broker, task: writing.must_arm(task))
+
+
 COUNTS = BUSY.but(
     named=0.9, at_most_once=0.0, cancel=0.0, force=0.0, replicas=2, faults={"cut": 1.0}
 )
@@ -140,6 +146,7 @@ JOURNALED = COUNTS.but(
     faults={"broker_kill": 1.0, "actor_kill": 0.5, "cut": 0.5},
 )
 GROUPS = COUNTS.but(named=0.0, grouped=0.9)
+WRITTEN = GROUPS.but(durable=0.05, commit_s=0.05, run_s=0.1)
 
 
 def credit_is_stated_before_who_is_here() -> Any:
@@ -167,6 +174,7 @@ NAMED = [
         (the_checkpoint_is_written_after_its_outcome, JOURNALED),
         (nobody_waits_to_be_alone_in_its_group, GROUPS),
         (turns_of_a_group_are_always_free, GROUPS),
+        (what_is_written_again_is_overtaken, WRITTEN),
         (what_a_client_left_behind_is_forgotten, AWAY),
         (
             credit_is_stated_before_who_is_here,

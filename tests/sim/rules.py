@@ -231,7 +231,10 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_checkpoint_that_was_lost_is_not_said_again",
         ),
         9: ("any_number_of_calls_may_wait",),
-        10: ("the_checkpoint_is_written_after_its_outcome",),
+        10: (
+            "the_checkpoint_is_written_after_its_outcome",
+            "what_is_written_again_is_overtaken",
+        ),
         11: ("a_generation_is_never_over",),
         12: ("a_killed_one_stays_in_its_process",),
         13: ("what_a_client_left_behind_is_forgotten",),

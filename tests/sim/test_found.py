@@ -282,6 +282,10 @@ def test_a_call_that_is_lost_goes_on_while_the_run_that_made_it_may_still_be_off
     World(646821490707137521).run(500)
 
 
+def test_a_call_that_is_handed_back_and_written_again_is_not_overtaken():
+    World(646821490707138997).run(500)
+
+
 def test_what_was_held_while_its_limit_was_lowered_is_told_and_holds_up_nobody():
     World(646821490707137633).run(500)
 
