@@ -29,7 +29,10 @@ def answer(
             return status(broker, now) if not argument else explain(broker, client, argument, now)
         case "actors":
             at = residing.titles(broker)
-            actors = [describe_actor(actor, at, now) for actor in broker.actors.values()]
+            actors = [
+                describe_actor(actor, at, environments.cold(broker, actor), now)
+                for actor in broker.actors.values()
+            ]
             return {"actors": actors}
         case "clients":
             return {"clients": [describe_client(known, now) for known in broker.clients.values()]}
@@ -123,9 +126,12 @@ def journal(broker: "Broker") -> str:
 
 
 def describe_actor(
-    actor: Actor, named: Mapping[Actor, dict[str, str]], now: float
+    actor: Actor, named: Mapping[Actor, dict[str, str]], cold: list[str], now: float
 ) -> dict[str, Any]:
-    """Return what an operator wants to know of an actor; *named* says who resides where."""
+    """Return what an operator wants to know of an actor.
+
+    *named* says who resides where, *cold* which environments are not here that were or could be.
+    """
     stated = actor.credit.stated
     return {
         "name": actor.name,
@@ -148,20 +154,21 @@ def describe_actor(
         ],
         "state": actor_state(actor),
         "closed": actor.closed,
-        "environments": states(actor),
+        "environments": states(actor, cold),
         "named": named.get(actor, {}),
         "silent_s": now - actor.heard_at,
     }
 
 
-def states(actor: Actor) -> dict[str, str]:
+def states(actor: Actor, cold: list[str]) -> dict[str, str]:
     """Return how the environments of *actor* stand there.
 
     What it said of them may be as old as a heartbeat; that one is worn only it knows.
     """
     known = {name: "warm" if copy.is_warm else "loading" for name, copy in actor.copies.items()}
     told = actor.environments.items()
-    return known | {name: state for name, state in told if state == WORN or name not in known}
+    known |= {name: state for name, state in told if state == WORN or name not in known}
+    return known | {name: "cold" for name in cold if name not in known}
 
 
 def slots_held(actor: Actor) -> dict[str, int]:

@@ -182,6 +182,7 @@ class Actor:
         "entered_at",
         "entering_until",
         "environments",
+        "former",
         "heard_at",
         "host",
         "idle_since",
@@ -244,8 +245,9 @@ class Actor:
         self.environments: dict[str, str] = {}
         # Since when it has had nothing to do, where somebody wants to know.
         self.idle_since: float | None = None
-        # The environments that are not cold here, by id.
+        # The environments that are not cold here, by id; those that were here, the newest last.
         self.copies: dict[str, Copy] = {}
+        self.former: dict[str, None] = {}
         # When it was last given a task, in assignments of the broker.
         self.used_at = 0
         # When it is looked next whether calls that share a slot here put somebody off, and how much

@@ -6,7 +6,7 @@ or under neither.
 """
 
 from collections.abc import Container, Iterator
-from itertools import count
+from itertools import count, islice
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Environments without a copy are remembered for so long, and so many of them.
 KEPT_S: Final = 3_600.0
 KEPT_MAX: Final = 1_024
+# Of so many that were in an actor it is told that they are cold there.
+FORMER_MAX: Final = 64
 # How often they are looked through for that.
 PRUNE_S: Final = 10.0
 BACKOFF_MAX_S: Final = 60.0
@@ -430,9 +432,15 @@ def add(record: Record, actor: Actor, now: float) -> Copy:
 
 def drop(broker: "Broker", copy: Copy, now: float) -> None:
     """Count a copy out: others may take its place."""
-    del copy.record.copies[copy.actor]
-    del copy.actor.copies[copy.record.environment.id]
-    copy.actor.ranked_as = None
+    actor, identity = copy.actor, copy.record.environment.id
+    del copy.record.copies[actor]
+    del actor.copies[identity]
+    actor.ranked_as = None
+    if not copy.record.environment.reuse.is_fresh:
+        actor.former.pop(identity, None)
+        actor.former[identity] = None
+        if len(actor.former) > FORMER_MAX:
+            del actor.former[next(iter(actor.former))]
     broker.environments.lack(copy.record, now)
     newer = broker.environments.successor(copy.record)
     if newer is not None:
@@ -447,6 +455,21 @@ def forget_actor(broker: "Broker", actor: Actor, now: float) -> None:
     """Count out all copies of an actor that is lost."""
     for copy in list(actor.copies.values()):
         drop(broker, copy, now)
+
+
+def cold(broker: "Broker", actor: Actor) -> list[str]:
+    """Return the environments that *actor* had, or could enter for what waits, and has not.
+
+    The newest first, and of each kind so many at most.
+    """
+    records = broker.environments.records
+    queues = (queue for crew in actor.crews for queue in crew.queues.values())
+    wanted = [queue.environment for queue in islice(queues, FORMER_MAX) if queue.first()]
+    return [
+        identity
+        for identity in dict.fromkeys([*wanted, *reversed(actor.former)])
+        if identity in records and identity not in actor.copies
+    ]
 
 
 def describe(broker: "Broker", now: float) -> dict[str, Any]:

@@ -153,6 +153,42 @@ def test_an_actor_is_shown_with_what_it_loads_before_it_says_so_in_a_heartbeat(t
     assert after["environments"] == {"e": "warm"}
 
 
+def test_an_actor_is_shown_with_what_is_cold_there(talk):
+    """What it had, and what a task waits for that it could enter; of a copy for one run nothing."""
+    e, wanted, fresh = place(1, 1), place(identity="wanted"), place(identity="x", is_fresh=True)
+    client = talk.client().submits(1, call=call(e)).submits(2, call=call(fresh), slot=1)
+    [actor] = actors(talk, 1)
+    for environment in (e, fresh):
+        [token] = tokens(actor)
+        enters(actor, environment)
+        ends(actor, token, environment)
+        [shown] = asked(talk, client, "actors")["actors"]
+        assert shown["environments"][environment.id] == "warm"
+        actor.says(Credit(1, 0, 1))
+
+    actor.says(Credit(0, 0, 1))
+    client.submits(3, call=call(wanted), slot=2)
+    needy = structs.replace(call(place(identity="n")), slots={"gpu": 1})
+    client.submits(4, call=needy, slot=3)
+
+    [shown] = asked(talk, client, "actors")["actors"]
+    assert shown["environments"] == {"wanted": "cold", "e": "cold"}
+
+
+def test_an_actor_tells_of_few_that_are_cold_there(talk):
+    client = talk.client()
+    actor = talk.actor(11).says(Credit(1, 0, 1))
+    for number in range(70):
+        environment = place(identity=f"e{number}")
+        client.submits(number + 1, call=call(environment), slot=number)
+        [token] = tokens(actor)
+        ends(actor, token, environment)
+        actor.says(Credit(1, 0, 1))
+
+    [shown] = asked(talk, client, "actors")["actors"]
+    assert [*shown["environments"]] == [f"e{number}" for number in range(69, 5, -1)]
+
+
 def test_a_call_that_must_be_alone_waits_until_nobody_is_inside(talk):
     shared = place(0, 1, concurrency=3)
     alone = structs.replace(shared, turns=3)
