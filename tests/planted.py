@@ -30,6 +30,7 @@ from broker.events import (
     strategies,
     submission,
 )
+from broker.facts.peers import Actor
 from broker.holding import deadlock, fences, lines
 from broker.holding.deadlock import Kept
 from broker.holding.limits import Limits
@@ -370,6 +371,28 @@ BUGS = [
         "if self.away:",
         "if False:",
         "actor/test_entering.py::test_a_worn_copy_stays_until_the_runs_that_wait_have_ended",
+    ),
+    Bug(
+        "a_fresh_copy_is_left_under_its_run",
+        Residents.leave,
+        "elif replica.warmth is WARM:",
+        "elif False:",
+        "actor/test_entering.py::test_a_fresh_copy_is_kept_for_its_run_that_waits",
+    ),
+    Bug(
+        "a_fresh_copy_leaves_before_what_is_idle",
+        Residents._make_room,
+        "(idle is None or idle.away)",
+        "True",
+        "actor/test_entering.py"
+        "::test_a_fresh_copy_that_is_kept_for_its_run_leaves_after_what_is_idle",
+    ),
+    Bug(
+        "what_nobody_calls_takes_the_place_of_a_fresh_copy",
+        Actor.has_place_for_nobody,
+        "+ len(aside - self.copies.keys())",
+        "",
+        "broker/test_upkeep.py::test_no_copy_is_entered_where_a_run_has_its_own_put_aside",
     ),
     Bug(
         "a_fresh_copy_is_kept",

@@ -11,7 +11,15 @@ from typing import ClassVar
 
 import pytest
 
-from sdk import Environment, EnvironmentFailed, LocalCluster, ReusePolicy, gather, wait
+from sdk import (
+    Environment,
+    EnvironmentFailed,
+    LocalCluster,
+    ReusePolicy,
+    current_task,
+    gather,
+    wait,
+)
 from tests.support.deployment import DEADLINE_S, Deployment, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -48,6 +56,20 @@ class Noted(Single):
 
 class Kept(Noted):
     reuse = ReusePolicy(replicas=(0, 2), idle_ttl=60, scaledown_ttl=60)
+
+
+class Waiting(Noted):
+    """Is told whether its copy was left."""
+
+    is_left = False
+
+    def exit(self):
+        self.is_left = True
+        super().exit()
+
+    def waits(self):
+        current_task().client.submit(os.getpid).result(PATIENCE_S)
+        return not self.is_left
 
 
 class Twice(Noted):
@@ -272,6 +294,15 @@ def test_a_fresh_environment_takes_one_call(client, notes):
         client.submit(place.work, reuse=False).result(PATIENCE_S)
 
     wait_until(lambda: sorted(words(notes)) == ["enter"] * 2 + ["exit"] * 2, PATIENCE_S)
+
+
+def test_a_fresh_copy_is_there_to_the_end_of_a_method_that_waits(client, notes):
+    """It was left when the method began to wait, and another one was entered after that."""
+    waits = Waiting.using(path=str(notes)).waits
+
+    assert client.submit(waits, reuse=False).result(PATIENCE_S)
+
+    wait_until(lambda: words(notes) == ["enter", "exit"], PATIENCE_S)
 
 
 def test_reuse_is_of_use_only_in_an_environment(client):

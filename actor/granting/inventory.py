@@ -58,7 +58,7 @@ def make_beat(core: "ActorCore", credit: Credit) -> ActorBeat:
         core.labels_version,
         core.labels,
         [a.token for a in mailbox.held.values() if not a.is_stopped],
-        {identity: r.state for identity, r in mailbox.residents.by_id.items()},
+        mailbox.residents.states(),
         closed(core),
         [
             (token, part)

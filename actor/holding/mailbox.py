@@ -467,7 +467,7 @@ class Mailbox:
             assert len(given) == len(set(given))
             assert set(given) <= set(names)
             assert len(given) == sum(h.slots.get(kind, 0) for h in self.holders.values())
-        assert len(self.residents.by_id) <= self.residents.maximum
+        self.residents.check(self.held)
         for token, assignment in self.held.items():
             assert assignment.token == token
             match assignment.held:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from actor.holding.named import NamedReplicas
 from wire.labels import Labels
-from wire.parts import WORN, Environment, Token
+from wire.parts import WORN, Environment, Held, Token
 
 if TYPE_CHECKING:
     from actor.holding.mailbox import Assignment
@@ -102,12 +102,15 @@ class Replica:
 class Residents:
     """At most *maximum* environments; the idle one that saves the least leaves first."""
 
-    __slots__ = ("_uses", "by_id", "maximum", "named", "worn")
+    __slots__ = ("_uses", "aside", "by_id", "maximum", "named", "worn")
 
     def __init__(self, maximum: int) -> None:
         """Begin with nothing loaded."""
         self.maximum = maximum
         self.by_id: dict[str, Replica] = {}
+        # Those for a single run that waits or has released, and which: in their places until
+        # anybody needs these, and for nobody else.
+        self.aside: dict[str, tuple[Token, Replica]] = {}
         self._uses = 0
         # Those given up after their last task, to be left by `exit`.
         self.worn: list[str] = []
@@ -132,16 +135,14 @@ class Residents:
             self.named.enter(assignment, environment)
             return
         replica = self.by_id.get(environment.id)
-        if replica is None:
-            evicts = []
-            while len(self.by_id) >= self.maximum:
-                idle = self.idle()
-                assert idle is not None
-                del self.by_id[idle.environment.id]
-                evicts.append(idle.environment.id)
-            replica = self.by_id[environment.id] = Replica(environment)
+        if replica is None and self.aside and self._is_of(assignment):
+            _, replica = self.aside.pop(environment.id)
+            self.by_id[environment.id] = replica
+            replica.tasks -= 1
+        elif replica is None:
+            assignment.evicts = self._make_room(environment.id)
             assignment.loads = True
-            assignment.evicts = tuple(evicts)
+            replica = self.by_id[environment.id] = Replica(environment)
         if self.maximum > 1:
             self._count_use(replica)
         if replica.is_bounded and assignment.token not in replica.away:
@@ -152,11 +153,35 @@ class Residents:
         replica.inside[assignment.token] = environment.turns
         assignment.is_inside = True
 
+    def _is_of(self, assignment: "Assignment") -> bool:
+        """Tell whether a copy was put aside for the run of *assignment*."""
+        environment = assignment.recipe.environment
+        found = self.aside.get(environment.id) if environment is not None else None
+        return found is not None and found[0] == assignment.token
+
+    def _make_room(self, identity: str) -> tuple[str, ...]:
+        """Give up what has to leave before *identity* is entered, and return that.
+
+        What a run comes back to goes after all that is idle. Of one environment there is one copy.
+        """
+        evicts = [identity] if self.aside.pop(identity, None) else []
+        while len(self.by_id) + len(self.aside) >= self.maximum:
+            idle = self.idle()
+            if self.aside and (idle is None or idle.away):
+                gone = next(iter(self.aside))
+                del self.aside[gone]
+            else:
+                assert idle is not None
+                gone = idle.environment.id
+                del self.by_id[gone]
+            evicts.append(gone)
+        return tuple(evicts)
+
     def leave(self, assignment: "Assignment", *, is_over: bool = True) -> None:
         """Take the turn of *assignment* back; the last one out of a worn replica gives it up.
 
-        A run that is not over holds on to the copy, unless that is for a single one: the call that
-        it waits for may be to enter another one here.
+        A run that is not over holds on to the copy. One that is for a single run is put aside: the
+        call that this waits for may be to enter another one of it here.
         """
         environment = assignment.recipe.environment
         assert environment is not None
@@ -167,14 +192,22 @@ class Residents:
         replica = self.by_id.get(environment.id)
         if replica is not None:
             replica.inside.pop(assignment.token, None)
-            if not (is_over or environment.reuse.is_fresh):
-                replica.away[assignment.token] = None
+            if not is_over:
+                if not environment.reuse.is_fresh:
+                    replica.away[assignment.token] = None
+                elif replica.warmth is WARM:
+                    del self.by_id[environment.id]
+                    self.aside[environment.id] = (assignment.token, replica)
+                    return
             if replica.is_bounded:
                 self._give_up_worn(replica)
 
     def ended(self, assignment: "Assignment") -> None:
         """Note that a run is over that had given its turn back."""
         environment = assignment.recipe.environment
+        if self.aside and environment is not None and self._is_of(assignment):
+            del self.aside[environment.id]
+            self.worn.append(environment.id)
         replica = self.by_id.get(environment.id) if environment is not None else None
         if replica is not None and assignment.token in replica.away:
             del replica.away[assignment.token]
@@ -189,7 +222,7 @@ class Residents:
 
     def preload(self, environment: Environment) -> bool:
         """Begin to load an environment that nobody waits for, if there is room."""
-        if environment.id in self.by_id or len(self.by_id) >= self.maximum:
+        if environment.id in self.by_id or len(self.by_id) + len(self.aside) >= self.maximum:
             return False
         self.by_id[environment.id] = Replica(environment)
         return True
@@ -212,6 +245,9 @@ class Residents:
         """Note what became of an environment; tell whether that was news."""
         replica = self.by_id.get(identity)
         if replica is None:
+            if identity in self.aside:
+                del self.aside[identity]  # Its `reset` failed, after which it is left.
+                return True
             return self.named.change(identity, is_warm=warmth is Warmth.WARM)
         if replica.warmth is warmth:
             return False
@@ -248,6 +284,13 @@ class Residents:
                 turns[identity] = 0
         return turns
 
+    def states(self) -> dict[str, str]:
+        """Return for the broker how each environment stands that is not cold."""
+        states = {identity: replica.state for identity, replica in self.by_id.items()}
+        for identity in self.aside:
+            states[identity] = WARM.value
+        return states
+
     def labels(self) -> Iterator[tuple[str, Labels]]:
         """Yield name and labels of each warm environment."""
         for replica in self.by_id.values():
@@ -268,6 +311,16 @@ class Residents:
             if not replica.inside and replica.warmth is Warmth.WARM
         ]
         return min(idle, key=self._saved) if idle else None
+
+    def check(self, held: "dict[Token, Assignment]") -> None:
+        """Assert that no more are here than may be, and aside only what a released run has."""
+        assert len(self.by_id) + len(self.aside) <= self.maximum
+        assert not self.aside.keys() & self.by_id.keys()
+        for token, replica in self.aside.values():
+            assert held[token].held is Held.RELEASED
+            assert replica.environment.reuse.is_fresh
+            assert not replica.inside
+            assert not replica.away
 
     def _count_use(self, replica: Replica) -> None:
         """Count a use of *replica*, which decides only where there may be another one."""

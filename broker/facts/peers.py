@@ -283,6 +283,19 @@ class Actor:
         """Tell whether one more environment could be loaded where none has to give way for it."""
         return self.credit.room > self._count_idle()
 
+    @property
+    def has_place_for_nobody(self) -> bool:
+        """Tell whether one could that nobody calls, for which no released run loses its own."""
+        aside = {
+            environment.id
+            for task in self.assigned.values()
+            if task.is_released
+            and task.template
+            and (environment := task.call.environment) is not None
+            and environment.reuse.is_fresh
+        }
+        return self.credit.room > self._count_idle() + len(aside - self.copies.keys())
+
     def _count_idle(self) -> int:
         """Return how many copies are room by its word, with nobody inside or on his way."""
         copies, credit = self.copies, self.credit

@@ -103,7 +103,7 @@ def is_place(broker: "Broker", record: "Record", shape: Shape, actor: Actor) -> 
     """Tell whether *actor* could enter a copy now without giving up another one for it."""
     if actor.copies and actor.incarnation in record.lost_place:
         return False
-    return could_enter(broker, record, shape, actor) and actor.has_empty_place
+    return could_enter(broker, record, shape, actor) and actor.has_place_for_nobody
 
 
 def could_enter(broker: "Broker", record: "Record", shape: Shape, actor: Actor) -> bool:

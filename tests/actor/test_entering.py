@@ -1,9 +1,19 @@
 """Entering and leaving environments: what is said, handed back, given up."""
 
+import pytest
+
 from actor.core import ActorCore
 from actor.events.entering import retire
 from actor.settings import Settings
-from tests.actor.broker_end import BLOB_HASH, BrokerEnd, connected, make_core, said, warm
+from tests.actor.broker_end import (
+    BLOB_HASH,
+    BrokerEnd,
+    connected,
+    environment,
+    make_core,
+    said,
+    warm,
+)
 from wire.messages import Bye, Credit, Drain, Entered, Evict, Outcome, Reject, Stop
 from wire.parts import Environment, Failure, Reuse
 
@@ -217,6 +227,76 @@ def test_a_fresh_copy_takes_one_task_and_offers_nothing():
     assert end.core.entering.take_evictions() == ["e"]
     assert said(end, Entered) == [Entered(place(is_fresh=True), 0.1, False)]
     assert end.credit.room == 1
+
+
+def fresh_away(**options):
+    """Let the run of a fresh copy give its slot back; return the broker's end, and its token."""
+    end, token = entering(place(is_fresh=True), **options)
+    warm(end.core, "e", end.now)
+    end.carry()
+    assert end.core.release(token, None, end.now)
+    end.carry()
+    return end, token
+
+
+def test_a_fresh_copy_is_kept_for_its_run_that_waits():
+    """It was left in the middle of a method, and another one entered after the wait."""
+    end, token = fresh_away(slots=2, environments_max=1)
+    assert not end.core.entering.take_evictions()
+    # Nobody else has a turn in it, and its place is free for whoever needs it.
+    assert end.credit.turns == {}
+    assert end.credit.room == 1
+    end.core.reacquire(token, {"slot": 1}, end.now)
+    end.carry()
+
+    assert end.core.mailbox.held[token].is_inside
+    assert not end.core.mailbox.held[token].loads
+    assert end.credit.turns == {"e": 0}
+    assert said(end, Entered)[1:] == [Entered(place(is_fresh=True), 0.1, True)]
+    end.finish(token)
+    end.carry()
+    assert end.core.entering.take_evictions() == ["e"]
+
+
+def test_a_fresh_copy_leaves_with_the_end_of_a_run_that_has_released():
+    end, token = fresh_away(slots=2)
+
+    end.finish(token)
+    end.carry()
+
+    assert end.core.entering.take_evictions() == ["e"]
+
+
+@pytest.mark.parametrize("identity", ["e", "b"])
+def test_the_place_of_a_fresh_copy_is_for_whoever_needs_it_while_its_run_waits(identity):
+    """A call of its own that is to have one as well, or another environment: else both wait."""
+    end, token = fresh_away(slots=2, environments_max=1)
+    inner = end.assign(end.template(environment=place(identity, is_fresh=True)))
+    end.carry()
+
+    assert end.started[inner].loads
+    assert end.started[inner].evicts == ("e",)
+    warm(end.core, identity, end.now)
+    end.finish(inner)
+    end.core.reacquire(token, {"slot": 1}, end.now)
+    end.carry()
+    assert end.core.entering.take_evictions() == [identity]
+    assert end.core.mailbox.held[token].loads
+
+
+def test_a_fresh_copy_that_is_kept_for_its_run_leaves_after_what_is_idle():
+    end, token = fresh_away(slots=2, environments_max=2)
+    for identity, evicts in (("b", ()), ("c", ("b",))):
+        inner = end.assign(end.template(environment=environment(identity)))
+        end.carry()
+        warm(end.core, identity, end.now)
+        assert end.started[inner].evicts == evicts
+        end.finish(inner)
+        end.carry()
+
+    end.core.reacquire(token, {"slot": 1}, end.now)
+    end.carry()
+    assert not end.core.mailbox.held[token].loads
 
 
 def test_an_idle_environment_is_given_up_when_that_is_ordered():

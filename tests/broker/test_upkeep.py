@@ -18,7 +18,17 @@ from tests.broker.test_environments import (
 )
 from tests.broker.test_scaling import host, scaled
 from wire.labels import Comparator, Desire
-from wire.messages import Assign, Beat, Credit, Death, Evict, HostBeat, LabelsChanged, Reject
+from wire.messages import (
+    Assign,
+    Beat,
+    Credit,
+    Death,
+    Evict,
+    HostBeat,
+    LabelsChanged,
+    Reject,
+    Release,
+)
 from wire.messages import Template as TemplateMessage
 
 
@@ -206,6 +216,25 @@ def test_an_actor_that_gave_an_idle_copy_up_for_others_gets_it_again_when_it_is_
     has_nothing(actor, room=2)
     talk.wait(0.5)
     assert len(tokens(actor)) == 1
+
+
+def test_no_copy_is_entered_where_a_run_has_its_own_put_aside(talk):
+    """It was: a call of the broker's own drove the copy of a method out that waits."""
+    fresh, environment = place(is_fresh=True, identity="fresh"), place(2, 2)
+    client, first, second = used(talk, environment, 2, with_client=True)
+    client.submits(2, call=call(fresh), slot=1)
+    [token] = tokens(second)
+    enters(second, fresh)
+    first.says(Credit(0, 0, 0, {"e": 1}))
+    # As the actor says it: nobody else has a turn in that copy, and its place can be had.
+    second.says(Credit(2, 0, 1), Release(*token, None))
+
+    passes(talk, 1.0, client, first, second)
+    assert not second.takes(Assign)
+
+    second.ends(token)
+    passes(talk, 1.0, client, first, second)
+    assert len(second.takes(Assign)) == 1
 
 
 OLD, NEW = (place(2, 2, identity=name, lineage="E") for name in ("v1", "v2"))

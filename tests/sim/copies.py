@@ -61,7 +61,7 @@ class Copies:
         """Check that no run still has the copy that is left, though nobody needs its place."""
         for run in actor.runs.values():
             place = run.assignment.recipe.call.environment
-            if place is not None and place.id == identity and not place.reuse.is_fresh:
+            if place is not None and place.id == identity:
                 has_it = run.copy == self.loaded[actor.incarnation, identity]
                 assert not (has_it and run.is_released), f"{place.name} is left under a run"
 
@@ -150,8 +150,17 @@ class Copies:
             and known.credit.slots_available > 0
             and not (actor.core.standing.closed or actor.core.mailbox.waiting)
             and identity not in residents.by_id
-            and len(residents.by_id) < residents.maximum
+            and len(residents.by_id) + len(self.aside(actor)) < residents.maximum
         )
+
+    @staticmethod
+    def aside(actor: "ActorProcess") -> set[str]:
+        """Return of what released runs have a copy for themselves, or had before it gave way."""
+        places = (
+            run.assignment.recipe.call.environment for run in actor.runs.values() if run.is_released
+        )
+        fresh = {place.id for place in places if place is not None and place.reuse.is_fresh}
+        return fresh - actor.core.mailbox.residents.by_id.keys()
 
 
 def own_call(world: "World", command: "Assign") -> tuple[Any, Any]:

@@ -170,11 +170,16 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "what_is_broken_now_is_not_looked_for",
         ),
         6: ("a_copy_wears_never", "a_copy_wears_under_a_run"),
-        7: ("a_fresh_copy_is_kept",),
+        7: (
+            "a_fresh_copy_is_kept",
+            "a_fresh_copy_is_left_under_its_run",
+            "a_fresh_copy_leaves_before_what_is_idle",
+        ),
         8: (
             "a_new_policy_has_the_old_minimum",
             "what_is_lost_is_not_replaced",
             "what_nobody_called_goes_first",
+            "what_nobody_calls_takes_the_place_of_a_fresh_copy",
         ),
         9: ("who_is_called_is_an_older_version",),
         10: (
