@@ -459,7 +459,7 @@ class Broker:
         if actor.copies:
             environments.ran(self, task, command.run_s)
             if actor.away:
-                environments.follow(self, actor, now)
+                environments.came_off(self, actor, now)
         if self.patient:
             preference.ran(self, task, actor, command.run_s)
         ending = Ending(command.status, command.body, own, actor.name, task.tries + 1)

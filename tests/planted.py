@@ -366,6 +366,21 @@ BUGS = [
         "actor/test_residents.py::test_one_that_a_run_is_to_come_back_to_is_the_last_that_leaves",
     ),
     Bug(
+        "one_that_a_run_comes_back_to_gives_way_as_any_other",
+        Actor.ease,
+        "not self.away or",
+        "True or",
+        "broker/test_environments.py::test_an_idle_copy_gives_way_before_one_of_a_run_that_waits",
+    ),
+    Bug(
+        "a_run_holds_on_to_its_copy_after_its_end",
+        environments.came_off,
+        "broker.backlog.matching.improve(actor)",
+        "pass",
+        "broker/test_environments.py"
+        "::test_a_copy_is_idle_as_others_once_the_run_has_ended_that_held_on_to_it",
+    ),
+    Bug(
         "a_copy_wears_under_a_run",
         Replica.tasks_left,
         "if self.away:",

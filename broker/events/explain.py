@@ -30,7 +30,7 @@ def answer(
         case "actors":
             at = residing.titles(broker)
             actors = [
-                describe_actor(actor, at, environments.cold(broker, actor), now)
+                describe_actor(actor, at, cold(broker, actor), now)
                 for actor in broker.actors.values()
             ]
             return {"actors": actors}
@@ -158,6 +158,23 @@ def describe_actor(
         "named": named.get(actor, {}),
         "silent_s": now - actor.heard_at,
     }
+
+
+def cold(broker: "Broker", actor: Actor) -> list[str]:
+    """Return the environments that *actor* had, or could enter for what waits, and has not.
+
+    The newest first, and of each kind so many at most.
+    """
+    records = broker.environments.records
+    queues = (queue for crew in actor.crews for queue in crew.queues.values())
+    wanted = [
+        queue.environment for queue in islice(queues, environments.FORMER_MAX) if queue.first()
+    ]
+    return [
+        identity
+        for identity in dict.fromkeys([*wanted, *reversed(actor.former)])
+        if identity in records and identity not in actor.copies
+    ]
 
 
 def states(actor: Actor, cold: list[str]) -> dict[str, str]:

@@ -284,6 +284,30 @@ class Actor:
         return self.credit.room > self._count_idle()
 
     @property
+    def ease(self) -> int:
+        """Tell who gives way to one more environment: 2 nobody, 1 one that is idle, 0 one in use.
+
+        In use by a run that waits, or has released: its turn is free, but not what it holds.
+        """
+        room = self.credit.room
+        if room > self._count_idle():
+            return 2
+        return int(not self.away or room > self._count_away())
+
+    def _count_away(self) -> int:
+        """Return how many copies are room by its word that runs hold on to."""
+        tasks = map(self.assigned.get, self.away)
+        used = {
+            task.template.costs.environment
+            for task in tasks
+            if task is not None
+            and task.is_released
+            and task.template
+            and not ((environment := task.call.environment) and environment.reuse.is_fresh)
+        }
+        return sum(self._is_idle(name) for name in used if name is not None)
+
+    @property
     def has_place_for_nobody(self) -> bool:
         """Tell whether one could that nobody calls, for which no released run loses its own."""
         aside = {
@@ -303,6 +327,15 @@ class Actor:
             free >= copies[identity].record.environment.concurrency
             for identity, free in credit.stated.turns.items()
             if identity in copies and not credit.flies_to(identity)
+        )
+
+    def _is_idle(self, identity: str) -> bool:
+        copy, free = self.copies.get(identity), self.credit.stated.turns.get(identity)
+        return (
+            copy is not None
+            and free is not None
+            and free >= copy.record.environment.concurrency
+            and not self.credit.flies_to(identity)
         )
 
     def greet(self, hello: ActorHello, now: float) -> None:

@@ -6,7 +6,7 @@ or under neither.
 """
 
 from collections.abc import Container, Iterator
-from itertools import count, islice
+from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -195,6 +195,13 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
             # Mostly it is looked at before that anyway.
             if record.look_at > now + record.rests_s or copy.is_ordered or broker.callers.abandoned:
                 broker.environments.look_at(record, replicas.idle_at(broker, record, now))
+
+
+def came_off(broker: "Broker", actor: Actor, now: float) -> None:
+    """Note that a task of *actor* is over, where runs hold on to copies: it may state nothing."""
+    follow(broker, actor, now)
+    actor.ranked_as = None
+    broker.backlog.matching.improve(actor)
 
 
 def holds_on(actor: Actor, task: Task) -> None:
@@ -455,21 +462,6 @@ def forget_actor(broker: "Broker", actor: Actor, now: float) -> None:
     """Count out all copies of an actor that is lost."""
     for copy in list(actor.copies.values()):
         drop(broker, copy, now)
-
-
-def cold(broker: "Broker", actor: Actor) -> list[str]:
-    """Return the environments that *actor* had, or could enter for what waits, and has not.
-
-    The newest first, and of each kind so many at most.
-    """
-    records = broker.environments.records
-    queues = (queue for crew in actor.crews for queue in crew.queues.values())
-    wanted = [queue.environment for queue in islice(queues, FORMER_MAX) if queue.first()]
-    return [
-        identity
-        for identity in dict.fromkeys([*wanted, *reversed(actor.former)])
-        if identity in records and identity not in actor.copies
-    ]
 
 
 def describe(broker: "Broker", now: float) -> dict[str, Any]:

@@ -171,8 +171,12 @@ def detach(broker: "Broker", task: Task) -> None:
         if broker.limited:
             broker.limits.end(token)
         del broker.tokens[token]
-        if task.actor is not None:
-            task.actor.assigned.pop(token, None)
+        actor = task.actor
+        if actor is not None and actor.assigned.pop(token, None) is not None and task.is_released:
+            # The copy that its run held on to is perhaps idle now, where the actor is not gone.
+            actor.ranked_as = None
+            if actor.crews:
+                broker.backlog.matching.improve(actor)
     task.token = task.actor = None
     task.is_released = task.is_finished = task.is_retriable = False
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from broker.waiting.queues import ColdQueue, Queue, Ready, WaitingQueue
 from broker.waiting.rankings import (
     AVAILABLE_BITS,
-    EMPTY,
+    EASE_BITS,
     PLACE,
     PREFERENCE_BITS,
     WARM,
@@ -143,7 +143,7 @@ class Crew:
         credit = actor.credit
         if actor.is_shut or not credit.has_room or not credit.has_slots_in(None, self.cost):
             return 0
-        return PLACE + credit.available + (EMPTY if actor.has_empty_place else 0)
+        return PLACE + credit.available + (actor.ease << EASE_BITS)
 
     # --- the best actor
 

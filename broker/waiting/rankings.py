@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 # A grade is the available credit, above it whether the environment is warm, above that whether a
 # task would start at once. 0: it can have none. Of a warm copy where it would start at once the
-# credit stands above the copy's preference, and below whether none gives way where it is cold.
-EMPTY: Final = 1 << 39
+# credit stands above the copy's preference, and below who gives way where it is cold.
+EASE_BITS: Final = 38
 WARM: Final = 1 << 40
 PLACE: Final = 1 << 41
 WARM_PLACE: Final = PLACE + WARM

@@ -164,6 +164,8 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_copy_is_idle_while_a_run_is_away",
             "a_copy_is_given_up_under_a_run",
             "one_that_a_run_comes_back_to_leaves_first",
+            "one_that_a_run_comes_back_to_gives_way_as_any_other",
+            "a_run_holds_on_to_its_copy_after_its_end",
         ),
         5: (
             "no_environment_is_ever_broken",
