@@ -3,14 +3,17 @@
 import pytest
 
 from tests.sim import pins
-from tests.sim.mutants import MUTANTS
+from tests.sim.mutants_ahead import WAITING_AHEAD
 from tests.sim.mutants_dead import AFTERLIFE
 from tests.sim.mutants_durable import DURABLE
+from tests.sim.mutants_environments import ENVIRONMENTS
 from tests.sim.mutants_kin import KIN
 from tests.sim.mutants_labels import LABELS
 from tests.sim.mutants_life import LIFE
+from tests.sim.mutants_limits import LIMITS
 from tests.sim.mutants_lines import LINES
 from tests.sim.mutants_named import NAMED
+from tests.sim.mutants_sessions import SESSIONS
 from tests.sim.mutants_strict import STRICT
 from tests.sim.mutants_turns import TURNS
 from tests.sim.mutants_typed import MIXED
@@ -19,7 +22,10 @@ from tests.sim.mutants_wakeups import WAKEUPS
 SEEDS = range(500)
 STEPS = 300
 PLANTED = [
-    *MUTANTS,
+    *SESSIONS,
+    *WAITING_AHEAD,
+    *LIMITS,
+    *ENVIRONMENTS,
     *LIFE,
     *DURABLE,
     *AFTERLIFE,
