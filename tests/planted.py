@@ -557,8 +557,7 @@ BUGS = [
         named.greet,
         "record.is_unsure = True",
         "record.is_unsure = False",
-        "broker/test_named.py"
-        "::test_a_checkpoint_that_was_lost_with_a_canceled_call_is_said_again",
+        "broker/test_named.py::test_a_checkpoint_that_was_lost_with_a_canceled_call_is_said_again",
     ),
     Bug(
         "two_have_one_name",
