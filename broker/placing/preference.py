@@ -50,9 +50,14 @@ def prefer(broker: "Broker", shape: Shape, task: Task, actor: Actor, now: float)
 def stays_until(broker: "Broker", task: Task, target: Actor) -> float:
     """Return until when *task*, in the mailbox of an actor, stays there though *target* is free."""
     shape, actor = task.template.shape if task.template else None, task.actor
-    if shape is None or shape.wait is None or shape.queue is None or actor is None:
+    if shape is None or shape.wait is None or actor is None:
         return -inf
-    better = broker.backlog.matching.better(shape, target)
+    matching = broker.backlog.matching
+    if shape.queue is None:
+        # None of its kind has waited here: this one was adopted where it is.
+        matching.attach(shape)
+        matching.rest(shape)
+    better = matching.better(shape, target)
     if better is None or actor not in better.members or not is_worth_it(broker, shape, better):
         return -inf
     return task.queued_at + shape.wait.within_s

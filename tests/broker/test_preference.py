@@ -26,6 +26,7 @@ OTHER = Call(
     "other", CODE, desires=[Desire("model", Comparator.EQUAL, "v3", False)], affinity_wait_s=2.0
 )
 SPILLING = Call("spilling", CODE, desires=[LIKED])
+PATIENT = {"suspect_s": 50.0, "lease_s": 60.0, "gil_grace_s": 70.0}
 
 
 def ask(client, what, argument):
@@ -36,8 +37,7 @@ def ask(client, what, argument):
 @pytest.fixture
 def talk():
     # Nobody beats here, and nobody is silent for too long.
-    patient = {"suspect_s": 50.0, "lease_s": 60.0, "gil_grace_s": 70.0}
-    return Conversation(window_bytes=1_000, **patient)
+    return Conversation(window_bytes=1_000, **PATIENT)
 
 
 @pytest.fixture
@@ -280,3 +280,21 @@ def test_canceled_while_it_waits_it_is_gone(talk, busy):
     talk.wait(talk.settings.client_timeout_s + 1.0, beating=[better, lesser])
 
     assert not talk.broker.waits.things
+
+
+def test_what_was_adopted_where_it_waits_ahead_stays_there_as_well():
+    """None of its kind had stood in a queue, so nobody knew whom it likes better."""
+    talk = Conversation(recovered=False, **PATIENT)
+    running, waiting = (500, 3), (500, 4)
+    holding = [(1, 1, running, "running"), (1, 2, waiting, "waiting")]
+    better = talk.actor(11, name="h/0", labels={"model": "v2"}, holding=holding, slots={"slot": 1})
+    talk.client(unresolved=[(1, 2)]).submits(1, again=True).submits(2, call=FOND, again=True)
+    lesser = talk.actor(12, name="h/1", slots={"slot": 1}, free=1)
+
+    talk.wait(1.0)
+    early = better.takes(Recall)
+    talk.wait(1.5)
+
+    assert not early
+    assert not lesser.takes(Assign)
+    assert [one.tokens for one in better.takes(Recall)] == [[waiting]]
