@@ -76,9 +76,11 @@ class Occupying:
             code = ENDED if assignment is None else CANCELED
             self.answers.append(Occupied(*token, number, code))
             return
-        asks = self._run(token).asks
-        known = asks.get(number)
-        if known is None:
+        run = self._run(token)
+        asks, known = run.asks, run.asks.get(number)
+        if number == AT_SCHEDULING and not run.has_given_back:
+            self.answers.append(Occupied(*token, number))
+        elif known is None:
             asks[number] = Ask(limits, within)
             self._say(Occupy(*token, number, limits, within))
         elif known.has_it:
@@ -126,13 +128,14 @@ class Occupying:
     def released(self, assignment: Assignment, typed: dict[str, int] | None) -> Release:
         """Note that a run gave slots back, and with all of them its limits, unless it keeps those.
 
-        Return what to tell the broker.
+        It keeps what it asks for again in this moment: the broker may have given that already, and
+        nobody could tell which came first. Return what to tell the broker.
         """
         token = assignment.token
         if typed is not None or not assignment.recipe.call.limits:
             return Release(*token, typed)
         run = self._run(token)
-        keeps, run.keeps = run.keeps, False
+        keeps, run.keeps = run.keeps or AT_SCHEDULING in run.asks, False
         run.has_given_back |= not keeps
         return Release(*token, typed, keeps)
 
