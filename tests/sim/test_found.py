@@ -332,3 +332,11 @@ def test_what_a_broker_stopped_for_a_newer_task_and_died_before_it_was_written_r
 
 def test_calls_of_a_run_with_an_outcome_go_on_where_its_task_is_run_again_for_who_was_away():
     World(23, AWAY).run(300)
+
+
+def test_limits_that_a_run_asks_for_again_are_kept_by_the_release_that_crosses_the_answer():
+    World(1069853790224516832).run(500)
+
+
+def test_a_call_that_was_written_to_start_burns_a_try_where_its_broker_died_before_it_was_sent():
+    World(1069853790224517355).run(500)
