@@ -40,14 +40,13 @@ class Copies:
         # Which processes gave which up by themselves, and have had no task of it since, with the
         # broker that was there then: another one does not know.
         self.gave_up: dict[tuple[int, str], Any] = {}
+        # How often each process has loaded each.
+        self.loaded: Counter[tuple[int, str]] = Counter()
 
     def gives_up(self, actor: "ActorProcess", identities: tuple[str, ...]) -> None:
         """Note that idle copies had to give way to another one."""
         for identity in identities:
             self.gave_up[actor.incarnation, identity] = self.world.broker
-
-        # How often each process has loaded each.
-        self.loaded: Counter[tuple[int, str]] = Counter()
 
     def comes_in(self, actor: "ActorProcess", run: "Run") -> None:
         """Note in which copy a run is from now on."""

@@ -340,3 +340,8 @@ def test_limits_that_a_run_asks_for_again_are_kept_by_the_release_that_crosses_t
 
 def test_a_call_that_was_written_to_start_burns_a_try_where_its_broker_died_before_it_was_sent():
     World(1069853790224517355).run(500)
+
+
+def test_copies_that_a_process_has_loaded_are_counted_from_its_start():
+    for seed in (2, 3):
+        World(seed, CROWDED.but(ask=0.9)).run(300)
