@@ -197,10 +197,12 @@ class Loop:
         while not self._failure:
             core.farewell()
             self._act(core, self._clock())
-            if not core.is_waited_for():
+            wait_s = ends_at - self._clock()
+            # Whatever others go on to say, it is a moment.
+            if wait_s <= 0.0 or not core.is_waited_for():
                 return
             try:
-                rid = self._recv(self._arm(ends_at - self._clock()))
+                rid = self._recv(self._arm(wait_s))
             except zmq.Again:
                 return
             self._receive(core, rid, self._clock())

@@ -1,10 +1,12 @@
 """The loop on real sockets: arity, hostile peers, timers, announcements, its own end."""
 
 import contextlib
+import itertools
 import queue
 import socket
 import threading
 import time
+from functools import partial
 
 import pytest
 import zmq
@@ -561,6 +563,20 @@ def test_a_broker_that_ends_waits_for_nobody_for_long(start, monkeypatch):
     running.loop.stop()
 
     assert running.ended.get(timeout=PATIENCE_MS / 1000) == ""
+
+
+def test_a_broker_that_ends_hears_nobody_more_once_its_moment_is_over(start):
+    """Who went on to talk could hold it up for as long as an actor kept outcomes."""
+    core = Recorder()
+    # Each look at the clock finds it later by more than the moment takes.
+    running = start(core, clock=partial(next, itertools.count(0.0, 10.0)))
+    core.is_awaited = True
+
+    running.loop.stop()
+
+    assert running.ended.get(timeout=PATIENCE_MS / 1000) == ""
+    heard = [core.heard.get()[0] for _ in range(core.heard.qsize())]
+    assert "awaits" not in heard
 
 
 def test_stop_ends_a_loop_that_waits_for_ever(start):
