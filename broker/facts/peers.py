@@ -298,12 +298,9 @@ class Actor:
         """Return how many copies are room by its word that runs hold on to."""
         tasks = map(self.assigned.get, self.away)
         used = {
-            task.template.costs.environment
+            task.copy_held
             for task in tasks
-            if task is not None
-            and task.is_released
-            and task.template
-            and not ((environment := task.call.environment) and environment.reuse.is_fresh)
+            if task is not None and task.is_released and task.template
         }
         return sum(self._is_idle(name) for name in used if name is not None)
 
@@ -322,12 +319,7 @@ class Actor:
 
     def _count_idle(self) -> int:
         """Return how many copies are room by its word, with nobody inside or on his way."""
-        copies, credit = self.copies, self.credit
-        return sum(
-            free >= copies[identity].record.environment.concurrency
-            for identity, free in credit.stated.turns.items()
-            if identity in copies and not credit.flies_to(identity)
-        )
+        return sum(map(self._is_idle, self.copies))
 
     def _is_idle(self, identity: str) -> bool:
         copy, free = self.copies.get(identity), self.credit.stated.turns.get(identity)

@@ -282,6 +282,14 @@ class Task(Struct, eq=False):
         return f"{self.client.incarnation:016x}-{self.number}"
 
     @property
+    def copy_held(self) -> str | None:
+        """Return the environment of which its run holds the copy after it gave back its turn."""
+        assert self.template
+        environment = self.call.environment
+        is_for_one = environment is not None and environment.reuse.is_fresh
+        return None if is_for_one else self.template.costs.environment
+
+    @property
     def call(self) -> Call:
         """Return the call; only a claimed task has one."""
         assert self.template is not UNSET

@@ -159,7 +159,7 @@ class Environments:
                 assert self.records[identity].copies[actor] is copy
             for task in actor.assigned.values():
                 if task.is_released and task.template:
-                    held = held_by(task) or ""
+                    held = task.copy_held or ""
                     assert held not in actor.copies or actor.copies[held].idle_since is None
 
 
@@ -214,16 +214,8 @@ def holds_on(actor: Actor, task: Task) -> None:
     if not task.template:
         for copy in actor.copies.values():
             copy.idle_since = None
-    elif (held := held_by(task)) is not None and held in actor.copies:
+    elif (held := task.copy_held) is not None and held in actor.copies:
         actor.copies[held].idle_since = None
-
-
-def held_by(task: Task) -> str | None:
-    """Return the environment of which a run holds the copy after it gave back its turn."""
-    assert task.template
-    environment = task.call.environment
-    is_for_one = environment is not None and environment.reuse.is_fresh
-    return None if is_for_one else task.template.costs.environment
 
 
 def count_away(actor: Actor) -> Container[str]:
@@ -238,7 +230,7 @@ def count_away(actor: Actor) -> Container[str]:
             del actor.away[token]
         elif not task.template:
             return actor.copies
-        elif (held := held_by(task)) is not None:
+        elif (held := task.copy_held) is not None:
             found.add(held)
     return found
 
