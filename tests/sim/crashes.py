@@ -52,6 +52,8 @@ class Crashes:
         # Processes that had a successor before their host could tell of their end, and the broker
         # that heard it so; how many of them each assignment comes after.
         self.overtaken: dict[int, Broker] = {}
+        # Those that had one before it was told, for whatever reason.
+        self.followed: set[int] = set()
         self.doubted: dict[Token, int] = {}
         # Since when no actor is kept for those that wait to be alone.
         self.bare_since = inf
@@ -73,22 +75,23 @@ class Crashes:
         self.found.update(given)
 
     def overtaking(self, core: "Broker", frame: Any) -> "Actor | None":
-        """Return whom the process that says HELLO follows, if their host could not tell of it.
-
-        A host tells of a death before it starts the next process: only where it has said nothing
-        yet in its session, as after the start of a broker, does that process come first.
-        """
+        """Return whom the process that says HELLO follows, if nobody has told of their end."""
         hello = frame.commands[0] if frame.commands else None
         former = core.actors_by_name.get(hello.name) if type(hello) is ActorHello else None
-        if former is None or former.incarnation not in core.actors:
-            return None
-        host = core.hosts.get(former.host)
-        has_said = host is not None and host.session is not None and host.session.received > 0
-        return None if has_said else former
+        return former if former is not None and former.incarnation in core.actors else None
 
     def greeted(self, core: "Broker", former: "Actor") -> None:
-        """Note a process that its successor's HELLO has ended, if it was let in."""
-        if core.dead.get(former.incarnation):
+        """Note a process that its successor's HELLO has ended, if it was let in.
+
+        A host tells of a death before it starts the next process: mostly it is only on its way.
+        Where it has said nothing yet in its session, as after the start of a broker, it may be
+        told much later.
+        """
+        if not core.dead.get(former.incarnation):
+            return
+        self.followed.add(former.incarnation)
+        host = core.hosts.get(former.host)
+        if host is None or host.session is None or not host.session.received:
             self.overtaken[former.incarnation] = core
 
     def doubts(self, name: Name) -> int:
@@ -119,7 +122,12 @@ class Crashes:
             # What a process took along of which the report is still to come.
             dead = self.world.broker.core.dead
             living = {one.incarnation for one in self.world.actors if one.is_alive}
-            untold = sum(one not in living and dead.get(one) is not False for one in given)
+            # Of calls to named actors nothing is corrected by what is told after that.
+            environment = record.call.environment
+            kept = self.followed if environment is not None and environment.named else ()
+            untold = sum(
+                one not in living and (dead.get(one) is not False or one in kept) for one in given
+            )
             most = record.burned + len(record.failures) + untold + 1 + self.found[record.origin]
             assert attempt <= most, f"{record.name}: attempt {attempt}, {most} are explained"
         given.append(actor.incarnation)

@@ -28,7 +28,7 @@ from wire.parts import Key, Status, Token
 
 if TYPE_CHECKING:
     from tests.sim.oracle import TaskRecord
-    from tests.sim.processes import BrokerProcess
+    from tests.sim.processes import BrokerProcess, ClientProcess
     from tests.sim.world import World
 
 Name = tuple[int, int]
@@ -86,8 +86,9 @@ class Ledger:
         # A copy of the disk, and what is known of it; whether it was ever put back.
         self.backup: tuple[Connection, set[Name], set[Name], set[Name]] | None = None
         self.went_back = False
-        # Which epoch stood in the copy.
+        # Which epoch stood in the copy, and which the last broker had that knew more.
         self.epoch_then = 0
+        self.forgotten = -1
 
     # --- the disk
 
@@ -102,6 +103,7 @@ class Ledger:
         copy, self.tasks, self.outcomes, self.armed = self.backup
         self.backup = None
         self.went_back = True
+        self.forgotten = self.world.stored_epoch
         self.world.stored_epoch = self.epoch_then
         self.disk.put_back(copy)
         for name in self.accepted.keys() - self.tasks:
@@ -375,7 +377,9 @@ class Ledger:
                 f"{record.name} is {task.state}, and the run that made it is made again"
             )
 
-    def resolved(self, record: "TaskRecord", status: Status, body: bytes, actor: str) -> bool:
+    def resolved(
+        self, client: "ClientProcess", record: "TaskRecord", status: Status, body: bytes, actor: str
+    ) -> bool:
         """Check the outcome of a durable call; True when nothing else is to be checked."""
         group = record.group
         assert group is not None
@@ -407,6 +411,9 @@ class Ledger:
                 # Whoever asks next may get it submitted again, and have another outcome.
                 return False
         group.is_seen = True
+        if client.core.session.epoch <= self.forgotten:
+            # The next broker does not know it: others may have another.
+            return False
         group.outcomes.add((status, body))
         if record.key is None or not group.is_canceled:
             assert len(group.outcomes) == 1, f"{record.name} ends in {group.outcomes}"

@@ -349,7 +349,7 @@ class Oracle:
         if (
             ledger is not None
             and record.group is not None
-            and ledger.resolved(record, result.status, body, result.actor)
+            and ledger.resolved(client, record, result.status, body, result.actor)
         ):
             return
         if is_too_large:
