@@ -289,9 +289,11 @@ class Kept:
         if lacking:
             return lacking
         assert task.template
-        shape, place = task.template.shape, task.call.environment
+        shape, place, waits = task.template.shape, task.call.environment, self._broker.limits.waits
         for actor in self._broker.actors.values():
             if not shape.suits(actor) or self._is_elsewhere(place, actor):
+                continue
+            if actor.is_leaving and (shape.cost.named or not waits.is_call_of(actor, task)):
                 continue
             own = tuple((host_key(name, actor.host), n) for name, n in shape.cost.host_limits)
             missing = self._lacks_slots(task, actor) | self._lacks_limits(own)

@@ -303,6 +303,17 @@ class Waits:
             else:
                 self.parts.pop(token, None)
 
+    def is_call_of(self, actor: object, task: "Task") -> bool:
+        """Tell whether a run of *actor* made *task*, or waits for it."""
+        if task.parent is not None and task.parent.actor is actor:
+            return True
+        client, number = task.client.incarnation, task.number
+        return any(
+            wait.actor is actor and wait.client == client and spans.holds(wait.calls, number)
+            for waits in self.by_run.values()
+            for wait in waits.values()
+        )
+
     def end(self, token: Token, ask: int | None, actor: object) -> None:
         """Forget a wait that is over, or all of a run."""
         waits = self.by_run.get(token)

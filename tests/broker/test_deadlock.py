@@ -230,6 +230,38 @@ def test_a_slot_somewhere_else_is_a_way_out():
         assert scene.told(beats=1) == []
 
 
+def drains_beside_a_full_one(call=None):
+    """Let run 1 wait for call 2, on an actor that drains; other slots wait for its limit."""
+    scene = holding(slots=2).waits(1, 2, within=[1])
+    draining = ActorBeat(Credit(2), 0, {}, [(EPOCH, 1)], closed="draining")
+    scene.actor.says(draining)
+    other = scene.talk.actor(12, name="host/1", free=1, slots={"slot": 1})
+    scene.submits(3)
+    (held,) = other.takes(Assign)
+    other.says(Occupy(EPOCH, held.number, 1, {"db": 1}, []))
+    # Nothing is granted for once, so that call 2 waits.
+    scene.actor.says(structs.replace(draining, credit=Credit(0)))
+    scene.submits(2, call=call, parent=1)
+    found = []
+    for _ in range(8):
+        scene.talk.wait(0.25)
+        scene.actor.says(structs.replace(draining, credit=Credit(0)))
+        scene.client.says(Beat())
+        other.says(Beat())
+        found += [(held.number, t.ask) for t in other.takes(Occupied) if t.code == Code.DEADLOCK]
+    return found
+
+
+def test_free_slots_of_an_actor_that_drains_are_no_way_out_for_a_call_to_a_named_actor():
+    named = Environment("named", "Counter", CODE, named=Named("default", "c", "Counter", 0))
+
+    assert drains_beside_a_full_one(Call("enter", b"", "", named)) == [(2, 1)]
+
+
+def test_an_actor_that_drains_is_a_way_out_for_a_call_of_its_own_run():
+    assert drains_beside_a_full_one() == []
+
+
 def test_no_limit_holder_waits_for_ever_for_a_call_while_slots_wait_for_its_limit_or_are_kept():
     """Every slot that grants is held by who waits for the limit, all others are kept for one run.
 
