@@ -15,8 +15,9 @@ from wire.parts import Role
 
 if TYPE_CHECKING:
     from broker.core import Broker
+    from tests.sim.actors import ActorProcess
     from tests.sim.oracle import Oracle
-    from tests.sim.processes import ActorProcess, Process
+    from tests.sim.processes import Process
     from tests.sim.world import World
 
 # A client that has received so little of this share of its window gets nothing assigned.

@@ -14,7 +14,8 @@ from tests.sim.counters import named_of
 
 if TYPE_CHECKING:
     from actor.holding.mailbox import Assignment
-    from tests.sim.processes import ActorProcess, Run
+    from tests.sim.actors import ActorProcess
+    from tests.sim.runs import Run
     from tests.sim.world import World
     from wire.messages import Assign
     from wire.parts import Environment

@@ -16,8 +16,8 @@ from wire.parts import Environment, Named, Token
 if TYPE_CHECKING:
     from actor.holding.mailbox import Assignment
     from broker.core import Broker
-    from tests.sim.oracle import TaskRecord
-    from tests.sim.processes import ActorProcess
+    from tests.sim.actors import ActorProcess
+    from tests.sim.records import TaskRecord
     from tests.sim.world import World
 
 # How often each may be entered again, and a call to it run again; whether the journal has it.

@@ -13,8 +13,9 @@ from wire.parts import Failure, Token
 if TYPE_CHECKING:
     from broker.core import Broker
     from broker.facts.peers import Actor
-    from tests.sim.oracle import TaskRecord
-    from tests.sim.processes import ActorProcess, ClientProcess
+    from tests.sim.actors import ActorProcess
+    from tests.sim.clients import ClientProcess
+    from tests.sim.records import TaskRecord
     from tests.sim.world import World
 
 Name = tuple[int, int]

@@ -13,8 +13,8 @@ from wire.messages import Result
 from wire.parts import Key, Status
 
 if TYPE_CHECKING:
-    from tests.sim.oracle import TaskRecord
-    from tests.sim.processes import ClientProcess
+    from tests.sim.clients import ClientProcess
+    from tests.sim.records import TaskRecord
     from tests.sim.world import World
 
 Name = tuple[int, int]

@@ -27,8 +27,9 @@ from wire.messages import Accepted, Assign, OutcomeAck, Requeued, Result, Submit
 from wire.parts import Key, Status, Token
 
 if TYPE_CHECKING:
-    from tests.sim.oracle import TaskRecord
-    from tests.sim.processes import BrokerProcess, ClientProcess
+    from tests.sim.brokers import BrokerProcess
+    from tests.sim.clients import ClientProcess
+    from tests.sim.records import TaskRecord
     from tests.sim.world import World
 
 Name = tuple[int, int]

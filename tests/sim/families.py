@@ -13,7 +13,7 @@ from wire.parts import Token
 if TYPE_CHECKING:
     from broker.core import Broker
     from broker.facts.task import Task
-    from tests.sim.oracle import TaskRecord
+    from tests.sim.records import TaskRecord
     from tests.sim.world import World
 
 

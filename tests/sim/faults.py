@@ -12,7 +12,7 @@ import msgspec
 
 from broker.events import defining, residing
 from broker.facts import orders
-from tests.sim.processes import ActorProcess
+from tests.sim.actors import ActorProcess
 from tests.sim.profile import MIDWAY, POINTS
 from wire.limits import Definition
 from wire.messages import Query

@@ -10,8 +10,8 @@ from tests.sim.kinds import KEPT_S, is_kept_for_clients
 
 if TYPE_CHECKING:
     from broker.core import Broker
-    from tests.sim.oracle import TaskRecord
-    from tests.sim.processes import ActorProcess
+    from tests.sim.actors import ActorProcess
+    from tests.sim.records import TaskRecord
     from tests.sim.world import World
     from wire.messages import Assign, Evict
 

@@ -12,7 +12,7 @@ from sdk.calls.call import Code, Plan
 from wire.parts import Call, Environment, Named, Reuse
 
 if TYPE_CHECKING:
-    from tests.sim.processes import ClientProcess
+    from tests.sim.clients import ClientProcess
     from tests.sim.profile import Profile
 
 # So many a second may begin, and so many at once; what a broker is told of that.

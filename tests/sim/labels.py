@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from broker.facts.peers import Actor
     from broker.facts.task import Task
     from broker.waiting.shapes import Shape
-    from tests.sim.oracle import TaskRecord
-    from tests.sim.processes import ActorProcess
+    from tests.sim.actors import ActorProcess
+    from tests.sim.records import TaskRecord
     from tests.sim.world import World
     from wire.messages import Recall
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.sim.world import Process, World
+    from tests.sim.processes import Process
+    from tests.sim.world import World
 
 Message = tuple[bytes, tuple[bytes, ...]]
 

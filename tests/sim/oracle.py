@@ -6,97 +6,33 @@ from msgspec import UNSET
 
 from actor.holding import retries
 from sdk.errors import NonRetryable
-from tests.sim import labels, turns
+from tests.sim import labels, outcomes, turns
 from tests.sim.copies import Copies, own_call
-from tests.sim.counters import Counters, named_of
+from tests.sim.counters import Counters
 from tests.sim.crashes import Crashes
 from tests.sim.dead import Afterlife
 from tests.sim.families import Families
 from tests.sim.keeping import Keeping
 from tests.sim.rates import Rates
+from tests.sim.records import TaskRecord
 from tests.sim.silence import Silence
-from wire.codec import decode_failure, encode_failure, read_failure
+from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.labels import satisfies_all
 from wire.messages import Assign, Requeued, Result
-from wire.parts import Failure, Key, Status, Token
+from wire.parts import Failure, Status, Token
 
 if TYPE_CHECKING:
     from actor.holding.mailbox import Assignment
-    from tests.sim.durability import Group
-    from tests.sim.processes import ActorProcess, ClientProcess
+    from tests.sim.actors import ActorProcess
+    from tests.sim.clients import ClientProcess
     from tests.sim.waiting import Wait
     from tests.sim.world import World
 
 
 # Faults in which no broker forgets, and no actor is lost.
-HOPELESS = 9
 KEEPING = {"freeze_broker", "repeat", "pause", "resume", "press"}
 STICKY_TTL_S = 8.0
-# So much is told of what went wrong before.
-HISTORY_MAX = 10
-# Before any token.
-NONE = (0, 0)
-
-
-class TaskRecord:
-    """What the user knows of one call, and what became of it."""
-
-    __slots__ = (
-        "burned",
-        "call",
-        "client",
-        "failures",
-        "group",
-        "has_parent",
-        "is_attached",
-        "is_canceled",
-        "is_huge",
-        "is_looked_for",
-        "key",
-        "name",
-        "number",
-        "origin",
-        "parent",
-        "produced",
-        "redrives",
-        "resolution",
-        "starts",
-        "submitted_at",
-    )
-
-    def __init__(self, client: "ClientProcess", number: int, call: Any, has_parent: bool) -> None:
-        """Begin unresolved."""
-        self.client = client
-        self.number = number
-        self.name = f"{client.name}-{number}"
-        self.call = call
-        self.has_parent = has_parent
-        # The run that submitted it, if one did.
-        self.parent: Token | None = None
-        # Whether its arguments or the result of a run are more than is allowed.
-        self.is_huge = False
-        self.is_canceled = False
-        # Of a durable one: what must end alike, and the task that this is another name of.
-        self.group: Group | None = None
-        self.key: Key | None = None
-        self.origin = (client.incarnation, number)
-        self.is_attached = self.is_looked_for = False
-        # The name of the dead task whose call it is.
-        self.redrives: tuple[int, int] | None = None
-        self.resolution: tuple[Any, ...] | None = None
-        self.starts: list[Token] = []
-        self.submitted_at = client.world.now
-        # How many of its runs had started when their process ended.
-        self.burned = 0
-        # When a run ended that failed and may be tried again.
-        self.failures: dict[Token, float] = {}
-        self.produced: set[tuple[Status, bytes]] = set()
-
-    @property
-    def is_open(self) -> bool:
-        """Tell whether somebody waits for it."""
-        return self.resolution is None and not self.is_canceled and self.client.is_alive
 
 
 class Oracle:
@@ -218,7 +154,7 @@ class Oracle:
             ending = task.ending if task is not None and task.token is not None else None
             is_huge = record is not None and record.is_huge
             if ending is not None and ending.status is not Status.EXPIRED and not is_huge:
-                body = made_of(record.call, ending)
+                body = outcomes.made_of(record.call, ending)
                 assert body.endswith(b" by %d.%d" % task.token), (task.name, body, task.token)
 
     def started(self, actor: "ActorProcess", assignment: "Assignment") -> TaskRecord:
@@ -336,10 +272,10 @@ class Oracle:
         record = self.tasks[client.incarnation, number]
         body = bytes(result.body) + b"".join(map(bytes, payloads))
         self.dead.resolved(record, result, body)
-        is_too_large = result.status is Status.FAILURE and is_said_too_large(body)
+        is_too_large = result.status is Status.FAILURE and outcomes.is_said_too_large(body)
         if result.status is Status.FAILURE and record.call.retries and result.actor:
             if not is_too_large:
-                self.gave_up(record, body)
+                outcomes.check_given_up(self, record, body)
             body = decode_failure(body).message.encode()
         self.world.note("RESOLVES", client, record.name, result.status, body[:60])
         assert record.resolution is None, f"{record.name} has a second outcome"
@@ -364,68 +300,7 @@ class Oracle:
             )
             self.counters.resolved(record, body)
             return
-        code = decode_failure(body).code
-        match code:
-            case Code.OUTCOME_UNKNOWN:
-                may_have_run = record.call.at_most_once or self.counters.is_in_doubt(record)
-                assert may_have_run or self.dead.refused(record), record.name
-            case Code.ENVIRONMENT_FAILED:
-                assert record.call.environment is not None, record.name
-            case Code.ACTOR_LOST if "beside other tasks" in decode_failure(body).message:
-                assert self.world.profile.slots > 1, record.name
-            case Code.ACTOR_LOST:
-                assert named_of(record.call) or record.call.sticky.hard, record.name
-            case Code.CONFLICT:
-                assert named_of(record.call), record.name
-            case Code.QUEUE_FULL:
-                named = named_of(record.call)
-                assert named is not None, record.name
-                assert named.max_pending, record.name
-            case Code.PARENT_GONE:
-                # A key may be that of a child.
-                assert record.has_parent or record.call.durable, record.name
-            case Code.SCHEDULE_TIMEOUT:
-                labels.gave_up(self.world, record)
-            case Code.TASK_TIMEOUT:
-                assert record.call.timeout_s is not None, record.name
-            case Code.CANCELED:
-                # By a newer task with the same key.
-                assert self.is_rival(record), record.name
-            case Code.LIMIT_UNKNOWN:
-                assert "nobody" in record.call.limits, record.name
-            case Code.BAD_OPTION if record.call.limits.get("a", 0) > HOPELESS:
-                pass
-            case Code.BAD_OPTION:
-                # The limit is less by now than what it wants.
-                assert "change_limit" in self.world.profile.faults, record.name
-                assert record.call.limits.get("b") == 2, record.name
-            case Code.POISON_TASK:
-                failure = decode_failure(body)
-                is_lost = self.crashes.may_be_lost(record, failure)
-                is_enough = len(record.starts) >= 3 or is_lost or not self.world.profile.is_deadly
-                assert is_enough, f"{record.name} is poison: {failure.message}"
-                self.crashes.gave_up(record, failure)
-            case _:
-                raise AssertionError((record.name, result.status, code))
-
-    def gave_up(self, record: TaskRecord, body: bytes) -> None:
-        """Check that a task that was to be tried again has failed often enough."""
-        failure = decode_failure(body)
-        assert not failure.retriable or len(record.failures) > record.call.retries, (
-            f"{record.name} is given up after {len(record.failures)} failures"
-        )
-        assert failure.code != Code.TASK_FAILED or failure.message, body
-        # Of two brokers each knows what happened with it alone.
-        is_told = (
-            not self.world.profile.is_forgetful and "other_broker" not in self.world.profile.faults
-        )
-        if is_told and record.redrives is None:
-            # A durable task stays when its client is given up.
-            until = self.given_up.get(record.client.incarnation, NONE)
-            since = NONE if record.call.durable else until
-            heard = record.failures.keys() - self.taken_along
-            before = min(sum(token > since for token in heard) - 1, HISTORY_MAX)
-            assert len(failure.history) >= before, f"{record.name}: {failure.history}"
+        outcomes.check_code(self, record, result.status, body)
 
     def told_of_circle(self, wait: "Wait") -> None:
         """Check that who is told of a circle waits for a call that could not end.
@@ -519,19 +394,6 @@ class Oracle:
             in_vain = sum(self.canceled_in_vain(record, epoch) for record in self.tasks.values())
             limit = len(self.tasks) + self.ended_by_death + failures + in_vain
             assert self.executions <= limit, f"{self.executions} executions, {limit} explained"
-
-
-def is_said_too_large(body: bytes) -> bool:
-    """Tell whether a failure says that something is more than is allowed."""
-    failure = read_failure(body)
-    return failure is not None and failure.code == Code.PAYLOAD_TOO_LARGE
-
-
-def made_of(call: Any, ending: Any) -> bytes:
-    """Return what a run made, as it is told apart from that of every other run."""
-    body = ending.body + b"".join(ending.frames)
-    is_failure = ending.status is Status.FAILURE and call.retries
-    return decode_failure(body).message.encode() if is_failure else body
 
 
 def is_at_work(actor: "ActorProcess") -> bool:

@@ -10,7 +10,8 @@ from wire.session import PeerSession, State
 
 if TYPE_CHECKING:
     from broker.core import Broker
-    from tests.sim.processes import BrokerProcess, Process
+    from tests.sim.brokers import BrokerProcess
+    from tests.sim.processes import Process
 
 # At a peer, and at the broker.
 PEERS = ("client", "actor", "host")

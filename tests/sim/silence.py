@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tests.sim.turns import session_of
 
 if TYPE_CHECKING:
-    from tests.sim.oracle import TaskRecord
-    from tests.sim.processes import ActorProcess, Process
+    from tests.sim.actors import ActorProcess
+    from tests.sim.processes import Process
+    from tests.sim.records import TaskRecord
     from tests.sim.world import World
 
 SUSPECT_S = 2.0

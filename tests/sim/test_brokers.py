@@ -42,7 +42,7 @@ class TwoBrokers(World):
         broker.inbox.clear()
         self.network.broker_dies(unread)
         self.broker, self.other = self.other, broker
-        self._start_broker()
+        self.start_broker()
         # Of one broker the epochs rise; of whom an earlier one keeps that it ended, it alone knows.
         self.oracle.epoch_highest = 0
         self.oracle.dead.check_end = lambda: None

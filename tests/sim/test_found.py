@@ -173,13 +173,13 @@ def test_a_new_broker_that_hears_the_host_of_a_strict_holder_lets_nobody_in_besi
         ]
 
     while not holders():
-        world._next()
+        world.proceed()
     (holder,) = holders()
     holder.frozen_until, holder.is_busy_while_frozen = world.now + 40.0, True
     world.kill_broker()
     until = world.now + 20.0
     while world.now < until:
-        world._next()
+        world.proceed()
 
     assert not holder.is_alive, "its host has ended it before anybody else was let in"
     assert holders()

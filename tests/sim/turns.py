@@ -10,7 +10,7 @@ from tests.sim.typed import is_sharing
 from wire.messages import ActorBeat, Credit
 
 if TYPE_CHECKING:
-    from tests.sim.processes import ActorProcess
+    from tests.sim.actors import ActorProcess
 
 Session = tuple[int, int, int]
 

@@ -12,8 +12,9 @@ from sdk.calls.call import Code, Plan
 from wire.parts import Call, Environment, Reuse
 
 if TYPE_CHECKING:
-    from tests.sim.processes import ActorProcess, Run
+    from tests.sim.actors import ActorProcess
     from tests.sim.profile import Profile
+    from tests.sim.runs import Run
 
 SLOT = "slot"
 # What each actor has beside its plain slots, where a seed has that; the units of one type have

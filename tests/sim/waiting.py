@@ -10,8 +10,9 @@ from tests.sim import typed
 from wire.parts import Span
 
 if TYPE_CHECKING:
-    from tests.sim.oracle import TaskRecord
-    from tests.sim.processes import ActorProcess, Run
+    from tests.sim.actors import ActorProcess
+    from tests.sim.records import TaskRecord
+    from tests.sim.runs import Run
 
 LOOK_S = 0.1
 
@@ -97,5 +98,5 @@ def over(actor: "ActorProcess", run: "Run", wait: Wait) -> None:
     run.is_waiting = False
     run.regains = None
     if wait.inside is not None:
-        actor.later(LOOK_S, lambda: actor.leave_block(run, wait.inside))
-    actor.leave_block(run, wait.number)
+        actor.later(LOOK_S, lambda: actor.user_code.leave_block(run, wait.inside))
+    actor.user_code.leave_block(run, wait.number)

@@ -10,7 +10,7 @@ from tests.sim import typed
 
 if TYPE_CHECKING:
     from actor.holding.mailbox import Assignment
-    from tests.sim.processes import ActorProcess
+    from tests.sim.actors import ActorProcess
 
 # What waits ahead is handed back after so long at most, and a look later.
 PATIENCE_S = 1.0

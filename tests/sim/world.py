@@ -11,74 +11,36 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
-from msgspec import structs
-
 from broker.facts import epochs
-from sdk.calls.call import Code, Plan
-from tests.sim import bounds, counters, faults, faults_disk, faults_network, kinds, labels, typed
-from tests.sim.durability import Ledger
-from tests.sim.network import Network
-from tests.sim.oracle import Oracle, TaskRecord
-from tests.sim.processes import (
-    HUGE,
-    ActorProcess,
-    BrokerProcess,
-    ClientProcess,
-    HostProcess,
-    Process,
-    assigns,
+from tests.sim import (
+    bounds,
+    counters,
+    faults,
+    faults_disk,
+    faults_network,
+    healing,
+    kinds,
+    labels,
+    plans,
 )
+from tests.sim.actors import ActorProcess
+from tests.sim.brokers import HUGE, BrokerProcess
+from tests.sim.clients import ClientProcess, can_work
+from tests.sim.durability import Ledger
+from tests.sim.hosts import HostProcess
+from tests.sim.network import Network
+from tests.sim.oracle import Oracle
+from tests.sim.processes import Process
 from tests.sim.profile import Profile, draw
-from wire.labels import Comparator, Desire
+from tests.sim.records import TaskRecord
 from wire.limits import Definition
-from wire.messages import Death, Evict, Recall, Reject
-from wire.parts import Backoff, Call, Environment, Reuse, Sticky, Token
+from wire.messages import Assign, Death, Evict, Recall, Reject
+from wire.parts import Token
 
 EPOCH_MS = 1_790_000_000_000
 HISTORY_LENGTH = 400
 # What was said for a minute behind a partition comes in one moment: hundreds of frames.
 AT_ONCE_MAX = 10_000
-# All is at rest so long after the last fault: three leases, five back-offs of at most 6 s, what a
-# machine that left takes to come back; and the work that was left, one task after another.
-HEAL_S_MAX = 3 * 5.0 + 5 * 6.0 + 30.0
-HEAL_TASK_S = 2.0
-# Where an actor may keep one outcome only, its next run waits for what lets go of that: a heartbeat
-# of the client, and one of the broker.
-HEAL_KEPT_S = 2.0
-HEAL_LOOK_S = 0.5
-# What waits while another actor is idle must be on its way after so many looks.
-STRANDED_LOOKS = 2
-# Of the calls to named actors, where there is a disk.
-NAMED_DURABLE = 0.6
-CODE = Code(b"f" * 16, b"function")
-LIMITED = (
-    {"a": 1},
-    {"b": 1},
-    {"b": 2},
-    {"a": 1, "b": 1},
-    {"k[x]": 1, "b": 1},
-    {"k[y]": 1},
-    {"host:gpu": 1},
-    {"host:gpu": 1, "a": 1},
-    {"c[x]": 1},
-)
-HOPELESS = ({"nobody": 1}, {"a": 10}, {"b": 1, "nobody": 1})
-STRICT = ({"s": 1}, {"s": 1, "b": 1})
-# Environments: turns, and how long copies stay.
-REUSES = (
-    (1, Reuse(0, 1, 2.0, 1.0)),
-    (2, Reuse(1, 2, 1.5, 0.5, 3, None, 1.0)),
-    (1, Reuse(is_fresh=True)),
-    (4, Reuse(2, 3, 2.0, 1.0)),
-)
-BACKOFF = Backoff(0.4, 1.0, 0.4, 0.5)
-RETRIED: dict[str, dict[str, Any]] = {
-    "retried": {},
-    "retried-late": {"backoff": Backoff(6.0, 1.0, 6.0, 0.5)},
-    "retried-limited": {"limits": {"b": 1}},
-    "retried-timed": {"timeout_s": 0.6},
-}
-BLOB = Code(b"e" * 16, b"environment")
 TEN_YEARS_MS = 315_360_000_000
 assert faults_disk, faults_network  # They add to what can happen.
 
@@ -107,7 +69,7 @@ class World:
         self.hosts: dict[str, HostProcess] = {}
         self.clients: dict[str, ClientProcess] = {}
         self.actors: list[ActorProcess] = []
-        self.plans = self._plans()
+        self.plans = plans.make_plans(self.profile)
         self.submits_left = self.profile.tasks
         self.has_journal = self.rng.random() < 0.5 or self.profile.durable > 0.0
         self.ledger = Ledger(self) if self.profile.durable else None
@@ -121,7 +83,7 @@ class World:
         self.limit_highest = {"a": 1, "b": 2}
         # How often labels changed in a run, and assignments came back for their labels.
         self.flips = self.rejected = 0
-        self._start_broker()
+        self.start_broker()
         for number in range(self.profile.machines):
             self.start_machine(f"machine{number}")
         for number in range(self.profile.clients):
@@ -146,13 +108,14 @@ class World:
         weights = [profile.faults[kind] for kind in kinds]
         while self.steps < steps:
             before = self.steps
-            self._next()
+            self.proceed()
             if kinds and self.steps != before and rng.random() < profile.fault:
                 (kind,) = rng.choices(kinds, weights)
                 self.strike(kind)
-        self.heal()
+        healing.heal(self)
 
-    def _next(self) -> None:
+    def proceed(self) -> None:
+        """Let the next thing happen."""
         when, _, act = heapq.heappop(self._events)
         self._at_once = self._at_once + 1 if when == self.now else 0
         assert self._at_once < AT_ONCE_MAX, "somebody spins: time stands still"
@@ -252,89 +215,6 @@ class World:
 
     # --- the load
 
-    def _plans(self) -> list[tuple[str, Plan]]:
-        large = Desire("memory", Comparator.GREATER_THAN, 256)
-        liked = Desire("memory", Comparator.GREATER_THAN, 256, False, 10.0)
-        plans = [("plain", Plan(Call("plain", CODE.hash), [CODE]))]
-        plans.append(("plain", Plan(Call("urgent", CODE.hash, priority=5), [CODE])))
-        plans.append(("once", Plan(Call("once", CODE.hash, at_most_once=True), [CODE])))
-        for name, once in (("durable", False), ("kept", False), ("durable-once", True)):
-            call = Call(name, CODE.hash, durable=True, at_most_once=once)
-            plans.append(("durable", Plan(call, [CODE])))
-        call = Call("durable-limited", CODE.hash, durable=True, limits={"b": 1})
-        plans.append(("durable", Plan(call, [CODE])))
-        plans.append(("label", Plan(Call("large", CODE.hash, desires=[large]), [CODE])))
-        plans.append(("label", Plan(Call("liked", CODE.hash, desires=[liked]), [CODE])))
-        for name, options in RETRIED.items():
-            call = Call(name, CODE.hash, **({"retries": 2, "backoff": BACKOFF} | options))
-            plans.append(("timeout" if call.timeout_s else "retry", Plan(call, [CODE])))
-        plans.append(("timeout", Plan(Call("timed", CODE.hash, timeout_s=1.0), [CODE])))
-        for key, is_hard in (("soft", False), ("hard", True)):
-            call = Call(key, CODE.hash, sticky=Sticky(key, is_hard))
-            plans.append(("sticky", Plan(call, [CODE])))
-        for number, limits in enumerate(LIMITED):
-            call = Call(f"limited{number}", CODE.hash, limits=limits)
-            plans.append(("limit", Plan(call, [CODE])))
-        for number, limits in enumerate(HOPELESS):
-            call = Call(f"hopeless{number}", CODE.hash, limits=limits)
-            plans.append(("hopeless", Plan(call, [CODE])))
-        for number, limits in enumerate(STRICT):
-            call = Call(f"strict{number}", CODE.hash, limits=limits)
-            plans.append(("strict", Plan(call, [CODE])))
-        for number, (concurrency, reuse) in enumerate(REUSES):
-            environment = Environment(
-                f"id{number}", f"Env{number}", BLOB.hash, {}, concurrency, reuse
-            )
-            for turns in dict.fromkeys((1, concurrency)):
-                place = structs.replace(environment, turns=turns)
-                call = Call(f"method{number}", b"", "predict", place)
-                plans.append(("environment", Plan(call, [BLOB])))
-        plans += counters.plans(BLOB)
-        plans += typed.make_plans(self.profile, CODE, BLOB)
-        return plans + labels.make_plans(CODE) + kinds.make_plans(CODE, BLOB)
-
-    def _choose_plan(self) -> Plan:
-        profile, chance = self.profile, self.rng.random
-        kind = "plain"
-        if profile.durable and chance() < profile.durable:
-            kind = "durable"
-        elif chance() < profile.at_most_once:
-            kind = "once"
-        elif profile.retry and chance() < profile.retry:
-            kind = "retry"
-        elif profile.timeout and chance() < profile.timeout:
-            kind = "timeout"
-        elif profile.limit and chance() < profile.limit:
-            kind = "limit"
-        elif profile.strict and chance() < profile.strict:
-            kind = "strict"
-        elif profile.model and chance() < profile.model:
-            kind = "model"
-        elif profile.hasty and chance() < profile.hasty:
-            kind = "hasty"
-        elif profile.fond and chance() < profile.fond:
-            kind = "fond"
-        elif profile.typed and chance() < profile.typed:
-            kind = "typed"
-        elif chance() < profile.label:
-            kind = "label"
-        elif chance() < profile.environment:
-            kind = "environment"
-        elif profile.sticky and chance() < profile.sticky:
-            kind = "sticky"
-        elif profile.named and chance() < profile.named:
-            kind = "named"
-            if self.ledger is not None and chance() < NAMED_DURABLE:
-                kind = "named-durable"
-        elif profile.grouped and chance() < profile.grouped:
-            kind = "grouped"
-            if self.ledger is not None and chance() < NAMED_DURABLE:
-                kind = "grouped-durable"
-        elif profile.hopeless and chance() < profile.hopeless:
-            kind = "hopeless"
-        kind = kinds.choose(profile, chance, kind)
-        return self.rng.choice([plan for name, plan in self.plans if name == kind])
-
     def _work(self) -> None:
         """Submit, or cancel, and come back after a pause."""
         if self.is_healing:
@@ -356,7 +236,7 @@ class World:
 
     def submit(self, client: ClientProcess, parent: Token | None = None) -> TaskRecord:
         """Let *client* submit one call."""
-        plan = kinds.of(client, self._choose_plan())
+        plan = kinds.of(client, plans.choose(self))
         chance = self.rng.random()
         frames = (b"part one", b"two") if chance < self.profile.payload else ()
         key = None
@@ -416,7 +296,8 @@ class World:
 
     # --- starts
 
-    def _start_broker(self) -> None:
+    def start_broker(self) -> None:
+        """Start a broker where none lives, with an epoch above all that the journal knows."""
         if self.broker is not None and self.broker.is_alive:
             return
         clock = EPOCH_MS + int(self.now * 1000)
@@ -447,7 +328,7 @@ class World:
         down_s = faults.down_s(self)
         if self.profile.is_gentle or self.profile.is_deadly:
             down_s = min(down_s, 3.0)
-        self.after(down_s, self._start_broker)
+        self.after(down_s, self.start_broker)
         return True
 
     def end_all(self, host: HostProcess) -> None:
@@ -488,133 +369,6 @@ class World:
         """Count what really happened."""
         self.faults[kind] = self.faults.get(kind, 0) + 1
 
-    # --- the end
-
-    def heal(self) -> None:
-        """Stop all faults and all new load, and demand that everything comes to rest."""
-        self.is_healing = True
-        if self.ledger is not None:
-            self.ledger.heal()
-        self.history.append((self.now, "world", "HEALS"))
-        self._start_broker()
-        hosts = (*self.hosts.values(), *self.former)
-        everybody = [self.broker, *self.actors, *hosts, *self.clients.values()]
-        for process in everybody:
-            if process is not None and process.is_alive:
-                process.heal()
-        for wire in list(self.network.wires.values()):
-            for pipe in (wire.up, wire.down):
-                pipe.stalled_until = 0.0
-        task_s = HEAL_TASK_S + HEAL_KEPT_S * ("kept_bytes_max" in self.profile.shrunk)
-        end = self.now + HEAL_S_MAX + task_s * len(self.oracle.open_tasks())
-        look_at = self.now
-        stranded: dict[Token, int] = {}
-        lacking: dict[str, int] = {}
-        while not (self.now >= look_at and self._is_at_rest()):
-            if self.now >= look_at:
-                look_at = self.now + HEAL_LOOK_S
-                self._tend()
-                stranded = {t: stranded.get(t, 0) + 1 for t in self.oracle.stranded()}
-                lacking = {e: lacking.get(e, 0) + 1 for e in self.oracle.copies.lacking()}
-                if not self.profile.is_slow:
-                    bare = [one for one, looks in lacking.items() if looks > STRANDED_LOOKS]
-                    assert not bare, f"{bare} lack a copy for which an actor has a place"
-                    late = [token for token, looks in stranded.items() if looks > STRANDED_LOOKS]
-                    assert not late, f"{late} wait in a mailbox while another actor is idle"
-            assert self.now < end, "does not come to rest: " + "; ".join(self.unrest())
-            self._next()
-        self.oracle.check_end()
-        if self.ledger is not None:
-            self.ledger.check_restored(self.broker)
-
-    def _tend(self) -> None:
-        """Keep what a cluster has: its machines, and labels that let every task run."""
-        living = [client for client in self.clients.values() if can_work(client)]
-        if self.ledger is not None and living:
-            for record in self.ledger.unclaimed():
-                record.is_looked_for = True
-                self.attach(living[0], record)
-        for name, host in list(self.hosts.items()):
-            if not host.is_alive or (host.is_empty and not host.actors) or host.has_left_some:
-                if host.is_alive:
-                    host.end()
-                self.start_machine(name)
-        for actor in self.actors:
-            if actor.is_alive and actor.core.standing.is_paused:
-                actor.pause(paused=False)
-            if actor.is_alive and actor.core.standing.pressure.is_high:
-                actor.press(0.1)
-            if actor.is_alive and (self.profile.model or self.profile.hasty):
-                labels.offer_all(actor)
-            if actor.is_alive and actor.core.labels.get("memory") != 512:
-                actor.core.change_labels({"memory": 512}, self.now)
-                actor.wake_at(self.now)
-
-    def _is_at_rest(self) -> bool:
-        return not self.unrest()
-
-    def unrest(self) -> list[str]:
-        """Return what is not yet as it must be in the end."""
-        found = [f"{record.name} is open" for record in self.oracle.open_tasks()]
-        if found:
-            return found
-        broker = self.broker
-        if broker is None or not broker.is_alive:
-            return ["the broker is away"]
-        core = broker.core
-        kept = {name: len(getattr(core, name)) for name in ("tokens", "unclaimed", "held")}
-        kept["records.waiting"] = len(core.records.waiting)
-        found += [f"broker.{name}: {count}" for name, count in kept.items() if count]
-        if core.delays.things:
-            found.append("somebody waits for a next try")
-        if core.limits.keys or core.limits.runs:
-            found.append(f"limits are held or waited for: {list(core.limits.keys)}")
-        if core.backlog.count or any(client.tasks for client in core.clients.values()):
-            found.append("the broker has tasks")
-        for actor in self.actors:
-            known = core.actors.get(actor.incarnation)
-            residents = set(actor.core.mailbox.residents.by_id)
-            if known is not None and (residents or known.copies):
-                found.append(f"{actor.name} has {residents}, the broker knows {list(known.copies)}")
-        found += self.oracle.counters.strays(core)
-        found += [
-            f"{one.title} is not entered again"
-            for one in core.named.by_id.values()
-            if one.home is None and one.generation > (0, 0)
-        ]
-        living = {actor.incarnation for actor in self.actors if actor.is_alive}
-        # One beyond what its host starts with stays where a named actor lives in it.
-        homes = {one.home.incarnation for one in core.named.by_id.values() if one.home is not None}
-        by_host = {
-            host: {a.incarnation for a in self.actors if a.is_alive and a.host is host}
-            for host in self.hosts.values()
-        }
-        is_right = all(
-            len(mine) == host.core.settings.replicas
-            or mine <= homes
-            or (not self.profile.lets_go and len(mine) > host.core.settings.replicas)
-            for host, mine in by_host.items()
-        )
-        if set(core.actors) != living or not is_right:
-            found.append("the broker does not have exactly the actors that live")
-        found += [f"{host.name} has a former host" for host in self.former if host.is_alive]
-        found += [
-            f"{actor.name} is not idle"
-            for actor in self.actors
-            if actor.is_alive and not actor.is_idle()
-        ]
-        found += [
-            f"{client.name} has calls"
-            for client in self.clients.values()
-            if client.is_alive and client.core.calls
-        ]
-        return found or bounds.unrest(self)
-
-
-def can_work(client: ClientProcess) -> bool:
-    """Tell whether the program goes on submitting."""
-    return client.is_alive and not client.is_frozen and not client.core.is_leaving
-
 
 def tell(when: float, name: str, event: str, *details: Any) -> str:
     """Format an event; a frame as what it carries."""
@@ -629,3 +383,8 @@ def tell(when: float, name: str, event: str, *details: Any) -> str:
         else:
             shown.append(str(detail))
     return f"{when:9.3f} {name:12} {event:10} {' '.join(shown)}"
+
+
+def assigns(frame: Any) -> list[Assign]:
+    """Return the assignments in a frame."""
+    return [command for command in frame.commands if type(command) is Assign]
