@@ -80,6 +80,19 @@ def test_an_outcome_is_acknowledged_only_when_the_client_has_it(talk):
     assert talk.state(client, 7) is None
 
 
+def test_an_actor_that_closes_is_rid_at_once_of_what_its_client_has_received_before(talk):
+    actor = talk.actor(free=1)
+    client = talk.client().submits(7)
+    (token,) = assigned(actor)
+    actor.ends(token)
+    client.says(Beat())
+    assert actor.takes(OutcomeAck) == []
+
+    actor.says(ActorBeat(Credit(0), 1, {}, [], {}, "draining"))
+
+    assert actor.takes(OutcomeAck) == [OutcomeAck([token])]
+
+
 def test_a_broker_that_ends_acknowledges_first_what_its_clients_have(talk):
     actor = talk.actor(free=2)
     client = talk.client().submits(7, 8)
