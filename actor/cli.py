@@ -396,6 +396,10 @@ def read_slot_types(
             raise ValueError(f"slot {text!r}: the number of plain slots is --slots")
         if value.isascii() and value.isdigit():
             typed[kind] = int(value)
+        elif is_number(value):
+            raise ValueError(
+                f"slot {text!r}: {value} is no whole number; one that is called {value} is {text},"
+            )
         else:
             units[kind] = [name.strip() for name in value.split(",") if name.strip()]
             typed[kind] = len(units[kind])
@@ -413,6 +417,15 @@ def read_slot_types(
                 f"slot {text!r}: {typed[kind]} is not in 1 to {SLOTS_MAX}{named if is_name else ''}"
             )
     return typed, units
+
+
+def is_number(text: str) -> bool:
+    """Tell whether *text* reads as one, as 2.5, -3 and 1e3 do."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read(name: str, default: object) -> object:
