@@ -21,7 +21,7 @@ from sdk.describing.options import NO_OPTIONS, Desired, Options, split_key
 from sdk.futures.arguments import dump_arguments, futures_in, with_results
 from sdk.futures.executor import TaskExecutor
 from sdk.futures.found import find, redrive
-from sdk.futures.future import TaskFuture
+from sdk.futures.future import QUERY_TIMEOUT_S, TaskFuture
 from sdk.handle import ActorHandle
 from sdk.named import NAMESPACE_DEFAULT, find_actor, make_actor
 from sdk.plan import plan_for, split_keywords
@@ -32,7 +32,6 @@ from wire.payload import Dumped
 
 BATCH_DEFAULT: Final = 1_000
 OPTIONS_CACHED_MAX: Final = 256
-QUERY_TIMEOUT_S: Final = 10.0
 
 
 class AnyPlanned(Protocol):

@@ -66,6 +66,10 @@ class Connection(Handlers):
 
     def __init__(self, endpoint: str, name: str) -> None:
         """Connect; returns at once, whether there is a broker or not."""
+        if type(name) is not str:
+            raise TypeError(f"name {name!r} is not a text")
+        if len(name) > NAME_LENGTH_MAX:
+            raise ValueError(f"name: {len(name)} characters are more than {NAME_LENGTH_MAX}")
         self.endpoint = endpoint
         self.futures: dict[int, TaskFuture] = {}
         self.failures = 0
@@ -96,6 +100,10 @@ class Connection(Handlers):
 
     def wait_open(self, timeout: float) -> None:
         """Wait for the first session; raise BrokerUnreachable after *timeout* seconds."""
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"connect_timeout {timeout!r} is not a number of seconds")
+        if not timeout >= 0.0:
+            raise ValueError(f"connect_timeout {timeout!r} is not a number of seconds from 0 on")
         session = self.core.session
         self.loop.wait(lambda: session.is_open or self.core.has_left, timeout)
         if session.error is not None:

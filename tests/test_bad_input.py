@@ -5,6 +5,7 @@ afterwards.
 """
 
 import contextlib
+import inspect
 import os
 import re
 import select
@@ -30,6 +31,7 @@ from sdk import (
     ProtocolMismatch,
     SerializationError,
     TaskCanceled,
+    TaskFuture,
     current_task,
     gather,
 )
@@ -166,6 +168,35 @@ def test_without_a_broker_a_connect_timeout_raises(tmp_path):
     assert endpoint in str(caught.value)
     assert "python -m broker" in str(caught.value)
     assert isinstance(caught.value, ConnectionError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"connect_timeout": -1}, ValueError),
+        ({"connect_timeout": float("nan")}, ValueError),
+        ({"connect_timeout": "3"}, TypeError),
+        ({"name": "x" * 257}, ValueError),
+        ({"name": 5}, TypeError),
+    ],
+)
+def test_what_a_client_cannot_be_made_with_is_named_before_it_talks_to_anybody(
+    tmp_path, arguments, error
+):
+    with pytest.raises(error, match=next(iter(arguments))):
+        Client(f"ipc://{tmp_path}/nobody"[:100], **arguments)
+
+
+def test_without_a_broker_each_question_about_a_task_ends_in_time(tmp_path):
+    def patience(question):
+        return inspect.signature(question).parameters["timeout"].default
+
+    assert patience(TaskFuture.status) == patience(Client.explain) == patience(Client.query) == 10.0
+    with Client(f"ipc://{tmp_path}/nobody"[:100]) as client:
+        future = client.submit(divmod, 7, 2)
+
+        with pytest.raises(TimeoutError, match="did not answer"):
+            future.status(timeout=0.1)
 
 
 def test_without_a_broker_a_client_waits_says_so_once_and_loses_nothing():

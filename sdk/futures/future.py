@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sdk import absent
 from sdk.errors import TaskCanceled
@@ -23,6 +23,9 @@ from wire.payload import Unpicklable
 
 if TYPE_CHECKING:
     from sdk.connection import Connection
+
+# How long a question to the broker waits for its answer, where nobody says otherwise.
+QUERY_TIMEOUT_S: Final = 10.0
 
 
 class FutureInside(Unpicklable):
@@ -115,13 +118,14 @@ class TaskFuture(Future[Any]):
         self.connection.loop.count(1)
         return True
 
-    def status(self, timeout: float | None = None) -> str:
+    def status(self, timeout: float | None = QUERY_TIMEOUT_S) -> str:
         """Ask where the task is: waiting, queued, unsatisfiable, held, delayed, assigned, ended.
 
         *waiting* is for the results of other tasks that are its arguments, *held* for the end of a
         broker's recovery, *delayed* for the time of its next try; *unsatisfiable* is queued, and no
         actor that is connected could ever take it as they are: `client.explain` says what each
-        lacks. *unknown* is what the broker has never heard of.
+        lacks. *unknown* is what the broker has never heard of. Raises TimeoutError when it does not
+        answer.
         """
         if self._state in DONE:
             return "ended"
