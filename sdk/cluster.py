@@ -274,6 +274,7 @@ def read_actors(
             if key == "prefetch" and host[key] == AUTO:
                 continue
             if key == "replicas" and type(host[key]) is tuple:
+                check_range(host[key])
                 continue
             if type(host[key]) is not int or host[key] < low:
                 other = ', or "auto"' if key == "prefetch" else ""
@@ -284,6 +285,8 @@ def read_actors(
             validate_key(key)
             for one in value if isinstance(value, list) else [value]:
                 validate_value(key, one)
+        if type(host["name"]) is not str:
+            raise TypeError(f"name={host['name']!r} is not a text")
     if len({host["name"] for host in hosts}) < len(hosts):
         raise ValueError("two actors have the same name")
     for host in hosts:
@@ -292,6 +295,16 @@ def read_actors(
     if any(host["name"] == "broker" for host in hosts):
         raise ValueError("an actor cannot be called 'broker' here, which is the broker's own name")
     return hosts
+
+
+def check_range(replicas: tuple[Any, ...]) -> None:
+    """Raise ValueError for what is not how many actors there are at least and at most."""
+    is_range = len(replicas) == 2 and all(type(number) is int for number in replicas)
+    if not is_range or not 0 <= replicas[0] <= replicas[1]:
+        raise ValueError(
+            f"replicas={replicas!r} must be an int of at least 1, or a tuple (minimum, maximum) of"
+            " ints, the minimum 0 or more"
+        )
 
 
 def least(replicas: int | tuple[int, int]) -> int:

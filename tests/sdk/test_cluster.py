@@ -145,6 +145,8 @@ class TestRealProcesses:
         ([{"name": "x"}, {"name": "x"}], {}, "same name"),
         ([{"name": "broker"}], {}, "called 'broker'"),
         ([{"name": "a/b"}], {}, "name='a/b'"),
+        ([{"replicas": (3, 1)}], {}, r"replicas=\(3, 1\)"),
+        ([{"replicas": ("a", 1)}], {}, r"replicas=\('a', 1\)"),
     ],
 )
 def test_a_cluster_that_makes_no_sense_is_refused(actors, options, error):
@@ -160,6 +162,7 @@ def test_a_cluster_that_makes_no_sense_is_refused(actors, options, error):
         ({"labels": ["gpu"]}, r"labels=\['gpu'\]"),
         ({"limits": "db=10"}, r"as \['db=10'\]"),
         ({"actors": "2"}, "actors='2'"),
+        ({"actors": [{"name": 5}]}, "name=5"),
     ],
 )
 def test_what_is_no_mapping_or_no_list_is_named(options, error):
