@@ -10,7 +10,6 @@ from broker.facts.task import State, Task
 from broker.holding import occupants
 from broker.placing import environments, isolation, recall
 from broker.tasks import attaching, dead, retrying
-from broker.waiting.costs import SLOT
 from wire.parts import WORN
 from wire.release import release
 
@@ -147,7 +146,7 @@ def describe_actor(
         "ahead": stated.ahead,
         "available": actor.credit.available,
         "typed": stated.typed,
-        "held": slots_held(actor),
+        "held": reasons.slots_held(actor),
         "holding": [
             {"task": task.name, "state": run_state(task), "attempt": task.tries + 1}
             for task in actor.assigned.values()
@@ -186,26 +185,6 @@ def states(actor: Actor, cold: list[str]) -> dict[str, str]:
     told = actor.environments.items()
     known |= {name: state for name, state in told if state == WORN or name not in known}
     return known | {name: "cold" for name in cold if name not in known}
-
-
-def slots_held(actor: Actor) -> dict[str, int]:
-    """Return how many slots of each type the tasks of *actor* hold that have not given them back.
-
-    More than there are, where tasks wait in the mailbox. Those that share a replica have one.
-    """
-    held = dict.fromkeys(actor.slots, 0)
-    sharing = set()
-    for task in actor.assigned.values():
-        if task.template and task.template.costs.is_sharing:
-            if not task.is_released:
-                sharing.add(task.template.costs.place)
-        elif not task.is_released:
-            slots = (task.template.head.slots if task.template else {}) or {SLOT: 1}
-            for kind, amount in slots.items():
-                held[kind] = held.get(kind, 0) + amount
-    if sharing:
-        held[SLOT] = held.get(SLOT, 0) + len(sharing)
-    return held
 
 
 def actor_state(actor: Actor) -> str:

@@ -13,6 +13,7 @@ from broker.facts.task import Task
 from broker.holding import occupants, wants
 from broker.placing import preference, replicas
 from broker.tasks import bindings
+from broker.waiting.costs import SLOT
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -210,7 +211,7 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     if short and not (shape.cost.is_plain or shape.cost.is_sharing):
         return f"{short} slots are missing of {shape.cost.slots} ({len(actor.assigned)} tasks)"
     if not (credit.available or credit.has_more):
-        return f"no free slot ({len(actor.assigned)} tasks)"
+        return f"no free slot ({len(actor.assigned)} tasks{unreturned(actor)})"
     reserved = broker.reservation
     is_bound = reserved is not None and reserved.binds(task, actor)
     if reserved is not None and is_bound and not credit.covers(shape.cost, reserved.shape.cost):
@@ -220,3 +221,34 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     if not credit.covers(shape.cost):
         return "no slot of its kind"
     return "has a free slot"
+
+
+def unreturned(actor: Actor) -> str:
+    """Say how many slots of *actor* runs have that nobody wants any more, or an empty text.
+
+    Those that it does not offer and no task of it has; not where one may be about to have them.
+    """
+    others = actor.slots.get(SLOT, 0) - actor.credit.stated.free - slots_held(actor)[SLOT]
+    if others <= 0 or any(task.is_released for task in actor.assigned.values()):
+        return ""
+    return f", and {others} slots of canceled or timed out runs that have not returned"
+
+
+def slots_held(actor: Actor) -> dict[str, int]:
+    """Return how many slots of each type the tasks of *actor* hold that have not given them back.
+
+    More than there are, where tasks wait in the mailbox. Those that share a replica have one.
+    """
+    held = dict.fromkeys(actor.slots, 0)
+    sharing = set()
+    for task in actor.assigned.values():
+        if task.template and task.template.costs.is_sharing:
+            if not task.is_released:
+                sharing.add(task.template.costs.place)
+        elif not task.is_released:
+            slots = (task.template.head.slots if task.template else {}) or {SLOT: 1}
+            for kind, amount in slots.items():
+                held[kind] = held.get(kind, 0) + amount
+    if sharing:
+        held[SLOT] = held.get(SLOT, 0) + len(sharing)
+    return held

@@ -8,7 +8,7 @@ from broker.holding import occupants
 from tests.broker.conversation import CODE, Conversation, ask, attested
 from wire.labels import Comparator, Desire
 from wire.limits import Definition
-from wire.messages import Assign, Death, Occupy, Reject
+from wire.messages import Assign, Cancel, Credit, Death, Occupy, Reject
 from wire.parts import Call
 
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
@@ -38,6 +38,22 @@ def test_actors_that_are_busy(talk):
 
     assert ask(client, "explain", "8")["reason"] == "every actor that satisfies it is busy (1 of 1)"
     assert ask(client, "explain", "7")["reason"] == "it is with actor host/0"
+
+
+def test_slots_of_canceled_runs_that_have_not_returned_are_told(talk):
+    actor = talk.actor(11, name="h/0", free=2, slots={"slot": 2})
+    client = talk.client().submits(6, 7, 8)
+    actor.says(Credit(0))
+    assert ask(client, "explain", "8")["actors"]["h/0"] == "no free slot (2 tasks)"
+    client.says(Cancel([6, 7]))
+
+    answer = ask(client, "explain", "8")
+
+    assert answer["reason"] == "every actor that satisfies it is busy (1 of 1)"
+    told = (
+        "no free slot (0 tasks, and 2 slots of canceled or timed out runs that have not returned)"
+    )
+    assert answer["actors"]["h/0"] == told
 
 
 def test_each_actor_says_since_when_the_task_could_not_have_it(talk):
