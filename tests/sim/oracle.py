@@ -407,6 +407,9 @@ def is_place_for(waiting: "Assignment", other: "ActorProcess", known: Any, core:
     if task is None or task.template is UNSET or task.client.is_paused or task.is_released:
         return False
     call = waiting.recipe.call
+    # What is sticky waits for the actor that its key is bound to.
+    if task.template.shape.sticky:
+        return False
     if not satisfies_all(other.core.labels, call.desires) or (task.barred and known in task.barred):
         return False
     return call.environment is None or known.credit.is_warm(call.environment.id)
