@@ -34,6 +34,8 @@ class Families:
         self.ended: set[Token] = set()
         # Which runs the broker that lives took over in its adopt window.
         self.adopted: set[Token] = set()
+        # Those of them whose task the journal does not know, or knows no more.
+        self.unwritten: set[Token] = set()
         self._core: Broker | None = None
         self._is_open = True
 
@@ -106,6 +108,8 @@ class Families:
     def _check_start(self, record: "TaskRecord | None") -> None:
         if record is None or record.parent is None or not self._ends_with(record, record.parent):
             return
+        if record.call.durable and record.parent in self.unwritten:
+            return
         assert record.parent not in self.over or not self._is_known(record.parent), (
             f"{record.name} is assigned, and the run that made it is over"
         )
@@ -119,6 +123,7 @@ class Families:
         if core is not self._core:
             self._core, self._is_open = core, True
             self.adopted, self.over, self._new = set(), set(), []
+            self.unwritten = set()
             self.ended = set()
 
     def looked(self, core: "Broker") -> None:
@@ -127,11 +132,14 @@ class Families:
         if self._is_open and core.window_ends_at is None:
             self._is_open = False
             self.adopted = set(core.tokens)
+            self.unwritten = {token for token, task in core.tokens.items() if task.record is None}
         new, self._new = self._new, []
         for token in new:
             for record in self.children.get(token, ()) if self._is_known(token) else ():
                 client = core.clients.get(record.client.incarnation)
                 task = client.tasks.get(record.number) if client is not None else None
+                if record.call.durable and token in self.unwritten:
+                    continue  # Nobody can tell whether its task is one whose client is gone.
                 assert task is None or task.is_over, (
                     f"{record.name} is {task.state}, and the run that made it is over"
                 )

@@ -37,7 +37,12 @@ def heal(world: "World") -> None:
         for pipe in (wire.up, wire.down):
             pipe.stalled_until = 0.0
     task_s = HEAL_TASK_S + HEAL_KEPT_S * ("kept_bytes_max" in world.profile.shrunk)
-    end = world.now + HEAL_S_MAX + task_s * len(world.oracle.open_tasks())
+    # What a client has left behind is to end as well.
+    known = [
+        task for client in world.broker.core.clients.values() for task in client.tasks.values()
+    ]
+    left = max(len(world.oracle.open_tasks()), sum(not task.is_over for task in known))
+    end = world.now + HEAL_S_MAX + task_s * left
     look_at = world.now
     stranded: dict[Token, int] = {}
     lacking: dict[str, int] = {}
