@@ -41,27 +41,33 @@ def greet(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None
             limits.vacate(run.token, number)
     for item in items:
         token = item.token
-        task = broker.tokens.get(token)
-        is_current = task is not None and task.actor is actor and is_owned(task)
-        if task is None or not is_current:
+        task = current(broker, actor, token)
+        if task is None:
             # Nobody wants it, and it has what it has until it returns.
             client = broker.clients.get(item.client) or Client(item.client, now)
             task = Task(client, item.task, State.FORGOTTEN, now)
         for number, held in listed[token].items():
             known = limits.runs.get(token)
             if not held.has_it:
-                if is_current:
+                # What it asked for before may have ended it.
+                if current(broker, actor, token):
                     ask(broker, task, actor, number, held.limits, held.within)
             elif known is None or number not in known.rows:
                 limits.vacate(token, number)
                 wants = wants_of(held.limits, actor)
                 limits.take(token, task, actor, number, wants, is_adopted=True)
         holder = limits.runs.get(token)
-        if holder is not None and is_current:
+        if holder is not None and current(broker, actor, token):
             holder.task, holder.is_stopped = task, False
             strategies.join_run(broker, holder)
         elif holder is not None:
             limits.stopped(token)
+
+
+def current(broker: "Broker", actor: Actor, token: Token) -> Task | None:
+    """Return the task that somebody wants of the run with *token* on *actor*, if there is one."""
+    task = broker.tokens.get(token)
+    return task if task is not None and task.actor is actor and is_owned(task) else None
 
 
 def returned(broker: "Broker", actor: Actor, token: Token) -> None:

@@ -13,6 +13,8 @@ from wire.parts import HeldLimits, Holding
 NEWEST = "api=1:strategy=cancel-newest"
 IN_PROGRESS = "api=1:strategy=cancel-in-progress"
 API = {"api": 1}
+# What a run has, and waits for, by its asks.
+ASKED = ((5, "db", True), (6, "api", False), (7, "db", False))
 
 
 class Scene:
@@ -192,6 +194,29 @@ def test_an_ask_that_an_earlier_broker_let_wait_is_not_judged_again(epoch, cance
 
     assert scene.canceled() == canceled
     assert ((epoch, 2) in scene.talk.broker.limits.runs) is (not canceled)
+
+
+def test_a_run_that_has_its_own_caller_canceled_by_a_new_session_keeps_nothing_alive():
+    """Its OCCUPY was lost with the session before, so it is judged by the inventory."""
+    scene = Scene(IN_PROGRESS, "db=1").calls(1)
+    scene.client.submits(2, parent=(EPOCH, 1))
+    scene.asks(2, number=5, db=1)
+    runs = [
+        Holding(1, 1, (EPOCH, 1), "running", [HeldLimits(0, API, has_it=True)]),
+        Holding(
+            1, 2, (EPOCH, 2), "running", [HeldLimits(n, {name: 1}, has) for n, name, has in ASKED]
+        ),
+    ]
+
+    scene.actor.greets(structs.replace(scene.actor.hello, holding=runs))
+
+    assert sorted(failures(scene.client)) == [1, 2]
+    assert scene.talk.broker.limits.runs[EPOCH, 2].is_stopped
+    scene.actor.says(Credit(5))
+    scene.runs(3).asks(3, db=1)
+    assert scene.has() == [], "the second run has it until it returns"
+    scene.actor.says(Vacate(EPOCH, 2))
+    assert scene.has() == [3]
 
 
 def test_a_canceled_run_is_not_there_though_it_has_it_until_it_returns():
