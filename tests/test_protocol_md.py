@@ -1,14 +1,20 @@
 """protocol.md and `wire` say the same, line by line."""
 
+import json
+import pickle
 import re
+from types import SimpleNamespace
 
 import msgspec
+import numpy as np
 import pytest
 
+import wire.messages
 from broker.settings import Settings
+from tests.broker.conversation import Conversation
 from tests.support import specification
 from tests.support.specification import examples, grammar, messages, sections, shape
-from wire import codec, labels, session
+from wire import codec, labels, parts, session
 from wire.codec import decode_broker, decode_peer
 from wire.errors import Code
 from wire.labels import Comparator, Desire, satisfies
@@ -18,6 +24,7 @@ from wire.messages import (
     IS_TOLD,
     MAY_SAY,
     PROTOCOL,
+    Assign,
     BrokerCommand,
     Error,
     Frame,
@@ -37,6 +44,7 @@ from wire.parts import (
     Role,
     Status,
 )
+from wire.payload import dump
 
 PEER = {kind.__struct_config__.tag: kind for kind in PeerCommand.__args__}
 BROKER = {kind.__struct_config__.tag: kind for kind in BrokerCommand.__args__}
@@ -186,6 +194,77 @@ def test_the_limits_are_those_that_are_checked():
     assert f"at most {COMMANDS_MAX:,} commands" in sections()["5"].text
     assert f"at most {codec.INLINE_BYTES_MAX:,} octets" in sections()["5"].text
     assert f"protocol: integer, {PROTOCOL}." in sections()["5"].text
+
+
+# What 5.1 calls the arrays that are no commands.
+ARRAYS = {
+    "Environment": "an environment",
+    "Desire": "a desire",
+    "Sticky": "a sticky key",
+    "Backoff": "a back-off",
+}
+
+
+def test_the_defaults_that_are_not_nothing_are_told():
+    kinds = {
+        kind
+        for module in (wire.messages, parts, labels)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    }
+    defaults = {
+        (ARRAYS.get(kind.__name__, kind.__name__.upper()), field.name): field.default
+        for kind in kinds
+        for field in msgspec.structs.fields(kind)
+        if not field.required
+    }
+    # Each field of *reuse* has one of its own.
+    del defaults["an environment", "reuse"]
+
+    told = {(of, field): json.loads(value) for of, field, value in sections()["5.1"].tables[0][1:]}
+
+    nothing = (msgspec.NODEFAULT, 0, None, "", b"", ())
+    assert told == {key: value for key, value in defaults.items() if value not in nothing}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_field_with_a_default_stands_behind_those_without(kind):
+    fields = msgspec.structs.fields(kind)
+    required = [field.required for field in fields]
+
+    assert required == sorted(required, reverse=True)
+
+
+def test_bodies_are_what_is_told_of_them():
+    array = np.arange(4_096)
+    small, large = dump((("a",), {"b": 1})), dump(((array,), {}))
+    huge = dump((("x" * 5_000,), {}))
+
+    assert pickle.loads(small[0]) == (("a",), {"b": 1})
+    assert large[0]
+    assert (pickle.loads(large[0], buffers=large[1])[0][0] == array).all()
+    assert huge[0] == b""
+    assert pickle.loads(huge[1][0], buffers=huge[1][1:]) == (("x" * 5_000,), {})
+
+
+def test_the_least_that_a_client_says_is_a_conversation_with_the_broker():
+    talk = Conversation(epoch=specification.EPOCH)
+    actor = talk.actor(name="gpu1/0", free=1)
+    heard = []
+    talk.peers[b"least"] = SimpleNamespace(hears=lambda frame, payloads: heard.append(frame))
+
+    for line in sections()["5.3"].code_lines:
+        speaker, _, text = line.partition(": ")
+        control = msgspec.msgpack.encode(specification.read_example(text))
+        if speaker == "client":
+            talk.broker.receive(b"least", decode_peer(control), [], talk.now)
+            talk.flush()
+            continue
+        for assign in actor.takes(Assign):
+            told = decode_broker(control).commands[0].body
+            actor.ends((actor.epoch, assign.number), told, free=1)
+        assert heard.pop(0) == decode_broker(control)
+    assert heard == []
 
 
 def test_the_grammar_lists_the_tags():
