@@ -1,6 +1,11 @@
 """docs/operation.md against the programs: what an operator builds upon is as it says."""
 
 import re
+import shutil
+import subprocess
+import sys
+
+import pytest
 
 from actor import cli as host
 from actor.host import EXIT_CUT_SHORT, EXIT_REFUSED
@@ -44,3 +49,36 @@ def test_a_unit_of_a_supervisor_starts_programs_with_options_that_they_have():
     started = dict(commands)
     assert broker.read_options(started["broker"].split(), {}).log_format == "json"
     assert host.make_parser().parse_args(started["actor"].split()).drain_timeout < 150
+
+
+def units():
+    """Return the unit files by name."""
+    (text,) = re.findall(r"```ini\n(.*?)```", OPERATION, re.DOTALL)
+    _, *parts = re.split(r"(?m)^# (warmslot-\w+\.service)$", text)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+@pytest.mark.parametrize("name", ["warmslot-broker.service", "warmslot-host.service"])
+def test_a_unit_can_be_enabled_runs_as_no_root_and_is_started_again_without_end(name):
+    unit = units()[name]
+
+    assert {"WantedBy=multi-user.target", "User=warmslot", "Restart=always"} <= set(unit.split())
+    # By default systemd gives up after five starts in ten seconds, which is a second each.
+    assert "StartLimitIntervalSec=0" in unit.partition("[Service]")[0]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd")
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
+    for name, unit in units().items():
+        text = unit.replace("/opt/warmslot/bin/warmslot", sys.executable)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *(tmp_path / name for name in units())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    said = (done.stdout + done.stderr).splitlines()
+    assert [line for line in said if "warmslot" in line] == []
