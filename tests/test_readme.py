@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sdk import LocalCluster
 from tests.support.deployment import DEADLINE_S, ROOT, Deployment, environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -15,8 +16,8 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PATIENCE_S = DEADLINE_S
 
 
-def blocks(kind):
-    return [text for name, text in BLOCK.findall(README) if name == kind]
+def blocks(kind, page=README):
+    return [text for name, text in BLOCK.findall(page) if name == kind]
 
 
 def background_commands():
@@ -60,6 +61,18 @@ def test_the_example_prints_what_stands_below_it(tmp_path):
         assert done.returncode == 0, done.stderr + world.story()
         assert done.stdout == shown
         assert done.stderr == ""
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_calls_and_futures_of_the_guide_print_what_stands_below_them(tmp_path):
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    page = guide.partition("\n## Calls and futures\n")[2].partition("\n## ")[0]
+    (example,), (shown,) = blocks("python", page), blocks("", page)
+    with LocalCluster(actors=2) as cluster:
+        done = run(tmp_path, example, WARMSLOT_BROKER=cluster.endpoint)
+
+    assert (done.stdout, done.stderr) == (shown, "")
 
 
 @pytest.mark.process
