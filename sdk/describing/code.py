@@ -21,7 +21,7 @@ import sys
 import types
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, ValuesView
+from collections.abc import Callable, Iterable, Mapping, ValuesView
 from functools import cached_property, lru_cache, partial
 from itertools import repeat
 from operator import is_
@@ -93,6 +93,12 @@ ATTRIBUTES_OF: Final = type.__dict__["__dict__"].__get__
 
 View = Callable[[Any], tuple[Any, ...]]
 Watched = list[tuple[View, Any, tuple[Any, ...]]]
+Attributes = types.MappingProxyType[str, Any]
+# A class with its bases, and its attributes as they are at any time and as they were: the names,
+# and what they stand for.
+SeenClass = tuple[
+    type, tuple[type, ...], Attributes, tuple[str, ...], ValuesView[Any], tuple[Any, ...]
+]
 
 
 class Captured:
@@ -129,7 +135,7 @@ class Captured:
         # What environments reach mostly, looked at without a view for each: functions that are
         # code and defaults alone, classes, what is empty.
         self._functions: list[tuple[Any, Any, Any]] = []
-        self._classes: list[tuple[type, Any, ValuesView[Any], tuple[Any, ...]]] = []
+        self._classes: list[SeenClass] = []
         self._empty: list[dict[Any, Any]] = []
         if watched and self._seen is None:
             self._watched = [one for one in watched if not self._is_common(*one)]
@@ -141,9 +147,10 @@ class Captured:
         if view is view_of_function and len(seen) == 2:
             self._functions.append((holder, *seen))
         elif view is all_of_class and all(map(is_, bases := BASES_OF(holder), seen)):
-            # The values are those that it has at any time.
-            values = ATTRIBUTES_OF(holder).values()
-            self._classes.append((holder, bases, values, seen[len(bases) :]))
+            attributes = ATTRIBUTES_OF(holder)
+            middle = (len(bases) + len(seen)) // 2
+            names, values = seen[len(bases) : middle], seen[middle:]
+            self._classes.append((holder, bases, attributes, names, attributes.values(), values))
         elif type(holder) is dict and not seen:
             self._empty.append(holder)
         else:
@@ -168,10 +175,10 @@ class Captured:
             )
         if self._watched is None:
             return False
-        for kind, bases, values, attributes in self._classes:
+        for kind, bases, attributes, names, values, former in self._classes:
             if (
-                len(values) != len(attributes)
-                or not all(map(is_, values, attributes))
+                tuple(attributes) != names
+                or not all(map(is_, values, former))
                 or BASES_OF(kind) is not bases
             ):
                 return False
@@ -330,11 +337,11 @@ def view_of_function(function: types.FunctionType) -> tuple[Any, ...]:
     find = function.__globals__.get
     seen = (code, function.__defaults__, *map(find, globals_of(code), repeat(MISSING)))
     if function.__kwdefaults__:
-        seen += tuple(function.__kwdefaults__.values())
+        seen += (function.__kwdefaults__,)
     if function.__closure__:
         seen += tuple(map(cell_of, function.__closure__))
-    if function.__dict__:
-        seen += tuple(function.__dict__.values())
+    if attributes := function.__dict__:
+        seen += (*attributes, *attributes.values())
     return seen
 
 
@@ -365,15 +372,22 @@ def view_of_class(kind: type) -> tuple[Any, ...]:
 
 def all_of_class(kind: type) -> tuple[Any, ...]:
     """See bases and all attributes: that they are still the same is quickly seen."""
-    return (*BASES_OF(kind), *ATTRIBUTES_OF(kind).values())
+    return (*BASES_OF(kind), *view_of_dict(ATTRIBUTES_OF(kind)))
+
+
+def view_of_dict(known: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """See the keys, and what they stand for: the same under another name is another thing."""
+    return (*known, *known.values())
 
 
 def view_of_module(module: types.ModuleType, names: Iterable[str] = ()) -> tuple[Any, ...]:
     """See what of the module travels with code that knows *names*."""
-    return tuple(
-        value
-        for name, value in vars(module).items()
-        if not name.startswith("__") and (name in names or is_basic(value))
+    return view_of_dict(
+        {
+            name: value
+            for name, value in vars(module).items()
+            if not name.startswith("__") and (name in names or is_basic(value))
+        }
     )
 
 
@@ -396,7 +410,7 @@ def view_of_instance(value: Any) -> tuple[Any, ...]:
         for base in type(value).__mro__
         for name in copyreg._slotnames(base)  # type: ignore[attr-defined]  # noqa: SLF001
     ]
-    return (type(value), *found, *found.values(), *(getattr(value, n, MISSING) for n in slots))
+    return (type(value), *view_of_dict(found), *(getattr(value, n, MISSING) for n in slots))
 
 
 HIDDEN: Final = frozenset(
@@ -423,17 +437,26 @@ VIEWS: Final[dict[type, View | None]] = {
     classmethod: lambda c: (c.__func__,),
     Cached: lambda c: (c.__wrapped__, *c.cache_parameters().values()),
     cached_property: lambda p: (p.func,),
-    partial: lambda p: (p.func, *p.args, *p.keywords.values()),
+    partial: lambda p: (p.func, p.args, p.keywords),
     tuple: tuple,
     frozenset: tuple,
     list: tuple,
     set: tuple,
-    dict: lambda d: (*d, *d.values()),
-    types.MappingProxyType: lambda d: (*d, *d.values()),
+    dict: view_of_dict,
+    types.MappingProxyType: view_of_dict,
     object: lambda _: (),
-    Options: lambda o: tuple(o.chosen.values()),
+    Options: lambda o: view_of_dict(o.chosen),
 }
 UNCHANGING: Final = (view_of_struct, view_of_dataclass)
 IMMUTABLE: Final = frozenset(
-    {types.CodeType, types.MethodType, property, staticmethod, classmethod, tuple, frozenset}
+    {
+        types.CodeType,
+        types.MethodType,
+        property,
+        staticmethod,
+        classmethod,
+        tuple,
+        frozenset,
+        Options,
+    }
 )

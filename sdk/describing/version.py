@@ -145,7 +145,9 @@ def parts_of_module(used: Used, seen: Seen) -> Sequence[Any]:
 def words_of_code(code: types.CodeType) -> str:
     """Write what *code* does, without where it stands and its constants."""
     names = (*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars)
-    return f"code {code.co_name} {code.co_flags} {code.co_code.hex()} {' '.join(names)}"
+    takes = f"{code.co_argcount} {code.co_posonlyargcount} {code.co_kwonlyargcount}"
+    does = f"{code.co_flags} {code.co_code.hex()} {code.co_exceptiontable.hex()}"
+    return f"code {code.co_name} {takes} {does} {' '.join(names)}"
 
 
 def digest_of(parameters: Mapping[str, Any]) -> str:

@@ -164,6 +164,51 @@ def test_default_arguments_and_attributes_count():
     assert len({before.code.hash, between.code.hash, after.code.hash}) == 3
 
 
+def test_the_same_value_under_another_name_counts():
+    class Thing:
+        pass
+
+    def work(*, first=1, second=0):
+        return first, second, vars(Thing)
+
+    def rename_attribute():
+        del Thing.first
+        Thing.second = shared
+
+    def rename_default():
+        work.__kwdefaults__ = {"second": shared}
+
+    def rename_mark():
+        del work.first
+        work.second = shared
+
+    shared = (1, 2)
+    Thing.first = shared
+    work.__kwdefaults__ = {"first": shared}
+    work.first = shared
+    hashes = [capture(work).code.hash]
+    for rename in (rename_attribute, rename_default, rename_mark):
+        rename()
+        hashes.append(capture(work).code.hash)
+
+    assert len(set(hashes)) == 4
+
+
+def test_a_variable_of_a_module_under_another_name_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "renamed_helpers.py").write_text("SIZE = 1_000_000\n")
+    helpers = importlib.import_module("renamed_helpers")
+
+    def work():
+        return helpers.SIZE, helpers.LENGTH
+
+    before = capture(work)
+    helpers.LENGTH = helpers.SIZE
+    del helpers.SIZE
+
+    assert capture(work).code.hash != before.code.hash
+
+
 def test_new_code_counts():
     def work():
         return 1

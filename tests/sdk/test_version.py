@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import types
 
 import pytest
 
@@ -99,6 +100,63 @@ def test_a_version_changes_with_what_it_calls_of_a_module_of_the_users(tmp_path,
 
     assert versions[0] == versions[1]
     assert len(set(versions)) == 3
+
+
+def pair(*, first=0, second=0):
+    return first, second
+
+
+class First:
+    def takes(self, first, second):
+        return first, second
+
+    def has_default(self, *, first=1, second):
+        return first, second
+
+    partly = functools.partial(pair, first=1)
+    positional = functools.partial(pair, first=1)
+
+    def tries(self):
+        try:
+            self.takes(1, 2)
+        except ValueError:
+            return 1
+        return self.takes(1, 2)
+
+
+class Second:
+    def takes(self, first, *, second):
+        return first, second
+
+    def has_default(self, *, first, second=1):
+        return first, second
+
+    partly = functools.partial(pair, second=1)
+    positional = functools.partial(pair, "first", 1)
+
+    def tries(self):
+        try:
+            self.takes(1, 2)
+            return self.takes(1, 2)
+        except ValueError:
+            return 1
+
+
+@pytest.mark.parametrize("name", ["takes", "has_default", "partly", "positional", "tries"])
+def test_a_version_changes_with_the_names_by_which_something_is_known(name):
+    versions = {
+        version_of(type("Thing", (), {name: renamed(kind.__dict__[name])}))
+        for kind in (First, Second)
+    }
+
+    assert len(versions) == 2
+
+
+def renamed(part):
+    """Let no name of the class that it is from tell it apart."""
+    if isinstance(part, types.FunctionType):
+        part.__qualname__ = part.__name__
+    return part
 
 
 def test_a_class_has_the_same_version_where_it_was_unpickled(monkeypatch):
