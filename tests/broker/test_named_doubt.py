@@ -4,7 +4,8 @@ import pytest
 from msgspec import structs
 
 from tests.broker.conversation import Conversation
-from tests.broker.test_named import OLD, call, calls, codes, entry, free, makes, state, tasks, token
+from tests.broker.test_named import OLD, call, calls, codes, entry, makes, state, tasks, token
+from tests.broker.test_named_crashes import free
 from wire.errors import Code
 from wire.messages import Cancel, Credit, Death, Resides, Submit, Template, Tried
 from wire.parts import Held

@@ -17,7 +17,7 @@ from sdk.calls.call import Owned, Plan
 from sdk.calls.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.actor.test_supervision import Broker as HostsBroker
-from tests.broker import test_named
+from tests.broker import test_named, test_named_crashes, test_named_restarts
 from tests.broker.conversation import Conversation
 from tests.sim.machines import watched
 from tests.sim.possible import EVENTS, IMPOSSIBLE, POSSIBLE, SEEN, STATES
@@ -246,18 +246,18 @@ def it_ends_with_its_client_before_anybody_has_entered_it():
 
 
 ELSEWHERE = {
-    ("unknown", "RESIDES"): test_named.test_a_started_broker_adopts_what_a_process_has,
+    ("unknown", "RESIDES"): test_named_restarts.test_a_started_broker_adopts_what_a_process_has,
     ("new", "an end for good"): it_ends_with_its_client_before_anybody_has_entered_it,
-    ("here", "RESIDES"): test_named.test_of_two_holders_the_higher_generation_stays,
+    ("here", "RESIDES"): test_named_restarts.test_of_two_holders_the_higher_generation_stays,
     ("here", "an end for good"): test_named.test_it_ends_with_the_client_that_made_it,
     (
         "lost",
         "RESIDES",
-    ): test_named.test_a_process_that_was_lost_and_comes_back_has_to_give_it_up,
+    ): test_named_restarts.test_a_process_that_was_lost_and_comes_back_has_to_give_it_up,
     (
         "lost",
         "a call",
-    ): test_named.test_a_process_that_leaves_costs_no_restart_where_there_is_a_checkpoint,
+    ): test_named_crashes.test_a_process_that_leaves_costs_no_restart_where_there_is_a_checkpoint,
     (
         "lost",
         "a failure to enter",

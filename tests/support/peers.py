@@ -7,7 +7,7 @@ ROWS = [
     (
         "hatchet docs, Manual Slot Release",
         "a released task whose worker dies stays running for ever",
-        "test_end_to_end.py",
+        "test_end_to_end_places.py",
         "test_a_released_task_dies_with_its_process",
     ),
     (
@@ -79,7 +79,7 @@ ROWS = [
     (
         "PrefectHQ/prefect#23045",
         "a lease that ended is ended once more, by a second reaper",
-        "broker/test_core.py",
+        "broker/test_deaths.py",
         "test_a_repeated_death_changes_nothing",
     ),
     (
@@ -97,7 +97,7 @@ ROWS = [
     (
         "ipython/ipyparallel#306",
         "a client hangs where there is nobody any more",
-        "test_bad_input.py",
+        "test_no_broker.py",
         "test_without_a_broker_a_connect_timeout_raises",
     ),
     (
@@ -163,7 +163,7 @@ ROWS = [
     (
         "dask/distributed#7223, #5975",
         "a seceded task's slot is not used, or counted below zero",
-        "test_end_to_end.py",
+        "test_end_to_end_places.py",
         "test_a_released_slot_is_the_next_tasks_and_the_first_goes_on",
     ),
     (
@@ -229,7 +229,7 @@ ROWS = [
     (
         "contribsys/faktory#268, #416, #453",
         "what a gone worker had stays busy; a submit that is repeated doubles",
-        "broker/test_core.py",
+        "broker/test_deaths.py",
         "test_a_repeated_death_changes_nothing",
     ),
     (
@@ -319,7 +319,7 @@ ROWS = [
     (
         "jcrist/msgspec#366",
         "a small message takes all memory",
-        "broker/test_core.py",
+        "broker/test_frames.py",
         "test_a_hello_that_lists_everything_costs_no_memory",
     ),
     (

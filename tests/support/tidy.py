@@ -21,6 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("wire", "broker", "actor", "sdk")
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
+# Longer than that, and why.
+LONG_FUNCTIONS = {
+    ("tests/sim/profile.py", "draw"): "one line for each number that a seed draws, in its order",
+}
 
 # What a module below the key must not import.
 LAYERS = {
@@ -141,8 +145,6 @@ def purity(path: str, text: str) -> list[str]:
 
 def size(path: str, text: str) -> list[str]:
     """Complain of a long file or a long function."""
-    if package_of(path) not in PACKAGES:
-        return []
     found = []
     lines = len(text.splitlines())
     if lines > FILE_LINES_MAX:
@@ -150,7 +152,7 @@ def size(path: str, text: str) -> list[str]:
     for node in ast.walk(tree_of(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            if lines > FUNCTION_LINES_MAX:
+            if lines > FUNCTION_LINES_MAX and (path, node.name) not in LONG_FUNCTIONS:
                 found.append(
                     f"{path}:{node.lineno} {node.name} has {lines} lines,"
                     f" more than {FUNCTION_LINES_MAX}"

@@ -1,0 +1,240 @@
+"""When is a copy given up, which one is in use, and which of several serves a light load?"""
+
+import pytest
+from msgspec import structs
+
+from tests.broker.conversation import Conversation
+from tests.broker.test_environments import about, actors, call, ends, enters, idle, place, tokens
+from wire.messages import (
+    ActorBeat,
+    Assign,
+    Beat,
+    Cancel,
+    Credit,
+    Entered,
+    Evict,
+    Reacquire,
+    Release,
+)
+
+
+@pytest.fixture
+def talk():
+    return Conversation(environment_retry_s=1.0)
+
+
+def inside(talk, environment):
+    """Return an actor that has entered *environment*, and the token of the call in it."""
+    talk.client().submits(1, call=call(environment))
+    [actor] = actors(talk, 1)
+    [token] = tokens(actor)
+    enters(actor, environment)
+    return actor, token
+
+
+def test_an_environment_that_is_idle_as_a_whole_is_given_up(talk):
+    environment = place(2, 2)
+    client = talk.client().submits(1, 2, call=call(environment))
+    found = actors(talk, 2)
+    for actor in found:
+        [token] = tokens(actor)
+        enters(actor, environment)
+        ends(actor, token, environment)
+    assert about(talk, client)["warm"] == 2
+
+    idle(talk, found, 9.5)
+    assert not [actor for actor in found if actor.takes(Evict)]
+    idle(talk, found, 1.0)
+
+    assert [len(actor.takes(Evict)) for actor in found] == [1, 1]
+
+
+def holds(talk, actor, token, credit, seconds):
+    """Let time pass while *actor* beats and has a run, which may have given its turn back."""
+    for _ in range(int(seconds / 0.5)):
+        talk.wait(0.5)
+        actor.says(ActorBeat(credit, 1, {}, [token]))
+
+
+def test_an_idle_copy_is_given_up_also_when_the_busy_one_beside_it_was_lost(talk):
+    environment = place(2, 2)
+    once = structs.replace(call(environment), at_most_once=True)
+    talk.client().submits(1, 2, call=once)
+    found = idler, worker = actors(talk, 2)
+    [first], [token] = map(tokens, found)
+    enters(idler, environment)
+    enters(worker, environment)
+    ends(idler, first, environment)
+    for _ in range(30):
+        talk.wait(0.5)
+        idler.says(ActorBeat(Credit(2, 0, 0, {"e": 1}), 1, {}, []))
+        worker.says(ActorBeat(Credit(1, 0, 0, {"e": 0}), 1, {}, [token]))
+    assert not idler.takes(Evict)
+
+    idle(talk, [idler], 40.0)
+
+    assert not idler.takes(Assign)
+    assert idler.takes(Evict)
+
+
+@pytest.mark.parametrize("policy", [{"low": 1}, {"scaledown_ttl_s": 1.0, "idle_ttl_s": None}])
+def test_a_copy_is_not_given_up_in_the_middle_of_a_method_that_waits_for_its_own_call(talk, policy):
+    """It gives its turn back meanwhile, so nobody was inside, and `exit` ran on its `self`."""
+    environment = place(**policy)
+    actor, token = inside(talk, environment)
+    # As the actor says it: the credit first.
+    actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
+
+    holds(talk, actor, token, Credit(2, 0, 0, {"e": 1}), 25.0)
+    assert not actor.takes(Evict)
+
+    # Nothing more is free with its end, so no credit says so.
+    actor.ends(token)
+    idle(talk, [actor], 9.5 if "low" in policy else 0.5)
+    assert not actor.takes(Evict)
+    idle(talk, [actor], 1.0)
+    assert actor.takes(Evict)
+
+
+def test_a_run_that_is_back_from_its_wait_is_inside_as_before(talk):
+    environment = place(1)
+    actor, token = inside(talk, environment)
+    actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
+    actor.says(Credit(1, 0, 0, {"e": 0}), Reacquire(*token))
+
+    holds(talk, actor, token, Credit(1, 0, 0, {"e": 0}), 25.0)
+
+    assert not actor.takes(Evict)
+    ends(actor, token, environment)
+    idle(talk, [actor], 10.5)
+    assert actor.takes(Evict)
+
+
+def test_a_copy_that_a_run_is_to_come_back_to_is_in_use_after_a_new_session_as_well(talk):
+    environment = place(1)
+    actor, token = inside(talk, environment)
+    actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
+
+    again = talk.actor(11, name="host/0", holding=[(1, 1, token, "released")])
+    again.says(Entered(environment, 2.0, True), Credit(2, 0, 0, {"e": 1}))
+    holds(talk, again, token, Credit(2, 0, 0, {"e": 1}), 25.0)
+
+    assert not again.takes(Evict)
+
+
+def test_a_copy_that_a_run_gave_its_turn_back_in_is_in_use_before_its_client_claims_the_run():
+    """Of a run that was just adopted nobody knows yet which environment it is in."""
+    talk = Conversation(recovered=False)
+    environment = place(1)
+    token = (talk.broker.epoch - 1, 3)
+    actor = talk.actor(11, holding=[(1, 1, token, "running")])
+    actor.says(Entered(environment, 2.0, True), Credit(1, 0, 0, {"e": 0}))
+    actor.says(Credit(2, 0, 0, {"e": 1}), Release(*token, None))
+
+    talk.client(1, unresolved=[(1, 1)]).submits(1, call=call(environment), again=True)
+
+    assert talk.broker.actors[actor.hello.incarnation].copies["e"].idle_since is None
+
+
+def test_the_next_copy_for_a_single_call_is_not_that_of_one_that_waits(talk):
+    environment = place(is_fresh=True)
+    client = talk.client().submits(1, call=call(environment))
+    [actor] = actors(talk, 1)
+    [first] = tokens(actor)
+    enters(actor, environment)
+    actor.says(Credit(2, 0, 1, {}), Release(*first, None))
+    client.submits(2, call=call(environment))
+    assert tokens(actor)
+
+    enters(actor, environment)
+    client.says(Cancel([2], False))
+    actor.says(ActorBeat(Credit(1, 0, 0, {"e": 1}), 1, {}, [first]))
+
+    assert talk.broker.actors[actor.hello.incarnation].copies["e"].idle_since is not None
+
+
+def test_a_copy_above_the_minimum_is_given_up_earlier(talk):
+    environment = place(1, 3)
+    talk.client().submits(1, 2, 3, call=call(environment, 0.0))
+    found = actors(talk, 3)
+    for actor in found:
+        [token] = tokens(actor)
+        enters(actor, environment)
+        ends(actor, token, environment)
+
+    idle(talk, found, 4.5)
+
+    assert sum(len(actor.takes(Evict)) for actor in found) == 2
+
+
+def in_two(talk, environment):
+    """Let two copies be entered, and return the client and both actors."""
+    client = talk.client().submits(1, 2, call=call(environment, 0.0))
+    found = actors(talk, 2)
+    for actor in found:
+        [token] = tokens(actor)
+        enters(actor, environment)
+        ends(actor, token, environment)
+    return client, *found
+
+
+def serves(talk, environment):
+    """Let two copies serve one call a second, and return what each served and whether it went."""
+    client, *found = in_two(talk, environment)
+    served = [0, 0]
+    for number in range(3, 11):
+        client.submits(number, call=call(environment, 0.0))
+        for at, actor in enumerate(found):
+            for token in tokens(actor):
+                served[at] += 1
+                ends(actor, token, environment)
+        for _ in range(4):
+            talk.wait(0.25)
+            for peer in (client, *found):
+                peer.says(Beat())
+    return served, [len(actor.takes(Evict)) for actor in found]
+
+
+def test_a_light_load_uses_the_lowest_copy_and_the_others_are_given_up(talk):
+    served, evicted = serves(talk, place(1, 2))
+
+    assert served == [8, 0]
+    assert evicted == [0, 1]
+
+
+def test_where_no_copy_may_be_given_up_alone_they_take_turns(talk):
+    served, evicted = serves(talk, place(2, 2))
+
+    assert served == [4, 4]
+    assert evicted == [0, 0]
+
+
+def test_a_copy_that_is_not_free_is_passed_over(talk):
+    client, first, second = in_two(talk, place(1, 2))
+
+    client.submits(3, 4, call=call(place(1, 2), 0.0))
+
+    assert [len(tokens(actor)) for actor in (first, second)] == [1, 1]
+
+
+def test_a_copy_in_use_is_not_given_up(talk):
+    environment = place(0, 1)
+    actor, token = inside(talk, environment)
+
+    holds(talk, actor, token, Credit(1, 0, 0, {"e": 0}), 15.0)
+
+    assert not actor.takes(Evict)
+
+
+def test_an_order_that_was_lost_with_its_session_is_given_again(talk):
+    environment = place(0, 1)
+    actor, token = inside(talk, environment)
+    ends(actor, token, environment)
+    idle(talk, [actor], 4.5)
+    assert actor.takes(Evict)
+
+    actor.greets()
+    actor.says(Entered(environment, 2.0, True), Credit(2, 0, 0, {"e": 1}))
+    idle(talk, [actor], 4.5)
+
+    assert actor.takes(Evict)

@@ -1,0 +1,108 @@
+"""Code and data travel as they are: closures, classes, the script's own modules, arrays."""
+
+import subprocess
+import sys
+import textwrap
+from functools import partial
+
+import numpy as np
+import pytest
+
+from sdk import LocalCluster
+from tests.support.deployment import environment
+from tests.test_end_to_end import PATIENCE_S, double
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster() as cluster:
+        yield cluster
+
+
+def test_lambdas_closures_partials_and_local_classes_travel(client):
+    offset = 3
+
+    class Point:
+        def __init__(self, x):
+            self.x = x
+
+        def moved(self, by):
+            return Point(self.x + by + offset)
+
+    assert client.submit(lambda x: x + offset, 4).result(PATIENCE_S) == 7
+    assert client.submit(partial(pow, 2), 5).result(PATIENCE_S) == 32
+    moved = client.submit(Point(1).moved, 2).result(PATIENCE_S)
+    assert (type(moved), moved.x) == (Point, 6)
+
+
+def test_a_closure_that_changed_is_sent_again(client):
+    count = 1
+
+    def read():
+        return count
+
+    first = client.submit(read).result(PATIENCE_S)
+    count = 2
+
+    assert (first, client.submit(read).result(PATIENCE_S)) == (1, 2)
+
+
+SCRIPT = """
+    import sys
+    from sdk import Client
+    import own_helper
+
+    FACTOR = int(sys.argv[2])
+
+    def scale(value):
+        return own_helper.shift(value) * FACTOR
+
+    if __name__ == "__main__":
+        with Client(sys.argv[1], connect_timeout=60) as client:
+            print(client.submit(scale, 1).result(60))
+"""
+
+
+def run_script(path, *arguments):
+    done = subprocess.run(
+        [sys.executable, str(path), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_main_and_own_modules_travel_by_value_as_they_are_now(cluster, tmp_path):
+    script, helper = tmp_path / "script.py", tmp_path / "own_helper.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+
+    helper.write_text("def shift(value):\n    return value + 1\n")
+    first = run_script(script, cluster.endpoint, "10")
+    helper.write_text("def shift(value):\n    return value + 200\n")
+    second = run_script(script, cluster.endpoint, "10")
+
+    assert (first, second) == (["20"], ["2010"])
+
+
+def describe_array(array):
+    return array.flags.owndata, array.nbytes, float(array.sum())
+
+
+def test_arrays_travel_out_of_band_both_ways(client):
+    array = np.ones((1000, 1000))
+
+    owns, size, total = client.submit(describe_array, array).result(PATIENCE_S)
+    back = client.submit(double, {"x": array}).exception(PATIENCE_S)
+    twice = client.submit(np.multiply, array, 2).result(PATIENCE_S)
+
+    # An array that does not own its memory lies in the frame that it came in.
+    assert (owns, size, total) == (False, array.nbytes, 1e6)
+    assert isinstance(back, TypeError)
+    assert not twice.flags.owndata
+    assert twice.sum() == 2e6
