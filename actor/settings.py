@@ -84,6 +84,7 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     environments_memory_mb: float | None = None
     memory_high: float | None = 0.95
     drain_timeout_s: float = 30.0
+    force_grace_s: float = 5.0
     log_format: str = "console"
     # What its processes start with; {index} in it is the actor's number.
     variables: dict[str, str] = {}

@@ -59,6 +59,13 @@ TIMES: Final = (
     ("--sticky-ttl", "sticky_ttl_s", "how long a key stays bound to its actor without a task"),
     ("--client-timeout", "client_timeout_s", "how long the tasks of a lost client are kept"),
     ("--outcome-ttl", "outcome_ttl_s", "how long the outcome of a durable task is kept"),
+    ("--scale-after", "scale_after_s", "how long a task waits before one more actor is started"),
+    ("--scale-down", "scale_down_s", "how long one that is not needed has nothing before it ends"),
+    (
+        "--environment-retry",
+        "environment_retry_s",
+        "when an environment that failed is tried again, then twice as long each time",
+    ),
 )
 
 EPILOG = """\

@@ -27,6 +27,8 @@ START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 2.0
 LOOK_INTERVAL_S: Final = 0.02
 DRAIN_TIMEOUT_S: Final = 1.0
+# At an endpoint of its own there was no broker before, whose runs and limits could be taken over.
+ADOPT_WINDOW_S: Final = "0.05"
 ERROR_LINES_MAX: Final = 20
 # How many short tasks wait in an actor beyond its slots: as many as help.
 AUTO: Final = "auto"
@@ -55,7 +57,8 @@ class LocalCluster:
     `LocalCluster(actors=[dict(slots=2, labels={"memory": 512}), dict(slots=1)])` makes unlike ones;
     a dict may have slots, labels, prefetch, replicas, name, environments_max, arguments (further
     ones of `python -m actor`), and limits, which are those of its host: `dict(limits={"gpu": 2})`.
-    *limits* are the broker's, as `--limit` takes them: `limits=["db=10", "api=2:per-key"]`.
+    *limits* are the broker's, as `--limit` takes them: `limits=["db=10", "api=2:per-key"]`, and
+    *arguments* further ones of `python -m broker`: `arguments=["--scale-down", "60"]`.
     Replicas (1, 3) let the broker have more started. Slots of other types stand in a mapping:
     `slots={"slot": 4, "io": 16, "gpu": ["0", "1"]}`, names for units. *prefetch* is how many short
     tasks may wait in an actor beyond its slots, "auto" or a number. With *show_output* what tasks
@@ -72,6 +75,7 @@ class LocalCluster:
         *,
         prefetch: int | str = AUTO,
         limits: Iterable[str] = (),
+        arguments: Iterable[str] = (),
         timeout: float = START_TIMEOUT_S,
         show_output: bool = False,
     ) -> None:
@@ -79,7 +83,10 @@ class LocalCluster:
         self._hosts = read_actors(actors, slots=slots, labels=labels, prefetch=prefetch)
         if isinstance(limits, str):
             raise TypeError(f"limits={limits!r} must be a list of texts, as [{limits!r}]")
-        self._limits = [f"--limit={limit}" for limit in limits]
+        if isinstance(arguments, str):
+            raise TypeError(f"arguments={arguments!r} must be a list of texts, as ['--lease', '9']")
+        self._options = ["--adopt-window", ADOPT_WINDOW_S]
+        self._options += [f"--limit={limit}" for limit in limits] + list(map(str, arguments))
         self._shows_output = show_output
         self._pid = os.getpid()
         self._clients: list[Client] = []
@@ -151,7 +158,7 @@ class LocalCluster:
 
     def _start(self, timeout: float) -> None:
         deadline = monotonic() + timeout
-        self._spawn("broker", "broker", "--bind", self._endpoint, "--no-journal", *self._limits)
+        self._spawn("broker", "broker", "--bind", self._endpoint, "--no-journal", *self._options)
         expected: set[str] = set()
         for host in self._hosts:
             name = str(host["name"])
@@ -164,13 +171,11 @@ class LocalCluster:
                 raise ClusterFailed(f"not ready after {timeout} s: broker{self._errors()}")
             sleep(LOOK_INTERVAL_S)
         client = self.client(name="cluster")
-        while True:
-            ready = self._ready(client, deadline)
-            if expected <= ready:
-                break
+        while missing := self._missing(client, expected, deadline):
             if monotonic() >= deadline:
-                missing = ", ".join(sorted(expected - ready))
-                raise ClusterFailed(f"not ready after {timeout} s: {missing}{self._errors()}")
+                names = ", ".join(sorted(missing))
+                raise ClusterFailed(f"not ready after {timeout} s: {names}{self._errors()}")
+            client.pause(LOOK_INTERVAL_S)
         self._clients.remove(client)
         client.close()
 
@@ -180,16 +185,18 @@ class LocalCluster:
             if child.poll() is not None:
                 raise ClusterFailed(f"{name} ended with {child.returncode}{self._errors()}")
 
-    def _ready(self, client: Client, deadline: float) -> set[str]:
-        """Return the names of the actors that the broker would give a task, after a short wait."""
+    def _missing(self, client: Client, expected: set[str], deadline: float) -> set[str]:
+        """Name the actors of *expected* to which the broker would give no task, or what else is."""
         self._check_children()
-        with contextlib.suppress(TimeoutError):
-            actors = client.actors(timeout=min(0.5, max(0.0, deadline - monotonic())))
-            ready = {actor["name"] for actor in actors if actor["state"] == "open"}
-            if len(ready) == sum(least(host["replicas"]) for host in self._hosts):
-                return ready
-        client.pause(LOOK_INTERVAL_S)
-        return set()
+        timeout = min(0.5, max(0.0, deadline - monotonic()))
+        try:
+            actors = client.actors(timeout=timeout)
+            hosts = client.query("status", timeout=timeout)["hosts"]
+        except TimeoutError:
+            return expected or {"broker"}
+        missing = expected - {actor["name"] for actor in actors if actor["state"] == "open"}
+        # What a host has of limits is known once it is there itself.
+        return missing or (set() if hosts == len(self._hosts) else {"a host"})
 
     def _spawn(self, name: str, module: str, *arguments: str) -> None:
         """Start a module as a child that ends with this process."""

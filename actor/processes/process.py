@@ -294,6 +294,7 @@ def launch_of(settings: HostSettings, ward: Ward, host: int, incarnation: int) -
             environments_max=settings.environments_max,
             environments_memory_mb=settings.environments_memory_mb,
             memory_high=settings.memory_high,
+            force_grace_s=settings.force_grace_s,
         ),
         broker=settings.broker,
         incarnation=incarnation,

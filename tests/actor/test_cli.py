@@ -11,7 +11,9 @@ import zmq
 from actor import cli, host, logs
 from actor.connection import connect
 from actor.machine.names import NameTaken, hold_name
+from actor.processes.process import launch_of
 from actor.settings import HostSettings
+from actor.supervision import Ward
 
 HERE = str(Path(__file__).resolve().parents[2])
 
@@ -43,6 +45,8 @@ BAD = [
     (["--drain-timeout", "soon"], "'soon' is not a number of seconds"),
     (["--drain-timeout", "-1"], "-1 is not a number of seconds"),
     (["--drain-timeout", "nan"], "nan is not a number of seconds"),
+    (["--force-grace", "-1"], "-1 is not a number of seconds"),
+    (["--restart-max", "0"], "'0' is not a number of seconds above 0"),
     (["--log-format", "xml"], "xml"),
     (["--prefetch", "some"], "'some' is not a whole number, nor auto"),
     (["--memory-high", "90"], "'90' is not a share above 0 and up to 1, or off"),
@@ -147,6 +151,16 @@ def test_options_reach_the_host(started):
     assert settings.labels["memory"] == 512
     assert settings.labels["zone"] == "7"
     assert settings.labels["host"] == "gpu1"
+
+
+def test_options_of_time_reach_the_host_and_its_actors(started):
+    cli.main(["--force-grace", "0.5", "--restart-max", "0.05"])
+
+    (settings,) = started
+    ward = Ward(0, "h/0", 0.0, settings.restart_first_s)
+    assert launch_of(settings, ward, 1, 2).core.force_grace_s == 0.5
+    # The first wait is no longer than the longest.
+    assert (settings.restart_first_s, settings.restart_max_s) == (0.05, 0.05)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ def test_every_option_of_time_and_size_reaches_the_settings():
     read = options(
         *("--heartbeat", "0.1", "--suspect", "0.3", "--lease", "0.7", "--gil-grace", "9"),
         *("--adopt-window", "0.5", "--client-timeout", "3", "--payload-bytes-max", "64K"),
-        *("--window-tasks", "7", "--window-bytes", "1M"),
+        *("--window-tasks", "7", "--window-bytes", "1M", "--scale-after", "0.2"),
+        *("--scale-down", "60", "--environment-retry", "0.3"),
     )
 
     assert read.settings == Settings(
@@ -64,6 +65,9 @@ def test_every_option_of_time_and_size_reaches_the_settings():
         payload_bytes_max=65_536,
         window_tasks=7,
         window_bytes=2**20,
+        scale_after_s=0.2,
+        scale_down_s=60.0,
+        environment_retry_s=0.3,
     )
 
 

@@ -8,8 +8,17 @@ from itertools import pairwise
 import pytest
 
 import sdk
-from sdk import Comparator, Desired, Environment, LocalCluster, TaskCanceled, current_task, gather
-from sdk.cluster import ClusterFailed, options_of, read_actors
+from sdk import (
+    Comparator,
+    Desired,
+    Environment,
+    LocalCluster,
+    PayloadTooLarge,
+    TaskCanceled,
+    current_task,
+    gather,
+)
+from sdk.cluster import ADOPT_WINDOW_S, ClusterFailed, options_of, read_actors
 from tests.support.deployment import DEADLINE_S
 
 TIMEOUT_S = DEADLINE_S
@@ -123,6 +132,14 @@ class TestRealProcesses:
         with pytest.raises(ClusterFailed, match="is closed"):
             cluster.client()
 
+    def test_its_broker_has_further_options_when_asked_for(self):
+        with LocalCluster(1, arguments=["--payload-bytes-max", 1_000]) as cluster:
+            error = cluster.client().submit(bytes, 2_000).exception(TIMEOUT_S)
+
+        assert isinstance(error, PayloadTooLarge)
+        with pytest.raises(ClusterFailed, match=r"broker ended with 2[\s\S]*wibble"):
+            LocalCluster(1, arguments=["--wibble"])
+
     def test_a_cluster_that_does_not_come_up_says_why(self, monkeypatch):
         monkeypatch.setattr("sdk.cluster.options_of", lambda host: ["--wibble"])
 
@@ -161,6 +178,7 @@ def test_a_cluster_that_makes_no_sense_is_refused(actors, options, error):
     [
         ({"labels": ["gpu"]}, r"labels=\['gpu'\]"),
         ({"limits": "db=10"}, r"as \['db=10'\]"),
+        ({"arguments": "--lease 9"}, r"arguments='--lease 9' must be a list"),
         ({"actors": "2"}, "actors='2'"),
         ({"actors": [{"name": 5}]}, "name=5"),
     ],
@@ -168,6 +186,24 @@ def test_a_cluster_that_makes_no_sense_is_refused(actors, options, error):
 def test_what_is_no_mapping_or_no_list_is_named(options, error):
     with pytest.raises(TypeError, match=error):
         LocalCluster(**{"actors": 1} | options)
+
+
+def test_its_broker_waited_two_seconds_for_what_an_earlier_one_had_let_start(monkeypatch):
+    """There was none, and nobody had a limit or a named actor in that time."""
+    spawned = []
+
+    def spawn(cluster, name, module, *arguments):
+        spawned.append(arguments)
+        raise ClusterFailed(name)
+
+    monkeypatch.setattr(LocalCluster, "_spawn", spawn)
+    with pytest.raises(ClusterFailed, match="broker"):
+        LocalCluster(1, arguments=["--adopt-window", "7"])
+
+    (arguments,) = spawned
+    windows = [after for one, after in pairwise(arguments) if one == "--adopt-window"]
+    assert windows == [ADOPT_WINDOW_S, "7"]
+    assert float(ADOPT_WINDOW_S) < 0.1
 
 
 def test_labels_keep_their_types_on_the_command_line():
