@@ -19,7 +19,7 @@ from sdk import (
     gather,
     wait,
 )
-from tests.support.deployment import DEADLINE_S
+from tests.support.deployment import DEADLINE_S, HASTY_BROKER, HEARTBEAT_S
 
 pytestmark = pytest.mark.process
 
@@ -29,7 +29,7 @@ TIMEOUT_S = DEADLINE_S
 @pytest.fixture(scope="module")
 def client():
     with (
-        LocalCluster(actors=1, slots=4, limits=["a=1", "b=1"]) as cluster,
+        LocalCluster(actors=1, slots=4, limits=["a=1", "b=1"], arguments=HASTY_BROKER) as cluster,
         cluster.client() as client,
     ):
         yield client
@@ -38,7 +38,7 @@ def client():
 @pytest.fixture
 def narrow_client():
     with (
-        LocalCluster(actors=1, slots=1, limits=["a=1"]) as cluster,
+        LocalCluster(actors=1, slots=1, limits=["a=1"], arguments=HASTY_BROKER) as cluster,
         cluster.client() as client,
     ):
         yield client
@@ -154,7 +154,7 @@ def test_who_gave_its_slot_back_hears_that_its_holder_waits_for_it(narrow_client
 
 def test_nobody_hears_of_it_where_a_call_takes_its_time(client):
     def slow():
-        threading.Event().wait(2.5)
+        threading.Event().wait(2.5 * HEARTBEAT_S)
         return "has it"
 
     def work():

@@ -24,7 +24,13 @@ from sdk import (
     task,
     wait,
 )
-from tests.support.deployment import DEADLINE_S, Deployment, wait_until
+from tests.support.deployment import (
+    DEADLINE_S,
+    HASTY_BROKER,
+    HASTY_HOST,
+    Deployment,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -34,15 +40,21 @@ LABELS = {"memory": 512, "ratio": 0.5, "gpu": True, "model": ["v1", "v2"], "zone
 ON_LARGE = {"name": LARGE}
 ON_SMALL = {"name": SMALL}
 ACTORS = [
-    {"name": "large", "slots": 2, "labels": LABELS},
+    {"name": "large", "slots": 2, "labels": LABELS, "arguments": HASTY_HOST},
     # Nothing waits ahead here, so that the order in which tasks start can be told.
-    {"name": "small", "slots": 1, "labels": {"memory": 16, "zone": "us"}, "prefetch": 0},
+    {
+        "name": "small",
+        "slots": 1,
+        "labels": {"memory": 16, "zone": "us"},
+        "prefetch": 0,
+        "arguments": HASTY_HOST,
+    },
 ]
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    with LocalCluster(ACTORS) as cluster:
+    with LocalCluster(ACTORS, arguments=HASTY_BROKER) as cluster:
         yield cluster
 
 

@@ -25,7 +25,7 @@ from sdk import (
     current_task,
     gather,
 )
-from tests.support.deployment import wait_until
+from tests.support.deployment import HASTY_BROKER, wait_until
 from tests.test_end_to_end import (
     ACTORS,
     LARGE,
@@ -45,7 +45,7 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def cluster():
-    with LocalCluster(ACTORS) as cluster:
+    with LocalCluster(ACTORS, arguments=HASTY_BROKER) as cluster:
         yield cluster
 
 

@@ -20,7 +20,7 @@ from sdk import (
     gather,
     wait,
 )
-from tests.support.deployment import DEADLINE_S, wait_until
+from tests.support.deployment import DEADLINE_S, HASTY_BROKER, HASTY_HOST, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -193,7 +193,9 @@ class Many(Environment):
 
 @pytest.fixture(scope="module")
 def cluster():
-    with LocalCluster(actors=2) as cluster:
+    with LocalCluster(
+        [{"replicas": 2, "arguments": HASTY_HOST}], arguments=HASTY_BROKER
+    ) as cluster:
         yield cluster
 
 

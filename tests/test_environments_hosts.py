@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from sdk import LocalCluster, ReusePolicy, gather
-from tests.support.deployment import Deployment, wait_until
+from tests.support.deployment import HASTY_BROKER, Deployment, wait_until
 from tests.test_environments import PATIENCE_S, Noted, about, words
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -90,7 +90,10 @@ def test_an_actor_holds_as_many_environments_as_its_memory_bears(tmp_path):
 
 
 def test_a_host_starts_more_actors_for_a_burst_and_ends_them_after_it(notes):
-    with LocalCluster([{"replicas": (1, 3)}]) as cluster, cluster.client() as client:
+    with (
+        LocalCluster([{"replicas": (1, 3)}], arguments=HASTY_BROKER) as cluster,
+        cluster.client() as client,
+    ):
         place = Scaled.using(path=str(notes))
 
         pids = gather([client.submit(place.work, 0.5) for _ in range(9)], timeout=PATIENCE_S)

@@ -20,7 +20,7 @@ from sdk import (
     task,
 )
 from sdk.__main__ import main
-from tests.support.deployment import DEADLINE_S, Deployment
+from tests.support.deployment import DEADLINE_S, HASTY_BROKER, HASTY_HOST, HEARTBEAT_S, Deployment
 from tests.test_restarts import SHORT, entries, note
 
 pytestmark = pytest.mark.process
@@ -32,7 +32,7 @@ LIMITS = ["db=2", "one=1", "api=1:per-key", "web=2:rate=20/s", "new=1:strategy=c
 @pytest.fixture(scope="module")
 def cluster():
     hosts = [{"slots": 4, "replicas": 2, "limits": {"gpu": 2}}]
-    with LocalCluster(hosts, limits=LIMITS) as cluster:
+    with LocalCluster(hosts, limits=LIMITS, arguments=HASTY_BROKER) as cluster:
         yield cluster
 
 
@@ -271,7 +271,7 @@ async def two_at_once():
     async def hold(number):
         async with current_task().limit("one"):
             # Longer than the heartbeats with which circles are looked for.
-            await asyncio.sleep(2.2)
+            await asyncio.sleep(2.2 * HEARTBEAT_S)
         return number
 
     return await asyncio.gather(hold(1), hold(2))
@@ -407,7 +407,7 @@ def test_kills_of_actors_under_load_leave_no_holder_behind(journal):
     kills = 12
     with Deployment(*SHORT, "--limit", "db=2", "--limit", "api=2") as world:
         world.start_broker()
-        world.start_host("a", "--slots", "3", "--replicas", "2")
+        world.start_host("a", "--slots", "3", "--replicas", "2", *HASTY_HOST)
         client = world.client()
         world.actors(client, "a/0", "a/1")
 

@@ -24,7 +24,7 @@ from sdk import (
     gather,
 )
 from sdk.__main__ import main
-from tests.support.deployment import DEADLINE_S, Deployment, wait_until
+from tests.support.deployment import DEADLINE_S, HASTY_BROKER, HASTY_HOST, Deployment, wait_until
 from tests.test_restarts import SHORT
 
 pytestmark = pytest.mark.process
@@ -116,7 +116,8 @@ def make_in_a_task(start):
 
 @pytest.fixture(scope="module")
 def cluster():
-    with LocalCluster(actors=2, slots=2) as cluster:
+    actors = [{"replicas": 2, "slots": 2, "arguments": HASTY_HOST}]
+    with LocalCluster(actors, arguments=HASTY_BROKER) as cluster:
         yield cluster
 
 

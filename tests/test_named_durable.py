@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from sdk import ActorUnknown, Conflict, NotDurable
-from tests.support.deployment import Deployment
+from tests.support.deployment import HASTY_HOST, Deployment
 from tests.test_durable import SHORT, Journaled
 from tests.test_named import TIMEOUT_S, Counter
 
@@ -49,7 +49,7 @@ def test_it_outlives_everything_at_once():
 def test_no_increment_is_lost_or_repeated_whoever_is_killed_in_the_middle():
     with Journaled(*SHORT) as deployment:
         deployment.start_broker()
-        deployment.start_host("host", "--replicas", "2")
+        deployment.start_host("host", "--replicas", "2", *HASTY_HOST)
         client = deployment.client()
         counter = client.actor(Counter, **COUNTED)
         futures = []
@@ -67,7 +67,7 @@ def test_no_increment_is_lost_or_repeated_whoever_is_killed_in_the_middle():
             else:
                 kill_all(deployment)
                 deployment.start_broker()
-                deployment.start_host("host", "--replicas", "2")
+                deployment.start_host("host", "--replicas", "2", *HASTY_HOST)
 
         seen = [future.result(TIMEOUT_S) for future in futures]
 

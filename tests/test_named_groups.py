@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from sdk import Deadlock, Environment, LocalCluster, concurrency_group, gather
-from tests.support.deployment import DEADLINE_S
+from tests.support.deployment import DEADLINE_S, HASTY_BROKER, HASTY_HOST
 
 pytestmark = pytest.mark.process
 
@@ -55,7 +55,8 @@ class Store(Environment):
 
 @pytest.fixture(scope="module")
 def cluster():
-    with LocalCluster(actors=2, slots=2) as cluster:
+    actors = [{"replicas": 2, "slots": 2, "arguments": HASTY_HOST}]
+    with LocalCluster(actors, arguments=HASTY_BROKER) as cluster:
         yield cluster
 
 

@@ -15,7 +15,7 @@ from sdk import (
     gather,
     wait,
 )
-from tests.support.deployment import DEADLINE_S
+from tests.support.deployment import DEADLINE_S, HASTY_BROKER
 
 pytestmark = pytest.mark.process
 
@@ -25,7 +25,10 @@ LEVELS = 50
 
 @pytest.fixture(scope="module")
 def client():
-    with LocalCluster(actors=1, slots=1) as cluster, cluster.client() as client:
+    with (
+        LocalCluster(actors=1, slots=1, arguments=HASTY_BROKER) as cluster,
+        cluster.client() as client,
+    ):
         yield client
 
 
@@ -160,7 +163,7 @@ class Hasty(Environment):
 @pytest.mark.parametrize("how", ["release", "block"])
 def test_an_enter_that_gives_its_slot_back_is_told_so_and_does_not_hang(how):
     with (
-        LocalCluster(1, slots=1) as cluster,
+        LocalCluster(1, slots=1, arguments=HASTY_BROKER) as cluster,
         cluster.client() as client,
         pytest.raises(EnvironmentFailed, match=r"release.*_slot\(\) inside enter\(\)"),
     ):
@@ -169,7 +172,7 @@ def test_an_enter_that_gives_its_slot_back_is_told_so_and_does_not_hang(how):
 
 def test_an_enter_that_waits_for_the_slot_that_it_has_is_told_so():
     with (
-        LocalCluster(1, slots=1) as cluster,
+        LocalCluster(1, slots=1, arguments=HASTY_BROKER) as cluster,
         cluster.client() as client,
         pytest.raises(EnvironmentFailed, match="Deadlock"),
     ):

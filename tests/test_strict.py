@@ -15,6 +15,8 @@ from tests.support.deployment import Deployment, is_alive
 pytestmark = pytest.mark.process
 
 TIMEOUT_S = 90.0
+LEASE_S = 2.5
+SHORT = ("--heartbeat", "0.5", "--lease", str(LEASE_S))
 
 
 def note(journal, what):
@@ -41,7 +43,7 @@ def hold(journal, flag, how):
 @pytest.mark.parametrize("how", ["looks", "cannot look"])
 def test_who_holds_a_strict_limit_ends_before_its_lease(tmp_path, how):
     journal, flag = tmp_path / "journal", tmp_path / "flag"
-    with Deployment("--limit", "db=1:strict") as world:
+    with Deployment(*SHORT, "--limit", "db=1:strict") as world:
         world.start_broker()
         world.start_host("a")
         client = world.client()
@@ -66,7 +68,7 @@ def test_who_holds_a_strict_limit_ends_before_its_lease(tmp_path, how):
 
 def test_who_holds_a_limit_that_is_not_strict_goes_on(tmp_path):
     journal, flag = tmp_path / "journal", tmp_path / "flag"
-    with Deployment("--limit", "db=1") as world:
+    with Deployment(*SHORT, "--limit", "db=1") as world:
         world.start_broker()
         world.start_host("a")
         client = world.client()
@@ -75,7 +77,7 @@ def test_who_holds_a_limit_that_is_not_strict_goes_on(tmp_path):
         ((_, pid, _),) = world.until(lambda: entries(journal, "begin"))
 
         world.processes["broker"].send_signal(signal.SIGSTOP)
-        over = time.monotonic() + 6.0
+        over = time.monotonic() + LEASE_S + 1.0
         world.until(lambda: time.monotonic() > over)
         assert is_alive(int(pid))
         world.processes["broker"].send_signal(signal.SIGCONT)

@@ -16,7 +16,7 @@ from threading import Event
 import pytest
 
 from sdk import Environment, PoisonTask, TaskTimeout, current_task
-from tests.support.deployment import DEADLINE_S, Deployment, environment
+from tests.support.deployment import DEADLINE_S, HASTY_HOST, Deployment, environment
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -100,7 +100,7 @@ def test_a_neighbour_of_a_task_that_must_end_with_its_process_burns_no_try(path,
     flag = str(tmp_path / "flag")
     with Deployment(*SHORT) as world:
         world.start_broker()
-        world.start_host("h", "--slots", "2")
+        world.start_host("h", "--slots", "2", *HASTY_HOST)
         client = world.client()
         world.actors(client, "h/0")
         neighbour = client.submit(until, path, "neighbour", flag)

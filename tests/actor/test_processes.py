@@ -308,7 +308,7 @@ def test_a_stopped_process_is_attested_as_stopped(broker):
 
 
 def test_a_forced_stop_of_what_does_not_return_ends_the_process(broker, tmp_path):
-    broker.start_host()
+    broker.start_host("--force-grace", "0.5")
     actor, host = broker.actor(), broker.host()
     token = broker.run(actor, wait_for_file, str(tmp_path / "never"))
     begun(broker, tmp_path / "never")

@@ -18,6 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 # A machine that is busy with other things starts a process in half a minute.
 DEADLINE_S = 60.0
 LOOK_INTERVAL_S = 0.01
+# What a broker, and a host, are told in tests of what comes after their waits: those are as short
+# as can be, while nobody counts as lost sooner than otherwise.
+HEARTBEAT_S = 0.2
+HASTY_BROKER = (
+    *("--heartbeat", str(HEARTBEAT_S), "--suspect", "2", "--lease", "5"),
+    *("--environment-retry", "0.1", "--scale-down", "1"),
+)
+HASTY_HOST = ("--force-grace", "0.5", "--restart-max", "0.2")
 
 
 def wait_until(question: Callable[[], Any], timeout_s: float = DEADLINE_S, story=str) -> Any:
