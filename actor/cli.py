@@ -23,7 +23,8 @@ from actor.processes.surroundings import (
     read_variables,
 )
 from actor.settings import ENDPOINT_DEFAULT, SLOT, HostSettings
-from actor.values import AUTO, SLOTS_MAX, Amount, OneOf, Whole, ahead, endpoint, replicas, seconds
+from actor.times import add_times, read_times
+from actor.values import AUTO, SLOTS_MAX, Amount, OneOf, Whole, ahead, endpoint, read, replicas
 from wire.labels import Labels, parse_label
 from wire.limits import HOST_PREFIX, check_amounts
 from wire.release import release
@@ -32,7 +33,6 @@ EXIT_BAD_OPTION: Final = 2
 # Where memory is what bounds them.
 MEMORY_BOUND_MAX: Final = 1_000
 LOG_FORMATS: Final = ("console", "json")
-HOST_DEFAULTS: Final = HostSettings(name="")
 # What a host has open by itself, also while it starts actors, and what for each of them.
 DESCRIPTORS_OF_HOST: Final = 40
 DESCRIPTORS_OF_ACTOR: Final = 3
@@ -96,12 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environments_max=read_environments_max(options),
         environments_memory_mb=options.environments_memory_mb,
         memory_high=options.memory_high,
-        drain_timeout_s=options.drain_timeout,
-        force_grace_s=options.force_grace,
-        start_timeout_s=options.start_timeout,
-        restart_first_s=min(HOST_DEFAULTS.restart_first_s, options.restart_max),
-        restart_max_s=options.restart_max,
         log_format=options.log_format,
+        **read_times(options),
         **started_with,
     )
     try:
@@ -212,42 +208,6 @@ def add_place(parser: Parser) -> None:
         help="what the actors offer, to be desired by tasks; a value is read as bool, int, float,"
         " then string, and KEY=str:512 forces a string; may be repeated, for one KEY as well. With"
         " --replicas, 0:gpu=a is for the first actor alone, and {index} in a value is its number",
-    )
-
-
-def add_times(parser: Parser) -> None:
-    """Add how long runs and starts may take, and what is waited for."""
-    defaults = HOST_DEFAULTS
-    for name, default, what in (
-        ("drain-timeout", defaults.drain_timeout_s, "how long SIGTERM lets running tasks go on"),
-        (
-            "force-grace",
-            defaults.force_grace_s,
-            "how long a run that must end may take to return before its process is ended",
-        ),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            metavar="SECONDS",
-            type=seconds,
-            default=read(name.replace("-", "_").upper(), default),
-            help=f"{what} (default: %(default)s)",
-        )
-    parser.add_argument(
-        "--restart-max",
-        metavar="SECONDS",
-        type=Amount("a number of seconds above 0", 1e9),
-        default=read("RESTART_MAX", defaults.restart_max_s),
-        help="the longest wait before an actor process that ended is started again: the first is"
-        f" {defaults.restart_first_s:g}, each one after it twice as long (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--start-timeout",
-        metavar="SECONDS|off",
-        type=Amount("a number of seconds above 0", 1e9, may_be_off=True),
-        default=read("START_TIMEOUT", "600"),
-        help="an actor process that has not loaded its modules and entered each --environment by"
-        " then is ended and started again (default: %(default)s)",
     )
 
 
@@ -452,11 +412,6 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def read(name: str, default: object) -> object:
-    """Return the environment variable of an option, or *default*; argparse checks either."""
-    return os.environ.get(f"WARMSLOT_{name}") or default
 
 
 def split_environment(name: str) -> list[str]:

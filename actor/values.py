@@ -1,6 +1,7 @@
 """What the text of an option means: an endpoint, a number within its bounds, a word of a few."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -103,3 +104,8 @@ def seconds(text: str) -> float:
     if not 0.0 <= value <= 1e9:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0 on")
     return value
+
+
+def read(name: str, default: object) -> object:
+    """Return the environment variable of an option, or *default*; argparse checks either."""
+    return os.environ.get(f"WARMSLOT_{name}") or default
