@@ -58,7 +58,7 @@ def submit(  # noqa: PLR0917
         if client.tried is not None and client.tried.task == command.task:
             retrying.take_over(task, client.tried, now)
     if command.waited_s is not None and 0.0 < command.waited_s < inf:
-        task.queued_at -= command.waited_s
+        task.queued_at = now - command.waited_s
     task.template = template
     task.body = command.body
     task.frames = own

@@ -203,6 +203,21 @@ def test_a_held_task_does_not_end_before_it_is_queued():
     assert client.takes(Result) == []
 
 
+def test_what_an_actor_offered_first_has_waited_since_its_client_submitted_it():
+    """It counted from the offer, less what the client had waited until it said so itself."""
+    talk = Conversation(recovered=False)
+    client = talk.client()
+    talk.actor(holding=[(1, 7, (999, 4), "running")])
+    talk.wait(1.0, beating=[client])
+    client.says(
+        Function(0, CODE, b"code"),
+        Template(0, HASTY),
+        Submit(7, 0, b"", again=True, waited_s=60.0),
+    )
+
+    assert talk.task(client, 7).queued_at == talk.now - 60.0
+
+
 def test_a_task_that_is_adopted_is_not_ended():
     talk = Conversation(recovered=False)
     client = talk.client()
