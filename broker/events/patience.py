@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.events import occupancy, reasons
 from broker.facts.task import State, Task
+from broker.holding import wants
 from broker.tasks import forgetting, lifecycle
 from broker.waiting.shapes import Shape
 from wire.errors import Code
@@ -53,13 +54,15 @@ def look(broker: "Broker", now: float) -> None:
     unmet = broker.backlog.matching.unmet
     for _ in range(min(len(unmet), LOOKS_A_TURN)):
         shape = unmet.popleft()
-        if shape.queue is None or shape.queue.crew.mask:
+        is_met = wants.are_stated(broker, shape, shape.queue.crew.members) if shape.queue else True
+        if is_met:
             shape.is_told = False  # It is listed again when it is so again.
             continue
         task = first_of(shape)
-        # A named actor is where it is, or is entered again in a moment.
-        is_named = shape.is_shut or shape.home is not None
-        if is_named or task is None or now - task.queued_at < broker.settings.heartbeat_s:
+        # A named actor is where it is, or is entered again in a moment; and a host may be about to
+        # come.
+        is_open = is_met is None or shape.is_shut or shape.home is not None
+        if is_open or task is None or now - task.queued_at < broker.settings.heartbeat_s:
             unmet.append(shape)
             continue
         shape.is_told = True

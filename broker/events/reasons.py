@@ -60,7 +60,9 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
         text = f"no connected actor satisfies it ({'; '.join(shown)}{more})"
         changed_at = max(broker.departed_at, *(actor.labels_at for actor in actors))
         return Reason(text, max(queued_at, changed_at), is_satisfiable=False)
-    return reason_among(broker, task, able, now)
+    reason = reason_among(broker, task, able, now)
+    is_satisfiable = wants.are_stated(broker, shape, able) is not False
+    return reason._replace(is_satisfiable=is_satisfiable)
 
 
 def reason_among(broker: "Broker", task: Task, able: list[Actor], now: float) -> Reason:

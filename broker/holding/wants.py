@@ -3,6 +3,7 @@
 The rule that must not be broken: whoever asks for what can never be had is told at once.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from broker.facts.peers import Actor
@@ -14,6 +15,7 @@ from wire.limits import HOST_PREFIX, base_of
 
 if TYPE_CHECKING:
     from broker.core import Broker
+    from broker.waiting.shapes import Shape
 
 
 Refusal = tuple[Code, str]
@@ -70,6 +72,23 @@ def refusal_of_hosts(
     if amount > max(stated):
         return Code.BAD_OPTION, f"limit {name!r}: {amount} is more than any host has: {max(stated)}"
     return None
+
+
+def are_stated(broker: "Broker", shape: "Shape", actors: Iterable[Actor]) -> bool | None:
+    """Tell whether a host of *actors* states what a task of *shape* takes of its limits.
+
+    Not whether it is free; None while no such host is there, and some are not.
+    """
+    answer: bool | None = False
+    for actor in actors:
+        host = broker.hosts.get(actor.host)
+        if host is None:
+            answer = None if shape.cost.host_limits else True
+        elif all(host.limits.get(own, 0) >= n for own, n in shape.cost.host_limits):
+            answer = True
+        if answer:
+            break
+    return answer
 
 
 def wants_of(limits: dict[str, int], actor: Actor) -> Wants:

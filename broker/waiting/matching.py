@@ -63,7 +63,7 @@ class Matching:
         # Attached shapes by the key that may be bound; who of a set may have their tasks then.
         self.by_key: dict[str, dict[Shape, None]] = {}
         self.narrow: Callable[[Shape, int], int] = lambda _, mask: mask
-        # Shapes that no actor satisfies, of which nobody was told, and some that were so.
+        # Shapes that no actor may satisfy, of which nobody was told, and some that were so.
         self.unmet: deque[Shape] = deque()
         # Attached shapes whose tasks may wait for a better actor; those whose tasks do so now, and
         # until when.
@@ -137,7 +137,7 @@ class Matching:
 
     def _note_unmet(self, shape: Shape) -> None:
         assert shape.queue
-        if not shape.queue.crew.mask and shape.is_told is False:
+        if (not shape.queue.crew.mask or shape.cost.host_limits) and shape.is_told is False:
             shape.is_told = None
             self.unmet.append(shape)
 

@@ -1,5 +1,6 @@
 """Tasks that wait for only so long, and those that no actor could take (protocol.md 8.5)."""
 
+import msgspec
 import pytest
 
 from broker.events import patience
@@ -25,6 +26,7 @@ from wire.messages import (
 from wire.parts import Call
 
 HASTY = Call("hasty", CODE, schedule_timeout_s=3.0)
+RENDER = Call("render", CODE, limits={"host:gpu": 1})
 PICKY = Call("picky", CODE, schedule_timeout_s=3.0, desires=[LARGE])
 
 
@@ -293,6 +295,53 @@ def test_a_kind_that_no_actor_could_take_is_told_once(talk):
     assert told["name"] == "picky"
     assert told["waiting"] == 2
     assert "offers 64" in told["reason"]
+
+
+def test_a_kind_whose_limit_no_host_has_is_told_once():
+    """It came before any host, which would have had it refused, and the log had no word of it."""
+    talk = Conversation()
+    client = talk.client().submits(7, call=RENDER)
+    host = talk.host(70, limits={"io": 1})
+    actor = talk.actor(host=70)
+
+    lives(talk, 5.0, client, actor, host)
+
+    (told,) = talk.noted("unsatisfiable")
+    assert "no host states one of that name" in told["reason"]
+    assert ask(client, "explain", "7")["satisfiable"] is False
+
+
+def test_a_kind_whose_limit_only_a_host_has_that_cannot_take_it_is_told_once(talk):
+    with_limit = talk.host(70, limits={"gpu": 1}), talk.actor(host=70)
+    without = talk.host(71, name="g"), talk.actor(2, host=71, labels={"memory": 512})
+    call = msgspec.structs.replace(RENDER, desires=[LARGE])
+    client = talk.client().submits(7, call=call)
+
+    lives(talk, 5.0, client, *with_limit, *without)
+
+    (told,) = talk.noted("unsatisfiable")
+    assert "its host has 0" in told["reason"]
+    assert ask(client, "explain", "7")["satisfiable"] is False
+
+
+def test_a_kind_whose_limit_others_hold_is_not_told(talk):
+    host, actor = talk.host(70, limits={"gpu": 1}), talk.actor(host=70, free=2)
+    client = talk.client().submits(7, 8, call=RENDER)
+    actor.says(Credit(1))
+
+    lives(talk, 5.0, client, actor, host)
+
+    assert talk.noted("unsatisfiable") == []
+    assert ask(client, "explain", "8")["satisfiable"] is True
+
+
+def test_a_kind_whose_limit_a_host_may_have_that_is_not_there_yet_is_not_told(talk):
+    actor = talk.actor(host=70)
+    client = talk.client().submits(7, call=RENDER)
+
+    lives(talk, 4.0, client, actor)
+
+    assert talk.noted("unsatisfiable") == []
 
 
 def test_one_that_some_actor_could_take_later_is_not_told(talk):
