@@ -144,6 +144,12 @@ def ask(  # noqa: PLR0917
         return
     if number in run.asks:
         return
+    if number == AT_SCHEDULING:
+        # What comes back with time was not given back, and is not taken again.
+        wanted = {name: n for name, n in wanted.items() if not limits.is_decaying(name)}
+        if not wanted:
+            say_occupied(broker, run, number)
+            return
     refused = wants.refusal(broker, wanted, actor)
     if refused is not None:
         say_occupied(broker, run, number, *refused)

@@ -26,6 +26,7 @@ from wire.messages import (
     Occupy,
     Outcome,
     Query,
+    Release,
     Stop,
     Submit,
     Template,
@@ -55,6 +56,22 @@ def test_a_rate_gives_back_with_time_and_not_with_the_end():
     lasts(talk, 5.0, actor, client)
 
     assert not talk.broker.limits.keys
+
+
+def test_a_run_that_waited_does_not_take_from_a_rate_again():
+    """Each wait for a call of its own cost a task one more of the limit that it began with."""
+    talk = limited("web=2:rate=1/h", "db=1", recovered=False)
+    talk.wait(7200.0)
+    actor = talk.actor(free=9, slots={"slot": 9})
+    talk.client().submits(1, call=call(limits={"web": 1}))
+    talk.client(2).submits(1, call=call(limits={"web": 1, "db": 1}))
+    assert got(actor) == [1, 1]
+    actor.says(Release(EPOCH, 1, None), Release(EPOCH, 2, None), Credit(9))
+
+    actor.says(Occupy(EPOCH, 1, 0, {"web": 1}, []), Occupy(EPOCH, 2, 0, {"web": 1, "db": 1}, []))
+
+    assert actor.takes(Occupied) == [Occupied(EPOCH, 1, 0), Occupied(EPOCH, 2, 0)]
+    assert len(talk.broker.limits.keys["db"].holders) == 1
 
 
 def test_a_broker_does_not_spin_where_a_rate_has_room_and_no_actor_is_free():
