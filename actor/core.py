@@ -21,7 +21,7 @@ from actor.granting.returns import Returns
 from actor.granting.standing import Standing, may_take
 from actor.holding.awaiting import Awaiting
 from actor.holding.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, StopOrder
-from actor.holding.occupying import Occupying
+from actor.holding.occupying import Occupying, Typed
 from actor.holding.outcomes import Outcomes, failure_too_large
 from actor.holding.reacquiring import Answer, Reacquiring, Reply
 from actor.holding.residents import Warmth
@@ -71,7 +71,7 @@ class ActorCore:
         self.returns = Returns(self.mailbox, self.prefetch, self.outcomes, self.note)
         # What it is to be told since the last HELLO.
         self.commands: list[Release | Reacquire | Occupy | Vacate | Await] = []
-        self.occupying = Occupying(self.commands.append)
+        self.occupying = Occupying(self.session, self.commands.append)
         self.awaiting = Awaiting(self.mailbox, self.commands.append)
         self.stopping = Stopping(
             settings.force_grace_s, self.reacquiring, self.occupying, self.outcomes, self.note
@@ -288,7 +288,7 @@ class ActorCore:
         if self.stopping.ended(assignment.token):
             self.reconsider()
 
-    def release(self, token: Token, typed: dict[str, int] | None, now: float) -> bool:
+    def release(self, token: Token, typed: Typed, now: float, *, keeps: bool = False) -> bool:
         """Take back the slots and the turn of a running one; tell whether it had any of that."""
         self.now = now
         mailbox = self.mailbox
@@ -299,7 +299,7 @@ class ActorCore:
         if mailbox.residents.worn:
             entering.give_up_worn(self)
         if not assignment.is_stopped:
-            self.commands.append(self.occupying.released(assignment, typed))
+            self.commands.append(self.occupying.released(assignment, typed, keeps=keeps))
         return True
 
     def reacquire(

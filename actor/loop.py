@@ -31,7 +31,8 @@ from actor.lead import Lead
 from actor.logs import log, log_notes
 from actor.machine.board import Board
 from actor.machine.platform import MemoryGauge, Waker, measure_own_memory_mb
-from actor.running.context import Run, Typed
+from actor.running.context import Run
+from actor.running.giving import Give
 from actor.running.slot import Slots
 from actor.settings import EXIT_SPARE, EXITS_IN_ORDER, Launch
 from sdk.reading.wakeup import ShortWait, spin_s
@@ -90,10 +91,8 @@ class Loop:
         # When outcomes that gather are due.
         self._flush_by = 0.0
         # Whether all was said after the last run; whether messages were there before we slept.
-        self._is_said = True
-        self._is_queued = False
-        self._memory = MemoryGauge()
-        self._seldom = Seldom()
+        self._is_said, self._is_queued = True, False
+        self._memory, self._seldom = MemoryGauge(), Seldom()
         # When it is looked at next.
         self._measure_at = 0.0
         self.lead = Lead()
@@ -199,17 +198,18 @@ class Loop:
         self._measure_at = 0.0
         self.core.not_entered(assignment.token, failure, now)
 
-    def give_back(self, assignment: Assignment, typed: Typed, held_s: float | None) -> None:
+    def give_back(self, assignment: Assignment, give: Give) -> None:
         """Take the slot of a run back, from its thread, which starts one for the next meanwhile."""
-        self.post(self.release, assignment, typed, held_s)
+        self.post(self.release, assignment, give)
         self.lead.have_guard(self._guard_for_ever)
 
-    def release(self, one: Assignment, typed: Typed, held_s: float | None, now: float) -> None:
+    def release(self, one: Assignment, give: Give, now: float) -> None:
         """Take the slot of a run back, for good where it says for how long it had it."""
-        if self.core.release(one.token, typed, now) and typed is None:
+        typed, keeps, give.is_known = give.typed, give.keeps_limits, True
+        if self.core.release(one.token, typed, now, keeps=keeps) and typed is None:
             self.board.release(one.token)
-            if held_s is not None:
-                self.core.prefetch.given_back(held_s)
+            if give.held_s is not None:
+                self.core.prefetch.given_back(give.held_s)
 
     def run(self) -> int:
         """Work until the actor has left; return the exit status."""

@@ -181,9 +181,10 @@ class TaskContext(ABC):
         *name* is a limit of the broker ("db", "api[customer-7]") or of this machine ("host:gpu").
         The block waits for it, in line with the tasks that wait at scheduling, and gives it back
         at its end; so does the end of the run, or its death. Entering it raises the built-in
-        TimeoutError after *timeout* seconds, TaskCanceled when the task is canceled, LimitUnknown
-        for a name that nobody set, BadOption for more than the maximum, Deadlock in the youngest of
-        tasks that wait for one another's limits, and RuntimeError for `with` on the event loop.
+        TimeoutError after *timeout* seconds, in which the way to the broker and back counts,
+        TaskCanceled when the task is canceled, LimitUnknown for a name that nobody set, BadOption
+        for more than the maximum, Deadlock in the youngest of tasks that wait for one another's
+        limits, and RuntimeError for `with` on the event loop.
         """
 
     @abstractmethod

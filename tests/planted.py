@@ -9,6 +9,7 @@ from actor.events import starting
 from actor.granting.prefetch import Prefetch
 from actor.holding import retries
 from actor.holding.mailbox import Mailbox
+from actor.holding.occupying import Occupying
 from actor.holding.reacquiring import Reacquiring
 from actor.holding.residents import Residents
 from actor.running.release import Releases
@@ -94,7 +95,7 @@ BUGS = [
     Bug(
         "who_waits_for_its_calls_keeps_its_slots",
         Releases.begin_wait,
-        "not is_first or self._run.has_released or self._run.is_entering",
+        "self._run.has_released or self._run.is_entering",
         "True",
         "actor/test_release.py::test_a_run_that_waits_for_calls_of_its_own_gives_its_slots_back_meanwhile",
     ),
@@ -118,6 +119,38 @@ BUGS = [
         "now >= ask.until",
         "False",
         "actor/test_reacquire.py::test_a_wait_ends_with_its_time_and_leaves_the_task_released",
+    ),
+    Bug(
+        "what_comes_while_another_thread_waits_is_kept",
+        Occupying.told,
+        "gives_back and not command.code",
+        "False",
+        "actor/test_crossing.py"
+        "::test_limits_that_come_for_a_thread_while_another_one_waits_go_back",
+    ),
+    Bug(
+        "what_was_said_of_the_wait_before_counts",
+        Occupying.told,
+        "(self._session.number, received) < run.withdrawn",
+        "False",
+        "actor/test_crossing.py"
+        "::test_what_the_broker_says_of_limits_that_a_run_gave_up_is_not_for_its_next_wait",
+    ),
+    Bug(
+        "what_comes_again_is_kept_through_a_wait_that_began_meanwhile",
+        Releases._keep_for_wait,
+        "self._waits and is_kept",
+        "False",
+        "actor/test_crossing.py"
+        "::test_a_wait_that_begins_while_another_thread_gets_its_slots_again_has_them_given_back",
+    ),
+    Bug(
+        "what_another_thread_gave_back_is_held",
+        Releases._left,
+        "in self._gives",
+        "in self._gives[:0]",
+        "actor/test_crossing.py"
+        "::test_a_wait_that_begins_before_another_thread_saw_its_slots_gives_back_all",
     ),
     Bug(
         "any_number_is_released",

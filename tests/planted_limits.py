@@ -54,6 +54,13 @@ LIMITS = [
         "broker/test_limits_set.py::test_a_rate_gives_back_with_time_and_not_with_the_end",
     ),
     Bug(
+        "who_waited_takes_from_a_rate_again",
+        occupancy.ask,
+        "if not limits.is_decaying(name)",
+        "",
+        "broker/test_limits_set.py::test_a_run_that_waited_does_not_take_from_a_rate_again",
+    ),
+    Bug(
         "keys_take_no_turns",
         Limits.turns,
         "Strategy.ROUND_ROBIN",

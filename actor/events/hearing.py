@@ -73,7 +73,7 @@ def hear_other(
         case Template():
             learn(core, command)
         case Occupied():
-            occupied(core, command)
+            occupied(core, frame, command)
         case Stop():
             stop(core, command)
         case Recall():
@@ -148,7 +148,7 @@ def assign(core: "ActorCore", frame: Frame[Any], command: Assign, payloads: Payl
         core.is_stale = True
 
 
-def occupied(core: "ActorCore", command: Occupied) -> None:
+def occupied(core: "ActorCore", frame: Frame[Any], command: Occupied) -> None:
     """Tell a run what became of a wait for limits, calls or slots."""
     token = (command.epoch, command.number)
     if command.ask == SLOTS:
@@ -158,7 +158,7 @@ def occupied(core: "ActorCore", command: Occupied) -> None:
         and not core.awaiting.told(command)
         and fencing.may_have(core, command)
     ):
-        core.occupying.told(command)
+        core.occupying.told(command, frame.received)
 
 
 def stop(core: "ActorCore", command: Stop) -> None:

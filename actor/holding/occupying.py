@@ -11,6 +11,7 @@ from typing import Final
 from actor.holding.mailbox import Assignment
 from wire.messages import Occupied, Occupy, Release, Vacate
 from wire.parts import HeldLimits, Token
+from wire.session import PeerSession
 
 AT_SCHEDULING: Final = 0
 # Codes of answers that no broker sends: what this actor says by itself.
@@ -19,6 +20,9 @@ ENDED: Final = "ended"
 WITHDRAWN: Final = "withdrawn"
 # An operator took it back.
 RELEASED: Final = "released"
+
+# The part of its slots that a run gives back by name; None is all that it has.
+Typed = dict[str, int] | None
 
 
 class Ask:
@@ -36,23 +40,28 @@ class Ask:
 class RunLimits:
     """The limits of one run, apart from those that it took at scheduling and still has."""
 
-    __slots__ = ("asks", "has_given_back", "keeps")
+    __slots__ = ("asks", "gives_back", "has_given_back", "withdrawn")
 
     def __init__(self) -> None:
         """Begin as every run does."""
         self.asks: dict[int, Ask] = {}
-        # Whether it is without what it took at scheduling, and whether it keeps that at a release.
+        # Whether it is without what it took at scheduling, and whether it is to be without it once
+        # it has it again.
         self.has_given_back = False
-        self.keeps = False
+        self.gives_back = False
+        # The session and the frame that say so where it did not wait for that to the end. Until the
+        # broker has that, what it says of it was said before, and taken back.
+        self.withdrawn = (0, 0)
 
 
 class Occupying:
     """The limits of all runs of one actor."""
 
-    __slots__ = ("_say", "answers", "runs")
+    __slots__ = ("_say", "_session", "answers", "runs")
 
-    def __init__(self, say: Callable[[Occupy | Vacate], None]) -> None:
-        """Begin with nothing; *say* tells the broker."""
+    def __init__(self, session: PeerSession, say: Callable[[Occupy | Vacate], None]) -> None:
+        """Begin with nothing; *say* tells the broker, in the next frame of *session*."""
+        self._session = session
         self._say = say
         # Only runs of which there is something to say.
         self.runs: dict[Token, RunLimits] = {}
@@ -72,19 +81,23 @@ class Occupying:
         within: list[int] | None = None,
     ) -> None:
         """Let a run ask the broker; one that is over or canceled is told so at once."""
-        if assignment is None or assignment.is_stopped:
-            code = ENDED if assignment is None else CANCELED
-            self.answers.append(Occupied(*token, number, code))
-            return
-        run = self._run(token)
-        asks, known = run.asks, run.asks.get(number)
-        if number == AT_SCHEDULING and not run.has_given_back:
+        run = self.runs.get(token)
+        if assignment is None:
+            self.answers.append(Occupied(*token, number, ENDED))
+        elif number == AT_SCHEDULING and not (run and run.has_given_back):
             self.answers.append(Occupied(*token, number))
-        elif known is None:
-            asks[number] = Ask(limits, within)
-            self._say(Occupy(*token, number, limits, within))
-        elif known.has_it:
-            self.answers.append(Occupied(*token, number))
+        elif assignment.is_stopped:
+            self.answers.append(Occupied(*token, number, CANCELED))
+        else:
+            run = run or self._run(token)
+            known = run.asks.get(number)
+            if known is None:
+                run.asks[number] = Ask(limits, within)
+                self._say(Occupy(*token, number, limits, within))
+            elif known.has_it:
+                self.answers.append(Occupied(*token, number))
+            elif number == AT_SCHEDULING:
+                run.gives_back = False
 
     def wanted(self, command: Occupied) -> dict[str, int] | None:
         """Return what the ask was for that the broker answers, None for one that is not there."""
@@ -92,22 +105,28 @@ class Occupying:
         known = run.asks.get(command.ask) if run else None
         return known.limits if known is not None else None
 
-    def told(self, command: Occupied) -> None:
-        """Take the broker's answer."""
+    def told(self, command: Occupied, received: int) -> None:
+        """Take the answer of a broker that had *received* so many frames of this session."""
         token, number = (command.epoch, command.number), command.ask
         run = self.runs.get(token)
         known = run.asks.get(number) if run else None
+        if run and number == AT_SCHEDULING and (self._session.number, received) < run.withdrawn:
+            known = None  # It is for what the run asked for before, under the same number.
         if command.code == RELEASED:
             if number == AT_SCHEDULING:
                 self._run(token).has_given_back = True
             elif run is not None:
                 run.asks.pop(number, None)
         elif run is not None and known is not None and not known.has_it:
-            if command.code:
+            if number == AT_SCHEDULING:
                 del run.asks[number]
-            elif number == AT_SCHEDULING:
+                gives_back, run.gives_back = run.gives_back, False
+                if gives_back and not command.code:
+                    self._say(Vacate(*token, number))
+                elif not command.code:
+                    run.has_given_back = False
+            elif command.code:
                 del run.asks[number]
-                run.has_given_back = False
             else:
                 known.has_it = True
             self.answers.append(command)
@@ -115,27 +134,24 @@ class Occupying:
     def vacate(self, token: Token, number: int) -> None:
         """Give back what a run has, or wait for it no longer."""
         run = self.runs.get(token)
-        known = run.asks.pop(number, None) if run else None
-        if known is not None:
+        if run is not None and (known := run.asks.pop(number, None)) is not None:
+            self._withdraw(run, number)
             self._say(Vacate(*token, number))
             if not known.has_it:
                 self.answers.append(Occupied(*token, number, WITHDRAWN))
 
-    def keep(self, token: Token) -> None:
-        """Let a run keep what it took at scheduling when it gives its slots back next."""
-        self._run(token).keeps = True
-
-    def released(self, assignment: Assignment, typed: dict[str, int] | None) -> Release:
+    def released(self, assignment: Assignment, typed: Typed, *, keeps: bool = False) -> Release:
         """Note that a run gave slots back, and with all of them its limits, unless it keeps those.
 
-        It keeps what it asks for again in this moment: the broker may have given that already, and
-        nobody could tell which came first. Return what to tell the broker.
+        What it asks for again in this moment goes back when it comes: the broker may have given it
+        already, and nobody could tell which came first. Return what to tell the broker.
         """
         token = assignment.token
         if typed is not None or not assignment.recipe.call.limits:
             return Release(*token, typed)
         run = self._run(token)
-        keeps, run.keeps = run.keeps or AT_SCHEDULING in run.asks, False
+        run.gives_back = AT_SCHEDULING in run.asks and not keeps
+        keeps |= run.gives_back
         run.has_given_back |= not keeps
         return Release(*token, typed, keeps)
 
@@ -144,6 +160,7 @@ class Occupying:
         run = self.runs.get(token)
         for number in [n for n, ask in run.asks.items() if not ask.has_it] if run else ():
             del self.runs[token].asks[number]
+            self._withdraw(self.runs[token], number)
             self._say(Vacate(*token, number))
             self.answers.append(Occupied(*token, number, CANCELED))
 
@@ -182,6 +199,13 @@ class Occupying:
         assert self.runs.keys() <= held.keys()
         for token, run in self.runs.items():
             assert AT_SCHEDULING not in run.asks or run.has_given_back, token
+            assert AT_SCHEDULING in run.asks or not run.gives_back, token
+
+    def _withdraw(self, run: RunLimits, number: int) -> None:
+        """Note that what is asked for under one number again and again is asked for no more."""
+        if number == AT_SCHEDULING:
+            run.gives_back = False
+            run.withdrawn = (self._session.number, self._session.sent + 1)
 
     def _run(self, token: Token) -> RunLimits:
         run = self.runs.get(token)

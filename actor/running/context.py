@@ -9,6 +9,7 @@ import structlog
 
 from actor.holding.mailbox import Assignment
 from actor.running.environment import Resident
+from actor.running.giving import Give
 from actor.running.limiting import Limiting, LimitWait, make_block
 from actor.running.release import Block, Releases
 from actor.settings import Launch
@@ -22,23 +23,16 @@ if TYPE_CHECKING:
     from sdk.futures.nested import CallWait
 
 
-# The part of its slots that a run gives back by name; None is all that it has.
-Typed = dict[str, int] | None
-
-
 class Runtime(Protocol):
     """What a run may ask of the actor, from any thread."""
 
     launch: Launch
     identity: "Identity"
 
-    def release(self, run: "Run", typed: Typed, held_s: float | None = None) -> None:
-        """Give back the slot of *run*, after the environment's return to what it was.
+    def release(self, run: "Run", give: Give) -> None:
+        """Give back the slot of *run*, after the environment's return to what it was."""
 
-        For good where *held_s* says for how long it had it: a wait takes it back.
-        """
-
-    def give_again(self, run: "Run", typed: Typed) -> None:
+    def give_again(self, run: "Run", give: Give) -> None:
         """Give back what *run* was granted and does not use."""
 
     def ask(self, run: "Run", slots: dict[str, int], timeout: float | None) -> None:
@@ -62,9 +56,6 @@ class Runtime(Protocol):
     def vacate(self, run: "Run", number: int) -> None:
         """Give back what *run* has of limits, or asked for, under *number*."""
 
-    def keep_limits(self, run: "Run") -> None:
-        """Let *run* keep its limits when it releases next."""
-
     def enter_again(self, run: "Run") -> Resident | None:
         """Return the environment of *run*, loading it again when the core said so."""
 
@@ -76,9 +67,6 @@ class Runtime(Protocol):
 
     def count_reacquired(self, run: "Run") -> None:
         """Count one run less without a slot."""
-
-    def wait_for_reset(self, run: "Run") -> None:
-        """Wait until the environment is as it was before *run*."""
 
     def refuse_on_event_loop(self, what: str, instead: str) -> None:
         """Raise RuntimeError on the event loop, which must not be blocked."""
@@ -279,9 +267,7 @@ class Run(TaskContext):
         self._refuse_inside_enter("release_slot()")
         if slots is not None:
             return self.releases.release_part(slots)
-        if keep_limits:
-            self.releases.keep_limits()
-        return self.releases.release() is not None
+        return self.releases.release(keep_limits=keep_limits) is not None
 
     def limit(self, name: str, occupy: int = 1, timeout: float | None = None) -> HeldLimit:
         """Return a block that holds *occupy* of a limit."""

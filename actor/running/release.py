@@ -6,8 +6,9 @@ either held by the run or given back to the core.
 """
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from time import monotonic
 from types import TracebackType
@@ -15,24 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from actor.holding.occupying import AT_SCHEDULING
 from actor.holding.reacquiring import Answer, Reply
-from sdk.errors import Deadlock, SlotReleased, TaskCanceled
+from actor.running.giving import Ask, Give, refusal
+from sdk.errors import ReleasedLimit, SlotReleased
 from sdk.task import ReleasedSlot
 
 if TYPE_CHECKING:
     from actor.running.context import Run, Runtime
-
-
-class Ask:
-    """One wait for slots: who asked handles the answer, others wait until that is done."""
-
-    __slots__ = ("answer", "done", "is_abandoned", "slots")
-
-    def __init__(self, slots: dict[str, int]) -> None:
-        """Wait to hold *slots* in all."""
-        self.slots = slots
-        self.answer: Future[Answer] = Future()
-        self.done: Future[None] = Future()
-        self.is_abandoned = False
 
 
 class Releases:
@@ -40,8 +29,8 @@ class Releases:
 
     __slots__ = (
         "_ask",
-        "_has_limits",
-        "_keeps_limits",
+        "_gave_limits",
+        "_gives",
         "_lock",
         "_run",
         "_runtime",
@@ -59,33 +48,32 @@ class Releases:
         self.held: dict[str, int] = dict(run.assignment.recipe.slots)
         self.units: dict[str, tuple[str, ...]] = run.assignment.units
         self._ask: Ask | None = None
-        # Whether it has the limits that it took at scheduling, and keeps them at the next release.
-        self._has_limits = True
-        self._keeps_limits = False
+        # What was given back and the leader may not know; all since it answered a wait that is not
+        # over.
+        self._gives: list[Give] = []
+        # Whether it ever gave back the limits that it took at scheduling. If it has them the core
+        # knows.
+        self._gave_limits = False
         # How many waits go on for which the slots were given back, and what is to be had again.
         self._waits = 0
         self._wanted: dict[str, int] | None = None
 
     # --- giving back
 
-    def release(self) -> dict[str, int] | None:
+    def release(self, *, keep_limits: bool = False) -> dict[str, int] | None:
         """Give everything back; return what that was, or None when it was done before."""
         with self._lock:
             # Also when a wait has given the slots back: now they stay so.
             held, self._wanted = self._wanted, None
             if self._run.has_released:
+                if self._ask is not None:
+                    self._ask.is_unwanted = self._ask.is_after_wait
                 return held
-            held = self._give_all()
-        self._runtime.release(self._run, None, monotonic() - self._run.began)
+            held = self.held
+            give = Give(None, monotonic() - self._run.began, keeps_limits=keep_limits)
+            self._give_all(give)
+        self._runtime.release(self._run, give)
         return held
-
-    def keep_limits(self) -> None:
-        """Keep the limits when everything else is given back next."""
-        with self._lock:
-            if self._run.has_released:
-                return
-            self._keeps_limits = True
-        self._runtime.keep_limits(self._run)
 
     def release_part(self, slots: Mapping[str, int]) -> bool:
         """Give back what *slots* names; False when nothing of that is held."""
@@ -99,33 +87,49 @@ class Releases:
                 return False
             self.held = {kind: n - given.get(kind, 0) for kind, n in self.held.items()}
             self.units = {k: names[: self.held[k]] for k, names in self.units.items()}
-        self._runtime.release(self._run, given)
+            give = self._note(Give(given))
+        self._runtime.release(self._run, give)
         return True
 
     def begin_wait(self) -> None:
         """Give everything back for a wait, unless that was done before."""
         with self._lock:
-            is_first, self._waits = not self._waits, self._waits + 1
+            self._waits += 1
             # A wait inside `enter` keeps the slot: the turn in the environment, which it would have
             # to have again, is there only when `enter` is over.
-            if not is_first or self._run.has_released or self._run.is_entering:
+            if self._run.has_released or self._run.is_entering:
                 return
             try:
-                self._wanted = self._give_all()
+                give = self._give_for_wait()
             except BaseException:
                 self._waits -= 1
                 raise
-        self._runtime.release(self._run, None)
+        self._runtime.release(self._run, give)
 
-    def _give_all(self) -> dict[str, int]:
+    def _give_for_wait(self) -> Give:
+        wanted, give = self.held, Give(None)
+        self._give_all(give)
+        self._wanted = wanted
+        return give
+
+    def _give_all(self, give: Give) -> None:
         """Note that nothing is held, if the actor bears one more such task."""
         self._runtime.count_released(self._run)
-        held, self.held = self.held, {}
-        self._has_limits = self._has_limits and self._keeps_limits
-        self._keeps_limits = False
+        self._note(give)
+        self.held = {}
         self.units = {}
         self._run.has_released = True
-        return held
+        self._gave_limits |= not give.keeps_limits
+
+    def _note(self, give: Give) -> Give:
+        """Note what is given back, and forget what is known."""
+        if self._ask is None and self._gives:
+            self._forget_known()
+        self._gives.append(give)
+        return give
+
+    def _forget_known(self) -> None:
+        self._gives = [give for give in self._gives if not give.is_known]
 
     # --- having it again
 
@@ -133,32 +137,73 @@ class Releases:
         """Have again what was given back for the waits, when this was the last."""
         wanted = self._after_wait()
         if wanted is not None:
-            self.reacquire(wanted, None)
+            with self._for_good_if_not():
+                self.reacquire(wanted, None, is_after_wait=True)
 
     async def end_wait_async(self) -> None:
         """Do as `end_wait` without blocking the event loop."""
         wanted = self._after_wait()
         if wanted is not None:
-            await self.reacquire_async(wanted, None)
+            with self._for_good_if_not():
+                await self.reacquire_async(wanted, None, is_after_wait=True)
 
     def _after_wait(self) -> dict[str, int] | None:
+        """Return what is to be had again now. It stays wanted until it is, or released for good."""
         with self._lock:
             self._waits -= 1
-            if self._waits:
-                return None
-            wanted, self._wanted = self._wanted, None
-            return wanted
+            return None if self._waits else self._wanted
 
-    def reacquire(self, slots: dict[str, int], timeout: float | None) -> None:
+    @contextlib.contextmanager
+    def _for_good_if_not(self) -> Iterator[None]:
+        """Let the run go on without what it could not have again."""
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._wanted = None
+            raise
+
+    @property
+    def _is_wanted(self) -> bool:
+        """Tell whether a wait that is over still wants its slots: none has begun since."""
+        return not self._waits and self._wanted is not None
+
+    def _keep_for_wait(self) -> bool:
+        """Keep what a wait that is over has again, or give it back where another one has begun.
+
+        That one found nothing to give back when it began. Tell whether it is kept.
+        """
+        with self._lock:
+            is_kept = not self._run.has_released
+            if not (self._waits and is_kept and self._wanted is not None):
+                if is_kept:
+                    self._wanted = None
+                return is_kept
+            try:
+                give = self._give_for_wait()
+            except ReleasedLimit:
+                return True  # The wait goes on with its slots, as those do that are too many.
+        self._runtime.release(self._run, give)
+        return False
+
+    def reacquire(
+        self, slots: dict[str, int], timeout: float | None, *, is_after_wait: bool = False
+    ) -> None:
         """Wait until *slots* in all are held, and the turn."""
-        self._runtime.wait_for_reset(self._run)
         until = None if timeout is None else monotonic() + timeout
         while not self._has(slots):
-            ask, is_mine = self._join(slots, until)
-            if not is_mine:
-                ask.done.result(rest(until))
+            if is_after_wait and not self._is_wanted:
+                return
+            ask = self._join(slots, until, is_after_wait=is_after_wait)
+            if isinstance(ask, Ask):
+                self._settle(ask, ask.answer.result())
                 continue
-            self._settle(ask, ask.answer.result())
+            try:
+                ask.result(rest(until))
+            except TimeoutError:
+                raise refusal(self._run.name, Reply.TIMEOUT) from None
+        if is_after_wait and not self._keep_for_wait():
+            return
         limits = self._limits_lacking()
         if limits:
             try:
@@ -167,18 +212,26 @@ class Releases:
                 # All or nothing: who did not get its limits again is without its slots as before.
                 self.release()
                 raise
-            self._has_limits = True
 
-    async def reacquire_async(self, slots: dict[str, int], timeout: float | None) -> None:  # noqa: ASYNC109
+    async def reacquire_async(
+        self,
+        slots: dict[str, int],
+        timeout: float | None,  # noqa: ASYNC109
+        *,
+        is_after_wait: bool = False,
+    ) -> None:
         """Do as `reacquire` without blocking the event loop."""
-        if self._run.resetting is not None:
-            await asyncio.shield(self._run.resetting)
         until = None if timeout is None else monotonic() + timeout
         while not self._has(slots):
-            ask, is_mine = self._join(slots, until)
-            if not is_mine:
-                done = asyncio.shield(asyncio.wrap_future(ask.done))
-                await asyncio.wait_for(done, rest(until))
+            if is_after_wait and not self._is_wanted:
+                return
+            ask = self._join(slots, until, is_after_wait=is_after_wait)
+            if not isinstance(ask, Ask):
+                done = asyncio.shield(asyncio.wrap_future(ask))
+                try:
+                    await asyncio.wait_for(done, rest(until))
+                except TimeoutError:
+                    raise refusal(self._run.name, Reply.TIMEOUT) from None
                 continue
             try:
                 answer = await asyncio.shield(asyncio.wrap_future(ask.answer))
@@ -190,6 +243,8 @@ class Releases:
                 await asyncio.to_thread(self._settle, ask, answer)
             else:
                 self._settle(ask, answer)
+        if is_after_wait and not self._keep_for_wait():
+            return
         limits = self._limits_lacking()
         if limits:
             try:
@@ -197,24 +252,29 @@ class Releases:
             except BaseException:
                 self.release()
                 raise
-            self._has_limits = True
 
     def _limits_lacking(self) -> dict[str, int] | None:
-        """Return the limits that were given back with the slots."""
-        return None if self._has_limits else self._run.assignment.recipe.call.limits
+        """Return the limits that it may be without; asked for them the core says so if not."""
+        return self._run.assignment.recipe.call.limits if self._gave_limits else None
 
     def answered(self, answer: Answer) -> None:
-        """Take the answer of the core; the leader calls this."""
+        """Take the answer of the core; the leader calls this, before it sees what comes next."""
         with self._lock:
             ask = self._ask
             assert ask is not None
-            if ask.is_abandoned:
-                self._ask = None
-            else:
+            if self._gives:
+                self._forget_known()
+            if not ask.is_abandoned:
                 ask.answer.set_result(answer)
         if ask.is_abandoned:
             self._undo(ask, answer)
-            ask.done.set_result(None)
+            self._end(ask)
+
+    def _end(self, ask: Ask) -> None:
+        """Let those go on who wait for the end of *ask*."""
+        with self._lock:
+            self._ask = None
+        ask.done.set_result(None)
 
     def _has(self, slots: dict[str, int]) -> bool:
         with self._lock:
@@ -225,14 +285,21 @@ class Releases:
                 held.get(kind, 0) >= n for kind, n in slots.items()
             )
 
-    def _join(self, slots: dict[str, int], until: float | None) -> tuple[Ask, bool]:
-        """Return the wait that goes on, or a new one, which is the caller's."""
+    def _join(
+        self, slots: dict[str, int], until: float | None, *, is_after_wait: bool
+    ) -> Ask | Future[None]:
+        """Return a new wait, which is the caller's, or what has to be over before there is one."""
         with self._lock:
             if self._ask is not None:
-                return self._ask, False
-            ask = self._ask = Ask(slots)
+                return self._ask.done
+            for give in self._gives:
+                # The core would grant at once what it does not know to be given back.
+                unsaid = give.unsaid()
+                if unsaid is not None:
+                    return unsaid
+            ask = self._ask = Ask(slots, is_after_wait=is_after_wait)
         self._runtime.ask(self._run, slots, rest(until))
-        return ask, True
+        return ask
 
     def _settle(self, ask: Ask, answer: Answer) -> None:
         """Act on the answer, and let those go on who wait for it; raise what the user is told."""
@@ -242,40 +309,59 @@ class Releases:
             else:
                 raise refusal(self._run.name, answer.reply)
         finally:
-            with self._lock:
-                self._ask = None
-            ask.done.set_result(None)
+            self._end(ask)
 
     def _enter(self, ask: Ask, answer: Answer) -> None:
-        """Hold what was granted; when the environment cannot be entered it is given back."""
+        """Hold what was granted; when the environment cannot be entered it is given back.
+
+        Hold nothing where another thread gave back all in between: who asked asks again.
+        """
+        if self._left(ask) is None:
+            return
         try:
             resident = self._runtime.enter_again(self._run)
         except BaseException:
+            if self._left(ask) is None:
+                return
             # That it could not be loaded, the core knows already.
             self._give_again(ask)
             raise
         with self._lock:
             is_over = self._run.is_closed
-            if not is_over:
-                self.held, self.units = ask.slots, answer.units
+            held = None if is_over or ask.is_unwanted else self._left(ask)
+            if held is not None:
+                self.held = held
+                self.units = {kind: names[: held[kind]] for kind, names in answer.units.items()}
                 self._run.resident = resident
                 self._run.has_released = False
                 self._runtime.count_reacquired(self._run)
-        if is_over:
+        if held is None:
             self._give_again(ask)
+        if is_over:
             raise refusal(self._run.name, Reply.ENDED)
+
+    def _left(self, ask: Ask) -> dict[str, int] | None:
+        """Return what there is of the granted that was not given back since; None for nothing.
+
+        Only a run that had kept a part can have given something back.
+        """
+        left = ask.slots
+        for give in self._gives:
+            given = give.typed
+            if given is None:
+                return None
+            left = {kind: max(0, n - given.get(kind, 0)) for kind, n in left.items()}
+        return left
 
     def _abandon(self, ask: Ask) -> None:
         """Wait no longer; what is granted nevertheless is given back."""
         with self._lock:
             ask.is_abandoned = not ask.answer.done()
-            if not ask.is_abandoned:
-                self._ask = None
         if ask.is_abandoned:
             self._runtime.withdraw(self._run)
         else:
             self._undo(ask, ask.answer.result())
-            ask.done.set_result(None)
+            self._end(ask)
 
     def _undo(self, ask: Ask, answer: Answer) -> None:
         """Give back what was granted to nobody."""
@@ -286,11 +372,15 @@ class Releases:
 
     def _give_again(self, ask: Ask) -> None:
         """Have the core take back what it granted, and nothing that was kept all the time."""
-        if self._run.has_released:
-            self._runtime.give_again(self._run, None)
-        else:
-            part = {kind: n - self.held.get(kind, 0) for kind, n in ask.slots.items()}
-            self._runtime.give_again(self._run, {kind: n for kind, n in part.items() if n > 0})
+        with self._lock:
+            left, part = self._left(ask), None
+            if left is None:
+                return
+            if not self._run.has_released:
+                part = {kind: n - self.held.get(kind, 0) for kind, n in left.items()}
+                part = {kind: n for kind, n in part.items() if n > 0}
+            give = self._note(Give(part))
+        self._runtime.give_again(self._run, give)
 
 
 class Block(ReleasedSlot):
@@ -346,22 +436,6 @@ def check_part(slots: Any, owned: Mapping[str, int]) -> None:
                 f"release_slot(): {amount} of {kind!r} is more than the task asked for: "
                 f"{dict(owned)}"
             )
-
-
-def refusal(name: str, reply: Reply) -> Exception:
-    """Return what a user is told whose wait for slots ended without them."""
-    match reply:
-        case Reply.TIMEOUT:
-            return TimeoutError(f"task {name!r} did not get its slot again in time; it goes on")
-        case Reply.CANCELED:
-            return TaskCanceled(f"task {name!r} was canceled while it waited for its slot")
-        case Reply.DEADLOCK:
-            return Deadlock(
-                f"task {name!r} waits for its slot in a circle: whoever has it waits for what this"
-                " task has, which is the younger; it goes on without its slot"
-            )
-        case _:
-            return SlotReleased(f"task {name!r} has ended: it gets no slot any more")
 
 
 def rest(until: float | None) -> float | None:

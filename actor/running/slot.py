@@ -17,9 +17,10 @@ from actor.holding.reacquiring import Answer
 from actor.machine.board import Board
 from actor.running.batching import Batching
 from actor.running.code import CodeCache, Loaded
-from actor.running.context import Identity, Run, Typed
+from actor.running.context import Identity, Run
 from actor.running.endings import Ending, EnvironmentFailure, describe, failure_of, pack
 from actor.running.environment import Environments, Resident, way_of
+from actor.running.giving import Give
 from actor.running.limiting import LimitWait, inside
 from actor.running.threads import EventLoopThread, ThreadPool
 from actor.settings import Launch
@@ -133,21 +134,22 @@ class Slots:
 
     # --- a run's side
 
-    def release(self, run: Run, typed: Typed, held_s: float | None = None) -> None:
+    def release(self, run: Run, give: Give) -> None:
         """Give back the slot of *run*, and its turn once the environment is as it was."""
         resident = run.resident
         # Who gives back a part keeps the turn.
-        if typed is not None or resident is None or resident.resets is None:
-            self._loop.give_back(run.assignment, typed, held_s)
+        if give.typed is not None or resident is None or resident.resets is None:
+            self.give_again(run, give)
         elif self._events.is_current:
-            run.resetting = self.keep(self._reset_then_release(run, resident, held_s))
+            run.resetting = self.keep(self._reset_then_release(run, resident, give))
         else:
             self.reset(run, resident)
-            self._loop.give_back(run.assignment, typed, held_s)
+            self.give_again(run, give)
 
-    def give_again(self, run: Run, typed: Typed) -> None:
+    def give_again(self, run: Run, give: Give) -> None:
         """Give back what *run* was granted and does not use."""
-        self._loop.give_back(run.assignment, typed, None)
+        self._loop.give_back(run.assignment, give)
+        give.said()
 
     def ask(self, run: Run, slots: dict[str, int], timeout: float | None) -> None:
         """Let *run* wait for its slots."""
@@ -206,14 +208,6 @@ class Slots:
     def _vacate(self, run: Run, number: int, now: float) -> None:
         self._loop.core.occupying.vacate(run.token, number)
 
-    def keep_limits(self, run: Run) -> None:
-        """Let *run* keep its limits when it releases next."""
-        self._loop.post(self._keep_limits, run)
-
-    def _keep_limits(self, run: Run, now: float) -> None:
-        if run.token in self._loop.core.mailbox.held:
-            self._loop.core.occupying.keep(run.token)
-
     def enter_again(self, run: Run) -> Resident | None:
         """Return the environment of *run*, loading it again when the core said so."""
         environment = run.assignment.recipe.call.environment
@@ -252,11 +246,6 @@ class Slots:
         """Count one run less without a slot."""
         self._released.discard(run.token)
         self._board.reacquire(run.token)
-
-    def wait_for_reset(self, run: Run) -> None:
-        """Wait until the environment is as it was before *run*."""
-        if run.resetting is not None:
-            self._events.wait(run.resetting)
 
     def refuse_on_event_loop(self, what: str, instead: str) -> None:
         """Raise RuntimeError on the event loop, which must not be blocked."""
@@ -476,9 +465,9 @@ class Slots:
         if not run.assignment.recipe.is_entry:
             self.reset(run, resident)
 
-    async def _reset_then_release(self, run: Run, of: Resident, held_s: float | None) -> None:
+    async def _reset_then_release(self, run: Run, of: Resident, give: Give) -> None:
         await asyncio.to_thread(self.reset, run, of)
-        self._loop.give_back(run.assignment, None, held_s)
+        self.give_again(run, give)
 
     def _lost(self, identity: str) -> None:
         self._loop.post(self._loop.core.environment_lost, identity)

@@ -44,12 +44,13 @@ class Stage:
     # Nothing is looked at between the posts.
     post_quietly = post
 
-    def give_back(self, assignment, typed, held_s):
-        self.held_s.append(held_s)
-        self.post(self.release, assignment, typed, held_s)
+    def give_back(self, assignment, give):
+        self.held_s.append(give.held_s)
+        self.post(self.release, assignment, give)
 
-    def release(self, assignment, typed, held_s, now):
-        self.core.release(assignment.token, typed, now)
+    def release(self, assignment, give, now):
+        give.is_known = True
+        self.core.release(assignment.token, give.typed, now, keeps=give.keeps_limits)
 
     def finish(self, assignment, status, body, frames, run_s, checkpoint, now):  # noqa: PLR0917
         self.slots.ended(assignment)

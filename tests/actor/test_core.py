@@ -319,41 +319,6 @@ def test_a_limit_that_is_taken_back_from_a_run_that_has_just_ended_leaves_nothin
     assert not end.core.occupying.runs
 
 
-@pytest.mark.parametrize("is_given_first", [True, False])
-def test_limits_that_are_asked_for_again_are_kept_by_a_release_that_crosses_the_answer(
-    is_given_first,
-):
-    """The broker took back with the release what the run believed to have just got."""
-    end = connected(make_core())
-    token = end.assign(end.template(limits={"db": 1}))
-    end.carry()
-    core, held = end.core, end.core.mailbox.held[token]
-    assert not core.occupying.released(held, None).keep_limits
-    core.occupying.ask(held, token, 0, {"db": 1})
-    answer = Occupied(*token, 0)
-
-    if is_given_first:
-        core.occupying.told(answer)
-    release = core.occupying.released(held, None)
-    if not is_given_first:
-        core.occupying.told(answer)
-
-    assert release.keep_limits is not is_given_first
-    assert core.occupying.runs[token].has_given_back is is_given_first
-    assert core.occupying.take_answers() == [answer]
-
-
-def test_a_run_that_has_what_it_took_at_scheduling_is_told_so_when_it_asks_for_it():
-    end = connected(make_core())
-    token = end.assign(end.template(limits={"db": 1}))
-    end.carry()
-
-    end.core.occupying.ask(end.core.mailbox.held[token], token, 0, {"db": 1})
-
-    assert end.core.occupying.take_answers() == [Occupied(*token, 0)]
-    end.core.check()
-
-
 def test_a_slot_outside_the_table_begins_a_new_session():
     end = connected(make_core())
 

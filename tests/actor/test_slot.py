@@ -61,10 +61,11 @@ class Shell:
         self.slots.ended(assignment)
         self.ended[assignment.token] = ("not entered", failure, ())
 
-    def give_back(self, assignment, typed, held_s):
-        self.post(self.release, assignment, typed)
+    def give_back(self, assignment, give):
+        self.post(self.release, assignment, give)
 
-    def release(self, assignment, typed, now=None):
+    def release(self, assignment, give, now=None):
+        give.is_known = True
         self.released.append(assignment.token)
 
     def change_labels(self, labels, deleted):

@@ -103,6 +103,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         8: (
             "what_comes_back_with_time_is_held",
             "the_end_gives_a_rate_back",
+            "who_waited_takes_from_a_rate_again",
         ),
         9: (
             "keys_take_no_turns",
@@ -357,12 +358,18 @@ ELSEWHERE: dict[tuple[str, int], str] = {
 # What has no number in its section, or stands in a table there.
 BESIDE: dict[str, tuple[str, ...]] = {
     "7.6": ("who_was_told_says_a_new_call",),
+    "7.11": ("what_comes_while_another_thread_waits_is_kept",),
     "7.22": ("who_lets_results_lie_gets_more",),
+    "7.35": ("what_was_said_of_the_wait_before_counts",),
     "8.1": ("no_who", "gaps_do_not_matter", "repetitions_count"),
     "8.3": ("epoch_does_not_rise", "an_older_journal_goes_on_from_its_own_epoch"),
     "8.4": ("results_are_said_once", "a_client_never_says_again", "acknowledged_too_early"),
     "9": ("credit_ignores_what_flies", "credit_is_a_difference"),
-    "9.1": ("a_release_keeps_the_limits",),
+    "9.1": (
+        "a_release_keeps_the_limits",
+        "what_another_thread_gave_back_is_held",
+        "what_comes_again_is_kept_through_a_wait_that_began_meanwhile",
+    ),
     "9.2": (
         "what_is_being_loaded_has_turns",
         "a_turn_never_costs_a_slot",
