@@ -48,8 +48,6 @@ class Give:
 
     def unsaid(self) -> Future[None] | None:
         """Return what to wait for until it is said; None when it is. One thread at a time asks."""
-        if self.is_said:
-            return None
         # In this order: `said` looks for it after it has said so.
         self._unsaid = self._unsaid or Future()
         return None if self.is_said else self._unsaid

@@ -294,7 +294,7 @@ class Releases:
                 return self._ask.done
             for give in self._gives:
                 # The core would grant at once what it does not know to be given back.
-                unsaid = give.unsaid()
+                unsaid = None if give.is_said else give.unsaid()
                 if unsaid is not None:
                     return unsaid
             ask = self._ask = Ask(slots, is_after_wait=is_after_wait)
