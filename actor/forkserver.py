@@ -7,6 +7,7 @@ this process matters to no actor. The rule that must not be broken: whatever end
 moment, leaves the host with an actor that has said its id, or with the end of its socket.
 """
 
+import contextlib
 import faulthandler
 import gc
 import importlib
@@ -53,12 +54,15 @@ def main(arguments: Sequence[str]) -> None:
         # Its threads would be missing in each actor, and so would what they were about to give
         # back. The host says so.
         os._exit(EXIT_UNFIT)
-    channel.send(READY)
-    while True:
-        told, descriptors, *_ = socket.recv_fds(channel, REQUEST_BYTES_MAX, 2)
-        if not told:
-            os._exit(0)
-        serve(channel, host, told, descriptors)
+    # A host that was killed has not read that this is ready, which is told here as an error.
+    with contextlib.suppress(ConnectionError):
+        channel.send(READY)
+        while True:
+            told, descriptors, *_ = socket.recv_fds(channel, REQUEST_BYTES_MAX, 2)
+            if not told:
+                break
+            serve(channel, host, told, descriptors)
+    os._exit(0)
 
 
 def is_alone(by: float) -> bool:

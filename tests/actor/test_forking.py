@@ -2,7 +2,9 @@
 
 import os
 import resource
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -259,6 +261,23 @@ class TestForkServer:
 
         host.communicate()
         wait_until(lambda: not is_alive(server))
+
+    def test_the_fork_server_ends_without_a_word_where_its_host_has_not_read_its_first(self):
+        """A host that was killed left a traceback in the log, or the beginning of one."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        told = map(str, (theirs.fileno(), os.getpid(), 0.0))
+        server = subprocess.Popen(
+            [sys.executable, "-m", "actor.forkserver", *told],
+            pass_fds=(theirs.fileno(),),
+            stderr=subprocess.PIPE,
+        )
+        theirs.close()
+        select.select([ours], [], [])
+
+        ours.close()
+
+        assert server.communicate() == (None, b"")
+        assert server.returncode == 0
 
 
 # --- a whole host
