@@ -60,7 +60,9 @@ def attach(
 
 
 def read_task_id(text: str) -> tuple[int, int]:
-    """Return the incarnation and the number in a task's id; raise ValueError for another text."""
+    """Return the incarnation and the number in a task's id; raise for what is none."""
+    if not isinstance(text, str):
+        raise TypeError(f"a task id is a string, as future.task_id is, not {text!r}")
     match = TASK_ID.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no task id, as future.task_id is")

@@ -227,6 +227,11 @@ def test_what_is_no_task_id_is_refused(text):
         read_task_id(text)
 
 
+def test_what_is_no_text_is_no_task_id_either():
+    with pytest.raises(TypeError, match="a task id is a string"):
+        read_task_id(None)
+
+
 def test_a_task_id_is_read():
     assert read_task_id("00000000000000ff-7") == (255, 7)
 
