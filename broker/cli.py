@@ -455,7 +455,10 @@ def read_count(text: str) -> int:
 
 def read_number(text: str) -> int:
     """Read a number that may be 0."""
-    return 0 if text == "0" else read_count(text)
+    try:
+        return 0 if text == "0" else read_count(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0") from None
 
 
 def read_size(text: str) -> int:

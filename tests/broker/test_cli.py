@@ -133,6 +133,7 @@ MISTAKES = [
     (["extra"], {}, "extra"),
     (["--heartbeat", "soon"], {}, "'soon'"),
     (["--heartbeat", "0"], {}, "'0'"),
+    (["--dead-tasks-max", "-1"], {}, "'-1' is not a number of at least 0"),
     (["--heartbeat", "nan"], {}, "'nan'"),
     (["--lease", "inf"], {}, "'inf'"),
     (["--lease", "1"], {}, "--lease (1 s)"),
