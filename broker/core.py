@@ -100,7 +100,7 @@ class Broker:
     def __init__(self, settings: Settings, *, epoch: int, now: float) -> None:
         """Begin to recover: for the adopt window what actors offer becomes a task."""
         self.settings = settings
-        self.epoch = epoch
+        self.epoch, self.epochs = epoch, epochs.own(epoch)
         self.assignments = 0
         self.started_at = self.ticked_at = now
         self.window_ends_at: float | None = now + settings.adopt_window_s
@@ -360,8 +360,8 @@ class Broker:
         """Take an epoch above one that a peer heard. Nothing is sent before it is stored."""
         # Where another without memory has done so for the same one, its start was another.
         self.epoch = epochs.above(heard, self.epoch)
-        self.sequence += 1
-        self.fence_sequence = self.sequence
+        self.epochs.append(self.epoch)
+        self.sequence = self.fence_sequence = self.sequence + 1
         self.operations.append(("epoch", self.epoch))
         self.note("epoch_raised", epoch=self.epoch)
 

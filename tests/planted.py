@@ -54,6 +54,14 @@ BUGS = [
         "::test_what_was_canceled_while_its_actor_was_away_is_not_adopted_in_the_window",
     ),
     Bug(
+        "what_it_gave_with_an_earlier_epoch_is_adopted",
+        families.may_come,
+        "parent[0] not in broker.epochs",
+        "parent[0] != broker.epoch",
+        "broker/test_recovery.py"
+        "::test_what_was_canceled_before_the_epoch_rose_is_not_adopted_in_the_window",
+    ),
+    Bug(
         "the_lower_token_wins",
         recovery.beats,
         "item.token > task.token",

@@ -4,10 +4,13 @@ The rule that must not be broken: two starts never have the same, also where the
 and neither can know of the other.
 """
 
+from collections import deque
 from typing import Final
 
 # By how many steps, at most, an epoch is raised above one that is known.
 EPOCH_STEPS: Final = 2**20
+# So many that one broker had before are known.
+FORMER_MAX: Final = 16
 
 
 def begin(stored: int, clock_ms: int, own: int) -> int:
@@ -21,3 +24,8 @@ def begin(stored: int, clock_ms: int, own: int) -> int:
 def above(known: int, own: int) -> int:
     """Return an epoch above one that is *known*, and not that of a start with another *own*."""
     return known + 1 + own % EPOCH_STEPS
+
+
+def own(first: int) -> deque[int]:
+    """Return the epochs that a broker has had, which begins with *first*, the newest ones."""
+    return deque([first], maxlen=FORMER_MAX + 1)

@@ -48,8 +48,11 @@ def may_adopt(broker: "Broker", parent: Token) -> bool:
 
 
 def may_come(broker: "Broker", parent: Token) -> bool:
-    """Tell whether somebody may still offer a run: of its own ones a broker knows all."""
-    return broker.window_ends_at is not None and parent[0] != broker.epoch
+    """Tell whether somebody may still offer a run: of its own ones a broker knows all.
+
+    Also of those that it assigned before it heard of a higher epoch.
+    """
+    return broker.window_ends_at is not None and parent[0] not in broker.epochs
 
 
 def adopt(broker: "Broker", task: Task, parent: Token) -> bool:

@@ -279,6 +279,23 @@ def test_what_was_canceled_while_its_actor_was_away_is_not_adopted_in_the_window
     assert actor.takes(OutcomeAck) == [OutcomeAck([], [over])]
 
 
+def test_what_was_canceled_before_the_epoch_rose_is_not_adopted_in_the_window(talk):
+    """Its token had another epoch than the broker by then: it was taken for an earlier broker's."""
+    actor, client = talk.actor(free=1), talk.client()
+    client.submits(1)
+    run = (talk.broker.epoch, actor.takes(Assign)[0].number)
+    actor.vanishes()
+    client.says(Cancel([1]))
+
+    client.connects()
+    client.greets(epoch=talk.broker.epoch + 1)
+    actor.connects()
+    actor.greets(actor_hello(11, holding=[(1, 1, run, "running")]))
+
+    assert run[0] < talk.broker.epoch
+    assert stops(actor) == [run]
+
+
 def test_a_client_that_does_not_list_an_adopted_run_has_it_stopped(talk):
     actor = talk.actor(holding=[(1, 7, OLD, "running")])
 

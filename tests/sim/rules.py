@@ -28,6 +28,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         1: (
             "nothing_is_adopted",
             "what_it_gave_itself_is_adopted",
+            "what_it_gave_with_an_earlier_epoch_is_adopted",
             "kept_is_not_listed",
         ),
         2: (
