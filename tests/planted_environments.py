@@ -226,6 +226,14 @@ ENVIRONMENTS = [
         "broker/test_named_restarts.py::test_of_two_holders_the_higher_generation_stays",
     ),
     Bug(
+        "a_process_that_enters_it_again_replaces_itself",
+        residing.resides,
+        "former is not None and former is not actor",
+        "former is not None",
+        "broker/test_named_restarts.py"
+        "::test_a_process_where_a_later_call_entered_it_has_not_replaced_itself",
+    ),
+    Bug(
         "one_that_cannot_be_entered_is_tried_for_ever",
         named.failed,
         "record.failures >= settings.environment_failures_max",
@@ -247,6 +255,14 @@ ENVIRONMENTS = [
         "True",
         "broker/test_inscribing.py"
         "::test_a_run_of_a_process_that_was_lost_is_stopped_when_it_comes_back",
+    ),
+    Bug(
+        "what_has_ended_in_its_process_is_not_heard",
+        residing.resides,
+        "for client, numbers in command.ended",
+        "for client, numbers in ()",
+        "broker/test_named_doubt.py::test_a_call_that_has_ended_in_a_process_that_a_started_broker"
+        "_finds_does_not_run_again",
     ),
     Bug(
         "a_killed_one_stays_in_its_process",

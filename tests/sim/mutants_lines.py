@@ -42,6 +42,20 @@ SILENT = IDLE.but(slots=3, faults={"freeze_actor": 1.0, "hold_gil": 1.0}, fault=
 DEAF = IDLE.but(slots=3, run_s=0.1, faults={"one_way": 1.0}, fault=0.1, down_s=6.0)
 OWNED = LOADED.but(kinds={"own": 0.8}, faults={"client_leave": 1.0})
 ALONE = COUNTS.but(named=0.0, faults={})
+# Runs of one task go on with two actors when a broker without memory begins.
+TORN = BUSY.but(
+    slots=2,
+    pause_s=0.02,
+    run_s=2.0,
+    delay_s=0.03,
+    delay_max_s=2.0,
+    fault=0.15,
+    faults=dict.fromkeys(("broker_kill", "cut", "flap", "half_open", "late_result", "lose"), 1.0)
+    | {"machine_twice": 1.0, "power_loss": 3.0},
+    at_most_once=0.0,
+    release=0.4,
+    cancel=0.3,
+)
 FAMILIES = BUSY.but(child=0.8, run_s=1.0, at_most_once=0.0, pause_s=0.3, slots=2)
 
 
@@ -151,6 +165,7 @@ OF_LINES = (
 )
 # Those of a single core, and of the search, each in the swarm in which it shows; None is any.
 SHOWN: dict[str, Profile | None] = {
+    "the_lower_token_wins": TORN,
     "what_waits_adopts_nothing": None,
     "what_is_waited_for_is_stated_free": None,
     "a_wait_has_no_end": None,

@@ -225,7 +225,11 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "what_is_behind_one_that_came_back_is_waited_for",
         ),
         3: ("a_release_gives_the_turn_back",),
-        4: ("the_lower_generation_stays", "credit_is_stated_before_who_is_here"),
+        4: (
+            "the_lower_generation_stays",
+            "a_process_that_enters_it_again_replaces_itself",
+            "credit_is_stated_before_who_is_here",
+        ),
         5: ("nobody_enters_it_again",),
         6: (
             "what_may_have_run_runs_again",
@@ -246,7 +250,10 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         ),
         11: ("a_generation_is_never_over",),
         12: ("a_killed_one_stays_in_its_process",),
-        13: ("what_a_client_left_behind_is_forgotten",),
+        13: (
+            "what_a_client_left_behind_is_forgotten",
+            "what_has_ended_in_its_process_is_not_heard",
+        ),
     },
     "9.11": {
         1: ("calls_of_named_actors_are_kept",),
@@ -339,10 +346,6 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
 
 # Those that no planted bug of the simulator shows, and why; another test does.
 ELSEWHERE: dict[tuple[str, int], str] = {
-    (
-        "8.4",
-        3,
-    ): "no seed that was tried had two runs of one task offered to a broker without memory",
     (
         "8.4",
         8,
