@@ -17,6 +17,8 @@ from wire.limits import Strategy
 if TYPE_CHECKING:
     from broker.core import Broker
 
+# What a run is told that is ended so, before the limit's name.
+NEWER: Final = "a newer task with limit"
 CANCELING: Final = (Strategy.CANCEL_IN_PROGRESS, Strategy.CANCEL_NEWEST)
 
 
@@ -42,7 +44,7 @@ def make_room(broker: "Broker", task: Task, wanted: Mapping[str, int]) -> None:
                 break
             if owner is not task:
                 lacking -= held
-                cancel(broker, owner, f"a newer task with limit {name} came: {task.name}")
+                cancel(broker, owner, f"{NEWER} {name} came: {task.name}")
 
 
 def left_of(

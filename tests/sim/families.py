@@ -6,6 +6,7 @@ What must hold then: of the calls that were made in that run none waits, none ru
 
 from typing import TYPE_CHECKING, Any
 
+from broker.events.strategies import NEWER
 from broker.facts.task import State
 from wire.messages import Assign, Outcome, Stop
 from wire.parts import Token
@@ -27,8 +28,8 @@ class Families:
         # The newest assignment of each task, runs that are over, and those that just are.
         self.current: dict[tuple[int, int], Token] = {}
         self.over: set[Token] = set()
-        # Which runs any broker has told to stop.
-        self.stopped: set[Token] = set()
+        # Which runs any broker has ended for a newer task with the same key of a limit.
+        self.outdone: set[Token] = set()
         self._new: list[Token] = []
         # Runs whose outcome the broker that lives has taken: what they made goes on without them.
         self.ended: set[Token] = set()
@@ -70,7 +71,8 @@ class Families:
                 self._check_start(self.world.oracle.tasks.get(name))
             case Stop():
                 self._check_stop((command.epoch, command.number))
-                self.stopped.add((command.epoch, command.number))
+                if command.reason.startswith(NEWER):
+                    self.outdone.add((command.epoch, command.number))
                 self._ends((command.epoch, command.number))
 
     def heard(self, core: "Broker", frame: Any) -> None:

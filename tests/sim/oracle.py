@@ -208,13 +208,11 @@ class Oracle:
         return "c[x]" in record.call.limits or id(record.produced) in self.rivals
 
     def canceled_in_vain(self, record: TaskRecord, epoch: int) -> int:
-        """Count runs that were stopped for a newer task, by brokers of other epochs than *epoch*.
+        """Count runs that were ended for a newer task, by brokers of other epochs than *epoch*.
 
         A broker that dies before its client, or the journal, hears of that leaves the task there.
         """
-        if not self.is_rival(record):
-            return 0
-        return sum(run[0] != epoch and run in self.families.stopped for run in record.starts)
+        return sum(run[0] != epoch and run in self.families.outdone for run in record.starts)
 
     def not_entered(self, record: TaskRecord, token: Token) -> None:
         """Follow a run that never started, since its environment could not be entered."""
