@@ -223,6 +223,8 @@ class ScriptedBroker:
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.LINGER, 0)
+        # A ROUTER drops what is over its mark: of a thousand answers some came three seconds later.
+        self._router.setsockopt(zmq.SNDHWM, 0)
         self._router.bind(endpoint)
         self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._control = self._context.socket(zmq.PAIR)
