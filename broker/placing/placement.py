@@ -3,10 +3,10 @@
 In the order of the backlog each task goes to the best of the actors that satisfy it and have credit
 for it: one where it starts at once, then one where its environment is warm, then the highest sum of
 the weights of met affinities, then, where it is cold, one where no other environment has to give
-way, or none that a run uses, then the most available credit, then, of warm copies of which some may
-be given up, the one with the lowest number, then the least recently used. Calls that run beside one
-another in a copy look at its number before the credit. A task that finds nobody waits, and lets
-those behind it pass.
+way, or none that a run uses, then the most free slots (the most credit, where it would wait ahead),
+then, of warm copies of which some may be given up, the one with the lowest number, then the least
+recently used. Calls that run beside one another in a copy look at its number before the slots. A
+task that finds nobody waits, and lets those behind it pass.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -304,7 +304,7 @@ def choose_among(broker: "Broker", shape: Shape, task: Task) -> Actor | None:
             affinity(actor.labels, shape.desires) if shape.has_affinity else 0.0,
             actor.ease if environment is not None and warm != WARM_HERE else 0,
             preference if shape.cost.packs else 0,
-            credit.available,
+            credit.slots_available if has_place else credit.available,
             preference,
             -actor.used_at,
         )

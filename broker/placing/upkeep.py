@@ -91,7 +91,7 @@ def find(broker: "Broker", record: "Record", wanted: int) -> list[Actor]:
         return (
             actor.incarnation not in record.failed_on,
             affinity(actor.labels, shape.desires) if shape.has_affinity else 0.0,
-            actor.credit.available,
+            actor.credit.slots_available,
             -actor.used_at,
         )
 

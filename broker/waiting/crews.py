@@ -101,10 +101,10 @@ class Crew:
         if actor.is_shut:
             return 0
         if not self.is_plain:
-            return PLACE + credit.available if credit.has_slots(self.cost) else 0
-        available = credit.available
-        if available > credit.stated.ahead:
-            return PLACE + available
+            return PLACE + credit.slots_available if credit.has_slots(self.cost) else 0
+        available, ahead = credit.available, credit.stated.ahead
+        if available > ahead:
+            return PLACE + available - ahead
         return available if self.may_wait_ahead else 0
 
     def takes(self, actor: "Actor") -> int:
@@ -124,17 +124,19 @@ class Crew:
         if flying:
             turns -= flying.get(environment, 0)
         is_warm = turns >= cost.turns_taken
-        available = credit.available
+        available, ahead = credit.available, stated.ahead
         if is_warm and (
-            available > stated.ahead if self.is_plain else credit.has_slots_in(environment, cost)
+            available > ahead if self.is_plain else credit.has_slots_in(environment, cost)
         ):
+            # Of a call that shares a slot there may be no other one.
+            free = available - ahead if available > ahead else 0
             copy = actor.copies.get(environment)
             preference = copy.preference if copy is not None else 0
             if cost.packs:
-                return WARM_PLACE + (preference << AVAILABLE_BITS) + available
-            return WARM_PLACE + (available << PREFERENCE_BITS) + preference
+                return WARM_PLACE + (preference << AVAILABLE_BITS) + free
+            return WARM_PLACE + (free << PREFERENCE_BITS) + preference
         # Behind a replica that is warm here a task may wait in the mailbox.
-        if self.may_wait_ahead and stated.ahead > 0 and available:
+        if self.may_wait_ahead and ahead > 0 and available:
             return available + (WARM if is_warm else 0)
         return 0
 
@@ -143,7 +145,7 @@ class Crew:
         credit = actor.credit
         if actor.is_shut or not credit.has_room or not credit.has_slots_in(None, self.cost):
             return 0
-        return PLACE + credit.available + (actor.ease << EASE_BITS)
+        return PLACE + credit.slots_available + (actor.ease << EASE_BITS)
 
     # --- the best actor
 

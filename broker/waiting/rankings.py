@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from broker.facts.peers import Actor
 
-# A grade is the available credit, above it whether the environment is warm, above that whether a
-# task would start at once. 0: it can have none. Of a warm copy where it would start at once the
-# credit stands above the copy's preference, and below who gives way where it is cold.
+# A grade is how many slots are free, or how many tasks may wait where none is, above it whether the
+# environment is warm, above that whether a task would start at once. 0: it can have none. Of a warm
+# copy where it would start at once the slots stand above the copy's preference, and below who gives
+# way where it is cold.
 EASE_BITS: Final = 38
 WARM: Final = 1 << 40
 PLACE: Final = 1 << 41
 WARM_PLACE: Final = PLACE + WARM
 PREFERENCE_MAX: Final = (1 << 16) - 1
 PREFERENCE_BITS: Final = 16
-# Where tasks fill one copy before they use the next its preference stands above the credit.
+# Where tasks fill one copy before they use the next its preference stands above the slots.
 AVAILABLE_BITS: Final = 23
 
 # From here on a heap is made anew once the greater part of it is void.

@@ -138,6 +138,10 @@ class Offer:
         self.given = []
 
     @property
+    def free(self):
+        return max(0, self.credit.free - sum(call.slots == {} for call in self.given))
+
+    @property
     def available(self):
         plain = sum(call.slots == {} for call in self.given)
         return max(0, self.credit.free + self.credit.ahead - plain)
@@ -192,7 +196,8 @@ class Offer:
             tie = -self.copies[call.environment.id]
         is_empty = call.environment is not None and not is_warm and self.is_empty()
         weight = self.weight(call)
-        return (self.starts(call), is_warm, weight, is_empty, self.available, tie)
+        left = self.free if self.starts(call) else self.available
+        return (self.starts(call), is_warm, weight, is_empty, left, tie)
 
     def is_empty(self):
         """Tell whether nothing has to give way for an environment that is entered here."""

@@ -1,5 +1,8 @@
 """Which actor gets a task: against a slow and simple choice, and rule by rule."""
 
+from functools import partial
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,6 +107,25 @@ def test_tasks_spread_over_actors():
     talk.client().submits(1, 2)
 
     assert [len(got(actor)) for actor in actors] == [1, 1]
+
+
+@pytest.mark.parametrize("environment", [None, Environment("env", "Env", CODE)])
+def test_what_may_wait_ahead_draws_no_task_from_an_actor_with_more_free_slots(environment):
+    talk = Conversation()
+    turns = {} if environment is None else {"env": 9}
+    quick = talk.actor(11, name="host/0", slots={"slot": 2})
+    quick.says(Credit(1, 64, 0, turns))
+    freer = talk.actor(12, name="host/1", slots={"slot": 2})
+    freer.says(Credit(2, 0, 0, turns))
+    call = Call("work", b"" if environment else CODE, "m" if environment else "", environment)
+
+    client = talk.client()
+    client.says(Function(0, CODE, b"code"), Template(0, call))
+    client.says(*(Submit(number, 0, b"") for number in (1, 2, 3)))
+
+    assert sorted([*got(quick), *got(freer)]) == [1, 2, 3]
+    assert talk.task(client, 1).actor.name == "host/1"
+    assert [one.actor.name for one in map(partial(talk.task, client), (2, 3))].count("host/0") == 1
 
 
 def test_nobody_gets_more_than_it_granted():
