@@ -25,7 +25,7 @@ from actor.processes.surroundings import (
 from actor.settings import ENDPOINT_DEFAULT, SLOT, HostSettings
 from actor.times import add_times, read_times
 from actor.values import AUTO, SLOTS_MAX, Amount, OneOf, Whole, ahead, endpoint, read, replicas
-from wire.labels import Labels, parse_label
+from wire.labels import Labels, built_in, check_own, parse_label
 from wire.limits import HOST_PREFIX, check_amounts
 from wire.release import release
 
@@ -143,9 +143,7 @@ def check_keys(parser: Parser, labels_of: Sequence[Labels], known: Labels) -> No
     """End with a line when somebody gives a label that says what the actor is."""
     for key in dict.fromkeys(key for own in labels_of for key in own):
         if key in known or key == "name":
-            parser.error(
-                f"label {key!r} is built in and says what the actor is: choose another key"
-            )
+            parser.error(built_in(key))
 
 
 def no_keys(_: str) -> NoReturn:
@@ -446,5 +444,5 @@ def read_labels(typed: Sequence[str], inherited: Sequence[str], *, replicas: int
                 elif int(match[1]) == index:
                     own[key] = add_value(own.get(key), value)
             labels |= shared | own
-        labels_of.append(labels)
+        labels_of.append(check_own(labels))
     return labels_of

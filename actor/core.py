@@ -86,7 +86,7 @@ class ActorCore:
         self.is_spare = False
         self.standing = Standing(settings.memory_high)
         self.exit_reason = ""  # Why the process has to end although something runs.
-        self._upserted: Labels = {}
+        self.upserted: Labels = {}
         self.now = now
         # What the broker has of this session: tables, labels, credit.
         self.functions: ReceiverTable[tuple[bytes, Buffer]] = ReceiverTable(0)
@@ -331,9 +331,9 @@ class ActorCore:
     def change_labels(self, labels: Labels, now: float, *, deleted: Sequence[str] = ()) -> None:
         """Offer *labels* in place of what stood under their keys, and take back those *deleted*."""
         self.now = now
-        self._upserted = {**self._upserted, **labels}
+        self.upserted = {**self.upserted, **labels}
         for key in deleted:
-            self._upserted.pop(key, None)
+            self.upserted.pop(key, None)
         self.relabel()
 
     def entered(
@@ -489,7 +489,7 @@ class ActorCore:
             self._beat_at = self.now
 
     def relabel(self) -> None:
-        labels = merge_labels(self.settings.labels, self._upserted, self.mailbox.residents.labels())
+        labels = merge_labels(self.settings.labels, self.upserted, self.mailbox.residents.labels())
         if labels != self.labels:
             self.labels = labels
             self.labels_version += 1

@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 
 from sdk.client import Client
 from sdk.errors import WarmslotError
-from wire.labels import Labels, validate_key, validate_value
+from wire.labels import Labels, check_own, validate_labels
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 2.0
@@ -288,10 +288,7 @@ def read_actors(
                 raise ValueError(f"{key}={host[key]!r} must be an int of at least {low}{other}")
         if not isinstance(host["labels"], Mapping):
             raise TypeError(f"labels={host['labels']!r} must be a mapping from label to value")
-        for key, value in host["labels"].items():
-            validate_key(key)
-            for one in value if isinstance(value, list) else [value]:
-                validate_value(key, one)
+        host["labels"] = check_own(validate_labels(host["labels"]))
         if type(host["name"]) is not str:
             raise TypeError(f"name={host['name']!r} is not a text")
     if len({host["name"] for host in hosts}) < len(hosts):

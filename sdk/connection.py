@@ -43,6 +43,7 @@ from wire.parts import Key, Status, Token
 from wire.payload import Dumped, load, told
 from wire.reaching import FORBIDDEN, is_forbidden
 from wire.release import PYTHON
+from wire.texts import check_text, sendable
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
 ENDPOINT_VARIABLE: Final = "WARMSLOT_BROKER"
@@ -88,7 +89,7 @@ class Connection(Handlers):
         self._has_said_unreachable = False
         self._seldom = Seldom()
         self.core = ClientCore(
-            Settings(name=name, python=PYTHON), incarnation=secrets.randbits(63), now=now
+            Settings(name=sendable(name), python=PYTHON), incarnation=secrets.randbits(63), now=now
         )
         self._prefix = f"{self.core.incarnation:016x}"
         self.loop = Loop(endpoint, self.core, self)
@@ -228,6 +229,7 @@ class Connection(Handlers):
 
     def ask(self, what: str, argument: str, answered: Callable[[bytes], None]) -> int:
         """Send a query; *answered* gets the body, on the thread that reads."""
+        check_text(what, argument)
         with self.loop.lock:
             self.loop.check_usable()
             now = monotonic()

@@ -23,7 +23,7 @@ from sdk.describing.batching import batches_of, check_batches
 from sdk.describing.code import Captured, capture
 from sdk.describing.options import read_desires, read_limits, read_slots
 from sdk.describing.version import digest_of, version_of
-from wire.labels import Desire, Labels, validate_labels
+from wire.labels import Desire, Labels, check_own, validate_labels
 from wire.parts import Environment as EnvironmentMessage
 from wire.parts import Reuse
 
@@ -252,7 +252,7 @@ def turns_of(cls: type[Environment]) -> int:
 
 def read_labels(cls: type) -> Labels:
     """Read the labels that an actor offers while it has a copy; raise ValueError for a bad one."""
-    return validate_labels(type.__getattribute__(cls, "labels"))
+    return check_own(validate_labels(type.__getattribute__(cls, "labels")))
 
 
 class Specification:

@@ -40,6 +40,7 @@ from sdk.plan import PYTHON_DESIRE
 from wire.labels import Labels
 from wire.parts import Call, Named, Reuse
 from wire.parts import Environment as EnvironmentMessage
+from wire.texts import check_text
 
 if TYPE_CHECKING:
     from sdk.client import Client
@@ -346,6 +347,7 @@ def read_address(what: str, text: Any) -> str:
     """Read a name or a namespace."""
     if not isinstance(text, str) or not 0 < len(text) <= NAME_LENGTH_MAX:
         raise ValueError(f"{what}={text!r} is not a string of 1 to {NAME_LENGTH_MAX} characters")
+    check_text(what, text)
     return text
 
 

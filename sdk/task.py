@@ -62,7 +62,8 @@ class ActorContext(ABC):
 
         A list is several values under one key. When this returns, no task starts here any more that
         the labels do not satisfy; those that wait here are handed back, and go elsewhere. Raises
-        ValueError for a key or a value that cannot be a label.
+        ValueError for a key or a value that cannot be a label, for a key that is built in, and for
+        more than 256 KiB of labels: each heartbeat carries them.
         """
 
     @abstractmethod

@@ -109,6 +109,19 @@ def check_nan():
         refuses(wanted(comparator, NAN))
 
 
+def check_half_a_pair():
+    for value in ("a\ud800", ["a", "\udcff"]):
+        refuses_to_offer(value)
+    refuses(wanted("eq", "\udcff"))
+    refuses(wanted("in", ["a", "\udcff"]))
+
+
+def check_built_in():
+    for key in ("name", "host", "os", "python", "cpus", "memory_mb"):
+        with pytest.raises(ValueError, match=f"label '{key}' is built in"):
+            labels.check_own({key: "mine"})
+
+
 def check_infinity():
     assert labels.validate_labels({"k": INF}) == {"k": INF}
     assert satisfies({"k": INF}, wanted("gt", 1e300))
@@ -175,6 +188,10 @@ RULES = {
     "an offered key without a value, `[]`": lambda: refuses_to_offer([]),
     "an empty list for in or not_in": check_empty_lists,
     "a value for exists or not_exists": check_presence,
+    "a string with half of a surrogate pair": check_half_a_pair,
+    "a key that is built in (name, host, os, python, cpus, memory_mb), offered by anybody else": (
+        check_built_in
+    ),
     "weight of a required desire": check_a_required_weight,
     "weight of 0": check_no_weight,
     "weight below 0": check_less_than_no_weight,

@@ -27,6 +27,7 @@ from wire.messages import (
 from wire.parts import Failure
 
 CONTROL_BYTES_MAX: Final = 16 * 2**20
+TEMPLATE_BYTES_MAX: Final = 2**20
 PAYLOAD_FRAMES_MAX: Final = 65_536
 # A body up to this size travels inside its command: copying it is cheaper than a frame of its own.
 INLINE_BYTES_MAX: Final = 4_096

@@ -14,6 +14,7 @@ from wire.classes import rebuild
 from wire.errors import Code
 from wire.parts import Failure
 from wire.payload import OURS, PayloadError, pickle_value, told
+from wire.texts import sendable
 
 
 class RemoteTraceback(Exception):
@@ -39,7 +40,9 @@ def dump_exception(error: BaseException, code: Code = Code.TASK_FAILED) -> Failu
         pickled = b""
     finally:
         error.__traceback__ = bare
-    return Failure(code, type_name(type(error)), _message(error), text, pickled)
+    # A name of a file in it may be one that cannot be sent.
+    kind, message = sendable(type_name(type(error))), sendable(_message(error))
+    return Failure(code, kind, message, sendable(text), pickled)
 
 
 def _pickled(error: BaseException) -> bytes:

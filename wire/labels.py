@@ -7,11 +7,15 @@ must then hold for all of them, any other for one.
 
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
+
+from wire.texts import check_text
 
 LabelValue = str | int | float | bool
 LabelValues = LabelValue | list[LabelValue]
@@ -19,7 +23,17 @@ Labels = dict[str, LabelValues]
 
 KEY_LENGTH_MAX: Final = 128
 VALUE_LENGTH_MAX: Final = 1024
+# Of all that one source offers, since each heartbeat carries it.
+LABELS_BYTES_MAX: Final = 256 * 1024
 WEIGHT_DEFAULT: Final = 100
+# Of these an actor says itself what it is: nobody says otherwise.
+BUILT_IN: Final = frozenset({"name", "host", "os", "python", "cpus", "memory_mb"})
+INFINITE: Final = (math.inf, -math.inf)
+# A number as it is written; Python reads "1_000" and digits of other scripts as well.
+WHOLE: Final = re.compile(r"[+-]?[0-9]+")
+NUMBER: Final = re.compile(
+    r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE
+)
 
 
 class Comparator(StrEnum):
@@ -165,6 +179,7 @@ def validate_value(key: str, value: object) -> None:
             raise ValueError(
                 f"label {key!r}: a value of {len(value)} characters is over {VALUE_LENGTH_MAX}"
             )
+        check_text(f"label {key!r}:", value)
     elif type(value) is int:
         if not -(2**63) <= value < 2**63:
             raise ValueError(f"label {key!r}: {value!r} does not fit in 64 bits")
@@ -200,16 +215,46 @@ def validate_labels(labels: Mapping[Any, object]) -> Labels:
     return checked
 
 
+def check_own(labels: Labels) -> Labels:
+    """Return what somebody would have an actor offer; raise ValueError for what nobody may.
+
+    That is what is built in, and more than is to travel with each heartbeat.
+    """
+    for key in labels:
+        if key in BUILT_IN:
+            raise ValueError(built_in(key))
+    size = len(msgspec.msgpack.encode(labels))
+    if size > LABELS_BYTES_MAX:
+        raise ValueError(
+            f"{len(labels):,} labels take {size:,} octets, over {LABELS_BYTES_MAX:,} in all"
+        )
+    return labels
+
+
+def built_in(key: str) -> str:
+    """Say that nobody offers *key* in the actor's place."""
+    return f"label {key!r} is built in and says what the actor is: choose another key"
+
+
 def parse_label(text: str) -> tuple[str, LabelValue]:
     """Read `key=value` as bool, int, float, then string; `key=str:512` forces a string.
 
-    Raises ValueError for a text without '=', a bad key or NaN.
+    Raises ValueError for a text without '=', a bad key, NaN, or more than a number holds.
     """
     key, separator, raw = text.partition("=")
     if not separator:
         raise ValueError(f"label {text!r} has no '='")
     validate_key(key)
+    if WHOLE.fullmatch(raw) and len(raw) > VALUE_LENGTH_MAX:
+        raise ValueError(f"label {key!r}: a number of {len(raw)} digits does not fit in 64 bits")
     value = parse_value(raw)
+    if isinstance(value, float):
+        is_said = "inf" in raw.lower()
+        if math.isnan(value) or (value in INFINITE and not is_said):
+            why = (
+                f"{raw} is beyond what a float holds" if value in INFINITE else "NaN equals nothing"
+            )
+            raise ValueError(f"label {text!r}: {why}; {key}=str:{raw} is the text")
     validate_value(key, value)
     return key, value
 
@@ -220,9 +265,6 @@ def parse_value(raw: str) -> LabelValue:
         return raw[4:]
     if raw in ("true", "True", "false", "False"):
         return raw in ("true", "True")
-    for kind in (int, float):
-        try:
-            return kind(raw)
-        except ValueError:
-            continue
-    return raw
+    if WHOLE.fullmatch(raw):
+        return int(raw)
+    return float(raw) if NUMBER.fullmatch(raw) else raw

@@ -33,6 +33,7 @@ from msgspec import Struct
 
 from wire.classes import as_ours
 from wire.codec import BUFFER_BYTES_MIN, INLINE_BYTES_MAX
+from wire.texts import sendable
 
 PICKLE_PROTOCOL: Final = 5
 # What is beyond stays in the pickle: a message must not have more frames than the protocol allows.
@@ -489,12 +490,11 @@ def captured_by(function: FunctionType) -> list[tuple[str, str, object]]:
 
 def describe(value: object) -> str:
     """Name a value by its type, and by its name where it has one."""
-    kind = type(value).__qualname__
-    name = getattr(value, "__qualname__", None)
+    kind, name = type(value).__qualname__, getattr(value, "__qualname__", None)
     return f"the {kind} {name!r}" if isinstance(name, str) else f"a value of type {kind}"
 
 
 def told(error: BaseException) -> str:
     """Tell type and message of *error* in one line."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return sendable(f"{type(error).__name__}: {text}" if text else type(error).__name__)

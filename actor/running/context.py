@@ -16,7 +16,7 @@ from actor.settings import Launch
 from sdk.describing.options import check_wait, read_timeout
 from sdk.errors import SlotReleased
 from sdk.task import ActorContext, HeldLimit, ReleasedSlot, TaskContext
-from wire.labels import Labels, LabelValues, validate_key, validate_labels
+from wire.labels import Labels, LabelValues, check_own, validate_key, validate_labels
 
 if TYPE_CHECKING:
     from sdk.client import Client
@@ -113,7 +113,9 @@ class Identity(ActorContext):
         """Set these labels for the life of the actor."""
         if not isinstance(labels, Mapping):
             raise TypeError(f"upsert_labels takes a mapping from label to value, got {labels!r}")
-        self._loop.change_labels(validate_labels(labels), ())
+        chosen = validate_labels(labels)
+        check_own({**self._loop.core.upserted, **chosen})
+        self._loop.change_labels(chosen, ())
 
     def delete_labels(self, *keys: str) -> None:
         """Take back labels that were upserted."""

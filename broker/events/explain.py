@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from broker.core import Broker
 
 TASKS_LISTED_MAX: Final = 1_000
+# The states in which a task waits to be given to an actor.
+WAITING: Final = (State.QUEUED, State.ALONE, State.DELAYED, State.HELD, State.WRITING)
 
 
 def answer(
@@ -222,7 +224,7 @@ def describe_task(task: Task, now: float) -> dict[str, Any]:
         "state": run_state(task),
         "tries": task.tries,
         "actor": task.actor.name if task.actor else "",
-        "waits_s": now - task.queued_at,
+        "waits_s": now - task.queued_at if task.state in WAITING else None,
     }
 
 

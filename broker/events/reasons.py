@@ -5,6 +5,8 @@ it stands so is the time of the last change that could have made it otherwise.
 """
 
 from collections import Counter
+from functools import partial
+from heapq import nsmallest
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -14,12 +16,15 @@ from broker.holding import occupants, wants
 from broker.placing import preference, replicas
 from broker.tasks import bindings
 from broker.waiting.costs import SLOT
+from wire.labels import satisfies
 
 if TYPE_CHECKING:
     from broker.core import Broker
     from broker.waiting.shapes import Shape
 
 ACTORS_SHOWN_MAX: Final = 3
+# Among so many of those that are connected those are looked for that are to be shown.
+ACTORS_SEEN_MAX: Final = 256
 
 
 class Reason(NamedTuple):
@@ -55,7 +60,9 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
         return Reason(text, queued_at)
     able = [actor for actor in actors if shape.suits(actor)]
     if not able:
-        shown = [f"{one.name}: {unmet(task, one)}" for one in actors[:ACTORS_SHOWN_MAX]]
+        # Those first that lack the least: one of these was meant.
+        near = nsmallest(ACTORS_SHOWN_MAX, actors[:ACTORS_SEEN_MAX], partial(shortfall, task))
+        shown = [f"{one.name}: {unmet(task, one)}" for one in near]
         more = "; ..." if len(actors) > len(shown) else ""
         text = f"no connected actor satisfies it ({'; '.join(shown)}{more})"
         changed_at = max(broker.departed_at, *(actor.labels_at for actor in actors))
@@ -63,6 +70,14 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
     reason = reason_among(broker, task, able, now)
     is_satisfiable = wants.are_stated(broker, shape, able) is not False
     return reason._replace(is_satisfiable=is_satisfiable)
+
+
+def shortfall(task: Task, actor: Actor) -> int:
+    """Return how many of the things that *task* requires *actor* does not have."""
+    assert task.template
+    desires, slots = task.template.shape.desires, task.call.slots
+    lacking = sum(one.required and not satisfies(actor.labels, one) for one in desires)
+    return lacking + sum(actor.slots.get(kind, 0) < amount for kind, amount in slots.items())
 
 
 def reason_among(broker: "Broker", task: Task, able: list[Actor], now: float) -> Reason:
@@ -212,7 +227,7 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     short = credit.lacks(shape.cost)
     if short and not (shape.cost.is_plain or shape.cost.is_sharing):
         return f"{short} slots are missing of {shape.cost.slots} ({len(actor.assigned)} tasks)"
-    if not (credit.available or credit.has_more):
+    if not credit.available and (shape.cost.is_plain or not credit.has_more):
         return f"no free slot ({len(actor.assigned)} tasks{unreturned(actor)})"
     reserved = broker.reservation
     is_bound = reserved is not None and reserved.binds(task, actor)

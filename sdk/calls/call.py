@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from wire.codec import INLINE_BYTES_MAX, encode
+from wire.codec import INLINE_BYTES_MAX, TEMPLATE_BYTES_MAX, encode
 from wire.messages import Cancel, Function, Template, Welcome
 from wire.parts import Call, Span, Token
 from wire.payload import Buffer
@@ -37,14 +37,25 @@ class Plan:
     __slots__ = ("call", "codes", "is_durable", "key", "schedule_timeout_s", "size", "sticky")
 
     def __init__(self, call: Call, codes: Iterable[Code] = ()) -> None:
-        """Name the plan by what it says, so that equal ones share a template."""
+        """Name the plan by what it says, so that equal ones share a template.
+
+        Raises ValueError for more than a template may say.
+        """
         self.call = call
         self.codes = tuple(codes)
         self.schedule_timeout_s = call.schedule_timeout_s
         self.sticky = call.sticky.key if call.sticky is not None else ""
-        self.key: bytes = encode(call)
+        try:
+            self.key: bytes = encode(call)
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise ValueError(f"what is said of {call.name!r} cannot be sent: {error}") from None
+        if len(self.key) > TEMPLATE_BYTES_MAX:
+            raise ValueError(
+                f"what is said of {call.name!r} beside its arguments (labels, metadata, limits)"
+                f" takes {len(self.key):,} octets, over {TEMPLATE_BYTES_MAX:,}"
+            )
         self.is_durable = call.durable
-        self.size = sum(len(code.stream) for code in self.codes)
+        self.size = len(self.key) + sum(len(code.stream) for code in self.codes)
 
 
 class Owned(Struct, eq=False):

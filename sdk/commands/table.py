@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from typing import Any
 
@@ -64,19 +65,29 @@ def pairs(mapping: dict[str, Any]) -> str:
 
 
 def labels_of(labels: dict[str, Any]) -> str:
-    """Write labels as `--label` reads them, so that 512 and "512" are told apart."""
-    return " ".join(f"{key}={label_of(value)}" for key, value in labels.items())
+    """Write labels as `--label` reads them in a shell, so that 512 and "512" are told apart."""
+    return " ".join(
+        quoted(f"{key}={label_of(one)}")
+        for key, value in labels.items()
+        for one in (value if isinstance(value, list) else [value])
+    )
 
 
 def label_of(value: Any) -> str:
-    """Write one value of a label, or several."""
-    if isinstance(value, list):
-        return ",".join(map(label_of, value))
+    """Write one value of a label."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and parse_value(value) != value:
         return f"str:{value}"
     return str(value)
+
+
+def quoted(text: str) -> str:
+    """Write *text* as one word for a shell, in one line whatever stands in it."""
+    if not text.isprintable():
+        escaped = text.encode("unicode_escape").decode("ascii").replace("'", "\\'")
+        return f"$'{escaped}'"
+    return text if text.replace("=", "").isalnum() else shlex.quote(text)
 
 
 def cell(value: Any) -> str:

@@ -25,6 +25,7 @@ from wire.limits import AMOUNT_MAX, check_amounts
 from wire.parts import Backoff
 from wire.parts import Sticky as StickyPart
 from wire.retries import RETRIES_MAX, check_backoff
+from wire.texts import check_text
 
 PRIORITY_MAX: Final = 10
 NAME_LENGTH_MAX: Final = 256
@@ -66,6 +67,8 @@ INHERITED_STICKY: Final = "inherited_sticky"
 ALWAYS: Final = frozenset({"desired_labels", "environment"})
 
 UNSAID: Final = object()
+# Beyond this floats do not tell one weight from the next.
+WEIGHT_MAX: Final = 2**53
 
 
 class Desired(Struct, frozen=True):
@@ -89,6 +92,8 @@ class Desired(Struct, frozen=True):
         weight: Any = WEIGHT_DEFAULT if self.weight is None else self.weight
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise TypeError(f"label {key!r}: the weight must be a number, got {weight!r}")
+        if isinstance(weight, int) and abs(weight) > WEIGHT_MAX:
+            raise ValueError(f"label {key!r}: a weight of {weight:,} is over {WEIGHT_MAX:,}")
         if self.weight is not None and said is None:
             warnings.warn(
                 f"label {key!r}: the weight {weight!r} of a required label is ignored; "
@@ -183,6 +188,7 @@ def read_sticky(sticky: Any) -> Sticky:
     flags: list[Any] = [sticky.hard, sticky.inherit]
     if not isinstance(key, str) or not 0 < len(key) <= NAME_LENGTH_MAX:
         raise ValueError(f"a sticky key has 1 to {NAME_LENGTH_MAX} characters, not {key!r}")
+    check_text("a sticky key", key)
     if not all(isinstance(flag, bool) for flag in flags):
         raise TypeError(f"hard and inherit of {sticky!r} must be True or False")
     return sticky
@@ -237,6 +243,8 @@ def read_metadata(metadata: Any) -> dict[str, str | int | float | bool | None]:
         plain = value is None or isinstance(value, str | int | float | bool)
         if not isinstance(key, str) or not plain:
             raise ValueError(f"metadata: {key!r}: {value!r} is not a string to a plain value")
+        check_text("metadata:", key)
+        check_text(f"metadata: {key!r}:", value if isinstance(value, str) else "")
     return dict(metadata)
 
 
@@ -304,6 +312,7 @@ def read_name(name: Any) -> str:
         raise ValueError(
             f"name and fairness_key are strings of up to {NAME_LENGTH_MAX} characters, not {name!r}"
         )
+    check_text("name or fairness_key", name)
     return name
 
 
@@ -338,6 +347,7 @@ def split_key(
         raise TypeError(f"idempotency_key must be a string, got {key!r}")
     if not 0 < len(key) <= NAME_LENGTH_MAX:
         raise ValueError(f"an idempotency_key has 1 to {NAME_LENGTH_MAX} characters, not {key!r}")
+    check_text("idempotency_key", key)
     if rest.get("durable") is False:
         raise ValueError(
             f"idempotency_key={key!r} needs a durable task, and durable=False was said"

@@ -1,8 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 
 from actor.granting.labels import environment_key, merge_labels
 from actor.machine import platform
 from actor.machine.builtin import builtin_labels
+from actor.running.context import Identity
+from actor.settings import Launch, Settings
 from wire.labels import validate_key, validate_value
 
 MERGED = [
@@ -60,3 +64,21 @@ def test_built_in_labels_are_valid():
         validate_key(key)
         for one in value if isinstance(value, list) else [value]:
             validate_value(key, one)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"python": "2.7"}, "label 'python' is built in"),
+        ({"name": "x/0"}, "label 'name' is built in"),
+        ({"k": "\udcff"}, "no valid text"),
+        ({f"k{n}": "x" * 1000 for n in range(200)}, "300 labels take 3.* octets, over"),
+    ],
+)
+def test_a_task_upserts_no_label_that_would_keep_its_actor_from_work(labels, said):
+    earlier = {f"earlier{n}": "x" * 1000 for n in range(100)}
+    loop = SimpleNamespace(core=SimpleNamespace(upserted=earlier))
+    launch = Launch(core=Settings(name="h/0"), broker="", incarnation=1, host_name="h")
+
+    with pytest.raises(ValueError, match=said):
+        Identity(launch, loop).upsert_labels(labels)

@@ -36,7 +36,7 @@ class Shell:
     def __init__(self, fd):
         self.board = Board(fd)
         self.core = self
-        self.labels = {"memory": 512}
+        self.labels, self.upserted = {"memory": 512}, {}
         self.posts = queue.Queue()
         self.environments = []
         self.released = []

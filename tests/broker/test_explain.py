@@ -32,6 +32,52 @@ def test_a_label_that_nobody_offers(talk):
     assert reason == ("no connected actor satisfies it (host/0: needs memory gt 256, offers 64)")
 
 
+def test_those_that_lack_the_least_are_told_of_where_there_are_many(talk):
+    for number in range(5):
+        name = f"h{number}/0"
+        talk.actor(20 + number, name=name, labels={"name": name, "zone": "eu"}, free=1)
+    desires = [Desire("name", Comparator.EQUAL, "h4/0"), Desire("zone", Comparator.EQUAL, "us")]
+    client = talk.client().submits(7, call=Call("work", CODE, desires=desires))
+
+    answer = ask(client, "explain", "7")
+
+    assert "(h4/0: needs zone eq 'us', offers 'eu'; h0/0: " in answer["reason"]
+    assert answer["actors"]["h1/0"] == (
+        "needs name eq 'h4/0', offers 'h1/0', and needs zone eq 'us', offers 'eu'"
+    )
+
+
+def test_of_a_long_list_the_beginning_is_told(talk):
+    talk.actor(labels={"customer": "x"}, free=1)
+    wanted = Desire("customer", Comparator.IN, [f"customer {n}" for n in range(1000)])
+    client = talk.client().submits(7, call=Call("work", CODE, desires=[wanted]))
+
+    reason = ask(client, "explain", "7")["reason"]
+
+    assert "needs customer in ['customer 0', 'customer 1', " in reason
+    assert "..., offers 'x'" in reason
+    assert len(reason) < 400
+
+
+def test_only_who_waits_is_said_to_wait(talk):
+    talk.actor(free=1)
+    client = talk.client().submits(7, 8)
+    talk.wait(1.0)
+
+    tasks = {one["task"][-1]: one["waits_s"] for one in ask(client, "tasks")["tasks"]}
+
+    assert tasks["7"] is None
+    assert tasks["8"] >= 1.0
+
+
+def test_of_an_actor_that_has_other_slots_left_it_says_that_no_plain_one_is(talk):
+    actor = talk.actor(slots={"slot": 1, "gpu": 1}, free=1)
+    client = talk.client().submits(6, 7)
+    actor.says(Credit(0, typed={"gpu": 1}))
+
+    assert ask(client, "explain", "7")["actors"] == {"host/0": "no free slot (1 tasks)"}
+
+
 def test_actors_that_are_busy(talk):
     talk.actor(free=1)
     client = talk.client().submits(7, 8)

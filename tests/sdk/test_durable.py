@@ -202,6 +202,7 @@ def test_who_leaves_forgets_what_goes_on():
         ({"idempotency_key": 17}, TypeError, "17"),
         ({"idempotency_key": ""}, ValueError, "1 to 256"),
         ({"idempotency_key": "x" * 257}, ValueError, "1 to 256"),
+        ({"idempotency_key": "\udcff"}, ValueError, "no valid text"),
         ({"idempotency_key": "k", "idempotency_ttl": 0}, ValueError, "0"),
         ({"idempotency_key": "k", "idempotency_ttl": True}, ValueError, "True"),
         ({"idempotency_key": "k", "idempotency_ttl": float("nan")}, ValueError, "nan"),

@@ -1,7 +1,9 @@
 """The command line answers in plain lines; what a user does wrong is one line and status 2."""
 
 import json
+import math
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 import actor.cli
 import broker.cli
+from actor.cli import read_labels
 from sdk import Client
 from sdk import __main__ as program
 from sdk.__main__ import read
@@ -17,7 +20,6 @@ from sdk.commands.fleet import actor_lines, show_screen
 from sdk.commands.replicas import shown_names
 from sdk.commands.table import holdings
 from tests.sdk.fakes import ScriptedBroker
-from wire.labels import parse_label
 from wire.release import release
 
 ANSWERS = {
@@ -61,9 +63,9 @@ ANSWERS = {
 }
 
 ACTORS = """\
-ACTOR  STATE   BEAT   FREE  HELD    SLOTS   TASKS  ENVIRONMENTS                           LABELS                RELEASE
-h/0    open    0.4 s  1     slot=1  slot=2  1      Vision@1a2b=warm default/clicks=alive  memory=512 model=a,b  1.2.3 on 3.11
-h/1    paused  -      0+16  -       slot=2  0      -                                      -                     - on -
+ACTOR  STATE   BEAT   FREE  HELD    SLOTS   TASKS  ENVIRONMENTS                           LABELS                      RELEASE
+h/0    open    0.4 s  1     slot=1  slot=2  1      Vision@1a2b=warm default/clicks=alive  memory=512 model=a model=b  1.2.3 on 3.11
+h/1    paused  -      0+16  -       slot=2  0      -                                      -                           - on -
 """.splitlines()  # noqa: E501
 SUMMARY = "2 actors (1 closed), 3 clients; 1,500 queued, 4 with actors"
 
@@ -150,14 +152,21 @@ def test_all_labels_are_shown_on_request_and_h_10_stands_behind_h_2():
 
 def test_labels_are_shown_as_the_option_reads_them():
     labels = {"a": 0.75, "b": True, "c": "512", "d": 512, "e": "eu", "f": ["x", 1], "g": "true"}
+    labels |= {"h": "two words, and 'more'", "i": "", "j": "1_000", "k": "ü", "l": math.inf}
 
     lines = actor_lines([{"name": "h/0", "labels": labels}], is_whole=False)
 
-    shown = lines[1].split("  ")[-2].split()
-    assert shown == ["a=0.75", "b=true", "c=str:512", "d=512", "e=eu", "f=x,1", "g=str:true"]
-    for text in shown[:5]:
-        key, value = parse_label(text)
-        assert (type(value), value) == (type(labels[key]), labels[key])
+    words = shlex.split(lines[1][lines[0].index("LABELS") : lines[0].index("RELEASE")])
+    assert " ".join(words).startswith("a=0.75 b=true c=str:512 d=512 e=eu f=x f=1 g=str:true h=")
+    (read,) = read_labels(words, [], replicas=1)
+    assert list(map(repr, read.items())) == list(map(repr, labels.items()))
+
+
+def test_a_label_with_a_new_line_or_an_escape_in_it_keeps_the_table_in_one_line_each():
+    lines = actor_lines([{"name": "h/0", "labels": {"k": "a\n\x1b[31m'b'"}}], is_whole=False)
+
+    assert len(lines) == 2
+    assert r"$'k=a\n\x1b[31m\'b\''" in lines[1]
 
 
 def test_what_a_terminal_has_no_room_for_is_cut(capsys, monkeypatch):

@@ -6,6 +6,7 @@ import types
 import pytest
 
 from wire import exceptions
+from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 
 
@@ -69,6 +70,16 @@ def test_an_exception_comes_back_with_the_remote_traceback(error):
     assert isinstance(back.__cause__, exceptions.RemoteTraceback)
     assert "raise error" in str(back.__cause__)
     assert failure.code == Code.TASK_FAILED
+
+
+def test_a_text_that_cannot_be_sent_is_written_as_in_a_string():
+    error = raised(ValueError("name \udcff"))
+
+    failure = decode_failure(encode_failure(exceptions.dump_exception(error)))
+
+    assert failure.message == r"name \udcff"
+    assert r"ValueError: name \udcff" in failure.traceback
+    assert str(exceptions.load_exception(failure)) == "name \udcff"
 
 
 def test_a_group_keeps_the_classes_of_what_is_in_it():

@@ -12,6 +12,7 @@ from wire.labels import (
     Comparator,
     Desire,
     affinity,
+    check_own,
     parse_label,
     satisfies,
     satisfies_all,
@@ -136,7 +137,8 @@ def test_a_good_key_passes(key):
 
 
 @pytest.mark.parametrize(
-    "value", [None, b"x", [], {}, math.nan, 2**63, -(2**63) - 1, "x" * (VALUE_LENGTH_MAX + 1)]
+    "value",
+    [None, b"x", [], {}, math.nan, 2**63, -(2**63) - 1, "x" * (VALUE_LENGTH_MAX + 1), "a\udcff"],
 )
 def test_a_bad_value_is_refused(value):
     with pytest.raises(ValueError, match="label 'k'"):
@@ -234,6 +236,21 @@ def test_what_is_valid_can_be_compared_with_anything(key, comparator, data):
     assert satisfies(offered, wanted) in (True, False)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"host": "mine"}, "label 'host' is built in"),
+        ({"a": 1, "python": ["2.7"]}, "label 'python' is built in"),
+        ({f"k{n}": "x" * VALUE_LENGTH_MAX for n in range(300)}, "300 labels take .* octets, over"),
+    ],
+)
+def test_what_nobody_may_offer_in_the_place_of_an_actor_is_refused(labels, said):
+    with pytest.raises(ValueError, match=said):
+        check_own(labels)
+
+    assert check_own({"hosts": 1}) == {"hosts": 1}
+
+
 # --- the command line
 
 
@@ -252,6 +269,14 @@ def test_what_is_valid_can_be_compared_with_anything(key, comparator, data):
         ("memory=str:512", "memory", "512"),
         ("flag=str:true", "flag", "true"),
         ("x=str:", "x", ""),
+        ("build=2024_01", "build", "2024_01"),
+        ("x= 5", "x", " 5"),
+        ("x=٣", "x", "٣"),
+        ("x=+5", "x", 5),
+        ("x=.5e-1", "x", 0.05),
+        ("x=5.", "x", 5.0),
+        ("x=-Infinity", "x", -math.inf),
+        ("x=0x10", "x", "0x10"),
     ],
 )
 def test_a_label_is_read_as_bool_int_float_then_string(text, key, value):

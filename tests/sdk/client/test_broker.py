@@ -86,6 +86,24 @@ def test_the_broker_is_asked(client, broker):
         client.forget_dead(*["0f5c0a9d3c5b7e21-1"] * 5_000)
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"desired_labels": {f"k{n}": "x" * 1000 for n in range(2000)}}, "takes 2,.* over 1,048,5"),
+        ({"metadata": {"n": 2**70}}, "'identity' cannot be sent: "),
+        ({"desired_labels": {"k": "\udcff"}}, "'k'.*no valid text"),
+        ({"idempotency_key": "\udcff"}, "no valid text"),
+    ],
+)
+def test_what_no_frame_can_hold_is_refused_and_the_client_goes_on(client, options, text):
+    with pytest.raises(ValueError, match=text):
+        client.options(**options).submit(identity, 1)
+    with pytest.raises(ValueError, match=r"explain .* no valid text"):
+        client.query("explain", "\udcff")
+
+    assert client.submit(identity, 2).result(TIMEOUT_S) == 2
+
+
 def test_a_broker_of_another_protocol_ends_the_client(broker, monkeypatch):
     monkeypatch.setattr("tests.sdk.fakes.encode", lambda frame: b"\x96\x02" + b"\x00" * 5)
 

@@ -1,0 +1,26 @@
+"""Texts as they are sent: in UTF-8, which has no half of a surrogate pair.
+
+Python makes such halves of octets that are no UTF-8, as in the names of files, and takes them for
+letters. The rule that must not be broken: no such text gets as far as a frame, which could not be
+encoded, with all that stands in it.
+"""
+
+
+def is_sendable(text: str) -> bool:
+    """Tell whether *text* can stand in a message."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_text(what: str, text: str) -> None:
+    """Raise ValueError, which names *what* it is, unless *text* can stand in a message."""
+    if not is_sendable(text):
+        raise ValueError(f"{what} {text!r} is no valid text: it has half of a surrogate pair")
+
+
+def sendable(text: str) -> str:
+    """Return *text* with what cannot be sent written as in a Python string."""
+    return text if is_sendable(text) else text.encode(errors="backslashreplace").decode()
