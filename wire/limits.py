@@ -65,6 +65,11 @@ def check_base(name: str) -> None:
 
 def check_definition(definition: Definition) -> None:
     """Raise ValueError for a limit that makes no sense."""
+    if definition.name.startswith(HOST_PREFIX):
+        own = definition.name.removeprefix(HOST_PREFIX)
+        raise ValueError(
+            f"limit {definition.name}: each host states its own: python -m actor --limit {own}=N"
+        )
     check_base(definition.name)
     if not 0 < definition.maximum <= AMOUNT_MAX:
         raise ValueError(

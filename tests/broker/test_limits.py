@@ -111,6 +111,11 @@ def test_what_is_no_limit_is_refused(text):
         read_definition(text)
 
 
+def test_whoever_sets_a_limit_of_hosts_is_told_who_does():
+    with pytest.raises(ValueError, match=r"python -m actor --limit gpu=N"):
+        read_definition("host:gpu=1")
+
+
 def test_a_rate_is_so_much_a_second():
     assert [read_rate(t) for t in ("10/s", "600/min", "5/2s", "36/h")] == [10.0, 10.0, 2.5, 0.01]
 
