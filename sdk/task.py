@@ -211,7 +211,8 @@ class TaskContext(ABC):
         """Return a block without the slot: `with task.released_slot():`, or `async with`.
 
         At its end it waits for what it gave back, as `reacquire_slot` does; a task that had
-        released its slot before stays released.
+        released its slot before, or does so in the block, stays released. While another thread or
+        coroutine is in such a block or waits for calls it goes on without.
         """
 
     @abstractmethod

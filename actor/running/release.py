@@ -384,18 +384,17 @@ class Releases:
 
 
 class Block(ReleasedSlot):
-    """`with task.released_slot():`, and the same for `async with`."""
+    """`with task.released_slot():`, and the same for `async with`: a wait as one for calls is."""
 
     def __init__(self, releases: Releases, runtime: "Runtime") -> None:
         """Do nothing yet."""
         self._releases = releases
         self._runtime = runtime
-        self._wanted: dict[str, int] | None = None
 
     def __enter__(self) -> None:
         """Give everything back."""
         self._runtime.refuse_on_event_loop("released_slot()", "async with task.released_slot()")
-        self._wanted = self._releases.release()
+        self._releases.begin_wait()
 
     def __exit__(
         self,
@@ -404,12 +403,11 @@ class Block(ReleasedSlot):
         frames: TracebackType | None,
     ) -> None:
         """Wait until it is had again, unless it had been given back before the block."""
-        if self._wanted is not None:
-            self._releases.reacquire(self._wanted, None)
+        self._releases.end_wait()
 
     async def __aenter__(self) -> None:
         """Give everything back."""
-        self._wanted = self._releases.release()
+        self._releases.begin_wait()
 
     async def __aexit__(
         self,
@@ -418,8 +416,7 @@ class Block(ReleasedSlot):
         frames: TracebackType | None,
     ) -> None:
         """Wait until it is had again, unless it had been given back before the block."""
-        if self._wanted is not None:
-            await self._releases.reacquire_async(self._wanted, None)
+        await self._releases.end_wait_async()
 
 
 def check_part(slots: Any, owned: Mapping[str, int]) -> None:

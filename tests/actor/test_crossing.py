@@ -345,6 +345,26 @@ def test_two_threads_whose_waits_end_one_after_the_other_both_have_the_slots_aga
     assert pair.agree()
 
 
+def test_a_block_without_the_slot_that_ends_during_a_wait_leaves_it_without(pair):
+    """It took the slot that the wait of another coroutine for its own call needed."""
+    pair = pair()
+    block, releases = pair.run.released_slot(), pair.run.releases
+    pair.events.run_until_complete(block.__aenter__())
+    releases.begin_wait()
+    pair.lead()
+
+    assert pair.begin(block.__aexit__(None, None, None)).done()
+    pair.lead()
+
+    assert pair.assignment.held is Held.RELEASED
+    end = pair.begin(releases.end_wait_async())
+    pair.lead()
+    pair.go_on()
+    assert end.done()
+    assert pair.agree()
+    assert pair.assignment.held is Held.RUNNING
+
+
 def test_slots_that_are_released_while_a_wait_gets_them_again_stay_so(pair):
     pair = pair()
     releases = pair.run.releases
