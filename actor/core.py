@@ -262,8 +262,8 @@ class ActorCore:
         welcome = self.session.welcome
         octets = len(body) + (sum(map(size_of, frames)) if frames else 0)
         if welcome is not None and octets > welcome.payload_bytes_max:
+            body = failure_too_large(assignment, status, body, octets, welcome.payload_bytes_max)
             status, frames = Status.FAILURE, ()
-            body = failure_too_large(assignment, octets, welcome.payload_bytes_max)
         serial = 0
         if checkpoint is not None:
             serial, frames = self.mailbox.residents.named.seal(assignment, frames, checkpoint)

@@ -8,13 +8,15 @@ import contextlib
 import pickle
 import traceback
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from wire.classes import rebuild
 from wire.errors import Code
 from wire.parts import Failure
 from wire.payload import OURS, PayloadError, pickle_value, told
 from wire.texts import sendable
+
+TEXT_LENGTH_MAX: Final = 16_384
 
 
 class RemoteTraceback(Exception):
@@ -105,6 +107,20 @@ def _travels(part: object, what: str, left: list[str]) -> bool:
         left.append(f"{what} stayed on the actor: {why}")
         return False
     return True
+
+
+def shortened(failure: Failure) -> Failure:
+    """Return *failure* as text of bounded length: for where there is little room."""
+    message, traced = failure.message, failure.traceback
+    if len(message) > TEXT_LENGTH_MAX:
+        message = f"{message[:TEXT_LENGTH_MAX]}... ({len(message)} characters)"
+    if len(traced) > TEXT_LENGTH_MAX:
+        # In its middle it may be one line of any length: where it happened is told before that.
+        half = TEXT_LENGTH_MAX // 2
+        traced = f"{traced[:half]}\n... ({len(traced)} characters)\n{traced[-half:]}"
+    return Failure(
+        failure.code, failure.type, message, traced, b"", failure.history, failure.retriable
+    )
 
 
 def load_exception(failure: Failure) -> BaseException | None:

@@ -6,17 +6,23 @@ known what became of it.
 """
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from actor.granting.grant import compute_credit
 from actor.holding.mailbox import Assignment
 from actor.holding.residents import Replica, Warmth
+from wire.codec import encode_failure
 from wire.errors import Code
+from wire.exceptions import shortened
 from wire.messages import Credit, Entered, Leave
 from wire.parts import Environment, Failure, Held, Token
 
 if TYPE_CHECKING:
     from actor.core import ActorCore, Outgoing
+
+# A failure of `enter` stands in the control frame, of which no broker takes one that is too large.
+REJECT_FAILURE_BYTES_MAX: Final = 2**18
+REASON_LENGTH_MAX: Final = 1_024
 
 
 class Entering:
@@ -100,7 +106,10 @@ def failed(core: "ActorCore", token: Token, failure: Failure) -> None:
         core.mailbox.residents.named.canceled(environment)
     else:
         recipe = assignment.recipe
-        core.returns.reject(token, failure.message, recipe, bars=False, failure=failure)
+        if len(encode_failure(failure)) > REJECT_FAILURE_BYTES_MAX:
+            failure = shortened(failure)
+        reason = failure.message[:REASON_LENGTH_MAX]
+        core.returns.reject(token, reason, recipe, bars=False, failure=failure)
         core.returns.failed.append(token)
 
 

@@ -14,6 +14,7 @@ from actor.holding.mailbox import Assignment, Buffer, Payloads
 from actor.holding.retries import is_timeout_retriable
 from wire.codec import INLINE_BYTES_MAX, encode_failure, read_failure
 from wire.errors import Code
+from wire.exceptions import shortened
 from wire.messages import Outcome
 from wire.parts import Failure, Kept, Status, Token
 from wire.payload import size_of
@@ -169,8 +170,15 @@ class Outcomes:
         assert numbers == sorted(numbers)
 
 
-def failure_too_large(assignment: Assignment, octets: int, limit: int) -> bytes:
-    """Make the body of the outcome of a run whose result the broker would not take."""
+def failure_too_large(
+    assignment: Assignment, status: Status, body: Buffer, octets: int, limit: int
+) -> bytes:
+    """Make the body of the outcome of a run whose own one the broker would not take."""
+    if status is Status.FAILURE and (failure := read_failure(body)) is not None:
+        # What went wrong is worth more than that it is large: as text, without the exception.
+        short = encode_failure(shortened(failure))
+        if len(short) <= limit:
+            return short
     return encode_failure(
         Failure(
             Code.PAYLOAD_TOO_LARGE,

@@ -9,6 +9,7 @@ from broker.facts.peers import Actor, Client, Host, Session
 from broker.facts.task import State, Template, share
 from broker.placing import callers
 from broker.tasks import attaching, bindings, families, forgetting, lifecycle, naming, retrying
+from wire.codec import TEMPLATE_BYTES_MAX, encode
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import Labels, validate_desire, validate_labels
 from wire.limits import check_amounts
@@ -245,6 +246,9 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
     """Find the code that *call* names among what the session brought, and its shape."""
     if not -PRIORITY_MAX <= call.priority <= PRIORITY_MAX:
         raise RemoteProtocolError(Code.BAD_FRAME, f"priority {call.priority} is not in -10..10")
+    if (octets := len(encode(call))) > TEMPLATE_BYTES_MAX:
+        message = f"a template of {octets} octets is over {TEMPLATE_BYTES_MAX}"
+        raise RemoteProtocolError(Code.BAD_FRAME, message)
     try:
         for desire in call.desires:
             validate_desire(desire)

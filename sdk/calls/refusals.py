@@ -25,13 +25,13 @@ def refused(error: Error | None) -> Failure:
 
 def too_large(owned: Owned, limit: int) -> Failure:
     """Say which part of a call is over the broker's limit."""
-    what, size = ("arguments", owned.size)
+    what, size = "arguments of {} take", owned.size
     if owned.plan.size > limit:
-        what, size = ("code", owned.plan.size)
+        what, size = "code of {} takes", owned.plan.size
     return Failure(
         Code.PAYLOAD_TOO_LARGE,
         "",
-        f"the {what} of {owned.plan.call.name!r} take {size} octets, the broker allows {limit} "
+        f"the {what.format(repr(owned.plan.call.name))} {size} octets, the broker allows {limit} "
         "(--payload-bytes-max); send a path or a key instead",
     )
 

@@ -2,7 +2,7 @@ import pytest
 
 from actor.granting.inventory import make_hello
 from tests.actor.broker_end import CODE, BrokerEnd, connected, make_core, said
-from wire.codec import decode_failure
+from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.labels import Comparator, Desire
 from wire.messages import (
@@ -21,7 +21,7 @@ from wire.messages import (
     Welcome,
     Who,
 )
-from wire.parts import Held, Status
+from wire.parts import Failure, Held, Status
 from wire.session import State
 
 BIG = b"x" * 5000
@@ -375,6 +375,25 @@ def test_a_result_over_the_limit_of_the_broker_is_a_failure():
     failure = decode_failure(end.finished[token].body)
     assert failure.code == Code.PAYLOAD_TOO_LARGE
     assert "101 octets" in failure.message
+
+
+def test_a_failure_over_the_limit_of_the_broker_still_says_what_it_was():
+    core = make_core()
+    end = BrokerEnd(core)
+    end.turn()
+    end.hear()
+    end.to_actor.clear()
+    end._outside(1, Welcome(1.0, 2.0, 5.0, 0.0, [], 1, 1, 1_000, 512, 4096))
+    token = end.assign()
+    end.carry()
+    failure = Failure(Code.TASK_FAILED, "OSError", "no route", "", b"x" * 1_001, [], True)
+
+    end.finish(token, status=Status.FAILURE, body=encode_failure(failure))
+    end.carry()
+
+    told = decode_failure(end.finished[token].body)
+    assert (told.code, told.type, told.message) == (Code.TASK_FAILED, "OSError", "no route")
+    assert (told.exception, told.retriable) == (b"", True)
 
 
 def test_what_changes_while_a_session_opens_is_said_after_it():

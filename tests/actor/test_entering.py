@@ -14,6 +14,7 @@ from tests.actor.broker_end import (
     said,
     warm,
 )
+from wire.codec import CONTROL_BYTES_MAX, encode
 from wire.messages import Bye, Credit, Drain, Entered, Evict, Outcome, Reject, Stop
 from wire.parts import Environment, Failure, Reuse
 
@@ -68,6 +69,21 @@ def test_a_run_whose_environment_failed_is_handed_back_with_the_reason():
     assert said(end, Reject) == [Reject(*token, "no such file", False, FAILURE)]
     assert not said(end, Outcome)
     assert end.credit.free == end.credit.room == 1
+
+
+def test_a_failure_of_any_length_is_handed_back_in_a_frame_that_the_broker_takes():
+    end, token = entering(place())
+    text = "y" * 2 * CONTROL_BYTES_MAX
+    failure = Failure("environment-failed", "OSError", text, text, text.encode())
+
+    end.core.not_entered(end.started.pop(token).token, failure, end.now)
+    end.carry()
+
+    (reject,) = said(end, Reject)
+    assert len(encode(reject)) < CONTROL_BYTES_MAX / 64
+    assert reject.failure.message.startswith("yyy")
+    assert reject.failure.message.endswith(f"({len(text)} characters)")
+    assert reject.failure.exception == b""
 
 
 def test_that_a_copy_is_gone_is_not_said_before_the_reason():

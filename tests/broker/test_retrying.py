@@ -417,6 +417,12 @@ def test_a_template_whose_retries_make_no_sense_is_refused(talk, call):
     assert [error.code for error in client.takes(Error)] == [Code.BAD_FRAME]
 
 
+def test_a_template_that_is_too_large_is_refused(talk):
+    client = talk.client().submits(7, call=Call("work", CODE, metadata={"a": "x" * 2**20}))
+
+    assert [error.code for error in client.takes(Error)] == [Code.BAD_FRAME]
+
+
 def test_what_a_client_says_of_waits_and_counts_is_bounded(talk):
     for wait_s in (float("nan"), float("inf"), -1.0, 1e300):
         talk.client(5).says(Tried(7, 2**62, 2**62, 2**62, wait_s, None, ["x" * 9_999] * 99))
