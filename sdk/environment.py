@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from sdk.describing.batching import batches_of, check_batches
 from sdk.describing.code import Captured, capture
-from sdk.describing.options import read_desires, read_limits, read_slots
+from sdk.describing.options import NAME_LENGTH_MAX, read_desires, read_limits, read_slots
 from sdk.describing.version import digest_of, version_of
 from wire.labels import Desire, Labels, check_own, validate_labels
 from wire.parts import Environment as EnvironmentMessage
@@ -288,6 +288,7 @@ class Specification:
     def __repr__(self) -> str:
         """Show how it was made."""
         given = ", ".join(f"{key}={value!r}" for key, value in self._parameters.items())
+        given = given if len(given) <= NAME_LENGTH_MAX else f"{given[:NAME_LENGTH_MAX]}..."
         return f"{self._cls.__qualname__}.using({given})" if given else self._cls.__qualname__
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -188,6 +188,17 @@ def test_a_parameter_that_cannot_be_sent_is_named():
         plan_for(Vision.using(name=threading.Lock()).detect, NO_OPTIONS)
 
 
+def test_a_parameter_of_any_size_travels_as_code_and_its_environment_has_a_name_of_some_letters():
+    large, other = (Vision.using(name=end * 1_000_000) for end in "xy")
+
+    plan = plan_for(large.detect, NO_OPTIONS).plan(is_portable=True)
+
+    assert len(plan.key) < 1_000
+    assert plan.size > 1_000_000
+    assert repr(large.detect).endswith("xxx...)>")
+    assert identity(large) != identity(other)
+
+
 def test_the_same_parameters_are_the_same_environment():
     identities = {
         identity(Vision),
