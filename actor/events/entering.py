@@ -61,7 +61,7 @@ class Entering:
 
     def say(self, replica: Replica, *, again: bool) -> None:
         """Have the broker told that a replica is warm."""
-        self.said_next.append(Entered(replica.environment, replica.load_s, again))
+        self.said_next.append(Entered(replica.known, replica.load_s, again))
 
     def check(self, held: dict[Token, Assignment]) -> None:
         """Assert that whoever enters is here."""
@@ -185,7 +185,7 @@ def greet(core: "ActorCore") -> None:
     untold = {said.environment.id for said in core.entering.take() if not said.again}
     core.mailbox.residents.named.begin_session()
     for replica in core.mailbox.residents.by_id.values():
-        if replica.warmth is Warmth.WARM and not replica.environment.reuse.is_fresh:
+        if replica.warmth is Warmth.WARM and not replica.is_for_one:
             core.entering.say(replica, again=replica.environment.id not in untold)
 
 

@@ -24,12 +24,6 @@ def start_all(core: "ActorCore") -> None:
             core.commands.append(Reacquire(*regained.token))
         if regained.evicts:
             core.relabel()
-        place = regained.recipe.environment
-        if had_none and place is not None and place.reuse.is_fresh and not regained.loads:
-            replica = mailbox.residents.by_id.get(place.id)
-            if replica is not None:
-                # The broker takes a copy that was put aside to be gone.
-                core.entering.say(replica, again=True)
     while mailbox.waiting:
         assignment = mailbox.next_start()
         if assignment is None:

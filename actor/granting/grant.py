@@ -46,10 +46,13 @@ def calm_credit(mailbox: Mailbox, prefetch: int) -> Credit | None:
     for identity, replica in residents.by_id.items():
         if replica.warmth is LOADING:
             room -= 1
-            turns[identity] = 0
+            if not replica.is_for_one:
+                turns[identity] = 0
             continue
         if replica.inside:
             room -= 1
+            if replica.is_for_one:
+                continue  # It is left with its run, so never is nobody inside.
         turns[identity] = replica.turns_free
     if residents.named.busy:
         turns |= residents.named.turns(())

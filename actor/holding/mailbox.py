@@ -7,11 +7,12 @@ exceed the capacity.
 
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
 from enum import IntEnum
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from actor.holding.residents import Residents, Warmth
 from actor.holding.room import ONE_SLOT, Room, has_one_each
@@ -53,9 +54,11 @@ class Recipe:
         "environment",
         "is_common",
         "is_entry",
+        "is_for_one",
         "is_named",
         "is_plain",
         "is_strict",
+        "known",
         "loaded",
         "may_wait_ahead",
         "missing",
@@ -81,10 +84,13 @@ class Recipe:
         self.is_strict = False
         # The environment in whose replica its calls share a slot with others, as async ones do.
         self.environment, self.replica, self.is_named = call.environment, None, False
+        # As what the broker knows that; whether each of its calls has a copy of its own.
+        self.known, self.is_for_one = call.environment, False
         # Under which name its turns are counted.
         self.pool = ""
         if (environment := call.environment) is not None:
             self.is_named = environment.named is not None
+            self.is_for_one = environment.reuse.is_fresh
             self.pool = environment.pool
             self.replica = self._sharing_in(environment) if self.takes_one_slot else None
         # Whether its calls may wait beyond the slots, as the broker sees it too.
@@ -113,6 +119,16 @@ class Recipe:
         if environment.named is not None:
             is_among = environment.is_shared
         return environment.id if is_among else None
+
+    def for_one(self, token: Token) -> "Recipe":
+        """Return the same for the call with *token* alone, whose environment nobody else has."""
+        environment = self.environment
+        assert environment is not None
+        own = structs.replace(environment, id=f"{environment.id} of {token[0]},{token[1]}")
+        recipe = copy(self)
+        recipe.environment, recipe.pool = own, own.pool
+        recipe.call = structs.replace(self.call, environment=own)
+        return recipe
 
     @classmethod
     def of(cls, call: Call, code: dict[bytes, Buffer]) -> "Recipe":
@@ -258,6 +274,8 @@ class Mailbox:
         if not assignment.recipe.is_common:
             if not assignment.recipe.is_plain:
                 self.unusual.add(assignment.token)
+                if assignment.recipe.is_for_one:
+                    assignment.recipe = assignment.recipe.for_one(assignment.token)
             if not assignment.recipe.may_wait_ahead:
                 self.has_fixed = True
 

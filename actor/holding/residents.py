@@ -42,6 +42,7 @@ class Replica:
         "environment",
         "inside",
         "is_bounded",
+        "known",
         "load_s",
         "tasks",
         "used",
@@ -49,9 +50,10 @@ class Replica:
         "warmth",
     )
 
-    def __init__(self, environment: Environment) -> None:
-        """Begin loading."""
+    def __init__(self, environment: Environment, known: Environment | None = None) -> None:
+        """Begin loading; the broker knows it as *known*, where that is another one."""
         self.environment = environment
+        self.known = known or environment
         self.warmth = Warmth.LOADING
         # Who is inside, with how many turns each.
         self.inside: dict[Token, int] = {}
@@ -77,6 +79,11 @@ class Replica:
         reuse = self.environment.reuse
         tasks_max = 1 if reuse.is_fresh else reuse.max_tasks
         return inf if tasks_max is None else max(0, tasks_max - self.tasks)
+
+    @property
+    def is_for_one(self) -> bool:
+        """Tell whether it is for a single run, so that nobody else has a turn in it."""
+        return self.environment.reuse.is_fresh
 
     @property
     def state(self) -> str:
@@ -109,7 +116,7 @@ class Residents:
         self.maximum = maximum
         self.by_id: dict[str, Replica] = {}
         # Those for a single run that waits or has released, and which: in their places until
-        # anybody needs these, and for nobody else.
+        # anybody needs these, and for nobody else. Each has an id of its own.
         self.aside: dict[str, tuple[Token, Replica]] = {}
         self._uses = 0
         # Those given up after their last task, to be left by `exit`.
@@ -140,9 +147,9 @@ class Residents:
             self.by_id[environment.id] = replica
             replica.tasks -= 1
         elif replica is None:
-            assignment.evicts = self._make_room(environment.id)
+            assignment.evicts = self._make_room()
             assignment.loads = True
-            replica = self.by_id[environment.id] = Replica(environment)
+            replica = self.by_id[environment.id] = Replica(environment, recipe.known)
         if self.maximum > 1:
             self._count_use(replica)
         if replica.is_bounded and assignment.token not in replica.away:
@@ -159,12 +166,12 @@ class Residents:
         found = self.aside.get(environment.id) if environment is not None else None
         return found is not None and found[0] == assignment.token
 
-    def _make_room(self, identity: str) -> tuple[str, ...]:
-        """Give up what has to leave before *identity* is entered, and return that.
+    def _make_room(self) -> tuple[str, ...]:
+        """Give up what has to leave before one more is entered, and return that.
 
-        What a run comes back to goes after all that is idle. Of one environment there is one copy.
+        What a run comes back to goes after all that is idle.
         """
-        evicts = [identity] if self.aside.pop(identity, None) else []
+        evicts: list[str] = []
         while len(self.by_id) + len(self.aside) >= self.maximum:
             idle = self.idle()
             if self.aside and (idle is None or idle.away):
@@ -180,8 +187,7 @@ class Residents:
     def leave(self, assignment: "Assignment", *, is_over: bool = True) -> None:
         """Take the turn of *assignment* back; the last one out of a worn replica gives it up.
 
-        A run that is not over holds on to the copy. One that is for a single run is put aside: the
-        call that this waits for may be to enter another one of it here.
+        A run that is not over holds on to the copy. One that is for a single run is put aside.
         """
         environment = assignment.recipe.environment
         assert environment is not None
@@ -267,10 +273,14 @@ class Residents:
         return max(0, self.maximum - len(busy | awaited.keys()))
 
     def turns(self, awaited: dict[str, int]) -> dict[str, int]:
-        """Return the free turns of each environment that is not cold."""
+        """Return the free turns of each environment that is not cold.
+
+        Nobody can have one where a copy is for a single run.
+        """
         return {
             identity: max(0, replica.turns_free - awaited.get(identity, 0))
             for identity, replica in self.by_id.items()
+            if not replica.is_for_one
         }
 
     def turns_granted(self, awaited: dict[str, int]) -> dict[str, int]:
@@ -280,21 +290,20 @@ class Residents:
         """
         turns = self.turns(awaited)
         for identity, replica in self.by_id.items():
-            if replica.warmth is Warmth.LOADING:
+            if replica.warmth is Warmth.LOADING and identity in turns:
                 turns[identity] = 0
         return turns
 
     def states(self) -> dict[str, str]:
         """Return for the broker how each environment stands that is not cold."""
-        states = {identity: replica.state for identity, replica in self.by_id.items()}
-        for identity in self.aside:
-            states[identity] = WARM.value
+        states = {replica.known.id: WARM.value for _, replica in self.aside.values()}
+        states |= {replica.known.id: replica.state for replica in self.by_id.values()}
         return states
 
     def labels(self) -> Iterator[tuple[str, Labels]]:
         """Yield name and labels of each warm environment."""
         for replica in self.by_id.values():
-            if replica.warmth is Warmth.WARM and not replica.environment.reuse.is_fresh:
+            if replica.warmth is Warmth.WARM and not replica.is_for_one:
                 yield replica.environment.name, replica.environment.labels
         if self.named.by_id:
             yield from self.named.labels()
@@ -318,7 +327,7 @@ class Residents:
         assert not self.aside.keys() & self.by_id.keys()
         for token, replica in self.aside.values():
             assert held[token].held is Held.RELEASED
-            assert replica.environment.reuse.is_fresh
+            assert replica.is_for_one
             assert not replica.inside
             assert not replica.away
 

@@ -5,7 +5,7 @@ stated. Nothing here is counted up and down over time: each statement replaces a
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from wire.messages import Credit
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from broker.waiting.costs import Cost
 
 NO_CREDIT = Credit(0)
+# Under which name those are counted that have a copy for themselves: each of them takes room.
+OWN: Final = ""
 
 
 class CreditAccount:
@@ -228,7 +230,7 @@ class CreditAccount:
 
     def _take_turns(self, cost: "Cost") -> None:
         pool, flying = cost.pool, self.turns_flying
-        assert pool
+        assert pool is not None
         taken = flying.get(pool, 0)
         flying[pool] = taken + cost.turns_taken
         if not (taken or cost.named):
@@ -236,6 +238,8 @@ class CreditAccount:
             # One that is idle could have left for another until now.
             if turns is None or turns >= cost.turns:
                 self._filled += 1
+        elif not pool:
+            self._filled += 1
 
     def void(self) -> None:
         """Forget everything: credit dies with its session."""
@@ -263,7 +267,8 @@ class CreditAccount:
         for _, cost in self._in_flight:
             if cost.pool is not None:
                 known = self.stated.turns.get(cost.pool, cost.turns)
-                filled += not cost.named and cost.pool not in turns and known >= cost.turns
+                is_first = cost.pool not in turns or cost.pool == OWN
+                filled += not cost.named and is_first and known >= cost.turns
                 turns[cost.pool] = turns.get(cost.pool, 0) + cost.turns_taken
             for kind, amount in cost.typed.items():
                 typed[kind] = typed.get(kind, 0) + amount

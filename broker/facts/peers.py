@@ -4,7 +4,7 @@ A session is one numbered conversation on one routing id; a HELLO makes a new on
 process, known by its incarnation. Nothing keeps a reference to a session longer than its peer does.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -309,15 +309,17 @@ class Actor:
     @property
     def has_place_for_nobody(self) -> bool:
         """Tell whether one could that nobody calls, for which no released run loses its own."""
-        aside = {
-            environment.id
-            for task in self.assigned.values()
-            if task.is_released
-            and task.template
-            and (environment := task.call.environment) is not None
-            and environment.reuse.is_fresh
-        }
-        return self.credit.room > self._count_idle() + len(aside - self.copies.keys())
+        aside = sum(task.is_released and task.is_for_one for task in self.assigned.values())
+        return self.credit.room > self._count_idle() + aside
+
+    def count_inside(self) -> Counter[str]:
+        """Return of which environments it has copies, and how many that are for a single run."""
+        inside = Counter(dict.fromkeys(self.copies, 1))
+        for task in self.assigned.values():
+            if task.is_for_one and not task.is_released:
+                assert task.template
+                inside[str(task.template.costs.environment)] += 1
+        return inside
 
     def _count_idle(self) -> int:
         """Return how many copies are room by its word, with nobody inside or on his way."""

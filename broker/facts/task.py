@@ -285,9 +285,13 @@ class Task(Struct, eq=False):
     def copy_held(self) -> str | None:
         """Return the environment of which its run holds the copy after it gave back its turn."""
         assert self.template
-        environment = self.call.environment
-        is_for_one = environment is not None and environment.reuse.is_fresh
-        return None if is_for_one else self.template.costs.environment
+        return None if self.is_for_one else self.template.costs.environment
+
+    @property
+    def is_for_one(self) -> bool:
+        """Tell whether a copy of its environment is entered for it alone, as far as is known."""
+        environment = self.call.environment if self.template else None
+        return environment is not None and environment.reuse.is_fresh
 
     @property
     def call(self) -> Call:

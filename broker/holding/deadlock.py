@@ -361,10 +361,10 @@ class Kept:
         Whoever is to have its own environment there again, and is not stuck, will go on.
         """
         credit = actor.credit
-        if not actor.copies or credit.has_resident(place.id) or credit.has_room:
+        if credit.has_resident(place.id) or credit.has_room:
             return set()
-        kept: set[Resource] = {("turn", actor, name) for name in actor.copies}
-        if not all(self._amounts.get(turn) for turn in kept):
+        kept = self._turns_inside(actor)
+        if not kept:
             return set()
         for token, task in actor.assigned.items():
             own = task.call.environment if task.template else place
@@ -385,10 +385,20 @@ class Kept:
         actor, place = wait.actor, wait.task.call.environment
         if place is None or place.named is not None or place.id in actor.copies:
             return set()
-        if not actor.places or len(actor.copies) < actor.places:
+        if not actor.places or actor.count_inside().total() < actor.places:
             return set()
-        kept: set[Resource] = {("turn", actor, name) for name in actor.copies}
-        return kept if all(self._amounts.get(turn) for turn in kept) else set()
+        return self._turns_inside(actor)
+
+    def _turns_inside(self, actor: Actor) -> set[Resource]:
+        """Return the turns in all that is entered on *actor*, nothing where one of it can leave.
+
+        One that stays keeps a copy where it is; of those for a single run each has its own.
+        """
+        inside = actor.count_inside()
+        stay = all(
+            self._amounts.get(("turn", actor, name), 0) >= count for name, count in inside.items()
+        )
+        return {("turn", actor, name) for name in inside} if stay else set()
 
     def _lacks_slots(self, task: Task, actor: Actor) -> set[Resource]:
         """Return which slots of *actor*, or turn there, *task* cannot have to start."""
@@ -410,7 +420,7 @@ class Kept:
     def _lacks_turn(self, task: Task, actor: Actor) -> set[Resource]:
         """Return the turn on *actor* that *task* cannot have, which has none."""
         place = task.call.environment
-        if place is None:
+        if place is None or place.reuse.is_fresh:
             return set()
         turn = turn_of(actor, place)
         kept = self._amounts.get(turn, 0)

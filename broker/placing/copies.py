@@ -87,6 +87,7 @@ class Record:
         "failure",
         "failures",
         "hits",
+        "is_for_one",
         "kind",
         "load_s",
         "loads",
@@ -140,6 +141,8 @@ class Record:
         self.environment = environment
         # What each call looks at: how many copies there are to be, how many are inside at most.
         self.copies_min = 0 if reuse.is_fresh else reuse.replicas_min
+        # Whether each of its calls has a copy of its own, which is none of those that are counted.
+        self.is_for_one = reuse.is_fresh
         self.concurrency = environment.concurrency
         # How long at least nothing is to be done about a copy that is idle from now on.
         self.rests_s = min(reuse.idle_ttl_s or inf, reuse.scaledown_ttl_s or inf)

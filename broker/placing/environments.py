@@ -173,7 +173,7 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
         copy = copies.get(identity)
         if copy is None:
             found = broker.environments.records.get(identity)
-            if found is None:
+            if found is None or found.is_for_one:
                 continue
             copy = add(found, actor, now)
         record = copy.record
@@ -268,8 +268,11 @@ def goes_in(broker: "Broker", record: Record, task: Task, actor: Actor, now: flo
     """Do as `assigned` for the environment of *record*."""
     copy = actor.copies.get(record.environment.id)
     if copy is None:
-        copy = add(record, actor, now)
         replicas.enters(broker, record, actor, now)
+        if record.is_for_one:
+            record.used_at = now
+            return
+        copy = add(record, actor, now)
     if task.client is broker.named.own:
         copy.is_ordered, copy.idle_since = True, None
         return
@@ -305,11 +308,12 @@ def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> Non
     """Note that an environment is warm in *actor*: whatever failed before has passed."""
     environment = command.environment
     record = broker.environments.learn(environment, now)
-    copy = actor.copies.get(environment.id)
-    if copy is None:
-        copy = add(record, actor, now)
-        broker.backlog.matching.improve(actor)
-    copy.is_warm = True
+    if not record.is_for_one:
+        copy = actor.copies.get(environment.id)
+        if copy is None:
+            copy = add(record, actor, now)
+            broker.backlog.matching.improve(actor)
+        copy.is_warm = True
     # The heartbeat that said more of it was of an earlier copy.
     actor.environments.pop(environment.id, None)
     actor.entered_at = actor.entering_until = now
@@ -435,7 +439,7 @@ def drop(broker: "Broker", copy: Copy, now: float) -> None:
     del copy.record.copies[actor]
     del actor.copies[identity]
     actor.ranked_as = None
-    if not copy.record.environment.reuse.is_fresh:
+    if not copy.record.is_for_one:
         actor.former.pop(identity, None)
         actor.former[identity] = None
         if len(actor.former) > FORMER_MAX:
@@ -458,23 +462,30 @@ def forget_actor(broker: "Broker", actor: Actor, now: float) -> None:
 
 def describe(broker: "Broker", now: float) -> dict[str, Any]:
     """Answer the query "environments"."""
-    return {"environments": [describe_one(r, now) for r in broker.environments.records.values()]}
+    records = broker.environments.records.values()
+    return {"environments": [describe_one(broker, record, now) for record in records]}
 
 
-def describe_one(record: Record, now: float) -> dict[str, Any]:
+def describe_one(broker: "Broker", record: Record, now: float) -> dict[str, Any]:
     """Return what an operator wants to know of an environment."""
     reuse = record.environment.reuse
-    warm = sum(copy.is_warm for copy in record.copies.values())
+    there = {copy.actor.name: copy.is_warm for copy in record.copies.values()}
+    if record.is_for_one:
+        # As the last heartbeats said.
+        identity, actors = record.environment.id, broker.actors.values()
+        found = ((actor.name, actor.environments.get(identity)) for actor in actors)
+        there |= {name: state != "loading" for name, state in found if state is not None}
+    warm = sum(there.values())
     state = "broken" if record.is_broken(now) else "warm" if warm else "cold"
-    if not warm and record.copies:
+    if not warm and there:
         state = "loading"
     return {
         "name": record.environment.name,
         "id": record.environment.id,
         "state": state,
         "warm": warm,
-        "loading": len(record.copies) - warm,
-        "actors": sorted(actor.name for actor in record.copies),
+        "loading": len(there) - warm,
+        "actors": sorted(there),
         "replicas_min": reuse.replicas_min,
         "replicas_max": reuse.replicas_max,
         "waiting": record.waiting,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from broker.facts.credit import OWN
 from wire.limits import HOST_PREFIX
 from wire.parts import Call
 
@@ -113,6 +114,8 @@ class Cost:
         # not there. Calls to a named actor need no room, but go where it is; now perhaps nowhere.
         self.place = call.environment.id if call.environment else None
         self.pool = call.environment.pool if call.environment else None
+        if call.environment is not None and call.environment.reuse.is_fresh:
+            self.pool = OWN
         self.turns = call.environment.size if call.environment else 0
         # How many turns of its environment one task takes.
         self.turns_taken = call.environment.turns if call.environment else 0

@@ -231,16 +231,22 @@ def test_who_comes_back_counts_once_among_the_tasks_of_a_copy():
     assert not end.core.entering.take_evictions()
 
 
+def own(token, identity="e"):
+    """Return the id that a copy for one run has in its actor."""
+    return f"{identity} of {token[0]},{token[1]}"
+
+
 def test_a_fresh_copy_takes_one_task_and_offers_nothing():
     end, token = entering(place(is_fresh=True))
-    warm(end.core, "e", end.now)
+    warm(end.core, own(token), end.now)
     end.carry()
     assert end.labels == {}
+    assert end.credit.turns == {}
 
     end.finish(token)
     end.carry()
 
-    assert end.core.entering.take_evictions() == ["e"]
+    assert end.core.entering.take_evictions() == [own(token)]
     assert said(end, Entered) == [Entered(place(is_fresh=True), 0.1, False)]
     assert end.credit.room == 1
 
@@ -248,11 +254,51 @@ def test_a_fresh_copy_takes_one_task_and_offers_nothing():
 def fresh_away(**options):
     """Let the run of a fresh copy give its slot back; return the broker's end, and its token."""
     end, token = entering(place(is_fresh=True), **options)
-    warm(end.core, "e", end.now)
+    warm(end.core, own(token), end.now)
     end.carry()
     assert end.core.release(token, None, end.now)
     end.carry()
     return end, token
+
+
+def test_each_run_of_a_fresh_environment_has_a_place_of_its_own():
+    """A second one waited for the first to end, or drove its copy out while that waited."""
+    end, first = entering(place(is_fresh=True), slots=3, environments_max=3)
+    assert (end.core.said.room, end.core.said.turns) == (2, {})
+    second = end.assign(end.template(environment=place(is_fresh=True)))
+    end.carry()
+    for token in (first, second):
+        assert end.started[token].loads
+        warm(end.core, own(token), end.now)
+    end.carry()
+    stated = end.core.said
+    assert (stated.free, stated.room, stated.turns) == (1, 1, {})
+
+    assert end.core.release(first, None, end.now)
+    third = end.assign(end.template(environment=place(is_fresh=True)))
+    end.carry()
+
+    assert end.started[third].evicts == ()
+    warm(end.core, own(third), end.now)
+    end.core.reacquire(first, {"slot": 1}, end.now)
+    end.carry()
+    assert not end.core.mailbox.held[first].loads
+    assert stated.room == 0
+    assert end.core.mailbox.residents.states() == {"e": "worn"}
+
+
+def test_a_fresh_copy_that_could_not_be_entered_takes_none_along():
+    end, first = entering(place(is_fresh=True), slots=2, environments_max=2)
+    warm(end.core, own(first), end.now)
+    second = end.assign(end.template(environment=place(is_fresh=True)))
+    end.carry()
+
+    end.core.not_entered(second, FAILURE, end.now)
+    end.carry()
+
+    assert said(end, Reject) == [Reject(*second, "no such file", False, FAILURE)]
+    assert end.credit.room == 1
+    assert [*end.core.mailbox.residents.by_id] == [own(first)]
 
 
 def test_a_fresh_copy_is_kept_for_its_run_that_waits():
@@ -267,11 +313,10 @@ def test_a_fresh_copy_is_kept_for_its_run_that_waits():
 
     assert end.core.mailbox.held[token].is_inside
     assert not end.core.mailbox.held[token].loads
-    assert end.credit.turns == {"e": 0}
-    assert said(end, Entered)[1:] == [Entered(place(is_fresh=True), 0.1, True)]
+    assert (end.credit.room, end.credit.turns) == (0, {})
     end.finish(token)
     end.carry()
-    assert end.core.entering.take_evictions() == ["e"]
+    assert end.core.entering.take_evictions() == [own(token)]
 
 
 def test_a_fresh_copy_leaves_with_the_end_of_a_run_that_has_released():
@@ -280,7 +325,7 @@ def test_a_fresh_copy_leaves_with_the_end_of_a_run_that_has_released():
     end.finish(token)
     end.carry()
 
-    assert end.core.entering.take_evictions() == ["e"]
+    assert end.core.entering.take_evictions() == [own(token)]
 
 
 @pytest.mark.parametrize("identity", ["e", "b"])
@@ -291,12 +336,12 @@ def test_the_place_of_a_fresh_copy_is_for_whoever_needs_it_while_its_run_waits(i
     end.carry()
 
     assert end.started[inner].loads
-    assert end.started[inner].evicts == ("e",)
-    warm(end.core, identity, end.now)
+    assert end.started[inner].evicts == (own(token),)
+    warm(end.core, own(inner, identity), end.now)
     end.finish(inner)
     end.core.reacquire(token, {"slot": 1}, end.now)
     end.carry()
-    assert end.core.entering.take_evictions() == [identity]
+    assert end.core.entering.take_evictions() == [own(inner, identity)]
     assert end.core.mailbox.held[token].loads
 
 

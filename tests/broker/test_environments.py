@@ -217,10 +217,11 @@ def test_an_actor_is_shown_with_what_is_cold_there(talk):
     for environment in (e, fresh):
         [token] = tokens(actor)
         enters(actor, environment)
-        ends(actor, token, environment)
+        actor.says(ActorBeat(Credit(0, 0, 0), 1, {}, [token], {environment.id: "warm"}))
         [shown] = asked(talk, client, "actors")["actors"]
         assert shown["environments"][environment.id] == "warm"
-        actor.says(Credit(1, 0, 1))
+        actor.ends(token)
+        actor.says(ActorBeat(Credit(1, 0, 1), 1, {}, []))
 
     actor.says(Credit(0, 0, 1))
     client.submits(3, call=call(wanted), slot=2)
@@ -450,3 +451,25 @@ def test_explain_says_why_a_task_does_not_enter_its_environment(talk):
     _, other = actors(talk, 2)
 
     assert explained(client, 2)["actors"][other.name] == "environment E has its 1 replicas"
+
+
+def test_each_call_with_a_copy_of_its_own_takes_a_place(talk):
+    """The second waited for the first, though a place was free beside it."""
+    environment = place(is_fresh=True)
+    client = talk.client().submits(1, 2, 3, call=call(environment))
+    actor = talk.actor(11).says(Credit(3, 0, 2))
+    found = tokens(actor)
+    assert len(found) == 2
+    for _ in found:
+        enters(actor, environment)
+    assert not talk.broker.actors[11].copies
+    actor.says(ActorBeat(Credit(1, 0, 0), 1, {}, found, {environment.id: "warm"}))
+    [shown] = asked(talk, client, "environments")["environments"]
+    assert (shown["state"], shown["actors"]) == ("warm", ["host/0"])
+
+    actor.ends(found[0])
+    actor.says(Credit(2, 0, 1))
+
+    assert len(tokens(actor)) == 1
+    [shown] = asked(talk, client, "environments")["environments"]
+    assert (shown["loads"], shown["hits"]) == (2, 0)

@@ -9,7 +9,6 @@ from wire.messages import (
     ActorBeat,
     Assign,
     Beat,
-    Cancel,
     Credit,
     Entered,
     Evict,
@@ -134,23 +133,6 @@ def test_a_copy_that_a_run_gave_its_turn_back_in_is_in_use_before_its_client_cla
     talk.client(1, unresolved=[(1, 1)]).submits(1, call=call(environment), again=True)
 
     assert talk.broker.actors[actor.hello.incarnation].copies["e"].idle_since is None
-
-
-def test_the_next_copy_for_a_single_call_is_not_that_of_one_that_waits(talk):
-    environment = place(is_fresh=True)
-    client = talk.client().submits(1, call=call(environment))
-    [actor] = actors(talk, 1)
-    [first] = tokens(actor)
-    enters(actor, environment)
-    actor.says(Credit(2, 0, 1, {}), Release(*first, None))
-    client.submits(2, call=call(environment))
-    assert tokens(actor)
-
-    enters(actor, environment)
-    client.says(Cancel([2], False))
-    actor.says(ActorBeat(Credit(1, 0, 0, {"e": 1}), 1, {}, [first]))
-
-    assert talk.broker.actors[actor.hello.incarnation].copies["e"].idle_since is not None
 
 
 def test_a_copy_above_the_minimum_is_given_up_earlier(talk):
