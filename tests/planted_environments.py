@@ -1,11 +1,13 @@
 """Planted bugs of environments and named actors: see `tests.planted`."""
 
 from actor.granting.returns import Returns
+from actor.holding.mailbox import Mailbox
 from actor.holding.named import NamedReplicas
 from actor.holding.residents import Replica, Residents
 from broker.events import (
     residing,
 )
+from broker.facts.credit import CreditAccount
 from broker.facts.peers import Actor
 from broker.placing import (
     callers,
@@ -139,9 +141,31 @@ ENVIRONMENTS = [
     Bug(
         "what_nobody_calls_takes_the_place_of_a_fresh_copy",
         Actor.has_place_for_nobody,
-        "+ len(aside - self.copies.keys())",
+        "+ aside",
         "",
         "broker/test_upkeep.py::test_no_copy_is_entered_where_a_run_has_its_own_put_aside",
+    ),
+    Bug(
+        "calls_with_copies_of_their_own_share_one",
+        Mailbox.put,
+        "if assignment.recipe.is_for_one:",
+        "if False:",
+        "actor/test_entering.py::test_each_run_of_a_fresh_environment_has_a_place_of_its_own",
+    ),
+    Bug(
+        "a_copy_for_one_run_takes_no_room_on_its_way",
+        CreditAccount._take_turns,
+        "elif not pool:",
+        "elif False:",
+        "broker/test_environments.py::test_each_call_with_a_copy_of_its_own_takes_a_place",
+    ),
+    Bug(
+        "runs_with_copies_of_their_own_have_one_place",
+        Actor.count_inside,
+        "+= 1",
+        "= 1",
+        "broker/test_deadlock_slots.py"
+        "::test_places_of_runs_that_have_copies_of_their_own_close_a_circle",
     ),
     Bug(
         "a_fresh_copy_is_kept",

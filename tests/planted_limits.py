@@ -114,7 +114,7 @@ LIMITS = [
     Bug(
         "a_place_that_is_kept_is_free",
         Kept._lacks_place,
-        "len(actor.copies) < actor.places",
+        "actor.count_inside().total() < actor.places",
         "True",
         "broker/test_deadlock_slots.py"
         "::test_a_run_whose_environment_had_to_leave_lacks_a_place_where_others_keep_all",

@@ -25,6 +25,8 @@ from wire.parts import Call, Environment, HeldLimits, Holding, Named, Reuse
 
 BOXED = Environment("id", "Box", CODE)
 OTHER = Environment("other", "Other", CODE)
+# Each of its runs has a copy of its own.
+OWN = Environment("own", "Own", CODE, reuse=Reuse(is_fresh=True))
 # What an actor holds that was given two tasks.
 HELD = [(EPOCH, 1), (EPOCH, 2)]
 
@@ -370,6 +372,35 @@ def out_of_its_box(places, *beside, turns=0):
 @pytest.mark.parametrize(("places", "told"), [(0, []), (1, [(2, 1)]), (2, [])])
 def test_a_run_whose_environment_had_to_leave_lacks_a_place_where_others_keep_all(places, told):
     assert out_of_its_box(places).told() == told
+
+
+@pytest.mark.parametrize(("waiting", "told"), [(1, []), (2, [(3, 1)])])
+def test_places_of_runs_that_have_copies_of_their_own_close_a_circle(waiting, told):
+    """Each of them keeps one: where some go on, the call has a place once they end."""
+    scene = holding(slots=3).waits(1, 2, within=[1])
+    scene.actor.says(Credit(3, 0, 2))
+    for number in (3, 4):
+        scene.submits(number, Call("method", b"", "work", OWN))
+    assert [a.task for a in scene.actor.takes(Assign)] == [1, 3, 4]
+    asks = [Occupy(EPOCH, token, 1, {"db": 1}, []) for token in (2, 3)][:waiting]
+    scene.actor.says(Credit(1, 0, 0), *asks)
+
+    assert scene.submits(2, Call("method", b"", "work", OTHER), parent=1).told() == told
+
+
+@pytest.mark.parametrize(("places", "told"), [(1, [(2, 1)]), (2, [])])
+def test_a_run_lacks_no_turn_in_a_copy_of_its_own(places, told):
+    """Another run of that environment is beside it; only its place may be gone."""
+    scene = Scene("db=1", slots=2, free=0, places=places)
+    scene.actor.says(Credit(2, 0, 1))
+    scene.submits(1, Call("method", b"", "work", OWN))
+    scene.actor.says(Occupy(EPOCH, 1, 1, {"db": 1}, []), Release(EPOCH, 1), Credit(2, 0, 1))
+    scene.submits(2, Call("method", b"", "work", OWN))
+    assert [a.task for a in scene.actor.takes(Assign)] == [1, 2]
+    scene.actor.says(Credit(0, 0, places - 1), Await(EPOCH, 1, 9, 0, [], 0, None))
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"db": 1}, []))
+
+    assert scene.told() == told
 
 
 def claimed(slots, boxed=BOXED):

@@ -178,6 +178,8 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_fresh_copy_is_kept",
             "a_fresh_copy_is_left_under_its_run",
             "a_fresh_copy_leaves_before_what_is_idle",
+            "calls_with_copies_of_their_own_share_one",
+            "a_copy_for_one_run_takes_no_room_on_its_way",
         ),
         8: (
             "a_new_policy_has_the_old_minimum",
@@ -201,7 +203,11 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_run_is_in_its_own_way",
         ),
         2: ("circles_stay",),
-        3: ("all_who_wait_are_in_circles", "a_place_that_is_kept_is_free"),
+        3: (
+            "all_who_wait_are_in_circles",
+            "a_place_that_is_kept_is_free",
+            "runs_with_copies_of_their_own_have_one_place",
+        ),
         4: ("what_others_of_the_run_hold_is_kept", "what_is_left_of_a_part_is_free"),
         5: ("an_actor_stays_reserved",),
         6: (
