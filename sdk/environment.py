@@ -21,14 +21,21 @@ from msgspec import Struct
 
 from sdk.describing.batching import batches_of, check_batches
 from sdk.describing.code import Captured, capture
-from sdk.describing.options import NAME_LENGTH_MAX, read_desires, read_limits, read_slots
+from sdk.describing.groups import read_sizes
+from sdk.describing.hooks import HOOKS, check_hooks
+from sdk.describing.options import (
+    NAME_LENGTH_MAX,
+    is_count,
+    read_desires,
+    read_limits,
+    read_slots,
+)
 from sdk.describing.version import digest_of, version_of
 from wire.labels import Desire, Labels, check_own, validate_labels
+from wire.limits import AMOUNT_MAX
 from wire.parts import Environment as EnvironmentMessage
 from wire.parts import Reuse
 
-# What belongs to the environment itself; everything else that is a function is a task.
-HOOKS: Final = frozenset({"enter", "exit", "reset", "using", "checkpoint", "restore"})
 SCOPES: Final = ("global", "client")
 NONE_IS_OFF: Final = frozenset({"max_tasks"})
 # By id of a process: what tells its environments apart from those of others, for scope="client".
@@ -59,24 +66,26 @@ class ReusePolicy(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that mean nothing."""
         low, high = self.replicas_range
-        if type(low) is not int or type(high) is not int or low < 0 or high < 1:
-            what = "an int of at least 1, or a tuple (minimum, maximum) of ints"
+        if not (is_count(low, least=0) and is_count(high)):
+            what = f"an int from 1 to {AMOUNT_MAX}, or a tuple (minimum, maximum) of ints"
             raise ValueError(f"replicas={self.replicas!r} must be {what}, the minimum 0 or more")
         if low > high:
             raise ValueError(f"replicas={self.replicas!r}: the minimum is above the maximum")
         for name in ("concurrency", "max_tasks"):
             value = getattr(self, name)
-            if (type(value) is not int or value < 1) and not (
-                value is None and name in NONE_IS_OFF
-            ):
-                raise ValueError(f"{name}={value!r} must be an int of at least 1")
+            if not is_count(value) and not (value is None and name in NONE_IS_OFF):
+                raise ValueError(f"{name}={value!r} must be an int from 1 to {AMOUNT_MAX}")
         for name in ("idle_ttl", "scaledown_ttl"):
             time_of(name, getattr(self, name))
         if self.scope not in SCOPES:
             raise ValueError(f"scope={self.scope!r} must be {' or '.join(map(repr, SCOPES))}")
         memory = self.max_memory_mb
-        if memory is not None and (type(memory) not in (int, float) or not 0 < memory < math.inf):
-            raise ValueError(f"max_memory_mb={memory!r} must be a number above 0")
+        if memory is not None and (
+            type(memory) not in (int, float) or not 0 < memory <= AMOUNT_MAX
+        ):
+            raise ValueError(
+                f"max_memory_mb={memory!r} must be a number above 0, at most {AMOUNT_MAX}"
+            )
 
     @property
     def replicas_range(self) -> tuple[int, int]:
@@ -112,7 +121,10 @@ def seconds(time: float | timedelta, what: str = "") -> float:
         return time.total_seconds()
     if isinstance(time, bool) or not isinstance(time, int | float):
         raise ValueError(f"{what}{time!r} is neither seconds nor a timedelta")  # noqa: TRY004
-    return float(time)
+    try:
+        return float(time)
+    except OverflowError:
+        return math.inf if time > 0 else -math.inf
 
 
 ATTRIBUTE_OF: Final = type.__getattribute__
@@ -182,6 +194,8 @@ class Environment(metaclass=EnvironmentType):
                 time_of(f"{cls.__qualname__}.{name}", own[name])
         if "reuse" in own:
             warn_of_starvation(cls.__qualname__, own["reuse"])
+        if "concurrency_groups" in own:
+            read_sizes(own["concurrency_groups"])
         if "labels" in own:
             read_labels(cls)
         if "desired_labels" in own:
@@ -231,17 +245,6 @@ def has_async_method(cls: type) -> bool:
         for kind in cls.__mro__
         for name, value in kind.__dict__.items()
     )
-
-
-def check_hooks(cls: type[Environment]) -> None:
-    """Raise TypeError for a hook with `yield`: calling it would run nothing of it."""
-    for name in sorted(HOOKS & cls.__dict__.keys()):
-        hook = cls.__dict__[name]
-        if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
-            raise TypeError(
-                f"{cls.__qualname__}.{name} is a generator, of which nothing would run: what"
-                " stands behind its `yield` belongs into exit()"
-            )
 
 
 def turns_of(cls: type[Environment]) -> int:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from sdk.calls.call import Code
 from sdk.describing.code import capture
 from sdk.describing.groups import groups_of
+from sdk.describing.hooks import HOOKS
 from sdk.describing.options import NAME_LENGTH_MAX, read_desires, read_flag, read_limits, read_slots
 from sdk.describing.version import digest_of, version_of
 from sdk.environment import (
-    HOOKS,
     Environment,
     EnvironmentType,
     Specification,
@@ -348,6 +348,8 @@ def read_address(what: str, text: Any) -> str:
     if not isinstance(text, str) or not 0 < len(text) <= NAME_LENGTH_MAX:
         raise ValueError(f"{what}={text!r} is not a string of 1 to {NAME_LENGTH_MAX} characters")
     check_text(what, text)
+    if not text.isprintable():
+        raise ValueError(f"{what}={text!r} has characters that cannot be printed in one line")
     return text
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sdk.calls.call import Plan
 from sdk.describing.batching import batch_of
 from sdk.describing.code import Captured, capture, weak
+from sdk.describing.hooks import HOOKS
 from sdk.describing.options import (
     ALWAYS,
     INHERITED_STICKY,
@@ -23,7 +24,7 @@ from sdk.describing.options import (
     Sticky,
     likely,
 )
-from sdk.environment import HOOKS, Environment, EnvironmentType, MethodReference, Specification
+from sdk.environment import Environment, EnvironmentType, MethodReference, Specification
 from sdk.task import OPTIONS_ATTRIBUTE
 from wire.labels import Comparator, Desire
 from wire.parts import Call

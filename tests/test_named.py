@@ -208,7 +208,7 @@ def test_a_call_that_was_running_ends_with_its_process_and_the_next_goes_on(clie
         died.result(TIMEOUT_S)
     assert after.result(TIMEOUT_S) == ["a", "b"]
     actor.die.submit()
-    with pytest.raises(ActorLost, match="and had 1 restarts"):
+    with pytest.raises(ActorLost, match="max_restarts=1 are used up"):
         actor.add.submit("c").result(TIMEOUT_S)
 
 
@@ -370,6 +370,7 @@ def test_they_are_listed_and_ended_from_the_command_line(cluster, client, capsys
         ({"max_restarts": -2}, "max_restarts=-2"),
         ({"lifetime": "for ever"}, "lifetime='for ever'"),
         ({"name": ""}, "name=''"),
+        ({"name": "two\nlines"}, "cannot be printed in one line"),
         ({"namespace": "a/b"}, "must not have a '/'"),
         ({"concurrency": 0}, "concurrency=0"),
     ],

@@ -252,7 +252,7 @@ def generation_lost(
     most = record.named.max_restarts
     if is_restart and 0 <= most < record.restarts:
         message = f"{record.title}: {reason}"
-        end(broker, record, f"{message}, and had {most} restarts" if most else message)
+        end(broker, record, f"{message}; its max_restarts={most} are used up" if most else message)
     else:
         reentering.look(broker, record)
 

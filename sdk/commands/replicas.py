@@ -39,7 +39,9 @@ def show_environments(client: Client, options: argparse.Namespace) -> int:
     )
     for name, one in zip(names, answer["environments"], strict=True):
         if one["reason"]:
-            say(f"{name}: {one['failures']} failures in a row: {one['reason']}")
+            failures = one["failures"]
+            times = f"{failures} failures in a row" if failures > 1 else "1 failure"
+            say(f"{name}: {times}: {one['reason']}")
     return 0
 
 

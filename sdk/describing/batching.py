@@ -54,7 +54,9 @@ def batch(
     if type(max_size) is not int or not 1 <= max_size <= SIZE_MAX:
         raise ValueError(f"max_size={max_size!r} must be an int from 1 to {SIZE_MAX}")
     if type(max_wait_ms) not in (int, float) or not 0 <= max_wait_ms < 3_600_000:
-        raise ValueError(f"max_wait_ms={max_wait_ms!r} must be milliseconds, at least 0")
+        raise ValueError(
+            f"max_wait_ms={max_wait_ms!r} must be milliseconds, at least 0 and below an hour"
+        )
 
     def mark(method: F) -> F:
         check_method(method)
@@ -71,7 +73,10 @@ def check_method(method: Any) -> None:
         raise TypeError(f"@batch is for a method of an Environment, got {method!r}")
     if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
         raise TypeError(f"@batch: {method.__qualname__} must return a list, not yield")
-    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    if not parameters:
+        raise TypeError(f"@batch: {method.__qualname__} takes nothing of which lists could be made")
+    for parameter in parameters:
         if parameter.kind in UNNAMED:
             raise TypeError(
                 f"@batch: {method.__qualname__} must take parameters by name, not {parameter}"

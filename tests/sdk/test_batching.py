@@ -85,6 +85,7 @@ def test_another_size_is_another_environment():
         ({"max_wait_ms": -1}, "max_wait_ms=-1"),
         ({"max_wait_ms": float("nan")}, "max_wait_ms=nan"),
         ({"max_wait_ms": "5"}, "max_wait_ms='5'"),
+        ({"max_wait_ms": 3_600_000}, "below an hour"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(options, said):
@@ -97,6 +98,8 @@ def test_what_cannot_be_called_with_lists_is_refused():
         batch(lambda self, *items: items)
     with pytest.raises(TypeError, match="method of an Environment"):
         batch(len)
+    with pytest.raises(TypeError, match="takes nothing"):
+        batch(lambda self: self)
 
     def produce(self, items):
         yield from items

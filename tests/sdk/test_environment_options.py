@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from sdk.describing.batching import batch
 from sdk.describing.options import Options
 from sdk.environment import Environment, ReusePolicy, specification_of
 from sdk.plan import could_be_parameter, plan_for, split_keywords
@@ -70,6 +71,13 @@ def test_a_policy_is_read():
         ({"slots": "gpu"}, TypeError),
         ({"limits": {"db": 0}}, ValueError),
         ({"enter": lambda _self: (yield)}, TypeError),
+        ({"enter": 3}, TypeError),
+        ({"exit": None}, TypeError),
+        ({"exit": lambda _self, _reason: None}, TypeError),
+        ({"reset": lambda: None}, TypeError),
+        ({"reset": batch(lambda _self, items: items)}, TypeError),
+        ({"concurrency_groups": {"io": 0}}, ValueError),
+        ({"concurrency_groups": ["io"]}, TypeError),
     ],
 )
 def test_a_class_that_makes_no_sense_is_refused(body, error):
@@ -179,6 +187,13 @@ def test_what_a_function_may_take_is_left_to_it(function, keyword):
         ({"max_tasks": 1.5}, "max_tasks=1.5"),
         ({"max_memory_mb": 0}, "max_memory_mb=0"),
         ({"max_memory_mb": float("inf")}, "max_memory_mb=inf"),
+        # They failed at the first submit, with what the codec said of 64 bits.
+        ({"replicas": 10**30}, "replicas=1000000.* must be an int from 1 to 2147483647"),
+        ({"replicas": (0, 2**31)}, "from 1 to 2147483647"),
+        ({"concurrency": 10**30}, "concurrency=1000000.* from 1 to 2147483647"),
+        ({"max_tasks": 10**30}, "max_tasks=1000000.* from 1 to 2147483647"),
+        ({"max_memory_mb": 10**400}, "max_memory_mb=1000000.* at most 2147483647"),
+        ({"idle_ttl": -(10**400)}, "must be a time above 0"),
     ],
 )
 def test_a_policy_that_means_nothing_is_refused_where_it_is_written(policy, message):
@@ -190,6 +205,7 @@ def test_short_times_and_timedeltas_are_times():
     policy = ReusePolicy(idle_ttl=0.05, scaledown_ttl=timedelta(milliseconds=20))
 
     assert (policy.idle_ttl_s, policy.scaledown_ttl_s) == (0.05, 0.02)
+    assert ReusePolicy(idle_ttl=10**400).idle_ttl_s == float("inf")
 
 
 @pytest.mark.parametrize("name", ["enter_timeout", "exit_timeout"])
