@@ -20,10 +20,11 @@ from actor.granting.prefetch import Prefetch
 from actor.granting.returns import Returns
 from actor.granting.standing import Standing, may_take
 from actor.holding.awaiting import Awaiting
-from actor.holding.mailbox import Assignment, Buffer, Mailbox, Payloads, Recipe, StopOrder
+from actor.holding.mailbox import Assignment, Mailbox, Payloads, StopOrder
 from actor.holding.occupying import Occupying, Typed
 from actor.holding.outcomes import Outcomes, failure_too_large
 from actor.holding.reacquiring import Answer, Reacquiring, Reply
+from actor.holding.recipe import Buffer, Recipe
 from actor.holding.residents import Warmth
 from actor.invariants import check
 from actor.settings import Settings

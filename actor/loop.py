@@ -26,7 +26,8 @@ from actor.core import ActorCore, Outgoing
 from actor.events import entering, fencing
 from actor.events.starting import start_next
 from actor.events.stopping import exit_status
-from actor.holding.mailbox import Assignment, Buffer, Payloads
+from actor.holding.mailbox import Assignment, Payloads
+from actor.holding.recipe import Buffer
 from actor.lead import Lead
 from actor.logs import log, log_notes
 from actor.machine.board import Board
@@ -50,8 +51,7 @@ GATHER_S: Final = 0.001
 # How much of its usual time a function takes over from each run.
 RUN_S_SHARE: Final = 0.2
 NOBLOCK: Final = 1
-POLLIN: Final = 1
-POLLOUT: Final = 2
+POLLIN, POLLOUT = 1, 2
 # How often the memory is looked at; the turn of a heartbeat comes about as often.
 MEASURE_S: Final = 1.0
 # Heartbeats and leases are whole seconds, so nobody sleeps longer than this for nothing.

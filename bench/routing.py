@@ -22,7 +22,8 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
-from actor.holding.mailbox import Assignment, Recipe
+from actor.holding.mailbox import Assignment
+from actor.holding.recipe import Recipe
 from actor.holding.residents import Residents, Warmth
 from bench.support import machine, percentile, spread, table
 from broker.core import Broker

@@ -72,6 +72,13 @@ class Waiting(Noted):
         return not self.is_left
 
 
+class Meeting(Waiting):
+    def meets(self):
+        """Return once another copy is there as well, and whether this one still is after a wait."""
+        wait_until(lambda: words(self.path).count("enter") == 2, PATIENCE_S)
+        return self.waits()
+
+
 class Twice(Noted):
     reuse = ReusePolicy(replicas=2, idle_ttl=60, max_tasks=2)
 
@@ -292,6 +299,19 @@ def test_a_fresh_copy_is_there_to_the_end_of_a_method_that_waits(client, notes):
     assert client.submit(waits, reuse=False).result(PATIENCE_S)
 
     wait_until(lambda: words(notes) == ["enter", "exit"], PATIENCE_S)
+
+
+def test_calls_with_fresh_copies_run_beside_one_another_in_one_actor(notes):
+    """The second waited for the first, or had its copy given up while that waited."""
+    with (
+        LocalCluster([{"slots": 2, "environments_max": 2}]) as cluster,
+        cluster.client() as client,
+    ):
+        meets = Meeting.using(path=str(notes)).meets
+        found = [client.submit(meets, reuse=False) for _ in range(2)]
+
+        assert [future.result(2 * PATIENCE_S) for future in found] == [True, True]
+        wait_until(lambda: words(notes).count("exit") == 2, PATIENCE_S)
 
 
 def test_reuse_is_of_use_only_in_an_environment(client):

@@ -10,8 +10,9 @@ from actor.events import entering, fencing
 from actor.granting.returns import BEHIND
 from actor.granting.standing import takes_own_calls
 from actor.holding.awaiting import SLOTS
-from actor.holding.mailbox import Assignment, Payloads, Recipe
+from actor.holding.mailbox import Assignment, Payloads
 from actor.holding.reacquiring import Reply
+from actor.holding.recipe import Recipe
 from wire.errors import Code
 from wire.messages import (
     Assign,

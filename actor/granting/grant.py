@@ -4,7 +4,8 @@ The grant is computed from what the mailbox holds, each time. It is stated only 
 from what the broker computes by itself: the last statement less one for each assignment since.
 """
 
-from actor.holding.mailbox import Mailbox, Recipe
+from actor.holding.mailbox import Mailbox
+from actor.holding.recipe import Recipe
 from actor.holding.residents import LOADING
 from actor.holding.room import has_one_each
 from actor.settings import SLOT

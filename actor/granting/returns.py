@@ -10,8 +10,9 @@ from typing import Final
 
 from actor.granting.prefetch import Prefetch
 from actor.granting.standing import DRAINING
-from actor.holding.mailbox import Assignment, Mailbox, Recipe
+from actor.holding.mailbox import Assignment, Mailbox
 from actor.holding.outcomes import Outcomes
+from actor.holding.recipe import Recipe
 from actor.holding.room import covers, take
 from actor.settings import SLOT
 from wire.messages import Recall, Reject

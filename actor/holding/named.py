@@ -16,7 +16,8 @@ from wire.parts import Environment, Token
 from wire.session import PeerSession
 
 if TYPE_CHECKING:
-    from actor.holding.mailbox import Assignment, Buffer, Payloads
+    from actor.holding.mailbox import Assignment, Payloads
+    from actor.holding.recipe import Buffer
 
 
 class NamedReplica:

@@ -10,7 +10,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from actor.holding.mailbox import Assignment, Buffer, Payloads
+from actor.holding.mailbox import Assignment, Payloads
+from actor.holding.recipe import Buffer
 from actor.holding.retries import is_timeout_retriable
 from wire.codec import INLINE_BYTES_MAX, encode_failure, read_failure
 from wire.errors import Code

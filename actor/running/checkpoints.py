@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from actor.holding.mailbox import Assignment, Buffer
+from actor.holding.mailbox import Assignment
+from actor.holding.recipe import Buffer
 from wire import exceptions, payload
 from wire.codec import encode_failure
 from wire.errors import Code

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
-from actor.holding.mailbox import Buffer
+from actor.holding.recipe import Buffer
 from wire import payload
 
 LOADED_MAX: Final = 512

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from actor.holding.mailbox import Buffer
+from actor.holding.recipe import Buffer
 from actor.holding.retries import is_retriable
 from sdk.errors import CLASSES, TaskCanceled, WarmslotError
 from wire import exceptions, payload

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from actor.holding.mailbox import THREAD, Buffer, Recipe, Way
+from actor.holding.recipe import THREAD, Buffer, Recipe, Way
 from actor.running.checkpoints import Checkpoints
 from actor.running.code import is_async
 from actor.running.reserve import Reserve

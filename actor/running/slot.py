@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from actor.holding.mailbox import THREAD, Assignment, Recipe, StopOrder, Way
+from actor.holding.mailbox import Assignment, StopOrder
 from actor.holding.reacquiring import Answer
+from actor.holding.recipe import THREAD, Recipe, Way
 from actor.machine.board import Board
 from actor.running.batching import Batching
 from actor.running.code import CodeCache, Loaded

@@ -11,7 +11,8 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from actor.holding.mailbox import Assignment, Recipe, StopOrder
+from actor.holding.mailbox import Assignment, StopOrder
+from actor.holding.recipe import Recipe
 from actor.machine.board import Board
 from actor.running.endings import pack
 from actor.running.slot import Slots
