@@ -42,6 +42,7 @@ class Replica:
         "environment",
         "inside",
         "is_bounded",
+        "is_for_one",
         "known",
         "load_s",
         "tasks",
@@ -66,7 +67,9 @@ class Replica:
         self.load_s = 0.0
         # How many tasks it has taken, where it is replaced after some of them.
         self.tasks = 0
-        self.is_bounded = environment.reuse.is_fresh or environment.reuse.max_tasks is not None
+        # Whether it is for a single run, so that nobody else has a turn in it.
+        self.is_for_one = environment.reuse.is_fresh
+        self.is_bounded = self.is_for_one or environment.reuse.max_tasks is not None
 
     @property
     def tasks_left(self) -> float:
@@ -79,11 +82,6 @@ class Replica:
         reuse = self.environment.reuse
         tasks_max = 1 if reuse.is_fresh else reuse.max_tasks
         return inf if tasks_max is None else max(0, tasks_max - self.tasks)
-
-    @property
-    def is_for_one(self) -> bool:
-        """Tell whether it is for a single run, so that nobody else has a turn in it."""
-        return self.environment.reuse.is_fresh
 
     @property
     def state(self) -> str:

@@ -186,6 +186,8 @@ def states(actor: Actor, cold: list[str]) -> dict[str, str]:
     known = {name: "warm" if copy.is_warm else "loading" for name, copy in actor.copies.items()}
     told = actor.environments.items()
     known |= {name: state for name, state in told if state == WORN or name not in known}
+    # Of copies for single runs the last heartbeat may know none yet.
+    known = dict.fromkeys(actor.count_inside(), "warm") | known
     return known | {name: "cold" for name in cold if name not in known}
 
 

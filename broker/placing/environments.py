@@ -470,11 +470,11 @@ def describe_one(broker: "Broker", record: Record, now: float) -> dict[str, Any]
     """Return what an operator wants to know of an environment."""
     reuse = record.environment.reuse
     there = {copy.actor.name: copy.is_warm for copy in record.copies.values()}
+    bounds = reuse.replicas_min, reuse.replicas_max
     if record.is_for_one:
-        # As the last heartbeats said.
-        identity, actors = record.environment.id, broker.actors.values()
-        found = ((actor.name, actor.environments.get(identity)) for actor in actors)
-        there |= {name: state != "loading" for name, state in found if state is not None}
+        identity, bounds = record.environment.id, (0, None)
+        actors = [actor for actor in broker.actors.values() if identity in actor.count_inside()]
+        there = {one.name: one.environments.get(identity) != "loading" for one in actors}
     warm = sum(there.values())
     state = "broken" if record.is_broken(now) else "warm" if warm else "cold"
     if not warm and there:
@@ -486,8 +486,8 @@ def describe_one(broker: "Broker", record: Record, now: float) -> dict[str, Any]
         "warm": warm,
         "loading": len(there) - warm,
         "actors": sorted(there),
-        "replicas_min": reuse.replicas_min,
-        "replicas_max": reuse.replicas_max,
+        "replicas_min": bounds[0],
+        "replicas_max": bounds[1],
         "waiting": record.waiting,
         "loads": record.loads,
         "load_s": record.load_s,

@@ -463,9 +463,11 @@ def test_each_call_with_a_copy_of_its_own_takes_a_place(talk):
     for _ in found:
         enters(actor, environment)
     assert not talk.broker.actors[11].copies
-    actor.says(ActorBeat(Credit(1, 0, 0), 1, {}, found, {environment.id: "warm"}))
     [shown] = asked(talk, client, "environments")["environments"]
     assert (shown["state"], shown["actors"]) == ("warm", ["host/0"])
+    assert (shown["replicas_min"], shown["replicas_max"]) == (0, None)
+    [shown] = asked(talk, client, "actors")["actors"]
+    assert shown["environments"] == {environment.id: "warm"}
 
     actor.ends(found[0])
     actor.says(Credit(2, 0, 1))
