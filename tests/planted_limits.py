@@ -14,6 +14,7 @@ from broker.events import (
 from broker.holding import deadlock, fences, lines
 from broker.holding.deadlock import Kept
 from broker.holding.limits import Limits
+from broker.waiting import reservation
 from tests.support.planting import Bug
 
 LIMITS = [
@@ -148,6 +149,13 @@ LIMITS = [
         "True",
         "broker/test_slots.py"
         "::test_a_reservation_is_left_where_its_slots_are_held_by_who_waits_for_a_call_behind_it",
+    ),
+    Bug(
+        "who_shares_leaves_a_slot_that_was_left",
+        reservation.leave,
+        "actor.yields_at = max(actor.yields_at, until)",
+        "pass",
+        "broker/test_yielding.py::test_nobody_yields_where_that_closes_a_circle",
     ),
     Bug(
         "what_is_left_of_a_part_is_not_heard",

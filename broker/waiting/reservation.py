@@ -69,7 +69,10 @@ def reserve(broker: "Broker", shape: Shape, task: Task) -> None:
 def leave(broker: "Broker", until: float) -> None:
     """End the reservation, and let nobody have one of that actor up to *until*."""
     assert broker.reservation is not None
-    broker.reservation.actor.unreserved_until = until
+    actor = broker.reservation.actor
+    actor.unreserved_until = until
+    # Nor do calls that share a slot there leave it to anybody.
+    actor.yields_at = max(actor.yields_at, until)
     let_go(broker)
 
 

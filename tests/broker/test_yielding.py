@@ -6,8 +6,9 @@ from broker.facts.peers import YIELDS_AFTER_S
 from broker.placing.yielding import HOLD_S, PATIENCE_S
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_environments import call, tokens
+from tests.broker.test_limits import EPOCH, limited
 from tests.broker.test_turns import ALONE, SHARED, inside
-from wire.messages import Assign, Credit
+from wire.messages import Assign, Await, Credit, Entered, Occupy, Release
 from wire.parts import Call
 
 
@@ -101,3 +102,28 @@ def test_nobody_yields_to_one_that_could_not_be_there(talk):
     client.submits(3, call=call(SHARED))
 
     assert numbers(actor) == [3]
+
+
+def test_nobody_yields_where_that_closes_a_circle():
+    """Found by seed 892619909138220604: the slot was left, and kept again in the same moment.
+
+    Run 1 waits for call 4, which yields to task 3: that waits for the slot of run 2, which waits
+    for the limit of run 1.
+    """
+    talk = limited("db=1")
+    actor = talk.actor(11, slots={"slot": 1}).says(Credit(1, 0, 1))
+    client = talk.client().submits(1)
+    actor.says(Occupy(EPOCH, 1, 1, {"db": 1}, []), Credit(1, 0, 1), Release(EPOCH, 1))
+    client.submits(2, call=call(SHARED), slot=1)
+    actor.says(Entered(SHARED, 0.1), shares(), Occupy(EPOCH, 2, 1, {"db": 1}, []))
+    client.submits(3, call=Call("work", CODE), slot=2)
+    talk.wait(PATIENCE_S, beating=[client])
+    actor.beats(holding=[(EPOCH, 1), (EPOCH, 2)], credit=shares())
+    assert numbers(actor) == [1, 2]
+    client.submits(4, call=call(SHARED), slot=1, parent=(EPOCH, 1))
+    assert numbers(actor) == []
+
+    actor.says(Await(EPOCH, 1, 9, 1, [(4, 4)], 1, [1]))
+    talk.wait(HOLD_S / 2, beating=[client])
+
+    assert numbers(actor) == [4]

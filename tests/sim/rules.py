@@ -209,7 +209,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "runs_with_copies_of_their_own_have_one_place",
         ),
         4: ("what_others_of_the_run_hold_is_kept", "what_is_left_of_a_part_is_free"),
-        5: ("an_actor_stays_reserved",),
+        5: ("an_actor_stays_reserved", "who_shares_leaves_a_slot_that_was_left"),
         6: (
             "what_is_left_of_a_part_is_not_heard",
             "a_hello_says_nothing_of_parts",
