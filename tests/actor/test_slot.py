@@ -26,9 +26,7 @@ from wire.errors import Code
 from wire.messages import Assign
 from wire.parts import Call, Environment, Status
 
-LAUNCH = Launch(
-    core=Settings(name="h/0"), broker="tcp://127.0.0.1:1", incarnation=99, host_name="h"
-)
+LAUNCH = Launch(core=Settings(name="h/0"), broker="tcp://[::1]:1", incarnation=99, host_name="h")
 
 
 class Shell:
