@@ -23,16 +23,10 @@ from sdk.describing.batching import batches_of, check_batches
 from sdk.describing.code import Captured, capture
 from sdk.describing.groups import read_sizes
 from sdk.describing.hooks import HOOKS, check_hooks
-from sdk.describing.options import (
-    NAME_LENGTH_MAX,
-    is_count,
-    read_desires,
-    read_limits,
-    read_slots,
-)
+from sdk.describing.options import NAME_LENGTH_MAX, read_desires, read_limits, read_slots
 from sdk.describing.version import digest_of, version_of
 from wire.labels import Desire, Labels, check_own, validate_labels
-from wire.limits import AMOUNT_MAX
+from wire.limits import AMOUNT_MAX, is_amount
 from wire.parts import Environment as EnvironmentMessage
 from wire.parts import Reuse
 
@@ -66,14 +60,14 @@ class ReusePolicy(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that mean nothing."""
         low, high = self.replicas_range
-        if not (is_count(low, least=0) and is_count(high)):
+        if not (is_amount(low, least=0) and is_amount(high)):
             what = f"an int from 1 to {AMOUNT_MAX}, or a tuple (minimum, maximum) of ints"
             raise ValueError(f"replicas={self.replicas!r} must be {what}, the minimum 0 or more")
         if low > high:
             raise ValueError(f"replicas={self.replicas!r}: the minimum is above the maximum")
         for name in ("concurrency", "max_tasks"):
             value = getattr(self, name)
-            if not is_count(value) and not (value is None and name in NONE_IS_OFF):
+            if not is_amount(value) and not (value is None and name in NONE_IS_OFF):
                 raise ValueError(f"{name}={value!r} must be an int from 1 to {AMOUNT_MAX}")
         for name in ("idle_ttl", "scaledown_ttl"):
             time_of(name, getattr(self, name))

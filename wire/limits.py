@@ -89,6 +89,11 @@ def check_definition(definition: Definition) -> None:
         )
 
 
+def is_amount(value: object, *, least: int = 1) -> bool:
+    """Tell whether *value* is an int of at least *least*, of which peers can be told."""
+    return type(value) is int and least <= value <= AMOUNT_MAX
+
+
 def check_amounts(limits: Mapping[str, int]) -> None:
     """Raise ValueError unless *limits* maps names, also with a key or of a host, to amounts."""
     for name, amount in limits.items():
@@ -98,7 +103,7 @@ def check_amounts(limits: Mapping[str, int]) -> None:
             raise ValueError(f"limit {name!r}: a key has 1 to {KEY_LENGTH_MAX} printable letters")
         if key is not None and base.startswith(HOST_PREFIX):
             raise ValueError(f"limit {name!r}: a limit of a host has no keys")
-        if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
+        if not is_amount(amount):
             raise ValueError(f"limit {name!r}: {amount!r} is not an amount: 1 to {AMOUNT_MAX}")
 
 

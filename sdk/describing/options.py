@@ -214,11 +214,6 @@ def check_wait(timeout: Any) -> None:
         raise TypeError(f"timeout is seconds, or None to wait for ever, not {timeout!r}")
 
 
-def is_count(value: Any, *, least: int = 1) -> bool:
-    """Tell whether *value* is an int of at least *least*, of which peers can be told."""
-    return type(value) is int and least <= value <= AMOUNT_MAX
-
-
 def read_slots(slots: Any) -> dict[str, int]:
     """Read the option *slots*: an amount of plain slots, or a mapping from type to amount."""
     amounts = {"slot": slots} if isinstance(slots, int) else slots
