@@ -271,7 +271,8 @@ def show_order(client: Client, options: argparse.Namespace) -> int:
         client.pause(LOOK_INTERVAL_S)
     states |= dict.fromkeys(answer["away"], "away, is told when it is back")
     if not print_json(answer | {"states": states}, options):
-        print_rows(["ACTOR", "STATE"], [list(row) for row in states.items()])
+        rows = sorted(states.items(), key=lambda row: natural(row[0]))
+        print_rows(["ACTOR", "STATE"], [list(row) for row in rows])
     if late:
         raise TimeoutError(f"{', '.join(late)} did not answer within {options.timeout} s")
     return 0

@@ -256,6 +256,8 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
                 reply["reason"] += ", and waits there behind what runs"
             elif text := occupants.explain_run(broker, task):
                 reply["reason"] += f", and waits there: {text}"
+            if task.actor and (text := reasons.unheard(broker, task.actor, now)):
+                reply["reason"] += f"; that one is {text}"
         case _:
             reply["reason"] = "it has ended"
     return reply

@@ -157,10 +157,8 @@ def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str
     bound = bindings.actor_named(broker, task)
     if bound and bound != actor.name:
         return f"its key is bound to {bound}", since
-    if actor.session is None:
-        return f"not connected, silent for {now - actor.heard_at:.1f} s", actor.heard_at
-    if actor.is_suspect:
-        return f"suspect, silent for {now - actor.heard_at:.1f} s", actor.heard_at
+    if text := unheard(broker, actor, now):
+        return text, actor.heard_at
     if actor.is_alone:
         return "is kept for, or runs, a task that must be alone", since
     if actor.closed:
@@ -172,6 +170,18 @@ def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str
     assert task.template
     text = why_not_inside(broker, task, actor, now)
     return text or short_of(broker, task, task.template.shape, actor), since
+
+
+def unheard(broker: "Broker", actor: Actor, now: float) -> str:
+    """Say that *actor* may be gone, or an empty text."""
+    silent_s = now - actor.heard_at
+    if actor.session is None:
+        return f"not connected, silent for {silent_s:.1f} s"
+    if not actor.is_suspect:
+        return ""
+    # One that is heard is suspect since it does not receive.
+    is_deaf = silent_s < broker.settings.suspect_s
+    return "suspect, receives nothing" if is_deaf else f"suspect, silent for {silent_s:.1f} s"
 
 
 def why_cold(broker: "Broker", task: Task, actor: Actor, now: float) -> str:

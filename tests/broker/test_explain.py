@@ -8,7 +8,7 @@ from broker.holding import occupants
 from tests.broker.conversation import CODE, Conversation, ask, attested
 from wire.labels import Comparator, Desire
 from wire.limits import Definition
-from wire.messages import Assign, Cancel, Credit, Death, Occupy, Reject
+from wire.messages import Assign, Beat, Cancel, Credit, Death, Occupy, Reject
 from wire.parts import Call
 
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
@@ -57,6 +57,30 @@ def test_of_a_long_list_the_beginning_is_told(talk):
     assert "needs customer in ['customer 0', 'customer 1', " in reason
     assert "..., offers 'x'" in reason
     assert len(reason) < 400
+
+
+def test_of_a_task_with_an_actor_that_is_not_heard_it_says_so(talk):
+    talk.actor(11, name="h/0", free=1)
+    client = talk.client().submits(7)
+    assert ask(client, "explain", "7")["reason"] == "it is with actor h/0"
+
+    talk.wait(3.0)
+
+    assert ask(client, "explain", "7")["reason"] == (
+        "it is with actor h/0; that one is suspect, silent for 3.0 s"
+    )
+
+
+def test_an_actor_that_beats_and_receives_nothing_is_not_called_silent(talk):
+    actor = talk.actor(11, name="h/0", free=1)
+    actor.is_deaf = True
+    for _ in range(5):
+        talk.wait(1.0)
+        actor.says(Beat())
+
+    client = talk.client().submits(7)
+
+    assert ask(client, "explain", "7")["actors"] == {"h/0": "suspect, receives nothing"}
 
 
 def test_only_who_waits_is_said_to_wait(talk):
