@@ -137,11 +137,14 @@ def ready(cluster):
     return futures
 """
 WAITS = "with LocalCluster(2) as cluster: ready(cluster)[0].result()"
+# A task waits for a program that it has started.
+STARTS = "def wait(_=0):\n    __import__('subprocess').run(['sleep', '600'])\n"
 OPEN = "cluster = LocalCluster(2); ready(cluster); sys.stdin.readline()"
 WITH = "with LocalCluster([{'slots': 2}, {}]) as cluster: ready(cluster); sys.stdin.readline()"
 # What it does until it ends, and the exit status that it has then.
 ENDS = {
     "ctrl-c": (WAITS, -signal.SIGINT),
+    "ctrl-c in programs of tasks": (STARTS + WAITS, -signal.SIGINT),
     "an exception": (f"{WITH}; 1 / 0", 1),
     "an exit": (f"{WITH}; sys.exit(3)", 3),
     "its end": (OPEN, 0),
@@ -169,7 +172,7 @@ def test_nothing_is_left_of_a_program_with_a_cluster_however_it_ends(trace, how,
     try:
         broker = int(program.stdout.readline())
         match how:
-            case "ctrl-c":
+            case "ctrl-c" | "ctrl-c in programs of tasks":
                 os.killpg(program.pid, signal.SIGINT)
             case "SIGTERM" | "SIGKILL":
                 program.send_signal(signal.Signals[how])

@@ -15,7 +15,7 @@ from threading import Event
 
 import pytest
 
-from sdk import Environment, PoisonTask, TaskTimeout, current_task
+from sdk import Environment, OutcomeUnknown, PoisonTask, TaskTimeout, current_task
 from tests.support.deployment import DEADLINE_S, HASTY_HOST, Deployment, environment
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -120,6 +120,31 @@ def test_a_neighbour_of_a_task_that_must_end_with_its_process_burns_no_try(path,
         assert [attempt for _, attempt in begun(path, "neighbour")] == [1, 1]
         assert begun(path, "neighbour")[1][0] != first
         assert len(begun(path, "stubborn")) == 1
+
+
+def start_program(path, *, stays):
+    child = subprocess.Popen(["sleep", "600"], start_new_session=stays)
+    begin(path, child.pid)
+    child.wait()
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_what_a_task_has_started_ends_with_a_process_that_is_killed(path, stays):
+    with Deployment() as world:
+        world.start_broker()
+        world.start_host("h")
+        with world.client() as client:
+            once = client.options(at_most_once=True)
+            future = once.submit(start_program, path, stays=stays)
+            world.until(lambda: Path(path).exists() and Path(path).read_text().endswith("\n"))
+            child, actor, _ = json.loads(Path(path).read_text())
+
+            os.kill(actor, signal.SIGKILL)
+
+            assert isinstance(future.exception(PATIENCE_S), OutcomeUnknown)
+            if stays:
+                os.kill(child, signal.SIGKILL)
+            world.until(lambda: not Path("/proc", str(child)).exists())
 
 
 def test_a_cancel_without_force_costs_no_process(path, tmp_path):

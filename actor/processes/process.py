@@ -23,7 +23,7 @@ from actor.forkserver import ANSWER, EXIT_UNFIT
 from actor.machine.board import RECORDS, Board
 from actor.processes.forking import ForkServer, tell_at
 from actor.processes.surroundings import for_actor
-from actor.settings import SLOT, HostSettings, Launch, Settings
+from actor.settings import EXITS_IN_ORDER, SLOT, HostSettings, Launch, Settings
 from actor.supervision import Ward
 from wire.codec import encode
 from wire.release import PYTHON, release
@@ -80,6 +80,22 @@ class ForkedChild:
         if self._status is None:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._status
+
+
+def end_group(pid: int, options: int = 0) -> None:
+    """End what the tasks of an actor have started, where that has ended in no good order.
+
+    It is looked at before the process is reaped: until then nobody else can have its id. What has a
+    session of its own stays, and all where the system does not let us look.
+    """
+    if not hasattr(os, "waitid"):
+        return
+    with contextlib.suppress(ChildProcessError, ProcessLookupError, PermissionError):
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | options)
+        if ended is None:
+            return
+        if ended.si_code != os.CLD_EXITED or ended.si_status not in EXITS_IN_ORDER:
+            os.killpg(pid, signal.SIGKILL)
 
 
 class ActorProcess:
@@ -165,11 +181,15 @@ class ActorProcess:
 
     def poll(self) -> int | None:
         """Return its exit code, or minus the signal; None while it runs or is not there."""
-        return None if self._child is None else self._child.poll()
+        if self._child is None:
+            return None
+        end_group(self._child.pid, os.WNOHANG)
+        return self._child.poll()
 
     def wait(self) -> None:
         """Wait for its end; one that was never made has none."""
         if self._child is not None:
+            end_group(self._child.pid)
             self._child.wait()
 
     def close(self) -> None:
