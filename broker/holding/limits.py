@@ -95,8 +95,7 @@ class Limits:
         self._numbers = count(1)
         # Room that was found for lanes which are not placed yet.
         self.promised: dict[str, int] = {}
-        # (when, key): room comes with time.
-        self._timers: list[tuple[float, str]] = []
+        self._timers: list[tuple[float, str]] = []  # (When, key): room comes with time.
         # Keys whose use ends with time; keys with members.
         self._decaying: dict[str, None] = {}
         self.watched: dict[str, None] = {}
@@ -124,8 +123,7 @@ class Limits:
 
     def definition(self, name: str) -> Definition | None:
         """Return what a key is a key of; None for one of a host, or that nobody set."""
-        found = self.definitions.get(name)
-        return found if found is not None else self.definitions.get(base_of(name)[0])
+        return self.definitions.get(name) or self.definitions.get(base_of(name)[0])
 
     def maximum(self, name: str) -> int:
         """Return how much of a key there is; 0 when nobody says so any more."""
@@ -152,6 +150,8 @@ class Limits:
         key = self.keys.get(name)
         if key is None:
             key = self.keys[name] = Key(name, self._level_first(name), self.now)
+            if key.used:
+                self._decaying[name] = None
         return key
 
     def _rate(self, name: str) -> float | None:

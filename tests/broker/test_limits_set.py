@@ -58,6 +58,19 @@ def test_a_rate_gives_back_with_time_and_not_with_the_end():
     assert not talk.broker.limits.keys
 
 
+def test_a_rate_that_nobody_took_of_is_forgotten_as_well():
+    """After its start a broker takes it for given away: whoever waited then, and left, left it."""
+    talk = limited("web=2:rate=1/s:per-key", recovered=False)
+    client = talk.client().submits(1, 2, 3, call=call(limits={"web[a]": 1}))
+    actor = talk.actor(free=9, slots={"slot": 9})
+    assert talk.broker.limits.keys
+
+    client.says(Cancel([1, 2, 3]))
+    lasts(talk, 6.0, actor, client)
+
+    assert not talk.broker.limits.keys
+
+
 def test_a_run_that_waited_does_not_take_from_a_rate_again():
     """Each wait for a call of its own cost a task one more of the limit that it began with."""
     talk = limited("web=2:rate=1/h", "db=1", recovered=False)
