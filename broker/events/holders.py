@@ -51,7 +51,8 @@ def greet(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None
             if not held.has_it:
                 # What it asked for before may have ended it.
                 if current(broker, actor, token):
-                    ask(broker, task, actor, number, held.limits, held.within)
+                    is_new = token[0] == broker.epoch
+                    ask(broker, task, actor, number, held.limits, held.within, is_new=is_new)
             elif known is None or number not in known.rows:
                 limits.vacate(token, number)
                 wants = wants_of(held.limits, actor)

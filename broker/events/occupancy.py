@@ -124,7 +124,7 @@ def occupy(broker: "Broker", session: Session, command: Occupy, now: float) -> N
         raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
     if not command.limits:
         raise RemoteProtocolError(Code.BAD_FRAME, "OCCUPY names no limit")
-    ask(broker, task, actor, command.ask, command.limits, command.within)
+    ask(broker, task, actor, command.ask, command.limits, command.within, is_new=True)
 
 
 def ask(  # noqa: PLR0917
@@ -134,8 +134,13 @@ def ask(  # noqa: PLR0917
     number: int,
     wanted: dict[str, int],
     within: list[int] | None,
+    *,
+    is_new: bool,
 ) -> None:
-    """Let a run wait in line, say again what it has, or say why it never will."""
+    """Let a run wait in line, say again what it has, or say why it never will.
+
+    An ask that is not *is_new* an earlier broker may have let wait: it is not judged again.
+    """
     limits, token = broker.limits, task.token
     assert token
     run = limits.runs.get(token) or LimitedRun(token, task, actor)
@@ -154,7 +159,7 @@ def ask(  # noqa: PLR0917
     if refused is not None:
         say_occupied(broker, run, number, *refused)
         return
-    if token[0] == broker.epoch and not may_wait(broker, task, wanted):
+    if is_new and not may_wait(broker, task, wanted):
         return
     priority = task.call.priority if task.template else 0
     owner = (task.call.fairness_key if task.template else "") or task.client.incarnation
@@ -165,10 +170,7 @@ def ask(  # noqa: PLR0917
 
 
 def may_wait(broker: "Broker", task: Task, wanted: dict[str, int]) -> bool:
-    """Tell whether a run that asks may wait, as a call that comes; one that may not is canceled.
-
-    One that an earlier broker let wait is not judged again.
-    """
+    """Tell whether a run that asks may wait, as a call that comes; one that may not is canceled."""
     message = strategies.turned_away(broker, task, wanted)
     if message:
         strategies.cancel(broker, task, message)

@@ -196,6 +196,19 @@ def test_an_ask_that_an_earlier_broker_let_wait_is_not_judged_again(epoch, cance
     assert ((epoch, 2) in scene.talk.broker.limits.runs) is (not canceled)
 
 
+def test_what_a_run_of_an_earlier_broker_asks_for_later_is_judged_as_any():
+    """It waited at a key that is full, where each other one would have been canceled."""
+    scene = Scene(NEWEST)
+    scene.client.submits(1, 2, again=True)
+    had = [HeldLimits(1, API, has_it=True)]
+    runs = [Holding(1, n, (EPOCH - 1, n), "running", had if n == 1 else []) for n in (1, 2)]
+    scene.actor.greets(structs.replace(scene.actor.hello, holding=runs))
+
+    scene.actor.says(Occupy(EPOCH - 1, 2, 5, API))
+
+    assert scene.canceled() == [2]
+
+
 def test_a_run_that_has_its_own_caller_canceled_by_a_new_session_keeps_nothing_alive():
     """Its OCCUPY was lost with the session before, so it is judged by the inventory."""
     scene = Scene(IN_PROGRESS, "db=1").calls(1)
