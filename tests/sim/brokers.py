@@ -131,6 +131,8 @@ class BrokerProcess(Process):
         former = crashes.overtaking(self.core, frame) if frame.number == 0 else None
         self.core.receive(wire.rid, frame, payloads, now)
         self.world.oracle.families.heard(self.core, frame)
+        self.world.oracle.keeping.heard(self.core, frame)
+        self.world.oracle.counters.heard(wire.peer, frame)
         if former is not None:
             crashes.greeted(self.core, former)
         if ledger is not None and refused:

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from broker.facts.task import State
 from sdk.calls.call import Code, Plan
-from wire.messages import Call
+from wire.messages import Call, Submit
 from wire.parts import Environment, Named, Token
 
 if TYPE_CHECKING:
@@ -206,6 +206,12 @@ class Counters:
             most = self.world.broker.core.settings.environment_failures_max
             assert count <= most, f"{environment.id} is tried again after {count - 1} failures"
 
+    def heard(self, client: Any, frame: Any) -> None:
+        """Note which calls are said again: those are not new, and may wait beyond the bound."""
+        for command in frame.commands:
+            if type(command) is Submit and command.again:
+                self.held.add((client.incarnation, command.task))
+
     def looked(self, core: "Broker") -> None:
         """Check after a turn that no more calls wait for the first time than may."""
         counts: dict[str, int] = {}
@@ -216,6 +222,7 @@ class Counters:
                     self.held.add(name)
                 named = named_of(task.call) if task.state is State.QUEUED else None
                 is_new = name not in self.held and name not in self.world.oracle.crashes.given
+                is_new &= client is not core.named.own
                 if named is not None and named.max_pending and is_new:
                     counts[named.name] = counts.get(named.name, 0) + 1
                     assert counts[named.name] <= named.max_pending, f"{counts} calls wait"

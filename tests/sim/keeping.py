@@ -7,6 +7,7 @@ it waits for a copy that there is has no further one entered earlier.
 from typing import TYPE_CHECKING, Any
 
 from tests.sim.kinds import KEPT_S, is_kept_for_clients
+from wire.messages import Template
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -29,6 +30,9 @@ class Keeping:
         # Those of them of whom the broker must know.
         self.known: dict[str, set[int]] = {}
         self.left_at: dict[str, float] = {}
+        # What the broker that lives was sent a call of; of others it knows nobody who may call.
+        self.told: set[str] = set()
+        self._core: Broker | None = None
 
     def submitted(self, record: "TaskRecord") -> None:
         """Note who calls what is kept for clients."""
@@ -36,11 +40,19 @@ class Keeping:
         if place is not None and is_kept_for_clients(place):
             self.callers.setdefault(place.id, set()).add(record.client.incarnation)
 
+    def heard(self, core: "Broker", frame: Any) -> None:
+        """Note of which calls the broker was told."""
+        if core is not self._core:
+            self._core, self.told, self.known, self.left_at = core, set(), {}, {}
+        for command in frame.commands:
+            if type(command) is Template and command.call.environment is not None:
+                self.told.add(command.call.environment.id)
+
     def told_evict(self, command: "Evict") -> None:
         """Check that nothing is given up while one is here who may call it, and did of late."""
         assert self.world.broker is not None
-        called_at = self.world.oracle.copies.called_at.get(command.environment, 0.0)
-        if self.world.now < called_at + KEPT_S:
+        # A run starts a little later than the broker has given it out.
+        if self.world.oracle.copies.is_in_use(command.environment, KEPT_S):
             here = self.here(self.world.broker.core, self.known.get(command.environment, set()))
             assert not here, f"{command.environment} is given up, and {here} may call it"
 
@@ -54,7 +66,8 @@ class Keeping:
         now = self.world.now
         for identity, callers in self.callers.items():
             record = core.environments.records.get(identity)
-            if record is None or record.waiting or self.here(core, callers):
+            is_told = identity in self.told and core is self._core
+            if record is None or record.waiting or not is_told or self.here(core, callers):
                 self.left_at.pop(identity, None)
                 continue
             left_at = self.left_at.setdefault(identity, now)

@@ -238,7 +238,7 @@ class Profile:
     @property
     def is_forgetful(self) -> bool:
         """Tell whether brokers end, and what they only remembered is lost."""
-        return not BROKER_ENDS.isdisjoint(self.faults)
+        return self.along > 0 or not BROKER_ENDS.isdisjoint(self.faults)
 
     @property
     def may_wait(self) -> bool:
