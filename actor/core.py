@@ -74,8 +74,9 @@ class ActorCore:
         self.commands: list[Release | Reacquire | Occupy | Vacate | Await] = []
         self.occupying = Occupying(self.session, self.commands.append)
         self.awaiting = Awaiting(self.mailbox, self.commands.append)
+        grace_s = settings.force_grace_s
         self.stopping = Stopping(
-            settings.force_grace_s, self.reacquiring, self.occupying, self.outcomes, self.note
+            grace_s, self.reacquiring, self.occupying, self.awaiting, self.outcomes, note=self.note
         )
         self.entering, self.fence = Entering(), Fence()
         self.labels: Labels = dict(settings.labels)
@@ -83,8 +84,7 @@ class ActorCore:
         self.is_draining = False
         # Whether the host is to start another process once this one has left.
         self.is_retiring = False
-        # Whether one may follow when it is needed again.
-        self.is_spare = False
+        self.is_spare = False  # Whether one may follow when it is needed again.
         self.standing = Standing(settings.memory_high)
         self.exit_reason = ""  # Why the process has to end although something runs.
         self.upserted: Labels = {}

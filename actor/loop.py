@@ -364,8 +364,8 @@ class Loop:
                 self._tell_host()
             for told in core.occupying.take_answers():
                 self.slots.occupied(told)
-            for wait, reason in core.awaiting.take_refused():
-                wait.refuse(reason)
+            for end, reason in core.awaiting.take_refused():
+                end(reason)
             if core.entering.evictions:
                 self.slots.environments.leave(core.entering.take_evictions())
         if here is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
+from actor.holding.awaiting import Awaiting
 from actor.holding.mailbox import Assignment, StopOrder
 from actor.holding.occupying import Occupying
 from actor.holding.outcomes import Outcomes, failure_timeout
@@ -23,6 +24,7 @@ class Stopping:
     """Whom to tell that nobody wants it, and when what happens otherwise."""
 
     __slots__ = (
+        "_awaiting",
         "_grace_s",
         "_note",
         "_occupying",
@@ -42,12 +44,15 @@ class Stopping:
         grace_s: float,
         reacquiring: Reacquiring,
         occupying: Occupying,
+        awaiting: Awaiting,
         outcomes: Outcomes,
+        *,
         note: Callable[..., None],
     ) -> None:
         """Begin with nobody to stop; *grace_s* is left to a run that must end with its process."""
         self._reacquiring = reacquiring
         self._occupying = occupying
+        self._awaiting = awaiting
         self._outcomes = outcomes
         self._note = note
         # When the process ends, for runs that must end and have not returned.
@@ -99,6 +104,7 @@ class Stopping:
         assignment.is_stopped = True
         self._reacquiring.drop(assignment.token, Reply.CANCELED)
         self._occupying.cancel(assignment.token)
+        self._awaiting.stop(assignment)
         self._timeouts.pop(assignment.token, None)
         self._refreshed.pop(assignment.token, None)
         self.orders.append(StopOrder(assignment, force=force, reason=reason))

@@ -8,7 +8,7 @@ left with a wait that is over.
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from actor.holding.mailbox import Mailbox
+from actor.holding.mailbox import Assignment, Mailbox
 from wire.messages import Await, Occupied, Vacate
 from wire.parts import Span, Token
 
@@ -28,6 +28,9 @@ class Waited(Protocol):
     def refuse(self, reason: str) -> None:
         """End the wait: it would never be over."""
 
+    def cancel(self, reason: str) -> None:
+        """End the wait: nobody wants the run any more."""
+
 
 class Awaiting:
     """The waits of all runs of one actor, those for limits apart."""
@@ -41,8 +44,8 @@ class Awaiting:
         self.waits: dict[tuple[Token, int], Waited] = {}
         # Whose wait for slots the broker knows.
         self.said: set[Token] = set()
-        # Which waits are to be ended, and why.
-        self.refused: list[tuple[Waited, str]] = []
+        # What ends the waits that are to be ended, and why.
+        self.refused: list[tuple[Callable[[str], None], str]] = []
 
     def begin(self, token: Token, number: int, wait: Waited) -> None:
         """Let a run wait."""
@@ -86,11 +89,20 @@ class Awaiting:
         """Take what the broker says of a wait; False when it speaks of a limit."""
         wait = self.waits.pop(((command.epoch, command.number), command.ask), None)
         if wait is not None:
-            self.refused.append((wait, command.message))
+            self.refused.append((wait.refuse, command.message))
         return wait is not None
 
-    def take_refused(self) -> list[tuple[Waited, str]]:
-        """Return which waits are to be ended."""
+    def stop(self, assignment: Assignment) -> None:
+        """End the waits of a run that nobody wants: what it waits for may wait for the run."""
+        name = assignment.recipe.call.name
+        for token, number in [key for key in self.waits if key[0] == assignment.token]:
+            wait = self.waits[token, number]
+            self.end(token, number)
+            message = f"task {name!r} was canceled while it waited for calls of its own"
+            self.refused.append((wait.cancel, message))
+
+    def take_refused(self) -> list[tuple[Callable[[str], None], str]]:
+        """Return what ends the waits that are to be ended, and why."""
         refused, self.refused = self.refused, []
         return refused
 

@@ -30,7 +30,7 @@ def awaiting(future: "TaskFuture") -> Generator[Any, None, None]:
             loop.call_soon_threadsafe(set_done, waiter)
 
     future.add_done_callback(wake)
-    wait = CallWait([future], 1)
+    wait = CallWait([future], 1, is_awaited=True)
     if task is not None:
         wait.wakes(lambda: wake(future))
         task.begin_wait(wait)

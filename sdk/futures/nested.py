@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Final
 
-from sdk.errors import Deadlock
+from sdk.errors import Deadlock, TaskCanceled
 from sdk.task import TaskContext, running
 from wire.parts import Span
 
@@ -26,18 +26,25 @@ class CallWait:
     """One wait for *enough* of some futures."""
 
     __slots__ = (
+        "_error",
         "_futures",
         "_wakers",
         "enough",
+        "is_awaited",
         "is_said",
         "number",
         "refusal",
         "within",
     )
 
-    def __init__(self, futures: "Collection[TaskFuture]", enough: int) -> None:
+    def __init__(
+        self, futures: "Collection[TaskFuture]", enough: int, *, is_awaited: bool = False
+    ) -> None:
         """Begin; the actor gives the number and the blocks that the wait stands in."""
         self._futures = futures
+        # Whether a coroutine waits, which is canceled itself.
+        self.is_awaited = is_awaited
+        self._error: type[Deadlock | TaskCanceled] = Deadlock
         self.enough = enough
         self.number = 0
         self.within: list[int] | None = None
@@ -75,6 +82,12 @@ class CallWait:
         if self.refusal:
             waker()
 
+    def cancel(self, reason: str) -> None:
+        """End the wait since nobody wants its run any more."""
+        if not self.is_awaited:
+            self._error = TaskCanceled
+            self.refuse(reason)
+
     def refuse(self, reason: str) -> None:
         """End the wait in whichever thread it sleeps."""
         self.refusal = reason
@@ -84,11 +97,11 @@ class CallWait:
             wake(connection)
 
     def check(self) -> None:
-        """Raise Deadlock when the wait was refused and is not over nevertheless."""
+        """Raise what the wait ended with, when it is not over nevertheless."""
         if self.refusal:
             done = sum(future._state in DONE for future in list(self._futures))  # noqa: SLF001
             if done < self.enough:
-                raise Deadlock(self.refusal)
+                raise self._error(self.refusal)
 
 
 def wake(connection: "Connection") -> None:
@@ -148,7 +161,8 @@ def slot_given_back(
 ) -> Iterator[CallWait | None]:
     """Give back the slot of the task that waits here, if there is one, and have it again after.
 
-    Raises Deadlock at the end when the broker found that the wait would never be over.
+    Raises Deadlock at the end when the broker found that the wait would never be over, TaskCanceled
+    when nobody wants the task any more.
     """
     task = waiting_task(futures, wanted, timeout)
     if task is None:

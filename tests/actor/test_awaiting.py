@@ -6,7 +6,7 @@ from actor.holding.reacquiring import Reply
 from tests.actor.broker_end import EPOCH, HASH, connected, make_core
 from tests.actor.test_reacquire import answers, ask, begun, release, released
 from wire.errors import Code
-from wire.messages import ActorBeat, Await, Occupied, Vacate
+from wire.messages import ActorBeat, Await, Occupied, Stop, Vacate
 from wire.parts import Call
 
 BEAT_S = 1.0
@@ -25,6 +25,9 @@ class Wait:
         return self.found
 
     def refuse(self, reason):
+        self.refusal = reason
+
+    def cancel(self, reason):
         self.refusal = reason
 
 
@@ -200,10 +203,28 @@ def test_who_waits_for_calls_in_a_circle_is_told_why():
 
     end.say(Occupied(*token, 3, Code.DEADLOCK, "in a circle"))
     end.carry()
-    for one, reason in end.core.awaiting.take_refused():
-        one.refuse(reason)
+    for refuse, reason in end.core.awaiting.take_refused():
+        refuse(reason)
 
     assert wait.refusal == "in a circle"
+    assert not end.core.awaiting.waits
+
+
+def test_a_run_that_nobody_wants_waits_for_no_call():
+    """A call that goes on without it may itself wait for what the run holds until it returns."""
+    end = connected(make_core())
+    token, wait = begin(end)
+    beat(end)
+    assert [type(command) for command in said(end)] == [Await]
+
+    end.say(Stop(*token))
+    end.carry()
+
+    assert said(end) == [Vacate(*token, 3)]
+    assert end.core.has_orders
+    for cancel, reason in end.core.awaiting.take_refused():
+        cancel(reason)
+    assert "canceled while it waited for calls of its own" in wait.refusal
     assert not end.core.awaiting.waits
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sdk.errors import Deadlock
+from sdk.errors import Deadlock, TaskCanceled
 from sdk.futures.nested import SPANS_MAX, CallWait
 
 PENDING, DONE = "PENDING", "FINISHED"
@@ -69,6 +69,17 @@ def test_who_was_refused_and_has_enough_is_not_told():
     one._state = DONE
 
     wait.check()
+
+
+def test_who_is_canceled_while_it_waits_is_told_so_but_for_a_coroutine():
+    wait, awaited = CallWait([], 1), CallWait([], 1, is_awaited=True)
+
+    wait.cancel("canceled")
+    awaited.cancel("canceled")
+
+    with pytest.raises(TaskCanceled, match="canceled"):
+        wait.check()
+    awaited.check()
 
 
 def test_a_waker_that_comes_late_is_called_at_once():

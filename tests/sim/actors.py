@@ -112,9 +112,8 @@ class ActorProcess(Process):
             self.user_code.occupied((told.epoch, told.number), told.ask, told.code)
         for identity in core.entering.take_evictions():
             world.oracle.copies.left(self, identity)
-        for wait, reason in core.awaiting.take_refused():
-            wait.refuse(reason)
-            world.oracle.told_of_circle(wait)
+        for end, reason in core.awaiting.take_refused():
+            end(reason)
         for frame, payloads in sessions.watched(self, core.flush):
             if not self.send(frame, payloads):
                 core.broken(now)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tests.sim.actors import ActorProcess
     from tests.sim.records import TaskRecord
     from tests.sim.runs import Run
+    from tests.sim.world import World
 
 LOOK_S = 0.1
 
@@ -20,8 +21,11 @@ LOOK_S = 0.1
 class Wait:
     """One wait for one call."""
 
-    def __init__(self, record: "TaskRecord", number: int, inside: int | None) -> None:
+    def __init__(
+        self, world: "World", record: "TaskRecord", number: int, inside: int | None
+    ) -> None:
         """Wait for *record* under *number*, in the block of the ask *inside*."""
+        self.world = world
         self.record = record
         self.number = number
         self.inside = inside
@@ -38,6 +42,11 @@ class Wait:
 
     def refuse(self, reason: str) -> None:
         """End the wait at the next look."""
+        self.refusal = reason
+        self.world.oracle.told_of_circle(self)
+
+    def cancel(self, reason: str) -> None:
+        """End the wait at the next look, since nobody wants the run any more."""
         self.refusal = reason
 
 
@@ -63,7 +72,7 @@ def begin(
     run.asked += 1
     run.is_waiting = True
     run.waits_for.add(run.asked)
-    wait = Wait(record, run.asked, inside)
+    wait = Wait(actor.world, record, run.asked, inside)
     token = run.assignment.token
     actor.world.note("waits", actor, token, record.name)
     actor.core.awaiting.begin(token, wait.number, wait)
