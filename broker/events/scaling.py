@@ -116,7 +116,7 @@ def count_wanted(broker: "Broker", shape: Shape, task: Task, now: float) -> int:
     reuse = record.environment.reuse
     if record.failures:
         return 1
-    if reuse.replicas_max is None:
+    if reuse.replicas_max is None or record.is_for_one:
         return shape.count
     return min(shape.count, reuse.replicas_max - len(record.copies))
 

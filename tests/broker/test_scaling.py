@@ -70,6 +70,17 @@ def test_a_burst_has_as_many_started_as_the_policy_allows(talk):
     assert scaled(machine) == [3]
 
 
+def test_calls_with_copies_of_their_own_have_as_many_started_as_they_could_use(talk):
+    """Their class has one replica: theirs are none of those."""
+    own = Environment("e", "E", CODE, reuse=Reuse(0, 1, 60.0, 60.0, is_fresh=True))
+    machine = host(talk, high=5)
+    client = talk.client().submits(1, 2, 3, call=call(own))
+
+    passes(talk, 1.0, machine, client)
+
+    assert scaled(machine) == [3]
+
+
 def test_a_burst_has_actors_started_as_soon_as_its_calls_are_there(talk):
     client = talk.client()
     machine = host(talk, low=1, high=4, actors=[attested(11)])
