@@ -242,7 +242,7 @@ def show_table(client: Client, options: argparse.Namespace, what: str) -> int:
 
 def show_explain(client: Client, options: argparse.Namespace) -> int:
     """Print where a task is, why, and what each actor lacks."""
-    answer = client.query("explain", options.task, timeout=options.timeout)
+    answer = client.explain(options.task, options.timeout)
     status = 0 if answer.get("state") != "unknown" else STATUS_FAILED
     if print_json(answer, options):
         return status

@@ -20,7 +20,7 @@ from sdk.describing.likeness import digest_of, digest_of_arguments
 from sdk.describing.options import NO_OPTIONS, Desired, Options, split_key
 from sdk.futures.arguments import dump_arguments, futures_in, with_results
 from sdk.futures.executor import TaskExecutor
-from sdk.futures.found import find, redrive
+from sdk.futures.found import find, named_task, redrive
 from sdk.futures.future import QUERY_TIMEOUT_S, TaskFuture
 from sdk.handle import ActorHandle
 from sdk.named import NAMESPACE_DEFAULT, find_actor, make_actor
@@ -343,12 +343,12 @@ class Client:
         many seconds it has been so; `satisfiable`, False while no connected actor could ever take
         it; `ends_s` of its schedule timeout; and `limits`, with their holders, where it has some.
         """
-        if isinstance(future, str):
-            return self.query("explain", future, timeout)
+        if not isinstance(future, TaskFuture):
+            return self.query("explain", named_task(future), timeout)
         if future.done():
             return {"state": "ended", "reason": "its outcome is here", "actors": {}}
         if future.number:
-            return self._connection.explain(future.number, timeout)
+            return future.connection.explain(future.number, timeout)
         return {"state": "waiting", "reason": "waits for results that it needs", "actors": {}}
 
     def query(

@@ -26,6 +26,15 @@ class FoundFuture(TaskFuture):
         return self._found
 
 
+def named_task(task: object) -> str:
+    """Return the name of a task that is asked about. Raises TypeError and ValueError."""
+    if not isinstance(task, str):
+        raise TypeError(f"a TaskFuture or the id of a task is asked about, not {task!r}")
+    if not task.strip():
+        raise ValueError(f"{task!r} is not the id of a task, as `python -m sdk tasks` shows it")
+    return task
+
+
 def find(connection: "Connection", task_id: str) -> TaskFuture:
     """Return the future of a durable task, whoever submitted it. Raises ValueError."""
     incarnation, number = read_task_id(task_id)

@@ -86,6 +86,28 @@ def test_the_broker_is_asked(client, broker):
         client.forget_dead(*["0f5c0a9d3c5b7e21-1"] * 5_000)
 
 
+def test_a_future_of_another_client_is_explained_as_its_own_client_knows_it(client, broker):
+    broker.answers["explain"] = {"state": "queued", "reason": "r", "actors": {}}
+    future = client.submit(identity, "later")
+    with Client(broker.endpoint) as other:
+        assert other.explain(future)["reason"] == "r"
+
+        asked = [
+            [one.argument for one in end.heard if isinstance(one, Query)]
+            for end in broker.ends.values()
+        ]
+        assert asked[0] == [str(future.number)]
+        assert not any(asked[1:])
+
+
+@pytest.mark.parametrize(
+    ("future", "error"), [(5, TypeError), (None, TypeError), ("", ValueError), (" ", ValueError)]
+)
+def test_what_names_no_task_is_not_explained(client, future, error):
+    with pytest.raises(error, match="the id of a task"):
+        client.explain(future)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
