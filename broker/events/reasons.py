@@ -44,7 +44,8 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
         return Reason("its client does not receive its results", queued_at)
     if not actors:
         since = max(queued_at, broker.departed_at)
-        return Reason("no actor is connected", since, is_satisfiable=False)
+        text = f"no actor is connected{hosts_without(broker)}"
+        return Reason(text, since, is_satisfiable=False)
     if task.call.limits:
         text, _ = occupants.explain(broker, task)
         if text:
@@ -248,6 +249,16 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     if not credit.covers(shape.cost):
         return "no slot of its kind"
     return "has a free slot"
+
+
+def hosts_without(broker: "Broker") -> str:
+    """Name the hosts that are connected where no actor is, or return an empty text."""
+    names = sorted(host.name for host in broker.hosts.values() if host.session is not None)
+    if not names:
+        return ""
+    shown = ", ".join(names[:ACTORS_SHOWN_MAX]) + (", ..." if len(names) > ACTORS_SHOWN_MAX else "")
+    told = f"host {shown} has" if len(names) == 1 else f"hosts {shown} have"
+    return f": {told} none that runs, see the log there"
 
 
 def unreturned(actor: Actor) -> str:

@@ -23,6 +23,17 @@ def test_without_actors(talk):
     assert ask(talk.client().submits(7), "explain", "7")["reason"] == "no actor is connected"
 
 
+def test_without_actors_of_a_host_that_is_there(talk):
+    talk.host(90, name="gpu1")
+    client = talk.client().submits(7)
+    reason = ask(client, "explain", "7")["reason"]
+    assert reason == "no actor is connected: host gpu1 has none that runs, see the log there"
+
+    talk.host(91, name="gpu2")
+    reason = ask(client, "explain", "7")["reason"]
+    assert reason.startswith("no actor is connected: hosts gpu1, gpu2 have none that runs")
+
+
 def test_a_label_that_nobody_offers(talk):
     talk.actor(labels={"memory": 64}, free=1)
     client = talk.client().submits(7, call=Call("work", CODE, desires=[LARGE]))
