@@ -307,7 +307,8 @@ def draw(rng: Random) -> Profile:
     for name in LAST_FAULTS:
         is_allowed = may_be_slow or name in (MORE_GENTLE if style < 0.15 else DEADLY | MORE_GENTLE)
         if last.random() < LAST and is_allowed:
-            faults[name] = last.choice((0.3, 1.0, 3.0))
+            # Where a journal takes part there is less to meet.
+            faults[name] = last.choice((0.3, 1.0, 3.0)) * (5.0 if name in MIDWAY[4:] else 1.0)
     later = Random(style + 2.0)
     if may_be_slow and later.random() < LATER:
         faults["start_hangs"] = 0.5
