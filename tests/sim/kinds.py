@@ -1,6 +1,6 @@
-"""Calls that no seed draws for itself: the swarm of a planted bug names them in `Profile.kinds`.
+"""Calls that came last: a part of the seeds draws some, and the swarms of planted bugs name theirs.
 
-So whatever else the seeds draw stays as it is.
+Both in `Profile.kinds`, so whatever other seeds draw stays as it is.
 """
 
 from collections.abc import Callable
@@ -27,6 +27,7 @@ KEPT_S = 20.0
 # Two that want one name; each is entered by one kind of call.
 NAMESAKES = ("same0", "same1")
 OWN, SHARED = "own", "shared"
+KINDS = ("rated", "namesake", "bounded", "patient", OWN)
 
 
 def make_plans(code: Code, blob: Code) -> list[tuple[str, Plan]]:

@@ -6,6 +6,8 @@ Many faults at once hide one another, so every seed leaves most of them out (swa
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from tests.sim.kinds import KINDS
+
 FAULTS = (
     "broker_kill",
     "actor_kill",
@@ -63,8 +65,10 @@ ENDINGS = ("unreachable", "silent_drop", "connect_full", "connect_empty")
 # The last that came, each as likely as the others.
 LAST_FAULTS = (*MIDWAY, *ENDINGS, "late_report")
 LAST = 0.08
-# Orders of operators that only the swarms of planted bugs have.
-PLANTED_FAULTS = ("named_kill", "take_back")
+# Orders of operators that only seeds with the newest calls have, and the swarms of planted bugs.
+ORDERS = ("named_kill", "take_back")
+# Of all seeds, those with calls that came last, orders, and ends of everything at once.
+NEWEST = 0.25
 # Of those in which nothing has a state that goes back with the journal.
 OLD_JOURNAL = 0.5
 # What ends a broker, in which what it only remembered is lost.
@@ -379,7 +383,17 @@ def draw(rng: Random) -> Profile:
     apart = Random(style + 3.0)
     profile = profile.but(hopeless=apart.choice((0.0, 0.0, 0.0, 0.1)), lets_go=lets_go)
     profile = profile.but(rival=apart.choice((0.0, 0.0, 0.4)))
-    is_plain = not (profile.named or profile.grouped or profile.redrive)
+    newest = Random(style + 5.0)
+    if newest.random() < NEWEST:
+        kinds = {name: newest.choice((0.1, 0.3)) for name in KINDS if newest.random() < 0.4}
+        orders = [name for name in ORDERS if newest.random() < 0.4]
+        along = newest.choice((0.0, 0.0, 0.05))
+        if may_be_slow:
+            faults |= {name: newest.choice((0.3, 1.0, 3.0)) for name in orders}
+        may_end_all = may_be_slow and not profile.is_deadly
+        profile = profile.but(kinds=kinds, along=along * may_end_all)
+    has_named = profile.named or profile.grouped or {"namesake", "bounded"} & profile.kinds.keys()
+    is_plain = not (has_named or profile.redrive)
     if may_be_slow and profile.durable and is_plain and later.random() < OLD_JOURNAL:
         faults["old_journal"] = 1.0
     return profile

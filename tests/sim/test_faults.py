@@ -13,7 +13,7 @@ from tests.sim.profile import (
     LAST_FAULTS,
     LATER_FAULTS,
     MORE_FAULTS,
-    PLANTED_FAULTS,
+    ORDERS,
     POINTS,
     SHRINKS,
     Profile,
@@ -142,7 +142,7 @@ def test_every_fault_has_a_probability_of_its_own():
         *MORE_FAULTS,
         *LATER_FAULTS,
         *LAST_FAULTS,
-        *PLANTED_FAULTS,
+        *ORDERS,
         "cut_off",
     }
-    assert drawn >= KINDS.keys() - {*PLANTED_FAULTS}
+    assert drawn >= KINDS.keys() - {*ORDERS}
