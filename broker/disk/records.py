@@ -65,6 +65,7 @@ class Record:
         "is_wanted",
         "key",
         "maker",
+        "may_return",
         "octets",
         "outcome_sequence",
         "sequence",
@@ -85,6 +86,8 @@ class Record:
         # Whether its client may still ask for the outcome, and whether anybody has received it.
         self.is_wanted = True
         self.is_taken = False
+        # Whether its client, which is gone, may come back and say an at_most_once call again.
+        self.may_return = False
         self.attached: dict[Task, None] = {}
         # Text, digest, and until when the outcome is kept for it (seconds of the core's clock).
         self.key: tuple[str, bytes, float] | None = None

@@ -56,7 +56,7 @@ def bye(broker: "Broker", session: Session, command: Bye, own: Sequence[Any], no
     peer = session.peer
     if isinstance(peer, Client):
         broker.note("client_left", client=peer.name, tasks=len(peer.tasks))
-        liveness.forget_client(broker, peer)
+        liveness.forget_client(broker, peer, may_return=False)
     elif isinstance(peer, Actor):
         broker.note("actor_left", actor=peer.name, reason=command.reason)
         forgetting.bury(broker, peer.incarnation)

@@ -94,7 +94,7 @@ def tick(broker: "Broker", now: float) -> None:
             broker.note("client_gone", client=name, tasks=len(client.tasks))
             if broker.named.by_id:
                 named.gave_up(broker, client.tasks.values())
-            forget_client(broker, client)
+            forget_client(broker, client, may_return=True)
     if broker.unclaimed:
         recovery.drop_unclaimed(broker, now)
     if broker.records.has_journal:
@@ -241,11 +241,11 @@ def lose_host(broker: "Broker", host: Host, now: float) -> None:
     broker.note("host_lost", host=host.name)
 
 
-def forget_client(broker: "Broker", client: Client) -> None:
+def forget_client(broker: "Broker", client: Client, *, may_return: bool) -> None:
     """Drop a client that is gone, with all its tasks that are not durable."""
     for task in list(client.tasks.values()):
         if task.record is not None:
-            attaching.left(broker, task)
+            attaching.left(broker, task, may_return=may_return)
         else:
             families.drop(broker, task, reason="its client is gone")
     named.client_left(broker, client)

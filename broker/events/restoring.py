@@ -60,6 +60,7 @@ def restore_task(broker: "Broker", row: Row, template: Template, now: float) -> 
         task.ending = records.ending_of(row)
         record.octets = task.ending.size + records.ROW_BYTES
         record.outcome_sequence = 0
+        record.may_return = template.head.at_most_once
         age_s = (writing.journal_ms(broker, now) - (row.ended_ms or 0)) / 1000.0
         writing.expire(broker, task, now + broker.settings.outcome_ttl_s - max(0.0, age_s))
     else:

@@ -2,7 +2,8 @@
 
 A number of another client can be another name of a task, which then ends as the task does. The rule
 that must not be broken: an outcome stays until its client has it or is gone, and everybody who
-attached has it, and somebody has; or until its time is over.
+attached has it, and somebody has; or until its time is over. One of an at_most_once call stays also
+for a client that is gone: where it comes back it says the call again, which must not start again.
 """
 
 from typing import TYPE_CHECKING
@@ -86,11 +87,12 @@ def unlisted(broker: "Broker", task: Task) -> None:
         record.is_wanted = False
 
 
-def left(broker: "Broker", task: Task) -> None:
+def left(broker: "Broker", task: Task, *, may_return: bool) -> None:
     """Keep *task*, whose client is gone, for whoever asks for it."""
     record = task.record
     if isinstance(record, Record):
         record.is_wanted = False
+        record.may_return = may_return and task.call.at_most_once
         forgetting.put_away(broker, task)
     else:
         families.drop(broker, task, reason="its client is gone")

@@ -39,7 +39,7 @@ def received_durable(broker: "Broker", task: Task) -> None:
         return
     assert isinstance(record, Record)
     record.is_taken = True
-    record.is_wanted = False
+    record.is_wanted = record.may_return = False
     put_away(broker, task)
 
 
@@ -49,7 +49,8 @@ def put_away(broker: "Broker", task: Task) -> None:
     assert isinstance(record, Record)
     if task.state is not State.ENDED or record.is_wanted or not writing.has_outcome(broker, record):
         return
-    if record.is_taken and not record.attached and record.key is None:
+    is_unneeded = record.is_taken and not (record.attached or record.may_return)
+    if is_unneeded and record.key is None:
         erase(broker, task)
         return
     client = task.client

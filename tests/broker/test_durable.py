@@ -288,6 +288,31 @@ def test_whoever_attaches_gets_the_outcome_and_then_it_is_forgotten():
     assert talk.disk.read().rows == []
 
 
+@pytest.mark.parametrize("is_started_again", [False, True])
+def test_an_at_most_once_call_does_not_start_again_for_a_client_that_others_outlasted(
+    is_started_again,
+):
+    """It was forgotten once others had its outcome, and new when its own client came back."""
+    talk = talk_with_disk()
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=ONCE)
+    actor.ends((1000, actor.takes(Assign)[0].number), b"value")
+    client.vanishes()
+    if is_started_again:
+        talk.restart()
+    other = talk.client(2)
+    talk.wait(talk.settings.client_timeout_s + 1, beating=[other])
+    other.says(Attach(1, 1, 1))
+    assert [r.body for r in other.takes(Result)] == [b"value"]
+    other.beats()
+
+    back = talk.client(unresolved=[(1, 1)])
+
+    assert [r.body for r in back.takes(Result)] == [b"value"]
+    back.beats()
+    assert talk.disk.read().rows == []
+
+
 def test_an_outcome_stays_while_its_client_may_come_back():
     talk = talk_with_disk()
     client, actor = talk.client(), talk.actor(free=1)
