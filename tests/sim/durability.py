@@ -76,6 +76,7 @@ class Ledger:
         # In which epoch each was written.
         self.written_in: dict[Name, int] = {}
         self.outcomes: set[Name] = set()
+        self.ended_at: dict[Name, float] = {}
         # What went wrong with each, as often as it was written.
         self.troubles: dict[Name, set[Counts]] = {}
         self.armed: set[Name] = set()
@@ -167,6 +168,7 @@ class Ledger:
                     self.troubles.setdefault((client, number), set()).add(counts(progress))
                 case ("outcome", _, _, _, client, number):
                     self.outcomes.add((client, number))
+                    self.ended_at.setdefault((client, number), self.world.now)
                 case ("armed", is_armed, client, number):
                     (self.armed.add if is_armed else self.armed.discard)((client, number))
 
@@ -401,6 +403,8 @@ class Ledger:
             case Code.CANCELED if group.is_canceled:
                 group.is_seen = True
                 return True
+            case Code.OUTCOME_UNKNOWN if self._has_expired(record):
+                return True
             case Code.OUTCOME_UNKNOWN if record.redrives and not group.is_seen:
                 return record.call.at_most_once or self.world.oracle.dead.refused(record)
             case Code.OUTCOME_UNKNOWN if record.is_attached or group.is_seen:
@@ -421,6 +425,13 @@ class Ledger:
         if record.key is None or not group.is_canceled:
             assert len(group.outcomes) == 1, f"{record.name} ends in {group.outcomes}"
         return False
+
+    def _has_expired(self, record: "TaskRecord") -> bool:
+        """Tell whether the outcome was kept for its time, and nobody had it until then."""
+        assert self.world.broker is not None
+        ended_at = self.ended_at.get(record.origin)
+        ttl_s = self.world.broker.core.settings.outcome_ttl_s
+        return ended_at is not None and self.world.now >= ended_at + ttl_s
 
     # --- the end
 
