@@ -26,7 +26,7 @@ from broker.placing import (
     placement,
     preference,
 )
-from broker.tasks import dead, durable, families, retrying
+from broker.tasks import dead, durable, families, forgetting, retrying
 from sdk.core import ClientCore
 from tests.planted_environments import ENVIRONMENTS
 from tests.planted_limits import LIMITS
@@ -186,6 +186,14 @@ BUGS = [
         "::test_what_waits_behind_a_long_run_is_handed_back_until_a_run_has_ended",
     ),
     # --- 9.6 Durable tasks
+    Bug(
+        "what_others_had_is_forgotten_of_who_may_say_it_again",
+        forgetting.put_away,
+        "record.attached or record.may_return",
+        "record.attached",
+        "broker/test_durable.py"
+        "::test_an_at_most_once_call_does_not_start_again_for_a_client_that_others_outlasted",
+    ),
     Bug(
         "time_stands_while_no_broker_runs",
         restoring.restore_task,

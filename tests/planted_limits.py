@@ -2,10 +2,12 @@
 
 from actor.events import fencing
 from actor.events.fencing import Fence
+from actor.events.stopping import Stopping
 from actor.granting import inventory
 from actor.supervision import HostCore
 from broker.events import (
     defining,
+    holders,
     occupancy,
     statements,
     strategies,
@@ -259,5 +261,28 @@ LIMITS = [
         "broker.limits.is_strict(run)",
         "False",
         "broker/test_fences.py::test_an_operator_cannot_let_another_one_in_beside_a_strict_holder",
+    ),
+    Bug(
+        "free_slots_of_an_actor_that_drains_are_a_way_out",
+        Kept._lacks_start,
+        "actor.is_leaving and",
+        "False and",
+        "broker/test_deadlock_slots.py"
+        "::test_free_slots_of_an_actor_that_drains_are_no_way_out_for_a_call_to_a_named_actor",
+    ),
+    Bug(
+        "who_asks_for_more_goes_on_though_its_caller_is_canceled_for_it",
+        holders.greet,
+        "holder is not None and current(broker, actor, token)",
+        "holder is not None",
+        "broker/test_strategies.py"
+        "::test_a_run_that_has_its_own_caller_canceled_by_a_new_session_keeps_nothing_alive",
+    ),
+    Bug(
+        "who_is_canceled_waits_on_for_its_calls",
+        Stopping.order,
+        "self._awaiting.stop(assignment)",
+        "None",
+        "actor/test_awaiting.py::test_a_run_that_nobody_wants_waits_for_no_call",
     ),
 ]
