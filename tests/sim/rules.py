@@ -107,6 +107,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "who_waited_takes_from_a_rate_again",
         ),
         9: (
+            "who_asks_for_more_goes_on_though_its_caller_is_canceled_for_it",
             "keys_take_no_turns",
             "what_is_had_from_inside_is_not_counted",
             "a_run_that_asks_always_waits",
@@ -125,6 +126,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_cancel_is_not_written",
         ),
         4: (
+            "what_others_had_is_forgotten_of_who_may_say_it_again",
             "the_first_takes_all",
             "acknowledged_before_the_commit",
         ),
@@ -195,6 +197,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
     },
     "9.8": {
         1: (
+            "free_slots_of_an_actor_that_drains_are_a_way_out",
             "slots_are_nobodys",
             "nobody_says_that_it_waits",
             "a_worn_copy_has_turns",
@@ -370,6 +373,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "7.6": ("who_was_told_says_a_new_call",),
     "7.11": ("what_comes_while_another_thread_waits_is_kept",),
     "7.22": ("who_lets_results_lie_gets_more",),
+    "7.25": ("who_is_canceled_waits_on_for_its_calls",),
     "7.35": ("what_was_said_of_the_wait_before_counts",),
     "8.1": ("no_who", "gaps_do_not_matter", "repetitions_count"),
     "8.3": ("epoch_does_not_rise", "an_older_journal_goes_on_from_its_own_epoch"),
