@@ -181,6 +181,8 @@ def keep(broker: "Broker", task: Task, ending: Ending, failure: Failure) -> None
         return
     former = known.by_name.get(records.name_of(task))
     if former is not None:
+        if former.is_redriven:
+            return  # Its client says it once more; it was submitted again, and is so once.
         forget(broker, former)
     facts = facts_of(broker, task, ending, failure)
     dead = DeadTask(

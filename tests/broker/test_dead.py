@@ -350,6 +350,26 @@ def test_it_is_submitted_again_once_whoever_asks():
     assert [end(client, 2).body, end(other, 1).body] == [b"value", b"value"]
 
 
+def test_what_was_submitted_again_is_so_once_though_its_client_says_the_call_once_more(talk):
+    """Its own client was away and has no outcome of it: the dead task was a new one, and again."""
+    client, other = talk.client(), talk.client(2)
+    dies(talk, client)
+    redrives(other, 1, 1)
+    actor = talk.actor(21, name="next", free=2)
+    assert [(a.client, a.task) for a in actor.takes(Assign)] == [(2, 1)]
+    client.vanishes()
+    talk.wait(talk.settings.client_timeout_s + 1, beating=[other, actor])
+
+    back = talk.client(unresolved=[(1, 1)])
+    back.submits(1, call=ONCE, again=True)
+    redrives(back, 5, 1)
+
+    assert code(end(back, 1)) == Code.OUTCOME_UNKNOWN
+    assert actor.takes(Assign) == []
+    dead = {one["task"]: one["redriven_as"] for one in asked(back)["dead"]}
+    assert dead[name(back, 1)] == name(other, 1)
+
+
 def test_without_a_journal_a_second_redrive_says_what_became_of_the_first(talk):
     client, other = talk.client(), talk.client(2)
     dies(talk, client)

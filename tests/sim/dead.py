@@ -122,15 +122,6 @@ class Afterlife:
         world.note("REDRIVES", client, record.name, dead.name)
         client.wake_at(world.now)
 
-    def may_be_redriven_again(self, record: "TaskRecord") -> bool:
-        """Tell whether a started broker may not know that a dead task was submitted again.
-
-        Of one that was not durable it hears anew that it is dead, and lets the next who asks do so.
-        """
-        if record.redrives is None or not self.world.profile.is_forgetful:
-            return False
-        return not self.world.oracle.tasks[record.redrives].call.durable
-
     def started(self, record: "TaskRecord") -> None:
         """Check that one call alone runs for a dead task.
 

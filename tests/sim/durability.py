@@ -419,8 +419,6 @@ class Ledger:
         if client.core.session.epoch <= self.forgotten:
             # The next broker does not know it: others may have another.
             return False
-        if self.world.oracle.dead.may_be_redriven_again(record):
-            return False
         group.outcomes.add((status, body))
         if record.key is None or not group.is_canceled:
             assert len(group.outcomes) == 1, f"{record.name} ends in {group.outcomes}"

@@ -188,10 +188,8 @@ class Oracle:
         self.executions += 1
         ledger = self.world.ledger
         # What a journal that was put back does not know of, it may let start again.
-        if (
-            record.call.at_most_once
-            and not self.dead.may_be_redriven_again(record)
-            and not (ledger is not None and ledger.went_back and record.call.durable)
+        if record.call.at_most_once and not (
+            ledger is not None and ledger.went_back and record.call.durable
         ):
             assert len(record.starts) == 1, f"{record.name} is at_most_once and starts again"
         if self.world.profile.is_gentle:
