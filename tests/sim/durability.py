@@ -169,8 +169,23 @@ class Ledger:
                 case ("outcome", _, _, _, client, number):
                     self.outcomes.add((client, number))
                     self.ended_at.setdefault((client, number), self.world.now)
+                case ("forget", client, number):
+                    self._forget((client, number))
                 case ("armed", is_armed, client, number):
                     (self.armed.add if is_armed else self.armed.discard)((client, number))
+
+    def _forget(self, name: Name) -> None:
+        """Follow that others had an outcome, and that its own client is gone (9.6 rule 4).
+
+        Where that comes back its call is new, unless it must not start twice.
+        """
+        assert self.world.broker is not None
+        record = self.world.oracle.tasks.get(name)
+        known = self.world.broker.core.clients.get(name[0])
+        is_away = known is None or known.session is None
+        if record is not None and record.is_open and is_away and not record.call.at_most_once:
+            assert record.group is not None
+            record.group.outcomes.clear()
 
     def lose(self) -> None:
         """Lose power or the process: some of what was under way is on disk, and never announced."""

@@ -410,4 +410,10 @@ def is_place_for(waiting: "Assignment", other: "ActorProcess", known: Any, core:
         return False
     if not satisfies_all(other.core.labels, call.desires) or (task.barred and known in task.barred):
         return False
+    # What likes better where it is may wait there as long as it would in the backlog (11.2).
+    stays_until = task.queued_at + (call.affinity_wait_s or 0.0)
+    if core.ticked_at < stays_until and labels.weight(known, call) < labels.weight(
+        task.actor, call
+    ):
+        return False
     return call.environment is None or known.credit.is_warm(call.environment.id)
