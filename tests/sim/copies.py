@@ -127,11 +127,16 @@ class Copies:
                 record.template is not None
                 and not (record.failures or reuse.is_fresh or reuse.is_of_client)
                 and self.is_in_use(identity, reuse.idle_ttl_s)
-                and len(self.of(identity)) < reuse.replicas_min
+                and len(self.of(identity)) + self.unheard(record) < reuse.replicas_min
                 and any(self.is_place(actor, core, identity) for actor in self.world.actors)
             ):
                 found.add(identity)
         return found
+
+    def unheard(self, record: Any) -> int:
+        """Count the copies in processes of whose end the broker has not heard, nor ended them."""
+        living = {actor.incarnation for actor in self.world.actors if actor.is_alive}
+        return sum(actor.incarnation not in living for actor in record.copies)
 
     def is_in_use(self, identity: str, ttl_s: float) -> bool:
         """Tell whether a client's call was inside of late, as far as the actors saw."""

@@ -93,6 +93,8 @@ class Keeping:
         copy = record.copies.get(core.actors[actor.incarnation])
         others = [one for one in record.copies.values() if one is not copy and one.since < now]
         is_new = copy is not None and copy.since == now and not copy.is_warm
+        # Not where a run that gave its slot back enters it again, and this one waits behind that.
+        is_new &= place.id not in actor.core.mailbox.residents.by_id
         if is_new and len(others) >= max(1, place.reuse.replicas_min):
             waited_s = now - task.queued_at
             assert waited_s >= patience_s - 1e-6, f"{task.name} enters a further copy: {waited_s}"
