@@ -58,6 +58,7 @@ CAUGHT = [
     (tidy.empty_init, "sdk/__init__.py", '"""Sdk."""\nx = 1'),
     (tidy.empty_init, "wire/__init__.py", "def version(): ..."),
     (tidy.machine_path, "README.md", f"cd {SOMEBODYS_HOME}"),
+    (tidy.prose_width, "docs/guide.md", "word " * 21),
     (tidy.machine_path, "Makefile", f"PYTHON = '{ROOTS_HOME}/bin/python'"),
 ]
 
@@ -83,6 +84,8 @@ LET_PASS = [
     (tidy.docstring, "sdk/client.py", '"""Client."""'),
     (tidy.docstring, "tests/test_x.py", "x = 1"),
     (tidy.empty_init, "sdk/__init__.py", '"""Sdk."""\nfrom sdk.client import C\n__all__ = ["C"]'),
+    (tidy.prose_width, "docs/guide.md", "```\n" + "word " * 21 + "\n```\n| " + "cell " * 21),
+    (tidy.prose_width, "docs/guide.md", "- `" + "code " * 21 + "`"),
     (
         tidy.machine_path,
         "README.md",

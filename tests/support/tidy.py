@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("wire", "broker", "actor", "sdk")
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
+WIDTH_MAX = 100
 # Longer than that, and why.
 LONG_FUNCTIONS = {
     ("tests/sim/profile.py", "draw"): "one line for each number that a seed draws, in its order",
@@ -225,6 +226,24 @@ def machine_path(path: str, text: str) -> list[str]:
     ]
 
 
+def prose_width(path: str, text: str) -> list[str]:
+    """Documents are no wider than code where a line can be broken; README is short in lines."""
+    if not path.endswith(".md") or path == "README.md":
+        return []
+    complaints, is_code = [], False
+    for number, line in enumerate(text.splitlines(), start=1):
+        is_fence = line.lstrip().startswith("```")
+        is_code ^= is_fence
+        head = line[: WIDTH_MAX + 1].strip()
+        # Tables, indented code, and what a program printed.
+        is_prose = not (is_code or is_fence or line.startswith(("|", "    ", ">")))
+        # What stands between backticks stays on one line.
+        can_break = " " in head and not head.count("`") % 2
+        if is_prose and len(line) > WIDTH_MAX and can_break:
+            complaints.append(f"{path}:{number}: a line of {len(line)} characters")
+    return complaints
+
+
 RULES_FOR_PYTHON: tuple[Rule, ...] = (
     layers,
     pickling,
@@ -235,7 +254,7 @@ RULES_FOR_PYTHON: tuple[Rule, ...] = (
     docstring,
     empty_init,
 )
-RULES_FOR_ALL: tuple[Rule, ...] = (machine_path,)
+RULES_FOR_ALL: tuple[Rule, ...] = (machine_path, prose_width)
 RULES = RULES_FOR_PYTHON + RULES_FOR_ALL
 
 
