@@ -51,6 +51,10 @@ class Keeping:
     def told_evict(self, command: "Evict") -> None:
         """Check that nothing is given up while one is here who may call it, and did of late."""
         assert self.world.broker is not None
+        record = self.world.broker.core.environments.records[command.environment]
+        most = record.environment.reuse.replicas_max
+        if most is not None and len(record.copies) > most:
+            return  # Actors of an earlier broker can have brought too many along (9.7 rule 2).
         # A run starts a little later than the broker has given it out.
         if self.world.oracle.copies.is_in_use(command.environment, KEPT_S):
             here = self.here(self.world.broker.core, self.known.get(command.environment, set()))
