@@ -70,6 +70,11 @@ class Copy:
         # The session and frame in which the actor was told to give it up.
         self.evicted_in: tuple[Session, int] | None = None
 
+    def used_until(self, now: float) -> None:
+        """Note that a call was inside until now, if one was."""
+        if self.idle_since is None and not self.is_ordered:
+            self.record.called_at = now
+
 
 class Record:
     """One environment."""

@@ -189,9 +189,8 @@ def follow(broker: "Broker", actor: Actor, now: float) -> None:
         ):
             copy.idle_since = None
         elif copy.idle_since is None:
+            copy.used_until(now)
             copy.idle_since = now
-            if not copy.is_ordered:
-                record.called_at = now
             # Mostly it is looked at before that anyway.
             if record.look_at > now + record.rests_s or copy.is_ordered or broker.callers.abandoned:
                 broker.environments.look_at(record, replicas.idle_at(broker, record, now))
@@ -436,6 +435,7 @@ def add(record: Record, actor: Actor, now: float) -> Copy:
 def drop(broker: "Broker", copy: Copy, now: float) -> None:
     """Count a copy out: others may take its place."""
     actor, identity = copy.actor, copy.record.environment.id
+    copy.used_until(now)
     del copy.record.copies[actor]
     del actor.copies[identity]
     actor.ranked_as = None

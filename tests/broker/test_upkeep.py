@@ -26,10 +26,12 @@ from wire.messages import (
     Evict,
     HostBeat,
     LabelsChanged,
+    Outcome,
     Reject,
     Release,
 )
 from wire.messages import Template as TemplateMessage
+from wire.parts import Status
 
 
 @pytest.fixture
@@ -170,6 +172,25 @@ def test_what_is_entered_so_keeps_no_environment_in_use(talk):
     passes(talk, 3.0, client, first, second)
 
     assert len(first.takes(Evict)) == len(second.takes(Evict)) == 1
+
+
+def test_a_copy_that_is_given_up_as_its_last_run_ends_was_in_use_until_then(talk):
+    """The idle time of its environment counted from when that run was given out."""
+    environment = place(1, 2)
+    client = talk.client().submits(1, call=call(environment))
+    first, second = actors(talk, 2)
+    [token] = tokens(first)
+    enters(first, environment)
+    passes(talk, 8.0, client, first, second)
+
+    first.says(Outcome(*token, Status.RESULT, b""), Credit(2, 0, 1))
+    talk.wait(0.25)
+    [ordered] = tokens(second)
+    enters(second, environment)
+    ends(second, ordered, environment)
+    passes(talk, 4.0, client, first, second)
+
+    assert not second.takes(Evict)
 
 
 def test_no_copy_of_another_environment_has_to_give_way(talk):

@@ -36,6 +36,8 @@ def heal(world: "World") -> None:
     for wire in list(world.network.wires.values()):
         for pipe in (wire.up, wire.down):
             pipe.stalled_until = 0.0
+            # Nor does what was to happen to a message that has not been said.
+            pipe.awaits = None
     task_s = HEAL_TASK_S + HEAL_KEPT_S * ("kept_bytes_max" in world.profile.shrunk)
     # What a client has left behind is to end as well.
     known = [
