@@ -92,7 +92,7 @@ def durable_tasks_go_with_their_client() -> Any:
     """Cancel what is durable when its client is gone."""
 
     def make(_: Any) -> Any:
-        return lambda broker, task: families.drop(broker, task, reason="its client is gone")
+        return lambda broker, task, **_: families.drop(broker, task, reason="its client is gone")
 
     return swap(attaching, "left", make)
 
