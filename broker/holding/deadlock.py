@@ -34,8 +34,6 @@ ONE_SLOT: Final = {SLOT: 1}
 
 # What somebody lacks: a key of a limit, slots of a type or a turn on an actor, the end of a run.
 Resource = tuple[Any, ...]
-
-
 Wait = AskWaiter | RunWait
 
 
@@ -294,6 +292,8 @@ class Kept:
             if not shape.suits(actor) or self._is_elsewhere(place, actor):
                 continue
             if actor.is_leaving and (shape.cost.named or not waits.is_call_of(actor, task)):
+                if shape.home is actor:  # It is elsewhere when all runs there have ended.
+                    lacking |= {("run", token) for token in actor.assigned} & self._keepers.keys()
                 continue
             own = tuple((host_key(name, actor.host), n) for name, n in shape.cost.host_limits)
             missing = self._lacks_slots(task, actor) | self._lacks_limits(own)

@@ -77,6 +77,23 @@ def test_free_slots_of_an_actor_that_drains_are_no_way_out_for_a_call_to_a_named
     assert drains_beside_a_full_one(Call("enter", b"", "", named)) == [(2, 1)]
 
 
+@pytest.mark.parametrize(("waiting", "told"), [([2], [(2, 9)]), ([], [])])
+def test_a_call_to_a_named_actor_that_drains_waits_for_all_runs_beside_it(waiting, told):
+    """It goes to the next process, which is there once these have ended: not where one waits."""
+    named = Environment("named", "Counter", CODE, named=Named("default", "c", "Counter", 0))
+    scene = Scene(slots=4).submits(1, Call("enter", b"", "", named))
+    scene.actor.ends((EPOCH, 1))
+    scene.submits(2)
+    for number in waiting:
+        scene.waits(number, 3)
+    held = [(EPOCH, 2)]
+    scene.actor.says(ActorBeat(Credit(0), 0, {}, held, closed="draining"))
+    scene.submits(3, Call("incr", b"", "incr", named), parent=2)
+    assert scene.talk.state(scene.client, 3) == "queued"
+
+    assert scene.told() == told
+
+
 def test_an_actor_that_drains_is_a_way_out_for_a_call_of_its_own_run():
     assert drains_beside_a_full_one() == []
 
