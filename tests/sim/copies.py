@@ -134,9 +134,14 @@ class Copies:
         return found
 
     def unheard(self, record: Any) -> int:
-        """Count the copies in processes of whose end the broker has not heard, nor ended them."""
+        """Count the copies in processes that the broker does not hear, and that have none now."""
+        there = {actor.incarnation for actor in self.of(record.environment.id)}
         living = {actor.incarnation for actor in self.world.actors if actor.is_alive}
-        return sum(actor.incarnation not in living for actor in record.copies)
+        return sum(
+            actor.incarnation not in there
+            and (actor.incarnation not in living or actor.is_suspect or actor.session is None)
+            for actor in record.copies
+        )
 
     def is_in_use(self, identity: str, ttl_s: float) -> bool:
         """Tell whether a client's call was inside of late, as far as the actors saw."""
