@@ -6,6 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from broker.placing import isolation
+from tests.sim.counters import named_of
 from wire.errors import Code
 from wire.messages import ActorHello, Assign, Death, Requeued
 from wire.parts import Failure, Token
@@ -208,6 +209,8 @@ class Crashes:
         # Of some the next process may have told before the host: then it is a loss.
         assert alone < POISON_MAX, f"{name[1]} goes on after {alone} crashes of its own"
         at = self.shared_at.get(name)
+        if record is not None and named_of(record.call) is not None:
+            return  # It goes where its named actor is, in its order (10.2 rule 5).
         if at is None or broker is None or not faults <= TELLING or self.world.profile.is_slow:
             return
         alone_s = broker.core.settings.isolation_s - REPORT_S

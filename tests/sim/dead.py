@@ -69,7 +69,12 @@ class Afterlife:
             assert is_other, f"{record.name} was refused, and what was dead is so no more"
 
     def has_changed_nothing(self, record: "TaskRecord") -> bool:
-        """Tell whether a redrive ended at once: what was dead is so as before (9.11 rule 6)."""
+        """Tell whether a redrive ended at once: what was dead is so as before (9.11 rule 6).
+
+        Perhaps it did where somebody had that forgotten meanwhile.
+        """
+        if record.redrives in self.forgotten:
+            return True
         broker = self.world.broker
         former = broker.core.dead_tasks.by_name.get(record.redrives or (0, 0)) if broker else None
         return former is not None and former.facts.successor != own_name(record)
