@@ -1,7 +1,6 @@
 """Slots with real threads and a real event loop, below a loop that only collects."""
 
 import asyncio
-import os
 import queue
 import re
 import sys
@@ -124,17 +123,6 @@ class Shell:
         status, body, _ = self.end(assignment)
         assert status is Status.FAILURE
         return decode_failure(body)
-
-
-@pytest.fixture
-def shell():
-    board, fd = Board.create(records=64)
-    shell = Shell(fd)
-    yield shell
-    shell.slots.close()
-    shell.board.close()
-    board.close()
-    os.close(fd)
 
 
 # --- sync and async

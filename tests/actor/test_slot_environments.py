@@ -1,28 +1,11 @@
 """Environments in slots: entered once, reset after each task, left when they must."""
 
 import asyncio
-import os
 import threading
 
-import pytest
-
-from actor.machine.board import Board
 from sdk.errors import SlotReleased
 from sdk.task import current_task
-from tests.actor.test_slot import Shell
 from wire.errors import Code
-
-
-@pytest.fixture
-def shell():
-    board, fd = Board.create(records=64)
-    shell = Shell(fd)
-    yield shell
-    shell.slots.close()
-    shell.board.close()
-    board.close()
-    os.close(fd)
-
 
 # --- environments
 

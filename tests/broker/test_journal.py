@@ -70,26 +70,6 @@ class Ear:
         self.context.term()
 
 
-@pytest.fixture
-def ear():
-    with contextlib.closing(Ear()) as ear:
-        yield ear
-
-
-@pytest.fixture
-def journal_in(ear):
-    """Start journals that are closed before their announcer is."""
-    with contextlib.ExitStack() as stack:
-
-        def begin(folder, **options):
-            options = {"operations": OPERATIONS, "statements": STATEMENTS} | options
-            journal = SqliteJournal(folder, **options)
-            stack.callback(journal.close)
-            return journal, journal.start(ear.announcer)
-
-        yield begin
-
-
 def rows(folder):
     with contextlib.closing(sqlite3.connect(folder / "journal.db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,6 +1,5 @@
 """What crashes and full disks leave of the journal, in processes of their own."""
 
-import contextlib
 import os
 import resource
 import signal
@@ -19,32 +18,12 @@ from broker.disk.journal import (
 from broker.disk.opening import (
     JournalError,
 )
-from tests.broker.test_journal import OPERATIONS, STATEMENTS, Ear, rows
+from tests.broker.test_journal import rows
 from tests.support.deployment import DEADLINE_S
 
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def ear():
-    with contextlib.closing(Ear()) as ear:
-        yield ear
-
-
-@pytest.fixture
-def journal_in(ear):
-    """Start journals that are closed before their announcer is."""
-    with contextlib.ExitStack() as stack:
-
-        def begin(folder, **options):
-            options = {"operations": OPERATIONS, "statements": STATEMENTS} | options
-            journal = SqliteJournal(folder, **options)
-            stack.callback(journal.close)
-            return journal, journal.start(ear.announcer)
-
-        yield begin
 
 
 # --- crashes and full disks, in processes of their own

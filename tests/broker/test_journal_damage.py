@@ -12,7 +12,6 @@ import pytest
 
 from broker.disk import journal as journal_module
 from broker.disk.journal import (
-    SqliteJournal,
     commit,
 )
 from broker.disk.opening import (
@@ -23,31 +22,10 @@ from broker.disk.opening import (
 )
 from broker.disk.opening import SUMMED as SUMMED_TABLES
 from broker.disk.records import Parts
-from tests.broker.test_journal import OPERATIONS, STATEMENTS, Ear
 from tests.support.deployment import ended_at_once
 from wire.parts import Call
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture
-def ear():
-    with contextlib.closing(Ear()) as ear:
-        yield ear
-
-
-@pytest.fixture
-def journal_in(ear):
-    """Start journals that are closed before their announcer is."""
-    with contextlib.ExitStack() as stack:
-
-        def begin(folder, **options):
-            options = {"operations": OPERATIONS, "statements": STATEMENTS} | options
-            journal = SqliteJournal(folder, **options)
-            stack.callback(journal.close)
-            return journal, journal.start(ear.announcer)
-
-        yield begin
 
 
 # --- what a start refuses
