@@ -57,9 +57,6 @@ def gave(broker: "Broker", task: Task, part: dict[str, int]) -> None:
         broker.limits.waits.gave(task.token, slots, part)
 
 
-# ---------------------------------------------------------------------- who is in a circle
-
-
 def look(broker: "Broker") -> None:
     """Tell the youngest of each circle that it waits in one."""
     limits, waits = broker.limits, broker.limits.waits
@@ -300,6 +297,8 @@ class Kept:
             missing |= self._lacks_unclaimed(task, actor)
             if place is not None and place.named is None:
                 missing |= self._lacks_room(place, actor)
+            elif not missing and (ahead := self._broker.backlog.held_up_by(task)) is not None:
+                missing = self._lacks_slots(ahead, actor)
             if not missing:
                 return set()
             lacking |= missing

@@ -246,6 +246,19 @@ class Backlog:
                 self.matching.look(shape)
         client.parked.clear()
 
+    def held_up_by(self, task: Task) -> Task | None:
+        """Return the call to a named actor, to be alone in its group, that *task* waits behind."""
+        assert task.template
+        queue = task.template.shape.queue
+        ahead = (
+            one
+            for shape in self._shapes.values()
+            if shape.queue is queue and shape.cost.alone is not None
+            for one in shape.standing()
+            if one.rank < task.rank and one.template and one.template.costs is shape.cost.alone
+        )
+        return min(ahead, key=lambda one: one.rank, default=None)
+
     def shapes(self) -> list[Shape]:
         """Return every shape that there is."""
         return list(self._shapes.values())

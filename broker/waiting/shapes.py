@@ -184,6 +184,13 @@ class Shape:
         only = [self.only] if self.only is not None else []
         return [*only, *(task for lane in self.lanes.values() for task in lane.tasks), *self.aside]
 
+    def standing(self) -> list[Task]:
+        """Return those that wait for an actor, and for nothing else."""
+        only = [self.only] if self.only is not None else []
+        armed = (one for one in self.lanes.values() if one.entry is not None)
+        tasks = (*only, *(task for lane in armed for task in lane.tasks))
+        return [one for one in tasks if one.state is State.QUEUED and not one.client.is_paused]
+
     def push(self, task: Task, *, is_back: bool) -> None:
         """Queue *task* by its rank; one that *is_back* goes ahead of its equals."""
         assert task.state is State.QUEUED

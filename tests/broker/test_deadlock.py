@@ -1,8 +1,10 @@
 """Who waits for whom, and who is told of a circle (protocol.md section 9.8)."""
 
 import pytest
+from msgspec import structs
 
 from broker.holding.deadlock import TOLD_MAX
+from tests.broker.conversation import CODE
 from tests.broker.test_durable import DURABLE, KEY
 from tests.broker.test_limits import EPOCH, call, limited
 from tests.support.disk import Disk
@@ -18,7 +20,7 @@ from wire.messages import (
     Release,
     Vacate,
 )
-from wire.parts import Key
+from wire.parts import Call, Environment, Key, Named
 
 OTHER_KEY = Key("order 18", b"d" * 16, 60.0)
 
@@ -255,6 +257,29 @@ def test_a_canceled_call_ends_the_wait():
     scene.client.says(Cancel([2]))
 
     assert scene.waits(1, 2, within=[1]).told() == []
+
+
+@pytest.mark.parametrize(("ahead", "told"), [("scan", [(3, 1)]), (None, [])])
+def test_a_call_behind_one_that_is_to_be_alone_in_its_group_closes_a_circle(ahead, told):
+    """Call 5 could start beside run 3, but not ahead of call 4, which waits until that leaves."""
+    groups = Named("default", "c", "Counter", 0, groups={"io": 2})
+    io = Environment("named", "Counter", CODE, named=groups, group="io")
+    scene = Scene("db=1", slots=4)
+    scene.submits(1, Call("enter", b"", "", structs.replace(io, group="")))
+    inside = Credit(2, 0, 0, {"named": 1, "named\nio": 2}, {}, ["named", "named\nio"])
+    scene.actor.ends((EPOCH, 1))
+    scene.submits(2)
+    scene.actor.says(Occupy(EPOCH, 2, 1, {"db": 1}, []))
+    scene.actor.says(inside)
+    scene.submits(3, Call("read", b"", "read", io))
+    one_left = structs.replace(inside, turns={"named": 1, "named\nio": 1})
+    scene.actor.says(Occupy(EPOCH, 3, 1, {"db": 1}, []), one_left)
+    if ahead:
+        scene.submits(4, Call(ahead, b"", ahead, structs.replace(io, turns=2)))
+    scene.submits(5, Call("read", b"", "read", io), parent=2)
+    scene.actor.says(Release(EPOCH, 2), Await(EPOCH, 2, 9, 1, [(5, 5)], 1, [1]))
+
+    assert scene.told() == told
 
 
 def test_many_circles_end_one_after_another():

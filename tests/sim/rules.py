@@ -204,6 +204,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_slot_to_be_had_again_is_free",
             "who_asked_before_is_not_ahead",
             "a_run_is_in_its_own_way",
+            "who_is_to_be_alone_holds_up_nobody",
         ),
         2: ("circles_stay",),
         3: (
