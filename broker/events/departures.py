@@ -58,11 +58,12 @@ def bye(broker: "Broker", session: Session, command: Bye, own: Sequence[Any], no
         broker.note("client_left", client=peer.name, tasks=len(peer.tasks))
         liveness.forget_client(broker, peer, may_return=False)
     elif isinstance(peer, Actor):
-        broker.note("actor_left", actor=peer.name, reason=command.reason)
+        tasks = len(peer.assigned)
+        broker.note("actor_left", actor=peer.name, reason=command.reason, tasks=tasks)
         forgetting.bury(broker, peer.incarnation)
         if broker.orders:
             orders.left(broker, peer)
-        liveness.lose(broker, peer, f"actor {peer.name} left", now, started={}, keep_session=True)
+        liveness.lose(broker, peer, f"actor {peer.name} left", now, started={}, leaves=True)
     else:
         broker.hosts.pop(peer.incarnation, None)
         fences.host_gone(broker, peer)

@@ -189,15 +189,16 @@ def lose(
     now: float,
     *,
     started: dict[Token, str] | None,
-    keep_session: bool = False,
+    leaves: bool = False,
 ) -> None:
     """Take an actor out and queue again what it had.
 
     *started* says how each run stood that had started, as `Broker.requeue` calls it; None when
-    nobody knows.
+    nobody knows. One that *leaves* has said so, and its session is there for the answer.
     """
-    broker.note("actor_lost", actor=actor.name, reason=reason, tasks=len(actor.assigned))
-    if actor.session is not None and not keep_session:
+    if not leaves:
+        broker.note("actor_lost", actor=actor.name, reason=reason, tasks=len(actor.assigned))
+    if actor.session is not None and not leaves:
         broker.close(actor.session, now)
     broker.actors.pop(actor.incarnation, None)
     broker.departed_at = now
@@ -227,7 +228,7 @@ def lose(
     if started is None:
         doubts.note(broker, actor, assigned)
     if broker.named.by_id:
-        named.lost(broker, actor, reason, leaves=keep_session)
+        named.lost(broker, actor, reason, leaves=leaves)
     if broker.limited:
         broker.limits.forget_actor(actor)
 

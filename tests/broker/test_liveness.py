@@ -79,6 +79,16 @@ def test_a_silent_actor_loses_its_lease_after_five_seconds(talk):
     assert client.takes(Requeued)[0].tries == 1
 
 
+def test_an_actor_that_leaves_in_order_is_not_told_as_lost(talk):
+    actor, _, _ = running(talk)
+
+    actor.says(Bye("drained"))
+
+    [left] = talk.noted("actor_left")
+    assert (left["reason"], left["tasks"]) == ("drained", 1)
+    assert not talk.noted("actor_lost")
+
+
 def test_an_actor_that_beats_keeps_its_lease(talk):
     actor, client, token = running(talk)
 

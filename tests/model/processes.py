@@ -30,6 +30,7 @@ LIMIT, OTHER_LIMIT = read_definition("a=1"), read_definition("b=1")
 MILESTONES = frozenset(
     {
         "recovered",
+        "actor_left",
         "actor_lost",
         "client_gone",
         "unclaimed",
@@ -233,7 +234,8 @@ class BrokerProcess(Process):
         if core.limits.strict:
             # What matters is when it lets somebody in.
             is_opened = was_closed and not core.limits.is_closed
-            idle = {"recovered", "host_lost"} | ({"actor_lost"} if core.limits.fenced else set())
+            idle = {"recovered", "host_lost"}
+            idle |= {"actor_left", "actor_lost"} if core.limits.fenced else set()
             notes = [name for name in notes if name not in idle] + ["opened"] * is_opened
         self.news += [("milestone", name) for name in notes]
         core.tidy()
