@@ -27,6 +27,7 @@ from actor.times import add_times, read_times
 from actor.values import AUTO, SLOTS_MAX, Amount, OneOf, Whole, ahead, endpoint, read, replicas
 from wire.labels import Labels, built_in, check_own, parse_label
 from wire.limits import HOST_PREFIX, check_amounts
+from wire.ours import here
 from wire.release import release
 
 EXIT_BAD_OPTION: Final = 2
@@ -273,6 +274,9 @@ def read_surroundings(options: argparse.Namespace) -> dict[str, Any]:
     paths = read_paths(
         [*options.python_path, os.environ.get("WARMSLOT_PYTHON_PATH", "")], replicas=replicas
     )
+    if here() and not os.environ.get("PYTHONSAFEPATH"):
+        # As of any program that is started by `python -m`, whichever way this one was.
+        paths.append(here())
     environments = [*split_environment("WARMSLOT_ENVIRONMENT"), *options.environment]
     check_environments(environments, paths=paths)
     if options.chdir:

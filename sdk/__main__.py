@@ -25,6 +25,7 @@ from sdk.commands.table import cell, print_json, print_maps, print_rows, say
 from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
 from sdk.errors import WarmslotError
 from wire.loading import raise_again
+from wire.ours import module_command
 from wire.release import release
 
 STATUS_FAILED: Final = 1
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def perform(given: list[str]) -> int:
     """Do what was *given* on the command line, and say in one line what is wrong with it."""
     if given and given[0] in PROGRAMS:
-        os.execv(sys.executable, [sys.executable, "-m", *given])  # noqa: S606
+        os.execv(sys.executable, [*module_command(given[0]), *given[1:]])  # noqa: S606
     try:
         refuse_absent(given)
         return run(read(given))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdk import LocalCluster
-from tests.support.deployment import environment
+from tests.support.deployment import Deployment, environment
 from tests.test_end_to_end import PATIENCE_S, double
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -106,3 +106,62 @@ def test_arrays_travel_out_of_band_both_ways(client):
     assert isinstance(back, TypeError)
     assert not twice.flags.owndata
     assert twice.sum() == 2e6
+
+
+OWN_ACTOR = """
+    import sys
+    from sdk import LocalCluster
+    import actor
+
+    def act(policy):
+        return actor.best(policy)
+
+    if __name__ == "__main__":
+        with LocalCluster(actors=1) as cluster, cluster.client() as client:
+            print(client.submit(act, [3, 1, 2]).result(60))
+"""
+
+
+def test_a_module_of_the_users_that_is_called_as_one_of_ours_hides_none_in_a_cluster(tmp_path):
+    (tmp_path / "actor.py").write_text("def best(policy):\n    return max(policy)\n")
+    (tmp_path / "broker.py").write_text("raise SystemExit('imported instead')\n")
+    (tmp_path / "script.py").write_text(textwrap.dedent(OWN_ACTOR))
+
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+def test_the_console_script_starts_ours_where_a_folder_has_modules_of_the_same_names():
+    script = ("-P", "-c", "from sdk.__main__ import main; main()")
+    with Deployment() as world:
+        for name in ("broker", "actor", "sdk", "wire"):
+            (world.folder / f"{name}.py").write_text("raise SystemExit('imported instead')\n")
+        (world.folder / "mine.py").write_text(
+            "from sdk import Environment\n\n\nclass Mine(Environment):\n"
+            "    def enter(self):\n        print('entered mine', flush=True)\n"
+        )
+        broker = ("broker", "--bind", world.endpoint, "--no-journal")
+        world.start("broker", *script, *broker)
+        world.start(
+            *("host", *script, "actor", "--broker", world.endpoint),
+            # Both ways to start an actor; and a module beside the user is found by both.
+            *("--replicas", "2", "--environment", "mine:Mine"),
+        )
+
+        world.until(lambda: world.log("host").count("entered mine") == 2)
+        world.kill("host")
+        world.start(
+            *("host", *script, "actor", "--broker", world.endpoint, "--start-method", "spawn"),
+            *("--environment", "mine:Mine"),
+        )
+
+        world.until(lambda: world.log("host").count("entered mine") == 3)

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from wire.classes import rebuild
 from wire.errors import Code
+from wire.ours import is_ours
 from wire.parts import Failure
-from wire.payload import OURS, PayloadError, pickle_value, told
+from wire.payload import PayloadError, pickle_value, told
 from wire.texts import sendable
 
 TEXT_LENGTH_MAX: Final = 16_384
@@ -155,8 +156,8 @@ def format_remote(error: BaseException) -> str:
 
 def _is_ours(frames: TracebackType) -> bool:
     """Tell whether the outermost frame is the runtime's own."""
-    name = frames.tb_frame.f_globals.get("__name__", "")
-    return str(name).partition(".")[0] in OURS
+    frame = frames.tb_frame
+    return is_ours(str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename)
 
 
 def type_name(kind: type) -> str:

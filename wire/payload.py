@@ -33,15 +33,14 @@ from msgspec import Struct
 
 from wire.classes import as_ours
 from wire.codec import BUFFER_BYTES_MIN, INLINE_BYTES_MAX
+from wire.ours import is_ours
 from wire.texts import sendable
 
 PICKLE_PROTOCOL: Final = 5
 # What is beyond stays in the pickle: a message must not have more frames than the protocol allows.
 BUFFERS_MAX: Final = 1_024
 HASH_BYTES: Final = 16
-# These are on every peer, whatever way they were installed.
-OURS: Final = frozenset({"actor", "broker", "sdk", "wire"})
-# So are these, also in a folder that was filled by `pip install --target`.
+# On every peer as ours are, also in a folder that was filled by `pip install --target`.
 REQUIRED: Final = frozenset({"cloudpickle", "msgspec", "structlog", "zmq"})
 # The opcode without which a pickle of this protocol refers to no global.
 STACK_GLOBAL: Final = b"\x93"
@@ -233,7 +232,8 @@ def is_user_module(name: str, module: ModuleType) -> bool:
     top = name.partition(".")[0]
     if name in ("__main__", "__mp_main__"):
         return True
-    if top in OURS or top in REQUIRED or top in sys.builtin_module_names:
+    is_everywhere = top in REQUIRED or is_ours(top, getattr(sys.modules.get(top), "__file__", None))
+    if is_everywhere or top in sys.builtin_module_names:
         return False
     for candidate in (module, sys.modules.get(top)):
         path = getattr(candidate, "__file__", None)

@@ -10,13 +10,13 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from actor.forkserver import PADDING, READY, REQUEST
 from actor.machine.platform import IS_LINUX, adopt_orphans
+from wire.ours import module_command
 
 # The standard library's words for these.
 FORKSERVER: Final = "forkserver"
@@ -48,7 +48,7 @@ class ForkServer:
             try:
                 told = (*map(str, (number, os.getpid(), tell_at(start_timeout_s))), PADDING)
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "actor.forkserver", *told],
+                    [*module_command("actor.forkserver"), *told],
                     stdin=subprocess.DEVNULL,
                     pass_fds=(number,),
                     # As for an actor: Ctrl-C in the terminal reaches the host alone.

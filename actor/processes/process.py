@@ -12,7 +12,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from typing import Final, Protocol
@@ -26,6 +25,7 @@ from actor.processes.surroundings import for_actor
 from actor.settings import EXITS_IN_ORDER, SLOT, HostSettings, Launch, Settings
 from actor.supervision import Ward
 from wire.codec import encode
+from wire.ours import module_command
 from wire.release import PYTHON, release
 
 # So many starts are asked for at once: the system bounds how many descriptors are under way.
@@ -138,7 +138,7 @@ class ActorProcess:
             told = (reading, self._region, os.getpid(), tell_at(self._settings.start_timeout_s))
             variables = self._settings.variables.items()
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "actor.child", *map(str, told)],
+                [*module_command("actor.child"), *map(str, told)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(reading, self._region),
                 env=os.environ | {k: for_actor(v, self.ward.index) for k, v in variables},

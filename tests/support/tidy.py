@@ -61,6 +61,7 @@ SHELL = {
     "broker/disk/losses.py",
     "broker/disk/opening.py",
     "wire/loading.py",
+    "wire/ours.py",
     "wire/reaching.py",
     "wire/stream.py",
 }

@@ -8,6 +8,7 @@ import pytest
 from wire import exceptions
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
+from wire.ours import ROOT
 
 
 class Mine(Exception):
@@ -143,9 +144,12 @@ def test_an_exception_of_a_module_that_is_missing_here_is_none():
     assert exceptions.load_exception(broken) is None
 
 
+SLOT = str(ROOT / "actor" / "running" / "slot.py")
+
+
 def test_the_runtimes_own_frames_are_left_out_of_the_traceback():
     runtime = types.ModuleType("actor.running.slot")
-    exec("def call(f):\n    return f()", runtime.__dict__)
+    exec(compile("def call(f):\n    return f()", SLOT, "exec"), runtime.__dict__)
 
     def users():
         raise ValueError("here")
@@ -158,6 +162,17 @@ def test_the_runtimes_own_frames_are_left_out_of_the_traceback():
 
     assert "users" in text
     assert "in call" not in text
+
+
+def test_the_frames_of_a_module_of_the_users_that_is_called_as_one_of_ours_stay():
+    users = types.ModuleType("actor")
+    exec(compile("def act(): raise ValueError('here')", "/somewhere/actor.py", "exec"), vars(users))
+
+    with pytest.raises(ValueError, match="here") as caught:
+        users.act()
+    text = exceptions.format_remote(caught.value.with_traceback(caught.tb.tb_next))
+
+    assert "/somewhere/actor.py" in text
 
 
 def test_a_chain_of_exceptions_is_in_the_text():
@@ -177,8 +192,10 @@ def test_a_chain_of_exceptions_is_in_the_text():
 
 def test_a_call_with_wrong_arguments_shows_no_frames_of_ours():
     def ours(function):
+        names = {"__name__": "actor.running.slot", "function": function}
+        code = compile("function()", SLOT, "exec")
         with pytest.raises(TypeError) as caught:
-            exec("function()", {"__name__": "actor.running.slot", "function": function})
+            exec(code, names)
         return caught.value.with_traceback(caught.value.__traceback__.tb_next)
 
     def double(x):

@@ -310,6 +310,14 @@ def test_who_is_the_users(name, path, is_users):
     assert payload.is_user_module(name, module) is is_users
 
 
+def test_a_module_of_the_users_that_is_called_as_one_of_ours_is_theirs(monkeypatch):
+    module = types.ModuleType("actor")
+    module.__file__ = "/somewhere/actor.py"
+    monkeypatch.setitem(sys.modules, "actor", module)
+
+    assert payload.is_user_module("actor", module)
+
+
 def test_a_namespace_is_judged_by_its_folders():
     module = types.ModuleType("space")
     module.__path__ = ["/somewhere/space"]
