@@ -25,7 +25,6 @@ from actor.holding.occupying import Occupying, Typed
 from actor.holding.outcomes import Outcomes, failure_too_large
 from actor.holding.reacquiring import Answer, Reacquiring, Reply
 from actor.holding.recipe import Buffer, Recipe
-from actor.holding.residents import Warmth
 from actor.invariants import check
 from actor.settings import Settings
 from wire.errors import RemoteProtocolError
@@ -276,7 +275,7 @@ class ActorCore:
         if self.prefetch.is_stuck:
             self.prefetch.freed()
         if self.entering.until:
-            self.entering.until.pop(assignment.token, None)
+            self.entering.end(assignment.token)
         if mailbox.reacquiring:
             self.reacquiring.drop(assignment.token, Reply.ENDED)
         mailbox.end(assignment)
@@ -296,6 +295,8 @@ class ActorCore:
         assignment = mailbox.held.get(token)
         if assignment is None or not mailbox.release(assignment, typed):
             return False
+        if self.entering.again:
+            self.entering.end(token)  # What it came back to could not be entered.
         self.is_stale |= bool(mailbox.waiting or mailbox.reacquiring)
         if mailbox.residents.worn:
             entering.give_up_worn(self)
@@ -352,9 +353,7 @@ class ActorCore:
     def environment_lost(self, identity: str, now: float) -> None:
         """Note that an environment is cold: it could not be entered, or went bad."""
         self.now = now
-        if self.mailbox.residents.change(identity, Warmth.COLD):
-            self.relabel()
-            self.is_stale = True
+        entering.lost(self, identity)
 
     def drain(self, now: float, deadline_s: float | None = None, *, is_spare: bool = False) -> None:
         """Hand back what waits, finish what runs, and leave, after *deadline_s* in any case."""

@@ -146,8 +146,8 @@ class Environment(metaclass=EnvironmentType):
     """Something expensive that stays loaded in an actor. Subclass it and write `enter`.
 
     `enter(**parameters)` runs once for each copy, `reset()` after each task, `exit()` when the copy
-    is given up, always. Each may be `async def`. Methods are tasks: `client.submit(Vision.detect,
-    image)`.
+    is given up, always; both again on one that had to leave while a method of it waited, before
+    that goes on. Each may be `async def`. Methods are tasks: `client.submit(Vision.detect, image)`.
     """
 
     # Where nothing is said there is a second copy only while tasks wait for one: it may be large.

@@ -1,9 +1,12 @@
 """Planted bugs of environments and named actors: see `tests.planted`."""
 
+from actor.events import starting
 from actor.granting.returns import Returns
 from actor.holding.mailbox import Mailbox
 from actor.holding.named import NamedReplicas
 from actor.holding.residents import Replica, Residents
+from actor.running.environment import Environments
+from actor.running.slot import Slots
 from broker.events import (
     residing,
 )
@@ -194,6 +197,35 @@ ENVIRONMENTS = [
         "if others:",
         "if False:",
         "broker/test_callers.py::test_it_stays_while_another_client_of_the_process_is_here",
+    ),
+    Bug(
+        "a_run_comes_back_to_another_instance",
+        Slots._held,
+        "found[0] if found else None",
+        "None",
+        "actor/test_coming_back.py::test_runs_come_back_to_what_another_task_has_entered_before_them",
+    ),
+    Bug(
+        "a_copy_that_had_to_leave_is_nobodys_when_it_is_entered_again",
+        Residents._begin,
+        "replica.away = former.away",
+        "pass",
+        "actor/test_coming_back.py"
+        "::test_a_copy_that_had_to_leave_is_the_runs_own_again_once_anybody_has_entered_it",
+    ),
+    Bug(
+        "what_has_not_returned_from_its_exit_is_entered_again",
+        Environments.load,
+        "held is not None and not held.is_left.wait(held.exit_timeout_s)",
+        "False",
+        "actor/test_coming_back.py::test_nobody_comes_back_to_a_copy_whose_exit_has_not_returned",
+    ),
+    Bug(
+        "who_enters_again_may_take_for_ever",
+        starting.start_all,
+        "if regained.loads:",
+        "if False:",
+        "actor/test_coming_back.py::test_a_run_that_comes_back_and_hangs_in_enter_has_had_its_time",
     ),
     # --- 9.10 Named actors
     Bug(

@@ -143,6 +143,46 @@ class AskingAsync(Asking):
         self.weights = await current_task().client.submit(abs, -8)
 
 
+class Closed(Environment):
+    """Is of use between `enter` and `exit` alone."""
+
+    def enter(self, name=""):
+        self.is_open = True
+
+    def exit(self):
+        self.is_open = False
+
+    def work(self):
+        return self.is_open
+
+    def calls(self, place):
+        """Return whether it can be used behind a wait for what needs its place."""
+        found = current_task().client.submit(place.work).result()
+        return found and self.is_open and current_task().environment is self
+
+    async def calls_async(self, place):
+        found = await current_task().client.submit(place.work)
+        return found and self.is_open and current_task().environment is self
+
+    def gives_back(self, place):
+        task = current_task()
+        with task.released_slot():
+            found = task.client.submit(place.work).result()
+        return found and self.is_open and task.environment is self
+
+
+@pytest.mark.parametrize("how", ["calls", "calls_async", "gives_back"])
+def test_a_method_comes_back_to_a_self_that_is_open_though_its_copy_had_to_leave(client, how):
+    """Another instance was loaded for it: after `child.result()` its `self.model` was closed."""
+    other, third = Closed.using(name="other"), Closed.using(name="third")
+    found = [client.submit(getattr(Closed, how), other) for _ in range(4)]
+    # Those that have nothing to do with them take the only place as well.
+    found += [client.submit(third.work) for _ in range(4)]
+    found += [client.submit(Closed.work) for _ in range(4)]
+
+    assert [future.result(TIMEOUT_S) for future in found] == [True] * 12
+
+
 def test_an_enter_that_waits_for_a_call_of_its_own_does_not_hang():
     with LocalCluster(1, slots=2) as cluster, cluster.client() as client:
         assert client.submit(Asking.read).result(TIMEOUT_S) == 7

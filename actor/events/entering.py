@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from actor.granting.grant import compute_credit
 from actor.holding.mailbox import Assignment
+from actor.holding.outcomes import failure_late
 from actor.holding.residents import Replica, Warmth
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.exceptions import shortened
 from wire.messages import Credit, Entered, Leave
-from wire.parts import Environment, Failure, Held, Token
+from wire.parts import Environment, Failure, Held, Status, Token
 
 if TYPE_CHECKING:
     from actor.core import ActorCore, Outgoing
@@ -28,11 +29,13 @@ REASON_LENGTH_MAX: Final = 1_024
 class Entering:
     """Who enters, until when; what was entered and is to be told; what is to be left."""
 
-    __slots__ = ("evictions", "said_next", "until")
+    __slots__ = ("again", "evictions", "said_next", "until")
 
     def __init__(self) -> None:
         """Begin with nothing to do."""
         self.until: dict[Token, float] = {}
+        # Those of them that began before, and come back to what had to leave.
+        self.again: set[Token] = set()
         # Environments that the loop has left, each by its `exit`.
         self.evictions: list[str] = []
         self.said_next: list[Entered] = []
@@ -52,12 +55,20 @@ class Entering:
         evictions, self.evictions = self.evictions, []
         return evictions
 
-    def begin(self, assignment: Assignment, now: float) -> None:
+    def begin(self, assignment: Assignment, now: float, *, again: bool = False) -> None:
         """Note until when the environment of *assignment* must be entered."""
         environment = assignment.recipe.call.environment
         assert environment is not None
         timeout_s = environment.reuse.enter_timeout_s
         self.until[assignment.token] = inf if timeout_s is None else now + timeout_s
+        if again:
+            self.again.add(assignment.token)
+
+    def end(self, token: Token) -> bool:
+        """Note that a run enters no more; tell whether it did, and so begins only now."""
+        is_first = self.until.pop(token, None) is not None and token not in self.again
+        self.again.discard(token)
+        return is_first
 
     def say(self, replica: Replica, *, again: bool) -> None:
         """Have the broker told that a replica is warm."""
@@ -65,7 +76,7 @@ class Entering:
 
     def check(self, held: dict[Token, Assignment]) -> None:
         """Assert that whoever enters is here."""
-        assert self.until.keys() <= held.keys()
+        assert self.again <= self.until.keys() <= held.keys()
         assert all(held[token].held is not Held.WAITING for token in self.until)
 
 
@@ -75,7 +86,7 @@ def entered(
     """Note that an environment is warm; the run that entered it, if one did, starts now."""
     entering, residents = core.entering, core.mailbox.residents
     assignment = core.mailbox.held.get(token) if token is not None else None
-    if assignment is not None and entering.until.pop(assignment.token, None) is not None:
+    if assignment is not None and entering.end(assignment.token):
         core.stopping.started(assignment, core.now)
     if residents.change(environment.id, Warmth.WARM):
         core.relabel()
@@ -98,8 +109,7 @@ def failed(core: "ActorCore", token: Token, failure: Failure) -> None:
         return
     environment = assignment.recipe.call.environment
     assert environment is not None
-    core.environment_lost(environment.id, core.now)
-    core.entering.until.pop(token, None)
+    lost(core, environment.id)
     core.leave(assignment)
     if assignment.is_stopped:
         core.outcomes.settled.append(token)
@@ -113,24 +123,39 @@ def failed(core: "ActorCore", token: Token, failure: Failure) -> None:
         core.returns.failed.append(token)
 
 
+def lost(core: "ActorCore", identity: str) -> None:
+    """Note that an environment is cold."""
+    if core.mailbox.residents.change(identity, Warmth.COLD):
+        core.relabel()
+        core.is_stale = True
+
+
 def expire(core: "ActorCore") -> None:
-    """Hand back the runs whose environment takes too long, and end what still enters it."""
+    """Hand back the runs whose environment takes too long, and end what still enters it.
+
+    A run that came back to it had begun: it has had its time.
+    """
     late = [token for token, until in core.entering.until.items() if core.now >= until]
     for token in late:
-        del core.entering.until[token]
+        is_first = core.entering.end(token)
         assignment = core.mailbox.held[token]
         environment = assignment.recipe.call.environment
         assert environment is not None
         message = (
-            f"environment {environment.name} could not be entered within its enter_timeout of"
-            f" {environment.reuse.enter_timeout_s:g} s"
+            f"environment {environment.name} could not be entered{'' if is_first else ' again'}"
+            f" within its enter_timeout of {environment.reuse.enter_timeout_s:g} s"
         )
         # Nobody hears of a run that was canceled; but its slot is held for as long as it enters.
-        if not assignment.is_stopped:
+        if not assignment.is_stopped and is_first:
             failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message)
             # Where it is entered after all nobody may find it: it is another's by then.
             core.mailbox.residents.named.order(Leave(environment.id, token, message))
             core.returns.reject(token, message, assignment.recipe, bars=False, failure=failure)
+        elif not assignment.is_stopped:
+            timeout_s = environment.reuse.enter_timeout_s or 0.0
+            body = failure_late(assignment, message)
+            core.outcomes.keep(assignment, Status.EXPIRED, body, (), timeout_s)
+            core.note("timed_out", token=token, after_s=timeout_s)
         core.stopping.order(assignment, core.now, force=True, reason=message)
         core.reconsider()
 

@@ -22,6 +22,8 @@ def start_all(core: "ActorCore") -> None:
     for regained, had_none in core.reacquiring.grant() if mailbox.reacquiring else ():
         if had_none:
             core.commands.append(Reacquire(*regained.token))
+        if regained.loads:
+            core.entering.begin(regained, core.now, again=True)
         if regained.evicts:
             core.relabel()
     while mailbox.waiting:

@@ -390,8 +390,10 @@ class Mailbox:
         self.residents.named.check(self.held)
         inside = {token for replica in self.residents.by_id.values() for token in replica.inside}
         assert inside <= self.holders.keys()
+        # Those of a copy that could not be entered have not been told yet.
+        left = (replica.inside.keys() for replica in self.residents.left.values())
         named = (replica.inside.keys() for replica in self.residents.named.by_id.values())
-        inside = inside.union(*named)
+        inside = inside.union(*left, *named)
         assert inside == {token for token, assignment in self.held.items() if assignment.is_inside}
         for replica in self.residents.by_id.values():
             assert sum(replica.inside.values()) <= replica.environment.concurrency

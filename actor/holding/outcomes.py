@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from actor.holding.mailbox import Assignment, Payloads
 from actor.holding.recipe import Buffer
-from actor.holding.retries import is_timeout_retriable
+from actor.holding.retries import is_retriable, is_timeout_retriable
+from sdk.errors import EnvironmentFailed
 from wire.codec import INLINE_BYTES_MAX, encode_failure, read_failure
 from wire.errors import Code
 from wire.exceptions import shortened
@@ -201,3 +202,10 @@ def failure_timeout(assignment: Assignment, refreshed_s: float | None) -> bytes:
         )
     retriable = is_timeout_retriable(call)
     return encode_failure(Failure(Code.TASK_TIMEOUT, "TaskTimeout", message, retriable=retriable))
+
+
+def failure_late(assignment: Assignment, message: str) -> bytes:
+    """Make the body of the outcome of a run that could not enter its environment again in time."""
+    retriable = is_retriable(EnvironmentFailed(message), assignment.recipe.call)
+    failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message, retriable=retriable)
+    return encode_failure(failure)

@@ -1,6 +1,7 @@
 """Which environments are resident in an actor, who has a turn in them, and which one leaves first.
 
-The rule that must not be broken: nobody is evicted while somebody is inside or it is loading.
+The rules that must not be broken: nobody is evicted while somebody is inside or it is loading; and
+who has released holds on to its copy, also while that had to leave.
 """
 
 from collections.abc import Iterator
@@ -107,7 +108,7 @@ class Replica:
 class Residents:
     """At most *maximum* environments; the idle one that saves the least leaves first."""
 
-    __slots__ = ("_uses", "aside", "by_id", "maximum", "named", "worn")
+    __slots__ = ("_uses", "aside", "by_id", "left", "maximum", "named", "worn")
 
     def __init__(self, maximum: int) -> None:
         """Begin with nothing loaded."""
@@ -116,6 +117,8 @@ class Residents:
         # Those for a single run that waits or has released, and which: in their places until
         # anybody needs these, and for nobody else. Each has an id of its own.
         self.aside: dict[str, tuple[Token, Replica]] = {}
+        # Those that had to leave under released runs: what is entered next there is that one.
+        self.left: dict[str, Replica] = {}
         self._uses = 0
         # Those given up after their last task, to be left by `exit`.
         self.worn: list[str] = []
@@ -147,7 +150,7 @@ class Residents:
         elif replica is None:
             assignment.evicts = self._make_room()
             assignment.loads = True
-            replica = self.by_id[environment.id] = Replica(environment, recipe.known)
+            replica = self._begin(Replica(environment, recipe.known))
         if self.maximum > 1:
             self._count_use(replica)
         if replica.is_bounded and assignment.token not in replica.away:
@@ -157,6 +160,22 @@ class Residents:
             replica.away.pop(assignment.token, None)
         replica.inside[assignment.token] = environment.turns
         assignment.is_inside = True
+
+    def _begin(self, replica: Replica) -> Replica:
+        """Take *replica* in, which is being loaded: the one that released runs hold, if some do."""
+        identity = replica.environment.id
+        former = self.left.pop(identity, None)
+        if former is not None:
+            replica.away = former.away
+            replica.tasks = former.tasks
+        self.by_id[identity] = replica
+        return replica
+
+    def _give_up(self, identity: str) -> None:
+        """Have a replica no more, but for the runs that hold on to it."""
+        replica = self.by_id.pop(identity)
+        if replica.away or replica.inside:
+            self.left[identity] = replica
 
     def _is_of(self, assignment: "Assignment") -> bool:
         """Tell whether a copy was put aside for the run of *assignment*."""
@@ -178,7 +197,7 @@ class Residents:
             else:
                 assert idle is not None
                 gone = idle.environment.id
-                del self.by_id[gone]
+                self._give_up(gone)
             evicts.append(gone)
         return tuple(evicts)
 
@@ -205,6 +224,13 @@ class Residents:
                     return
             if replica.is_bounded:
                 self._give_up_worn(replica)
+        elif environment.id in self.left:
+            # It could not be entered: who came back to it may do so again.
+            replica = self.left[environment.id]
+            replica.inside.pop(assignment.token, None)
+            if not is_over:
+                replica.away[assignment.token] = None
+            self._forget_left(environment.id)
 
     def ended(self, assignment: "Assignment") -> None:
         """Note that a run is over that had given its turn back."""
@@ -212,11 +238,20 @@ class Residents:
         if self.aside and environment is not None and self._is_of(assignment):
             del self.aside[environment.id]
             self.worn.append(environment.id)
-        replica = self.by_id.get(environment.id) if environment is not None else None
+        if environment is None:
+            return
+        replica = self.by_id.get(environment.id) or self.left.get(environment.id)
         if replica is not None and assignment.token in replica.away:
             del replica.away[assignment.token]
-            if replica.is_bounded:
+            if environment.id in self.left:
+                self._forget_left(environment.id)
+            elif replica.is_bounded:
                 self._give_up_worn(replica)
+
+    def _forget_left(self, identity: str) -> None:
+        replica = self.left[identity]
+        if not (replica.away or replica.inside):
+            del self.left[identity]
 
     def _give_up_worn(self, replica: Replica) -> None:
         is_worn = not (replica.inside or replica.tasks_left)
@@ -228,7 +263,7 @@ class Residents:
         """Begin to load an environment that nobody waits for, if there is room."""
         if environment.id in self.by_id or len(self.by_id) + len(self.aside) >= self.maximum:
             return False
-        self.by_id[environment.id] = Replica(environment)
+        self._begin(Replica(environment))
         return True
 
     def evict(self, identity: str, awaited: dict[str, int]) -> bool:
@@ -256,7 +291,7 @@ class Residents:
         if replica.warmth is warmth:
             return False
         if warmth is Warmth.COLD:
-            del self.by_id[identity]
+            self._give_up(identity)
         else:
             replica.warmth = warmth
         return True
@@ -328,6 +363,10 @@ class Residents:
             assert replica.is_for_one
             assert not replica.inside
             assert not replica.away
+        assert not self.left.keys() & self.by_id.keys()
+        for replica in self.left.values():
+            assert replica.away or replica.inside
+            assert all(held[token].held is Held.RELEASED for token in replica.away)
 
     def _count_use(self, replica: Replica) -> None:
         """Count a use of *replica*, which decides only where there may be another one."""

@@ -1,8 +1,8 @@
 """The environments that are loaded here: entered once, used by many runs, left in the end.
 
 Which one is entered, used or evicted is the core's decision; here it is done, in the thread of the
-run that needs it. The rule that must not be broken: what was entered is left, by eviction or at the
-end, once.
+run that needs it. The rules that must not be broken: what was entered is left, by eviction or at
+the end, once; and nothing is entered again whose `exit` has not returned.
 """
 
 import inspect
@@ -38,6 +38,7 @@ class Resident:
         "exit_timeout_s",
         "id",
         "instance",
+        "is_left",
         "load_s",
         "name",
         "resets",
@@ -50,6 +51,8 @@ class Resident:
         self.instance = instance
         # How long it took to enter it.
         self.load_s = 0.0
+        # Whether its `exit` has returned since: it can be entered again.
+        self.is_left = threading.Event()
         self.exit_timeout_s = environment.reuse.exit_timeout_s
         self.batches = batches
         # A hook that is not there, or does nothing, costs a run nothing.
@@ -86,11 +89,14 @@ class Environments:
         blob: Buffer,
         run: "Run | None" = None,
         checkpoint: Buffer | None = None,
+        held: Resident | None = None,
     ) -> Resident:
         """Unpickle and enter an environment; raise what the user's code raises, keeping nothing.
 
         While an `async def enter` goes on for *run*, its `stop_entering` cancels that. A named
-        actor begins from *checkpoint*, if it has said one.
+        actor begins from *checkpoint*, if it has said one. What a released run has *held* since it
+        had to leave is entered once more; it raises TimeoutError where *run* itself holds what
+        cannot be.
         """
         with self._lock:
             # To be evicted by another run, whose thread is slower than this one.
@@ -101,18 +107,25 @@ class Environments:
             self._leave(former)
         # What has been given up has room for two only if the user says so by --environments-max.
         self._await_leaving()
+        if held is not None and not held.is_left.wait(held.exit_timeout_s):
+            if run is not None and run.resident is held:
+                raise TimeoutError(f"its exit has not returned after {held.exit_timeout_s:g} s")
+            held = None
         pair: tuple[type | partial[Any], dict[str, Any]] = payload.load(blob, ())  # type: ignore[assignment]
         kind, parameters = pair
-        instance = kind()
-        # A named actor may be made of a class that knows nothing of environments.
-        written = kind.args[0] if isinstance(kind, partial) else kind
-        resident = Resident(environment, instance, batches_of(written))
+        if held is None:
+            # A named actor may be made of a class that knows nothing of environments.
+            written = kind.args[0] if isinstance(kind, partial) else kind
+            resident = Resident(environment, kind(), batches_of(written))
+        else:
+            resident = held
+            resident.is_left.clear()
         try:
-            enter = getattr(instance, "enter", None)
+            enter = getattr(resident.instance, "enter", None)
             if enter is not None:
                 self._enter(enter, parameters, run)
             if environment.named is not None:
-                resident.checkpoints = Checkpoints.of(instance, environment.name)
+                resident.checkpoints = Checkpoints.of(resident.instance, environment.name)
                 if checkpoint is not None and resident.checkpoints is not None:
                     resident.checkpoints.restore(checkpoint, self.call)
         except BaseException:
@@ -198,6 +211,7 @@ class Environments:
         """Call `exit` in a thread of its own, and wait for it as long as the environment says."""
         leave = getattr(resident.instance, "exit", None)
         if leave is None or does_nothing(resident.instance, "exit"):
+            resident.is_left.set()
             return
         thread = threading.Thread(target=self._exit, args=(resident, leave), daemon=True)
         try:
@@ -221,6 +235,8 @@ class Environments:
             log.warning(
                 "environment_exit_failed", environment=resident.name, reason=payload.told(error)
             )
+        finally:
+            resident.is_left.set()
 
 
 def does_nothing(instance: object, hook: str) -> bool:

@@ -56,7 +56,7 @@ class Slots:
         self._tasks: set[asyncio.Task[None]] = set()
         self._threaded: set[Token] = set()
         # Those that run without a slot, and those that were promised an answer.
-        self._released: set[Token] = set()
+        self._released: dict[Token, Run] = {}
         self._released_lock = threading.Lock()
         self._asking: dict[Token, Run] = {}
         # Waits for limits, by run and number; several may wait for what a run had.
@@ -117,8 +117,8 @@ class Slots:
         """Forget a run that has handed back its outcome."""
         token = assignment.token
         self._runs.pop(token, None)
-        if self._released:
-            self._released.discard(token)
+        if self._released and token in self._released:
+            self._has_slot(token)
         if self._threaded and token in self._threaded:
             self._threaded.discard(token)
             self._pool.ended()
@@ -216,14 +216,18 @@ class Slots:
             return None
         if not run.assignment.loads:
             resident = self.environments.find(environment.id)
-            if resident is None:
-                raise EnvironmentFailed(f"environment {environment.name} failed in its reset")
+            if resident is not run.resident:
+                why = "failed in its reset" if resident is None else "is another copy by now"
+                raise EnvironmentFailed(f"environment {environment.name} {why}")
             return resident
         try:
             return self._enter(run, environment)
         except EnvironmentFailure as error:
             self._lost(environment.id)
-            raise EnvironmentFailed(f"{error} could not be entered again") from error.__cause__
+            cause = error.__cause__
+            assert cause is not None
+            why = f"environment {error} could not be entered again: {payload.told(cause)}"
+            raise EnvironmentFailed(why) from cause
 
     def leave_unloaded(self, run: Run, evicts: tuple[str, ...]) -> None:
         """Tell the core that the environment that *run* was to load is not there."""
@@ -241,12 +245,23 @@ class Slots:
                     f"{most} tasks of actor {self.identity.name} run without their slots already:"
                     " raise --released-max, or release later"
                 )
-            self._released.add(run.token)
+            self._released[run.token] = run
 
     def count_reacquired(self, run: Run) -> None:
         """Count one run less without a slot."""
-        self._released.discard(run.token)
+        self._has_slot(run.token)
         self._board.reacquire(run.token)
+
+    def _has_slot(self, token: Token) -> None:
+        with self._released_lock:
+            self._released.pop(token, None)
+
+    def _held(self, run: Run, identity: str) -> Resident | None:
+        """Return what *run*, or else another released one, has in hand of an environment."""
+        with self._released_lock:
+            others = [one.resident for one in self._released.values()]
+        found = [one for one in (run.resident, *others) if one is not None and one.id == identity]
+        return found[0] if found else None
 
     def refuse_on_event_loop(self, what: str, instead: str) -> None:
         """Raise RuntimeError on the event loop, which must not be blocked."""
@@ -427,13 +442,15 @@ class Slots:
         """Enter the environment of *run*, as the core said."""
         assignment = run.assignment
         self.environments.evict(assignment.evicts)
-        blob, checkpoint = assignment.recipe.blob, None
+        blob, checkpoint, held = assignment.recipe.blob, None, None
         assert blob is not None
         if environment.named is not None:
             checkpoint = self._loop.core.mailbox.residents.named.restored(environment.id)
+        else:
+            held = self._held(run, environment.id)
         began = time.monotonic()
         try:
-            resident = self.environments.load(environment, blob, run, checkpoint)
+            resident = self.environments.load(environment, blob, run, checkpoint, held)
         except BaseException as error:
             self.environments.reserve.give()
             raise EnvironmentFailure(environment.name) from error

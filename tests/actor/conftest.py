@@ -1,4 +1,4 @@
-"""What tests of the actor share: a broker of their own for real hosts, and slots without a loop."""
+"""What tests of the actor share: a broker of their own for real hosts, and actors without one."""
 
 import os
 
@@ -6,6 +6,7 @@ import pytest
 
 from actor.machine.board import Board
 from tests.actor.fake_broker import FakeBroker
+from tests.actor.stage import Stage
 from tests.actor.test_slot import Shell
 
 
@@ -26,3 +27,21 @@ def shell():
     shell.board.close()
     board.close()
     os.close(fd)
+
+
+@pytest.fixture
+def stage():
+    boards = []
+
+    def make(**settings):
+        board, fd = Board.create(records=256)
+        stage = Stage(fd, **settings)
+        boards.append((stage, board, fd))
+        return stage
+
+    yield make
+    for stage, board, fd in boards:
+        stage.slots.close()
+        stage.board.close()
+        board.close()
+        os.close(fd)

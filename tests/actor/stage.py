@@ -15,7 +15,7 @@ from tests.support.deployment import DEADLINE_S
 from wire import payload
 from wire.codec import decode_failure
 from wire.messages import Function, Template
-from wire.parts import Call, Environment, Status
+from wire.parts import Call, Environment, Reuse, Status
 
 
 class Stage:
@@ -57,7 +57,7 @@ class Stage:
         self.end.started.pop(assignment.token)
         self.core.finished(assignment.token, status, body, frames, run_s, now, checkpoint)
 
-    def template(self, function, environment=None, **options):
+    def template(self, function, environment=None, exit_timeout_s=10.0, **options):
         """Teach the actor *function*; return the slot of its template."""
         self.codes += 1
         digest = b"%016d" % self.codes
@@ -68,7 +68,8 @@ class Stage:
             blob = cloudpickle.dumps((environment, {}))
             self.end.say(Function(1, BLOB_HASH, blob))
             name = environment.__name__
-            described = Environment(name, name, BLOB_HASH, {}, 1)
+            reuse = Reuse(exit_timeout_s=exit_timeout_s)
+            described = Environment(name, name, BLOB_HASH, {}, 1, reuse)
         call = Call(getattr(function, "__name__", "f"), digest, "", described, **options)
         slot = len(self.end.templates)
         self.end.templates[slot] = call

@@ -1,15 +1,12 @@
 """A run gives its slot back and has it again: real threads, a real event loop, a real core."""
 
 import asyncio
-import os
 import threading
 
 import pytest
 
-from actor.machine.board import Board
 from sdk.errors import ReleasedLimit, SlotReleased, TaskCanceled
 from sdk.task import current_task
-from tests.actor.stage import Stage
 from tests.support.deployment import DEADLINE_S
 from wire.parts import Held
 
@@ -18,24 +15,10 @@ events = {}
 seen = []
 
 
-@pytest.fixture
-def stage():
-    boards = []
-
-    def make(**settings):
-        board, fd = Board.create(records=256)
-        stage = Stage(fd, **settings)
-        boards.append((stage, board, fd))
-        return stage
-
+@pytest.fixture(autouse=True)
+def _nothing_is_left():
     events.clear()
     seen.clear()
-    yield make
-    for stage, board, fd in boards:
-        stage.slots.close()
-        stage.board.close()
-        board.close()
-        os.close(fd)
 
 
 def event(name):
@@ -237,46 +220,6 @@ def test_a_coroutine_that_waits_no_longer_gives_back_what_it_is_granted(stage):
     event("end").set()
 
     assert stage.value(token) is True
-
-
-class Model:
-    def enter(self):
-        from tests.actor.test_release import note
-
-        note("enter")
-
-    def exit(self):
-        from tests.actor.test_release import note
-
-        note("exit")
-
-
-class Other:
-    pass
-
-
-def test_an_environment_that_had_to_leave_is_entered_again(stage):
-    def work():
-        from tests.actor.test_release import event
-
-        task = current_task()
-        before = task.environment
-        task.release_slot()
-        event("released").set()
-        event("again").wait(DEADLINE_S)
-        task.reacquire_slot()
-        return task.environment is before, type(task.environment).__name__
-
-    stage = stage()
-    token = stage.begin(stage.template(work, Model))
-    stage.until(lambda: stage.held(token) is Held.RELEASED)
-    stage.value(stage.begin(stage.template(lambda: 1, Other)))
-    event("again").set()
-
-    is_same, name = stage.value(token)
-
-    assert (is_same, name) == (False, "Model")
-    assert seen == ["enter", "exit", "enter"]
 
 
 def test_a_part_is_given_back_with_the_names_of_its_units(stage):

@@ -2,10 +2,9 @@
 
 What the broker enters by calls of its own takes nobody's place, and while an environment is in use
 it lacks no copy that an actor has a place for. None is left that a run is to come back to, but for
-another that needs its place.
+another that needs its place; whoever has its turn again is in what was entered and not left since.
 """
 
-from collections import Counter
 from math import inf
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from tests.sim.counters import named_of
 if TYPE_CHECKING:
     from actor.holding.mailbox import Assignment
     from tests.sim.actors import ActorProcess
-    from tests.sim.runs import Run
     from tests.sim.world import World
     from wire.messages import Assign
     from wire.parts import Environment
@@ -41,29 +39,38 @@ class Copies:
         # Which processes gave which up by themselves, and have had no task of it since, with the
         # broker that was there then: another one does not know.
         self.gave_up: dict[tuple[int, str], Any] = {}
-        # How often each process has loaded each.
-        self.loaded: Counter[tuple[int, str]] = Counter()
+        # What was entered in which process and not left since.
+        self.entered: set[tuple[int, str]] = set()
 
     def gives_up(self, actor: "ActorProcess", identities: tuple[str, ...]) -> None:
         """Note that idle copies had to give way to another one."""
         for identity in identities:
             self.gave_up[actor.incarnation, identity] = self.world.broker
-
-    def comes_in(self, actor: "ActorProcess", run: "Run") -> None:
-        """Note in which copy a run is from now on."""
-        environment = run.assignment.recipe.call.environment
-        if environment is not None and environment.named is None:
-            key = (actor.incarnation, environment.id)
-            self.loaded[key] += run.assignment.loads
-            run.copy = self.loaded[key]
+            self.exits(actor, identity)
 
     def left(self, actor: "ActorProcess", identity: str) -> None:
         """Check that no run still has the copy that is left, though nobody needs its place."""
+        if (actor.incarnation, identity) not in self.entered:
+            return  # A named actor, of which `counters` speaks.
         for run in actor.runs.values():
             place = run.assignment.recipe.call.environment
             if place is not None and place.id == identity:
-                has_it = run.copy == self.loaded[actor.incarnation, identity]
-                assert not (has_it and run.is_released), f"{place.name} is left under a run"
+                assert not run.is_released, f"{place.name} is left under a run"
+        self.exits(actor, identity)
+
+    def exits(self, actor: "ActorProcess", identity: str) -> None:
+        """Note that a copy is left, which was entered."""
+        key = (actor.incarnation, identity)
+        assert key in self.entered, f"{identity} is left in {actor.name}, and was not entered"
+        self.entered.discard(key)
+
+    def check_inside(self, actor: "ActorProcess") -> None:
+        """Check that whoever has its turn is in a copy that was entered."""
+        for run in actor.runs.values():
+            place = run.assignment.recipe.call.environment
+            if place is not None and place.named is None and not (run.is_released or run.enters):
+                is_entered = (actor.incarnation, place.id) in self.entered
+                assert is_entered, f"a run is inside of {place.name}, which was left"
 
     def of(self, identity: str) -> "list[ActorProcess]":
         """Return the processes that have a copy."""
@@ -84,7 +91,14 @@ class Copies:
             # What comes back to its slot may take a place that the broker knows to be free.
             assert not assignment.evicts, f"{assignment.evicts} give way to what nobody called"
 
-    def entered(self, environment: "Environment") -> None:
+    def enters(self, actor: "ActorProcess", environment: "Environment") -> None:
+        """Note that a copy is entered, which was cold."""
+        if environment.named is None:
+            key = (actor.incarnation, environment.id)
+            assert key not in self.entered, f"{environment.name} is entered twice in {actor.name}"
+            self.entered.add(key)
+
+    def check_count(self, environment: "Environment") -> None:
         """Check that there are not more copies than there may be, where that can be promised."""
         most = environment.reuse.replicas_max
         if self.world.profile.is_steady and most is not None:

@@ -3,6 +3,7 @@
 from typing import Any
 from unittest.mock import patch
 
+from actor.holding.mailbox import Mailbox
 from actor.machine.board import Runs
 from actor.supervision import HostCore
 from broker.events import scaling
@@ -12,6 +13,9 @@ from broker.tasks import bindings
 from broker.tasks.bindings import Bindings
 from broker.waiting.matching import Matching
 from tests.sim.mutants import LOADED, STICKY, Mutant, swap
+
+# Runs that release, and come back to where others had to be loaded meanwhile.
+RETURNING = LOADED.but(environments_max=1, replicas=1, release=0.7, reacquire=True)
 
 
 def copies_are_not_counted() -> Any:
@@ -58,6 +62,20 @@ def what_is_lost_is_not_replaced() -> Any:
 def what_nobody_called_goes_first() -> Any:
     """Have copies give way to those that are lacking elsewhere."""
     return swap(Actor, "_count_idle", lambda _: lambda self: 0)
+
+
+def who_comes_back_enters_nothing() -> Any:
+    """Let a run go on in a copy that had to leave meanwhile."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, ask: Any) -> bool:
+            had_none: bool = original(self, ask)
+            ask.assignment.loads = False
+            return had_none
+
+        return mutated
+
+    return swap(Mailbox, "regain", make)
 
 
 def nobody_is_let_go() -> Any:
@@ -115,6 +133,7 @@ ENVIRONMENTS = [
         (a_key_is_never_bound, STICKY),
         (a_burst_is_not_held_together, STICKY),
         (a_hard_key_falls_back, STICKY.but(faults={"pause": 1.0, "resume": 1.0})),
+        (who_comes_back_enters_nothing, RETURNING),
         (nobody_is_let_go, LOADED.but(replicas=1, spare=2)),
         (an_order_to_evict_is_given_once, LOADED.but(faults={"cut": 1.0}, pause_s=0.4)),
     )

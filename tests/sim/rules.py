@@ -194,6 +194,13 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "what_was_kept_for_a_client_stays_without_it",
             "another_client_of_the_process_plays_no_part",
         ),
+        11: (
+            "who_comes_back_enters_nothing",
+            "a_run_comes_back_to_another_instance",
+            "a_copy_that_had_to_leave_is_nobodys_when_it_is_entered_again",
+            "what_has_not_returned_from_its_exit_is_entered_again",
+            "who_enters_again_may_take_for_ever",
+        ),
     },
     "9.8": {
         1: (

@@ -15,6 +15,8 @@ from wire.parts import Environment, Failure, Status, Token
 if TYPE_CHECKING:
     from tests.sim.actors import ActorProcess
 
+# What a run waits for, beside the limits by the number of their ask.
+ENTERS = -1
 # How often a run is followed by the next at once.
 FOLLOWS = 0.5
 # How often a run fails that may be tried again.
@@ -31,8 +33,8 @@ class Run:
         "asked",
         "assignment",
         "began",
-        "copy",
         "ends",
+        "enters",
         "is_asking",
         "is_released",
         "is_told_to_stop",
@@ -51,8 +53,8 @@ class Run:
         self.assignment = assignment
         self.task = task
         self.is_released = False
-        # Which of all copies of its environment in this process it is in.
-        self.copy = 0
+        # Whether it is entering its environment, at first or where it comes back.
+        self.enters = assignment.loads
         # How often it asked for limits from inside.
         self.asked = 0
         # The asks that it cannot end without, and how it would end.
@@ -83,7 +85,6 @@ class UserCode:
         task = world.oracle.started(self.actor, assignment)
         check_strict_start(self.actor, assignment)
         run = self.actor.runs[token] = Run(assignment, task, world.now)
-        world.oracle.copies.comes_in(self.actor, run)
         self.actor.board[token] = ENTERING if assignment.loads else STARTED
         if assignment.recipe.call.limits:
             world.oracle.check_limits()
@@ -104,6 +105,8 @@ class UserCode:
         core, now, token = self.actor.core, self.world.now, run.assignment.token
         if is_entered:
             self.world.note("enters", self.actor, token)
+            self.world.oracle.copies.enters(self.actor, environment)
+            run.enters = False
             if environment.named is not None:
                 self.world.oracle.counters.entered(self.actor, environment)
             core.entered(token, environment, 0.5, now)
@@ -111,7 +114,7 @@ class UserCode:
             return
         if is_entered:
             self.actor.board[token] = STARTED
-            self.world.oracle.copies.entered(environment)
+            self.world.oracle.copies.check_count(environment)
             self.world.oracle.copies.failures.pop(environment.id, None)
             self.world.oracle.counters.begins(run.task)
             if run.is_told_to_stop:
@@ -181,7 +184,7 @@ class UserCode:
         return self.actor.runs.get(run.assignment.token) is run
 
     def _release(self, run: Run) -> None:
-        if self._is_running(run) and not run.is_released:
+        if self._is_running(run) and not (run.is_released or run.enters):
             token, part = run.assignment.token, typed.part_of(run)
             assert self.actor.core.release(token, part, self.world.now)
             if part is None:
@@ -217,19 +220,51 @@ class UserCode:
             had_none, run.is_released = run.is_released, False
             call = run.assignment.recipe.call
             typed.regained(run, typed.cost_of(call), answer.units)
-            self.world.oracle.copies.comes_in(self.actor, run)
-            if call.limits and had_none:
-                limits = call.limits
-                # As a reacquiring task does: the slots first, then what it had of limits.
-                self.actor.core.occupying.ask(run.assignment, token, 0, limits)
-                self.actor.wake_at(self.world.now)
             if run.assignment.loads:
-                environment = run.assignment.recipe.call.environment
-                assert environment is not None
-                self.actor.core.entered(token, environment, 0.5, self.world.now)
-                self.actor.wake_at(self.world.now)
+                run.enters = True
+                # It returns to its code, which may end it, when that is done.
+                run.waits_for.add(ENTERS)
+                # Told apart by the number, so that nothing else of the seed's history changes.
+                delay = 0.05 * (token[1] % 4)
+                self.actor.later(delay, lambda: self._entered_again(run, had_none=had_none))
+                return
+            if had_none:
+                self._wants_limits(run)
         if run is not None and run.regains:
             waiting.over(self.actor, run, run.regains)
+
+    def _entered_again(self, run: Run, *, had_none: bool) -> None:
+        """Let a run go on that came back to what it had to load again, or could not."""
+        core, now, token = self.actor.core, self.world.now, run.assignment.token
+        environment = run.assignment.recipe.call.environment
+        assert environment is not None
+        if not self._is_running(run):
+            return
+        run.enters = False
+        run.waits_for.discard(ENTERS)
+        if self.world.profile.enter_fail and not (token[1] % 5 or self.world.is_healing):
+            self.world.note("FAILS to enter again", self.actor, token)
+            core.environment_lost(environment.id, now)
+            assert core.release(token, None, now)
+            run.is_released = True
+            typed.gave(run, None)
+        else:
+            self.world.note("enters again", self.actor, token)
+            self.world.oracle.copies.enters(self.actor, environment)
+            core.entered(token, environment, 0.5, now)
+            if had_none:
+                self._wants_limits(run)
+        if run.regains:
+            waiting.over(self.actor, run, run.regains)
+        elif run.ends and not run.waits_for:
+            self._finish(run, run.status)
+
+    def _wants_limits(self, run: Run) -> None:
+        """Do as a reacquiring task does: the slots first, then what it had of limits."""
+        limits = run.assignment.recipe.call.limits
+        if limits:
+            self.actor.core.occupying.ask(run.assignment, run.assignment.token, 0, limits)
+            self.actor.wake_at(self.world.now)
 
     def _ask(self, run: Run) -> None:
         """Ask for a limit from inside, for a while."""

@@ -18,6 +18,7 @@ Session = tuple[int, int, int]
 def check_actor(actor: "ActorProcess") -> None:
     """Check that what runs has its slots and its turns."""
     typed.check_actor(actor)
+    actor.world.oracle.copies.check_inside(actor)
     holding = [run.assignment.recipe.call for run in actor.runs.values() if not run.is_released]
     turns: dict[str, int] = {}
     for call in holding:
