@@ -107,6 +107,26 @@ def test_each_link_to_a_file_leads_somewhere(page):
     assert [link for link in links if not Path(place.parent, link).exists()] == []
 
 
+def anchors(page):
+    """Return what GitHub calls the headings of *page* in links."""
+    titles = re.findall(r"^#+ (.*)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/operation.md"])
+def test_each_link_to_a_heading_leads_to_one(page):
+    place = ROOT / page
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", place.read_text(encoding="utf-8"))
+
+    wrong = [
+        (path, anchor)
+        for path, anchor in links
+        if anchor not in anchors(Path(place.parent, path) if path else place)
+    ]
+
+    assert wrong == []
+
+
 def test_what_takes_long_to_read_stands_elsewhere():
     lines = README.splitlines()
 
