@@ -312,6 +312,18 @@ class Offers:
 
     # --- sets
 
+    def members(self, among: int) -> "dict[Actor, None]":
+        """Return the actors of a set; it costs what these do, however many others there are."""
+        found: dict[Actor, None] = {}
+        digits = bin(among)[:1:-1]
+        number = digits.find("1")
+        while number >= 0:
+            actor = self.actors[number]
+            if actor is not None:
+                found[actor] = None
+            number = digits.find("1", number + 1)
+        return found
+
     def satisfying(self, shape: "Shape") -> int:
         """Return who has the capacity for a task of *shape* and meets all that it requires."""
         found = self.able(shape.cost.slots)

@@ -164,12 +164,7 @@ class Matching:
     def _crew(self, mask: int, sample: Shape) -> Crew:
         crew = self._crews.get((mask, sample.cost.key))
         if crew is None:
-            actors = self.offers.actors
-            members: dict[Actor, None] = {}
-            for number, digit in enumerate(bin(mask)[:1:-1]):
-                actor = actors[number] if digit == "1" else None
-                if actor is not None:
-                    members[actor] = None
+            members = self.offers.members(mask)
             crew = self._crews[mask, sample.cost.key] = Crew(mask, members, sample)
             for actor in members:
                 actor.crews[crew] = None

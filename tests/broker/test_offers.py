@@ -1,5 +1,7 @@
 """Sets of actors against `wire.labels`, actor by actor; and who hears of which change."""
 
+import sys
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -190,3 +192,30 @@ def test_who_takes_no_work_is_known_once():
     assert offers.note_working(actor)
     assert not offers.note_working(actor)
     assert not offers.working
+
+
+def lines_of(work):
+    """Return how many lines of the product *work* goes through."""
+    seen, before = [], sys.gettrace()
+
+    def trace(_, event, __):
+        seen.extend([event] if event == "line" else [])
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return len(seen)
+
+
+def test_a_set_of_one_costs_the_same_among_any_number_of_actors():
+    offers = Offers()
+    for _ in range(500):
+        offers.put(Offering({}, {"slot": 1}))
+
+    first, last = lines_of(lambda: offers.members(1)), lines_of(lambda: offers.members(1 << 499))
+
+    assert first == last
+    assert list(offers.members(1 << 499 | 1)) == [offers.actors[0], offers.actors[499]]
