@@ -45,7 +45,7 @@ def place(broker: "Broker", now: float) -> None:
         return
     while (found := backlog.next_ready()) is not None:
         shape, task = found
-        if shape.is_simple and not task.barred and broker.reservation is None:
+        if shape.cost.is_simple and not task.barred and broker.reservation is None:
             if place_simple(broker, shape, task):
                 return
             continue
@@ -173,7 +173,7 @@ def place_simple(broker: "Broker", shape: Shape, task: Task) -> bool:
         if found is None:
             return False
         shape, task = found
-        if task.barred or not shape.is_simple:
+        if task.barred or not shape.cost.is_simple:
             return False
     backlog.block(queue)
     return False

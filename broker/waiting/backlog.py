@@ -18,7 +18,7 @@ from broker.facts.task import State, Task, head_of
 from broker.waiting.costs import Cost
 from broker.waiting.matching import Matching
 from broker.waiting.queues import Queue, Ready
-from broker.waiting.shapes import Lane, Shape
+from broker.waiting.shapes import Lane, Shape, shape_of
 from wire.parts import Call
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Backlog:
             cost = self._costs.get(cost_key)
             if cost is None:
                 cost = self._costs[cost_key] = Cost(call)
-            shape = self._shapes[key] = Shape(call, self.limits, cost)
+            shape = self._shapes[key] = shape_of(call, self.limits, cost)
         return shape
 
     def head_of(self, call: Call) -> Call:
@@ -152,7 +152,7 @@ class Backlog:
             # environment may be too much for it by now.
             if crew.is_special or (queue.environment is not None and not count & (count - 1)):
                 crew.unblock(self._ready)
-        elif shape.is_direct and shape.only is task and shape.entry is None and not self.ready:
+        elif shape.cost.is_direct and shape.only is task and shape.entry is None and not self.ready:
             self.newcomer = shape
             return
         if shape.entry is None or task.rank < shape.entry:
@@ -293,7 +293,7 @@ class Backlog:
         queue = shape.queue
         assert queue is not None
         if shape is self.newcomer:
-            assert shape.is_direct
+            assert shape.cost.is_direct
             return
         if shape.rank is None or shape.entry is None:
             parked = any(s is shape for lane in shape.lanes.values() for s, _ in lane.client.parked)

@@ -37,10 +37,12 @@ class Cost:
         "has_groups",
         "host_limits",
         "is_armed_first",
+        "is_direct",
         "is_hard",
         "is_large",
         "is_plain",
         "is_sharing",
+        "is_simple",
         "key",
         "may_wait_ahead",
         "named",
@@ -83,6 +85,16 @@ class Cost:
         # Tasks that may start only once the journal says so. Of a call to a durable named actor it
         # must know, since what the call changes will be in a checkpoint.
         self.is_armed_first = is_armed_first(call)
+        # Whoever satisfies it and has a slot, where its environment is warm if it has one, and the
+        # turn of a named actor, can have a task, and the first of these is the best. Where more
+        # than one call is inside they share a slot, and cost no plain one.
+        self.is_direct = (
+            self.plain == 1
+            and not self.typed
+            and not (is_choosy(call) or call.limits or call.fail_infeasible)
+            and not self.is_armed_first
+        )
+        self.is_simple = self.is_direct and self.place is None
         # What is equal for those that any actor can take, or none: the environment plays no part.
         self.key: tuple[object, ...] = (
             self.plain,
@@ -151,7 +163,7 @@ class Cost:
                 sorted(call.slots.items()),
                 environment,
                 (call.at_most_once, is_armed_first(call)),
-                bool(call.limits),
+                (bool(call.limits), is_choosy(call)),
                 host_limits(call),
                 (call.fail_infeasible, call.sticky is not None and call.sticky.hard),
                 call.affinity_wait_s,
@@ -167,6 +179,16 @@ class Cost:
     def fits(self, actor: "Actor") -> bool:
         """Tell whether *actor* has the capacity for one task."""
         return all(actor.slots.get(kind, 0) >= amount for kind, amount in self.slots.items())
+
+
+def has_affinity(call: Call) -> bool:
+    """Tell whether *call* likes some of the actors that satisfy it better than others."""
+    return any(not desire.required for desire in call.desires)
+
+
+def is_choosy(call: Call) -> bool:
+    """Tell whether more than what *call* requires decides which actor is the right one."""
+    return call.sticky is not None or has_affinity(call)
 
 
 def is_armed_first(call: Call) -> bool:

@@ -16,7 +16,7 @@ from broker.facts.task import Task
 from broker.waiting.crews import Crew
 from broker.waiting.queues import Queue, Ready, WaitingQueue
 from broker.waiting.rankings import Entry
-from broker.waiting.shapes import Shape
+from broker.waiting.shapes import Choosy, Shape
 from wire.labels import satisfies_all
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ class Matching:
 
         Or for now to nobody.
         """
+        assert isinstance(shape, Choosy)
         shape.home, shape.is_shut = home, is_shut
         if shape.queue is not None:
             mask = self.offers.satisfying(shape)
@@ -226,6 +227,7 @@ class Matching:
         """
         if shape.tiers is None:
             assert shape.queue
+            assert isinstance(shape, Choosy)
             shape.tiers = []
             above = 0
             for weight, mask in self.offers.tiers(shape, shape.queue.crew.mask):
@@ -247,9 +249,11 @@ class Matching:
     def _forget_tiers(self, shape: Shape) -> None:
         if shape.wait is not None and shape.wait.queue is not None:
             self.end_wait(shape)
-        tiers, shape.tiers = shape.tiers, None
-        for _, crew in tiers or ():
-            self._unuse(crew)
+        if shape.tiers is not None:
+            assert isinstance(shape, Choosy)
+            tiers, shape.tiers = shape.tiers, None
+            for _, crew in tiers:
+                self._unuse(crew)
 
     # --- actors
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker.facts.task import State, Task
-from broker.waiting.costs import Cost
+from broker.waiting.costs import Cost, has_affinity, is_choosy
 from broker.waiting.queues import Wait
 from wire.labels import Desire, satisfies_all
 from wire.parts import Call
@@ -80,34 +80,32 @@ class Shape:
         "count",
         "desires",
         "entry",
-        "has_affinity",
-        "home",
-        "is_direct",
-        "is_shut",
-        "is_simple",
         "is_told",
         "limits",
         "only",
         "queue",
-        "sticky",
-        "tiers",
-        "wait",
     )
+
+    # What only a `Choosy` one has otherwise: of 100,000 kinds most desire something, and no more.
+    # The only actor that may have the tasks, and whether even that one may not now.
+    home: "Actor | None" = None
+    is_shut: bool = False
+    # The key that may be bound to one actor.
+    sticky: str = ""
+    has_affinity: bool = False
+    # Where tasks wait for an actor that they like better, though another one is free.
+    wait: Wait | None = None
+    # Who of those actors has which weight, the highest first; each with those before it.
+    tiers: "list[tuple[float, Crew]] | None" = None
 
     def __init__(
         self, call: Call, limits: "Limits | None" = None, cost: Cost | None = None
     ) -> None:
         """Take from *call* what matters for placement; *cost* is that of all such calls."""
-        self.cost = cost = cost or Cost(call)
+        self.cost = cost or Cost(call)
         # Who knows whether there is room, where the calls have limits.
         self.limits = limits if call.limits else None
         self.desires: tuple[Desire, ...] = tuple(call.desires)
-        # The only actor that may have the tasks, and whether even that one may not now.
-        self.home: Actor | None = None
-        self.is_shut = False
-        # The key that may be bound to one actor.
-        self.sticky = call.sticky.key if call.sticky is not None else ""
-        self.has_affinity = any(not desire.required for desire in call.desires)
         # Whether somebody was told that no connected actor could take one of these; None where it
         # stands among those of which that is to be looked at.
         self.is_told: bool | None = False
@@ -119,26 +117,10 @@ class Shape:
         self.count = 0
         # Queued tasks that were REJECTed by every actor that could take them now.
         self.aside: list[Task] | tuple[()] = ()
-        # Whoever satisfies it and has a slot, where its environment is warm if it has one, and the
-        # turn of a named actor, can have a task, and the first of these is the best. Where more
-        # than one call is inside they share a slot, and cost no plain one.
-        self.is_direct = (
-            cost.plain == 1
-            and not cost.typed
-            and not (self.has_affinity or call.limits or call.fail_infeasible or self.sticky)
-            and not cost.is_armed_first
-        )
-        self.is_simple = self.is_direct and cost.place is None
-        # Where tasks wait for an actor that they like better, though another one is free.
-        self.wait: Wait | None = None
-        if self.has_affinity and cost.affinity_wait_s and cost.place is None:
-            self.wait = Wait(cost.affinity_wait_s)
         # Where it waits, with others for the same actors, and the rank under which it stands there;
         # None while that is not known.
         self.queue: Queue | None = None
         self.entry: float | None = None
-        # Who of those actors has which weight, the highest first; each with those before it.
-        self.tiers: list[tuple[float, Crew]] | None = None
 
     def __lt__(self, other: "Shape") -> bool:
         """Let a heap hold two with one rank."""
@@ -412,3 +394,27 @@ class Shape:
         if not self._lanes:
             # What is left in the heap is void.
             self._lanes = None
+
+
+class Choosy(Shape):
+    """A shape whose tasks like some actors better than others, or are bound to one of them."""
+
+    __slots__ = ("has_affinity", "home", "is_shut", "sticky", "tiers", "wait")
+
+    def __init__(
+        self, call: Call, limits: "Limits | None" = None, cost: Cost | None = None
+    ) -> None:
+        """Take from *call* what it likes, and to what it is bound."""
+        super().__init__(call, limits, cost)
+        self.home = self.tiers = self.wait = None
+        self.is_shut = False
+        self.sticky = call.sticky.key if call.sticky is not None else ""
+        self.has_affinity = has_affinity(call)
+        if self.has_affinity and self.cost.affinity_wait_s and self.cost.place is None:
+            self.wait = Wait(self.cost.affinity_wait_s)
+
+
+def shape_of(call: Call, limits: "Limits | None" = None, cost: Cost | None = None) -> Shape:
+    """Return a new shape for *call*."""
+    is_named = call.environment is not None and call.environment.named is not None
+    return (Choosy if is_named or is_choosy(call) else Shape)(call, limits, cost)
