@@ -282,5 +282,7 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
         broker.environments.learn(call.environment, now).shapes.add(shape)
         if isinstance(session.peer, Client):
             callers.came(broker, call.environment, session.peer)
-    head = broker.backlog.head_of(call) if call.desires or call.sticky else None
-    return Template(call, shape, function=function, blob=blob, head=head)
+    kind = None
+    if call.desires or call.sticky:
+        kind = broker.backlog.kind_of(call, shape, function, blob)
+    return Template(call, shape, function=function, blob=blob, kind=kind)

@@ -39,9 +39,9 @@ def submit(  # noqa: PLR0917
         raise RemoteProtocolError(
             Code.UNKNOWN_TEMPLATE, f"template {command.template} was not sent"
         )
-    number, head = command.task, template.head
+    number, kind = command.task, template.kind
     task = client.tasks.get(number)
-    if task is None and head.durable:
+    if task is None and kind.is_durable:
         task = attaching.put_back(broker, client, number)
     if task is not None and task.state not in (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME):
         if task.record is not None:
@@ -64,15 +64,15 @@ def submit(  # noqa: PLR0917
     task.frames = own
     task.size = size = len(command.body) + (sum(map(len, own)) if own else 0)
     client.task_bytes += size
-    if head.durable and not durable.keep(broker, task, command, now):
+    if kind.is_durable and not durable.keep(broker, task, command, now):
         return
     if task.state is QUEUED:
         if (
-            template.is_usual
+            kind.is_usual
             and size <= broker.settings.payload_bytes_max
             and not (command.again or command.parent or task.trouble)
         ):
-            if template.costs.place is None or may_enter(broker, task, now):
+            if kind.costs.place is None or may_enter(broker, task, now):
                 broker.backlog.push(task)
         else:
             enter(broker, task, command, now)

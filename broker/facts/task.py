@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from broker.disk.records import Alias, Record
     from broker.facts.peers import Actor, Client
     from broker.facts.trouble import Trouble
+    from broker.waiting.costs import Cost
     from broker.waiting.shapes import Shape
 
 
@@ -110,6 +111,9 @@ TRANSITIONS: Final = {
     (State.ENDED, Event.FORGET): State.FORGOTTEN,
 }
 
+# What one step of priority is worth, in tasks of the own flow that it goes ahead of.
+PRIORITY_STEP: Final = 1_000.0
+
 # What a client can say that it knows of; far above every limit of tries.
 TRIES_MAX: Final = 2**31
 
@@ -131,10 +135,44 @@ class FunctionBlob:
 NO_DESIRES: Final[list[Desire]] = []
 
 
+class Kind:
+    """What templates have in common whose tasks desire something else each, once for all."""
+
+    __slots__ = (
+        "blob",
+        "costs",
+        "function",
+        "head",
+        "head_start",
+        "is_durable",
+        "is_usual",
+        "priority",
+    )
+
+    def __init__(
+        self, head: Call, costs: "Cost", function: FunctionBlob | None, blob: FunctionBlob | None
+    ) -> None:
+        """Join what TEMPLATE names with what FUNCTION brought; *head* as `head_of` returns it."""
+        # The call, or the part of it that is the same whatever its tasks desire.
+        self.head = head
+        # What each task is asked for, without a look through the call.
+        self.is_durable = head.durable
+        self.priority = head.priority
+        self.head_start = head.priority * PRIORITY_STEP
+        # What one of its tasks costs: that of a named actor may be alone in its group, and waits in
+        # one line with those that are not.
+        self.costs = costs
+        self.function = function
+        self.blob = blob
+        # Whether its tasks are queued as they come, without a look at anything but whether their
+        # environment is broken, or their named actor here.
+        self.is_usual = not head.limits and head.schedule_timeout_s is None
+
+
 class Template:
     """A call with the code it needs, and the shape under which its tasks wait."""
 
-    __slots__ = ("blob", "costs", "function", "hash", "head", "is_usual", "shape")
+    __slots__ = ("hash", "kind", "shape")
 
     def __init__(
         self,
@@ -143,22 +181,33 @@ class Template:
         *,
         function: FunctionBlob | None,
         blob: FunctionBlob | None,
-        head: Call | None = None,
+        kind: Kind | None = None,
     ) -> None:
-        """Join what TEMPLATE names with what FUNCTION brought; *head* as `head_of` returns it."""
-        # The call, or the part of it that is the same whatever its tasks desire.
-        self.head = head or call
+        """Join what a call has in common with others, its *kind*, with where its tasks wait."""
+        self.kind = kind or Kind(call, shape.cost.of(call), function, blob)
         self.shape = shape
-        # What one of its tasks costs: that of a named actor may be alone in its group, and waits in
-        # one line with those that are not.
-        self.costs = shape.cost.of(call)
-        self.function = function
-        self.blob = blob
-        # Whether its tasks are queued as they come, without a look at anything but whether their
-        # environment is broken, or their named actor here.
-        self.is_usual = not self.head.limits and self.head.schedule_timeout_s is None
         # Under which name the journal has it; made when it is written there.
         self.hash = b""
+
+    @property
+    def head(self) -> Call:
+        """The call, or the part of it that is the same whatever its tasks desire."""
+        return self.kind.head
+
+    @property
+    def costs(self) -> "Cost":
+        """What one of its tasks costs."""
+        return self.kind.costs
+
+    @property
+    def function(self) -> FunctionBlob | None:
+        """The code of the function, if it has one."""
+        return self.kind.function
+
+    @property
+    def blob(self) -> FunctionBlob | None:
+        """The code of its environment, as far as it is here."""
+        return self.kind.blob
 
     @property
     def call(self) -> Call:

@@ -328,7 +328,7 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
     assert template
     slot = session.templates_told.find(template)
     if slot is None:
-        for blob in (template.function, template.blob):
+        for blob in (template.kind.function, template.kind.blob):
             if blob is not None and session.functions_told.find(blob.hash) is None:
                 place_in = session.functions_told.add(blob.hash)
                 message = Function(place_in, blob.hash, blob.body, len(blob.frames))
@@ -341,7 +341,7 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
     task.token, task.actor = token, actor
     broker.tokens[token] = actor.assigned[token] = task
     actor.used_at = number
-    costs, frames = template.costs, task.frames
+    costs, frames = template.kind.costs, task.frames
     if costs.named:
         named.assigned(broker, task, actor)
     client, tries = task.client.incarnation, task.tries + 1

@@ -189,7 +189,7 @@ def is_entry(call: Call) -> bool:
 def know(broker: "Broker", record: NamedActor, template: Template) -> None:
     """Let the record and a template of its calls know each other."""
     if template.blob is None:
-        template.blob = record.blob
+        template.kind.blob = record.blob
     elif record.blob is None:
         record.blob = template.blob
     if template.shape not in record.shapes:

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from broker.facts.task import State, Task, head_of
+from broker.facts.task import PRIORITY_STEP, FunctionBlob, Kind, State, Task, head_of
 from broker.waiting.costs import Cost
 from broker.waiting.matching import Matching
 from broker.waiting.queues import Queue, Ready
@@ -25,12 +25,10 @@ if TYPE_CHECKING:
     from broker.facts.peers import Client
     from broker.holding.limits import Limits
 
-# What one step of priority is worth, in tasks of the own flow that it goes ahead of.
-PRIORITY_STEP: Final = 1_000.0
 # From here on flows are looked through for those that say nothing any more.
 FLOWS_MIN: Final = 4_096
 # Of so many functions calls may desire something else each time and share what else they say.
-HEADS_MAX: Final = 256
+KINDS_MAX: Final = 256
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -53,7 +51,7 @@ class Backlog:
         "_costs",
         "_flows",
         "_flows_max",
-        "_heads",
+        "_kinds",
         "_ready",
         "_shapes",
         "limits",
@@ -70,8 +68,8 @@ class Backlog:
         # A shape lives as long as a template or a queued task uses it, and so does what it costs.
         self._costs: WeakValueDictionary[bytes, Cost] = WeakValueDictionary()
         self._shapes: WeakValueDictionary[bytes, Shape] = WeakValueDictionary()
-        # The heads of calls that came of late.
-        self._heads: dict[bytes, Call] = {}
+        # What calls that came of late have in common.
+        self._kinds: dict[tuple[object, ...], Kind] = {}
         self._flows: dict[tuple[object, int], Flow] = {}
         self._flows_max = FLOWS_MIN
         self.served = 0.0
@@ -95,27 +93,32 @@ class Backlog:
             shape = self._shapes[key] = shape_of(call, self.limits, cost)
         return shape
 
-    def head_of(self, call: Call) -> Call:
+    def kind_of(
+        self, call: Call, shape: Shape, function: FunctionBlob | None, blob: FunctionBlob | None
+    ) -> Kind:
         """Return what *call* has in common with others that desire something else, once for all."""
-        head, heads = head_of(call), self._heads
-        known = heads.get(key := _encode(head))
-        if known is not None:
-            return known
-        if len(heads) >= HEADS_MAX:
-            heads.clear()
-        heads[key] = head
-        return head
+        head, kinds = head_of(call), self._kinds
+        # Code is that of who sent it: whatever it is named, another one's is not run in its place.
+        key = (_encode(head), shape.cost, function, blob)
+        kind = kinds.get(key)
+        if kind is None:
+            if len(kinds) >= KINDS_MAX:
+                kinds.clear()
+            kind = kinds[key] = Kind(head, shape.cost.of(call), function, blob)
+        return kind
 
     def rank(self, task: Task) -> None:
         """Give a new task its place in the order."""
         assert task.template
-        call, limits = task.template.head, task.template.shape.limits
+        call, limits = task.template.kind.head, task.template.shape.limits
         owner: object = call.fairness_key or task.client.incarnation
         if limits is not None:
             # Where the keys of a limit take turns, each has a flow of its own.
             owner = limits.turns(call.limits) or owner
         flow = self._flows.get((owner, call.priority)) or self._flow(owner, call.priority)
-        rank = flow.rank if flow.rank > self.served else self.served  # noqa: FURB136 - max costs more.
+        rank = flow.rank
+        if rank < self.served:  # noqa: PLR1730 - max costs more.
+            rank = self.served
         flow.rank = rank = rank + 1.0
         task.rank = rank - flow.head_start
 
@@ -210,7 +213,7 @@ class Backlog:
     def serve(self, task: Task) -> None:
         """Let the common clock follow the task that is placed now."""
         assert task.template
-        rank = task.rank + task.template.head.priority * PRIORITY_STEP
+        rank = task.rank + task.template.kind.head_start
         if rank > self.served:  # noqa: PLR1730 - as above.
             self.served = rank
 

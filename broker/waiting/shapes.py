@@ -183,7 +183,7 @@ class Shape:
                 self.only = task
                 return
             lanes = self._line_up()
-        priority = task.template.head.priority if task.template else 0
+        priority = task.template.kind.priority if task.template else 0
         # As `lane_key`.
         key = self.lane_key(task) if priority or self.limits is not None else task.client
         lane = lanes.get(key)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.facts.peers import Client
-from broker.facts.task import Event, State, Task, Template
-from broker.waiting.backlog import FLOWS_MIN, PRIORITY_STEP, Backlog
+from broker.facts.task import PRIORITY_STEP, Event, State, Task, Template
+from broker.waiting.backlog import FLOWS_MIN, Backlog
 from wire.parts import Call
 
 CALLS = [

@@ -1,8 +1,9 @@
-"""What the broker does with memory that is free again."""
+"""What a queued task takes of memory, and what the broker does with what is free again."""
 
 import subprocess
 import sys
 
+from bench.scheduler import of_its_own
 from tests.support.deployment import DEADLINE_S, ROOT
 
 FREED = """
@@ -36,3 +37,8 @@ def test_what_is_large_goes_back_to_the_system_also_where_small_blocks_lie_aroun
 
     # Without it twelve are kept.
     assert int(done.stdout) <= 1
+
+
+def test_a_queued_task_that_desires_what_no_other_does_takes_less_than_1_kb_with_all_that_came():
+    # So many that the tables have just grown: there are never more places for each task.
+    assert of_its_own(5_500) < 1_000

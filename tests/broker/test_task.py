@@ -7,7 +7,7 @@ from msgspec.msgpack import decode, encode
 
 from broker.facts.peers import Client
 from broker.facts.task import OWNED, TRANSITIONS, Event, FunctionBlob, State, Task, Template, share
-from broker.waiting.backlog import HEADS_MAX, Backlog
+from broker.waiting.backlog import KINDS_MAX, Backlog
 from wire.labels import Comparator, Desire
 from wire.parts import Call, Sticky
 
@@ -87,9 +87,16 @@ def test_calls_that_desire_something_else_share_what_else_they_say(own):
         Call("f", CODE, priority=3, **own),
         Call("f", CODE, priority=3, desires=[Desire("model", Comparator.EQUAL, "m2")]),
     ]
+    shapes = [backlog.shape_of(call) for call in calls]
     templates = [
-        Template(call, backlog.shape_of(call), function=None, blob=None, head=backlog.head_of(call))
-        for call in calls
+        Template(
+            call,
+            shape,
+            function=None,
+            blob=None,
+            kind=backlog.kind_of(call, shape, None, None),
+        )
+        for call, shape in zip(calls, shapes, strict=True)
     ]
 
     assert [template.call for template in templates] == calls
@@ -97,9 +104,10 @@ def test_calls_that_desire_something_else_share_what_else_they_say(own):
     assert templates[0].head.priority == 3
 
 
-def test_of_heads_only_those_of_late_are_known():
+def test_of_kinds_only_those_of_late_are_known():
     backlog = Backlog()
-    for number in range(HEADS_MAX + 1):
-        backlog.head_of(Call(f"f{number}", CODE))
+    for number in range(KINDS_MAX + 1):
+        call = Call(f"f{number}", CODE)
+        backlog.kind_of(call, backlog.shape_of(call), None, None)
 
-    assert len(backlog._heads) == 1
+    assert len(backlog._kinds) == 1
