@@ -25,7 +25,7 @@ from actor.processes.surroundings import (
 from actor.settings import ENDPOINT_DEFAULT, SLOT, HostSettings
 from actor.times import add_times, read_times
 from actor.values import AUTO, SLOTS_MAX, Amount, OneOf, Whole, ahead, endpoint, read, replicas
-from wire.labels import Labels, built_in, check_own, parse_label
+from wire.labels import Labels, built_in, check_own, is_name, parse_label
 from wire.limits import HOST_PREFIX, check_amounts
 from wire.ours import here
 from wire.release import release
@@ -378,7 +378,7 @@ def read_slot_types(
     units: dict[str, list[str]] = {}
     for text in texts:
         kind, separator, value = text.partition("=")
-        if not separator or not kind.isprintable() or not kind.strip() or kind in typed:
+        if not separator or not is_name(kind) or kind in typed:
             raise ValueError(f"slot {text!r} is not TYPE=N or TYPE=NAME,NAME, each type once")
         if kind == SLOT:
             raise ValueError(f"slot {text!r}: the number of plain slots is --slots")
@@ -389,8 +389,10 @@ def read_slot_types(
                 f"slot {text!r}: {value} is no whole number; one that is called {value} is {text},"
             )
         else:
-            units[kind] = [name.strip() for name in value.split(",") if name.strip()]
+            units[kind] = [name.strip() for name in value.removesuffix(",").split(",")]
             typed[kind] = len(units[kind])
+            if not all(units[kind]):
+                raise ValueError(f"slot {text!r} has a name that is empty")
             if len(set(units[kind])) < len(units[kind]):
                 raise ValueError(f"slot {text!r} has a name twice")
             if replicas > 1:
@@ -399,11 +401,9 @@ def read_slot_types(
                     " part instead of --replicas"
                 )
         if not 1 <= typed[kind] <= SLOTS_MAX:
-            named = f"; one that is called {value} is {text},"
-            is_name = value.isascii() and value.isdigit()
-            raise ValueError(
-                f"slot {text!r}: {typed[kind]} is not in 1 to {SLOTS_MAX}{named if is_name else ''}"
-            )
+            is_amount = value.isascii() and value.isdigit()
+            named = f"; one that is called {value} is {text}," if is_amount else ""
+            raise ValueError(f"slot {text!r}: {typed[kind]} is not in 1 to {SLOTS_MAX}{named}")
     return typed, units
 
 
@@ -448,5 +448,5 @@ def read_labels(typed: Sequence[str], inherited: Sequence[str], *, replicas: int
                 elif int(match[1]) == index:
                     own[key] = add_value(own.get(key), value)
             labels |= shared | own
-        labels_of.append(check_own(labels))
+        labels_of.append(check_own(labels, of_machine=True))
     return labels_of

@@ -288,7 +288,7 @@ def read_actors(
                 raise ValueError(f"{key}={host[key]!r} must be an int of at least {low}{other}")
         if not isinstance(host["labels"], Mapping):
             raise TypeError(f"labels={host['labels']!r} must be a mapping from label to value")
-        host["labels"] = check_own(validate_labels(host["labels"]))
+        host["labels"] = check_own(validate_labels(host["labels"]), of_machine=True)
         if type(host["name"]) is not str:
             raise TypeError(f"name={host['name']!r} is not a text")
     if len({host["name"] for host in hosts}) < len(hosts):

@@ -122,6 +122,13 @@ def check_built_in():
             labels.check_own({key: "mine"})
 
 
+def check_gpus():
+    for key in ("gpu_count", "gpu_name"):
+        with pytest.raises(ValueError, match=f"label '{key}' is built in"):
+            labels.check_own({key: "mine"})
+        assert labels.check_own({key: "mine"}, of_machine=True) == {key: "mine"}
+
+
 def check_infinity():
     assert labels.validate_labels({"k": INF}) == {"k": INF}
     assert satisfies({"k": INF}, wanted("gt", 1e300))
@@ -192,6 +199,7 @@ RULES = {
     "a key that is built in (name, host, os, python, cpus, memory_mb), offered by anybody else": (
         check_built_in
     ),
+    "gpu_count and gpu_name, built in where the host can tell": check_gpus,
     "weight of a required desire": check_a_required_weight,
     "weight of 0": check_no_weight,
     "weight below 0": check_less_than_no_weight,

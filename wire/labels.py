@@ -28,6 +28,9 @@ LABELS_BYTES_MAX: Final = 256 * 1024
 WEIGHT_DEFAULT: Final = 100
 # Of these an actor says itself what it is: nobody says otherwise.
 BUILT_IN: Final = frozenset({"name", "host", "os", "python", "cpus", "memory_mb"})
+# These it says where it can tell. Of GPUs of another make whoever starts it may say so; what runs
+# there may not.
+MACHINE: Final = frozenset({"gpu_count", "gpu_name"})
 INFINITE: Final = (math.inf, -math.inf)
 # A number as it is written; Python reads "1_000" and digits of other scripts as well.
 WHOLE: Final = re.compile(r"[+-]?[0-9]+")
@@ -165,11 +168,16 @@ def validate_desire(desire: Desire) -> None:
 
 def validate_key(key: str) -> None:
     """Raise ValueError unless *key* is 1 to 128 printable characters without '=' or white space."""
-    if not 0 < len(key) <= KEY_LENGTH_MAX or "=" in key or not key.isprintable() or " " in key:
+    if not is_name(key):
         raise ValueError(
             f"label key {key!r} must be 1 to {KEY_LENGTH_MAX} printable characters "
             "without '=' or spaces",
         )
+
+
+def is_name(text: str) -> bool:
+    """Tell whether *text* can be a key, or a type of slots."""
+    return 0 < len(text) <= KEY_LENGTH_MAX and text.isprintable() and not {"=", " "} & set(text)
 
 
 def validate_value(key: str, value: object) -> None:
@@ -215,13 +223,14 @@ def validate_labels(labels: Mapping[Any, object]) -> Labels:
     return checked
 
 
-def check_own(labels: Labels) -> Labels:
+def check_own(labels: Labels, *, of_machine: bool = False) -> Labels:
     """Return what somebody would have an actor offer; raise ValueError for what nobody may.
 
-    That is what is built in, and more than is to travel with each heartbeat.
+    That is what is built in, and more than is to travel with each heartbeat. *of_machine*: it is
+    said by whoever starts the actor, and knows the machine.
     """
     for key in labels:
-        if key in BUILT_IN:
+        if key in BUILT_IN or (key in MACHINE and not of_machine):
             raise ValueError(built_in(key))
     size = len(msgspec.msgpack.encode(labels))
     if size > LABELS_BYTES_MAX:

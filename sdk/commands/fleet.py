@@ -9,11 +9,8 @@ from typing import Any, Final
 
 from sdk.client import Client
 from sdk.commands.table import free_of, holdings, labels_of, pairs, print_json, rows_of, say
+from wire.labels import BUILT_IN, MACHINE
 
-# What every actor has; shown when it is asked for.
-BUILT_IN: Final = frozenset(
-    {"name", "host", "os", "python", "cpus", "memory_mb", "gpu_count", "gpu_name"}
-)
 TITLES: Final = (
     "ACTOR",
     "STATE",
@@ -113,7 +110,7 @@ def actor_lines(actors: list[dict[str, Any]], *, is_whole: bool) -> list[str]:
     rows = []
     for actor in sorted(actors, key=lambda one: natural(one.get("name", ""))):
         labels = actor.get("labels", {})
-        own = {key: labels[key] for key in labels if is_whole or key not in BUILT_IN}
+        own = {key: labels[key] for key in labels if is_whole or key not in BUILT_IN | MACHINE}
         environments = {
             short(identity): state for identity, state in actor.get("environments", {}).items()
         } | actor.get("named", {})

@@ -19,6 +19,7 @@ from wire.labels import (
     Comparator,
     Desire,
     LabelValue,
+    is_name,
     validate_desire,
 )
 from wire.limits import AMOUNT_MAX, check_amounts
@@ -220,7 +221,7 @@ def read_slots(slots: Any) -> dict[str, int]:
     if not isinstance(amounts, Mapping) or not amounts:
         raise TypeError(f"slots must be an int or a mapping from slot type to int, got {slots!r}")
     for kind, amount in amounts.items():
-        if not isinstance(kind, str) or not kind.strip() or not kind.isprintable():
+        if not isinstance(kind, str) or not is_name(kind):
             raise ValueError(f"slots: {kind!r} is not the name of a slot type, as in --slot gpu=2")
         if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
             raise ValueError(f"slots: {kind!r}: {amount!r} is not an amount: 1 to {AMOUNT_MAX}")

@@ -71,6 +71,7 @@ def test_built_in_labels_are_valid():
     [
         ({"python": "2.7"}, "label 'python' is built in"),
         ({"name": "x/0"}, "label 'name' is built in"),
+        ({"gpu_count": 8}, "label 'gpu_count' is built in"),
         ({"k": "\udcff"}, "no valid text"),
         ({f"k{n}": "x" * 1000 for n in range(200)}, "300 labels take 3.* octets, over"),
     ],

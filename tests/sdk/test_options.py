@@ -231,6 +231,8 @@ def test_types_to_retry_on_are_named(given, names):
     [
         ({"": 1}, "'' is not the name of a slot type"),
         ({1: 1}, "1 is not the name of a slot type"),
+        ({"g u": 1}, "'g u' is not the name of a slot type"),
+        ({"a=b": 1}, "'a=b' is not the name of a slot type"),
         ({"gpu": 0}, "'gpu': 0 is not an amount"),
         (2**31, "2147483648 is not an amount: 1 to 2147483647"),
         (True, "True is not an amount"),
