@@ -156,6 +156,7 @@ def validate_desire(desire: Desire) -> None:
         if value is None or isinstance(value, list):
             raise ValueError(
                 f"label {desire.key!r}: {comparator.name} takes one value, got {value!r}"
+                + (", which IN takes" if value else "")
             )
         validate_value(desire.key, value)
         if comparator in ORDER and not is_number(value):

@@ -5,13 +5,15 @@ it stands so is the time of the last change that could have made it otherwise.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from heapq import nsmallest
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from broker.facts.peers import Actor, is_barred, unmet
+from broker.facts.peers import Actor, is_barred
 from broker.facts.task import Task
+from broker.facts.unmet import say_slots, unmet
 from broker.holding import occupants, wants
 from broker.placing import preference, replicas
 from broker.tasks import bindings
@@ -46,10 +48,12 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
         since = max(queued_at, broker.departed_at)
         text = f"no actor is connected{hosts_without(broker)}"
         return Reason(text, since, is_satisfiable=False)
+    able = [actor for actor in actors if shape.suits(actor)]
+    full = ""
     if task.call.limits:
-        text, _ = occupants.explain(broker, task)
-        if text:
-            return Reason(text, queued_at)
+        full, _ = occupants.explain(broker, task)
+        if full and (able or shape.sticky):
+            return Reason(full, queued_at)
         # It came before all hosts were there, which would have had it refused at once.
         refused = wants.refusal(broker, task.call.limits, None)
         if refused is not None:
@@ -59,13 +63,13 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
         return Reason(text, queued_at, is_satisfiable=is_satisfiable)
     if text := preference.explain(task, now):
         return Reason(text, queued_at)
-    able = [actor for actor in actors if shape.suits(actor)]
     if not able:
         # Those first that lack the least: one of these was meant.
         near = nsmallest(ACTORS_SHOWN_MAX, actors[:ACTORS_SEEN_MAX], partial(shortfall, task))
         shown = [f"{one.name}: {unmet(task, one)}" for one in near]
         more = "; ..." if len(actors) > len(shown) else ""
         text = f"no connected actor satisfies it ({'; '.join(shown)}{more})"
+        text += f"; and {full}" if full else ""
         changed_at = max(broker.departed_at, *(actor.labels_at for actor in actors))
         return Reason(text, max(queued_at, changed_at), is_satisfiable=False)
     reason = reason_among(broker, task, able, now)
@@ -150,27 +154,40 @@ def full_hosts(broker: "Broker", task: Task, actors: list[Actor]) -> list[str]:
 
 def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str, float]:
     """Say why *actor* does not get *task* now, and since when it could not have had it."""
-    lacking = unmet(task, actor)
-    if lacking:
-        return lacking, actor.labels_at
-    # Had it been free for it for a moment since all of these, the task would be there.
-    since = max(task.queued_at, actor.labels_at, actor.closed_at)
-    bound = bindings.actor_named(broker, task)
-    if bound and bound != actor.name:
-        return f"its key is bound to {bound}", since
-    if text := unheard(broker, actor, now):
-        return text, actor.heard_at
-    if actor.is_alone:
-        return "is kept for, or runs, a task that must be alone", since
-    if actor.closed:
-        return f"takes no work: {actor.closed}", actor.closed_at
-    if is_barred(task, actor):
-        return "rejected it", since
-    if task.call.limits and (lacking := occupants.lacking_on(broker, task, actor)):
-        return lacking, since
+    found = list(obstacles(broker, task, actor, now))
+    if found:
+        return ", and ".join(text for text, _ in found), found[0][1]
     assert task.template
     text = why_not_inside(broker, task, actor, now)
-    return text or short_of(broker, task, task.template.shape, actor), since
+    text = text or short_of(broker, task, task.template.shape, actor)
+    return text, free_since(task, actor)
+
+
+def free_since(task: Task, actor: Actor) -> float:
+    """Return since when *task* would be there, had *actor* been free for it for a moment."""
+    return max(task.queued_at, actor.labels_at, actor.closed_at)
+
+
+def obstacles(
+    broker: "Broker", task: Task, actor: Actor, now: float
+) -> Iterator[tuple[str, float]]:
+    """Yield what keeps *task* from *actor* however free that is, each with since when it does."""
+    since = free_since(task, actor)
+    if lacking := unmet(task, actor):
+        yield lacking, actor.labels_at
+    bound = bindings.actor_named(broker, task)
+    if bound and bound != actor.name:
+        yield f"its key is bound to {bound}", since
+    if text := unheard(broker, actor, now):
+        yield text, actor.heard_at
+    elif actor.is_alone:
+        yield "is kept for, or runs, a task that must be alone", since
+    if actor.closed:
+        yield f"takes no work: {actor.closed}", actor.closed_at
+    if is_barred(task, actor):
+        yield "rejected it", since
+    if task.call.limits and (full := occupants.lacking_on(broker, task, actor)):
+        yield full, since
 
 
 def unheard(broker: "Broker", actor: Actor, now: float) -> str:
@@ -237,9 +254,14 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     credit = actor.credit
     short = credit.lacks(shape.cost)
     if short and not (shape.cost.is_plain or shape.cost.is_sharing):
-        return f"{short} slots are missing of {shape.cost.slots} ({len(actor.assigned)} tasks)"
+        lacking = [
+            f"needs {say_slots(kind, amount)}, {free} free"
+            for kind, amount in shape.cost.slots.items()
+            if (free := credit.slots_available if kind == SLOT else credit.free_of(kind)) < amount
+        ]
+        return f"{', and '.join(lacking)} ({count_tasks(actor)})"
     if not credit.available and (shape.cost.is_plain or not credit.has_more):
-        return f"no free slot ({len(actor.assigned)} tasks{unreturned(actor)})"
+        return f"no free slot ({count_tasks(actor)}{unreturned(actor)})"
     reserved = broker.reservation
     is_bound = reserved is not None and reserved.binds(task, actor)
     if reserved is not None and is_bound and not credit.covers(shape.cost, reserved.shape.cost):
@@ -249,6 +271,12 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
     if not credit.covers(shape.cost):
         return "no slot of its kind"
     return "has a free slot"
+
+
+def count_tasks(actor: Actor) -> str:
+    """Say how many tasks *actor* has."""
+    count = len(actor.assigned)
+    return "1 task" if count == 1 else f"{count} tasks"
 
 
 def hosts_without(broker: "Broker") -> str:

@@ -127,8 +127,12 @@ class CreditAccount:
         plain = 1 if cost.is_sharing and not self.is_shared(cost.place) else cost.plain
         lacking = max(0, plain - self.slots_available)
         for kind, amount in cost.typed.items():
-            lacking += max(0, amount - max(0, self._left(kind)))
+            lacking += max(0, amount - self.free_of(kind))
         return lacking
+
+    def free_of(self, kind: str) -> int:
+        """Return how many slots of a type, other than plain ones, one more task could have."""
+        return max(0, self._left(kind))
 
     def _left(self, kind: str) -> int:
         return self.stated.typed.get(kind, 0) - self._typed.get(kind, 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from broker.facts.credit import CreditAccount
 from broker.facts.offers import differing
 from broker.facts.task import FunctionBlob, State, Task, Template
-from wire.labels import Desire, Labels, LabelValues, satisfies
+from wire.labels import Labels
 from wire.messages import ActorHello, ClientHello, Credit, HostHello, Tried
 from wire.parts import Attested, Role, Token
 from wire.tables import ReceiverTable, SenderTable
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 # 1,024 commands with bodies of at most 4 KiB stay far below the limit of a control frame.
 COMMANDS_PER_FRAME: Final = 1_024
-# So much of a label is told where somebody lacks it.
-SHOWN_MAX: Final = 200
 # Results that one client may have on their way before its tasks wait: a share of its window, and so
 # many. Both are a quarter of what an actor keeps before it takes no task of anybody.
 UNRECEIVED_SHARE: Final = 4
@@ -469,31 +467,3 @@ def is_barred(task: Task, actor: Actor) -> bool:
         return True
     del task.barred[actor]
     return False
-
-
-def unmet(task: Task, actor: Actor) -> str:
-    """Say what of the task's requirements *actor* never meets as it is, or an empty text."""
-    parts = [
-        say_unmet(desire, actor)
-        for desire in (task.template.shape.desires if task.template else ())
-        if desire.required and not satisfies(actor.labels, desire)
-    ]
-    for kind, amount in task.call.slots.items():
-        capacity = actor.slots.get(kind, 0)
-        if capacity < amount:
-            what = ("slot" if amount == 1 else "slots") if kind == "slot" else f"of slot {kind}"
-            parts.append(f"needs {amount} {what}, has {capacity}")
-    return ", and ".join(parts)
-
-
-def say_unmet(desire: Desire, actor: Actor) -> str:
-    """Say what was desired and what is offered."""
-    value = "" if desire.value is None else f" {shown(desire.value)}"
-    offered = shown(actor.labels[desire.key]) if desire.key in actor.labels else "nothing"
-    return f"needs {desire.key} {desire.comparator}{value}, offers {offered}"
-
-
-def shown(value: LabelValues) -> str:
-    """Write what a label is, or some of it where that is long."""
-    text = repr(value)
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."

@@ -9,8 +9,9 @@ from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from broker.facts.peers import Actor, unmet
+from broker.facts.peers import Actor
 from broker.facts.task import State, Task
+from broker.facts.unmet import unmet
 from broker.tasks import forgetting, lifecycle
 from broker.waiting.shapes import Shape
 from wire.errors import Code

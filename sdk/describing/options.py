@@ -112,7 +112,8 @@ class Desired(Struct, frozen=True):
 def levels_to_caller() -> int:
     """Return the `stacklevel` by which a warning of the calling function names the user's line."""
     frame, levels = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "sdk":
+    # A class is made through `abc`.
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] in ("sdk", "abc"):
         frame, levels = frame.f_back, levels + 1
     return levels
 

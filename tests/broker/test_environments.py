@@ -120,9 +120,7 @@ def test_a_named_actor_for_which_there_is_no_room_lacks_none(talk):
 
     actor.says(Credit(2, 0, 0, {"other": 0}, {"gpu": 1}))
 
-    assert explained(client, 1)["actors"] == {
-        "host/0": "1 slots are missing of {'gpu': 2} (0 tasks)"
-    }
+    assert explained(client, 1)["actors"] == {"host/0": "needs 2 of slot gpu, 1 free (0 tasks)"}
 
 
 def test_an_actor_is_shown_with_what_it_loads_before_it_says_so_in_a_heartbeat(talk):

@@ -8,7 +8,7 @@ from broker.holding import occupants
 from tests.broker.conversation import CODE, Conversation, ask, attested
 from wire.labels import Comparator, Desire
 from wire.limits import Definition
-from wire.messages import Assign, Beat, Cancel, Credit, Death, Occupy, Reject
+from wire.messages import ActorBeat, Assign, Beat, Cancel, Credit, Death, Occupy, Reject
 from wire.parts import Call
 
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
@@ -110,7 +110,7 @@ def test_of_an_actor_that_has_other_slots_left_it_says_that_no_plain_one_is(talk
     client = talk.client().submits(6, 7)
     actor.says(Credit(0, typed={"gpu": 1}))
 
-    assert ask(client, "explain", "7")["actors"] == {"host/0": "no free slot (1 tasks)"}
+    assert ask(client, "explain", "7")["actors"] == {"host/0": "no free slot (1 task)"}
 
 
 def test_actors_that_are_busy(talk):
@@ -147,7 +147,7 @@ def test_each_actor_says_since_when_the_task_could_not_have_it(talk):
 
     answer = ask(client, "explain", "8")
 
-    assert answer["actors"]["h/0"] == "no free slot (1 tasks)"
+    assert answer["actors"]["h/0"] == "no free slot (1 task)"
     assert answer["actors_s"]["h/0"] == answer["waits_s"]
     assert answer["actors_s"]["h/1"] == answer["waits_s"] + 0.5
 
@@ -253,6 +253,34 @@ def test_a_run_that_waits_for_a_limit_from_inside(talk):
     assert ask(client, "explain", "8")["reason"] == (
         "it is with actor host/0, and waits there: limit db is full: 1 of 1"
         f" (held by {client.incarnation:016x}-7 on host/0)"
+    )
+
+
+def test_a_task_that_nobody_could_take_says_so_though_its_limit_is_full_as_well(talk):
+    define(talk.broker, Definition(name="db", maximum=1))
+    talk.actor(labels={"memory": 64}, free=2, slots={"slot": 2})
+    client = talk.client().submits(7, call=Call("work", CODE, limits={"db": 1}))
+    wanted = Call("large", CODE, limits={"db": 1}, desires=[LARGE])
+
+    answer = ask(client.submits(8, call=wanted, slot=1), "explain", "8")
+
+    assert answer["reason"] == (
+        "no connected actor satisfies it (host/0: needs memory gt 256, offers 64); and limit db is"
+        f" full: 1 of 1 (held by {client.incarnation:016x}-7 on host/0)"
+    )
+    assert answer["satisfiable"] is False
+
+
+def test_of_an_actor_all_is_told_that_keeps_the_task_from_it_for_good(talk):
+    actor = talk.actor(11, labels={"memory": 64}, free=1, slots={"slot": 1, "gpu": 1})
+    client = talk.client()
+    actor.says(ActorBeat(Credit(0), 1, {}, [], {}, "paused"))
+    wanted = Call("work", CODE, desires=[LARGE], slots={"gpu": 2})
+
+    answer = ask(client.submits(8, call=wanted), "explain", "8")
+
+    assert answer["actors"]["host/0"] == (
+        "needs memory gt 256, offers 64, and needs 2 of slot gpu, has 1, and takes no work: paused"
     )
 
 

@@ -169,7 +169,7 @@ def test_what_it_waits_for_is_told(talk, busy):
 
     assert told["reason"] == "it waits up to 2.0 s more for an actor that it likes better (h/0)"
     assert told["actors"] == {
-        "h/0": "no free slot (1 tasks)",
+        "h/0": "no free slot (1 task)",
         "h/1": "has a free slot, and is passed for a better one for 2.0 s",
     }
 

@@ -340,7 +340,7 @@ def test_explain_tells_of_a_reservation_and_of_what_is_missing(talk):
     client = talk.client().submits(7, call=call(slot=2))
     client.submits(8, slot=1)
 
-    assert "1 slots are missing" in ask(client, "explain", "7")["actors"]["host/0"]
+    assert ask(client, "explain", "7")["actors"]["host/0"] == "needs 2 slots, 1 free (0 tasks)"
     assert "older task" in ask(client, "explain", "8")["actors"]["host/0"]
 
 

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from sdk import task
+from sdk import Environment, task
 from sdk.describing.options import (
     NAMES,
     NOT_YET,
@@ -87,12 +87,19 @@ def test_the_weight_of_a_required_desire_warns_unless_required_is_said():
         read_desires({"k": Desired(1, required=True, weight=5)})
 
 
-@pytest.mark.parametrize("give", [task, lambda **options: Options.of(options)])
+def class_with(**attributes):
+    """Let a class be made as the statement `class` does."""
+
+    class Picky(Environment):
+        desired_labels = attributes["desired_labels"]
+
+
+@pytest.mark.parametrize("give", [task, lambda **options: Options.of(options), class_with])
 def test_a_weight_that_is_ignored_is_warned_of_at_the_line_of_the_user(give):
     with pytest.warns(UserWarning, match="weight 5") as seen:
         give(desired_labels={"k": Desired(1, weight=5)})
 
-    assert [warning.filename for warning in seen] == [__file__]
+    assert {warning.filename for warning in seen} == {__file__}
 
 
 @pytest.mark.parametrize(
