@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from time import monotonic
 from typing import Final, NoReturn
 
@@ -64,6 +65,9 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     raise_again()
+    if isinstance(sys.stdout, TextIOWrapper):
+        # What the terminal has no letters for is told by their numbers, as in an error.
+        sys.stdout.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         try:

@@ -4,9 +4,12 @@ import argparse
 import json
 import shlex
 import sys
-from typing import Any
+from typing import Any, Final
+from unicodedata import combining, east_asian_width
 
 from wire.labels import parse_value
+
+LABEL_SHOWN_MAX: Final = 64
 
 
 def say(text: str) -> None:
@@ -40,11 +43,22 @@ def print_maps(maps: list[dict[str, Any]]) -> None:
 
 def rows_of(titles: list[str], rows: list[list[str]]) -> list[str]:
     """Return the lines of a table with columns as wide as they must be."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(titles, *rows, strict=True)]
     return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(
+            text + " " * (width - width_of(text)) for text, width in zip(row, widths, strict=True)
+        ).rstrip()
         for row in [titles, *rows]
     ]
+
+
+def width_of(text: str) -> int:
+    """Return how many columns of a terminal *text* takes: letters of some scripts take two."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if combining(letter) else 2 if east_asian_width(letter) in "WF" else 1 for letter in text
+    )
 
 
 def free_of(actor: dict[str, Any]) -> str:
@@ -65,9 +79,12 @@ def pairs(mapping: dict[str, Any]) -> str:
 
 
 def labels_of(labels: dict[str, Any]) -> str:
-    """Write labels as `--label` reads them in a shell, so that 512 and "512" are told apart."""
+    """Write labels as `--label` reads them in a shell, so that 512 and "512" are told apart.
+
+    Of a long one only the beginning, which would make the table as wide for all others.
+    """
     return " ".join(
-        quoted(f"{key}={label_of(one)}")
+        quoted(shortened(f"{key}={label_of(one)}"))
         for key, value in labels.items()
         for one in (value if isinstance(value, list) else [value])
     )
@@ -80,6 +97,11 @@ def label_of(value: Any) -> str:
     if isinstance(value, str) and parse_value(value) != value:
         return f"str:{value}"
     return str(value)
+
+
+def shortened(text: str) -> str:
+    """Return *text*, or some of it where that is long."""
+    return text if len(text) <= LABEL_SHOWN_MAX else f"{text[:LABEL_SHOWN_MAX]}..."
 
 
 def quoted(text: str) -> str:

@@ -58,6 +58,14 @@ def test_those_that_lack_the_least_are_told_of_where_there_are_many(talk):
     )
 
 
+def test_who_offers_something_else_is_told_of_before_who_offers_nothing(talk):
+    for number in range(4):
+        talk.actor(20 + number, name=f"h{number}/0", labels={"memory": 64} if number == 3 else {})
+    client = talk.client().submits(7, call=Call("work", CODE, desires=[LARGE]))
+
+    assert "(h3/0: needs memory gt 256, offers 64; h0/0: " in ask(client, "explain", "7")["reason"]
+
+
 def test_of_a_long_list_the_beginning_is_told(talk):
     talk.actor(labels={"customer": "x"}, free=1)
     wanted = Desire("customer", Comparator.IN, [f"customer {n}" for n in range(1000)])

@@ -1,5 +1,6 @@
 """The command line answers in plain lines; what a user does wrong is one line and status 2."""
 
+import io
 import json
 import math
 import os
@@ -167,6 +168,32 @@ def test_a_label_with_a_new_line_or_an_escape_in_it_keeps_the_table_in_one_line_
 
     assert len(lines) == 2
     assert r"$'k=a\n\x1b[31m\'b\''" in lines[1]
+
+
+def test_columns_stand_below_each_other_though_letters_are_wide_or_a_label_is_long():
+    labels = ({"模型": "大きい猫"}, {"e": "ﾈｺ"}, {"a": "a\u0301"}, {"long": "x" * 1024})
+    actors = [{"name": f"h/{n}", "labels": own, "release": "1.0"} for n, own in enumerate(labels)]
+
+    lines = actor_lines(actors, is_whole=False)
+
+    at = lines[0].index("RELEASE")
+    assert at < 200
+    # Two columns for each of these, one for half-width ones, none for an accent.
+    assert lines[1].index("1.0") == at - len("模型大きい猫")
+    assert lines[2].index("1.0") == at
+    assert lines[3].index("1.0") == at + 1
+    assert "x...  1.0" in lines[4]
+
+
+@pytest.mark.process
+def test_what_a_terminal_has_no_letter_for_is_told_by_its_number(monkeypatch):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", screen)
+    with ScriptedBroker() as broker:
+        broker.answers["explain"] = {"state": "queued", "reason": "needs 模型"}
+        assert program.main(["explain", "1-1", "--broker", broker.endpoint]) == 0
+
+    assert b"needs \\u6a21" in screen.buffer.getvalue()
 
 
 def test_what_a_terminal_has_no_room_for_is_cut(capsys, monkeypatch):
