@@ -91,7 +91,8 @@ def again(broker: "Broker", task: Task, ending: Ending, wait_s: float, now: floa
     else:
         task.move(Event.RETRY)
         broker.delays.set(task, max(now, trouble.due_at))
-    broker.note("retry", task=task.name, after_s=round(wait_s, 3), reason=trouble.history[-1:])
+    reason = "".join(trouble.history[-1:])
+    broker.note("retry", task=task.name, after_s=round(wait_s, 3), reason=reason)
     say_requeued(broker, task, wait_s)
     session = task.client.session
     run = FailedRun(actor, token) if actor is not None else None

@@ -52,6 +52,10 @@ def show_tasks(client: Client, options: argparse.Namespace) -> int:
     answer = client.query("tasks", timeout=options.timeout)
     if not print_json(answer, options):
         print_maps(answer["tasks"])
+        if not answer["tasks"]:
+            say("no tasks")
+        elif (more := answer.get("count", 0) - len(answer["tasks"])) > 0:
+            say(f"and {more:,} more")
     return 0
 
 

@@ -244,7 +244,9 @@ def read_metadata(metadata: Any) -> dict[str, str | int | float | bool | None]:
     for key, value in metadata.items():
         plain = value is None or isinstance(value, str | int | float | bool)
         if not isinstance(key, str) or not plain:
-            raise ValueError(f"metadata: {key!r}: {value!r} is not a string to a plain value")
+            raise ValueError(
+                f"metadata: {key!r}: {value!r} is not a text and its str, int, float, bool or None"
+            )
         check_text("metadata:", key)
         check_text(f"metadata: {key!r}:", value if isinstance(value, str) else "")
     return dict(metadata)

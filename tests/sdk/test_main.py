@@ -53,7 +53,7 @@ ANSWERS = {
             {"name": "h/1", "state": "paused", "free": 0, "ahead": 16, "slots": {"slot": 2}},
         ]
     },
-    "tasks": {"tasks": [{"task": "a-1", "waits_s": 1.25}]},
+    "tasks": {"count": 2_501, "tasks": [{"task": "a-1", "waits_s": 1.25}]},
     "clients": {"clients": [{"name": "app.py", "gone_s": None}]},
     "explain": {
         "state": "queued",
@@ -100,7 +100,7 @@ def endpoint():
             ["top", "--count", "2", "--interval", "0.01"],
             [f"{SUMMARY}", "", *ACTORS, "", f"{SUMMARY}, 0 assignments/s", "", *ACTORS],
         ),
-        (["tasks"], ["TASK  WAITS_S", "a-1   1.2"]),
+        (["tasks"], ["TASK  WAITS_S", "a-1   1.2", "and 2,500 more"]),
         (["clients"], ["NAME    GONE_S", "app.py  -"]),
         (
             ["explain", "a-1"],
