@@ -411,7 +411,7 @@ class Connection(Handlers):
         ):
             logger().warning(
                 "durable_tasks_not_accepted",
-                count=sum(not self.core.is_accepted(number) for number in list(self.futures)),
+                count=len(self.core.durable.open),
                 hint="wait for client.flush() before the client is closed",
             )
 

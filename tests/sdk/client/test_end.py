@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -32,6 +33,16 @@ def test_leaving_cancels_with_one_line(broker, capfd):
     with pytest.raises(ClientClosed):
         client.submit(identity, 1)
     client.close()
+
+
+def test_only_what_is_durable_counts_as_not_accepted_by_a_broker_that_is_not_there(capfd):
+    with Client("ipc:///nowhere/broker") as client:
+        futures = [client.submit(abs, 1), client.submit(abs, 1, durable=True)]
+
+    assert all(future.cancelled() for future in futures)
+    errors = capfd.readouterr().err
+    assert re.search(r"durable_tasks_not_accepted +count=1 ", errors)
+    assert re.search(r"tasks_canceled +count=2 ", errors)
 
 
 def test_leaving_may_wait(broker):
