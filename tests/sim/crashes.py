@@ -103,6 +103,10 @@ class Crashes:
         """
         core = self.world.broker.core
         given = self.given.get(name, ())
+        record = self.world.oracle.tasks.get(name)
+        if record is not None and named_of(record.call) is not None:
+            # Of calls to named actors nothing is corrected by what is told later.
+            return sum(one in self.followed for one in given)
         return sum(
             at is not core or core.dead.get(one) is not False
             for one, at in self.overtaken.items()
@@ -197,7 +201,7 @@ class Crashes:
 
     def assigned(self, actor: "ActorProcess", name: Name, token: Token) -> None:
         """Check that who shared a process with a crash is put beside nobody, while it may wait."""
-        if self.overtaken:
+        if self.followed:
             self.doubted[token] = self.doubts(name)
         broker, faults = self.world.broker, self.world.profile.faults.keys()
         alone = self.alone.get(name, 0)
