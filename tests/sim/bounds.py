@@ -50,7 +50,8 @@ def check_windows(core: "Broker", oracle: "Oracle") -> None:
 
     So many results can be on their way to it at most. What a client gave up does not count; nor, of
     one that has not come yet, what has ended: it may have that, or have given it up. Nor what it
-    has the outcome of, or gave up, where only an older journal does not know that.
+    canceled and the journal was not to be written, or has the outcome of and only an older journal
+    does not know that.
     """
     went_back = oracle.world.ledger is not None and oracle.world.ledger.went_back
     for client in core.clients.values():
@@ -58,11 +59,9 @@ def check_windows(core: "Broker", oracle: "Oracle") -> None:
         count = 0
         for task in client.tasks.values():
             is_over = is_new and task.state is State.ENDED
-            if is_new and went_back:
-                record = oracle.tasks.get((client.incarnation, task.number))
-                is_over |= record is not None and (
-                    record.resolution is not None or record.is_canceled
-                )
+            record = oracle.tasks.get((client.incarnation, task.number)) if is_new else None
+            if record is not None:
+                is_over |= record.is_canceled or (went_back and record.resolution is not None)
             count += submission.counts(task) and not is_over
         is_own = client is core.named.own
         assert is_own or count <= core.settings.window_tasks, f"{client.name} has {count} tasks"
