@@ -214,8 +214,15 @@ def capture(target: Any, what: str = "the function") -> Captured:
         stream, is_portable = dump_code(target)
     except PayloadError as error:
         # Of an environment it is the class: what enter() takes was looked at before.
-        found = culprit_in(target[0] if isinstance(target, tuple) else target)
-        raise SerializationError(f"{what} cannot be sent: {found or error}") from error
+        root = target[0] if isinstance(target, tuple) else target
+        found = culprit_in(root) or str(error)
+        module = getattr(root, "__module__", None) or "__main__"
+        if found.startswith("global ") and module != "__main__":
+            package = module.partition(".")[0]
+            found += (
+                f"; make it in the call, or install {package!r} here and there to have it imported"
+            )
+        raise SerializationError(f"{what} cannot be sent: {found}") from error
     if is_portable and isinstance(target, types.FunctionType | type):
         watched = []
     captured = Captured(target, Code(digest(stream), stream), watched, is_portable=is_portable)

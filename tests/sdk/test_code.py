@@ -299,6 +299,14 @@ def test_what_cannot_be_pickled_is_named():
         capture(work, "the function 'work'")
 
 
+def test_a_function_of_a_module_that_has_a_lock_says_that_installing_it_helps():
+    names = {"__name__": "project.work", "LOCK": __import__("threading").Lock()}
+    exec("def work():\n    return LOCK", names)
+
+    with pytest.raises(SerializationError, match=r"global 'LOCK': .*install 'project' here and"):
+        capture(names["work"])
+
+
 @functools.lru_cache(maxsize=7)
 def once(x):
     return x if x < 3 else once(x - 1)
