@@ -18,6 +18,7 @@ from broker.events.occupancy import make_limits
 from broker.settings import Settings as BrokerSettings
 from broker.waiting.matching import Matching
 from broker.waiting.queues import Ready
+from broker.waiting.shapes import Choosy
 from wire.codec import decode_peer
 from wire.errors import RemoteProtocolError
 from wire.limits import read_definition
@@ -117,7 +118,9 @@ def forget_matches(core: Broker) -> None:
     core.backlog._ready = core.backlog.ready = core.backlog.matching = None
     core.patient = core.waits = core.leftovers = core.tidy = None
     for shape in core.backlog._shapes.values():
-        shape.queue = shape.entry = shape.tiers = None
+        shape.queue = shape.entry = None
+        if isinstance(shape, Choosy):
+            shape.tiers = None
         shape.is_told = bool(shape.is_told)
         if shape.wait is not None:
             shape.wait.queue = None
