@@ -8,9 +8,11 @@ from sdk.client import Client
 from sdk.commands.table import print_json, print_maps, print_rows, say
 from sdk.errors import WarmslotError
 from sdk.futures.future import TaskFuture
+from wire.errors import Code
 
 STATUS_FAILED: Final = 1
 ALL: Final = "*"
+TASK_FAILED: Final = str(Code.TASK_FAILED)
 TITLES: Final = ("TASK", "NAME", "ENDED", "WHY", "RUNS", "REDRIVEN AS", "MESSAGE")
 
 
@@ -93,8 +95,14 @@ def row(one: dict[str, Any]) -> list[str]:
         one["code"],
         str(one["runs"]),
         one["redriven_as"] or "-",
-        " ".join(one["message"].split()),
+        " ".join(reason(one).split()),
     ]
+
+
+def reason(one: dict[str, Any]) -> str:
+    """Write why a dead task failed, with the type of what it raised: the text may be `'key'`."""
+    is_own = one["code"] == TASK_FAILED and one["type"]
+    return f"{one['type']}: {one['message']}" if is_own else str(one["message"])
 
 
 def print_one(one: dict[str, Any]) -> None:
@@ -105,7 +113,7 @@ def print_one(one: dict[str, Any]) -> None:
         "name": one["name"],
         "client": one["client"],
         "ended": at(one["ended_ms"]),
-        "why": f"{one['code']}: {one['message']}",
+        "why": f"{one['code']}: {reason(one)}",
         "actor": one["actor"] or "-",
         "counts": ", ".join(f"{one[name]} {name}" for name in counts),
         "call": f"{one['octets']} octets" if one["has_call"] else "is not kept",

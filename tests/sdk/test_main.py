@@ -17,6 +17,7 @@ from actor.cli import read_labels
 from sdk import Client
 from sdk import __main__ as program
 from sdk.__main__ import read
+from sdk.commands.dead import row
 from sdk.commands.fleet import actor_lines, show_screen
 from sdk.commands.replicas import shown_names
 from sdk.commands.table import holdings
@@ -394,3 +395,18 @@ def test_arguments_of_a_call_may_stand_on_both_sides_of_an_option():
 def test_a_task_is_explained_by_its_id_too(endpoint):
     with Client(endpoint) as client:
         assert client.explain("a-1")["reason"] == "every actor is busy"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "shown"),
+    [
+        ("task-failed", "KeyError", "KeyError: 'a b'"),
+        ("poison-task", "PoisonTask", "'a b'"),
+    ],
+)
+def test_a_dead_task_is_listed_with_the_type_of_what_it_raised(code, kind, shown):
+    dead = {"task": "a-1", "name": "f", "ended_ms": 0, "code": code, "runs": 1, "redriven_as": ""}
+
+    *_, message = row(dead | {"type": kind, "message": "'a\n b'"})
+
+    assert message == shown
