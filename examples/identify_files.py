@@ -28,9 +28,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
-from rich.table import Table
+try:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+    from rich.table import Table
+except ModuleNotFoundError:
+    print("identify_files: a package is missing: pip install rich magika", file=sys.stderr)
+    sys.exit(2)
 
 from sdk import (
     Client,

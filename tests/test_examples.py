@@ -140,6 +140,16 @@ def test_a_bad_argument_is_told_with_status_2(arguments, named):
     assert named in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("rich") is not None, reason="the demo's packages are installed"
+)
+def test_the_demo_without_its_packages_names_what_to_install():
+    done = run("identify_files.py")
+
+    assert done.returncode == 2
+    assert "pip install rich magika" in done.stderr
+
+
 def check_pipeline(done):
     """Expect 6 pages of 3 lines to be saved in each way, and two at a time with the model."""
     assert (done.returncode, done.stderr) == (0, "")
