@@ -116,8 +116,9 @@ def read(given: Sequence[str]) -> argparse.Namespace:
 
 def refuse_absent(given: Sequence[str]) -> None:
     """Raise Usage for a command that does not exist yet."""
-    if given and given[0] in absent.COMMANDS:
-        raise Usage(f"{given[0]} does not exist yet: {absent.COMMANDS[given[0]]}")
+    for name, instead in absent.COMMANDS.items():
+        if name in given and COMMANDS.keys().isdisjoint(given):
+            raise Usage(f"{name} does not exist yet: {instead}")
 
 
 def parser() -> Parser:

@@ -244,6 +244,7 @@ def test_an_answer_can_be_json(endpoint, capsys):
         ([], "required: COMMAND"),
         (["wibble"], "'wibble'"),
         (["logs", "1-1"], "logs does not exist yet"),
+        (["--timeout", "1", "logs", "1-1"], "logs does not exist yet"),
         (["status", "--wibble"], "--wibble"),
         (["status", "--timeout", "soon"], "'soon'"),
         (["status", "--timeout", "-1"], "-1.0"),
