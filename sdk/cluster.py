@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 
 from sdk.client import Client
 from sdk.errors import WarmslotError
-from wire.labels import Labels, check_own, validate_labels
+from wire.labels import Labels, check_own, is_name, validate_labels
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 2.0
@@ -276,6 +276,8 @@ def read_actors(
         if isinstance(host["slots"], Mapping):
             typed = dict(host["slots"])
             host["slots"], host["typed"] = typed.pop("slot", 1), typed
+            for kind, units in typed.items():
+                check_slots(kind, units)
         for key in ("slots", "replicas", "prefetch"):
             low = 0 if key == "prefetch" else 1
             if key == "prefetch" and host[key] == AUTO:
@@ -299,6 +301,19 @@ def read_actors(
     if any(host["name"] == "broker" for host in hosts):
         raise ValueError("an actor cannot be called 'broker' here, which is the broker's own name")
     return hosts
+
+
+def check_slots(kind: Any, units: Any) -> None:
+    """Raise ValueError unless *kind* is a type of slots, and *units* an amount or their names."""
+    if not isinstance(kind, str) or not is_name(kind):
+        raise ValueError(f"slots: {kind!r} is not the name of a slot type, as in {{'gpu': 2}}")
+    if type(units) is int and units > 0:
+        return
+    names = list(map(str, units)) if isinstance(units, list | tuple) else []
+    if not names or not all(name.strip() and "," not in name for name in names):
+        raise ValueError(
+            f"slots: {kind!r}: {units!r} is neither an int of at least 1 nor a list of names"
+        )
 
 
 def check_range(replicas: tuple[Any, ...]) -> None:

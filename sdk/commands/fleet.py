@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Final
 
 from sdk.client import Client
-from sdk.commands.table import free_of, holdings, labels_of, pairs, print_json, rows_of, say
+from sdk.commands.table import cut, free_of, holdings, labels_of, pairs, print_json, rows_of, say
 from wire.labels import BUILT_IN, MACHINE
 
 TITLES: Final = (
@@ -101,7 +101,7 @@ def show_screen(lines: list[str], *, is_terminal: bool) -> None:
     columns, height = shutil.get_terminal_size()
     if len(lines) > height - 1:
         lines = [*lines[: height - 2], f"... {len(lines) - height + 2} more"]
-    sys.stdout.write(CLEAR + os.linesep.join(line[:columns] for line in lines) + os.linesep)
+    sys.stdout.write(CLEAR + os.linesep.join(cut(line, columns) for line in lines) + os.linesep)
     sys.stdout.flush()
 
 

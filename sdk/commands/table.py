@@ -61,6 +61,14 @@ def width_of(text: str) -> int:
     )
 
 
+def cut(text: str, columns: int) -> str:
+    """Return as much of *text* as fits in so many columns."""
+    shown = text[:columns]
+    while width_of(shown) > columns:
+        shown = shown[:-1]
+    return shown
+
+
 def free_of(actor: dict[str, Any]) -> str:
     """Write how many slots are free, and how many short tasks may wait beside: 2+16."""
     ahead = actor.get("ahead")

@@ -20,7 +20,7 @@ from sdk.__main__ import read
 from sdk.commands.dead import row
 from sdk.commands.fleet import actor_lines, show_screen
 from sdk.commands.replicas import shown_names
-from sdk.commands.table import holdings
+from sdk.commands.table import cut, holdings
 from tests.sdk.fakes import ScriptedBroker
 from wire.release import release
 
@@ -206,6 +206,7 @@ def test_what_a_terminal_has_no_room_for_is_cut(capsys, monkeypatch):
     assert lines[0].endswith("line 0 is ")
     assert lines[-1] == "... 6 more"
     assert len(lines) == 4
+    assert (cut("線" * 9, 10), cut("a" + "線" * 9, 10)) == ("線" * 5, "a" + "線" * 4)
 
 
 def test_environments_of_one_name_are_told_apart_by_their_ids():
