@@ -33,6 +33,22 @@ ENVIRONMENTS = [
         "::test_above_the_minimum_a_copy_is_entered_only_after_as_long_as_that_takes",
     ),
     Bug(
+        "a_copy_stays_where_none_of_those_may_go_that_wait",
+        replicas.is_astray,
+        "isdisjoint(record.copies)",
+        "isdisjoint(record.copies) is None",
+        "broker/test_idle_copies.py"
+        "::test_the_only_copy_that_there_may_be_moves_to_where_those_may_go_that_wait",
+    ),
+    Bug(
+        "a_copy_is_given_up_for_one_that_can_go_nowhere",
+        replicas.idle_copies,
+        "shape.queue.crew.has_room()",
+        "True",
+        "broker/test_idle_copies.py"
+        "::test_a_copy_stays_while_those_that_may_not_go_there_may_go_nowhere_else_either",
+    ),
+    Bug(
         "a_first_load_is_as_long_as_guessed",
         replicas.expected_s,
         "max(guess_s, 2.0 * (now - began))",

@@ -215,7 +215,8 @@ def why_cold(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
         return ""
     name = record.environment.name
     if enter_at == inf and not record.failures:
-        return f"environment {name} has its {record.environment.reuse.replicas_max} replicas"
+        most = record.environment.reuse.replicas_max
+        return f"environment {name} has its {most} replica{'s' * (most != 1)}"
     if enter_at == inf:
         return f"environment {name} is tried again elsewhere"
     if record.failures and record.failure is not None:

@@ -25,6 +25,8 @@ LOAD_GUESS_S: Final = 0.5
 RUN_GUESS_S: Final = 0.05
 # Calls of a burst come within so long of the first, which begins to enter their environment.
 BURST_S: Final = 0.02
+# How often it is looked whether a copy is idle that is where none may go of those that wait.
+ASTRAY_LOOK_S: Final = 0.25
 # So many copies are looked at for when one may have a turn.
 COPIES_LOOKED_AT_MAX: Final = 16
 # So many environments are looked at in one turn.
@@ -48,8 +50,27 @@ def may_enter(broker: "Broker", record: "Record", task: Task, now: float) -> boo
     look_at = enter_at(record, task, now)
     if look_at <= now:
         return True
+    if look_at == inf and task.template and is_astray(record, task.template.shape):
+        look_at = now + ASTRAY_LOOK_S
     broker.environments.look_at(record, look_at)
     return False
+
+
+def is_full(record: "Record") -> bool:
+    """Tell whether there are as many copies as there may be."""
+    most = record.environment.reuse.replicas_max
+    return most is not None and len(record.copies) >= most
+
+
+def is_astray(record: "Record", shape: "Shape") -> bool:
+    """Tell whether tasks of *shape* may go to no actor that has one of all copies there may be."""
+    queue = shape.queue
+    return (
+        queue is not None
+        and is_full(record)
+        and not record.environment.reuse.is_fresh
+        and queue.crew.members.keys().isdisjoint(record.copies)
+    )
 
 
 def enter_at(record: "Record", task: Task, now: float) -> float:
@@ -60,7 +81,7 @@ def enter_at(record: "Record", task: Task, now: float) -> float:
         return inf
     if reuse.is_fresh or copies < max(1, reuse.replicas_min):
         wait_until = 0.0
-    elif reuse.replicas_max is not None and copies >= reuse.replicas_max:
+    elif is_full(record):
         return inf
     else:
         wait_until = since(record, task) + wait_s(record, task, now)
@@ -203,6 +224,11 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
         return []
     if callers.is_abandoned(broker, record):
         return [(copy, "its client is gone") for *_, copy in idle]
+    if any(
+        shape.count and is_astray(record, shape) and shape.queue and shape.queue.crew.has_room()
+        for shape in record.shapes
+    ):
+        return [(idle[0][2], "a task waits that may not go there")]
     given_up: list[tuple[Copy, str]] = []
     if len(idle) == len(record.copies) and reuse.idle_ttl_s is not None:
         due_at = record.called_at + reuse.idle_ttl_s

@@ -448,7 +448,7 @@ def test_explain_says_why_a_task_does_not_enter_its_environment(talk):
     client = talk.client().submits(1, 2, call=call(place(0, 1)))
     _, other = actors(talk, 2)
 
-    assert explained(client, 2)["actors"][other.name] == "environment E has its 1 replicas"
+    assert explained(client, 2)["actors"][other.name] == "environment E has its 1 replica"
 
 
 def test_each_call_with_a_copy_of_its_own_takes_a_place(talk):

@@ -3,8 +3,9 @@
 import pytest
 from msgspec import structs
 
-from tests.broker.conversation import Conversation
+from tests.broker.conversation import Conversation, explained
 from tests.broker.test_environments import about, actors, call, ends, enters, idle, place, tokens
+from wire.labels import Comparator, Desire
 from wire.messages import (
     ActorBeat,
     Assign,
@@ -220,3 +221,45 @@ def test_an_order_that_was_lost_with_its_session_is_given_again(talk):
     idle(talk, [actor], 4.5)
 
     assert actor.takes(Evict)
+
+
+def test_the_only_copy_that_there_may_be_moves_to_where_those_may_go_that_wait(talk):
+    environment = place(1, 1, idle_ttl_s=None)
+    one = talk.actor(11, name="host/0", labels={"zone": "eu"})
+    other = talk.actor(12, name="host/1", labels={"zone": "us"})
+    for actor in (one, other):
+        actor.says(Credit(2, 0, 1))
+
+    def wanted(zone):
+        desire = Desire("zone", Comparator.EQUAL, zone)
+        return structs.replace(call(environment), desires=[desire])
+
+    talk.client(1).submits(1, call=wanted("eu"))
+    [token] = tokens(one)
+    enters(one, environment)
+    client = talk.client(2).submits(1, call=wanted("us"))
+
+    # As long as somebody is inside it stays.
+    for _ in range(4):
+        holds(talk, one, token, Credit(1, 0, 0, {"e": 0}), 0.5)
+        other.says(ActorBeat(Credit(2, 0, 1), 1, {}, []))
+    assert explained(client, 1)["actors"]["host/1"] == "environment E has its 1 replica"
+    assert not one.takes(Evict)
+    ends(one, token, environment)
+    idle(talk, [one], 0.5)
+
+    assert [evict.environment for evict in one.takes(Evict)] == [environment.id]
+    one.says(Credit(2, 0, 1, {}))
+    assert len(tokens(other)) == 1
+
+
+def test_a_copy_stays_while_those_that_may_not_go_there_may_go_nowhere_else_either(talk):
+    environment = place(1, 1, idle_ttl_s=None)
+    actor, token = inside(talk, environment)
+    ends(actor, token, environment)
+    desire = Desire("zone", Comparator.EQUAL, "us")
+    talk.client(2).submits(1, call=structs.replace(call(environment), desires=[desire]))
+
+    idle(talk, [actor], 5.0)
+
+    assert not actor.takes(Evict)
