@@ -6,11 +6,14 @@ it waits for a copy that there is has no further one entered earlier.
 
 from typing import TYPE_CHECKING, Any
 
+from broker.facts.task import State
 from tests.sim.kinds import KEPT_S, is_kept_for_clients
+from wire.labels import satisfies_all
 from wire.messages import Template
 
 if TYPE_CHECKING:
     from broker.core import Broker
+    from broker.placing.copies import Record
     from tests.sim.actors import ActorProcess
     from tests.sim.records import TaskRecord
     from tests.sim.world import World
@@ -51,13 +54,16 @@ class Keeping:
     def told_evict(self, command: "Evict") -> None:
         """Check that nothing is given up while one is here who may call it, and did of late."""
         assert self.world.broker is not None
-        record = self.world.broker.core.environments.records[command.environment]
+        core = self.world.broker.core
+        record = core.environments.records[command.environment]
         most = record.environment.reuse.replicas_max
         if most is not None and len(record.copies) > most:
             return  # Actors of an earlier broker can have brought too many along (9.7 rule 2).
+        if most is not None and len(record.copies) == most and is_wanted_elsewhere(core, record):
+            return  # It goes where one may go that waits (9.7 rule 4).
         # A run starts a little later than the broker has given it out.
         if self.world.oracle.copies.is_in_use(command.environment, KEPT_S):
-            here = self.here(self.world.broker.core, self.known.get(command.environment, set()))
+            here = self.here(core, self.known.get(command.environment, set()))
             assert not here, f"{command.environment} is given up, and {here} may call it"
 
     def here(self, core: "Broker", callers: set[int]) -> list[str]:
@@ -102,3 +108,21 @@ class Keeping:
         if is_new and len(others) >= max(1, place.reuse.replicas_min):
             waited_s = now - task.queued_at
             assert waited_s >= patience_s - 1e-6, f"{task.name} enters a further copy: {waited_s}"
+
+
+def is_wanted_elsewhere(core: "Broker", record: "Record") -> bool:
+    """Tell whether a call waits that may go to no actor which has a copy of its environment."""
+    bound = core.bindings.by_key
+    for client in core.clients.values():
+        for task in client.tasks.values():
+            place = task.call.environment if task.template else None
+            if task.state is not State.QUEUED or place is None or place.id != record.environment.id:
+                continue
+            binding = bound.get(task.call.sticky.key) if task.call.sticky is not None else None
+            if not any(
+                satisfies_all(actor.labels, task.call.desires)
+                and (binding is None or binding.actor == actor.name)
+                for actor in record.copies
+            ):
+                return True
+    return False
