@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from sdk.calls.call import Code, Plan
-from wire.parts import Call, Environment, Named, Reuse
+from wire.parts import Call, Environment, Named, Reuse, Sticky
 
 if TYPE_CHECKING:
     from tests.sim.clients import ClientProcess
@@ -41,6 +41,11 @@ def make_plans(code: Code, blob: Code) -> list[tuple[str, Plan]]:
     place = Environment("patient", "Patient", blob.hash, {}, 1, Reuse(1, 3, 2.0, 1.0))
     call = Call("patient", b"", "predict", place, affinity_wait_s=PATIENCE_S)
     made.append(("patient", Plan(call, [blob])))
+    # One copy, whose calls have keys that others have bound to an actor each.
+    place = Environment("torn", "Torn", blob.hash, {}, 1, Reuse(1, 1, 2.0))
+    for key, is_hard in (("soft", False), ("hard", True)):
+        call = Call(f"torn-{key}", b"", "predict", place, sticky=Sticky(key, is_hard))
+        made.append(("torn", Plan(call, [blob])))
     for identity in (OWN, SHARED):
         reuse = Reuse(1, 2, KEPT_S, is_of_client=True)
         place = Environment(identity, "Own", blob.hash, {}, 1, reuse)

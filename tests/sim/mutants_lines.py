@@ -202,6 +202,9 @@ SHOWN: dict[str, Profile | None] = {
     "late_frames_count": LINKS.but(lost=0.0, ordered=False, cancel=0.3),
     "what_is_had_from_inside_is_not_counted": LIMITED.but(rival=0.8),
     "a_copy_above_the_minimum_is_entered_at_once": LOADED.but(kinds={"patient": 0.8}),
+    "a_copy_stays_where_none_of_those_may_go_that_wait": LOADED.but(
+        sticky=0.5, environment=0.0, kinds={"torn": 0.5}
+    ),
     "what_was_kept_for_a_client_stays_without_it": OWNED,
     "another_client_of_the_process_plays_no_part": OWNED,
     "an_actor_stays_reserved": CROWDED.but(typed=0.5),
