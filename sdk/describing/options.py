@@ -189,7 +189,7 @@ def read_sticky(sticky: Any) -> Sticky:
     key: Any = sticky.key
     flags: list[Any] = [sticky.hard, sticky.inherit]
     if not isinstance(key, str) or not 0 < len(key) <= NAME_LENGTH_MAX:
-        raise ValueError(f"a sticky key has 1 to {NAME_LENGTH_MAX} characters, not {key!r}")
+        raise ValueError(f"a sticky key has 1 to {NAME_LENGTH_MAX} characters, not {given(key)}")
     check_text("a sticky key", key)
     if not all(isinstance(flag, bool) for flag in flags):
         raise TypeError(f"hard and inherit of {sticky!r} must be True or False")
@@ -310,11 +310,18 @@ def name_of_type(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def given(text: Any) -> str:
+    """Write what was given; of a text that is too long how long it is."""
+    is_long = isinstance(text, str) and len(text) > NAME_LENGTH_MAX
+    return f"{len(text):,}" if is_long else repr(text)
+
+
 def read_name(name: Any) -> str:
     """Read the options *name* and *fairness_key*."""
     if not isinstance(name, str) or len(name) > NAME_LENGTH_MAX:
         raise ValueError(
-            f"name and fairness_key are strings of up to {NAME_LENGTH_MAX} characters, not {name!r}"
+            f"name and fairness_key are strings of up to {NAME_LENGTH_MAX} characters, not"
+            f" {given(name)}"
         )
     check_text("name or fairness_key", name)
     return name
