@@ -351,7 +351,7 @@ class ActorCore:
         entering.failed(self, token, failure)
 
     def environment_lost(self, identity: str, now: float) -> None:
-        """Note that an environment is cold: it could not be entered, or went bad."""
+        """Note that an environment could not be entered, or that its `reset` has failed."""
         self.now = now
         entering.lost(self, identity)
 

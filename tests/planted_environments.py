@@ -143,10 +143,17 @@ ENVIRONMENTS = [
         "actor/test_entering.py::test_a_worn_copy_stays_until_the_runs_that_wait_have_ended",
     ),
     Bug(
+        "a_copy_is_left_under_others_whose_reset_failed",
+        Residents.spoil,
+        "self._give_up_worn(replica)",
+        "self._give_up(identity) or self.worn.append(identity)",
+        "actor/test_residents.py::test_a_copy_whose_reset_failed_is_left_once_nobody_is_inside",
+    ),
+    Bug(
         "a_fresh_copy_is_left_under_its_run",
         Residents.leave,
-        "elif replica.warmth is WARM:",
-        "elif False:",
+        "elif replica.warmth is WARM and",
+        "elif False and",
         "actor/test_entering.py::test_a_fresh_copy_is_kept_for_its_run_that_waits",
     ),
     Bug(

@@ -156,6 +156,31 @@ class Mixed(Environment):
         return found
 
 
+class Sour(Environment):
+    """Cannot be reset."""
+
+    reuse = ReusePolicy(replicas=(0, 1), idle_ttl=60, concurrency=2)
+
+    def enter(self):
+        self.is_open = True
+
+    def reset(self):
+        raise OSError("it stays as it is")
+
+    def exit(self):
+        self.is_open = False
+
+    async def work(self):
+        """Leave it as it is."""
+
+    async def stays(self, path):
+        """Return, once the file is there, whether it has not been left."""
+        import asyncio
+
+        await asyncio.to_thread(wait_until, Path(path).exists, PATIENCE_S)
+        return self.is_open
+
+
 class Slow(Environment):
     reuse = ReusePolicy(replicas=(0, 2), idle_ttl=60)
     labels: ClassVar = {"slow": True}
@@ -390,6 +415,18 @@ def test_async_calls_share_a_copy_and_a_sync_one_is_alone_in_it():
 
         assert gather(alone, timeout=PATIENCE_S) == [0] * 4
         assert max(gather(shared, timeout=PATIENCE_S)) in range(2, 5)
+
+
+def test_a_copy_whose_reset_failed_is_not_left_under_a_call_that_is_inside(tmp_path):
+    path = tmp_path / "told"
+    with LocalCluster(actors=1, slots=1) as cluster, cluster.client() as client:
+        staying = client.submit(Sour.stays, str(path))
+        client.submit(Sour.work).result(PATIENCE_S)
+        path.touch()
+
+        assert staying.result(PATIENCE_S)
+        # What comes next has another one.
+        assert client.submit(Sour.stays, str(path)).result(PATIENCE_S)
 
 
 def test_a_hundred_async_calls_run_at_once_in_one_slot_and_few_threads():

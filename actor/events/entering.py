@@ -124,8 +124,11 @@ def failed(core: "ActorCore", token: Token, failure: Failure) -> None:
 
 
 def lost(core: "ActorCore", identity: str) -> None:
-    """Note that an environment is cold."""
-    if core.mailbox.residents.change(identity, Warmth.COLD):
+    """Note that an environment could not be entered, or takes nobody more as its `reset` failed."""
+    residents = core.mailbox.residents
+    if residents.spoil(identity) or residents.change(identity, Warmth.COLD):
+        if residents.worn:
+            give_up_worn(core)
         core.relabel()
         core.is_stale = True
 

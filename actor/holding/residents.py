@@ -44,6 +44,7 @@ class Replica:
         "inside",
         "is_bounded",
         "is_for_one",
+        "is_spoiled",
         "known",
         "load_s",
         "tasks",
@@ -71,13 +72,18 @@ class Replica:
         # Whether it is for a single run, so that nobody else has a turn in it.
         self.is_for_one = environment.reuse.is_fresh
         self.is_bounded = self.is_for_one or environment.reuse.max_tasks is not None
+        # Whether its `reset` has failed.
+        self.is_spoiled = False
 
     @property
     def tasks_left(self) -> float:
         """Return how many more tasks it may take before it is replaced.
 
-        While a run is to come back it is not, and those that this run waits for may be of it.
+        While a run is to come back it is not, and those that this run waits for may be of it. One
+        that is spoiled takes none, whoever comes back.
         """
+        if self.is_spoiled:
+            return 0
         if self.away:
             return inf
         reuse = self.environment.reuse
@@ -218,7 +224,7 @@ class Residents:
             if not is_over:
                 if not environment.reuse.is_fresh:
                     replica.away[assignment.token] = None
-                elif replica.warmth is WARM:
+                elif replica.warmth is WARM and not replica.is_spoiled:
                     del self.by_id[environment.id]
                     self.aside[environment.id] = (assignment.token, replica)
                     return
@@ -256,8 +262,20 @@ class Residents:
     def _give_up_worn(self, replica: Replica) -> None:
         is_worn = not (replica.inside or replica.tasks_left)
         if is_worn and replica.warmth is WARM:
-            del self.by_id[replica.environment.id]
+            self._give_up(replica.environment.id)
             self.worn.append(replica.environment.id)
+
+    def spoil(self, identity: str) -> bool:
+        """Let nobody more into a copy whose `reset` has failed; tell whether it was one.
+
+        Others may be inside: it is given up with the last of them.
+        """
+        replica = self.by_id.get(identity)
+        if replica is None or replica.warmth is not WARM:
+            return False
+        replica.is_spoiled = replica.is_bounded = True
+        self._give_up_worn(replica)
+        return True
 
     def preload(self, environment: Environment) -> bool:
         """Begin to load an environment that nobody waits for, if there is room."""
@@ -284,9 +302,6 @@ class Residents:
         """Note what became of an environment; tell whether that was news."""
         replica = self.by_id.get(identity)
         if replica is None:
-            if identity in self.aside:
-                del self.aside[identity]  # Its `reset` failed, after which it is left.
-                return True
             return self.named.change(identity, is_warm=warmth is Warmth.WARM)
         if replica.warmth is warmth:
             return False

@@ -45,7 +45,7 @@ class Batching:
     def join(self, run: Run) -> bool:
         """Let *run* be in a batch, which begins at the end of this turn if it may.
 
-        False where the copy is not there: its `reset` has failed a moment ago.
+        False where the copy is not there.
         """
         call = run.assignment.recipe.call
         environment = call.environment

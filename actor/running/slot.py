@@ -217,8 +217,7 @@ class Slots:
         if not run.assignment.loads:
             resident = self.environments.find(environment.id)
             if resident is not run.resident:
-                why = "failed in its reset" if resident is None else "is another copy by now"
-                raise EnvironmentFailed(f"environment {environment.name} {why}")
+                raise EnvironmentFailed(f"environment {environment.name} is another copy by now")
             return resident
         try:
             return self._enter(run, environment)
@@ -469,13 +468,12 @@ class Slots:
         post(self._loop.not_entered, run.assignment, failure_of(failed))
 
     def reset(self, run: Run, resident: Resident) -> None:
-        """Call the environment's `reset`; one that fails makes the environment unusable."""
+        """Call the environment's `reset`; after one that fails nobody more comes in."""
         assert resident.resets is not None
         try:
             self.environments.call(resident.resets)
         except BaseException as error:  # noqa: BLE001 - code of a user runs in here.
             run.log.warning("environment_reset_failed", reason=payload.told(error))
-            self.environments.evict([resident.id])
             self._lost(resident.id)
 
     def _reset_after(self, run: Run, resident: Resident) -> None:

@@ -3,6 +3,7 @@
 from msgspec import structs
 
 from tests.actor.broker_end import connected, environment, make_core, warm
+from tests.actor.test_entering import entering, fresh_away, place
 from wire.messages import Credit, Evict
 from wire.parts import Status
 
@@ -208,3 +209,64 @@ def test_who_must_be_alone_takes_all_turns():
 
     assert list(end.started) == [second]
     assert end.credit.turns == {"a": 0}
+
+
+def spoiled(end, token):
+    """Let the `reset` behind a run fail, and the run end."""
+    end.core.environment_lost("e", end.now)
+    end.finish(token)
+    end.carry()
+
+
+def test_a_copy_whose_reset_failed_is_left_once_nobody_is_inside():
+    """It was left at once, under the calls that shared it."""
+    end = connected(make_core(slots=2))
+    template = end.template(environment=place(concurrency=3))
+    first, second = end.assign(template), end.assign(template)
+    end.carry()
+    warm(end.core, "e", end.now)
+    end.carry()
+    assert {first, second} <= end.started.keys()
+
+    spoiled(end, first)
+    late = end.assign(template)
+    end.carry()
+    assert not end.core.entering.take_evictions()
+    assert end.credit.turns == {"e": 0}
+    assert late in end.rejected
+    end.finish(second)
+    end.carry()
+
+    assert end.core.entering.take_evictions() == ["e"]
+    again = end.assign(template)
+    end.carry()
+    assert end.started[again].loads
+
+
+def test_who_released_comes_back_to_a_copy_whose_reset_failed_by_entering_it_again():
+    end, token = entering(place(), slots=2)
+    warm(end.core, "e", end.now)
+    end.core.environment_lost("e", end.now)
+    assert end.core.release(token, None, end.now)
+    end.carry()
+    assert end.core.entering.take_evictions() == ["e"]
+    assert list(end.core.mailbox.residents.left) == ["e"]
+
+    end.core.reacquire(token, {"slot": 1}, end.now)
+    end.carry()
+
+    assert end.core.mailbox.held[token].loads
+
+
+def test_a_fresh_copy_whose_reset_failed_is_not_put_aside():
+    end, token = fresh_away()
+    end.core.reacquire(token, {"slot": 1}, end.now)
+    end.carry()
+    identity = end.core.mailbox.held[token].recipe.environment.id
+    end.core.environment_lost(identity, end.now)
+
+    assert end.core.release(token, None, end.now)
+    end.carry()
+
+    assert end.core.entering.take_evictions() == [identity]
+    assert not end.core.mailbox.residents.aside

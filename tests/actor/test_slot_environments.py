@@ -210,4 +210,5 @@ def test_an_environment_that_cannot_be_reset_is_given_up(shell):
 
     assert shell.value(run) == ("v1", 0)
     assert shell.environments == [("f", "warm"), ("f", "cold")]
-    assert log == ["exit v1"]
+    # Others may be inside: the core says when it is left.
+    assert not log

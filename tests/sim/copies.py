@@ -41,6 +41,8 @@ class Copies:
         self.gave_up: dict[tuple[int, str], Any] = {}
         # What was entered in which process and not left since.
         self.entered: set[tuple[int, str]] = set()
+        # Those of them whose reset failed.
+        self.spoiled: set[tuple[int, str]] = set()
 
     def gives_up(self, actor: "ActorProcess", identities: tuple[str, ...]) -> None:
         """Note that idle copies had to give way to another one."""
@@ -50,12 +52,14 @@ class Copies:
 
     def left(self, actor: "ActorProcess", identity: str) -> None:
         """Check that no run still has the copy that is left, though nobody needs its place."""
-        if (actor.incarnation, identity) not in self.entered:
+        key = (actor.incarnation, identity)
+        if key not in self.entered:
             return  # A named actor, of which `counters` speaks.
         for run in actor.runs.values():
             place = run.assignment.recipe.call.environment
             if place is not None and place.id == identity:
-                assert not run.is_released, f"{place.name} is left under a run"
+                may_leave = not run.is_released or key in self.spoiled
+                assert may_leave, f"{place.name} is left under a run"
         self.exits(actor, identity)
 
     def exits(self, actor: "ActorProcess", identity: str) -> None:
@@ -63,6 +67,7 @@ class Copies:
         key = (actor.incarnation, identity)
         assert key in self.entered, f"{identity} is left in {actor.name}, and was not entered"
         self.entered.discard(key)
+        self.spoiled.discard(key)
 
     def check_inside(self, actor: "ActorProcess") -> None:
         """Check that whoever has its turn is in a copy that was entered."""

@@ -177,7 +177,11 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "no_environment_is_ever_broken",
             "what_is_broken_now_is_not_looked_for",
         ),
-        6: ("a_copy_wears_never", "a_copy_wears_under_a_run"),
+        6: (
+            "a_copy_wears_never",
+            "a_copy_wears_under_a_run",
+            "a_copy_is_left_under_others_whose_reset_failed",
+        ),
         7: (
             "a_fresh_copy_is_kept",
             "a_fresh_copy_is_left_under_its_run",

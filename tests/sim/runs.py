@@ -320,6 +320,7 @@ class UserCode:
         if run.waits_for:
             run.ends, run.status = True, status
             return
+        self._resets(run)
         del self.actor.runs[token]
         self.actor.mailbag.ended += 1
         self.actor.board[token] = FINISHED
@@ -336,6 +337,17 @@ class UserCode:
         following = start_next(self.actor.core, 1.0) if self.world.rng.random() < FOLLOWS else None
         if following is not None:
             self.start(following)
+
+    def _resets(self, run: Run) -> None:
+        """Bring the environment of a run that ends back to where it was, or fail to."""
+        place = run.assignment.recipe.call.environment
+        if place is None or place.named is not None or run.is_released:
+            return
+        # Told apart by the number, so that nothing else of the seed's history changes.
+        if self.world.profile.enter_fail and run.assignment.token[1] % 9 == 0:
+            self.world.note("FAILS to reset", self.actor, run.assignment.token)
+            self.world.oracle.copies.spoiled.add((self.actor.incarnation, place.id))
+            self.actor.core.environment_lost(place.id, self.world.now)
 
     def stop(self, token: Token) -> None:
         """Tell a run to stop; not every one does."""
