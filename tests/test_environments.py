@@ -113,6 +113,14 @@ class Hanging(Environment):
         return "entered"
 
 
+class Blocking(Hanging):
+    async def enter(self, path):
+        super().enter(path)
+
+    async def work(self):
+        return super().work()
+
+
 class AsyncHanging(Environment):
     enter_timeout = 0.1
 
@@ -369,9 +377,21 @@ def test_an_async_enter_that_hangs_is_canceled(client):
     # A former test may have ended one, or be about to.
     wait_until(lambda: [actor["state"] for actor in client.actors()] == ["open"] * 2, PATIENCE_S)
     pids = {actor["name"]: actor["pid"] for actor in client.actors()}
-    with pytest.raises(EnvironmentFailed, match=r"enter_timeout of 0\.1 s"):
+    with pytest.raises(EnvironmentFailed, match=r"enter_timeout of 0\.1 s") as failed:
         client.submit(AsyncHanging.work).result(PATIENCE_S)
+    # Nobody could tell why it took too long.
+    assert "await asyncio.sleep(60.0)" in str(failed.value.__cause__)
     assert {actor["name"]: actor["pid"] for actor in client.actors()} == pids
+
+
+def test_an_async_enter_that_holds_up_the_event_loop_ends_with_its_process(tmp_path):
+    """It was believed to have ended: nothing that is async ever ran in that process again."""
+    place = Blocking.using(path=str(tmp_path / "tried"))
+    with (
+        LocalCluster([{"replicas": 1, "arguments": HASTY_HOST}], arguments=HASTY_BROKER) as cluster,
+        cluster.client() as client,
+    ):
+        assert client.submit(place.work).result(PATIENCE_S) == "entered"
 
 
 def test_what_reuse_saved_is_counted(client):

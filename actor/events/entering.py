@@ -5,6 +5,7 @@ reason, and burns no try. The rule that must not be broken: whoever enters is in
 known what became of it.
 """
 
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,7 @@ REASON_LENGTH_MAX: Final = 1_024
 class Entering:
     """Who enters, until when; what was entered and is to be told; what is to be left."""
 
-    __slots__ = ("again", "evictions", "said_next", "until")
+    __slots__ = ("again", "evictions", "said_next", "until", "where")
 
     def __init__(self) -> None:
         """Begin with nothing to do."""
@@ -39,6 +40,8 @@ class Entering:
         # Environments that the loop has left, each by its `exit`.
         self.evictions: list[str] = []
         self.said_next: list[Entered] = []
+        # How to find out where a run is that enters, as a traceback tells it.
+        self.where: Callable[[Token], str] = lambda _: ""
 
     @property
     def deadline(self) -> float:
@@ -148,15 +151,16 @@ def expire(core: "ActorCore") -> None:
             f"environment {environment.name} could not be entered{'' if is_first else ' again'}"
             f" within its enter_timeout of {environment.reuse.enter_timeout_s:g} s"
         )
+        hangs = core.entering.where(token)
         # Nobody hears of a run that was canceled; but its slot is held for as long as it enters.
         if not assignment.is_stopped and is_first:
-            failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message)
+            failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message, hangs)
             # Where it is entered after all nobody may find it: it is another's by then.
             core.mailbox.residents.named.order(Leave(environment.id, token, message))
             core.returns.reject(token, message, assignment.recipe, bars=False, failure=failure)
         elif not assignment.is_stopped:
             timeout_s = environment.reuse.enter_timeout_s or 0.0
-            body = failure_late(assignment, message)
+            body = failure_late(assignment, message, hangs)
             core.outcomes.keep(assignment, Status.EXPIRED, body, (), timeout_s)
             core.note("timed_out", token=token, after_s=timeout_s)
         core.stopping.order(assignment, core.now, force=True, reason=message)

@@ -204,8 +204,11 @@ def failure_timeout(assignment: Assignment, refreshed_s: float | None) -> bytes:
     return encode_failure(Failure(Code.TASK_TIMEOUT, "TaskTimeout", message, retriable=retriable))
 
 
-def failure_late(assignment: Assignment, message: str) -> bytes:
-    """Make the body of the outcome of a run that could not enter its environment again in time."""
+def failure_late(assignment: Assignment, message: str, hangs: str) -> bytes:
+    """Make the body of the outcome of a run that could not enter its environment again in time.
+
+    *hangs* is where it is.
+    """
     retriable = is_retriable(EnvironmentFailed(message), assignment.recipe.call)
-    failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message, retriable=retriable)
+    failure = Failure(Code.ENVIRONMENT_FAILED, "TimeoutError", message, hangs, retriable=retriable)
     return encode_failure(failure)

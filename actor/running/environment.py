@@ -5,10 +5,11 @@ run that needs it. The rules that must not be broken: what was entered is left, 
 the end, once; and nothing is entered again whose `exit` has not returned.
 """
 
+import asyncio
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ from actor.running.checkpoints import Checkpoints
 from actor.running.code import is_async
 from actor.running.reserve import Reserve
 from actor.running.threads import EventLoopThread
+from actor.running.whereabouts import of_coroutine, of_thread
 from sdk.describing.batching import Batch, batches_of
 from wire import payload
-from wire.parts import Environment
+from wire.parts import Environment, Token
 
 if TYPE_CHECKING:
     from actor.running.context import Run
@@ -77,11 +79,23 @@ class Environments:
         self._evicted_early: Counter[str] = Counter()
         # What leaves in the background; each of these threads has begun.
         self._leaving: dict[threading.Thread, None] = {}
+        # Which thread enters for which run, or what it waits for there.
+        self._entering: dict[Token, int | Awaitable[Any]] = {}
         self._lock = threading.Lock()
 
     def find(self, identity: str) -> Resident | None:
         """Return the loaded copy, or None."""
         return self.residents.get(identity)
+
+    def where(self, token: Token) -> str:
+        """Say where a run is that enters, as a traceback does; an empty text when nobody knows."""
+        found = self._entering.get(token)
+        if isinstance(found, int):
+            return of_thread(found, (Environments._load.__code__, Environments._enter.__code__))
+        if inspect.iscoroutine(found) and inspect.getcoroutinestate(found) == inspect.CORO_CREATED:
+            # Something else holds up the event loop.
+            return self._loop.where()
+        return of_coroutine(found)
 
     def load(
         self,
@@ -98,6 +112,22 @@ class Environments:
         had to leave is entered once more; it raises TimeoutError where *run* itself holds what
         cannot be.
         """
+        if run is None:
+            return self._load(environment, blob, run, checkpoint, held)
+        self._entering[run.token] = threading.get_ident()
+        try:
+            return self._load(environment, blob, run, checkpoint, held)
+        finally:
+            del self._entering[run.token]
+
+    def _load(
+        self,
+        environment: Environment,
+        blob: Buffer,
+        run: "Run | None",
+        checkpoint: Buffer | None,
+        held: Resident | None,
+    ) -> Resident:
         with self._lock:
             # To be evicted by another run, whose thread is slower than this one.
             former = self.residents.pop(environment.id, None)
@@ -143,14 +173,21 @@ class Environments:
         returned = enter(**parameters)
         if not inspect.isawaitable(returned):
             return
-        future = self._loop.submit(returned)
-        if run is not None:
-            run.stop_entering = future.cancel
+        if run is None:
+            self._loop.wait(returned)
+            return
+        self._entering[run.token] = returned
         try:
-            future.result()
+            self._loop.wait(self._await(returned, run))
         finally:
-            if run is not None:
-                run.stop_entering = None
+            run.stop_entering = None
+
+    async def _await(self, entering: Awaitable[Any], run: "Run") -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        # Whoever waits is told when it has ended, and not that it was to: it may hold the loop up.
+        run.stop_entering = partial(self._loop.call, task.cancel)
+        await entering
 
     def evict(self, identities: Iterable[str]) -> None:
         """Leave these environments; what their `exit` raises is logged."""

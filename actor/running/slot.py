@@ -50,6 +50,7 @@ class Slots:
         self._pool = ThreadPool("slot")
         self._events = EventLoopThread("slot-async")
         self.environments = Environments(self._events)
+        loop.core.entering.where = self.environments.where
         self.batching = Batching(self, loop, board, self._pool, self._events)
         self._runs: dict[Token, Run] = {}
         # Runs that began on the event loop and never had a thread.

@@ -11,6 +11,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from actor.running.whereabouts import of_thread
+
 T = TypeVar("T")
 
 
@@ -91,6 +93,11 @@ class EventLoopThread:
         """Run *awaitable* on the event loop and wait for its value; never on the loop itself."""
         assert not self.is_current
         return self.submit(awaitable).result(timeout_s)
+
+    def where(self) -> str:
+        """Say where the event loop is at this moment, as a traceback does."""
+        ident = self._thread.ident if self._thread is not None else None
+        return of_thread(ident, (EventLoopThread._work.__code__,)) if ident is not None else ""
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)

@@ -139,6 +139,7 @@ def test_the_tasks_of_a_copy_that_had_to_leave_are_counted_on():
 def test_a_run_that_comes_back_and_hangs_in_enter_has_had_its_time():
     """It had no end: the run, its slot and its place were lost for ever."""
     end, token = entering(place(enter_timeout_s=3.0), force_grace_s=1.0)
+    end.core.entering.where = lambda of: "it waits for a download" if of == token else ""
     warm(end.core, "e", end.now)
     left_and_asked_for(end, token)
     end.pass_time(2.9)
@@ -152,6 +153,7 @@ def test_a_run_that_comes_back_and_hangs_in_enter_has_had_its_time():
     assert outcome.status == "expired"
     assert failure.code == "environment-failed"
     assert "could not be entered again within its enter_timeout of 3 s" in failure.message
+    assert failure.traceback == "it waits for a download"
     assert [order.force for order in stops] == [True]
     end.pass_time(1.0)
     end.core.tick(end.now)

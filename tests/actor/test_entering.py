@@ -109,6 +109,7 @@ def test_a_stopped_run_whose_environment_failed_says_nothing():
 
 def test_an_environment_that_takes_too_long_is_handed_back_and_its_process_ends():
     end, token = entering(place(enter_timeout_s=3.0), force_grace_s=1.0)
+    end.core.entering.where = lambda of: "it waits for a download" if of == token else ""
     end.pass_time(2.9)
     end.carry()
     assert not said(end, Reject)
@@ -118,6 +119,7 @@ def test_an_environment_that_takes_too_long_is_handed_back_and_its_process_ends(
 
     [rejected] = said(end, Reject)
     assert "enter_timeout of 3 s" in rejected.failure.message
+    assert rejected.failure.traceback == "it waits for a download"
     assert [order.force for order in stops] == [True]
     end.pass_time(1.0)
     end.core.tick(end.now)

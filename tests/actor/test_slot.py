@@ -10,6 +10,7 @@ import cloudpickle
 import numpy as np
 import pytest
 
+from actor.events.entering import Entering
 from actor.holding.mailbox import Assignment, StopOrder
 from actor.holding.recipe import Recipe
 from actor.machine.board import Board
@@ -34,6 +35,7 @@ class Shell:
     def __init__(self, fd):
         self.board = Board(fd)
         self.core = self
+        self.entering = Entering()
         self.labels, self.upserted = {"memory": 512}, {}
         self.posts = queue.Queue()
         self.environments = []
