@@ -249,7 +249,7 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
             reply["reason"] = "an actor may start it once the journal says so"
         case State.ASSIGNED | State.UNCLAIMED_RUN:
             reply["reason"] = f"it is with actor {reply['actor']}"
-            loading = reasons.loading_at(task, task.actor)
+            loading = reasons.entering_at(task, task.actor)
             if loading:
                 reply["reason"] += f", where {loading}"
             elif task.actor and task in recall.waiting_at(broker.recalls, task.actor):

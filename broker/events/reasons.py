@@ -233,6 +233,21 @@ def loading_at(task: Task, actor: Actor | None) -> str:
     return f"environment {copy.record.environment.name} is being loaded"
 
 
+def entering_at(task: Task, actor: Actor | None) -> str:
+    """Say that *actor*, which has *task*, loads its environment, or an empty text.
+
+    Of copies for single calls that is what the actor said last.
+    """
+    place = task.call.environment
+    if actor is None or place is None or not place.reuse.is_fresh:
+        return loading_at(task, actor)
+    if actor.environments.get(place.id) != "loading":
+        return ""
+    own = actor.count_inside()[place.id]
+    which = f" for one of {own} calls" if own > 1 else ""
+    return f"environment {place.name} is being loaded{which}"
+
+
 def short_of_place(task: Task, actor: Actor) -> str:
     """Say what *actor* has too little of for the environment of *task*, or an empty text."""
     assert task.template

@@ -97,6 +97,25 @@ def test_who_waits_for_what_is_loading_is_told_so(talk):
     )
 
 
+def test_who_loads_a_copy_of_its_own_is_said_to(talk):
+    """It was said to run."""
+    own = place(is_fresh=True)
+    client = talk.client().submits(1, 2, call=call(own))
+    [actor] = actors(talk, 1)
+    actor.says(Credit(2, 0, 2))
+    held = tokens(actor)
+    assert explained(client, 1)["reason"] == "it is with actor host/0"
+
+    def says(state, room):
+        credit = Credit(0, 0, room)
+        actor.says(ActorBeat(credit, 1, {}, held, {own.id: state}))
+        return explained(client, 1)["reason"]
+
+    where = "it is with actor host/0, where environment E is being loaded"
+    assert says("loading", 0) == f"{where} for one of 2 calls"
+    assert says("warm", 0) == "it is with actor host/0"
+
+
 def test_free_actors_are_not_called_busy_where_the_environment_is_what_keeps_them_from_it(talk):
     client = talk.client().submits(1, call=call(place(1, 1)))
     one, two, three = actors(talk, 3)
