@@ -238,7 +238,7 @@ ENVIRONMENTS = [
     ),
     Bug(
         "what_has_not_returned_from_its_exit_is_entered_again",
-        Environments.load,
+        Environments._load,
         "held is not None and not held.is_left.wait(held.exit_timeout_s)",
         "False",
         "actor/test_coming_back.py::test_nobody_comes_back_to_a_copy_whose_exit_has_not_returned",

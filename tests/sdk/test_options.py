@@ -148,7 +148,11 @@ def test_a_weight_that_is_ignored_is_warned_of_at_the_line_of_the_user(give):
         ({"affinity_wait": True}, ValueError, "seconds from 0"),
         ({"affinity_wait": "long"}, ValueError, "'long'"),
         ({"sticky": ""}, ValueError, "a sticky key has 1 to 256"),
-        ({"sticky": Sticky("k" * 257)}, ValueError, "a sticky key has 1 to 256 characters, not 257"),
+        (
+            {"sticky": Sticky("k" * 257)},
+            ValueError,
+            "a sticky key has 1 to 256 characters, not 257",
+        ),
         ({"sticky": Sticky("k", hard=1)}, TypeError, "must be True or False"),
         ({"sticky": 7}, TypeError, "must be a Sticky or its key"),
         ({"limits": {"db": 0}}, ValueError, "not an amount"),
