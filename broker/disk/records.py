@@ -333,7 +333,7 @@ def resume(task: Task, row: Row, now: float, now_ms: int) -> None:
     task.record.maker = progress.maker
     task.queued_at -= max(0.0, (now_ms - progress.queued_ms) / 1000.0)
     task.tries = progress.tries
-    if progress.history:
+    if progress.history or progress.failed > NO_TOKEN:
         trouble = task.trouble = Trouble()
         trouble.failures = progress.failures
         trouble.crashes, trouble.losses = progress.crashes, progress.losses

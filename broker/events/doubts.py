@@ -26,12 +26,14 @@ PROCESSES_MAX: Final = 1_024
 class Doubts:
     """Whom a loss was charged to, by the process that was lost."""
 
-    __slots__ = ("by_incarnation",)
+    __slots__ = ("by_incarnation", "refused")
 
     def __init__(self) -> None:
         """Begin with no doubt."""
         # Incarnation -> token -> the task, and the line of its history that tells of the loss.
         self.by_incarnation: dict[int, dict[Token, tuple[Task, str]]] = {}
+        # Runs that were not here when a call of their own came, which was refused for that.
+        self.refused: dict[Token, None] = {}
 
 
 def note(broker: "Broker", actor: Actor, lost: dict[Token, Task]) -> None:

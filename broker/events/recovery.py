@@ -12,10 +12,19 @@ from broker.events import doubts, downfalls, explain, holders, patience, restori
 from broker.facts.peers import Actor, Client, is_owned
 from broker.facts.task import Event, State, Task
 from broker.placing import environments, isolation, placement, requeueing
-from broker.tasks import attaching, bindings, dead, families, forgetting, lifecycle, named
+from broker.tasks import (
+    attaching,
+    bindings,
+    dead,
+    families,
+    forgetting,
+    lifecycle,
+    named,
+    retrying,
+)
 from wire.errors import Code
 from wire.messages import ActorHello, Stop
-from wire.parts import Holding, Kept
+from wire.parts import Holding, Kept, Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -97,8 +106,7 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
             task.is_finished = isinstance(item, Kept)
             actor.assigned[token] = task
         return
-    if task.trouble is not None and token <= task.trouble.failed:
-        # What it would say is known: the task was tried again since.
+    if is_over(broker, task, token, now):
         stop(broker, actor, item)
         return
     if (
@@ -124,6 +132,14 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
             return
     task.move(Event.ADOPT)
     adopt(broker, task, actor, item)
+
+
+def is_over(broker: "Broker", task: Task, token: Token, now: float) -> bool:
+    """Tell whether what this run of *task* says is known, or counts no more: it is tried again."""
+    if token in broker.doubts.refused:
+        retrying.count_no_more(broker, task, token, now)
+        return True
+    return task.trouble is not None and token <= task.trouble.failed
 
 
 def take_out(broker: "Broker", task: Task) -> None:
@@ -184,8 +200,8 @@ def give_up(broker: "Broker", task: Task) -> None:
     elif not task.is_finished:
         broker.say(actor.session, Stop(*token, reason="it belongs to another actor now"))
     forgetting.detach(broker, task)
-    if task.children:
-        families.part(broker, task, families.Parting.LOST)
+    if task.children and families.part(broker, task, families.Parting.LOST):
+        retrying.count_no_more(broker, task, token, broker.ticked_at)
 
 
 def adopt(broker: "Broker", task: Task, actor: Actor, item: Holding | Kept) -> None:
@@ -215,7 +231,8 @@ def end_window(broker: "Broker", now: float) -> None:
     """Queue what was held: nobody offered a run of it."""
     broker.window_ends_at = None
     if broker.unparented:
-        families.end_window(broker)
+        for task, token in families.end_window(broker).items():
+            retrying.count_no_more(broker, task, token, now)
     bindings.end_window(broker)
     broker.backlog.wake()
     held, broker.held = broker.held, {}

@@ -9,7 +9,8 @@ from broker.disk.records import Record
 from broker.events import occupancy, strategies
 from broker.facts.peers import Client, Session
 from broker.facts.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task, Template
-from broker.placing import environments
+from broker.facts.trouble import NO_TOKEN
+from broker.placing import environments, requeueing
 from broker.tasks import attaching, bindings, dead, durable, families, lifecycle, named, retrying
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import Attach, Submit
@@ -108,8 +109,15 @@ def claim(broker: "Broker", task: Task, command: Submit, now: float) -> None:
     if task.state is State.ENDED:
         task.children = None
         lifecycle.deliver(broker, task)
-    elif command.parent is not None:
+        return
+    if command.parent is not None:
         families.adopt(broker, task, command.parent)
+    over = NO_TOKEN if task.trouble is None or task.is_finished else task.trouble.failed
+    if task.token and task.token <= over:
+        # The broker before was to have it run again, and has ended what this run had called.
+        reason = "an earlier broker had given it up"
+        lifecycle.stop(broker, task, reason=reason)
+        requeueing.requeue(broker, task, reason, now, burns=None)
 
 
 def check_window(broker: "Broker", client: Client) -> None:
@@ -160,6 +168,7 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
             f"{broker.settings.payload_bytes_max} are allowed here",
         )
     elif command.parent is not None and not families.may_adopt(broker, command.parent):
+        families.refuse(broker, command.parent)
         end_orphan(broker, task, "the task that submitted this one was given to another actor")
     elif (
         task.template.costs.environment is not None and environments.is_refused(broker, task, now)

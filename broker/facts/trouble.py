@@ -48,7 +48,8 @@ class Trouble:
         self.shared = 0
         self.losses = 0
         self.history: list[str] = []
-        # The last run that failed: what is offered of it, or of an earlier one, counts no more.
+        # The last run that failed, or was lost and its calls ended with it: what is offered of it,
+        # or of an earlier one, counts no more.
         self.failed = NO_TOKEN
         # When the task is tried again.
         self.due_at = 0.0

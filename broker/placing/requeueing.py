@@ -33,7 +33,7 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         families.part(broker, task, families.Parting.UNCLAIMED)
         forgetting.erase(broker, task)
         return
-    families.part(broker, task, families.Parting.LOST)
+    has_parted = families.part(broker, task, families.Parting.LOST)
     assert task.template
     is_named = task.template.costs.named
     if task.client is broker.named.own and not is_named:
@@ -46,6 +46,9 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         return
     if burns in ("crash", "shared", "loss"):
         trouble = charge(task, reason, burns=burns)
+        if has_parted and token is not None:
+            # Its process may come back with it, and it would be told that its calls are gone.
+            trouble.failed = max(trouble.failed, token)
         if not is_named and is_given_up(broker, task, trouble, reason):
             return
         retrying.say_requeued(broker, task)

@@ -6,7 +6,7 @@ broken: where the next run of a task makes a call again, the former one does not
 """
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from broker.disk import records, writing
 from broker.disk.records import Maker, Record
@@ -34,6 +34,8 @@ class Parting(Enum):
     LEFT = "nobody waits any more for the task that submitted it"
 
 
+# So many runs are remembered of which a call was refused, the oldest are forgotten.
+REFUSED_MAX: Final = 65_536
 # Nothing is known of a next run: what is durable goes on, until one is known of.
 _LEAVING = (Parting.UNCLAIMED, Parting.LEFT)
 
@@ -53,6 +55,14 @@ def may_come(broker: "Broker", parent: Token) -> bool:
     Also of those that it assigned before it heard of a higher epoch.
     """
     return broker.window_ends_at is not None and parent[0] not in broker.epochs
+
+
+def refuse(broker: "Broker", parent: Token) -> None:
+    """Remember that a call of this run was refused, as the run is not there: it stays over."""
+    refused = broker.doubts.refused
+    refused[parent] = None
+    if len(refused) > REFUSED_MAX:
+        del refused[next(iter(refused))]
 
 
 def adopt(broker: "Broker", task: Task, parent: Token) -> bool:
@@ -132,15 +142,21 @@ def drop(
     forgetting.forget(broker, task)
 
 
-def part(broker: "Broker", task: Task, why: Parting) -> None:
-    """Settle what becomes of the calls of *task*, whose run has ended and has no outcome."""
+def part(broker: "Broker", task: Task, why: Parting) -> bool:
+    """Settle what becomes of the calls of *task*, whose run has ended and has no outcome.
+
+    Return whether one of them has ended with it.
+    """
     children, task.children = task.children, None
-    if children:
-        settle(broker, list(children), why, task)
+    return children is not None and settle(broker, list(children), why, task)
 
 
-def settle(broker: "Broker", calls: list[Task], why: Parting, root: Task | None) -> None:
-    """End *calls*, and what they have made, or let them go on; *root* may find them again."""
+def settle(broker: "Broker", calls: list[Task], why: Parting, root: Task | None) -> bool:
+    """End *calls*, and what they have made, or let them go on; *root* may find them again.
+
+    Return whether one has ended.
+    """
+    has_ended = False
     # Not by recursion: how deep calls are nested is the user's to say.
     for call in calls:
         if call.is_over:
@@ -156,6 +172,8 @@ def settle(broker: "Broker", calls: list[Task], why: Parting, root: Task | None)
         if isinstance(record, Record) and record.key is not None:
             writing.free_key(broker, call, record)
         lifecycle.end(broker, call, Code.PARENT_GONE, why.value)
+        has_ended = True
+    return has_ended
 
 
 def goes_on(call: Task, why: Parting) -> bool:
@@ -217,8 +235,12 @@ def restore(broker: "Broker", task: Task) -> None:
     broker.unparented.setdefault(record.maker.token, []).append(task)
 
 
-def end_window(broker: "Broker") -> None:
-    """Settle what becomes of calls whose run nobody has offered: it has ended, or was lost."""
+def end_window(broker: "Broker") -> dict[Task, Token]:
+    """Settle what becomes of calls whose run nobody has offered: it has ended, or was lost.
+
+    Return the lost runs with which a call has ended, by the task that is to run again.
+    """
+    over: dict[Task, Token] = {}
     unparented, broker.unparented = broker.unparented, {}
     for task in [task for tasks in unparented.values() for task in tasks]:
         record = task.record
@@ -228,8 +250,13 @@ def end_window(broker: "Broker") -> None:
         owner = known(broker, maker)
         if owner is None:
             leave(broker, task, Parting.LEFT, None)
-        elif owner.token != maker.token and not (owner.is_over and owner.token is None):
-            settle(broker, [task], Parting.LOST, owner)
+        elif (
+            owner.token != maker.token
+            and not (owner.is_over and owner.token is None)
+            and settle(broker, [task], Parting.LOST, owner)
+        ):
+            over[owner] = max(maker.token, over.get(owner, NO_TOKEN))
+    return over
 
 
 def sent_again(broker: "Broker", incarnation: int, numbers: list[Span]) -> None:

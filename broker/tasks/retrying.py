@@ -11,7 +11,14 @@ from broker.disk import writing
 from broker.disk.records import Record
 from broker.facts.peers import Actor, Client
 from broker.facts.task import Ending, Event, State, Task
-from broker.facts.trouble import HISTORY_MAX, WAIT_S_MAX, FailedRun, Trouble, delay_s
+from broker.facts.trouble import (
+    HISTORY_MAX,
+    NO_TOKEN,
+    WAIT_S_MAX,
+    FailedRun,
+    Trouble,
+    delay_s,
+)
 from broker.tasks import dead, families, forgetting, lifecycle
 from wire.codec import encode_failure, read_failure
 from wire.messages import Requeued, Tried
@@ -57,7 +64,8 @@ def is_tried_again(broker: "Broker", task: Task, ending: Ending, now: float) -> 
     assert task.token
     is_known = task.token <= trouble.failed
     failures = trouble.failures + (not is_known)
-    if not failure.retriable or failures > call.retries or call.at_most_once:
+    is_last = not failure.retriable or failures > call.retries or call.at_most_once
+    if is_last and not is_known:
         tell_history(ending, failure, trouble)
         return False
     task.trouble = trouble
@@ -168,10 +176,23 @@ def tell(broker: "Broker", task: Task, wait_s: float) -> None:
             trouble.crashes,
             trouble.losses,
             wait_s,
-            trouble.failed if trouble.failures else None,
+            trouble.failed if trouble.failed > NO_TOKEN else None,
             trouble.shared,
         ),
     )
+
+
+def count_no_more(broker: "Broker", task: Task, token: Token, now: float) -> None:
+    """Let nothing count any more that is offered of a lost run of *task*, or of an earlier one."""
+    if task.is_over or (task.token is not None and task.token <= token):
+        return
+    trouble = task.trouble = task.trouble or Trouble()
+    if token <= trouble.failed:
+        return
+    trouble.failed = token
+    if isinstance(task.record, Record):
+        writing.write_progress(broker, task)
+    say_again(broker, task, now)
 
 
 def say_again(broker: "Broker", task: Task, now: float) -> None:

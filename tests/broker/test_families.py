@@ -7,7 +7,22 @@ from tests.broker.conversation import CODE, Conversation
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
-from wire.messages import Assign, Attach, Bye, Cancel, Credit, Query, Release, Result, Stop
+from wire.messages import (
+    Assign,
+    Attach,
+    Bye,
+    Cancel,
+    Credit,
+    Function,
+    Query,
+    Release,
+    Requeued,
+    Result,
+    Stop,
+    Submit,
+    Template,
+    Tried,
+)
 from wire.parts import Backoff, Call, Failure, Holding, Kept, Key, Status
 
 DURABLE = Call("keep", CODE, durable=True)
@@ -164,6 +179,94 @@ def test_a_run_that_failed_and_is_tried_again_takes_its_calls_along():
 
     assert family.talk.state(family.root, 1) == "delayed"
     assert code_of(family.nested, 1) == Code.PARENT_GONE
+
+
+# A run that was lost with its calls was adopted when its process was heard again. It was told that
+# they are gone, and so its task failed with that, of which nobody had to hear.
+
+
+@pytest.mark.parametrize("parent", [DURABLE, Call("plain", CODE)])
+@pytest.mark.parametrize("call", [DURABLE, Call("plain", CODE)])
+def test_a_run_whose_calls_have_ended_with_it_is_not_taken_back(parent, call):
+    family = Family(parent=parent, call=call, free=0)
+    family.talk.wait(6.0, beating=[family.root, family.nested])
+    assert code_of(family.nested, 1) == Code.PARENT_GONE
+    assert family.root.takes(Requeued)[-1].failed == family.token
+
+    holding(family, nested=False)
+
+    assert [stop.number for stop in family.actor.takes(Stop)] == [family.token[1]]
+    assert family.talk.state(family.root, 1) == "queued"
+    family.actor.says(Credit(1))
+    assert [again.attempt for again in family.actor.takes(Assign)] == [2]
+    assert agree(family.talk)
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_run_that_was_lost_is_taken_back_unless_a_call_of_its_own_was_refused(is_refused):
+    """The process has two connections, and either may be the first that is there again."""
+    family = Family(free=0, key=KEY)
+    family.talk.wait(6.0, beating=[family.root, family.nested])
+    assert family.root.takes(Requeued)[-1].failed is None
+    if is_refused:
+        family.nested.submits(2, parent=family.token)
+        assert code_of(family.nested, 2) == Code.PARENT_GONE
+
+    holding(family, nested=False)
+
+    told = family.root.takes(Requeued)
+    assert [requeued.failed for requeued in told] == [family.token] * is_refused
+    assert len(family.actor.takes(Stop)) == is_refused
+    assert (family.talk.task(family.root, 1).token == family.token) is not is_refused
+    assert agree(family.talk)
+
+
+def test_nor_is_it_by_the_next_broker_which_has_that_from_the_journal():
+    family = Family(free=0)
+    family.talk.wait(6.0, beating=[family.root, family.nested])
+    family.talk.restart()
+
+    holding(family, nested=False)
+
+    assert [stop.number for stop in family.actor.takes(Stop)] == [family.token[1]]
+    family.talk.wait(2.5, beating=[family.root])
+    assert family.talk.state(family.root, 1) == "queued"
+    assert agree(family.talk)
+
+
+def test_nor_is_it_where_it_is_offered_when_the_window_is_over():
+    family = Family(free=0)
+    family.talk.restart()
+    family.talk.wait(2.5, beating=[family.root])
+    assert family.talk.task(family.nested, 1).is_over
+
+    holding(family, nested=False)
+
+    assert [stop.number for stop in family.actor.takes(Stop)] == [family.token[1]]
+    assert family.talk.state(family.root, 1) == "queued"
+    assert agree(family.talk)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_nor_where_only_the_client_can_tell_the_next_broker(is_first):
+    family = Family(parent=Call("plain", CODE), call=Call("plain", CODE), free=0)
+    family.talk.wait(6.0, beating=[family.root, family.nested])
+    family.talk.restart()
+    if is_first:
+        holding(family, nested=False)
+        assert family.talk.state(family.root, 1) == "unclaimed-run"
+
+    family.root.greets(msgspec.structs.replace(family.root.hello, unresolved=[(1, 1)]))
+    told = Tried(1, 0, 0, 1, 0.0, family.token, ["attempt 1: silent"])
+    again = Submit(1, 0, b"", again=True, tries=1)
+    function, template = Function(0, CODE, b"code"), Template(0, Call("plain", CODE))
+    family.root.says(function, template, told, again)
+    if not is_first:
+        holding(family, nested=False)
+
+    assert [stop.number for stop in family.actor.takes(Stop)] == [family.token[1]]
+    family.talk.wait(2.5, beating=[family.root])
+    assert family.talk.state(family.root, 1) == "queued"
 
 
 # --- a restart

@@ -37,6 +37,8 @@ class Families:
         self.adopted: set[Token] = set()
         # Those of them whose task the journal does not know, or knows no more.
         self.unwritten: set[Token] = set()
+        # Runs of which a call is known to have ended with them.
+        self.parted: set[Token] = set()
         self._core: Broker | None = None
         self._is_open = True
 
@@ -84,6 +86,11 @@ class Families:
                 task = core.tokens.get(token)
                 if task is not None and is_decided(task):
                     self.ended.add(token)
+
+    def told_gone(self, record: "TaskRecord") -> None:
+        """Note that whoever made a call was told that the run in which it was made is over."""
+        if record.parent is not None and self._ends_with(record, record.parent):
+            self.parted.add(record.parent)
 
     def _check_stop(self, token: Token) -> None:
         """Check that of two runs of one task the later one goes on (8.4 rule 3).
@@ -135,6 +142,11 @@ class Families:
             self._is_open = False
             self.adopted = set(core.tokens)
             self.unwritten = {token for token, task in core.tokens.items() if task.record is None}
+        for token in self.parted:
+            task = core.tokens.get(token)
+            assert task is None or task.state is not State.ASSIGNED, (
+                f"{task.name} goes on as {token}, and calls of that have ended with it"
+            )
         new, self._new = self._new, []
         for token in new:
             for record in self.children.get(token, ()) if self._is_known(token) else ():

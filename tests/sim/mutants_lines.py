@@ -10,6 +10,7 @@ from broker.events import liveness, recovery
 from broker.holding import deadlock
 from broker.holding.limits import Limits
 from broker.holding.lines import RunWait
+from broker.placing import requeueing
 from broker.tasks import families, lifecycle, retrying
 from broker.waiting.matching import Matching
 from tests.model.mutants import MUTANTS as SEARCHED
@@ -132,6 +133,21 @@ OF_LINES = (
         FAMILIES.but(cancel=0.3),
         families.drop,
         "part(broker, task, Parting.CANCELED if is_canceled else Parting.LEFT)",
+        "pass",
+    ),
+    (
+        "a_run_whose_calls_have_ended_is_taken_back",
+        FAMILIES.but(
+            machines=1,
+            replicas=1,
+            run_s=6.0,
+            cancel=0.0,
+            faults={"freeze_actor": 1.0},
+            fault=0.1,
+            down_s=9.0,
+        ),
+        requeueing.requeue,
+        "trouble.failed = max(trouble.failed, token)",
         "pass",
     ),
     (

@@ -43,6 +43,7 @@ def check_code(oracle: "Oracle", record: "TaskRecord", status: Status, body: byt
         case Code.PARENT_GONE:
             # A key may be that of a child.
             assert record.has_parent or record.call.durable, record.name
+            oracle.families.told_gone(record)
         case Code.SCHEDULE_TIMEOUT:
             labels.gave_up(oracle.world, record)
         case Code.TASK_TIMEOUT:

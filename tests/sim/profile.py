@@ -69,6 +69,8 @@ LAST = 0.08
 ORDERS = ("named_kill", "take_back")
 # Of all seeds, those with calls that came last, orders, and ends of everything at once.
 NEWEST = 0.25
+# Of those in which runs make calls at all, those in which most do.
+LARGE_FAMILIES = 0.2
 # Of those in which nothing has a state that goes back with the journal.
 OLD_JOURNAL = 0.5
 # What ends a broker, in which what it only remembered is lost.
@@ -392,6 +394,8 @@ def draw(rng: Random) -> Profile:
             faults |= {name: newest.choice((0.3, 1.0, 3.0)) for name in orders}
         may_end_all = may_be_slow and not profile.is_deadly
         profile = profile.but(kinds=kinds, along=along * may_end_all)
+    if profile.child and Random(style + 6.0).random() < LARGE_FAMILIES:
+        profile = profile.but(child=0.6)
     has_named = profile.named or profile.grouped or {"namesake", "bounded"} & profile.kinds.keys()
     is_plain = not (has_named or profile.redrive)
     if may_be_slow and profile.durable and is_plain and later.random() < OLD_JOURNAL:

@@ -36,7 +36,10 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "what_was_held_stays_so",
         ),
         3: ("the_lower_token_wins",),
-        4: ("what_waits_adopts_nothing",),
+        4: (
+            "what_waits_adopts_nothing",
+            "a_run_whose_calls_have_ended_is_taken_back",
+        ),
         5: ("the_unclaimed_stay",),
         6: (
             "a_new_broker_lets_in_at_once",
