@@ -135,7 +135,7 @@ class Host:
         for ward in core.take_kills():
             self._processes[ward].send(signal.SIGKILL)
             if not ward.pid:
-                self._starter.give_up()
+                self._starter.give_up("it did not answer")
         if core.wants_readings:
             self._observe()
         self._send(now)
@@ -234,8 +234,13 @@ class Host:
 
     def _observe(self) -> None:
         wards = {ward.pid: ward for ward in self.core.running()}
-        for pid, reading in read_processes(wards).items():
-            self.core.observed(wards[pid], cpu_s=reading.cpu_s, is_stopped=reading.is_stopped)
+        server = self._starter.awaited
+        for pid, reading in read_processes([*wards, *server]).items():
+            if pid in wards:
+                self.core.observed(wards[pid], cpu_s=reading.cpu_s, is_stopped=reading.is_stopped)
+            elif reading.is_stopped:
+                # Nobody would hear why no actor starts.
+                self._starter.give_up("it was stopped")
 
     def _ordered(self, *_: Any) -> None:
         now = time.monotonic()

@@ -16,7 +16,7 @@ from threading import Event
 import pytest
 
 from sdk import Environment, OutcomeUnknown, PoisonTask, TaskTimeout, current_task
-from tests.support.deployment import DEADLINE_S, HASTY_HOST, Deployment, environment
+from tests.support.deployment import DEADLINE_S, HASTY_HOST, Deployment, environment, is_alive
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -126,6 +126,21 @@ def start_program(path, *, stays):
     child = subprocess.Popen(["sleep", "600"], start_new_session=stays)
     begin(path, child.pid)
     child.wait()
+
+
+def test_what_a_task_has_started_ends_with_a_host_that_is_killed(path):
+    """It stayed: the system ends the actors, and nobody was there who ended what is below them."""
+    with Deployment() as world:
+        world.start_broker()
+        world.start_host("h", "--replicas", "2")
+        with world.client() as client:
+            client.submit(start_program, path, stays=False)
+            world.until(lambda: Path(path).exists() and Path(path).read_text().endswith("\n"))
+            child, actor, _ = json.loads(Path(path).read_text())
+
+            world.kill("h")
+
+            world.until(lambda: not (is_alive(child) or is_alive(actor)))
 
 
 @pytest.mark.parametrize("stays", [False, True])

@@ -145,6 +145,12 @@ def end_with_parent(parent: int, *, use_signal: bool = IS_LINUX) -> None:
         os._exit(EXIT_PARENT_DIED)
 
 
+def outlive_parent() -> None:
+    """Take back that the end of the parent ends this process."""
+    if IS_LINUX:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
+
+
 def adopt_orphans() -> bool:
     """Become the parent of what is left by our descendants when they end; False: it cannot be."""
     if not IS_LINUX:

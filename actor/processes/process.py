@@ -215,6 +215,8 @@ class Starter:
         # Beyond what may be asked at once; and what is to be started from nothing after all.
         self._waiting: deque[ActorProcess] = deque()
         self._refused: list[ActorProcess] = []
+        # Why it was ended here.
+        self._reason = ""
 
     @property
     def pid(self) -> int:
@@ -240,10 +242,16 @@ class Starter:
         self._ask()
         return answered
 
-    def give_up(self) -> None:
+    @property
+    def awaited(self) -> list[int]:
+        """Return the id of the fork server where it owes an answer."""
+        return [self.pid] if self._asked and self._server is not None else []
+
+    def give_up(self, reason: str) -> None:
         """End a fork server that does not answer."""
         if self._server is not None:
             self._server.process.kill()
+            self._reason = reason
 
     def look(self) -> None:
         """Note the end of the fork server; one that had worked is followed by another."""
@@ -257,11 +265,12 @@ class Starter:
         if had_worked:
             with contextlib.suppress(OSError):
                 self._server = ForkServer(timeout_s)
+        reason, self._reason = UNFIT if status == EXIT_UNFIT else self._reason, ""
         log.warning(
             "forkserver_ended",
             status=status,
             hint="started again" if self._server else "each actor starts from nothing now",
-            **({"reason": UNFIT} if status == EXIT_UNFIT else {}),
+            **({"reason": reason} if reason else {}),
         )
         if self._server is None:
             self._refused += self._waiting

@@ -18,7 +18,14 @@ from actor.processes.forking import SPAWN, ForkServer, read_early, start_fork_se
 from actor.processes.process import ASKED_MAX, ActorProcess, Starter
 from actor.settings import EXIT_RETIRED, HostSettings
 from actor.supervision import Ward
-from tests.support.deployment import ROOT, Deployment, is_alive, wait_until
+from tests.support.deployment import (
+    HASTY_BROKER,
+    HASTY_HOST,
+    ROOT,
+    Deployment,
+    is_alive,
+    wait_until,
+)
 
 linux = [
     pytest.mark.process,
@@ -281,6 +288,26 @@ class TestForkServer:
 
 
 # --- a whole host
+
+
+def test_a_fork_server_that_was_stopped_is_followed_by_another():
+    """The host waited for it as long as a start may take, ten minutes, and said nothing."""
+    with Deployment(*HASTY_BROKER) as world:
+        world.start_broker()
+        host = world.start_host("h", *HASTY_HOST)
+        client = world.client()
+        actor = world.actors(client, "h/0")["h/0"]["pid"]
+        children = Path(f"/proc/{host.pid}/task/{host.pid}/children").read_text().split()
+        (server,) = {*map(int, children)} - {actor}
+        os.kill(server, signal.SIGSTOP)
+
+        os.kill(actor, signal.SIGKILL)
+
+        assert client.submit(os.getppid).result(60) == host.pid
+        world.until(lambda: "reason='it was stopped'" in world.log("h"))
+
+
+test_a_fork_server_that_was_stopped_is_followed_by_another.pytestmark = linux
 
 
 def left_behind():
