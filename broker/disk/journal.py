@@ -83,8 +83,10 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "forget-named": "DELETE FROM named WHERE id = ?",
 }
 
-# A transaction takes what waits, up to this: the first of a flood does not wait for the last.
+# A transaction takes what waits, up to this: the first of a flood does not wait for the last, and
+# has room on a disk that is nearly full.
 OPERATIONS_PER_COMMIT_MAX: Final = 4_096
+OCTETS_PER_COMMIT_MAX: Final = 16 * 2**20
 RETRY_S: Final = 1.0
 # The file gives back pages when more than half of it is empty, so many at a time and no more often
 # than this.
@@ -322,13 +324,14 @@ class SqliteJournal:
 
     def _next_batch(self) -> tuple[int, list[tuple[Any, ...]], bool]:
         """Return the highest sequence and the operations of all that waits, and whether to end."""
-        sequence = 0
+        sequence = octets = 0
         operations: list[tuple[Any, ...]] = []
         item = self._queue.get()
         while item is not None:
             sequence = item[0]
             operations += item[1]
-            if len(operations) >= OPERATIONS_PER_COMMIT_MAX:
+            octets += octets_of(item[1])
+            if len(operations) >= OPERATIONS_PER_COMMIT_MAX or octets >= OCTETS_PER_COMMIT_MAX:
                 return sequence, operations, False
             try:
                 item = self._queue.get_nowait()
@@ -374,6 +377,18 @@ class SqliteJournal:
                 return ""
             what = "is another file than was opened"
         return f"{self._path} {what}; put it back, or start again with what is there then"
+
+
+def octets_of(operations: Operations) -> int:
+    """Return how many octets are to be written, but for small values."""
+    octets = 0
+    for operation in operations:
+        for value in operation:
+            if type(value) is bytes:
+                octets += len(value)
+            elif type(value) is Parts:
+                octets += sum(map(len, value.frames))
+    return octets
 
 
 def announce(

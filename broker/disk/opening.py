@@ -104,10 +104,11 @@ def lock_folder(folder: Path) -> int:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise JournalError(
-            f"data folder {folder}: {error.strerror}; name another one with --data-dir, "
-            "or keep nothing with --no-journal"
-        ) from None
+        advice = "name another one with --data-dir, or keep nothing with --no-journal"
+        with contextlib.suppress(OSError):
+            if (folder / "journal.db").exists():
+                advice = "let it be written to and start again, all that its journal has is kept"
+        raise JournalError(f"data folder {folder}: {error.strerror}; {advice}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -13,6 +13,7 @@ from broker.disk import clocks
 from broker.disk import journal as journal_module
 from broker.disk.journal import (
     ANNOUNCE_ENDPOINT,
+    OCTETS_PER_COMMIT_MAX,
     OPERATIONS_PER_COMMIT_MAX,
     JournalState,
     NullJournal,
@@ -30,6 +31,7 @@ from broker.disk.opening import (
     open_file,
     write_ahead,
 )
+from broker.disk.records import Parts
 from broker.facts.epochs import EPOCH_STEPS
 from tests.support.deployment import DEADLINE_S
 
@@ -234,6 +236,21 @@ def test_a_flood_is_committed_in_parts(journal_in, ear, tmp_path):
 
     assert len(heard) >= 2
     assert rows(tmp_path) == list(range(1, many + 1))
+
+
+def test_a_flood_of_large_ones_is_committed_in_parts(ear, tmp_path):
+    """They were one transaction of gigabytes, behind which everything else waited."""
+    journal = SqliteJournal(tmp_path, operations=OPERATIONS, statements=STATEMENTS)
+    large, parts = bytes(OCTETS_PER_COMMIT_MAX // 4), 3
+    for n in range(1, 4 * parts + 1):
+        journal.submit(n, [("row", n, large if n % 2 else Parts([large[1:], b"x"]))])
+
+    journal.start(ear.announcer)
+    heard = ear.hear_until(4 * parts)
+    journal.close()
+
+    assert [announcement.sequence for announcement in heard] == [4, 8, 12]
+    assert rows(tmp_path) == list(range(1, 4 * parts + 1))
 
 
 def test_close_writes_what_was_submitted(journal_in, tmp_path):
