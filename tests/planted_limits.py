@@ -13,8 +13,8 @@ from broker.events import (
     strategies,
     submission,
 )
-from broker.holding import deadlock, fences, lines
-from broker.holding.deadlock import Kept
+from broker.holding import deadlock, fences, kept, lines
+from broker.holding.kept import Kept
 from broker.holding.limits import Limits
 from broker.waiting import reservation
 from tests.support.planting import Bug
@@ -124,7 +124,7 @@ LIMITS = [
     ),
     Bug(
         "a_worn_copy_has_turns",
-        deadlock.is_worn,
+        kept.is_worn,
         "actor.environments.get(place.id) == WORN",
         "False",
         "broker/test_deadlock_slots.py"
@@ -183,7 +183,7 @@ LIMITS = [
     ),
     Bug(
         "who_waits_for_a_part_lacks_all",
-        deadlock.lacked,
+        kept.lacked,
         "wait.slots is None",
         "True",
         "broker/test_deadlock_slots.py::test_a_run_that_waits_for_a_part_lacks_no_more_than_that",

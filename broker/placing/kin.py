@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from broker.disk import writing
 from broker.facts.peers import Actor
 from broker.facts.task import State, Task
-from broker.holding import deadlock
+from broker.holding import kept
 from broker.placing import placement
 from broker.tasks import durable
 
@@ -57,7 +57,7 @@ def calls_of(broker: "Broker", actor: Actor) -> Iterator[Task]:
         for wait in waits.get(token, {}).values() if waits else ():
             if wait.client in clients:
                 tasks = clients[wait.client].tasks
-                found = (*found, *(tasks[n] for n in deadlock.numbers(wait.calls, tasks)))
+                found = (*found, *(tasks[n] for n in kept.numbers(wait.calls, tasks)))
         for task in found:
             if task.state is State.QUEUED and not task.client.is_paused:
                 yield task

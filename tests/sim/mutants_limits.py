@@ -9,6 +9,7 @@ from actor.holding.awaiting import Awaiting
 from actor.holding.occupying import Occupying
 from broker.events import occupancy
 from broker.holding import deadlock
+from broker.holding.kept import Kept
 from broker.holding.limits import Limits
 from tests.sim.mutants import CROWDED, LIMITED, LIMITED_RESTARTS, WAITING, Mutant, both, swap
 
@@ -113,17 +114,17 @@ def nobody_says_that_it_waits() -> Any:
 def all_who_wait_are_in_circles() -> Any:
     """Take who waits behind a circle, or for what goes on, for one in it."""
     both_keep = swap(deadlock, "circle_of", lambda _: lambda wait, blockers: [wait])
-    return both(both_keep, swap(deadlock.Kept, "lacks", lambda _: lambda self, wait: {("all",)}))
+    return both(both_keep, swap(Kept, "lacks", lambda _: lambda self, wait: {("all",)}))
 
 
 def slots_are_nobodys() -> Any:
     """Do not count the slots that are held by those who wait."""
-    return swap(deadlock.Kept, "_lacks_types", lambda _: lambda self, task, actor, wanted: set())
+    return swap(Kept, "_lacks_types", lambda _: lambda self, task, actor, wanted: set())
 
 
 def room_is_nobodys() -> Any:
     """Do not count the places of environments in which those are who wait."""
-    return swap(deadlock.Kept, "_lacks_room", lambda _: lambda self, place, actor: set())
+    return swap(Kept, "_lacks_room", lambda _: lambda self, place, actor: set())
 
 
 def a_release_keeps_the_limits() -> Any:

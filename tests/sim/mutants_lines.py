@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from broker.events import liveness, recovery
-from broker.holding import deadlock
+from broker.holding.kept import Kept
 from broker.holding.limits import Limits
 from broker.holding.lines import RunWait
 from broker.placing import requeueing
@@ -101,8 +101,8 @@ def a_run_is_in_its_own_way() -> Any:
         return mutated
 
     return both(
-        swap(deadlock.Kept, "lacks", lacks),
-        swap(deadlock.Kept, "blockers", lambda _: lambda self, w: self.keepers(self.lacks(w))),
+        swap(Kept, "lacks", lacks),
+        swap(Kept, "blockers", lambda _: lambda self, w: self.keepers(self.lacks(w))),
     )
 
 
@@ -110,7 +110,7 @@ OF_LINES = (
     (
         "what_is_left_of_a_part_is_free",
         CROWDED.but(typed=0.5),
-        deadlock.Kept.__init__,
+        Kept.__init__,
         "if amount:",
         "if amount and token not in parts.parts:",
     ),
