@@ -230,8 +230,7 @@ class ActorCore:
         if self.entering.until and now >= self.entering.deadline:
             entering.expire(self)
         if self.mailbox.reacquiring:
-            self.reacquiring.expire(now)
-            self.is_stale = True
+            starting.expire(self)
         if now >= self.prefetch.look_at:
             self.returns.look(now)
             self.is_stale = True

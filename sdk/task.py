@@ -181,11 +181,14 @@ class TaskContext(ABC):
 
         *name* is a limit of the broker ("db", "api[customer-7]") or of this machine ("host:gpu").
         The block waits for it, in line with the tasks that wait at scheduling, and gives it back
-        at its end; so does the end of the run, or its death. Entering it raises the built-in
-        TimeoutError after *timeout* seconds, in which the way to the broker and back counts,
-        TaskCanceled when the task is canceled, LimitUnknown for a name that nobody set, BadOption
-        for more than the maximum, Deadlock in the youngest of tasks that wait for one another's
-        limits, and RuntimeError for `with` on the event loop.
+        at its end; so does the end of the run, or its death. Where the holder waits for what needs
+        the slot of this task, that is given back meanwhile, with its turn in the environment.
+        Entering it raises the built-in TimeoutError after *timeout* seconds, in which the way to
+        the broker and back counts, at once for 0 when it is not free, TaskCanceled when the task is
+        canceled, LimitUnknown for a name that nobody set, BadOption for more than the maximum,
+        Deadlock in the youngest of tasks that wait for one another's limits, ReleasedLimit when too
+        many tasks of the actor run without their slots, and RuntimeError for `with` on the event
+        loop.
         """
 
     @abstractmethod
@@ -196,10 +199,10 @@ class TaskContext(ABC):
 
         It goes ahead of all tasks that have not started, in the order of asking. Its environment is
         loaded again when it had to leave meanwhile, so take it anew from `environment`. After
-        *timeout* seconds the built-in TimeoutError is raised and the task stays released. Raises
-        TaskCanceled when the task is canceled, Deadlock when whoever has the slot waits for this
-        task in turn, EnvironmentFailed when its environment cannot be
-        loaded again, and RuntimeError on the event loop.
+        *timeout* seconds, at once for 0 when they are not free, the built-in TimeoutError is raised
+        and the task stays released. Raises TaskCanceled when the task is canceled, Deadlock when
+        whoever has the slot waits for this task in turn, EnvironmentFailed when its environment
+        cannot be loaded again, and RuntimeError on the event loop.
         """
 
     @abstractmethod

@@ -101,6 +101,21 @@ BUGS = [
     ),
     # --- 9.1 Release and reacquire
     Bug(
+        "who_asks_without_any_time_is_too_late",
+        starting.expire,
+        "start_all(core)",
+        "pass",
+        "actor/test_giving_back.py::test_slots_that_are_free_are_had_again_without_any_time",
+    ),
+    Bug(
+        "who_makes_way_gives_its_limits_back",
+        Releases._give_for_wait,
+        "keeps_limits=keep_limits",
+        "keeps_limits=False",
+        "actor/test_giving_back.py"
+        "::test_who_is_told_so_gives_its_slots_back_and_has_them_again_with_the_limit",
+    ),
+    Bug(
         "who_waits_for_its_calls_keeps_its_slots",
         Releases.begin_wait,
         "self._run.has_released or self._run.is_entering",

@@ -88,8 +88,8 @@ LIMITS = [
     Bug(
         "one_is_let_go_and_nobody_looks_again",
         Limits._stir,
-        "has_woken |= self._let_go(waiter)",
-        "has_woken |= self._let_go(waiter); break",
+        "has_woken |= self.let_go(waiter)",
+        "has_woken |= self.let_go(waiter); break",
         "broker/test_limits.py::test_all_who_have_room_at_once_are_told_at_once",
     ),
     Bug(
@@ -187,6 +187,20 @@ LIMITS = [
         "wait.slots is None",
         "True",
         "broker/test_deadlock_slots.py::test_a_run_that_waits_for_a_part_lacks_no_more_than_that",
+    ),
+    Bug(
+        "who_was_told_to_make_way_counts_as_gone_for_good",
+        Limits.vacate,
+        "None if run.giving == ask else run.giving",
+        "run.giving",
+        "broker/test_giving_back.py::test_who_has_its_slot_again_is_told_again",
+    ),
+    Bug(
+        "a_named_actor_gives_its_turn_back",
+        Kept.gives,
+        "resource[1] is not None",
+        "True",
+        "broker/test_giving_back.py::test_the_turn_in_a_named_actor_is_not",
     ),
     # --- 9.12 Strict limits
     Bug(

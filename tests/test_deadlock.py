@@ -225,15 +225,69 @@ class Once(Environment):
         return "hello"
 
 
-def test_a_circle_through_a_copy_that_takes_no_more_calls_is_found(client):
+def test_a_circle_through_a_copy_that_takes_no_more_calls_is_left(client):
     def work():
         task = current_task()
         with task.limit("a"):
             inside, behind = task.client.submit(Once.ask), task.client.submit(Once.hello)
             said = behind.result()
-        return said, inside.exception()
+        return said, inside.result()
 
-    said, error = client.submit(work).result(TIMEOUT_S)
+    assert client.submit(work).result(TIMEOUT_S) == ("hello", "has it")
 
-    assert said == "hello"
-    assert isinstance(error, Deadlock), error
+
+def call_inside():
+    task = current_task()
+    with task.limit("a"):
+        found = task.client.submit(identity, "has it").result()
+        return found, task.is_released
+
+
+async def call_inside_async():
+    task = current_task()
+    async with task.limit("a"):
+        found = await task.client.submit(identity, "has it")
+        return found, task.is_released
+
+
+def call_with_limit():
+    task = current_task()
+    return task.client.submit(identity, "has it").result(), task.is_released
+
+
+def test_tasks_on_one_slot_that_take_a_limit_and_wait_for_a_call_make_way_for_one_another(
+    narrow_client,
+):
+    """Whoever waited for the limit kept the slot, and one of them was told in two rounds of three.
+
+    The call of whoever had the limit could not start.
+    """
+    for _ in range(30):
+        futures = [narrow_client.submit(call_inside) for _ in range(3)]
+        assert gather(futures, timeout=TIMEOUT_S) == [("has it", False)] * 3
+
+
+def test_so_do_coroutines_and_tasks_that_have_it_from_the_start(narrow_client):
+    for _ in range(5):
+        futures = [narrow_client.submit(call_inside_async) for _ in range(2)]
+        futures += [narrow_client.submit(call_with_limit, limits={"a": 1}), futures[0]]
+        assert gather(futures, timeout=TIMEOUT_S) == [("has it", False)] * 4
+
+
+def test_a_limit_for_which_there_is_no_time_is_had_where_it_is_free(client):
+    def work():
+        task = current_task()
+        with task.limit("a", timeout=0):
+            try:
+                with task.limit("a", timeout=0):
+                    return "has it twice"
+            except TimeoutError as error:
+                text = str(error)
+        task.release_slot()
+        task.reacquire_slot(timeout=0)
+        return text, task.is_released
+
+    text, is_released = client.submit(work, limits={"b": 1}).result(TIMEOUT_S)
+
+    assert text.endswith("did not get limit a in time")
+    assert not is_released

@@ -16,6 +16,10 @@ NAME_LENGTH_MAX: Final = 64
 KEY_LENGTH_MAX: Final = 256
 AMOUNT_MAX: Final = 2**31 - 1
 HOST_PREFIX: Final = "host:"
+# What OCCUPIED says beside "released" that is no error: the run is to give its slots and its turn
+# back and waits on; there was no room for an ask that was not to wait.
+GIVE_BACK: Final = "give-back"
+FULL: Final = "full"
 
 _BASE: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.\-/]*[A-Za-z0-9_])?")
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(?:(\d+(?:\.\d+)?))?(s|min|h)")

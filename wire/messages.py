@@ -1,7 +1,7 @@
 """Every message of the protocol, one Struct each, in the order of protocol.md section 7.
 
 A Struct here and its section there say the same: tests compare tag, field names and order. Fields
-are positional on the wire, so a field is only ever appended, with a default. No message checks more
+are positional on the wire, so one is only ever appended, with a default. No message checks more
 than types: limits are checked in `wire.codec`, and what a peer may say stands in `MAY_SAY` below.
 """
 
@@ -24,9 +24,7 @@ from wire.parts import (
     Token,
 )
 
-# ZeroMQ reconnects without telling anybody, so every frame carries the version.
-PROTOCOL = 1
-
+PROTOCOL = 1  # ZeroMQ reconnects without telling anybody, so every frame carries the version.
 COMMANDS_MAX = 65_536
 ARGUMENT_LENGTH_MAX = 65_536
 
@@ -172,6 +170,8 @@ class Occupy(Struct, frozen=True, array_like=True, tag="occupy"):
     ask: int
     limits: dict[str, int]
     within: list[int] | None = None
+    may_give_back: bool = False  # its slots and its turn, when it is told so
+    is_try: bool = False  # now or never
 
 
 class Vacate(Struct, frozen=True, array_like=True, tag="vacate"):

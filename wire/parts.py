@@ -198,6 +198,7 @@ class HeldLimits(Part, frozen=True):
     limits: dict[str, int]
     has_it: bool
     within: list[int] | None = None
+    may_give_back: bool = False
 
 
 class Holding(Part, frozen=True):

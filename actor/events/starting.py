@@ -50,6 +50,13 @@ def start_all(core: "ActorCore") -> None:
             core.relabel()
 
 
+def expire(core: "ActorCore") -> None:
+    """End the waits for slots whose time is over; who can have them now has them, however late."""
+    start_all(core)
+    core.reacquiring.expire(core.now)
+    core.is_stale = True
+
+
 def start_next(core: "ActorCore", brief_s: float) -> Assignment | None:
     """Start what waits first, if it usually takes less than *brief_s* and takes the last slot.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from actor.holding.mailbox import Assignment
+from wire.limits import GIVE_BACK
 from wire.messages import Occupied, Occupy, Release, Vacate
 from wire.parts import HeldLimits, Token
 from wire.session import PeerSession
@@ -28,12 +29,15 @@ Typed = dict[str, int] | None
 class Ask:
     """What a run wants, or has."""
 
-    __slots__ = ("has_it", "limits", "within")
+    __slots__ = ("has_it", "limits", "may_give_back", "within")
 
-    def __init__(self, limits: dict[str, int], within: list[int] | None) -> None:
+    def __init__(
+        self, limits: dict[str, int], within: list[int] | None, *, may_give_back: bool
+    ) -> None:
         """Begin to wait, inside the blocks *within*; None for all of the run."""
         self.limits = limits
         self.within = within
+        self.may_give_back = may_give_back
         self.has_it = False
 
 
@@ -79,6 +83,9 @@ class Occupying:
         number: int,
         limits: dict[str, int],
         within: list[int] | None = None,
+        *,
+        may_give_back: bool = False,
+        is_try: bool = False,
     ) -> None:
         """Let a run ask the broker; one that is over or canceled is told so at once."""
         run = self.runs.get(token)
@@ -92,8 +99,8 @@ class Occupying:
             run = run or self._run(token)
             known = run.asks.get(number)
             if known is None:
-                run.asks[number] = Ask(limits, within)
-                self._say(Occupy(*token, number, limits, within))
+                run.asks[number] = Ask(limits, within, may_give_back=may_give_back)
+                self._say(Occupy(*token, number, limits, within, may_give_back, is_try))
             elif known.has_it:
                 self.answers.append(Occupied(*token, number))
             elif number == AT_SCHEDULING:
@@ -118,7 +125,9 @@ class Occupying:
             elif run is not None:
                 run.asks.pop(number, None)
         elif run is not None and known is not None and not known.has_it:
-            if number == AT_SCHEDULING:
+            if command.code == GIVE_BACK:
+                pass  # It waits on.
+            elif number == AT_SCHEDULING:
                 del run.asks[number]
                 gives_back, run.gives_back = run.gives_back, False
                 if gives_back and not command.code:
@@ -134,10 +143,14 @@ class Occupying:
     def vacate(self, token: Token, number: int) -> None:
         """Give back what a run has, or wait for it no longer."""
         run = self.runs.get(token)
-        if run is not None and (known := run.asks.pop(number, None)) is not None:
+        if run is None:
+            return
+        known = run.asks.pop(number, None)
+        if known is not None or (number == AT_SCHEDULING and not run.has_given_back):
+            run.has_given_back |= number == AT_SCHEDULING
             self._withdraw(run, number)
             self._say(Vacate(*token, number))
-            if not known.has_it:
+            if known is not None and not known.has_it:
                 self.answers.append(Occupied(*token, number, WITHDRAWN))
 
     def released(self, assignment: Assignment, typed: Typed, *, keeps: bool = False) -> Release:
@@ -186,7 +199,10 @@ class Occupying:
         """List what a run has and what it waits for."""
         run = self.runs.get(assignment.token)
         found = (
-            [HeldLimits(n, a.limits, a.has_it, a.within) for n, a in run.asks.items()]
+            [
+                HeldLimits(n, a.limits, a.has_it, a.within, a.may_give_back)
+                for n, a in run.asks.items()
+            ]
             if run
             else []
         )

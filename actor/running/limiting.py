@@ -5,23 +5,38 @@ back.
 """
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextvars import ContextVar
+from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from actor.holding import occupying
+from actor.running.release import rest
 from sdk.describing.options import check_wait, read_limits
-from sdk.errors import CLASSES, SlotReleased, TaskCanceled, WarmslotError
+from sdk.errors import (
+    CLASSES,
+    Deadlock,
+    ReleasedLimit,
+    SlotReleased,
+    TaskCanceled,
+    WarmslotError,
+)
 from sdk.task import HeldLimit
+from wire.limits import FULL, GIVE_BACK
 from wire.messages import Occupied
 from wire.parts import Token
 
 if TYPE_CHECKING:
+    from actor.core import ActorCore
     from actor.running.context import Run, Runtime
 
+
+# How long a try waits for the broker to say whether it has what it wants.
+TRY_S: Final = 1.0
 
 # The blocks in which this thread or coroutine is, or the one that began it: (token, number).
 entered: ContextVar[tuple[tuple[Token, int], ...]] = ContextVar("entered", default=())
@@ -35,14 +50,81 @@ def inside(token: Token) -> list[int]:
 class LimitWait:
     """One wait for limits, answered from the thread that leads."""
 
-    __slots__ = ("answer", "limits", "number", "within")
+    __slots__ = (
+        "_token",
+        "answer",
+        "is_try",
+        "limits",
+        "may_give_back",
+        "number",
+        "until",
+        "within",
+    )
 
-    def __init__(self, token: Token, number: int, limits: dict[str, int]) -> None:
+    def __init__(
+        self, run: "Run", number: int, limits: dict[str, int], timeout: float | None
+    ) -> None:
         """Wait for all of *limits*, inside the blocks of this thread or coroutine."""
+        self._token = run.token
         self.number = number
-        self.within = inside(token)
+        self.within = inside(run.token)
         self.limits = limits
+        # Without any time it is a try, which the broker answers at once.
+        self.is_try = timeout is not None and timeout <= 0
+        wait_s = TRY_S if self.is_try else timeout
+        self.until = None if wait_s is None else monotonic() + wait_s
+        # A run that is about to enter its environment keeps its slots: see `Releases.begin_wait`.
+        self.may_give_back = not (self.is_try or run.is_entering)
         self.answer: Future[Occupied] = Future()
+
+    def begin(self, core: "ActorCore") -> None:
+        """Let the core ask the broker."""
+        core.occupying.ask(
+            core.mailbox.held.get(self._token),
+            self._token,
+            self.number,
+            self.limits,
+            self.within,
+            may_give_back=self.may_give_back,
+            is_try=self.is_try,
+        )
+
+    def told(self, answer: Occupied, *, goes_on: bool) -> None:
+        """Take an answer; where the wait *goes_on* there comes another one."""
+        waiting = self.answer
+        if goes_on:
+            self.answer = Future()
+        # One that gave up hears nothing any more.
+        if waiting.set_running_or_notify_cancel():
+            waiting.set_result(answer)
+
+
+class Giving:
+    """What a run gives back while it waits for a limit, as one that waits for calls does."""
+
+    __slots__ = ("_count", "_run")
+
+    def __init__(self, run: "Run") -> None:
+        """Begin with everything kept."""
+        self._run = run
+        self._count = 0
+
+    def give(self) -> None:
+        """Give back slots and turn, which others wait for in a circle."""
+        self._run.releases.begin_wait(keep_limits=True)
+        self._count += 1
+
+    def end(self) -> None:
+        """Have it again, when no other wait goes on."""
+        while self._count:
+            self._count -= 1
+            self._run.releases.end_wait()
+
+    async def end_async(self) -> None:
+        """Do as `end` on an event loop."""
+        while self._count:
+            self._count -= 1
+            await self._run.releases.end_wait_async()
 
 
 class Limiting:
@@ -68,15 +150,25 @@ class Limiting:
             self._number += 1
             return self._number
 
-    def occupy(self, number: int, limits: dict[str, int], timeout: float | None) -> None:
-        """Wait until the run has *limits*."""
-        wait = LimitWait(self._run.token, number, limits)
+    def occupy(
+        self,
+        number: int,
+        limits: dict[str, int],
+        timeout: float | None,
+        give_back: Callable[[], None],
+    ) -> None:
+        """Wait until the run has *limits*; *give_back* is called when it is told to."""
+        wait = LimitWait(self._run, number, limits, timeout)
         self._runtime.occupy(self._run, wait)
         try:
-            answer = wait.answer.result(timeout)
+            while (answer := wait.answer.result(rest(wait.until))).code == GIVE_BACK:
+                give_back()
         except TimeoutError:
             self.vacate(number)
             raise self._too_late(limits) from None
+        except ReleasedLimit:
+            self.vacate(number)
+            raise
         self._check(answer, limits)
 
     async def occupy_async(
@@ -84,19 +176,68 @@ class Limiting:
         number: int,
         limits: dict[str, int],
         timeout: float | None,  # noqa: ASYNC109
+        give_back: Callable[[], None],
     ) -> None:
         """Do as `occupy` on an event loop."""
-        wait = LimitWait(self._run.token, number, limits)
+        wait = LimitWait(self._run, number, limits, timeout)
         self._runtime.occupy(self._run, wait)
         try:
-            answer = await asyncio.wait_for(asyncio.wrap_future(wait.answer), timeout)
+            while (answer := await heard(wait)).code == GIVE_BACK:
+                give_back()
         except TimeoutError:
             self.vacate(number)
             raise self._too_late(limits) from None
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ReleasedLimit):
             self.vacate(number)
             raise
         self._check(answer, limits)
+
+    def enter(self, limits: dict[str, int], timeout: float | None) -> int:
+        """Wait for *limits* as a block does, which they then have under the number returned.
+
+        What was given back meanwhile the run has again, whatever became of the wait.
+        """
+        number, giving = self.next_number(), Giving(self._run)
+        try:
+            try:
+                self.occupy(number, limits, timeout, giving.give)
+                entered.set((*entered.get(), (self.token, number)))
+            finally:
+                giving.end()
+        except BaseException:
+            self.leave(number)
+            raise
+        return number
+
+    async def enter_async(
+        self,
+        limits: dict[str, int],
+        timeout: float | None,  # noqa: ASYNC109
+    ) -> int:
+        """Do as `enter` on an event loop."""
+        number, giving = self.next_number(), Giving(self._run)
+        try:
+            try:
+                await self.occupy_async(number, limits, timeout, giving.give)
+                entered.set((*entered.get(), (self.token, number)))
+            except asyncio.CancelledError:
+                with contextlib.suppress(TaskCanceled, Deadlock):
+                    await giving.end_async()
+                raise
+            except Exception:
+                await giving.end_async()
+                raise
+            await giving.end_async()
+        except BaseException:
+            self.leave(number)
+            raise
+        return number
+
+    def leave(self, number: int) -> None:
+        """Give back what a block has."""
+        mine = self.token, number
+        entered.set(tuple(one for one in entered.get() if one != mine))
+        self.vacate(number)
 
     def vacate(self, number: int) -> None:
         """Give back what was asked for under *number*, or wait for it no longer."""
@@ -114,7 +255,7 @@ class Limiting:
                 raise TaskCanceled(f"task {name!r} was canceled while it waited: {shown(limits)}")
             case occupying.ENDED:
                 raise SlotReleased(f"task {name!r} has ended: it gets no limit any more")
-            case occupying.WITHDRAWN:
+            case code if code in {occupying.WITHDRAWN, FULL}:
                 raise self._too_late(limits)
             case code:
                 raise CLASSES.get(code, WarmslotError)(answer.message)
@@ -137,9 +278,7 @@ class LimitBlock(HeldLimit):
     def __enter__(self) -> None:
         """Wait for the limits."""
         self._runtime.refuse_on_event_loop("task.limit()", "async with task.limit(...)")
-        number = self._limiting.next_number()
-        self._limiting.occupy(number, self._limits, self._timeout)
-        self._enter(number)
+        self._numbers.append(self._limiting.enter(self._limits, self._timeout))
 
     def __exit__(
         self,
@@ -148,23 +287,11 @@ class LimitBlock(HeldLimit):
         frames: TracebackType | None,
     ) -> None:
         """Give them back."""
-        self._leave()
-
-    def _enter(self, number: int) -> None:
-        self._numbers.append(number)
-        entered.set((*entered.get(), (self._limiting.token, number)))
-
-    def _leave(self) -> None:
-        number = self._numbers.pop()
-        mine = self._limiting.token, number
-        entered.set(tuple(one for one in entered.get() if one != mine))
-        self._limiting.vacate(number)
+        self._limiting.leave(self._numbers.pop())
 
     async def __aenter__(self) -> None:
         """Wait for the limits."""
-        number = self._limiting.next_number()
-        await self._limiting.occupy_async(number, self._limits, self._timeout)
-        self._enter(number)
+        self._numbers.append(await self._limiting.enter_async(self._limits, self._timeout))
 
     async def __aexit__(
         self,
@@ -173,7 +300,12 @@ class LimitBlock(HeldLimit):
         frames: TracebackType | None,
     ) -> None:
         """Give them back."""
-        self._leave()
+        self._limiting.leave(self._numbers.pop())
+
+
+async def heard(wait: LimitWait) -> Occupied:
+    """Return the next answer to *wait*."""
+    return await asyncio.wait_for(asyncio.wrap_future(wait.answer), rest(wait.until))
 
 
 def make_block(

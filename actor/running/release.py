@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -91,23 +92,26 @@ class Releases:
         self._runtime.release(self._run, give)
         return True
 
-    def begin_wait(self) -> None:
+    def begin_wait(self, *, keep_limits: bool = False) -> None:
         """Give everything back for a wait, unless that was done before."""
         with self._lock:
             self._waits += 1
             # A wait inside `enter` keeps the slot: the turn in the environment, which it would have
             # to have again, is there only when `enter` is over.
             if self._run.has_released or self._run.is_entering:
+                if keep_limits and self._ask is not None:
+                    # It is told so since the core has granted what no thread has seen yet.
+                    self._ask.is_unwanted = True
                 return
             try:
-                give = self._give_for_wait()
+                give = self._give_for_wait(keep_limits=keep_limits)
             except BaseException:
                 self._waits -= 1
                 raise
         self._runtime.release(self._run, give)
 
-    def _give_for_wait(self) -> Give:
-        wanted, give = self.held, Give(None)
+    def _give_for_wait(self, *, keep_limits: bool = False) -> Give:
+        wanted, give = self.held, Give(None, keeps_limits=keep_limits)
         self._give_all(give)
         self._wanted = wanted
         return give
@@ -189,11 +193,28 @@ class Releases:
     def reacquire(
         self, slots: dict[str, int], timeout: float | None, *, is_after_wait: bool = False
     ) -> None:
-        """Wait until *slots* in all are held, and the turn."""
+        """Wait until *slots* in all are held, the turn, and the limits taken at scheduling."""
         until = None if timeout is None else monotonic() + timeout
+        limits = None
+        try:
+            while self._regain(slots, until, is_after_wait=is_after_wait):
+                limits = self._limits_lacking()
+                if not limits:
+                    return
+                give = partial(self._give_for_limits, is_after_wait=is_after_wait)
+                self._run.limiting.occupy(AT_SCHEDULING, limits, rest(until), give)
+                if not self._run.has_released:
+                    return
+        except BaseException:
+            self._lose(limits)
+            raise
+        self._lose_limits(limits)
+
+    def _regain(self, slots: dict[str, int], until: float | None, *, is_after_wait: bool) -> bool:
+        """Wait until *slots* in all are held, and the turn; tell whether they still are wanted."""
         while not self._has(slots):
             if is_after_wait and not self._is_wanted:
-                return
+                return False
             ask = self._join(slots, until, is_after_wait=is_after_wait)
             if isinstance(ask, Ask):
                 self._settle(ask, ask.answer.result())
@@ -202,16 +223,7 @@ class Releases:
                 ask.result(rest(until))
             except TimeoutError:
                 raise refusal(self._run.name, Reply.TIMEOUT) from None
-        if is_after_wait and not self._keep_for_wait():
-            return
-        limits = self._limits_lacking()
-        if limits:
-            try:
-                self._run.limiting.occupy(AT_SCHEDULING, limits, rest(until))
-            except BaseException:
-                # All or nothing: who did not get its limits again is without its slots as before.
-                self.release()
-                raise
+        return not is_after_wait or self._keep_for_wait()
 
     async def reacquire_async(
         self,
@@ -222,9 +234,28 @@ class Releases:
     ) -> None:
         """Do as `reacquire` without blocking the event loop."""
         until = None if timeout is None else monotonic() + timeout
+        limits = None
+        try:
+            while await self._regain_async(slots, until, is_after_wait=is_after_wait):
+                limits = self._limits_lacking()
+                if not limits:
+                    return
+                give = partial(self._give_for_limits, is_after_wait=is_after_wait)
+                await self._run.limiting.occupy_async(AT_SCHEDULING, limits, rest(until), give)
+                if not self._run.has_released:
+                    return
+        except BaseException:
+            self._lose(limits)
+            raise
+        self._lose_limits(limits)
+
+    async def _regain_async(
+        self, slots: dict[str, int], until: float | None, *, is_after_wait: bool
+    ) -> bool:
+        """Do as `_regain` without blocking the event loop."""
         while not self._has(slots):
             if is_after_wait and not self._is_wanted:
-                return
+                return False
             ask = self._join(slots, until, is_after_wait=is_after_wait)
             if not isinstance(ask, Ask):
                 done = asyncio.shield(asyncio.wrap_future(ask))
@@ -243,15 +274,30 @@ class Releases:
                 await asyncio.to_thread(self._settle, ask, answer)
             else:
                 self._settle(ask, answer)
-        if is_after_wait and not self._keep_for_wait():
-            return
-        limits = self._limits_lacking()
+        return not is_after_wait or self._keep_for_wait()
+
+    def _give_for_limits(self, *, is_after_wait: bool) -> None:
+        """Give all back but limits, while it waits for those that it took at scheduling."""
+        with self._lock:
+            if self._run.has_released:
+                return
+            if is_after_wait:
+                give = self._give_for_wait(keep_limits=True)
+            else:
+                give = Give(None, keeps_limits=True)
+                self._give_all(give)
+        self._runtime.release(self._run, give)
+
+    def _lose(self, limits: dict[str, int] | None) -> None:
+        """Be without all where some could not be had: slots and limits it has both, or neither."""
         if limits:
-            try:
-                await self._run.limiting.occupy_async(AT_SCHEDULING, limits, rest(until))
-            except BaseException:
-                self.release()
-                raise
+            self.release()
+            self._lose_limits(limits)
+
+    def _lose_limits(self, limits: dict[str, int] | None) -> None:
+        """Be without the limits taken at scheduling, where the slots are not had again."""
+        if limits:
+            self._run.limiting.vacate(AT_SCHEDULING)
 
     def _limits_lacking(self) -> dict[str, int] | None:
         """Return the limits that it may be without; asked for them the core says so if not."""
@@ -379,7 +425,7 @@ class Releases:
             if not self._run.has_released:
                 part = {kind: n - self.held.get(kind, 0) for kind, n in left.items()}
                 part = {kind: n for kind, n in part.items() if n > 0}
-            give = self._note(Give(part))
+            give = self._note(Give(part, keeps_limits=not self._gave_limits))
         self._runtime.give_again(self._run, give)
 
 

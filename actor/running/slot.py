@@ -29,6 +29,7 @@ from sdk.errors import EnvironmentFailed, ReleasedLimit, TaskCanceled
 from sdk.futures.nested import CallWait
 from sdk.task import running
 from wire import payload
+from wire.limits import GIVE_BACK
 from wire.messages import Occupied
 from wire.parts import Call, Environment, Token
 
@@ -109,10 +110,9 @@ class Slots:
     def occupied(self, answer: Occupied) -> None:
         """Tell a run what became of its wait for limits."""
         key = ((answer.epoch, answer.number), answer.ask)
-        for wait in self._occupying.pop(key, ()):
-            # One that gave up hears nothing any more.
-            if wait.answer.set_running_or_notify_cancel():
-                wait.answer.set_result(answer)
+        goes_on = answer.code == GIVE_BACK
+        for wait in self._occupying.get(key, ()) if goes_on else self._occupying.pop(key, ()):
+            wait.told(answer, goes_on=goes_on)
 
     def ended(self, assignment: Assignment) -> None:
         """Forget a run that has handed back its outcome."""
@@ -198,10 +198,8 @@ class Slots:
         self._loop.post(self._occupy, run, wait)
 
     def _occupy(self, run: Run, wait: LimitWait, now: float) -> None:
-        core = self._loop.core
         self._occupying.setdefault((run.token, wait.number), []).append(wait)
-        assignment = core.mailbox.held.get(run.token)
-        core.occupying.ask(assignment, run.token, wait.number, wait.limits, wait.within)
+        wait.begin(self._loop.core)
 
     def vacate(self, run: Run, number: int) -> None:
         """Give back what *run* has of limits, or asked for, under *number*."""

@@ -37,6 +37,7 @@ def greet(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None
     listed = {item.token: {held.ask: held for held in item.limits} for item in items}
     for run in [run for run in limits.runs.values() if run.actor is actor]:
         has = listed.get(run.token, {})
+        run.giving = None
         for number in [n for n in {**run.rows, **run.asks} if n not in has]:
             limits.vacate(run.token, number)
     for item in items:
@@ -52,7 +53,7 @@ def greet(broker: "Broker", actor: Actor, hello: ActorHello, now: float) -> None
                 # What it asked for before may have ended it.
                 if current(broker, actor, token):
                     is_new = token[0] == broker.epoch
-                    ask(broker, task, actor, number, held.limits, held.within, is_new=is_new)
+                    ask(broker, task, actor, held, is_new=is_new)
             elif known is None or number not in known.rows:
                 limits.vacate(token, number)
                 wants = wants_of(held.limits, actor)

@@ -6,6 +6,7 @@ at once, and waits for nothing.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from broker.events import strategies
@@ -17,8 +18,9 @@ from broker.holding.lines import AT_SCHEDULING, AskWaiter, LimitedRun
 from broker.placing import placement
 from broker.tasks import lifecycle, named
 from wire.errors import Code, RemoteProtocolError
-from wire.limits import check_amounts
+from wire.limits import FULL, check_amounts
 from wire.messages import Await, Occupied, Occupy, Release, Vacate
+from wire.parts import HeldLimits
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -86,7 +88,10 @@ def release(broker: "Broker", actor: object, command: Release) -> None:
     """Take back what a run of *actor* took at scheduling, which gives back its slots."""
     token = (command.epoch, command.number)
     run = broker.limits.runs.get(token)
-    if run is not None and run.actor is actor and command.typed is None and not command.keep_limits:
+    if run is None or run.actor is not actor or command.typed is not None:
+        return
+    run.giving = None
+    if not command.keep_limits:
         broker.limits.vacate(token, AT_SCHEDULING)
 
 
@@ -124,24 +129,18 @@ def occupy(broker: "Broker", session: Session, command: Occupy, now: float) -> N
         raise RemoteProtocolError(Code.BAD_FRAME, str(error)) from None
     if not command.limits:
         raise RemoteProtocolError(Code.BAD_FRAME, "OCCUPY names no limit")
-    ask(broker, task, actor, command.ask, command.limits, command.within, is_new=True)
+    ask(broker, task, actor, command, is_new=True)
 
 
-def ask(  # noqa: PLR0917
-    broker: "Broker",
-    task: Task,
-    actor: Actor,
-    number: int,
-    wanted: dict[str, int],
-    within: list[int] | None,
-    *,
-    is_new: bool,
+def ask(
+    broker: "Broker", task: Task, actor: Actor, command: Occupy | HeldLimits, *, is_new: bool
 ) -> None:
     """Let a run wait in line, say again what it has, or say why it never will.
 
     An ask that is not *is_new* an earlier broker may have let wait: it is not judged again.
     """
     limits, token = broker.limits, task.token
+    number, wanted = command.ask, command.limits
     assert token
     run = limits.runs.get(token) or LimitedRun(token, task, actor)
     if number in run.rows:
@@ -159,13 +158,24 @@ def ask(  # noqa: PLR0917
     if refused is not None:
         say_occupied(broker, run, number, *refused)
         return
+    amounts, may_give = wants.wants_of(wanted, actor), command.may_give_back
+    waiter = AskWaiter(run, number, amounts, command.within, may_give_back=may_give)
+    is_try = isinstance(command, Occupy) and command.is_try
+    # A try overtakes nobody.
+    if is_try and limits.blocking(waiter, inf) is not None:
+        say_occupied(broker, run, number, FULL)
+        return
     if is_new and not may_wait(broker, task, wanted):
+        return
+    run = waiter.run = limits.run(token, task, actor)
+    if is_try:
+        run.asks[number] = waiter
+        strategies.join_run(broker, run)
+        limits.let_go(waiter)
         return
     priority = task.call.priority if task.template else 0
     owner = (task.call.fairness_key if task.template else "") or task.client.incarnation
-    rank = broker.backlog.rank_of_ask(owner, priority)
-    run = limits.run(token, task, actor)
-    limits.wait(AskWaiter(run, number, wants.wants_of(wanted, actor), within), rank)
+    limits.wait(waiter, broker.backlog.rank_of_ask(owner, priority))
     strategies.join_run(broker, run)
 
 

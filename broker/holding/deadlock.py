@@ -15,6 +15,7 @@ from broker.holding.kept import Kept, Wait, actor_of, slots_of, task_of, token_o
 from broker.holding.lines import AskWaiter, RunWait, shown
 from broker.waiting.reservation import Reservation, leave
 from wire.errors import Code
+from wire.limits import GIVE_BACK
 from wire.messages import Await, Occupied
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def gave(broker: "Broker", task: Task, part: dict[str, int]) -> None:
 
 
 def look(broker: "Broker") -> None:
-    """Tell the youngest of each circle that it waits in one."""
+    """Have slots given back that circles go over; tell the youngest of each that is left."""
     limits, waits = broker.limits, broker.limits.waits
     waits.is_new = False
     if waits.by_run or waits.parts:
@@ -58,17 +59,31 @@ def look(broker: "Broker") -> None:
             look_at_reserved(broker)
             return
         wait, others = found
-        task = task_of(wait)
-        others_shown = ", ".join(other.name for other in others if other is not task) or "itself"
-        message = f"it waits for {wanted(wait)} in a circle, with {others_shown}"
-        token = token_of(wait)
-        if isinstance(wait, AskWaiter):
-            limits.vacate(token, wait.ask)
+        if others:
+            tell(broker, wait, others)
         else:
-            waits.end(token, wait.ask, wait.actor)
-        told = Occupied(*token, wait.ask, Code.DEADLOCK, f"{message}, and is the youngest")
-        broker.say(actor_of(wait).session, told)
-        broker.note("deadlock", task=task.name, others=others_shown)
+            assert isinstance(wait, AskWaiter)
+            wait.run.giving = wait.ask
+            message = f"others wait for the slots of {task_of(wait).name} in a circle"
+            broker.say(
+                wait.run.actor.session, Occupied(*wait.run.token, wait.ask, GIVE_BACK, message)
+            )
+            broker.note("give_back", task=task_of(wait).name)
+
+
+def tell(broker: "Broker", wait: Wait, others: list[Task]) -> None:
+    """End the wait of a run that waits in a circle with *others*."""
+    limits = broker.limits
+    task, token = task_of(wait), token_of(wait)
+    others_shown = ", ".join(other.name for other in others if other is not task) or "itself"
+    message = f"it waits for {wanted(wait)} in a circle, with {others_shown}"
+    if isinstance(wait, AskWaiter):
+        limits.vacate(token, wait.ask)
+    else:
+        limits.waits.end(token, wait.ask, wait.actor)
+    told = Occupied(*token, wait.ask, Code.DEADLOCK, f"{message}, and is the youngest")
+    broker.say(actor_of(wait).session, told)
+    broker.note("deadlock", task=task.name, others=others_shown)
 
 
 def look_at_reserved(broker: "Broker") -> None:
@@ -81,9 +96,10 @@ def look_at_reserved(broker: "Broker") -> None:
 
 
 def find(broker: "Broker", reserved: Reservation | None = None) -> tuple[Wait, list[Task]] | None:
-    """Return the wait of the youngest run that is in a circle, and who else is in it.
+    """Return the wait of the youngest run that is in a circle, and who is in it.
 
-    With *reserved* also over the task for which an actor is kept.
+    But first, with nobody, that of the youngest that could give back what somebody in a circle
+    lacks. With *reserved* also over the task for which an actor is kept.
     """
     waiting = everybody(broker)
     was = len(waiting) + 1
@@ -93,10 +109,14 @@ def find(broker: "Broker", reserved: Reservation | None = None) -> tuple[Wait, l
         waiting = [wait for wait in waiting if kept.lacks(wait)]
         kept = Kept(broker, waiting, reserved)
     blockers = {wait: list(kept.blockers(wait)) for wait in waiting}
-    for wait in sorted(waiting, key=lambda one: (token_of(one), one.ask), reverse=True):
-        circle = circle_of(wait, blockers)
-        if circle:
-            return wait, list(dict.fromkeys(task_of(one) for one in circle))
+    youngest = sorted(waiting, key=lambda one: (token_of(one), one.ask), reverse=True)
+    circles = {wait: circle for wait in youngest if (circle := circle_of(wait, blockers))}
+    lacking = set().union(*(kept.lacks(wait) for wait in circles))
+    for wait in youngest if circles else ():
+        if kept.gives(wait) & lacking:
+            return wait, []
+    for wait, circle in circles.items():
+        return wait, list(dict.fromkeys(task_of(one) for one in circle))
     return None
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from broker.core import Broker
 
 ONE_SLOT: Final = {SLOT: 1}
+# Of what somebody lacks: what a run that waits for a limit gives back when it is told so.
+GIVEN: Final = frozenset({"slots", "turn"})
 
 # What somebody lacks: a key of a limit, slots of a type or a turn on an actor, the end of a run.
 Resource = tuple[Any, ...]
@@ -63,10 +65,14 @@ class Kept:
                 continue
             actor, call = actor_of(wait), task.call
             parts = broker.limits.waits
-            if call.environment is not None and is_inside(task):
+            # Whoever was told to give them back is about to say that it did.
+            run = broker.limits.runs.get(token)
+            is_released = task.is_released or (run is not None and run.giving is not None)
+            is_named = call.environment is not None and call.environment.named is not None
+            if call.environment is not None and (is_named or not is_released):
                 turns = call.environment.turns if is_new else 0
                 self._keep(wait, turn_of(actor, call.environment), turns)
-            if not task.is_released and is_sharing(task):
+            if not is_released and is_sharing(task):
                 if token in parts.parts:
                     continue
                 # All of them have one slot.
@@ -74,7 +80,7 @@ class Kept:
                 is_new = share not in self._keepers
                 self._keep(wait, share, 0)
                 self._keep(wait, ("slots", actor, SLOT), int(is_new))
-            elif not task.is_released:
+            elif not is_released:
                 for kind, amount in parts.left(token, slots_of(task)).items():
                     if amount:
                         self._keep(wait, ("slots", actor, kind), amount if is_new else 0)
@@ -100,6 +106,19 @@ class Kept:
     def _keep(self, wait: Wait, resource: Resource, amount: int) -> None:
         self._amounts[resource] = self._amounts.get(resource, 0) + amount
         self._keepers.setdefault(resource, []).append(wait)
+
+    def gives(self, wait: Wait) -> set[Resource]:
+        """Return the slots and the turn that a run keeps and would give back while it waits.
+
+        A named actor's turn, which is of no actor, it keeps to its end.
+        """
+        if not (isinstance(wait, AskWaiter) and wait.may_give_back):
+            return set()
+        return {
+            resource
+            for resource, keepers in self._keepers.items()
+            if resource[0] in GIVEN and resource[1] is not None and wait in keepers
+        }
 
     def keepers(self, resources: set[Resource]) -> Iterator[Wait]:
         """Return who keeps some of *resources*."""

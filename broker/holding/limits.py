@@ -81,8 +81,7 @@ class Limits:
         self.keys: dict[str, Key] = {}
         self.runs: dict[Token, LimitedRun] = {}
         self.waits = Waits()
-        # Keys at which somebody may go now.
-        self.stirred: dict[str, None] = {}
+        self.stirred: dict[str, None] = {}  # Keys at which somebody may go now.
         # Answers to orders that wait until their change is on disk.
         self.answers: list[tuple[int, Session, Answer]] = []
         self.now = now
@@ -93,8 +92,7 @@ class Limits:
         self._wake_hosts = wake_hosts
         self._grant = grant
         self._numbers = count(1)
-        # Room that was found for lanes which are not placed yet.
-        self.promised: dict[str, int] = {}
+        self.promised: dict[str, int] = {}  # Room for lanes which are not placed yet.
         self._timers: list[tuple[float, str]] = []  # (When, key): room comes with time.
         # Keys whose use ends with time; keys with members.
         self._decaying: dict[str, None] = {}
@@ -342,7 +340,7 @@ class Limits:
                 self.unpark(waiter)
                 if isinstance(waiter, LaneWaiter):
                     key.awake[waiter.shape] = waiter
-                has_woken |= self._let_go(waiter)
+                has_woken |= self.let_go(waiter)
                 if not has_woken and self.room(key.name) < 1:
                     break  # Nobody wants less.
         for waiter in passed:
@@ -352,7 +350,8 @@ class Limits:
             self._set_timer(first)
         return has_woken
 
-    def _let_go(self, waiter: Waiter) -> bool:
+    def let_go(self, waiter: Waiter) -> bool:
+        """Give a run what it wants, or let a lane be placed; tell whether it is a lane."""
         if isinstance(waiter, LaneWaiter):
             for name, amount in waiter.wants:
                 self.promised[name] = self.promised.get(name, 0) + amount
@@ -408,6 +407,7 @@ class Limits:
         run = self.runs.get(token)
         if run is None:
             return False
+        run.giving = None if run.giving == ask else run.giving
         waiter = run.asks.pop(ask, None)
         if waiter is not None:
             self.unpark(waiter)

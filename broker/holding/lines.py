@@ -96,16 +96,24 @@ class LaneWaiter(Waiter):
 class AskWaiter(Waiter):
     """A run that asked from inside, or wants what it took at scheduling again."""
 
-    __slots__ = ("ask", "run", "within")
+    __slots__ = ("ask", "may_give_back", "run", "within")
 
     def __init__(
-        self, run: "LimitedRun", ask: int, wants: Wants, within: list[int] | None = None
+        self,
+        run: "LimitedRun",
+        ask: int,
+        wants: Wants,
+        within: list[int] | None = None,
+        *,
+        may_give_back: bool = False,
     ) -> None:
         """Wait for *wants*, and keep what the asks *within* have meanwhile; None for all."""
         super().__init__(wants)
         self.run = run
         self.ask = ask
         self.within = within
+        # Whether the run gives its slots and its turn back meanwhile when it is told so.
+        self.may_give_back = may_give_back
 
     def kept(self) -> list[tuple[int, Wants]]:
         """Return what its run does not give back before it has what it waits for."""
@@ -204,7 +212,7 @@ class Key:
 class LimitedRun:
     """What one assignment holds of limits, and what it waits for."""
 
-    __slots__ = ("actor", "asks", "is_stopped", "rows", "task", "token")
+    __slots__ = ("actor", "asks", "giving", "is_stopped", "rows", "task", "token")
 
     def __init__(self, token: Token, task: "Task", actor: "Actor") -> None:
         """Begin with nothing."""
@@ -215,6 +223,8 @@ class LimitedRun:
         self.asks: dict[int, AskWaiter] = {}
         # Nobody wants it any more, but it has not returned yet.
         self.is_stopped = False
+        # The ask for which it was told to give its slots and its turn back, until it says so.
+        self.giving: int | None = None
 
 
 def is_gone(who: Member, runs: dict[Token, LimitedRun]) -> bool:

@@ -6,6 +6,7 @@ import pytest
 
 from actor.machine.board import Board
 from tests.actor.fake_broker import FakeBroker
+from tests.actor.pair import Pair
 from tests.actor.stage import Stage
 from tests.actor.test_slot import Shell
 
@@ -43,5 +44,25 @@ def stage():
     for stage, board, fd in boards:
         stage.slots.close()
         stage.board.close()
+        board.close()
+        os.close(fd)
+
+
+@pytest.fixture
+def pair():
+    made = []
+
+    def make(**options):
+        board, fd = Board.create(records=16)
+        pair = Pair(fd, **options)
+        made.append((pair, board, fd))
+        return pair
+
+    yield make
+    for pair, board, fd in made:
+        pair.go_on()
+        pair.events.close()
+        pair.stage.slots.close()
+        pair.stage.board.close()
         board.close()
         os.close(fd)

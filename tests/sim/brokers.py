@@ -131,6 +131,7 @@ class BrokerProcess(Process):
         former = crashes.overtaking(self.core, frame) if frame.number == 0 else None
         self.core.receive(wire.rid, frame, payloads, now)
         self.world.oracle.families.heard(self.core, frame)
+        self.world.oracle.circles.heard(frame)
         self.world.oracle.keeping.heard(self.core, frame)
         self.world.oracle.counters.heard(wire.peer, frame)
         if former is not None:

@@ -11,6 +11,7 @@ from broker.events import occupancy
 from broker.holding import deadlock
 from broker.holding.kept import Kept
 from broker.holding.limits import Limits
+from broker.holding.lines import AskWaiter
 from tests.sim.mutants import CROWDED, LIMITED, LIMITED_RESTARTS, WAITING, Mutant, both, swap
 
 
@@ -122,6 +123,23 @@ def slots_are_nobodys() -> Any:
     return swap(Kept, "_lacks_types", lambda _: lambda self, task, actor, wanted: set())
 
 
+def nobody_makes_way() -> Any:
+    """Tell of a circle also where a run that waits for a limit could give its slots back."""
+    return swap(Kept, "gives", lambda _: lambda self, wait: set())
+
+
+def whoever_waits_makes_way() -> Any:
+    """Ask those for their slots who cannot give them back, as in an older actor."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, *rest: Any, **options: Any) -> None:
+            original(self, *rest, **options | {"may_give_back": True})
+
+        return mutated
+
+    return swap(AskWaiter, "__init__", make)
+
+
 def room_is_nobodys() -> Any:
     """Do not count the places of environments in which those are who wait."""
     return swap(Kept, "_lacks_room", lambda _: lambda self, place, actor: set())
@@ -148,6 +166,8 @@ LIMITS = [
         (nobody_says_that_it_waits, WAITING),
         (all_who_wait_are_in_circles, WAITING),
         (slots_are_nobodys, WAITING),
+        (nobody_makes_way, WAITING.but(limit=0.2, ask=0.9)),
+        (whoever_waits_makes_way, WAITING),
         (room_is_nobodys, CROWDED.but(ask=0.9)),
         (a_release_keeps_the_limits, LIMITED.but(release=0.8, reacquire=True)),
     )

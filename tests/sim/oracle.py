@@ -7,6 +7,7 @@ from msgspec import UNSET
 from actor.holding import retries
 from sdk.errors import NonRetryable
 from tests.sim import labels, outcomes, turns
+from tests.sim.circles import Circles
 from tests.sim.copies import Copies, own_call
 from tests.sim.counters import Counters
 from tests.sim.crashes import Crashes
@@ -64,6 +65,7 @@ class Oracle:
         self.grants = turns.Grants()
         self.silence = Silence(world)
         self.families = Families(world)
+        self.circles = Circles(world)
         # Until when which calls wait for an actor that they like better.
         self.fond: dict[Any, float] = {}
         # Where each hard key went last, and when.

@@ -71,9 +71,9 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         ),
         2: ("who_reacquires_waits_behind_the_mailbox",),
         3: ("what_is_waited_for_is_stated_free",),
-        4: ("a_wait_has_no_end",),
+        4: ("a_wait_has_no_end", "who_asks_without_any_time_is_too_late"),
         5: ("released_is_not_listed",),
-        6: ("who_waits_for_its_calls_keeps_its_slots",),
+        6: ("who_waits_for_its_calls_keeps_its_slots", "who_makes_way_gives_its_limits_back"),
         7: ("any_number_is_released",),
     },
     "9.3": {
@@ -234,6 +234,12 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "what_is_left_of_a_part_is_not_heard",
             "a_hello_says_nothing_of_parts",
             "who_waits_for_a_part_lacks_all",
+        ),
+        7: (
+            "nobody_makes_way",
+            "whoever_waits_makes_way",
+            "who_was_told_to_make_way_counts_as_gone_for_good",
+            "a_named_actor_gives_its_turn_back",
         ),
     },
     "9.9": {

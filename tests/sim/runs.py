@@ -10,6 +10,7 @@ from tests.sim import labels, typed, waiting
 from tests.sim.brokers import HUGE
 from tests.sim.counters import named_of
 from tests.sim.waiting_ahead import check_strict_start
+from wire.limits import GIVE_BACK
 from wire.parts import Environment, Failure, Status, Token
 
 if TYPE_CHECKING:
@@ -35,10 +36,13 @@ class Run:
         "began",
         "ends",
         "enters",
+        "gave_for",
         "is_asking",
         "is_released",
         "is_told_to_stop",
+        "is_unwanted",
         "is_waiting",
+        "regaining",
         "regains",
         "slots",
         "status",
@@ -59,6 +63,11 @@ class Run:
         self.asked = 0
         # The asks that it cannot end without, and how it would end.
         self.waits_for: set[int] = set()
+        # Those during which it gave its slots back, and those of them that are over but for these;
+        # whether it gives back what it comes back to.
+        self.gave_for: set[int] = set()
+        self.regaining: dict[int, str] = {}
+        self.is_unwanted = False
         self.ends, self.status = False, Status.RESULT
         self.is_told_to_stop = False
         # Whether it waits for a call of its own, and which wait is over but for its slots.
@@ -69,6 +78,11 @@ class Run:
         self.units: dict[str, tuple[str, ...]] = {}
         self.is_asking = False
         typed.begin(self)
+
+
+def may_give_back(token: Token) -> bool:
+    """Tell whether a run would make way: most would, unless they are of an older actor."""
+    return token[1] % 8 != 3
 
 
 class UserCode:
@@ -230,8 +244,16 @@ class UserCode:
                 return
             if had_none:
                 self._wants_limits(run)
-        if run is not None and run.regains:
+        if run is not None:
+            self._has_slots_or_not(run)
+
+    def _has_slots_or_not(self, run: Run) -> None:
+        """Let a run go on behind its waits, for which it wanted its slots again."""
+        if run.regains:
             waiting.over(self.actor, run, run.regains)
+        for number, code in list(run.regaining.items()):
+            del run.regaining[number]
+            self._goes_on(run, number, code)
 
     def _entered_again(self, run: Run, *, had_none: bool) -> None:
         """Let a run go on that came back to what it had to load again, or could not."""
@@ -252,18 +274,26 @@ class UserCode:
             self.world.note("enters again", self.actor, token)
             self.world.oracle.copies.enters(self.actor, environment)
             core.entered(token, environment, 0.5, now)
+            if run.is_unwanted:
+                # It was told to make way before it was there: it is to have all of it once more.
+                run.is_unwanted = False
+                self._gives_back(run)
+                self._wants_slots(run)
+                return
             if had_none:
                 self._wants_limits(run)
-        if run.regains:
-            waiting.over(self.actor, run, run.regains)
-        elif run.ends and not run.waits_for:
+        run.is_unwanted = False
+        self._has_slots_or_not(run)
+        if run.ends and not run.waits_for:
             self._finish(run, run.status)
 
     def _wants_limits(self, run: Run) -> None:
         """Do as a reacquiring task does: the slots first, then what it had of limits."""
         limits = run.assignment.recipe.call.limits
         if limits:
-            self.actor.core.occupying.ask(run.assignment, run.assignment.token, 0, limits)
+            token = run.assignment.token
+            may_give = may_give_back(token)
+            self.actor.core.occupying.ask(run.assignment, token, 0, limits, may_give_back=may_give)
             self.actor.wake_at(self.world.now)
 
     def _ask(self, run: Run) -> None:
@@ -278,7 +308,10 @@ class UserCode:
                 wanted = {RIVALS: 1}
                 self.world.oracle.rivals.add(id(run.task.produced))
             self.world.note("asks", self.actor, token, number, wanted)
-            self.actor.core.occupying.ask(run.assignment, token, number, wanted)
+            may_give = may_give_back(token)
+            self.actor.core.occupying.ask(
+                run.assignment, token, number, wanted, may_give_back=may_give
+            )
             delay = self.world.rng.uniform(0.0, 1.0)
             if delay < 0.5:
                 # As a block that is entered without a timeout.
@@ -289,14 +322,58 @@ class UserCode:
     def occupied(self, token: Token, number: int, code: str) -> None:
         """Go on where the actor says whether a run has a limit that it asked for."""
         self.world.note("is told", self.actor, token, number, code or "has it")
-        assert code in ("", "canceled", "ended", "withdrawn", "deadlock"), code
+        assert code in ("", "canceled", "ended", "withdrawn", "deadlock", GIVE_BACK), code
         self.world.oracle.check_limits()
         self.actor.tell_host()
         run = self.actor.runs.get(token)
-        if run is not None and number in run.waits_for:
+        if run is None:
+            return
+        if code == GIVE_BACK:
+            self._makes_way(run, number)
+        elif number in run.gave_for:
+            run.gave_for.discard(number)
+            self._has_its_slots_again(run, number, code)
+        else:
+            self._goes_on(run, number, code)
+
+    def _goes_on(self, run: Run, number: int, code: str) -> None:
+        """Let a run do what comes behind its wait for a limit."""
+        if number in run.waits_for:
             if not code and waiting.begin_inside(self.actor, run, number):
                 return
             self.actor.later(0.1, lambda: self.leave_block(run, number))
+
+    def _makes_way(self, run: Run, number: int) -> None:
+        """Give all slots back while a run waits on, as `limiting` does."""
+        run.gave_for.add(number)
+        if run.enters:
+            run.is_unwanted = True
+        elif not run.is_released:
+            self._gives_back(run)
+            self.world.count("makes way")
+            self.world.note("makes way", self.actor, run.assignment.token)
+
+    def _gives_back(self, run: Run) -> None:
+        assert self.actor.core.release(run.assignment.token, None, self.world.now, keeps=True)
+        run.is_released = True
+        typed.gave(run, None)
+        self.actor.wake_at(self.world.now)
+
+    def _has_its_slots_again(self, run: Run, number: int, code: str) -> None:
+        """Wait for the slots that were given back, unless another wait is to have them."""
+        is_kept = not run.is_released and not run.enters
+        if is_kept or run.is_waiting or run.is_told_to_stop:
+            self._goes_on(run, number, code)
+            return
+        run.regaining[number] = code
+        if not (run.is_asking or run.enters):
+            self._wants_slots(run)
+
+    def _wants_slots(self, run: Run) -> None:
+        run.is_asking = True
+        slots = run.assignment.recipe.slots
+        self.actor.core.reacquire(run.assignment.token, slots, self.world.now)
+        self.actor.wake_at(self.world.now)
 
     def leave_block(self, run: Run, number: int) -> None:
         """Let a run go on behind a block, or a wait."""

@@ -67,7 +67,8 @@ def begin(
     actor: "ActorProcess", run: "Run", record: "TaskRecord", inside: int | None = None
 ) -> None:
     """Let *run* wait for *record*."""
-    if run.is_waiting or run.enters or (run.is_asking and not run.is_released):
+    is_busy = run.is_asking and (run.regaining or not run.is_released)
+    if run.is_waiting or run.enters or is_busy:
         return
     run.asked += 1
     run.is_waiting = True

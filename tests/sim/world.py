@@ -187,6 +187,7 @@ class World:
             self.oracle.silence.told(peer, frame)
             for command in frame.commands:
                 self.oracle.families.told_actor(frame.epoch, command)
+                self.oracle.circles.told(peer, command)
                 if type(command) is Recall:
                     labels.check_recall(self, command)
                 elif type(command) is Evict and command.environment in self.oracle.keeping.callers:
