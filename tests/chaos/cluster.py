@@ -45,6 +45,7 @@ class Cluster(Deployment):
         machines: int = 2,
         has_journal: bool = False,
         replicas: str = str(REPLICAS),
+        make_load: Callable[["Cluster"], Load] | None = None,
     ) -> None:
         super().__init__(*BROKER)
         self.random = random.Random(seed)
@@ -62,6 +63,7 @@ class Cluster(Deployment):
             name: given[min(place, len(given) - 1)] for place, name in enumerate(self.machines)
         }
         self.load: Load
+        self.make_load = make_load or plain_load
         # What the broker and the hosts are started with.
         self.broker_program: Sequence[str] = ("-m", "broker")
         self.broker_prefix: Sequence[str] = ()
@@ -109,7 +111,7 @@ class Cluster(Deployment):
         for name in self.machines:
             self.proxies[name] = Proxy(("127.0.0.1", self.port))
             self.start_machine(name)
-        self.load = Load(self.client(), self.history, self.seed, is_durable=self.has_journal)
+        self.load = self.make_load(self)
         self.until(
             lambda: all(len(a) == self.fewest(name) for name, a in self.open_actors().items())
         )
@@ -232,6 +234,11 @@ class Cluster(Deployment):
         held = [key for limit in limits for key in limit["keys"] if key["holders"]]
         if held:
             raise history.Broken(f"limits are held by nobody that runs: {held}")
+
+
+def plain_load(it: Cluster) -> Load:
+    """Return the load of most scenarios."""
+    return Load(it.client(), it.history, it.seed, is_durable=it.has_journal)
 
 
 def is_process(pid: int) -> bool:

@@ -12,10 +12,13 @@ from tests.chaos import (
     strikes,
     strikes_durable,
     strikes_network,
+    strikes_overlap,
     strikes_scaling,
     strikes_soak,
 )
-from tests.chaos.cluster import Cluster
+from tests.chaos.cluster import Cluster, plain_load
+from tests.chaos.ledger import ExactLoad
+from tests.chaos.load import Load
 from tests.support import leftovers
 
 
@@ -50,6 +53,8 @@ class Scenario:
     machines: int = 2
     has_journal: bool = False
     replicas: str = "2"
+    # What its clients call.
+    make_load: Callable[[Cluster], Load] = plain_load
     # Before anything is started, and when it has happened so often.
     prepare: Callable[[Cluster], object] = as_it_is
     judge: Callable[[Cluster], object] = as_it_is
@@ -250,6 +255,18 @@ SCENARIOS: Final = {
             has_journal=True,
             goals=(Goal(strikes_durable.REFUSED, most=1.0),),
         ),
+        Scenario(
+            "overlap",
+            "two or three faults at a time",
+            strikes_overlap.overlap,
+            100,
+            10,
+            has_journal=True,
+            make_load=ExactLoad,
+            prepare=strikes_durable.on_small_disk,
+            judge=strikes_overlap.judge,
+            p99_s=8.0,
+        ),
     )
 }
 
@@ -278,6 +295,7 @@ def run_all(
         machines=first.machines,
         has_journal=first.has_journal,
         replicas=first.replicas,
+        make_load=first.make_load,
     )
     cluster.is_short = is_short
     for prepare in {scenario.prepare for scenario, _ in parts}:

@@ -49,7 +49,7 @@ def groups(names: list[str]) -> list[list[str]]:
 
 def kind_of(scenario: Scenario) -> tuple[object, ...]:
     """Return what clusters have in common that several scenarios can share."""
-    return scenario.machines, scenario.has_journal, scenario.replicas
+    return scenario.machines, scenario.has_journal, scenario.replicas, scenario.make_load
 
 
 def run_group(names: list[str]) -> dict[str, str]:
