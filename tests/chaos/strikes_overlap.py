@@ -57,6 +57,8 @@ def host_drains(it: Cluster) -> Fault:
     process = it.processes[some_host(it)]
     process.send_signal(signal.SIGTERM)
     yield
+    # It may have been stopped as well.
+    process.send_signal(GO)
     it.load.until(lambda: process.poll() is not None, it.story)
 
 
