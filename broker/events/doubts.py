@@ -51,6 +51,14 @@ def note(broker: "Broker", actor: Actor, lost: dict[Token, Task]) -> None:
         del known[next(iter(known))]
 
 
+def charged_with(broker: "Broker", token: Token) -> Task | None:
+    """Return the task that was charged with the loss of this run, while that is not settled."""
+    for charged in broker.doubts.by_incarnation.values():
+        if token in charged:
+            return charged[token][0]
+    return None
+
+
 def can_change(task: Task) -> bool:
     """Tell whether *task* goes on; calls to a named actor are counted with that."""
     return bool(not task.is_over and task.template and not task.template.costs.named)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.disk import writing
 from broker.disk.records import Record
-from broker.events import occupancy, strategies
+from broker.events import doubts, occupancy, strategies
 from broker.facts.peers import Client, Session
 from broker.facts.task import ENDED, QUEUED, TRIES_MAX, Event, State, Task, Template
 from broker.facts.trouble import NO_TOKEN
@@ -156,6 +156,15 @@ def attach(
     attaching.attach(broker, client, command, now)
 
 
+def refuse_for(broker: "Broker", parent: Token, now: float) -> None:
+    """Let a run stay over that is not here, since a call of its own is refused for that."""
+    maker = doubts.charged_with(broker, parent)
+    if maker is not None:
+        retrying.count_no_more(broker, maker, parent, now)
+    else:
+        families.refuse(broker, parent)
+
+
 def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
     """Queue a new task, or say at once why not."""
     assert task.template
@@ -168,7 +177,7 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
             f"{broker.settings.payload_bytes_max} are allowed here",
         )
     elif command.parent is not None and not families.may_adopt(broker, command.parent):
-        families.refuse(broker, command.parent)
+        refuse_for(broker, command.parent, now)
         end_orphan(broker, task, "the task that submitted this one was given to another actor")
     elif (
         task.template.costs.environment is not None and environments.is_refused(broker, task, now)

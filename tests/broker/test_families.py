@@ -221,9 +221,14 @@ def test_a_run_that_was_lost_is_taken_back_unless_a_call_of_its_own_was_refused(
     assert agree(family.talk)
 
 
-def test_nor_is_it_by_the_next_broker_which_has_that_from_the_journal():
-    family = Family(free=0)
+@pytest.mark.parametrize("key", [None, KEY])
+def test_nor_is_it_by_the_next_broker_which_has_that_from_the_journal(key):
+    """With a key no call has ended with the run: another one of its own was refused."""
+    family = Family(free=0, key=key)
     family.talk.wait(6.0, beating=[family.root, family.nested])
+    if key is not None:
+        family.nested.submits(2, parent=family.token)
+        assert code_of(family.nested, 2) == Code.PARENT_GONE
     family.talk.restart()
 
     holding(family, nested=False)

@@ -134,6 +134,20 @@ class Families:
             self.adopted, self.over, self._new = set(), set(), []
             self.unwritten = set()
             self.ended = set()
+            self.parted = {token for token in self.parted if self._is_told_over(core, token)}
+
+    def _is_told_over(self, core: "Broker", token: Token) -> bool:
+        """Tell whether a broker that starts is to know that a run counts no more.
+
+        From its journal, or from the client: the one before may have died before either had it.
+        """
+        name = self.world.oracle.assigned[token][:2]
+        client = core.clients.get(name[0])
+        task = client.tasks.get(name[1]) if client is not None else None
+        if task is not None and task.trouble is not None and token <= task.trouble.failed:
+            return True
+        told = self.world.oracle.tasks[name].client.core._trials.told.get(name[1])
+        return told is not None and told[0].failed is not None and token <= told[0].failed
 
     def looked(self, core: "Broker") -> None:
         """Check after a turn of the broker that nothing is left of the runs that ended in it."""
