@@ -25,6 +25,8 @@ class Mailbag:
     def __init__(self, now: float) -> None:
         """Begin empty."""
         self.moved_at = now
+        # The first that waits, which may have been asked back.
+        self.head: Any = None
         self.ended = 0
         # Whether something waited after the turn before: what came since came in this one.
         self.was_waiting = False
@@ -64,7 +66,8 @@ class Mailbag:
         """Check that nothing waits behind a long run (9.3 rule 3)."""
         now, core = actor.world.now, actor.core
         is_kept = core.standing.closed == "keeping"
-        if not self.was_waiting or not core.mailbox.waiting or self.ended or is_kept:
+        former, self.head = self.head, next(iter(core.mailbox.waiting), None)
+        if not self.was_waiting or self.head is not former or self.ended or is_kept:
             self.moved_at, self.ended = now, 0
         self.was_waiting = bool(core.mailbox.waiting)
         waits_s = now - max(self.moved_at, actor.frozen_until)
