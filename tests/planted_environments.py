@@ -78,6 +78,22 @@ ENVIRONMENTS = [
         "broker/test_environments.py::test_after_three_failures_its_tasks_end_at_once",
     ),
     Bug(
+        "what_waits_behind_a_failed_environment_tries_it_at_once",
+        Returns.reject,
+        "or failure is not None",
+        "or False",
+        "actor/test_entering.py"
+        "::test_what_waits_behind_a_failed_environment_does_not_try_it_at_once",
+    ),
+    Bug(
+        "what_comes_back_to_a_broken_environment_waits",
+        requeueing.requeue,
+        "if now < broker.environments.broken_until and",
+        "if False and",
+        "broker/test_bursts.py"
+        "::test_what_is_handed_back_once_its_environment_is_broken_ends_at_once",
+    ),
+    Bug(
         "what_is_broken_now_is_not_looked_for",
         environments.failed,
         "known.broken_until = max(known.broken_until, record.broken_until)",

@@ -42,8 +42,8 @@ class Returns:
         self.failed: list[Token] = []
         # What is to be said next.
         self.said_next: list[Reject] = []
-        # Where a call of a named actor was handed back, and the frame that says so: what the broker
-        # assigned there before it had that comes back as well, since it stood behind.
+        # Where a call of a named actor was handed back, or one whose environment failed, and the
+        # frame that says so: what the broker assigned there before it had that comes back as well.
         self.behind: dict[str, float] = {}
 
     def take(self, number: int) -> list[Reject]:
@@ -72,24 +72,26 @@ class Returns:
         """Let others have an assignment; it may come again unless that *bars* this actor."""
         self.said_next.append(Reject(token[0], token[1], reason, bars, failure))
         self._note("rejected", token=token, reason=reason)
-        environment = recipe.call.environment if recipe is not None else None
-        if environment is not None and environment.named is not None:
+        environment = recipe.known if recipe is not None else None
+        if environment is not None and (environment.named is not None or failure is not None):
             self._hand_back_behind(environment)
 
     def _hand_back_behind(self, environment: Environment) -> None:
         """Let all come back that is behind a call of a named actor which was handed back.
 
         Where that actor is not here, of its other groups as well: the broker lets it be entered
-        anywhere now, and what it begins from came with this call.
+        anywhere now, and what it begins from came with this call. So does what is behind one whose
+        environment failed: when that is tried again, and where, is the broker's to say.
         """
         named = self._mailbox.residents.named
-        named.handed_back(environment)
+        if environment.named is not None:
+            named.handed_back(environment)
         if named.has(environment):
             self.behind[environment.pool] = inf
             return
         self.behind |= dict.fromkeys(environment.pools, inf)
         for other in list(self._mailbox.waiting):
-            place = other.recipe.environment
+            place = other.recipe.known
             if place is not None and place.id == environment.id:
                 self._mailbox.drop(other)
                 self.reject(other.token, BEHIND, other.recipe, bars=False)

@@ -54,6 +54,8 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         retrying.say_requeued(broker, task)
         # It had found an actor in time: what is to be timed now is another wait.
         task.queued_at = now
+    if now < broker.environments.broken_until and environments.is_refused(broker, task, now):
+        return
     if task.record is not None:
         writing.requeued(broker, task, burns=burns)
     if task.must_be_alone:

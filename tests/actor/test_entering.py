@@ -71,6 +71,28 @@ def test_a_run_whose_environment_failed_is_handed_back_with_the_reason():
     assert end.credit.free == end.credit.room == 1
 
 
+@pytest.mark.parametrize("is_fresh", [False, True])
+def test_what_waits_behind_a_failed_environment_does_not_try_it_at_once(is_fresh):
+    """One burst in a mailbox used up all three tries, and broke what had failed for a moment."""
+    end = connected(make_core(slots=1, prefetch=3))
+    template = end.template(environment=place(is_fresh=is_fresh))
+    first, second, third = (end.assign(template) for _ in range(3))
+    plain = end.assign(end.template())
+    end.carry()
+    # What the broker sends before it has heard of the failure comes back too.
+    crossing = end.assign(template)
+    end.core.not_entered(end.started.pop(first).token, FAILURE, end.now)
+    end.carry()
+
+    assert end.rejected.keys() == {first, second, third, crossing}
+    assert [said.failure for said in said(end, Reject) if said.failure] == [FAILURE]
+    assert list(end.started) == [plain]
+    again = end.assign(template)
+    end.finish(plain)
+    end.carry()
+    assert end.started[again].loads
+
+
 def test_a_failure_of_any_length_is_handed_back_in_a_frame_that_the_broker_takes():
     end, token = entering(place())
     text = "y" * 2 * CONTROL_BYTES_MAX

@@ -6,7 +6,8 @@ from broker.placing import replicas
 from broker.placing.copies import Kind
 from broker.placing.environments import KEPT_S
 from tests.broker.conversation import CODE, Conversation
-from tests.broker.test_environments import actors, call, enters, passes, place, tokens
+from tests.broker.test_environments import actors, call, enters, fails, passes, place, tokens
+from wire import codec
 from wire.messages import (
     ActorBeat,
     Assign,
@@ -14,6 +15,8 @@ from wire.messages import (
     Credit,
     Entered,
     Outcome,
+    Reject,
+    Result,
 )
 from wire.parts import Call, Status
 
@@ -272,3 +275,19 @@ def test_an_environment_is_entered_where_no_other_has_to_give_way(talk):
     client.submits(3, call=call(place()), slot=2)
 
     assert (len(tokens(full)), len(tokens(empty))) == (0, 1)
+
+
+def test_what_is_handed_back_once_its_environment_is_broken_ends_at_once():
+    """It was queued, and tried again alone as often as the time between the tries allowed."""
+    talk = Conversation(environment_failures_max=1)
+    client = talk.client().submits(1, 2, call=call(place(is_fresh=True)))
+    [actor] = actors(talk, 1)
+    actor.says(Credit(2, 0, 2))
+    failed, behind = tokens(actor)
+
+    fails(actor, failed)
+    actor.says(Reject(*behind, "one ahead of it was handed back", False))
+
+    told = [codec.decode_failure(result.body) for result in client.takes(Result)]
+    assert [failure.code for failure in told] == ["environment-failed"] * 2
+    assert not tokens(actor)
