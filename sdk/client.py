@@ -242,8 +242,9 @@ class Client:
     def get_future(self, task_id: str) -> TaskFuture:
         """Return the future of a durable task by its `task_id`, from any process.
 
-        Each that asks gets the outcome. OutcomeUnknown is that of a task which the broker does not
-        know: it was never accepted, or its outcome was received and let go, or kept for too long.
+        Each that asks gets the outcome; of this client's own it is the future that `submit` gave,
+        while somebody holds that. OutcomeUnknown is that of a task which the broker does not know:
+        it was never accepted, or its outcome was received and let go, or kept for too long.
         """
         return find(self._connection, task_id)
 

@@ -73,6 +73,8 @@ class Connection(Handlers):
             raise ValueError(f"name: {len(name)} characters are more than {NAME_LENGTH_MAX}")
         self.endpoint = endpoint
         self.futures: dict[int, TaskFuture] = {}
+        # Those whose id somebody was told, also when they are done.
+        self.named: weakref.WeakValueDictionary[int, TaskFuture] = weakref.WeakValueDictionary()
         self.failures = 0
         # Whether it is for calls made inside tasks, whose slots are given back while they wait.
         self.is_nested = False

@@ -39,9 +39,10 @@ def find(connection: "Connection", task_id: str) -> TaskFuture:
     """Return the future of a durable task, whoever submitted it. Raises ValueError."""
     incarnation, number = read_task_id(task_id)
     core = connection.core
-    own = connection.futures.get(number) if incarnation == core.incarnation else None
-    if own is not None:
-        return own
+    if incarnation == core.incarnation:
+        own = connection.futures.get(number) or connection.named.get(number)
+        if own is not None:
+            return own
     return attach(connection, FoundFuture(connection, task_id), task_id, redrive=False)
 
 

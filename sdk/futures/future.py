@@ -73,7 +73,11 @@ class TaskFuture(Future[Any]):
     @property
     def task_id(self) -> str:
         """Return the task's id; empty while the task waits for results that are its arguments."""
-        return self.connection.id_of(self.number) if self.number else ""
+        if not self.number:
+            return ""
+        # Who has its id may ask for it by that, here as well.
+        self.connection.named[self.number] = self
+        return self.connection.id_of(self.number)
 
     def result(self, timeout: float | None = None) -> Any:
         """Return the result, or raise the exception of the task.

@@ -157,3 +157,12 @@ def test_a_future_is_a_future(client):
     assert isinstance(future, concurrent.futures.Future)
     assert isinstance(future, TaskFuture)
     assert future.result(TIMEOUT_S) == 1
+
+
+def test_who_asks_for_an_id_of_its_own_gets_the_future_that_is_done(client):
+    """The broker has let it go by then: it said that it does not know the task."""
+    future = client.submit(identity, 1)
+    task_id = future.task_id
+    future.result(TIMEOUT_S)
+
+    assert client.get_future(task_id) is future
