@@ -7,6 +7,7 @@ back.
 import asyncio
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextvars import ContextVar
@@ -51,8 +52,8 @@ class LimitWait:
     """One wait for limits, answered from the thread that leads."""
 
     __slots__ = (
+        "_answers",
         "_token",
-        "answer",
         "is_try",
         "limits",
         "may_give_back",
@@ -75,7 +76,8 @@ class LimitWait:
         self.until = None if wait_s is None else monotonic() + wait_s
         # A run that is about to enter its environment keeps its slots: see `Releases.begin_wait`.
         self.may_give_back = not (self.is_try or run.is_entering)
-        self.answer: Future[Occupied] = Future()
+        # Those that come, in order; the last one is still to come.
+        self._answers: deque[Future[Occupied]] = deque([Future()])
 
     def begin(self, core: "ActorCore") -> None:
         """Let the core ask the broker."""
@@ -91,12 +93,25 @@ class LimitWait:
 
     def told(self, answer: Occupied, *, goes_on: bool) -> None:
         """Take an answer; where the wait *goes_on* there comes another one."""
-        waiting = self.answer
+        waiting = self._answers[-1]
         if goes_on:
-            self.answer = Future()
+            self._answers.append(Future())
         # One that gave up hears nothing any more.
         if waiting.set_running_or_notify_cancel():
             waiting.set_result(answer)
+
+    def hear(self) -> Occupied:
+        """Return the next answer, which may have come before anybody listened."""
+        answer = self._answers[0].result(rest(self.until))
+        self._answers.popleft()
+        return answer
+
+    async def hear_async(self) -> Occupied:
+        """Do as `hear` on an event loop."""
+        heard = asyncio.wrap_future(self._answers[0])
+        answer = await asyncio.wait_for(heard, rest(self.until))
+        self._answers.popleft()
+        return answer
 
 
 class Giving:
@@ -161,7 +176,7 @@ class Limiting:
         wait = LimitWait(self._run, number, limits, timeout)
         self._runtime.occupy(self._run, wait)
         try:
-            while (answer := wait.answer.result(rest(wait.until))).code == GIVE_BACK:
+            while (answer := wait.hear()).code == GIVE_BACK:
                 give_back()
         except TimeoutError:
             self.vacate(number)
@@ -182,7 +197,7 @@ class Limiting:
         wait = LimitWait(self._run, number, limits, timeout)
         self._runtime.occupy(self._run, wait)
         try:
-            while (answer := await heard(wait)).code == GIVE_BACK:
+            while (answer := await wait.hear_async()).code == GIVE_BACK:
                 give_back()
         except TimeoutError:
             self.vacate(number)
@@ -301,11 +316,6 @@ class LimitBlock(HeldLimit):
     ) -> None:
         """Give them back."""
         self._limiting.leave(self._numbers.pop())
-
-
-async def heard(wait: LimitWait) -> Occupied:
-    """Return the next answer to *wait*."""
-    return await asyncio.wait_for(asyncio.wrap_future(wait.answer), rest(wait.until))
 
 
 def make_block(

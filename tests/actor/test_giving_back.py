@@ -328,6 +328,17 @@ def test_a_run_that_enters_its_environment_keeps_its_slots(pair):
     assert not LimitWait(Entering, 1, DB, None).may_give_back
 
 
+def test_what_was_told_before_the_run_listened_is_heard_in_its_order(pair):
+    """Its thread was late: the broker took it for one that gave its slots back, for ever."""
+    pair = pair()
+    wait = LimitWait(pair.run, 1, DB, None)
+
+    wait.told(Occupied(*pair.token, 1, GIVE_BACK), goes_on=True)
+    wait.told(Occupied(*pair.token, 1), goes_on=False)
+
+    assert [wait.hear().code, wait.hear().code] == [GIVE_BACK, ""]
+
+
 @pytest.mark.parametrize("is_free", [True, False])
 def test_slots_that_are_free_are_had_again_without_any_time(is_free):
     core = make_core()
