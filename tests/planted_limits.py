@@ -197,8 +197,8 @@ LIMITS = [
     ),
     Bug(
         "a_named_actor_gives_its_turn_back",
-        Kept.gives,
-        "resource[1] is not None",
+        Kept.givers,
+        "one[1] is not None",
         "True",
         "broker/test_giving_back.py::test_the_turn_in_a_named_actor_is_not",
     ),

@@ -7,6 +7,7 @@ The rule that must not be broken: nobody is told of a circle who is not in one. 
 to wait is taken to go on, and what cannot be counted to be free.
 """
 
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from broker.facts.peers import Actor, Session, is_owned
@@ -110,13 +111,14 @@ def find(broker: "Broker", reserved: Reservation | None = None) -> tuple[Wait, l
         kept = Kept(broker, waiting, reserved)
     blockers = {wait: list(kept.blockers(wait)) for wait in waiting}
     youngest = sorted(waiting, key=lambda one: (token_of(one), one.ask), reverse=True)
-    circles = {wait: circle for wait in youngest if (circle := circle_of(wait, blockers))}
-    lacking = set().union(*(kept.lacks(wait) for wait in circles))
-    for wait in youngest if circles else ():
-        if kept.gives(wait) & lacking:
+    circles = in_circles(blockers)
+    givers = kept.givers(set().union(*map(kept.lacks, circles)))
+    for wait in youngest:
+        if wait in givers:
             return wait, []
-    for wait, circle in circles.items():
-        return wait, list(dict.fromkeys(task_of(one) for one in circle))
+    for wait in youngest:
+        if wait in circles:
+            return wait, list(dict.fromkeys(map(task_of, circle_of(wait, blockers))))
     return None
 
 
@@ -134,6 +136,42 @@ def everybody(broker: "Broker") -> list[Wait]:
         if waits or ask.kept()
     ]
     return asks + [wait for of_run in waits.values() for wait in of_run.values()]
+
+
+def in_circles(blockers: dict[Wait, list[Wait]]) -> set[Wait]:
+    """Return those that wait for themselves, over others: in one walk, however many there are."""
+    found: set[Wait] = set()
+    # The order in which they are come to; who came first of those to whom a way leads from there.
+    came: dict[Wait, int] = {}
+    first: dict[Wait, float] = {}
+    opened: list[Wait] = []
+    for root, keepers in blockers.items():
+        way = [(root, iter(keepers))] if root not in came else []
+        while way:
+            one, others = way[-1]
+            if one not in came:
+                came[one] = len(came)
+                first[one] = came[one]
+                opened.append(one)
+            for other in others:
+                if other not in came:
+                    way.append((other, iter(blockers.get(other, ()))))
+                    break
+                first[one] = min(first[one], first[other])
+            else:
+                way.pop()
+                if first[one] == came[one]:
+                    # From all that were opened since a way leads here, and back.
+                    together = [opened.pop()]
+                    while together[-1] is not one:
+                        together.append(opened.pop())
+                    if len(together) > 1 or one in blockers.get(one, ()):
+                        found.update(together)
+                    first.update(dict.fromkeys(together, inf))
+                if way:
+                    above = way[-1][0]
+                    first[above] = min(first[above], first[one])
+    return found
 
 
 def circle_of(wait: Wait, blockers: dict[Wait, list[Wait]]) -> list[Wait]:

@@ -14,6 +14,7 @@ from broker.facts.task import State, Task
 from broker.holding.limits import Limits
 from broker.holding.lines import AskWaiter, RunWait, Wants, host_key, keeps
 from broker.waiting.costs import SLOT
+from broker.waiting.queues import Queue
 from broker.waiting.reservation import Reservation
 from wire.limits import HOST_PREFIX
 from wire.parts import WORN, Environment, Span, Token
@@ -47,6 +48,8 @@ class Kept:
             for wait in waiting
             if isinstance(wait, RunWait) and not (wait.enough or is_sharing(wait.task))
         }
+        # The first of a queue that is to be alone in its group: to find it takes a look at all.
+        self._alone: dict[Queue | None, Task | None] = {}
         seen: set[tuple[Token, Any]] = set()
         # Those that are to have all of their slots again.
         self._claiming: list[RunWait] = []
@@ -107,17 +110,16 @@ class Kept:
         self._amounts[resource] = self._amounts.get(resource, 0) + amount
         self._keepers.setdefault(resource, []).append(wait)
 
-    def gives(self, wait: Wait) -> set[Resource]:
-        """Return the slots and the turn that a run keeps and would give back while it waits.
+    def givers(self, lacking: set[Resource]) -> set[Wait]:
+        """Return who keeps slots or turns of *lacking* that it would give back while it waits.
 
         A named actor's turn, which is of no actor, it keeps to its end.
         """
-        if not (isinstance(wait, AskWaiter) and wait.may_give_back):
-            return set()
+        given = {one for one in lacking if one[0] in GIVEN and one[1] is not None}
         return {
-            resource
-            for resource, keepers in self._keepers.items()
-            if resource[0] in GIVEN and resource[1] is not None and wait in keepers
+            wait
+            for wait in self.keepers(given)
+            if isinstance(wait, AskWaiter) and wait.may_give_back
         }
 
     def keepers(self, resources: set[Resource]) -> Iterator[Wait]:
@@ -198,12 +200,21 @@ class Kept:
             missing |= self._lacks_unclaimed(task, actor)
             if place is not None and place.named is None:
                 missing |= self._lacks_room(place, actor)
-            elif not missing and (ahead := self._broker.backlog.held_up_by(task)) is not None:
+            elif not missing and (ahead := self._held_up_by(task)) is not None:
                 missing = self._lacks_slots(ahead, actor)
             if not missing:
                 return set()
             lacking |= missing
         return lacking
+
+    def _held_up_by(self, task: Task) -> Task | None:
+        """Return the call to a named actor, to be alone in its group, that *task* waits behind."""
+        assert task.template
+        queue = task.template.shape.queue
+        if queue not in self._alone:
+            self._alone[queue] = self._broker.backlog.first_alone(queue)
+        first = self._alone[queue]
+        return first if first is not None and first.rank < task.rank else None
 
     def _lacks_behind(self, wait: RunWait) -> set[Resource]:
         """Return which slots a run lacks that are for those that asked for theirs before it.

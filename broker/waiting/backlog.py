@@ -249,18 +249,16 @@ class Backlog:
                 self.matching.look(shape)
         client.parked.clear()
 
-    def held_up_by(self, task: Task) -> Task | None:
-        """Return the call to a named actor, to be alone in its group, that *task* waits behind."""
-        assert task.template
-        queue = task.template.shape.queue
-        ahead = (
+    def first_alone(self, queue: Queue | None) -> Task | None:
+        """Return the first call to a named actor in *queue* that is to be alone in its group."""
+        alone = (
             one
             for shape in self._shapes.values()
             if shape.queue is queue and shape.cost.alone is not None
             for one in shape.standing()
-            if one.rank < task.rank and one.template and one.template.costs is shape.cost.alone
+            if one.template and one.template.costs is shape.cost.alone
         )
-        return min(ahead, key=lambda one: one.rank, default=None)
+        return min(alone, key=lambda one: one.rank, default=None)
 
     def shapes(self) -> list[Shape]:
         """Return every shape that there is."""

@@ -1,9 +1,11 @@
 """Who waits for whom, and who is told of a circle (protocol.md section 9.8)."""
 
+import random
+
 import pytest
 from msgspec import structs
 
-from broker.holding.deadlock import TOLD_MAX
+from broker.holding.deadlock import TOLD_MAX, circle_of, in_circles
 from tests.broker.conversation import CODE
 from tests.broker.test_durable import DURABLE, KEY
 from tests.broker.test_limits import EPOCH, call, limited
@@ -280,6 +282,38 @@ def test_a_call_behind_one_that_is_to_be_alone_in_its_group_closes_a_circle(ahea
     scene.actor.says(Release(EPOCH, 2), Await(EPOCH, 2, 9, 1, [(5, 5)], 1, [1]))
 
     assert scene.told() == told
+
+
+class Counted(list):
+    """Those who keep what somebody lacks; counts how many were looked at."""
+
+    looks = 0
+
+    def __iter__(self):
+        for one in list.__iter__(self):
+            Counted.looks += 1
+            yield one
+
+
+def test_all_who_are_in_circles_are_found_in_one_walk():
+    """Runs that all wait for one that waits for any of them had a walk each."""
+    runs = 2_000
+    blockers = {0: Counted(range(1, runs)), **{one: Counted([0]) for one in range(1, runs)}}
+    blockers |= {runs: Counted([0]), runs + 1: Counted([runs + 1])}
+
+    assert in_circles(blockers) == {*range(runs), runs + 1}
+    assert Counted.looks <= 2 * runs
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_those_are_in_circles_that_wait_for_themselves(seed):
+    draw = random.Random(seed)
+    blockers = {
+        one: [other for other in range(12) if draw.random() < draw.choice([0.02, 0.1, 0.2])]
+        for one in range(12)
+    }
+
+    assert in_circles(blockers) == {one for one in blockers if circle_of(one, blockers)}
 
 
 def test_many_circles_end_one_after_another():

@@ -114,8 +114,11 @@ def nobody_says_that_it_waits() -> Any:
 
 def all_who_wait_are_in_circles() -> Any:
     """Take who waits behind a circle, or for what goes on, for one in it."""
-    both_keep = swap(deadlock, "circle_of", lambda _: lambda wait, blockers: [wait])
-    return both(both_keep, swap(Kept, "lacks", lambda _: lambda self, wait: {("all",)}))
+    return both(
+        swap(deadlock, "in_circles", lambda _: set),
+        swap(deadlock, "circle_of", lambda _: lambda wait, blockers: [wait]),
+        swap(Kept, "lacks", lambda _: lambda self, wait: {("all",)}),
+    )
 
 
 def slots_are_nobodys() -> Any:
@@ -125,7 +128,7 @@ def slots_are_nobodys() -> Any:
 
 def nobody_makes_way() -> Any:
     """Tell of a circle also where a run that waits for a limit could give its slots back."""
-    return swap(Kept, "gives", lambda _: lambda self, wait: set())
+    return swap(Kept, "givers", lambda _: lambda self, lacking: set())
 
 
 def whoever_waits_makes_way() -> Any:
