@@ -225,7 +225,11 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
     if callers.is_abandoned(broker, record):
         return [(copy, "its client is gone") for *_, copy in idle]
     if any(
-        shape.count and is_astray(record, shape) and shape.queue and shape.queue.crew.has_room()
+        # One that waits for a limit could not enter a copy anywhere.
+        shape.rank is not None
+        and is_astray(record, shape)
+        and shape.queue
+        and shape.queue.crew.has_room()
         for shape in record.shapes
     ):
         return [(idle[0][2], "a task waits that may not go there")]

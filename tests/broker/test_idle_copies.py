@@ -5,6 +5,7 @@ from msgspec import structs
 
 from tests.broker.conversation import Conversation, explained
 from tests.broker.test_environments import about, actors, call, ends, enters, idle, place, tokens
+from tests.broker.test_limits import limited
 from wire.labels import Comparator, Desire
 from wire.messages import (
     ActorBeat,
@@ -263,3 +264,32 @@ def test_a_copy_stays_while_those_that_may_not_go_there_may_go_nowhere_else_eith
     idle(talk, [actor], 5.0)
 
     assert not actor.takes(Evict)
+
+
+def test_no_copy_moves_for_a_task_that_waits_for_a_limit():
+    """It moved there and back with each task where it was, and nobody got on by that."""
+    talk = limited("db=1")
+    environment = place(1, 1, idle_ttl_s=None, scaledown_ttl_s=1.0)
+    one = talk.actor(11, name="host/0", labels={"zone": "eu"})
+    other = talk.actor(12, name="host/1", labels={"zone": "us"})
+    for actor in (one, other):
+        actor.says(Credit(2, 0, 1))
+
+    def wanted(zone, environment=environment, **fields):
+        desire = Desire("zone", Comparator.EQUAL, zone)
+        return structs.replace(call(environment), desires=[desire], **fields)
+
+    talk.client(1).submits(1, call=wanted("us", environment=None, limits={"db": 1}))
+    [holder] = tokens(other)
+    talk.client(2).submits(1, call=wanted("us", limits={"db": 1}))
+    talk.client(3).submits(1, call=wanted("eu"))
+    [token] = tokens(one)
+    enters(one, environment)
+    ends(one, token, environment)
+    idle(talk, [one], 1.5)
+    assert not one.takes(Evict)
+
+    other.ends(holder)
+    other.says(Credit(2, 0, 1))
+    idle(talk, [one], 1.5)
+    assert one.takes(Evict)
