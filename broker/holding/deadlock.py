@@ -22,8 +22,10 @@ from wire.messages import Await, Occupied
 if TYPE_CHECKING:
     from broker.core import Broker
 
-# So many are told at once; where there are more circles the next look finds them.
+# So many are told at once, fewer where so many waits were looked at for that: each looks at all.
+# Where there are more circles the next look finds them.
 TOLD_MAX: Final = 64
+WAITS_MAX: Final = 20_000
 # So long nobody reserves an actor where that closed a circle.
 LEFT_HEARTBEATS: Final = 2
 
@@ -54,7 +56,7 @@ def look(broker: "Broker") -> None:
     waits.is_new = False
     if waits.by_run or waits.parts:
         waits.sweep(broker.tokens)
-    for _ in range(TOLD_MAX):
+    for _ in range(min(TOLD_MAX, 1 + WAITS_MAX // (1 + len(everybody(broker))))):
         found = None if limits.is_closed else find(broker)
         if found is None:
             look_at_reserved(broker)

@@ -5,6 +5,7 @@ import random
 import pytest
 from msgspec import structs
 
+from broker.holding import deadlock
 from broker.holding.deadlock import TOLD_MAX, circle_of, in_circles
 from tests.broker.conversation import CODE
 from tests.broker.test_durable import DURABLE, KEY
@@ -326,3 +327,21 @@ def test_many_circles_end_one_after_another():
         scene.actor.says(Occupy(EPOCH, n, 2, {f"k[{n}]": 1}, [1]))
 
     assert sorted(scene.told(beats=4)) == [(n, 2) for n in range(1, pairs + 1)]
+
+
+def test_where_many_wait_fewer_are_told_at_once(monkeypatch):
+    """The broker did nothing else for seconds: each that is told takes a look at all who wait."""
+    monkeypatch.setattr(deadlock, "WAITS_MAX", 8)
+    scene = Scene("k=1:per-key", slots=7)
+    for n in range(1, 8):
+        scene.submits(n)
+    for n in range(1, 8):
+        scene.actor.says(Occupy(EPOCH, n, 1, {f"k[{n}]": 1}, []))
+        scene.actor.says(Occupy(EPOCH, n, 2, {f"k[{n}]": 1}, [1]))
+    broker = scene.talk.broker
+
+    deadlock.look(broker)
+
+    waiting = [number for (_, number), run in broker.limits.runs.items() if run.asks]
+    assert waiting == [1, 2, 3, 4, 5]
+    assert sorted(scene.told(beats=4)) == [(n, 2) for n in range(1, 8)]
