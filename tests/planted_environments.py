@@ -19,7 +19,7 @@ from broker.placing import (
     requeueing,
 )
 from broker.placing.copies import Record
-from broker.tasks import named
+from broker.tasks import named, naming
 from tests.support.planting import Bug
 
 ENVIRONMENTS = [
@@ -350,6 +350,22 @@ ENVIRONMENTS = [
         "True",
         "broker/test_inscribing.py"
         "::test_a_run_of_a_process_that_was_lost_is_stopped_when_it_comes_back",
+    ),
+    Bug(
+        "one_that_may_come_back_is_entered",
+        naming.NamedActor.is_shut,
+        "self.is_awaited or ",
+        "",
+        "broker/test_inscribing.py"
+        "::test_who_comes_back_and_is_lost_has_no_follower_before_its_process_had_the_time",
+    ),
+    Bug(
+        "who_comes_back_by_a_run_is_not_bound",
+        named.goes_on,
+        "naming.know(broker, record, task.template)",
+        "pass",
+        "broker/test_inscribing.py"
+        "::test_who_comes_back_and_is_lost_has_no_follower_before_that_is_on_disk",
     ),
     Bug(
         "what_has_ended_in_its_process_is_not_heard",

@@ -183,6 +183,9 @@ def goes_on(
     if record is None:
         lifecycle.end(broker, task, Code.ACTOR_LOST, broker.named.why_not(environment.id))
         return False
+    assert task.template
+    # One that was adopted may be the first call of its kind to come into the backlog.
+    naming.know(broker, record, task.template)
     if burns is None:
         if record.generation == token and record.home is not None:
             # The one that was to enter it never did.

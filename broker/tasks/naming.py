@@ -123,7 +123,7 @@ class NamedActor:
     def is_shut(self) -> bool:
         """Tell whether none of its calls may go anywhere now."""
         is_full = self.writing >= sum(self.environment.pools.values())
-        return self.retry_at > 0.0 or self.sealed > 0 or is_full
+        return self.is_awaited or self.retry_at > 0.0 or self.sealed > 0 or is_full
 
     @property
     def calls_queued(self) -> int:

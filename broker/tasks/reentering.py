@@ -22,7 +22,7 @@ NAME: Final = "broker"
 
 def look(broker: "Broker", record: "NamedActor") -> None:
     """Have an actor entered again that was lost, unless a call that waits will do that."""
-    if record.home is not None or record.is_shut or record.is_awaited:
+    if record.home is not None or record.is_shut:
         return
     if record.generation == naming.NEVER or any(shape.count for shape in record.shapes):
         return  # The first call of whoever made it enters it, or it is about to be.

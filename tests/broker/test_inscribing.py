@@ -437,3 +437,43 @@ def test_a_run_of_a_process_that_was_lost_is_stopped_when_it_comes_back(talk):
 
     assert talk.state(client, 2) == "queued"
     assert [stop.number for stop in actor.takes(Stop)] == [assign.number]
+
+
+def offers_and_is_lost(talk, *, resides):
+    """Let the process offer a call to a started broker, and another one take its place."""
+    client, actor = entered(talk, max_task_retries=-1)
+    generation = record(talk).generation
+    calls(client, 2)
+    [assign] = actor.takes(Assign)
+    talk.restart()
+    offered = Holding(1, 2, (1000, assign.number), Held.RUNNING)
+    actor.greets(msgspec.structs.replace(actor.hello, holding=[offered]))
+    if resides:
+        actor.says(Resides(entry(), generation, 1, 2), payloads=[b"code", b"0"])
+    talk.writes = False
+    other = talk.actor(12, name="host/1", free=1)
+    talk.actor(13, name=actor.hello.name)
+    return other
+
+
+def test_who_comes_back_and_is_lost_has_no_follower_before_its_process_had_the_time(talk):
+    """Only HELLO was heard of it: a call of its generation, and not that it is the actor."""
+    other = offers_and_is_lost(talk, resides=False)
+    talk.writes = True
+    talk.commits()
+    assert tasks(other) == []
+
+    talk.wait(5.5, beating=[other])
+    other.says(Credit(1))
+
+    assert tasks(other) == [(1, 2)]
+
+
+def test_who_comes_back_and_is_lost_has_no_follower_before_that_is_on_disk(talk):
+    other = offers_and_is_lost(talk, resides=True)
+    assert tasks(other) == []
+
+    talk.commits()
+    talk.commits()
+
+    assert tasks(other) == [(1, 2)]

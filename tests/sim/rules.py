@@ -281,6 +281,8 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         10: (
             "the_checkpoint_is_written_after_its_outcome",
             "what_is_written_again_is_overtaken",
+            "one_that_may_come_back_is_entered",
+            "who_comes_back_by_a_run_is_not_bound",
         ),
         11: ("a_generation_is_never_over",),
         12: ("a_killed_one_stays_in_its_process",),
