@@ -278,10 +278,14 @@ class Residents:
         return True
 
     def preload(self, environment: Environment) -> bool:
-        """Begin to load an environment that nobody waits for, if there is room."""
-        if environment.id in self.by_id or len(self.by_id) + len(self.aside) >= self.maximum:
+        """Begin to load an environment that nobody waits for, if there is room.
+
+        Where released runs hold on to a copy it would be another one than they have in hand.
+        """
+        is_known = environment.id in self.by_id or environment.id in self.left
+        if is_known or len(self.by_id) + len(self.aside) >= self.maximum:
             return False
-        self._begin(Replica(environment))
+        self.by_id[environment.id] = Replica(environment)
         return True
 
     def evict(self, identity: str, awaited: dict[str, int]) -> bool:

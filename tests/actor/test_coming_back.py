@@ -86,6 +86,22 @@ def test_a_copy_that_had_to_leave_is_forgotten_with_the_last_run_that_has_releas
     assert other in end.core.mailbox.held
 
 
+def test_nobody_preloads_another_copy_than_the_one_that_released_runs_have_in_hand():
+    """The run that came back was told that its environment had failed."""
+    end, token = away(environments_max=1)
+    other = end.assign(end.template(environment=environment("b")))
+    end.carry()
+    warm(end.core, "b", end.now)
+    end.finish(other)
+    end.say(Evict("b", "idle"))
+    end.carry()
+
+    assert not end.core.mailbox.residents.preload(environment("a"))
+
+    end.finish(token)
+    assert end.core.mailbox.residents.preload(environment("a"))
+
+
 def test_who_could_not_enter_a_copy_again_holds_on_to_it_all_the_same():
     end, token = away(environments_max=1)
     other = end.assign(end.template(environment=environment("b")))
