@@ -62,7 +62,7 @@ class Runtime(Protocol):
     def leave_unloaded(self, run: "Run", evicts: tuple[str, ...]) -> None:
         """Tell the core that the environment that *run* was to load is not there."""
 
-    def count_released(self, run: "Run") -> None:
+    def count_released(self, run: "Run", *, is_bounded: bool = True) -> None:
         """Count one more run without a slot; raise ReleasedLimit when there are too many."""
 
     def count_reacquired(self, run: "Run") -> None:

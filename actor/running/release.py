@@ -61,7 +61,9 @@ class Releases:
 
     # --- giving back
 
-    def release(self, *, keep_limits: bool = False) -> dict[str, int] | None:
+    def release(
+        self, *, keep_limits: bool = False, is_bounded: bool = True
+    ) -> dict[str, int] | None:
         """Give everything back; return what that was, or None when it was done before."""
         with self._lock:
             # Also when a wait has given the slots back: now they stay so.
@@ -72,7 +74,7 @@ class Releases:
                 return held
             held = self.held
             give = Give(None, monotonic() - self._run.began, keeps_limits=keep_limits)
-            self._give_all(give)
+            self._give_all(give, is_bounded=is_bounded)
         self._runtime.release(self._run, give)
         return held
 
@@ -116,9 +118,9 @@ class Releases:
         self._wanted = wanted
         return give
 
-    def _give_all(self, give: Give) -> None:
+    def _give_all(self, give: Give, *, is_bounded: bool = True) -> None:
         """Note that nothing is held, if the actor bears one more such task."""
-        self._runtime.count_released(self._run)
+        self._runtime.count_released(self._run, is_bounded=is_bounded)
         self._note(give)
         self.held = {}
         self.units = {}
@@ -291,7 +293,8 @@ class Releases:
     def _lose(self, limits: dict[str, int] | None) -> None:
         """Be without all where some could not be had: slots and limits it has both, or neither."""
         if limits:
-            self.release()
+            # It was one of those without slots until a moment ago.
+            self.release(is_bounded=False)
             self._lose_limits(limits)
 
     def _lose_limits(self, limits: dict[str, int] | None) -> None:

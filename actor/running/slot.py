@@ -234,11 +234,11 @@ class Slots:
         self.environments.leave(evicts)
         self._lost(environment.id)
 
-    def count_released(self, run: Run) -> None:
+    def count_released(self, run: Run, *, is_bounded: bool = True) -> None:
         """Count one more run without a slot; raise ReleasedLimit when there are too many."""
         most = self.launch.core.released_max
         with self._released_lock:
-            if len(self._released) >= most:
+            if is_bounded and len(self._released) >= most:
                 raise ReleasedLimit(
                     f"{most} tasks of actor {self.identity.name} run without their slots already:"
                     " raise --released-max, or release later"

@@ -256,6 +256,19 @@ def test_slots_and_limits_it_has_both_or_neither(pair):
     assert said(pair.end, Vacate)[-1] == Vacate(*pair.token, AT_SCHEDULING)
 
 
+def test_who_cannot_have_its_limits_is_without_its_slots_among_however_many(pair):
+    """It kept its slots, had no limit, and was told that too many had released theirs."""
+    pair = pair(limits=DB)
+    regaining = regains(pair)
+    pair.stage.slots._released |= {(0, n): pair.run for n in range(100)}
+
+    tells(pair, Code.DEADLOCK, AT_SCHEDULING)
+
+    assert isinstance(regaining.exception(), Deadlock)
+    assert pair.run.has_released
+    assert not pair.has_limits
+
+
 def test_what_is_released_for_good_meanwhile_stays_so(pair):
     pair = pair(limits=DB)
     regaining = regains(pair)
