@@ -227,6 +227,7 @@ def count_away(actor: Actor) -> Container[str]:
         task = actor.assigned.get(token)
         if task is None or not task.is_released:
             del actor.away[token]
+            actor.ranked_as = None  # What it states ranks it higher now.
         elif not task.template:
             return actor.copies
         elif (held := task.copy_held) is not None:

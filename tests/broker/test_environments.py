@@ -14,11 +14,13 @@ from wire.messages import (
     Credit,
     Death,
     Entered,
+    Outcome,
+    Reacquire,
     Reject,
     Release,
     Result,
 )
-from wire.parts import Call, Environment, Failure, Named, Reuse
+from wire.parts import Call, Environment, Failure, Named, Reuse, Status
 
 FAILURE = Failure("environment-failed", "OSError", "no such file", "Traceback", b"")
 
@@ -198,6 +200,23 @@ def test_a_copy_is_idle_as_others_once_the_run_has_ended_that_held_on_to_it(talk
 
     # No credit with it: the turn was free before.
     first.ends(run)
+    client.submits(4, call=call(place(identity="newer")), slot=3)
+
+    assert len(first.takes(Assign)) == 1
+
+
+def test_a_copy_is_idle_as_others_once_the_run_has_come_back_that_held_on_to_it(talk):
+    """The actor states what it had stated before, and was taken to be ranked as that."""
+    client, first, run, second = held_and_idle(talk)
+    client.submits(3, call=call(place(identity="new")), slot=2)
+    [token] = tokens(second)
+    second.says(Credit(2, 0, 1, {"new": 1}))
+    second.ends(token)
+
+    stated = Credit(2, 0, 1, {"held": 1})
+    first.says(stated)
+    first.says(Credit(0, 0, 0, {"held": 0}), Reacquire(*run))
+    first.says(stated, Outcome(*run, Status.RESULT, b""))
     client.submits(4, call=call(place(identity="newer")), slot=3)
 
     assert len(first.takes(Assign)) == 1
