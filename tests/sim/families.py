@@ -6,6 +6,7 @@ What must hold then: of the calls that were made in that run none waits, none ru
 
 from typing import TYPE_CHECKING, Any
 
+from broker.events.recovery import UNCLAIMED
 from broker.events.strategies import NEWER
 from broker.facts.task import State
 from wire.messages import Assign, Outcome, Stop
@@ -168,6 +169,8 @@ class Families:
                 task = client.tasks.get(record.number) if client is not None else None
                 if record.call.durable and token in self.unwritten:
                     continue  # Nobody can tell whether its task is one whose client is gone.
+                if task is not None and task.state in UNCLAIMED:
+                    continue  # Whose call it is only its client can say.
                 assert task is None or task.is_over, (
                     f"{record.name} is {task.state}, and the run that made it is over"
                 )

@@ -172,7 +172,9 @@ class Oracle:
         # Who leaves does so also while it is paused, and its runs' calls may have to run there.
         is_leaving = standing.closed == "draining" and not actor.core.stopping.is_forced
         assert is_leaving or not standing.is_paused, f"{record.name} starts in a paused actor"
-        is_own = any(run.assignment.token == record.parent for run in actor.runs.values())
+        # With a key it is also the next run's of the task that made it.
+        maker = self.assigned[record.parent][:2] if record.parent is not None else None
+        is_own = any((r.assignment.client, r.assignment.task) == maker for r in actor.runs.values())
         assert not standing.closed or (is_leaving and is_own), (
             f"{record.name} starts although {standing.closed}"
         )
