@@ -141,14 +141,14 @@ ENVIRONMENTS = [
         Actor.ease,
         "not self.away or",
         "True or",
-        "broker/test_environments.py::test_an_idle_copy_gives_way_before_one_of_a_run_that_waits",
+        "broker/test_idle_copies.py::test_an_idle_copy_gives_way_before_one_of_a_run_that_waits",
     ),
     Bug(
         "a_run_holds_on_to_its_copy_after_its_end",
         environments.came_off,
         "broker.backlog.matching.improve(actor)",
         "pass",
-        "broker/test_environments.py"
+        "broker/test_idle_copies.py"
         "::test_a_copy_is_idle_as_others_once_the_run_has_ended_that_held_on_to_it",
     ),
     Bug(

@@ -9,18 +9,13 @@ from wire.messages import (
     ActorBeat,
     Assign,
     Beat,
-    Bye,
-    Cancel,
     Credit,
     Death,
     Entered,
-    Outcome,
-    Reacquire,
     Reject,
-    Release,
     Result,
 )
-from wire.parts import Call, Environment, Failure, Named, Reuse, Status
+from wire.parts import Call, Environment, Failure, Named, Reuse
 
 FAILURE = Failure("environment-failed", "OSError", "no such file", "Traceback", b"")
 
@@ -155,94 +150,6 @@ def test_an_actor_is_shown_with_what_it_loads_before_it_says_so_in_a_heartbeat(t
 
     assert while_loading["environments"] == {"e": "loading"}
     assert after["environments"] == {"e": "warm"}
-
-
-def held_and_idle(talk):
-    """Let a run wait in the copy of one actor, and that of another be idle; return both."""
-    held, idle = place(identity="held"), place(identity="idle")
-    client = talk.client().submits(1, call=call(held)).submits(2, call=call(idle), slot=1)
-    first, second = actors(talk, 2)
-    [run], [ended] = tokens(first), tokens(second)
-    enters(first, held)
-    enters(second, idle)
-    ends(second, ended, idle)
-    # As the actor says it: the credit first.
-    first.says(Credit(2, 0, 1, {"held": 1}), Release(*run, None))
-    second.says(Credit(2, 0, 1, {"idle": 1}))
-    return client, first, run, second
-
-
-def test_an_idle_copy_gives_way_before_one_of_a_run_that_waits(talk):
-    """It was left to which actor was used last, and `exit` ran in the middle of a method."""
-    client, first, _, second = held_and_idle(talk)
-
-    client.submits(3, call=call(place(identity="new")), slot=2)
-
-    assert not first.takes(Assign)
-    assert len(second.takes(Assign)) == 1
-
-
-def test_a_copy_of_a_run_that_waits_gives_way_where_there_is_no_other(talk):
-    client, first, _, second = held_and_idle(talk)
-    second.says(Credit(0, 0, 0, {"idle": 0}))
-
-    client.submits(3, call=call(place(identity="new")), slot=2)
-
-    assert len(first.takes(Assign)) == 1
-
-
-def test_a_copy_is_idle_as_others_once_the_run_has_ended_that_held_on_to_it(talk):
-    client, first, run, second = held_and_idle(talk)
-    client.submits(3, call=call(place(identity="new")), slot=2)
-    [token] = tokens(second)
-    second.says(Credit(2, 0, 1, {"new": 1}))
-    second.ends(token)
-
-    # No credit with it: the turn was free before.
-    first.ends(run)
-    client.submits(4, call=call(place(identity="newer")), slot=3)
-
-    assert len(first.takes(Assign)) == 1
-
-
-def test_a_copy_is_idle_as_others_once_the_run_has_come_back_that_held_on_to_it(talk):
-    """The actor states what it had stated before, and was taken to be ranked as that."""
-    client, first, run, second = held_and_idle(talk)
-    client.submits(3, call=call(place(identity="new")), slot=2)
-    [token] = tokens(second)
-    second.says(Credit(2, 0, 1, {"new": 1}))
-    second.ends(token)
-
-    stated = Credit(2, 0, 1, {"held": 1})
-    first.says(stated)
-    first.says(Credit(0, 0, 0, {"held": 0}), Reacquire(*run))
-    first.says(stated, Outcome(*run, Status.RESULT, b""))
-    client.submits(4, call=call(place(identity="newer")), slot=3)
-
-    assert len(first.takes(Assign)) == 1
-
-
-def test_a_copy_is_idle_as_others_once_the_run_was_dropped_that_held_on_to_it(talk):
-    client, first, _, second = held_and_idle(talk)
-    client.submits(3, call=call(place(identity="new")), slot=2)
-    [token] = tokens(second)
-    second.says(Credit(2, 0, 1, {"new": 1}))
-    second.ends(token)
-
-    client.says(Cancel([1]))
-    client.submits(4, call=call(place(identity="newer")), slot=3)
-
-    assert len(first.takes(Assign)) == 1
-
-
-def test_of_an_actor_that_is_gone_with_a_run_that_waits_no_copy_is_known(talk):
-    _, first, *_ = held_and_idle(talk)
-    matching = talk.broker.backlog.matching
-    assert matching.resident.keys() == {"held", "idle"}
-
-    first.says(Bye())
-
-    assert matching.resident.keys() == {"idle"}
 
 
 def test_an_actor_is_shown_with_what_is_cold_there(talk):
