@@ -27,6 +27,11 @@ REJECT_FAILURE_BYTES_MAX: Final = 2**18
 REASON_LENGTH_MAX: Final = 1_024
 
 
+def nowhere(_: Token) -> str:
+    """Say nothing of where a run is."""
+    return ""
+
+
 class Entering:
     """Who enters, until when; what was entered and is to be told; what is to be left."""
 
@@ -41,7 +46,7 @@ class Entering:
         self.evictions: list[str] = []
         self.said_next: list[Entered] = []
         # How to find out where a run is that enters, as a traceback tells it.
-        self.where: Callable[[Token], str] = lambda _: ""
+        self.where: Callable[[Token], str] = nowhere
 
     @property
     def deadline(self) -> float:
