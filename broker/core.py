@@ -484,7 +484,7 @@ class Broker:
             return
         if isinstance(command, Reacquire) or command.typed is None:
             task.is_released = isinstance(command, Release)
-            if task.is_released and task.actor.copies:
+            if task.is_released and (task.actor.copies or (task.template and task.copy_held)):
                 environments.holds_on(task.actor, task)
         else:
             deadlock.gave(self, task, command.typed)

@@ -388,3 +388,16 @@ def test_of_an_actor_that_is_gone_with_a_run_that_waits_no_copy_is_known(talk):
     first.says(Bye())
 
     assert matching.resident.keys() == {"idle"}
+
+
+def test_what_is_entered_under_a_run_that_could_not_enter_it_again_is_in_use(talk):
+    e = place(1, 1)
+    actor, token = inside(talk, e)
+    actor.says(Credit(1, 0, 1, {"e": 1}), Release(*token))
+    actor.says(Credit(0, 0, 0, {"e": 0}), Reacquire(*token))
+
+    actor.says(Credit(1, 0, 1, {}), Release(*token))
+    actor.says(Entered(e, 0.1), Credit(1, 0, 1, {"e": 1}))
+
+    [copy] = talk.broker.environments.records["e"].copies.values()
+    assert copy.idle_since is None

@@ -91,6 +91,8 @@ class Counters:
         self.failures: dict[str, int] = {}
         # Calls that were held until it was known who is there: these are let in whatever waits.
         self.held: set[tuple[int, int]] = set()
+        # Whether limits were closed after the turn before, and with them named actors.
+        self.was_closed = True
 
     def may_lose(self, call: Any) -> bool:
         """Tell whether a broker took its memory along, and perhaps the only checkpoint."""
@@ -215,11 +217,13 @@ class Counters:
     def looked(self, core: "Broker") -> None:
         """Check after a turn that no more calls wait for the first time than may."""
         counts: dict[str, int] = {}
+        was_closed, self.was_closed = self.was_closed, core.limits.is_closed
+        is_let_in = was_closed and not self.was_closed
         for client in core.clients.values() if "bounded" in self.world.profile.kinds else ():
             for task in client.tasks.values():
                 name = client.incarnation, task.number
-                if task.state is State.HELD:
-                    self.held.add(name)
+                if task.state is State.HELD or is_let_in:
+                    self.held.add(name)  # It may have come in this turn, in which all are let in.
                 named = named_of(task.call) if task.state is State.QUEUED else None
                 is_new = name not in self.held and name not in self.world.oracle.crashes.given
                 is_new &= client is not core.named.own

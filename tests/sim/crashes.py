@@ -85,15 +85,10 @@ class Crashes:
     def greeted(self, core: "Broker", former: "Actor") -> None:
         """Note a process that its successor's HELLO has ended, if it was let in.
 
-        A host tells of a death before it starts the next process: mostly it is only on its way.
-        Where it has said nothing yet in its session, as after the start of a broker, it may be
-        told much later.
+        Its host has told of the death before it started that process, but on another connection.
         """
-        if not core.dead.get(former.incarnation):
-            return
-        self.followed.add(former.incarnation)
-        host = core.hosts.get(former.host)
-        if host is None or host.session is None or not host.session.received:
+        if core.dead.get(former.incarnation):
+            self.followed.add(former.incarnation)
             self.overtaken[former.incarnation] = core
 
     def doubts(self, name: Name) -> int:
