@@ -32,6 +32,7 @@ from sdk.errors import (
 )
 from sdk.futures.deferring import Deferrals
 from sdk.futures.future import TaskFuture
+from sdk.futures.ids import ToldIds
 from sdk.log import logger
 from sdk.loop import Loop
 from sdk.reading.handlers import Handlers
@@ -73,8 +74,7 @@ class Connection(Handlers):
             raise ValueError(f"name: {len(name)} characters are more than {NAME_LENGTH_MAX}")
         self.endpoint = endpoint
         self.futures: dict[int, TaskFuture] = {}
-        # Those whose id somebody was told, also when they are done.
-        self.named: weakref.WeakValueDictionary[int, TaskFuture] = weakref.WeakValueDictionary()
+        self.told = ToldIds()
         self.failures = 0
         # Whether it is for calls made inside tasks, whose slots are given back while they wait.
         self.is_nested = False

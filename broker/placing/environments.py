@@ -204,10 +204,9 @@ def came_off(broker: "Broker", actor: Actor, now: float) -> None:
 
 
 def holds_on(actor: Actor, task: Task) -> None:
-    """Note that *task* gave back its turn in *actor*: what its run holds is that copy still.
+    """Note that *task* gave back its turn in *actor*: what its run holds is that copy, or the next.
 
-    Any of them, where nobody knows yet what the run is of. Where that had to leave, or could not be
-    entered again, it is what is entered there next.
+    Any of them, where nobody knows yet what the run is of.
     """
     assert task.token is not None
     actor.away[task.token] = None

@@ -40,7 +40,7 @@ def find(connection: "Connection", task_id: str) -> TaskFuture:
     incarnation, number = read_task_id(task_id)
     core = connection.core
     if incarnation == core.incarnation:
-        own = connection.futures.get(number) or connection.named.get(number)
+        own = connection.futures.get(number) or connection.told.get(number)
         if own is not None:
             return own
     return attach(connection, FoundFuture(connection, task_id), task_id, redrive=False)

@@ -76,7 +76,7 @@ class TaskFuture(Future[Any]):
         if not self.number:
             return ""
         # Who has its id may ask for it by that, here as well.
-        self.connection.named[self.number] = self
+        self.connection.told.note(self)
         return self.connection.id_of(self.number)
 
     def result(self, timeout: float | None = None) -> Any:

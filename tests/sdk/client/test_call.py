@@ -2,12 +2,14 @@
 
 import asyncio
 import concurrent.futures
+import gc
 import threading
 
 import numpy as np
 import pytest
 
 from sdk import Infeasible, SerializationError, TaskCanceled, TaskFailed, WarmslotError
+from sdk.futures import ids
 from sdk.futures.future import TaskFuture
 from tests.sdk.client.acting import TIMEOUT_S, identity, taking
 
@@ -166,3 +168,20 @@ def test_who_asks_for_an_id_of_its_own_gets_the_future_that_is_done(client):
     future.result(TIMEOUT_S)
 
     assert client.get_future(task_id) is future
+
+
+def test_ids_of_futures_that_are_gone_are_not_kept(client, monkeypatch):
+    monkeypatch.setattr(ids, "TOLD_MIN", 2)
+    told = client._connection.told = ids.ToldIds()
+    held = client.submit(identity, 0)
+    name = held.task_id
+
+    for number in range(50):
+        future = client.submit(identity, number)
+        assert future.task_id
+        future.result(TIMEOUT_S)
+        del future
+        gc.collect()
+
+    assert len(told._futures) <= 2 + 2 * 2
+    assert client.get_future(name) is held
