@@ -64,7 +64,7 @@ def calm_credit(mailbox: Mailbox, prefetch: int) -> Credit | None:
 def full_credit(mailbox: Mailbox, prefetch: int) -> Credit:
     """Compute what is granted, whatever is here."""
     residents = mailbox.residents
-    room = mailbox.slots_unclaimed()
+    room, beyond = mailbox.claims()
     free = room.free.pop(SLOT)
     awaited = mailbox.awaited()
     turns = residents.turns_granted(awaited) | residents.named.turns(mailbox.waiting)
@@ -75,7 +75,7 @@ def full_credit(mailbox: Mailbox, prefetch: int) -> Credit:
         shared = tuple(sorted(pool for pool in turns if place_of(pool) in room.shared))
     return Credit(
         max(0, free),
-        max(0, min(prefetch, prefetch + free)),
+        max(0, prefetch - len(beyond) + min(0, free)),
         residents.room(awaited),
         turns,
         {kind: max(0, amount) for kind, amount in room.free.items()},
@@ -196,14 +196,18 @@ def check_credit(credit: Credit, mailbox: Mailbox, prefetch: int) -> None:
     calm = calm_credit(mailbox, prefetch)
     assert calm is None or calm == full_credit(mailbox, prefetch)
     slots = mailbox.capacity[SLOT]
-    there = [(a.slots, a.recipe.replica) for a in (*mailbox.waiting, *mailbox.holders.values())]
+    # More than may wait are about to be handed back.
+    beyond = mailbox.claims()[1]
+    ahead = min(len(beyond), prefetch)
+    there = [(a.slots, a.recipe.replica) for a in mailbox.holders.values()]
     there += [(ask.wanted, ask.replica) for ask in mailbox.reacquiring.values()]
+    there += [(a.slots, a.recipe.replica) for a in mailbox.waiting if a not in beyond]
     taken = sum(wanted.get(SLOT, 0) for wanted, replica in there if replica is None)
     taken += len({replica for wanted, replica in there if replica and wanted.get(SLOT)})
     granted = credit.free + credit.ahead
     assert 0 <= credit.free <= max(0, slots - taken)
-    assert 0 <= credit.ahead <= prefetch
-    assert not granted or granted + taken <= slots + prefetch
+    assert 0 <= credit.ahead <= prefetch - ahead
+    assert not granted or granted + taken + ahead <= slots + prefetch
     assert 0 <= credit.room <= mailbox.residents.maximum
     for identity, turns in credit.turns.items():
         if identity not in mailbox.residents.by_id:

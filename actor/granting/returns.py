@@ -13,7 +13,6 @@ from actor.granting.standing import DRAINING
 from actor.holding.mailbox import Assignment, Mailbox
 from actor.holding.outcomes import Outcomes
 from actor.holding.recipe import Recipe
-from actor.holding.room import covers, take
 from actor.settings import SLOT
 from wire.messages import Recall, Reject
 from wire.parts import Environment, Failure, Held, Token
@@ -153,25 +152,7 @@ class Returns:
         mailbox = self._mailbox
         if mailbox.is_plain:
             return list(mailbox.waiting)
-        free = mailbox.slots_free()
-        turns = mailbox.residents.turns({})
-        for ask in mailbox.reacquiring.values():
-            free.take(ask.wanted, ask.replica)
-            if ask.environment is not None:
-                take(turns, {ask.environment.id: ask.environment.turns})
-        beyond = []
-        for assignment in mailbox.waiting:
-            environment = assignment.recipe.call.environment
-            turn = {} if environment is None else {environment.id: environment.turns}
-            replica = assignment.recipe.replica
-            if free.covers(assignment.slots, replica) and covers(turns, turn):
-                free.take(assignment.slots, replica)
-                take(turns, turn)
-            else:
-                beyond.append(assignment)
-                if not free.covers(assignment.slots, replica):
-                    free.close()
-        return beyond
+        return mailbox.claims()[1]
 
     def check(self) -> None:
         """Assert that nothing waits here for which nothing is granted."""

@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from actor.holding.recipe import Buffer, Recipe
-from actor.holding.residents import Residents, Warmth
+from actor.holding.residents import Residents, Turns, Warmth
 from actor.holding.room import Room, has_one_each
 from actor.settings import SLOT
 from wire.parts import Environment, Held, Token
@@ -318,14 +318,32 @@ class Mailbox:
             free.take(holder.slots, holder.recipe.replica)
         return free
 
-    def slots_unclaimed(self) -> Room:
-        """Return what nobody holds or waits for; below 0 where more waits."""
-        free = self.slots_free()
+    def claims(self) -> tuple[Room, list[Assignment]]:
+        """Return what nobody has or is about to have, and who waits for more than a load.
+
+        Those are the ones beyond: who waits for a turn, or for room, takes no slot before. Below 0
+        where those who reacquire want more than there is.
+        """
+        free, turns = self.slots_free(), Turns(self.residents)
         for ask in self.reacquiring.values():
             free.take(ask.wanted, ask.replica)
+            if ask.environment is not None:
+                turns.keep(ask.environment)
+        beyond = []
         for assignment in self.waiting:
-            free.take(assignment.slots, assignment.recipe.replica)
-        return free
+            environment, replica = assignment.recipe.environment, assignment.recipe.replica
+            has_slots = free.covers(assignment.slots, replica)
+            if has_slots and (environment is None or turns.covers(environment)):
+                free.take(assignment.slots, replica)
+                if environment is not None:
+                    turns.take(environment)
+                continue
+            beyond.append(assignment)
+            if not has_slots:
+                free.close()
+            if assignment.is_named and environment is not None:
+                turns.close(environment)
+        return free, beyond
 
     def awaited(self) -> dict[str, int]:
         """Count the turns that those take who wait for each environment."""

@@ -317,12 +317,15 @@ class Residents:
 
     def room(self, awaited: dict[str, int]) -> int:
         """Return how many cold environments could be entered, beside those *awaited*."""
-        busy = {
+        return max(0, self.maximum - len(self.busy() | awaited.keys()))
+
+    def busy(self) -> set[str]:
+        """Return those that can not leave for another."""
+        return {
             identity
             for identity, replica in self.by_id.items()
             if replica.inside or replica.warmth is Warmth.LOADING
         }
-        return max(0, self.maximum - len(busy | awaited.keys()))
 
     def turns(self, awaited: dict[str, int]) -> dict[str, int]:
         """Return the free turns of each environment that is not cold.
@@ -403,3 +406,43 @@ class Residents:
         """Return how often it was used; each use counts less with each later one of any."""
         ago = self._uses - replica.used
         return replica.uses * exp(-ago / (MEMORY_TASKS * len(self.by_id))) if ago else replica.uses
+
+
+class Turns:
+    """What is left of the turns and of the room, while it is counted who is about to have them."""
+
+    __slots__ = ("_busy", "_closed", "_free", "_maximum", "_residents")
+
+    def __init__(self, residents: Residents) -> None:
+        """Begin with all that nobody has."""
+        self._residents = residents
+        self._free = residents.turns({})
+        self._busy, self._maximum = residents.busy(), residents.maximum
+        # Named actors of which a call waits: those behind it do as well.
+        self._closed: set[str] = set()
+
+    def covers(self, environment: Environment) -> bool:
+        """Tell whether its turns are free, or room where it would be."""
+        if environment.named is not None:
+            return environment.id not in self._closed and self._residents.can_enter(environment)
+        free = self._free.get(environment.id)
+        if free is None:
+            return len(self._busy) < self._maximum
+        return free >= environment.turns
+
+    def take(self, environment: Environment) -> None:
+        """Count them off."""
+        if environment.named is None:
+            free = self._free.get(environment.id, environment.concurrency)
+            self._free[environment.id] = free - environment.turns
+            self._busy.add(environment.id)
+
+    def keep(self, environment: Environment) -> None:
+        """Count off what is for one that reacquires: nobody loads anything before it did."""
+        if environment.named is None and environment.id not in self._free:
+            self._maximum = 0
+        self.take(environment)
+
+    def close(self, environment: Environment) -> None:
+        """Let nobody enter a named actor before the one that waits for it."""
+        self._closed.add(environment.id)

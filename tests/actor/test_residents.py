@@ -15,7 +15,7 @@ def test_an_environment_is_loaded_by_the_first_and_used_by_the_next():
     end.carry()
     assert list(end.started) == [first]
     assert end.started[first].loads
-    assert end.credit == Credit(0, 2, 0, {"e": 0})
+    assert end.credit == Credit(1, 1, 0, {"e": 0})
 
     warm(end.core, "e", end.now)
     end.carry()

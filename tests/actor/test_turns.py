@@ -116,6 +116,25 @@ def test_nobody_shares_a_slot_for_which_a_run_waits():
     assert end.rejected == {token: "no slot is left for it here"}
 
 
+def test_who_waits_for_a_turn_takes_no_slot_and_one_of_those_that_may_wait_ahead():
+    end = connected(make_core(slots=2, prefetch=1))
+    busy = end.template(Call("a", HASH, environment=environment("e")))
+    begun(end, busy)
+
+    waiting = end.assign(busy)
+    end.carry()
+    assert (end.credit.free, end.credit.ahead) == (1, 0)
+    plain = end.assign(end.template(Call("f", HASH)))
+    end.carry()
+
+    # It was assigned and handed back at once, over and over, while the other one was counted as
+    # one that has its slot.
+    assert not end.rejected
+    assert plain in end.started
+    assert waiting not in end.started
+    assert (end.core.said.free, end.core.said.ahead) == (0, 0)
+
+
 def test_nobody_shares_a_slot_for_which_a_task_waits_in_the_mailbox():
     end, shared, first = inside(prefetch=1)
     plain = end.template(Call("f", HASH))

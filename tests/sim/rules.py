@@ -88,6 +88,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_hand_back_bars",
             "a_hand_back_burns_a_try",
         ),
+        5: ("who_waits_for_a_turn_is_none_that_waits_ahead",),
     },
     "9.5": {
         1: (
