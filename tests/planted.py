@@ -6,7 +6,6 @@ an operator or an hour of the clock. `tests/sim/rules.py` says which rule each o
 """
 
 from actor.events import starting
-from actor.granting.grant import full_credit
 from actor.granting.prefetch import Prefetch
 from actor.holding import retries
 from actor.holding.mailbox import Mailbox
@@ -193,14 +192,6 @@ BUGS = [
         "::test_while_it_is_entered_no_turn_is_granted_and_who_comes_waits_for_that_alone",
     ),
     # --- 9.3 Waiting ahead
-    Bug(
-        "who_waits_for_a_turn_is_none_that_waits_ahead",
-        full_credit,
-        "prefetch - len(beyond)",
-        "prefetch",
-        "actor/test_turns.py"
-        "::test_who_waits_for_a_turn_takes_no_slot_and_one_of_those_that_may_wait_ahead",
-    ),
     Bug(
         "what_waits_behind_a_long_run_stays",
         Prefetch.look,

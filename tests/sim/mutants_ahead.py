@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from actor.core import ActorCore
+from actor.granting import grant
 from actor.granting.prefetch import Prefetch
 from actor.granting.pressure import Pressure
 from actor.granting.returns import Returns
@@ -140,6 +141,20 @@ def what_was_full_stays_full() -> Any:
     return swap(Pressure, "look", make)
 
 
+def who_waits_for_a_turn_is_none_that_waits_ahead() -> Any:
+    """Grant as much ahead as if nobody waited, while a slot is free."""
+
+    def make(original: Any) -> Any:
+        def mutated(mailbox: Any, prefetch: int) -> Any:
+            credit = original(mailbox, prefetch)
+            ahead = prefetch if credit.free else credit.ahead
+            return msgspec.structs.replace(credit, ahead=ahead)
+
+        return mutated
+
+    return swap(grant, "full_credit", make)
+
+
 WAITING_AHEAD = [
     Mutant(f.__name__, profile, f)
     for f, profile in (
@@ -148,6 +163,10 @@ WAITING_AHEAD = [
         (what_runs_is_handed_back, CROSSING),
         (a_hand_back_bars, AHEAD.but(replicas=2)),
         (a_hand_back_burns_a_try, AHEAD),
+        (
+            who_waits_for_a_turn_is_none_that_waits_ahead,
+            AHEAD.but(slots=2, environment=0.7, release=0.0),
+        ),
         (a_pause_ends_with_its_session, PAUSES),
         (a_paused_actor_grants, PAUSES),
         (who_is_resumed_stays_closed, PAUSES),
