@@ -35,8 +35,11 @@ class Reservation:
         return now < self.until and is_waiting and actor.is_open and self.shape.suits(actor)
 
     def binds(self, task: Task, actor: Actor) -> bool:
-        """Tell whether *task* has to leave room on *actor*: it stands behind."""
-        return actor is self.actor and task is not self.task and self.task.rank <= task.rank
+        """Tell whether *task* has to leave room on *actor*: it stands behind.
+
+        One of the same rank does not: in a queue it may be looked at first, and hold this one up.
+        """
+        return actor is self.actor and self.task.rank < task.rank
 
 
 def reserve(broker: "Broker", shape: Shape, task: Task) -> None:

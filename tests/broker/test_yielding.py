@@ -127,3 +127,25 @@ def test_nobody_yields_where_that_closes_a_circle():
     talk.wait(HOLD_S / 2, beating=[client])
 
     assert numbers(actor) == [4]
+
+
+def test_whoever_stands_beside_the_one_to_whom_the_slot_is_left_may_have_it(talk):
+    """Found by seed 362799767970908552: it was first in the queue, and was held up with all of it.
+
+    Three clients have a task of one rank each; which of those is looked at first may change.
+    """
+    client, actor, token = put_off(talk)
+    others = [talk.client(number).submits(1, call=Call("work", CODE)) for number in (2, 3)]
+    client.submits(3, call=call(SHARED))
+    assert talk.broker.reservation.task.number == 2
+    ahead = talk.client(4).submits(1, call=Call("work", CODE, priority=9))
+    actor.ends(token)
+    actor.says(Credit(1, 0, 0, {"e": 4}))
+    [first] = tokens(actor)
+    assert talk.broker.tokens[first].client.incarnation == ahead.incarnation
+
+    for _ in range(1 + len(others)):
+        actor.ends(first)
+        actor.says(Credit(1, 0, 0, {"e": 4}))
+        talk.broker.check()
+        [first] = tokens(actor)
