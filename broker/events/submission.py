@@ -112,8 +112,11 @@ def claim(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         return
     if command.parent is not None:
         families.adopt(broker, task, command.parent)
-    over = NO_TOKEN if task.trouble is None or task.is_finished else task.trouble.failed
-    if task.token and task.token <= over:
+    over = NO_TOKEN if task.trouble is None else task.trouble.failed
+    if task.token and task.token <= over and task.is_finished:
+        # What its actor says of it, with its next frame, is known or counts no more.
+        retrying.wait(broker, task, now)
+    elif task.token and task.token <= over:
         # The broker before was to have it run again, and has ended what this run had called.
         reason = "an earlier broker had given it up"
         lifecycle.stop(broker, task, reason=reason)

@@ -89,16 +89,7 @@ def again(broker: "Broker", task: Task, ending: Ending, wait_s: float, now: floa
     assert trouble
     if broker.limited and ending.status is Status.EXPIRED:
         broker.limits.stopped(token)
-    forgetting.detach(broker, task)
-    families.part(broker, task, families.Parting.LOST)
-    task.ending = None
-    if broker.window_ends_at is not None and token[0] != broker.epoch:
-        # Somebody may still offer its next try.
-        task.move(Event.HOLD)
-        broker.held[task] = None
-    else:
-        task.move(Event.RETRY)
-        broker.delays.set(task, max(now, trouble.due_at))
+    wait(broker, task, now)
     reason = "".join(trouble.history[-1:])
     broker.note("retry", task=task.name, after_s=round(wait_s, 3), reason=reason)
     say_requeued(broker, task, wait_s)
@@ -112,6 +103,23 @@ def again(broker: "Broker", task: Task, ending: Ending, wait_s: float, now: floa
         task.client.unreceived.append((frame, run, 0))
     elif run is not None:
         acknowledge(broker, run.actor, run.token)
+
+
+def wait(broker: "Broker", task: Task, now: float) -> None:
+    """Let *task*, whose run counts no more, wait for the time of its next try."""
+    token, trouble = task.token, task.trouble
+    assert token
+    assert trouble
+    forgetting.detach(broker, task)
+    families.part(broker, task, families.Parting.LOST)
+    task.ending = None
+    if broker.window_ends_at is not None and token[0] != broker.epoch:
+        # Somebody may still offer its next try.
+        task.move(Event.HOLD)
+        broker.held[task] = None
+    else:
+        task.move(Event.RETRY)
+        broker.delays.set(task, max(now, trouble.due_at))
 
 
 def wake(broker: "Broker", now: float) -> None:

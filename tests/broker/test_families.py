@@ -274,6 +274,32 @@ def test_nor_where_only_the_client_can_tell_the_next_broker(is_first):
     assert family.talk.state(family.root, 1) == "queued"
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_nor_is_one_that_has_returned_where_only_the_client_can_tell_that(is_first):
+    """Found by seed 6267808585351710: what it had called was gone, and its result was taken."""
+    family = Family(parent=Call("plain", CODE), call=Call("plain", CODE), free=0)
+    family.talk.wait(6.0, beating=[family.root, family.nested])
+    family.talk.restart()
+    hello = msgspec.structs.replace(family.actor.hello, kept=[Kept(ROOT, 1, family.token)])
+    if is_first:
+        family.actor.greets(hello)
+        assert family.talk.state(family.root, 1) == "unclaimed-run"
+
+    family.root.greets(msgspec.structs.replace(family.root.hello, unresolved=[(1, 1)]))
+    told = Tried(1, 0, 0, 1, 0.0, family.token, ["attempt 1: silent"])
+    again = Submit(1, 0, b"", again=True, tries=1)
+    function, template = Function(0, CODE, b"code"), Template(0, Call("plain", CODE))
+    family.root.says(function, template, told, again)
+    if not is_first:
+        family.actor.greets(hello)
+    family.actor.ends(family.token, b"result")
+
+    assert family.root.takes(Result) == []
+    family.talk.wait(2.5, beating=[family.root])
+    assert family.talk.state(family.root, 1) == "queued"
+    assert agree(family.talk)
+
+
 # --- a restart
 
 

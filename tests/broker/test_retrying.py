@@ -341,7 +341,8 @@ def test_a_failure_that_both_know_counts_once_after_a_restart(talk, outcome_firs
 
     assert new.state(again, 7) == "held"
     assert again.takes(Result) == []
-    assert [(one.tries, one.failures) for one in again.takes(Requeued)] == [(1, 1)]
+    said = [(one.tries, one.failures) for one in again.takes(Requeued)]
+    assert said == ([(1, 1)] if outcome_first else []), "it has said so itself"
 
 
 def test_a_next_try_that_runs_goes_before_the_failure_after_a_restart(talk):

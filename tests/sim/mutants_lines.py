@@ -124,7 +124,7 @@ OF_LINES = (
     (
         "the_calls_of_a_failed_run_go_on",
         FAMILIES.but(retry=1.0),
-        retrying.again,
+        retrying.wait,
         "families.part(broker, task, families.Parting.LOST)",
         "pass",
     ),
