@@ -256,7 +256,7 @@ class Broker:
         """Take no durable tasks while nothing can be written; an empty *reason* ends that."""
         self.records.refusal = reason
         if reason and self.limits.answers:
-            defining.stuck(self, reason)
+            defining.stuck(self)
 
     def is_waited_for(self) -> bool:
         """Tell whether actors keep outcomes that they could be rid of, if they end as well."""

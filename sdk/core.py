@@ -128,7 +128,8 @@ class ClientCore(News):
             return
         # What was not sent is nobody's yet, unless it stands for a task that is there.
         if (owned.epoch and owned.plan.is_durable) or (target and not target.redrive):
-            self.query("cancel-force" if force else "cancel", name_of(target, task), now)
+            what = "cancel-force" if force else "cancel"
+            self._questions.last(self.query(what, name_of(target, task), now))
         if owned.epoch and not owned.plan.is_durable:
             self._cancels.open[task] = force
             if self.session.is_open:
@@ -371,7 +372,7 @@ class ClientCore(News):
             case Accepted():
                 self.durable.accepted(command.tasks)
             case Answer():
-                if self._questions.answered(command.request):
+                if self._questions.answered(command.request, command.body):
                     self.answers.append((command.request, command.body))
             case ByeAck():
                 if self.is_leaving:
@@ -416,7 +417,7 @@ class ClientCore(News):
         self.calls.clear()
         self.queue.clear()
         self._cancels.clear()
-        for one in (self.durable, self._trials, self._questions.open):
+        for one in (self.durable, self._trials, self._questions):
             one.clear()
         self._waiting = Waiting()
         self._there = self._there_bytes = self.queued_bytes = 0

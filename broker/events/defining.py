@@ -66,13 +66,12 @@ def answer(broker: "Broker") -> None:
             outbox.answer(broker, session, message)
 
 
-def stuck(broker: "Broker", reason: str) -> None:
+def stuck(broker: "Broker") -> None:
     """Tell those whose order is not on disk why they wait; it is written as soon as it can be."""
     waiting, broker.limits.answers = broker.limits.answers, []
-    text = f"it is done, and will be written when the journal can be written again: {reason}"
     for _, session, message in waiting:
         if not session.is_closing:
-            broker.say(session, Answer(message.request, codec.encode({"error": text})))
+            outbox.say_unwritten(broker, session, message)
 
 
 def define(broker: "Broker", definition: Definition, *, is_stored: bool = False) -> None:

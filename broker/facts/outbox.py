@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from broker.facts.peers import COMMANDS_PER_FRAME, Session
+from wire import codec
 from wire.messages import PROTOCOL, Answer, Frame, OutcomeAck
 
 if TYPE_CHECKING:
@@ -95,7 +98,17 @@ def answer(broker: "Broker", session: Session, reply: Answer) -> None:
 
 def say_when_written(broker: "Broker", session: Session, reply: Answer) -> None:
     """Say *reply* once all that was decided so far is on disk."""
-    if broker.sequence > broker.committed_sequence:
-        broker.limits.answers.append((broker.sequence, session, reply))
-    else:
+    if broker.sequence <= broker.committed_sequence:
         answer(broker, session, reply)
+    elif broker.records.refusal:
+        say_unwritten(broker, session, reply)
+    else:
+        broker.limits.answers.append((broker.sequence, session, reply))
+
+
+def say_unwritten(broker: "Broker", session: Session, reply: Answer) -> None:
+    """Say in the place of *reply* that it is not on disk, and why."""
+    reason = broker.records.refusal
+    text = f"it is done, and will be written when the journal can be written again: {reason}"
+    body = {"error": text, "unwritten": True} | msgspec.msgpack.decode(reply.body)
+    answer(broker, session, Answer(reply.request, codec.encode(body)))

@@ -41,11 +41,13 @@ def split_questions(commands: list[Any]) -> tuple[list[Any], list[Any]]:
 class Questions:
     """What was asked and not answered."""
 
-    __slots__ = ("_last", "open")
+    __slots__ = ("_last", "_lasting", "open")
 
     def __init__(self) -> None:
         """Begin with nothing asked."""
         self.open: dict[int, Query] = {}
+        # Orders that nobody waits for, and that are to hold at the next broker as well.
+        self._lasting: set[int] = set()
         self._last = 0
 
     def ask(self, what: str, argument: str) -> Query:
@@ -54,9 +56,22 @@ class Questions:
         query = self.open[self._last] = Query(self._last, what, argument)
         return query
 
-    def answered(self, request: int) -> bool:
+    def last(self, request: int) -> None:
+        """Say an order again in each session until it is on disk."""
+        self._lasting.add(request)
+
+    def answered(self, request: int, body: bytes = b"") -> bool:
         """Ask no more, and tell whether somebody still wanted to know."""
+        if request in self._lasting:
+            if body and msgspec.msgpack.decode(body).get("unwritten"):
+                return False
+            self._lasting.discard(request)
         return self.open.pop(request, None) is not None
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.open.clear()
+        self._lasting.clear()
 
 
 class Cancels:

@@ -108,6 +108,48 @@ def test_a_cancel_ends_it_for_everybody_and_is_answered_when_it_is_written():
     assert [r.status for r in client.takes(Result)] == [Status.CANCELED]
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_cancel_that_cannot_be_written_is_answered_as_that(is_known):
+    """Whether the disk was known to be full: its client says it again to the next broker."""
+    talk = talk_with_disk()
+    client = talk.client().submits(1, call=DURABLE)
+    talk.writes = False
+    if is_known:
+        talk.broker.journal_stuck("disk is full")
+
+    client.says(Query(1, "cancel", "1"))
+    talk.broker.journal_stuck("disk is full")
+    talk.flush()
+
+    [answer] = client.takes(Answer)
+    told = msgspec.msgpack.decode(answer.body)
+    assert told.pop("unwritten") is True
+    assert "it is done" in told["error"]
+    assert "disk is full" in told["error"]
+    talk.restart()
+    talk.writes = True
+    assert not talk.task(client, 1).is_over
+    client.greets()
+    client.says(Query(1, "cancel", "1"))
+    assert talk.disk.row(1, 1) is None
+
+
+def test_what_is_not_known_is_told_as_that_also_where_nothing_can_be_written():
+    talk = talk_with_disk()
+    client = talk.client().submits(1, call=DURABLE)
+    talk.broker.journal_stuck("disk is full")
+    talk.writes = False
+    client.says(Query(1, "cancel", "1"))
+
+    client.says(Query(2, "cancel", "7"))
+
+    answer = client.takes(Answer)[-1]
+    assert msgspec.msgpack.decode(answer.body) == {
+        "error": "task 7 is not known here",
+        "unwritten": True,
+    }
+
+
 def test_the_cancel_of_another_name_lets_go_of_the_name_alone():
     talk = talk_with_disk()
     client, other = talk.client(), talk.client(2)

@@ -251,6 +251,23 @@ def test_the_answer_to_a_cancel_ends_the_question():
     assert [type(c) for c in talk.broker.heard].count(Submit) == 1
 
 
+def test_a_cancel_that_is_not_written_is_said_again_in_each_session_until_it_is():
+    """The next broker had the call again, and it ran."""
+    talk = Conversation().turn()
+    task = talk.submit(keep())
+    talk.turn()
+    talk.broker.answers["cancel"] = {"error": "it is done, and not on disk", "unwritten": True}
+    talk.core.cancel(task, False, talk.now)
+    talk.turn()
+    talk.broker.answers["cancel"] = {"error": "it is not known here"}
+
+    talk.reopen(epoch=2_000)
+    talk.reopen(epoch=3_000)
+
+    assert asked(talk) == [("cancel", str(task))] * 2
+    talk.core.check()
+
+
 def test_who_leaves_takes_no_outcome_along_that_nobody_saw():
     talk = Conversation().turn()
     task = talk.submit(keep())
