@@ -14,6 +14,8 @@ EXIT_RETIRED = 5
 EXIT_SPARE = 6
 # Of these nothing is left to do but what libraries do at the end.
 EXITS_IN_ORDER = (0, EXIT_RETIRED, EXIT_SPARE)
+# What asks a process to leave, SIGTERM, and ends one that is not there yet to hear it.
+SIGNAL_DRAIN = 15
 ENDPOINT_DEFAULT = "tcp://127.0.0.1:5555"
 
 

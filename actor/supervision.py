@@ -9,7 +9,7 @@ from enum import StrEnum
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, SLOT, HostSettings
+from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, SIGNAL_DRAIN, SLOT, HostSettings
 from wire.errors import RemoteProtocolError
 from wire.messages import (
     Beat,
@@ -294,7 +294,7 @@ class HostCore:
         )
         self._deaths.append((0, death))
         started = len(runs.started)
-        why = self._why_left(exit_code, has_left=has_left, started=started)
+        why = self._why_left(exit_code, signal, has_left=has_left, started=started)
         if why:
             self._note("actor_left", actor=ward.name, reason=why, started=started)
         else:
@@ -318,7 +318,9 @@ class HostCore:
         else:
             self._again_later(ward, now)
 
-    def _why_left(self, exit_code: int | None, *, has_left: bool, started: int) -> str:
+    def _why_left(
+        self, exit_code: int | None, number: int | None, *, has_left: bool, started: int
+    ) -> str:
         """Say in a word why a process has left in order; nothing of one that has died."""
         if exit_code == EXIT_FORCED and self.is_draining:
             return "cut short"  # The time to drain was over.
@@ -326,6 +328,8 @@ class HostCore:
             return "drained"
         if started:
             return ""  # A task may end its process with any status.
+        if self.is_draining and number == SIGNAL_DRAIN:
+            return "drained"  # It was about to start, and could not hear it yet.
         if exit_code == EXIT_RETIRED:
             # The host's own SIGTERM, or somebody else's, or the end of what it was to live.
             return "drained" if self.is_draining else "retired"

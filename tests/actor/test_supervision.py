@@ -1,7 +1,7 @@
 import pytest
 
 from actor.machine.board import Runs
-from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, HostSettings
+from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, SIGNAL_DRAIN, HostSettings
 from actor.supervision import HostCore, Phase
 from wire.messages import (
     PROTOCOL,
@@ -399,17 +399,23 @@ def test_an_actor_that_retired_is_followed_at_once():
 
 
 @pytest.mark.parametrize(
-    ("waited_s", "is_cut", "why"), [(0.9, False, "drained"), (1.1, True, "cut short")]
+    ("waited_s", "end", "why"),
+    [
+        (0.9, {"exit_code": EXIT_RETIRED}, "drained"),
+        (1.1, {"exit_code": EXIT_FORCED}, "cut short"),
+        # It was about to start: the signal ended it.
+        (0.1, {"exit_code": None, "signal": SIGNAL_DRAIN}, "drained"),
+    ],
 )
-def test_a_host_knows_whether_its_drain_was_cut_short(waited_s, is_cut, why):
+def test_a_host_knows_whether_its_drain_was_cut_short(waited_s, end, why):
     broker = Broker().open()
     broker.turn()
     broker.core.drain(broker.now, 1.0)
 
     broker.turn(waited_s)
-    broker.die(broker.ward, exit_code=EXIT_FORCED if is_cut else EXIT_RETIRED)
+    broker.die(broker.ward, **end)
 
-    assert broker.core.has_timed_out is is_cut
+    assert broker.core.has_timed_out is (why == "cut short")
     assert broker.ward.phase is Phase.GONE
     [left] = [fields for event, fields in broker.core.take_notes() if event == "actor_left"]
     assert left == {"actor": broker.ward.name, "reason": why, "started": 0}
