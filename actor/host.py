@@ -26,7 +26,7 @@ from actor.supervision import HostCore, Ward
 from wire.codec import decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.logs import Seldom
-from wire.reaching import FORBIDDEN, is_forbidden
+from wire.reaching import why_not
 from wire.stream import Stream
 
 POLL_MAX_S: Final = 60.0
@@ -275,7 +275,7 @@ class Host:
         elif not self._said_silent and now >= self._silent_at:
             self._said_silent = True
             broker = self.settings.broker
-            hint = FORBIDDEN if is_forbidden(broker) else "still trying"
+            hint = why_not(broker) or "still trying"
             log.warning("broker_unreachable", broker=broker, hint=hint)
 
     def _end_all(self) -> None:

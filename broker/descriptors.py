@@ -1,19 +1,29 @@
 """May more connections come? Each takes a file descriptor. Shell, like what stands beside it.
 
-Where the last one is gone ZeroMQ answers nobody new, and ends a process that listens on ipc: so
-what is about to happen is said while somebody can still do something about it.
+Where the last one is gone ZeroMQ answers nobody new, and ends a process that listens on ipc. So
+what is about to happen is said while somebody can still do something about it, and ipc is shut.
 """
 
 import contextlib
 import math
 import os
 import resource
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
+from wire.reaching import shut_path
+
 FILES_WANTED: Final = 65_536
-# Over this share of them they are few.
-SHARE_LOW: Final = 0.9
+# With fewer left they are few, until there are twice as many.
+SHARE_LEFT: Final = 0.1
+LEFT_MIN: Final = 8
+# Up to so many are counted, and often, since those that are few may come in a moment. Of more the
+# lowest that is free tells enough.
+COUNTED_MAX: Final = 4_096
+COUNT_INTERVAL_S: Final = 0.01
 LOOK_INTERVAL_S: Final = 1.0
+FOLDER: Final = "/dev/fd"
 
 Note = tuple[str, dict[str, object]]
 
@@ -36,7 +46,7 @@ def file_limit() -> float:
 
 
 class Descriptors:
-    """Looks now and then how many are left."""
+    """Looks now and then how many are left, and lets nobody in by ipc while they are few."""
 
     def __init__(self, descriptor: int) -> None:
         """Look by means of any *descriptor* that stays open."""
@@ -44,22 +54,44 @@ class Descriptors:
         self._look_at = -math.inf
         self._is_low = False
 
-    def look(self, now: float) -> list[Note]:
+    def look(self, now: float, endpoints: Iterable[str] = ()) -> list[Note]:
         """Return what is to be logged: once when they run low, and again after there were more."""
         if now < self._look_at:
             return []
-        self._look_at = now + LOOK_INTERVAL_S
         limit = file_limit()
+        used = self._count(limit)
+        self._look_at = now + (COUNT_INTERVAL_S if limit <= COUNTED_MAX else LOOK_INTERVAL_S)
+        was_low, few = self._is_low, max(SHARE_LEFT * limit, LEFT_MIN)
+        self._is_low = limit - used < (2 * few if was_low else few)
+        if was_low is not self._is_low:
+            for path in map(file_of, endpoints):
+                if path is not None:
+                    move(path, shut_path(path), is_back=was_low)
+        if was_low or not self._is_low:
+            return []
+        hint = "raise LimitNOFILE=: nobody can connect before some have left"
+        return [("descriptors_low", {"used": used, "limit": limit, "hint": hint})]
+
+    def _count(self, limit: float) -> int:
+        """Return how many are in use."""
         try:
+            if limit <= COUNTED_MAX:
+                return sum(1 for _ in os.scandir(FOLDER)) - 1
             # The system gives the lowest that is free.
             used = os.dup(self._descriptor)
             os.close(used)
         except OSError:
-            used = int(min(limit, FILES_WANTED))
-        was_low, self._is_low = self._is_low, used >= SHARE_LOW * limit
-        if was_low or not self._is_low:
-            return []
-        hint = (
-            "raise LimitNOFILE=: nobody can connect without one, and on ipc ZeroMQ ends the broker"
-        )
-        return [("descriptors_low", {"used": used, "limit": limit, "hint": hint})]
+            return int(min(limit, FILES_WANTED))
+        return used
+
+
+def file_of(endpoint: str) -> str | None:
+    """Return the file by which others find an ipc *endpoint*, None where there is none."""
+    path = endpoint.removeprefix("ipc://")
+    return None if path == endpoint or path.startswith("@") else path
+
+
+def move(path: str, aside: str, *, is_back: bool) -> None:
+    """Let nobody find *path*, or have it found again: who is connected is not touched."""
+    with contextlib.suppress(OSError):
+        Path(aside if is_back else path).rename(path if is_back else aside)

@@ -13,6 +13,7 @@ from typing import Final
 import zmq
 
 from wire.endpoint import check_octets
+from wire.reaching import shut_path
 
 TCP: Final = "tcp://"
 IPC: Final = "ipc://"
@@ -70,11 +71,21 @@ def check_free(endpoint: str) -> None:
     if not endpoint.startswith(IPC) or endpoint == f"{IPC}*":
         return
     path = endpoint.removeprefix(IPC)
-    if not path.startswith("@") and not is_socket_or_nothing(Path(path)):
-        raise EndpointError(
-            f"endpoint {endpoint!r}: there is something else than a socket; name another path"
-        )
-    address = f"\0{path[1:]}" if path.startswith("@") else path
+    if path.startswith("@"):
+        check_unheard(endpoint, f"\0{path[1:]}")
+        return
+    # The second is of a broker that has no descriptors left, or was killed while it had none.
+    for place in (path, shut_path(path)):
+        if not is_socket_or_nothing(Path(place)):
+            raise EndpointError(
+                f"endpoint {endpoint!r}: there is something else than a socket at {place}; name"
+                " another path"
+            )
+        check_unheard(endpoint, place)
+
+
+def check_unheard(endpoint: str, address: str) -> None:
+    """Raise EndpointError when somebody listens on an ipc *endpoint*, at *address*."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(PROBE_TIMEOUT_S)
         try:

@@ -17,7 +17,7 @@ import zmq
 from zmq.backend import Socket as BoundSocket
 from zmq.backend import zmq_poll
 
-from broker.descriptors import Descriptors
+from broker.descriptors import Descriptors, file_of
 from broker.disk.journal import (
     ANNOUNCE_ENDPOINT,
     Announcement,
@@ -30,6 +30,7 @@ from wire.codec import CONTROL_BYTES_MAX, PAYLOAD_FRAMES_MAX, decode_peer, encod
 from wire.endpoint import has_address_of_ipv6
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import Frame
+from wire.reaching import shut_path
 
 # Plain ints: or-ing pyzmq's enums costs more than the call that they are for.
 NOBLOCK: Final = 1
@@ -175,6 +176,8 @@ class Loop:
                     self._drain(core, now, control_bytes)
             if now >= deadline:
                 core.tick(now)
+                if scarce := self._descriptors.look(now, self.endpoints):
+                    self._notes.write(scarce, now)
             self._act(core, now)
         if not self._failure:
             self._take_leave(core)
@@ -184,9 +187,9 @@ class Loop:
         """Close the journal, which writes what it was given, and the sockets."""
         self._journal.close()
         # ZeroMQ leaves the files. As long as we listen nobody else has bound them.
-        for endpoint in self.endpoints:
-            if endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@"):
-                Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
+        for path in filter(None, map(file_of, self.endpoints)):
+            Path(path).unlink(missing_ok=True)
+            Path(shut_path(path)).unlink(missing_ok=True)
         self._announcer.close(0)
         self._doorbell.close(0)
         self._router.close(LAST_WORDS_MS)
@@ -286,7 +289,7 @@ class Loop:
                 is_settled = False
         notes = core.take_notes()
         if notes:
-            self._notes.write([*notes, *self._descriptors.look(now)], now)
+            self._notes.write([*notes, *self._descriptors.look(now, self.endpoints)], now)
         if core.leftovers:
             core.tidy()
 

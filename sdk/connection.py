@@ -42,7 +42,7 @@ from wire.logs import Seldom
 from wire.messages import Result
 from wire.parts import Key, Status, Token
 from wire.payload import Dumped, load, told
-from wire.reaching import FORBIDDEN, is_forbidden
+from wire.reaching import why_not
 from wire.release import PYTHON
 from wire.texts import check_text, sendable
 
@@ -113,8 +113,8 @@ class Connection(Handlers):
             kind = CLASSES.get(session.error.code, WarmslotError)
             raise kind(f"{self.endpoint}: {session.error.message}")
         if not session.is_open:
-            if is_forbidden(self.endpoint):
-                raise BrokerUnreachable(f"{self.endpoint}: {FORBIDDEN}")
+            if why := why_not(self.endpoint):
+                raise BrokerUnreachable(f"{self.endpoint}: {why}")
             raise BrokerUnreachable(
                 f"no broker answered at {self.endpoint} within {timeout} s; start one with "
                 f"`python -m broker --bind {self.endpoint}`, or set {ENDPOINT_VARIABLE}"
@@ -343,7 +343,7 @@ class Connection(Handlers):
                 "broker_unreachable",
                 endpoint=self.endpoint,
                 waiting_tasks=len(self.futures),
-                hint=FORBIDDEN if is_forbidden(self.endpoint) else "the client goes on trying",
+                hint=why_not(self.endpoint) or "the client goes on trying",
             )
 
     def _ask_why(self, now: float) -> None:

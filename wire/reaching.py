@@ -7,6 +7,30 @@ import os
 from typing import Final
 
 FORBIDDEN: Final = "the socket is of a user who lets no other connect: run as the broker's user"
+FULL: Final = "the broker has no descriptors left for more connections: raise its LimitNOFILE="
+
+
+def shut_path(path: str) -> str:
+    """Return where a broker keeps its socket while nobody more may connect."""
+    return f"{path}.shut"
+
+
+def why_not(endpoint: str) -> str:
+    """Say why nobody answers at *endpoint*, or an empty text where that cannot be seen."""
+    if is_forbidden(endpoint):
+        return FORBIDDEN
+    return FULL if is_shut(endpoint) else ""
+
+
+def is_shut(endpoint: str) -> bool:
+    """Look whether a broker at *endpoint* lets nobody more connect."""
+    path = endpoint.removeprefix("ipc://")
+    if path == endpoint or path.startswith("@"):
+        return False
+    try:
+        return not os.path.exists(path) and os.path.exists(shut_path(path))  # noqa: PTH110 - as below.
+    except ValueError:
+        return False
 
 
 def is_forbidden(endpoint: str) -> bool:
