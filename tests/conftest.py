@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from sdk import Client, LocalCluster
 from tests.support import leftovers
+from tests.support.deployment import DEADLINE_S
 
 # Hundreds of processes are started, and each would compile all that it imports: as much work again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -20,6 +21,10 @@ sys.dont_write_bytecode = False
 # tests start and then interrupt.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# As long as all else is waited for: four processes one after the other that have to be loaded are
+# not always there after the 30 s that a user's program waits.
+LocalCluster.__init__.__kwdefaults__["timeout"] = DEADLINE_S
 
 # How long an example takes is the machine's to say.
 settings.register_profile("warmslot", deadline=None)
