@@ -61,16 +61,17 @@ def answer(broker: "Broker") -> None:
     """Say the answers to orders that are on disk by now."""
     waiting = broker.limits.answers
     broker.limits.answers = [one for one in waiting if one[0] > broker.committed_sequence]
-    for sequence, session, message in waiting:
+    for sequence, session, message, _ in waiting:
         if sequence <= broker.committed_sequence and not session.is_closing:
             outbox.answer(broker, session, message)
 
 
 def stuck(broker: "Broker") -> None:
     """Tell those whose order is not on disk why they wait; it is written as soon as it can be."""
-    waiting, broker.limits.answers = broker.limits.answers, []
-    for _, session, message in waiting:
-        if not session.is_closing:
+    waiting = broker.limits.answers
+    broker.limits.answers = [one for one in waiting if not one[3]]
+    for _, session, message, is_order in waiting:
+        if is_order and not session.is_closing:
             outbox.say_unwritten(broker, session, message)
 
 

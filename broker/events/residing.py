@@ -147,7 +147,8 @@ def query(broker: "Broker", session: Session, command: Query) -> None:
         is_durable = record is not None and record.sealed > 0
     reply = Answer(command.request, codec.encode(body))
     if is_durable:
-        outbox.say_when_written(broker, session, reply)
+        is_order = command.what == KILL
+        outbox.say_when_written(broker, session, reply, is_order=is_order)
     else:
         outbox.answer(broker, session, reply)
 

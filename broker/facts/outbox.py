@@ -96,14 +96,16 @@ def answer(broker: "Broker", session: Session, reply: Answer) -> None:
     session.answers_bytes += len(reply.body)
 
 
-def say_when_written(broker: "Broker", session: Session, reply: Answer) -> None:
-    """Say *reply* once all that was decided so far is on disk."""
+def say_when_written(
+    broker: "Broker", session: Session, reply: Answer, *, is_order: bool = True
+) -> None:
+    """Say *reply* once all that was decided so far is on disk; to an order also that it is not."""
     if broker.sequence <= broker.committed_sequence:
         answer(broker, session, reply)
-    elif broker.records.refusal:
+    elif is_order and broker.records.refusal:
         say_unwritten(broker, session, reply)
     else:
-        broker.limits.answers.append((broker.sequence, session, reply))
+        broker.limits.answers.append((broker.sequence, session, reply, is_order))
 
 
 def say_unwritten(broker: "Broker", session: Session, reply: Answer) -> None:

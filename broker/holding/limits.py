@@ -83,7 +83,7 @@ class Limits:
         self.waits = Waits()
         self.stirred: dict[str, None] = {}  # Keys at which somebody may go now.
         # Answers to orders that wait until their change is on disk.
-        self.answers: list[tuple[int, Session, Answer]] = []
+        self.answers: list[tuple[int, Session, Answer, bool]] = []
         self.now = now
         self.started_at = now
         self._is_closed = True

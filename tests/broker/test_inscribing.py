@@ -286,6 +286,23 @@ def test_what_it_takes_is_counted_and_given_back(talk):
     assert agree(talk)
 
 
+def test_who_looks_for_one_while_the_disk_is_full_waits_for_it(talk):
+    """It was told that it is done, and would be written: nothing had been ordered."""
+    talk.writes = False
+    client = makes(talk.client())
+    client.says(Query(1, "named", "default/clicks"))
+    talk.broker.journal_stuck("disk is full")
+    client.says(
+        Query(2, "named", "default/clicks"), Query(3, "named-kill", json.dumps({"actor": ID}))
+    )
+
+    assert [answer.request for answer in client.takes(Answer)] == [3]
+    talk.broker.journal_stuck("")
+    talk.commits()
+
+    assert [answer.request for answer in client.takes(Answer)] == [1, 2]
+
+
 def test_while_the_disk_is_full_calls_are_refused_and_then_go_on(talk):
     client, actor = entered(talk)
     talk.broker.journal_stuck("disk is full")
