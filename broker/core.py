@@ -32,7 +32,7 @@ from broker.events import (
     statements,
     submission,
 )
-from broker.facts import epochs
+from broker.facts import epochs, tally
 from broker.facts.deadlines import Deadlines
 from broker.facts.outbox import Outbox, Send
 from broker.facts.peers import Actor, Client, Host, Session, is_owned
@@ -101,7 +101,7 @@ class Broker:
         """Begin to recover: for the adopt window what actors offer becomes a task."""
         self.settings = settings
         self.epoch, self.epochs = epoch, epochs.own(epoch)
-        self.assignments = 0
+        self.assignments, self.tally = 0, tally.Tally()
         self.started_at = self.ticked_at = now
         self.window_ends_at: float | None = now + settings.adopt_window_s
         self.beat_at = now + settings.heartbeat_s

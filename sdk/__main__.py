@@ -21,6 +21,7 @@ from sdk.commands.dead import add_redrive_options, add_task_options, show_redriv
 from sdk.commands.fleet import add_actors_options, add_top_options, natural, show_actors, show_top
 from sdk.commands.limits import add_limit_actions, show_limits
 from sdk.commands.replicas import add_environment_actions, show_environments
+from sdk.commands.status import add_status_options, show_status
 from sdk.commands.submitting import add_submit_options, show_submit
 from sdk.commands.table import cell, print_json, print_maps, print_rows, say
 from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
@@ -146,6 +147,8 @@ def parser() -> Parser:
             )
         if name in ("explain", "cancel"):
             command.add_argument("task", metavar="TASK", help="a task's id, as `tasks` shows it")
+        if name == "status":
+            add_status_options(command)
         if name == "tasks":
             add_task_options(command)
         if name == "redrive":
@@ -201,17 +204,6 @@ def run(options: argparse.Namespace) -> int:
     show, _ = COMMANDS[options.command]
     with Client(options.broker, connect_timeout=options.timeout, name="warmslot") as client:
         return show(client, options)
-
-
-def show_status(client: Client, options: argparse.Namespace) -> int:
-    """Print one fact a line."""
-    answer = client.query("status", timeout=options.timeout)
-    if print_json(answer, options):
-        return 0
-    width = max(map(len, answer), default=0)
-    for key, value in answer.items():
-        print(f"{key:{width}}  {cell(value)}")
-    return 0
 
 
 def show_clients(client: Client, options: argparse.Namespace) -> int:

@@ -14,7 +14,8 @@ from broker.core import Broker
 from broker.events.explain import status
 from broker.settings import Settings
 from sdk import __main__ as sdk
-from tests.support.deployment import ROOT
+from tests.sdk.fakes import ScriptedBroker
+from tests.support.deployment import ROOT, environment
 
 OPERATION = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
 
@@ -82,3 +83,29 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
 
     said = (done.stdout + done.stderr).splitlines()
     assert [line for line in said if "warmslot" in line] == []
+
+
+@pytest.mark.process
+def test_the_timer_writes_a_file_for_prometheus_whether_a_broker_answers_or_not(tmp_path):
+    (script,) = re.findall(r"```sh\n(.*?status --prometheus.*?)```", OPERATION, re.DOTALL)
+    command = tmp_path / "warmslot"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m sdk "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    written = tmp_path / "warmslot.prom"
+
+    def scrape(endpoint):
+        variables = environment() | {"TEXTFILE_DIR": str(tmp_path), "WARMSLOT_BROKER": endpoint}
+        variables["PATH"] = f"{tmp_path}:{variables['PATH']}"
+        script_now = script.replace("--timeout 5", "--timeout 1")
+        subprocess.run(["sh", "-ec", script_now], env=variables, capture_output=True, check=True)
+        return written.read_text(encoding="utf-8").splitlines()
+
+    with ScriptedBroker() as answering:
+        answering.answers["status"] = status(Broker(Settings(), epoch=1, now=0.0), 0.0)
+        lines = scrape(answering.endpoint)
+        endpoint = answering.endpoint
+
+    for metric in re.findall(r"`[^`]*?(warmslot_\w+_total)\b", OPERATION):
+        assert any(line.startswith((f"{metric} ", f"{metric}{{")) for line in lines)
+    assert "warmslot_up 1" in lines
+    assert scrape(endpoint) == ["warmslot_up 0"]

@@ -24,7 +24,7 @@ from wire.messages import (
     Result,
     Submit,
 )
-from wire.parts import Failure
+from wire.parts import Failure, Part
 
 CONTROL_BYTES_MAX: Final = 16 * 2**20
 TEMPLATE_BYTES_MAX: Final = 2**20
@@ -42,6 +42,15 @@ encode = _encoder.encode
 _decode_peer = msgspec.msgpack.Decoder(PeerFrame).decode
 _decode_broker = msgspec.msgpack.Decoder(BrokerFrame).decode
 _decode_failure = msgspec.msgpack.Decoder(Failure).decode
+
+
+class _Coded(Part, frozen=True):
+    """The beginning of a Failure; what stands behind it is skipped, and not copied."""
+
+    code: str
+
+
+_decode_code = msgspec.msgpack.Decoder(_Coded).decode
 
 
 def decode_peer(control: bytes | memoryview) -> Frame[Any]:
@@ -113,6 +122,14 @@ def read_failure(body: bytes | bytearray | memoryview) -> Failure | None:
         return _decode_failure(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def read_code(body: bytes | bytearray | memoryview) -> str:
+    """Read no more than the code of an outcome that is not a result, however much it brings."""
+    try:
+        return _decode_code(body).code
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return Code.TASK_FAILED
 
 
 def decode_failure(body: bytes | memoryview) -> Failure:

@@ -5,6 +5,7 @@ sees are in `sdk.errors`, one class a code.
 """
 
 from enum import StrEnum
+from typing import Final
 
 
 class Code(StrEnum):
@@ -38,6 +39,21 @@ class Code(StrEnum):
     SERIALIZATION = "serialization"
     BAD_OPTION = "bad-option"
     QUEUE_FULL = "queue-full"
+
+
+# Those that stand in ERROR; no task ends with one.
+FAULTS: Final = frozenset(
+    {
+        Code.BAD_FRAME,
+        Code.PROTOCOL_MISMATCH,
+        Code.NOT_ALLOWED,
+        Code.NAME_TAKEN,
+        Code.TABLE_OVERFLOW,
+        Code.UNKNOWN_TEMPLATE,
+        Code.WINDOW_EXCEEDED,
+        Code.NOT_AUTHORIZED,
+    }
+)
 
 
 class RemoteProtocolError(Exception):

@@ -1,9 +1,11 @@
 """What the broker can tell: live state, and why a task waits. Changes nothing."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from broker.disk import writing
 from broker.events import reasons, residing
 from broker.facts.peers import Actor, Client
 from broker.facts.task import State, Task
@@ -63,10 +65,13 @@ def answer(
 
 def status(broker: "Broker", now: float) -> dict[str, Any]:
     """Return the broker's own figures."""
-    counts = count(broker)
+    counts, tally = count(broker), broker.tally
+    here = sum(counts.values()) - counts["ended"]
+    unclaimed = sum(task.state is State.UNCLAIMED_RUN for task in broker.unclaimed)
     return {
         "release": release(),
         "epoch": broker.epoch,
+        "started_at": started_at(broker),
         "uptime_s": now - broker.started_at,
         "recovering": broker.window_ends_at is not None,
         "clients": sum(client.session is not None for client in broker.clients.values()),
@@ -85,9 +90,24 @@ def status(broker: "Broker", now: float) -> dict[str, Any]:
         "kept": sum(map(len, broker.records.kept.values())),
         "journal": journal(broker),
         "journal_octets": broker.records.octets,
+        "submitted": here - unclaimed + tally.ended,
+        "succeeded": tally.succeeded,
+        "failed": sum(tally.failed.values()),
+        "failed_by_code": dict(tally.failed),
+        "canceled": tally.canceled,
+        "retried": tally.retried,
+        "requeued": sum(tally.requeued.values()),
+        "requeued_by_reason": dict(tally.requeued),
         "assignments": broker.assignments,
         "recalled": broker.recalls.count,
+        "rejected": tally.rejected,
     }
+
+
+def started_at(broker: "Broker") -> str:
+    """Return since when the broker counts, as log lines tell the time."""
+    started = datetime.fromtimestamp(writing.wall_ms(broker, broker.started_at) / 1000.0, UTC)
+    return f"{started:%Y-%m-%dT%H:%M:%S}.{started.microsecond // 1000:03}Z"
 
 
 def count(broker: "Broker") -> dict[str, int]:

@@ -107,6 +107,8 @@ def claim(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         return
     task.move(Event.CLAIM)
     if task.state is State.ENDED:
+        assert task.ending
+        broker.tally.settle(task.ending)
         task.children = None
         lifecycle.deliver(broker, task)
         return

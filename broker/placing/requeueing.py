@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from broker.disk import writing
 from broker.facts.peers import Actor, Session
+from broker.facts.tally import UNSTARTED
 from broker.facts.task import Event, State, Task
 from broker.facts.trouble import Trouble
 from broker.placing import environments
@@ -56,6 +57,7 @@ def requeue(broker: "Broker", task: Task, reason: str, now: float, *, burns: str
         task.queued_at = now
     if now < broker.environments.broken_until and environments.is_refused(broker, task, now):
         return
+    broker.tally.requeued[burns or UNSTARTED] += 1
     if task.record is not None:
         writing.requeued(broker, task, burns=burns)
     if task.must_be_alone:
@@ -99,6 +101,7 @@ def rejected(broker: "Broker", session: Session, task: Task, command: Reject, no
     """Queue *task* again, which its actor did not take, and not for that actor where it says so."""
     actor = session.peer
     assert isinstance(actor, Actor)
+    broker.tally.rejected += 1
     if command.bars:
         if task.barred is None:
             task.barred = {}

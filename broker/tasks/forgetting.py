@@ -198,6 +198,7 @@ def forget_names(broker: "Broker") -> None:
 
 
 def erase(broker: "Broker", task: Task) -> None:
+    broker.tally.drop(task.state)
     task.move(Event.FORGET)
     client = task.client
     if client.tasks.pop(task.number, None) is not None and task.size:

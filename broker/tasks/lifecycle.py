@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.disk import writing
 from broker.facts.peers import COMMANDS_PER_FRAME, Actor
-from broker.facts.task import ENDED, TRANSITIONS, Ending, Event, State, Task
+from broker.facts.task import ENDED, RESULT, TRANSITIONS, Ending, Event, State, Task
 from broker.holding import wants
 from broker.tasks import dead, forgetting
 from wire import codec
@@ -62,6 +62,8 @@ def end(broker: "Broker", task: Task, code: Code, message: str) -> None:
 def end_with(broker: "Broker", task: Task, ending: Ending, code: Code, message: str) -> None:
     """End *task*, which is in no queue and with no actor, with an outcome that the broker made."""
     dead.keep_ended(broker, task, ending, code)
+    if task.state is not State.ATTACHED:  # No task by that name is here.
+        broker.tally.end(code)
     task.move(Event.SETTLE)
     task.ending = ending
     task.children = None
@@ -158,6 +160,10 @@ def settle(broker: "Broker", task: Task, ending: Ending) -> None:
     task.body, task.frames = b"", ()
     if state is ENDED:
         task.children = None
+        if ending.status is RESULT:
+            broker.tally.succeeded += 1
+        else:
+            broker.tally.settle(ending)
         deliver(broker, task)
 
 

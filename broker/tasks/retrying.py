@@ -75,6 +75,7 @@ def is_tried_again(broker: "Broker", task: Task, ending: Ending, now: float) -> 
         trouble.failures = failures
         trouble.remember(f"{whose(task, ending.actor)}: {line_of(failure)}")
         task.tries += 1
+        broker.tally.retried += 1
         client = task.client
         wait_s = delay_s(call, failures, client.incarnation, task.number)
         trouble.due_at = now + wait_s

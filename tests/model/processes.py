@@ -15,6 +15,7 @@ from broker.core import Broker
 from broker.events import doubts
 from broker.events.defining import define, force
 from broker.events.occupancy import make_limits
+from broker.facts.tally import Tally
 from broker.settings import Settings as BrokerSettings
 from broker.waiting.matching import Matching
 from broker.waiting.queues import Ready
@@ -164,6 +165,7 @@ class BrokerProcess(Process):
     def unpack(cls, state: Any) -> "BrokerProcess":
         core = Broker.__new__(Broker)
         vars(core).update(state)
+        core.tally = Tally()
         core._handlers = core._make_handlers()
         core.say = core.outbox.say
         core.limits._grant = make_limits(core, 0.0)._grant
@@ -178,8 +180,10 @@ class BrokerProcess(Process):
         forget_matches(self.core)
         doubts.sweep(self.core)
         self.core.limits._grant = None
-        # Functions are made anew: a planted bug may stand in their place.
-        return {k: v for k, v in vars(self.core).items() if k not in {"_handlers", "say"}}
+        # Functions are made anew: a planted bug may stand in their place. And what is only counted
+        # makes no other state.
+        left_out = {"_handlers", "say", "tally"}
+        return {k: v for k, v in vars(self.core).items() if k not in left_out}
 
     def facts(self) -> BrokerFacts:
         core = self.core

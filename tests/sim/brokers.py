@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from broker.core import Broker
 from broker.events.defining import define
 from broker.settings import Settings
-from tests.sim import bounds, kinds, labels, sessions
+from tests.sim import bounds, kinds, labels, sessions, tallies
 from tests.sim.network import Wire, packed
 from tests.sim.oracle import STICKY_TTL_S
 from tests.sim.processes import Process
@@ -61,6 +61,7 @@ class BrokerProcess(Process):
             define(self.core, definition, is_stored=True)
         if world.ledger is not None:
             world.ledger.begin(self)
+        self.tallies = tallies.Tallies(self.core)
 
     def turn(self, now: float) -> None:
         """As broker.loop: receive, tick when it is time, send until nobody is unreachable."""
@@ -129,6 +130,7 @@ class BrokerProcess(Process):
         refused = ledger.refuses(self.core, wire.peer, frame) if ledger is not None else []
         crashes = self.world.oracle.crashes
         former = crashes.overtaking(self.core, frame) if frame.number == 0 else None
+        self.tallies.heard(frame)
         self.core.receive(wire.rid, frame, payloads, now)
         self.world.oracle.families.heard(self.core, frame)
         self.world.oracle.circles.heard(frame)
@@ -168,6 +170,7 @@ class BrokerProcess(Process):
         self.core.check()
         bounds.check_windows(self.core, self.world.oracle)
         bounds.check_tables(self.core)
+        self.tallies.looked(self.core)
         labels.check_waiting(self.world)
         self.world.oracle.families.looked(self.core)
         self.world.oracle.crashes.looked(self.core)
