@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdk import LocalCluster
-from tests.support.deployment import Deployment, environment
+from tests.support.deployment import ROOT, Deployment, environment
 from tests.test_end_to_end import PATIENCE_S, double
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -165,3 +165,32 @@ def test_the_console_script_starts_ours_where_a_folder_has_modules_of_the_same_n
         )
 
         world.until(lambda: world.log("host").count("entered mine") == 3)
+
+
+def test_a_users_folder_on_pythonpath_with_an_actor_py_hides_none_of_ours():
+    script = ("-P", "-c", "from sdk.__main__ import main; main()")
+    with Deployment() as world:
+        app = world.folder / "app"
+        app.mkdir()
+        for name in ("actor", "broker"):
+            (app / f"{name}.py").write_text("raise SystemExit('imported instead')\n")
+        (app / "mine.py").write_text("def double(value):\n    return 2 * value\n")
+        paths = f"{app}:{ROOT}"
+        broker = ("broker", "--bind", world.endpoint, "--no-journal")
+        world.start("broker", *script, *broker, PYTHONPATH=paths)
+        for name, method in (("forked", "forkserver"), ("spawned", "spawn")):
+            host = ("actor", "--broker", world.endpoint, "--name", name, "--start-method", method)
+            world.start(name, *script, *host, PYTHONPATH=paths)
+
+        world.actors(world.client(), "forked/0", "spawned/0")
+        # What is beside it is found, as by any program.
+        done = subprocess.run(
+            [sys.executable, *script, "submit", "mine:double", "value=3"],
+            env=environment(PYTHONPATH=paths, WARMSLOT_BROKER=world.endpoint),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    assert (done.stdout, done.stderr) == ("6\n", "")

@@ -1,10 +1,13 @@
 """What is ours and what is the user's, who may have a module of the same name."""
 
 import os
+import runpy
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 PACKAGES: Final = frozenset({"actor", "broker", "sdk", "wire"})
@@ -18,15 +21,45 @@ def is_ours(name: str, path: str | None) -> bool:
 
 
 def module_command(module: str) -> list[str]:
-    """Return the command that runs *module*, one of ours, and none of that name beside the user.
+    """Return the command that runs *module*, one of ours, and none of that name of the user's.
 
     `python -m` looks in the working directory first, `python -P -m` not at all: that is left to
-    where the packages are nowhere else, as in a clone that is not installed.
+    where the packages are nowhere else, as in a clone that is not installed. Where one of ours is
+    hidden either way, as on PYTHONPATH, the interpreter is told where they are before it looks.
     """
-    package = module.partition(".")[0]
-    spec = PathFinder.find_spec(package, [path for path in sys.path if path not in ("", here())])
-    is_found = spec is not None and is_ours(package, spec.origin)
-    return [sys.executable, *(["-P"] if is_found else []), "-m", module]
+    paths = [path for path in sys.path if path not in ("", here())]
+    if are_found(paths):
+        return [sys.executable, "-P", "-m", module]
+    if are_found([here(), *paths]):
+        return [sys.executable, "-m", module]
+    begin = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from wire.ours import run"
+    return [sys.executable, "-P", "-c", f"{begin}; run({module!r})"]
+
+
+def are_found(paths: Sequence[str]) -> bool:
+    """Tell whether each of our packages is what is found first on *paths*."""
+    specs = ((package, PathFinder.find_spec(package, paths)) for package in PACKAGES)
+    return all(spec is not None and is_ours(package, spec.origin) for package, spec in specs)
+
+
+class OursFirst:
+    """Finds our packages where they are, whatever of these names stands on the path of modules."""
+
+    @staticmethod
+    def find_spec(
+        name: str,
+        path: Sequence[str] | None = None,  # noqa: ARG004 - as Python wants it.
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        """Return where one of our packages is, and nothing of anything else."""
+        return PathFinder.find_spec(name, [str(ROOT)], target) if name in PACKAGES else None
+
+
+def run(module: str) -> None:
+    """Run *module* as `python -m` does, once `module_command` has said where ours are."""
+    sys.path.remove(str(ROOT))
+    sys.meta_path.insert(0, OursFirst)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def here() -> str:
