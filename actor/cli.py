@@ -27,6 +27,7 @@ from actor.times import add_times, read_times
 from actor.values import AUTO, SLOTS_MAX, Amount, OneOf, Whole, ahead, endpoint, read, replicas
 from wire.labels import Labels, built_in, check_own, is_name, parse_label
 from wire.limits import HOST_PREFIX, check_amounts
+from wire.logs import LEVEL_DEFAULT, LEVELS
 from wire.ours import here
 from wire.release import release
 
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from actor.host import Host  # noqa: PLC0415
     from actor.logs import configure_logs, warn  # noqa: PLC0415
 
-    configure_logs(options.log_format)
+    configure_logs(options.log_format, options.log_level)
     for reason in missed:
         warn("no_forkserver", reason=reason, hint="each actor starts from nothing")
     is_alike = all(labels == labels_of[0] for labels in labels_of)
@@ -98,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environments_memory_mb=options.environments_memory_mb,
         memory_high=options.memory_high,
         log_format=options.log_format,
+        log_level=options.log_level,
         **read_times(options),
         **started_with,
     )
@@ -180,6 +182,14 @@ def make_parser() -> Parser:
         type=OneOf(LOG_FORMATS),
         default=read("LOG_FORMAT", "console"),
         help="how events are written to stderr (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-level",
+        metavar="|".join(LEVELS),
+        type=lambda text: OneOf(tuple(LEVELS))(text.lower()),
+        default=read("LOG_LEVEL", LEVEL_DEFAULT),
+        help="the least that is written there, of tasks' own `task.log` as well (default:"
+        " %(default)s)",
     )
     return parser
 

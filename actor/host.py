@@ -17,6 +17,7 @@ import structlog
 import zmq
 
 from actor.connection import connect
+from actor.logs import log_notes
 from actor.machine.board import Stage
 from actor.machine.platform import ended_child, make_waker, read_processes
 from actor.processes.forking import ForkServer
@@ -140,8 +141,7 @@ class Host:
             self._observe()
         self._send(now)
         self._warn(now)
-        for event, fields in self._seldom.pick(core.take_notes()):
-            log.info(event, host=self.settings.name, **fields)
+        log_notes(self._seldom.pick(core.take_notes()), host=self.settings.name)
 
     def _receive(self, now: float) -> None:
         while True:

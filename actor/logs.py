@@ -6,20 +6,35 @@ from typing import Any, Final
 
 import structlog
 
+from wire.logs import LEVEL_DEFAULT, LEVELS
 from wire.stream import Stream
 
-QUIET: Final = frozenset({"welcome", "rejected"})
+QUIET: Final = frozenset({"welcome", "rejected", "granted_late"})
+# What an operator has to look at.
+WARNINGS: Final = frozenset(
+    {
+        "actor_died",
+        "actor_not_started",
+        "assigned_twice",
+        "bad_frame",
+        "drain_timed_out",
+        "fenced",
+        "kill_ordered",
+        "not_for_a_host",
+        "not_for_an_actor",
+        "told_of_error",
+    }
+)
 
 log = structlog.get_logger("actor")
 
 
-def log_notes(actor: str, notes: Iterable[tuple[str, dict[str, Any]]]) -> None:
-    """Write what the core of *actor* noted."""
+def log_notes(notes: Iterable[tuple[str, dict[str, Any]]], **who: str) -> None:
+    """Write what the core of an actor or a host noted; *who* says of which."""
     for event, fields in notes:
-        if event in QUIET:
-            log.debug(event, actor=actor, **fields)
-        else:
-            log.info(event, actor=actor, **fields)
+        is_warning = event in WARNINGS or (event == "memory" and fields["high"])
+        level = "warning" if is_warning else "debug" if event in QUIET else "info"
+        getattr(log, level)(event, **who, **fields)
 
 
 def warn(event: str, **fields: Any) -> None:
@@ -27,8 +42,8 @@ def warn(event: str, **fields: Any) -> None:
     structlog.get_logger("host").warning(event, **fields)
 
 
-def configure_logs(style: str) -> None:
-    """Write events for people, or as JSON."""
+def configure_logs(style: str, level: str = LEVEL_DEFAULT) -> None:
+    """Write events from *level* on, for people or as JSON."""
     stream = Stream(sys.stderr)
     renderer: structlog.typing.Processor
     if style == "json":
@@ -44,7 +59,7 @@ def configure_logs(style: str) -> None:
             stream.add_lost,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(20),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         # A line is one write: host and actors share stderr, which may be unbuffered.
         logger_factory=structlog.WriteLoggerFactory(stream),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,

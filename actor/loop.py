@@ -391,7 +391,7 @@ class Loop:
             self.board.settle(token)
         notes = core.take_notes()
         if notes:
-            log_notes(self.launch.core.name, self._seldom.pick(notes))
+            log_notes(self._seldom.pick(notes), actor=self.launch.core.name)
 
     def _measure(self, now: float) -> None:
         """Tell the core how much memory is used, where it can be told, and the host what waits."""

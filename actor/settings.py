@@ -3,6 +3,7 @@
 from msgspec import Struct, field
 
 from wire.labels import Labels
+from wire.logs import LEVEL_DEFAULT
 
 SLOT = "slot"
 # What a process ends with that the broker refuses, or in which something still runs.
@@ -55,6 +56,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     host_name: str
     drain_timeout_s: float = 30.0
     log_format: str = "console"
+    log_level: str = LEVEL_DEFAULT
     # Its environment variables beside the host's, where it works, where it finds modules first,
     # which environments it enters at once.
     variables: dict[str, str] = {}
@@ -88,6 +90,7 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     drain_timeout_s: float = 30.0
     force_grace_s: float = 5.0
     log_format: str = "console"
+    log_level: str = LEVEL_DEFAULT
     # What its processes start with; {index} in it is the actor's number.
     variables: dict[str, str] = {}
     folder: str = ""

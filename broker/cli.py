@@ -35,6 +35,7 @@ from broker.memory import give_back_large, settle_garbage
 from broker.settings import Settings
 from broker.tasks import bindings
 from wire.limits import Definition, read_definition
+from wire.logs import LEVEL_DEFAULT, LEVELS
 from wire.release import release
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Start what *options* say and run it."""
-    log = open_log(options.log_format)
+    log = open_log(options.log_format, level=options.log_level)
     if (most := raise_file_limit()) < FILES_FEW:
         log.warning("few_descriptors", limit=most, hint="each connection takes one: LimitNOFILE=")
     give_back_large()
@@ -108,7 +109,9 @@ def run(options: argparse.Namespace) -> int:
     journal = make_journal(options)
     octets = options.settings.payload_bytes_max
     try:
-        loop = Loop(context, journal, NoteLog(log), payload_bytes_max=octets)
+        loop = Loop(
+            context, journal, NoteLog(log, level=options.log_level), payload_bytes_max=octets
+        )
     except zmq.ZMQError as error:
         raise Usage(f"there can be no socket: {error.strerror}") from error
     with context, contextlib.closing(loop):
@@ -304,13 +307,7 @@ def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add("--keys", metavar="DIR", help="not available yet")
     add("--http", metavar="HOST:PORT", help="not available yet")
-    add(
-        "--log-format",
-        "console",
-        type=choice(LOG_FORMATS),
-        metavar="console|json",
-        help="on standard error; default console",
-    )
+    add_log(add)
     parser.add_argument(
         "--limit",
         action="append",
@@ -323,6 +320,24 @@ def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         add(name, type=read_seconds, metavar="S", dest=field, help=f"{what}; default {default} s")
     add_windows(add)
     return parser
+
+
+def add_log(add: Any) -> None:
+    """Add the options that say which lines are written, and how."""
+    add(
+        "--log-format",
+        "console",
+        type=choice(LOG_FORMATS),
+        metavar="console|json",
+        help="on standard error; default console",
+    )
+    add(
+        "--log-level",
+        LEVEL_DEFAULT,
+        type=lambda text: choice(LEVELS)(text.lower()),
+        metavar="|".join(LEVELS),
+        help=f"the least that is written; default {LEVEL_DEFAULT}",
+    )
 
 
 def add_windows(add: Any) -> None:

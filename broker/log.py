@@ -12,6 +12,7 @@ from typing import Any, Final, TextIO
 import msgspec
 import structlog
 
+from wire.logs import LEVEL_DEFAULT, LEVELS
 from wire.stream import Stream
 
 LOG_FORMATS: Final = ("console", "json")
@@ -21,12 +22,20 @@ WINDOW_S: Final = 10.0
 LINES_MAX: Final = 200
 LINES_MAX_OF: Final = {"bad_message": 10, "send_refused": 10, "unsatisfiable": 50}
 
+# What an operator has to look at.
 WARNINGS: Final = frozenset(
     {
+        "actor_lost",
         "bad_message",
         "descriptors_low",
+        "divergence",
+        "environment_broken",
+        "host_lost",
         "journal_stuck",
+        "named_failed",
         "send_refused",
+        "stalled",
+        "task_dead",
         "unsatisfiable",
         "unsatisfiable_more",
     }
@@ -35,8 +44,10 @@ WARNINGS: Final = frozenset(
 Note = tuple[str, dict[str, Any]]
 
 
-def open_log(log_format: str, file: TextIO | None = sys.stderr) -> Any:
-    """Return a structlog logger that writes to *file*, one line an event."""
+def open_log(
+    log_format: str, file: TextIO | None = sys.stderr, *, level: str = LEVEL_DEFAULT
+) -> Any:
+    """Return a structlog logger that writes to *file*, one line an event from *level* on."""
     stream = Stream(file)
     # As actors and clients write it, whose lines may stand between these.
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
@@ -55,7 +66,7 @@ def open_log(log_format: str, file: TextIO | None = sys.stderr) -> Any:
     lazy = structlog.wrap_logger(
         structlog.WriteLogger(stream),  # type: ignore[arg-type]
         processors=[structlog.processors.add_log_level, stamp, stream.add_lost, *renderer],
-        wrapper_class=structlog.BoundLogger,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
     )
     # Or each line would bind it anew, and leave a circle of objects to the collector of garbage.
     return lazy.bind()
@@ -69,8 +80,10 @@ def to_json(event: dict[str, Any], **_: Any) -> str:
 class NoteLog:
     """Writes the notes of the core, each kind of event only so often."""
 
-    def __init__(self, log: Any) -> None:
+    def __init__(self, log: Any, *, level: str = LEVEL_DEFAULT) -> None:
+        """Write to *log* what is of *level* or above."""
         self._log = log
+        self._level = LEVELS[level]
         self._window_ends = 0.0
         self._counts: dict[str, int] = {}
 
@@ -80,10 +93,13 @@ class NoteLog:
             self.end_window()
             self._window_ends = now + WINDOW_S
         for event, fields in notes:
+            level = level_of(event, fields)
+            if LEVELS[level] < self._level:
+                continue
             count = self._counts.get(event, 0) + 1
             self._counts[event] = count
             if count <= LINES_MAX_OF.get(event, LINES_MAX):
-                self._line(event, fields)
+                self._line(level, event, fields)
 
     def end_window(self) -> None:
         """Tell how much was left out since the window began."""
@@ -93,13 +109,23 @@ class NoteLog:
                 self._log.warning("notes_left_out", of=event, count=left_out)
         self._counts.clear()
 
-    def _line(self, event: str, fields: dict[str, Any]) -> None:
+    def _line(self, level: str, event: str, fields: dict[str, Any]) -> None:
         """Write one note. Routing ids are bytes, and readable only in hexadecimal."""
         shown = {
             name: value.hex() if isinstance(value, bytes) else value
             for name, value in fields.items()
         }
-        if event in WARNINGS:
-            self._log.warning(event, **shown)
-        else:
-            self._log.info(event, **shown)
+        getattr(self._log, level)(event, **shown)
+
+
+def level_of(event: str, fields: dict[str, Any]) -> str:
+    """Return at which level a note is written.
+
+    Clients come and go, as each `sdk status` does: only one that leaves tasks behind is news.
+    """
+    if event in WARNINGS:
+        return "warning"
+    is_client = event == "session_opened" and fields.get("role") == "client"
+    if is_client or (event in {"client_left", "client_gone"} and not fields.get("tasks")):
+        return "debug"
+    return "info"

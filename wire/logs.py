@@ -1,9 +1,13 @@
-"""Which log lines are written: of what has no end, only some."""
+"""Which log lines are written: those of a level, and of what has no end only some."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 Note = tuple[str, dict[str, Any]]
+
+# As the standard library names and numbers them.
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+LEVEL_DEFAULT: Final = "info"
 
 # What somebody else can make happen as often as he likes.
 ENDLESS: Final = frozenset({"bad_frame"})

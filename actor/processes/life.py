@@ -47,7 +47,7 @@ def live(told: bytes, region: int) -> int:
     os.environ.update(launch.variables)
     time.tzset()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    configure_logs(launch.log_format)
+    configure_logs(launch.log_format, launch.log_level)
     core = ActorCore(
         msgspec.structs.replace(launch.core, pid=os.getpid()),
         incarnation=launch.incarnation,

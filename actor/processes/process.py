@@ -330,6 +330,7 @@ def launch_of(settings: HostSettings, ward: Ward, host: int, incarnation: int) -
         host_name=settings.name,
         drain_timeout_s=settings.drain_timeout_s,
         log_format=settings.log_format,
+        log_level=settings.log_level,
         variables={k: for_actor(v, ward.index) for k, v in settings.variables.items()},
         folder=for_actor(settings.folder, ward.index),
         python_path=[for_actor(path, ward.index) for path in settings.python_path],

@@ -48,6 +48,7 @@ BAD = [
     (["--force-grace", "-1"], "-1 is not a number of seconds"),
     (["--restart-max", "0"], "'0' is not a number of seconds above 0"),
     (["--log-format", "xml"], "xml"),
+    (["--log-level", "loud"], "'loud' is not debug or info or warning or error or critical"),
     (["--prefetch", "some"], "'some' is not a whole number, nor auto"),
     (["--memory-high", "90"], "'90' is not a share above 0 and up to 1, or off"),
     (["--memory-high", "no"], "'no' is not a share"),
@@ -97,7 +98,7 @@ def started(monkeypatch):
 
     monkeypatch.setattr(host, "Host", FakeHost)
     monkeypatch.setattr(cli, "start_fork_server", lambda *_: None)
-    monkeypatch.setattr(logs, "configure_logs", lambda style: None)
+    monkeypatch.setattr(logs, "configure_logs", lambda *_: None)
     return found
 
 
@@ -142,6 +143,7 @@ def test_options_reach_the_host(started):
             *("--broker", "ipc:///tmp/b", "--name", "gpu1", "--slots", "2", "--replicas", "3"),
             *("--label", "memory=512", "--label", "zone=str:7", "--prefetch", "4"),
             *("--environments-max", "5", "--drain-timeout", "6.5", "--log-format", "json"),
+            *("--log-level", "ERROR"),
         ]
     )
 
@@ -150,7 +152,7 @@ def test_options_reach_the_host(started):
     assert (settings.broker, settings.name) == ("ipc:///tmp/b", "gpu1")
     assert (settings.slots, settings.replicas, settings.prefetch) == (2, 3, 4)
     assert (settings.environments_max, settings.drain_timeout_s) == (5, 6.5)
-    assert settings.log_format == "json"
+    assert (settings.log_format, settings.log_level) == ("json", "error")
     assert settings.labels["memory"] == 512
     assert settings.labels["zone"] == "7"
     assert settings.labels["host"] == "gpu1"
@@ -217,6 +219,7 @@ def test_each_option_is_an_environment_variable_that_the_command_line_overrides(
         "ENVIRONMENTS_MAX": "4",
         "DRAIN_TIMEOUT": "1",
         "LOG_FORMAT": "json",
+        "LOG_LEVEL": "debug",
         "LABEL": "memory=512, zone=eu",
     }.items():
         monkeypatch.setenv(f"WARMSLOT_{name}", value)
@@ -227,6 +230,7 @@ def test_each_option_is_an_environment_variable_that_the_command_line_overrides(
     assert (settings.broker, settings.name, settings.slots) == ("tcp://10.0.0.1:7", "env", 5)
     assert (settings.replicas, settings.prefetch, settings.environments_max) == (2, 9, 4)
     assert (settings.drain_timeout_s, settings.log_format) == (1.0, "json")
+    assert settings.log_level == "debug"
     assert (settings.labels["memory"], settings.labels["zone"]) == (512, "us")
 
 

@@ -92,7 +92,8 @@ def test_the_environment_speaks_when_the_command_line_does_not():
     assert by_environment.bind == ["tcp://127.0.0.1:1", "ipc://x"]
     assert by_environment.settings.heartbeat_s == 0.5
     assert by_environment.data_dir == Path("there")
-    assert by_environment.log_format == "json"
+    assert (by_environment.log_format, by_environment.log_level) == ("json", "info")
+    assert options("--log-level", "Debug").log_level == "debug"
     assert by_environment.settings.window_tasks == 3
     assert by_line.bind == ["ipc://y"]
     assert by_line.settings.heartbeat_s == 0.6
@@ -142,6 +143,8 @@ MISTAKES = [
     (["--payload-bytes-max", "12Q"], {}, "'12Q'"),
     (["--durability", "none"], {}, "'none' is not power or process"),
     (["--log-format", "xml"], {}, "'xml' is not console or json"),
+    (["--log-level", "loud"], {}, "'loud' is not debug or info or warning or error or critical"),
+    ([], {"WARMSLOT_LOG_LEVEL": "30"}, "'30' is not debug or info"),
     (["--data-dir", "x", "--no-journal"], {}, "exclude each other"),
     (["--keys", "x"], {}, "not available yet"),
     (["--http", "127.0.0.1:8080"], {}, "--http is not available yet"),

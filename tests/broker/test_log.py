@@ -3,8 +3,10 @@
 import gc
 import io
 import json
+import re
 
-from broker.log import LINES_MAX, LINES_MAX_OF, WINDOW_S, NoteLog, open_log
+from broker.log import LINES_MAX, LINES_MAX_OF, WARNINGS, WINDOW_S, NoteLog, open_log
+from tests.support.deployment import ROOT
 
 
 class Gone(io.StringIO):
@@ -100,3 +102,56 @@ def test_a_line_leaves_nothing_to_the_collector_of_garbage():
         log.info("event", field=1)
 
     assert len(gc.get_objects()) - before < 100
+
+
+def test_only_what_is_of_the_level_or_above_is_written():
+    file = io.StringIO()
+    log = open_log("json", file, level="warning")
+    notes = NoteLog(log, level="warning")
+
+    log.info("broker_ready")
+    notes.write([("retry", {}), ("actor_lost", {}), ("bad_message", {})], 0.0)
+    log.critical("broker_failed")
+
+    levels = [(line["event"], line["level"]) for line in lines(file)]
+    assert levels == [
+        ("actor_lost", "warning"),
+        ("bad_message", "warning"),
+        ("broker_failed", "critical"),
+    ]
+
+
+STATUS_CLIENT = [
+    ("session_opened", {"role": "client", "name": "warmslot", "session": 1}),
+    ("client_left", {"client": "warmslot", "tasks": 0}),
+]
+
+
+def test_who_asks_for_the_status_all_day_writes_no_line_and_hides_no_other():
+    file = io.StringIO()
+    notes = NoteLog(open_log("json", file))
+
+    for _ in range(LINES_MAX + 1):
+        notes.write(STATUS_CLIENT, 0.0)
+    notes.write([("session_opened", {"role": "actor"})], 0.0)
+    notes.write([("client_left", {"client": "app", "tasks": 2})], WINDOW_S + 1)
+
+    assert [line["event"] for line in lines(file)] == ["session_opened", "client_left"]
+
+
+def test_a_client_that_comes_and_goes_is_told_of_where_that_was_asked_for():
+    file = io.StringIO()
+
+    NoteLog(open_log("json", file, level="debug"), level="debug").write(STATUS_CLIENT, 0.0)
+
+    assert [line["level"] for line in lines(file)] == ["debug", "debug"]
+
+
+def test_each_event_that_is_a_warning_is_one_that_somebody_notes():
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "broker").rglob("*.py")]
+    noted = set(
+        re.findall(r'"([a-z_]+)"', "\n".join(t for t in texts if "WARNINGS: Final" not in t))
+    )
+
+    # What the journal says of itself has its name from a state.
+    assert noted >= WARNINGS - {"journal_stuck"}
