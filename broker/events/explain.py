@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.disk import writing
+from broker.disk.records import Record
 from broker.events import reasons, residing
 from broker.facts.peers import Actor, Client
 from broker.facts.task import State, Task
@@ -279,8 +280,22 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
             if task.actor and (text := reasons.unheard(broker, task.actor, now)):
                 reply["reason"] += f"; that one is {text}"
         case _:
-            reply["reason"] = "it has ended"
+            reply["reason"] = explain_ended(broker, task)
     return reply
+
+
+def explain_ended(broker: "Broker", task: Task) -> str:
+    """Say why *task*, which has ended, is still here: mostly nobody has received its outcome."""
+    record = task.record
+    if task.state is State.UNCLAIMED_OUTCOME:
+        return "it has ended, and no client has come for it since the broker was started"
+    if isinstance(record, Record) and not writing.has_outcome(broker, record):
+        is_stuck = f", which {journal(broker)}" if broker.records.refusal else ""
+        return f"it has ended, and its outcome is told once the journal has it{is_stuck}"
+    if isinstance(record, Record) and record.is_taken:
+        return "it has ended, and its outcome is kept"
+    is_away = ", which is away," if task.client.session is None else ""
+    return f"it has ended, and its client{is_away} has not received the outcome"
 
 
 def explain_unknown(broker: "Broker", argument: str) -> dict[str, Any]:

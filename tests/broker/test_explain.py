@@ -6,6 +6,7 @@ from broker.events import explain
 from broker.events.defining import define
 from broker.holding import occupants
 from tests.broker.conversation import CODE, Conversation, ask, attested
+from tests.support.disk import Disk
 from wire.labels import Comparator, Desire
 from wire.limits import Definition
 from wire.messages import ActorBeat, Assign, Beat, Cancel, Credit, Death, Occupy, Reject
@@ -336,3 +337,50 @@ def test_of_many_keys_some_are_listed_and_the_others_counted(talk, monkeypatch):
     (limit,) = ask(client, "limits")["limits"]
 
     assert (len(limit["keys"]), limit["keys_more"]) == (2, 1)
+
+
+def ended(talk, client, *, call=None):
+    """Let a call of *client* end; return what another one is told of it."""
+    actor = talk.actor(free=1)
+    (assign,) = (client.submits(7, call=call) and actor).takes(Assign)
+    actor.ends((actor.epoch, assign.number), b"r")
+    return f"{client.incarnation:016x}-7"
+
+
+def test_an_outcome_that_was_not_received_is_told_of(talk):
+    client = talk.client()
+    name = ended(talk, client)
+
+    there = ask(talk.client(2), "explain", name)["reason"]
+    client.vanishes()
+    away = ask(talk.client(3), "explain", name)["reason"]
+
+    assert there == "it has ended, and its client has not received the outcome"
+    assert away == "it has ended, and its client, which is away, has not received the outcome"
+
+
+def test_an_outcome_that_the_disk_has_no_room_for_is_told_of():
+    talk = Conversation(disk=Disk())
+    client = talk.client()
+    talk.writes = False
+    name = ended(talk, client, call=Call("keep", CODE, durable=True))
+
+    waits = ask(talk.client(2), "explain", name)["reason"]
+    talk.broker.journal_stuck("database or disk is full")
+    stuck = ask(talk.client(3), "explain", name)["reason"]
+    talk.broker.journal_stuck("")
+    talk.commits()
+    told = ask(talk.client(4), "explain", name)["reason"]
+
+    assert waits == "it has ended, and its outcome is told once the journal has it"
+    assert stuck == f"{waits}, which cannot be written: database or disk is full"
+    assert told == "it has ended, and its client has not received the outcome"
+
+
+def test_an_outcome_that_nobody_has_come_for_since_a_restart_is_told_of():
+    talk = Conversation(recovered=False)
+    talk.actor(kept=[(1, 7, (900, 1))]).ends((900, 1), b"r")
+
+    reason = ask(talk.client(2), "explain", f"{1:016x}-7")["reason"]
+
+    assert reason == "it has ended, and no client has come for it since the broker was started"
