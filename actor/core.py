@@ -202,7 +202,9 @@ class ActorCore:
             case Verdict.WELCOME:
                 self._open(now)
             case Verdict.CLOSED:
-                self.note("session_closed", reason="WHO, or a frame is missing")
+                self.note(
+                    "session_closed", reason="the broker does not know it, or a frame is missing"
+                )
             case Verdict.FATAL:
                 self.note("refused", reason=str(self.session.error))
             case Verdict.DROP:

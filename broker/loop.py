@@ -334,7 +334,8 @@ class Loop:
                 self._is_stopping = True
             case JournalState.STUCK | JournalState.RECOVERED:
                 core.journal_stuck(said.reason)
-                self._notes.write([(f"journal_{said.state}", {"reason": said.reason})], now)
+                fields = {"reason": said.reason} if said.reason else {}
+                self._notes.write([(f"journal_{said.state}", fields)], now)
 
 
 def open_router(

@@ -167,7 +167,7 @@ def expire(core: "ActorCore") -> None:
             timeout_s = environment.reuse.enter_timeout_s or 0.0
             body = failure_late(assignment, message, hangs)
             core.outcomes.keep(assignment, Status.EXPIRED, body, (), timeout_s)
-            core.note("timed_out", token=token, after_s=timeout_s)
+            core.note("timed_out", task=assignment.name, token=token, after_s=timeout_s)
         core.stopping.order(assignment, core.now, force=True, reason=message)
         core.reconsider()
 

@@ -96,7 +96,7 @@ class Stopping:
             timeout_s = assignment.recipe.call.timeout_s or 0.0
             body = failure_timeout(assignment, self._refreshed.get(token))
             self._outcomes.keep(assignment, Status.EXPIRED, body, (), timeout_s)
-            self._note("timed_out", token=token, after_s=timeout_s)
+            self._note("timed_out", task=assignment.name, token=token, after_s=timeout_s)
             self.order(assignment, now, force=True, reason="its timeout is over")
 
     def order(self, assignment: Assignment, now: float, *, force: bool, reason: str) -> None:

@@ -50,6 +50,11 @@ class Assignment(Struct, eq=False):
     __repr__ = object.__repr__
 
     @property
+    def name(self) -> str:
+        """Name the task for people and logs, as its client and the broker do."""
+        return f"{self.client:016x}-{self.task}"
+
+    @property
     def is_named(self) -> bool:
         """Tell whether it is a call to a named actor, in which it keeps its turn to its end."""
         return self.recipe.is_named

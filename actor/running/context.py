@@ -183,7 +183,7 @@ class Run(TaskContext):
     @property
     def id(self) -> str:
         """Return the task's id."""
-        return f"{self.assignment.client:016x}-{self.assignment.task}"
+        return self.assignment.name
 
     @property
     def attempt(self) -> int:

@@ -148,6 +148,18 @@ def test_a_run_that_has_had_its_time_fails_before_it_returns():
     assert len(said(end, Outcome)) == 1
 
 
+def test_of_a_run_that_has_had_its_time_the_log_has_the_name_that_all_others_call_it_by():
+    end = connected(make_core())
+    token = end.assign(end.template(timeout_s=2.0))
+    end.carry()
+    held = end.core.mailbox.held[token]
+
+    end.core.tick(end.now + 2.0)
+
+    (fields,) = [fields for event, fields in end.core.take_notes() if event == "timed_out"]
+    assert fields["task"] == f"{held.client:016x}-{held.task}"
+
+
 def test_a_run_gets_more_time_when_it_asks_for_it():
     end = connected(make_core())
     token = end.assign(end.template(timeout_s=2.0))

@@ -111,7 +111,10 @@ def test_a_journal_without_room_is_told_and_goes_on(start):
     assert core.hear() == ("stuck", "database or disk is full")
     assert core.hear() == ("stuck", "")
     assert core.hear() == ("committed", 1)
-    assert [event for event, _ in running.log.lines] == ["journal_stuck", "journal_recovered"]
+    assert running.log.lines == [
+        ("journal_stuck", {"reason": "database or disk is full"}),
+        ("journal_recovered", {}),
+    ]
 
 
 def test_a_journal_that_failed_ends_the_loop(start):
