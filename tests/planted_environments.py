@@ -41,9 +41,25 @@ ENVIRONMENTS = [
         "::test_the_only_copy_that_there_may_be_moves_to_where_those_may_go_that_wait",
     ),
     Bug(
+        "a_copy_stays_in_an_actor_that_takes_no_work",
+        replicas.moves_at,
+        "if copy.actor.closed",
+        "if False",
+        "broker/test_idle_copies.py"
+        "::test_the_only_copy_leaves_a_paused_actor_once_waiting_cost_as_much_as_to_enter_it",
+    ),
+    Bug(
+        "a_copy_leaves_an_actor_that_is_paused_for_a_moment",
+        replicas.moves_at,
+        "max(since(record, task), min(closed))",
+        "since(record, task)",
+        "broker/test_idle_copies.py"
+        "::test_what_waited_long_before_its_actor_was_paused_waits_for_it_from_then_on",
+    ),
+    Bug(
         "a_copy_is_given_up_for_one_that_can_go_nowhere",
-        replicas.idle_copies,
-        "shape.queue.crew.has_room()",
+        replicas.moving_copy,
+        "crew.has_room()",
         "True",
         "broker/test_idle_copies.py"
         "::test_a_copy_stays_while_those_that_may_not_go_there_may_go_nowhere_else_either",

@@ -48,6 +48,8 @@ def actor_beat(
         isolation.leaves(broker, actor)
         broker.backlog.matching.note_working(actor)
         bindings.review(broker, actor)
+        for copy in actor.copies.values():
+            broker.environments.look_at(copy.record, now)  # Its tasks may want it elsewhere.
         if command.closed and (session.outcome_acks or session.outcome_acks_stale):
             broker.outbox.hurry(session)  # It may wait for nothing else before it leaves.
     if broker.orders:

@@ -25,7 +25,7 @@ LOAD_GUESS_S: Final = 0.5
 RUN_GUESS_S: Final = 0.05
 # Calls of a burst come within so long of the first, which begins to enter their environment.
 BURST_S: Final = 0.02
-# How often it is looked whether a copy is idle that is where none may go of those that wait.
+# How often it is looked whether a copy is idle that is where those cannot go that wait.
 ASTRAY_LOOK_S: Final = 0.25
 # So many copies are looked at for when one may have a turn.
 COPIES_LOOKED_AT_MAX: Final = 16
@@ -50,8 +50,8 @@ def may_enter(broker: "Broker", record: "Record", task: Task, now: float) -> boo
     look_at = enter_at(record, task, now)
     if look_at <= now:
         return True
-    if look_at == inf and task.template and is_astray(record, task.template.shape):
-        look_at = now + ASTRAY_LOOK_S
+    if look_at == inf and is_full(record):
+        look_at = max(moves_at(record, task, now), now + ASTRAY_LOOK_S)
     broker.environments.look_at(record, look_at)
     return False
 
@@ -63,14 +63,23 @@ def is_full(record: "Record") -> bool:
 
 
 def is_astray(record: "Record", shape: "Shape") -> bool:
-    """Tell whether tasks of *shape* may go to no actor that has one of all copies there may be."""
+    """Tell whether tasks of *shape* may go to no actor that has a copy."""
     queue = shape.queue
-    return (
-        queue is not None
-        and is_full(record)
-        and not record.environment.reuse.is_fresh
-        and queue.crew.members.keys().isdisjoint(record.copies)
-    )
+    return queue is not None and queue.crew.members.keys().isdisjoint(record.copies)
+
+
+def moves_at(record: "Record", task: Task, now: float) -> float:
+    """Return when one of all copies that there may be is to go for *task*, if one is idle.
+
+    At once where it may go to none of their actors. One that takes no work now may take some again
+    soon: for that it waits, from then on, as long as for a turn.
+    """
+    assert task.template
+    if is_astray(record, task.template.shape):
+        return now
+    copies = islice(record.copies.values(), COPIES_LOOKED_AT_MAX)
+    closed = [copy.actor.closed_at for copy in copies if copy.actor.closed]
+    return max(since(record, task), min(closed)) + wait_s(record, task, now) if closed else inf
 
 
 def enter_at(record: "Record", task: Task, now: float) -> float:
@@ -224,15 +233,8 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
         return []
     if callers.is_abandoned(broker, record):
         return [(copy, "its client is gone") for *_, copy in idle]
-    if any(
-        # One that waits for a limit could not enter a copy anywhere.
-        shape.rank is not None
-        and is_astray(record, shape)
-        and shape.queue
-        and shape.queue.crew.has_room()
-        for shape in record.shapes
-    ):
-        return [(idle[0][2], "a task waits that may not go there")]
+    if (moving := moving_copy(record, [copy for *_, copy in idle], now)) is not None:
+        return [(moving, "a task waits that cannot go there")]
     given_up: list[tuple[Copy, str]] = []
     if len(idle) == len(record.copies) and reuse.idle_ttl_s is not None:
         due_at = record.called_at + reuse.idle_ttl_s
@@ -259,6 +261,23 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
         surplus -= 1
         excess -= 1
     return given_up
+
+
+def moving_copy(record: "Record", idle: "list[Copy]", now: float) -> "Copy | None":
+    """Return which of the *idle* copies goes for a task that waits; None where that helps nobody."""
+    if not is_full(record):
+        return None
+    for shape in record.shapes:
+        # One that waits for a limit could not enter a copy anywhere.
+        task = shape.peek() if shape.count else None
+        if task is None or shape.queue is None or now < moves_at(record, task, now):
+            continue
+        crew = shape.queue.crew
+        if crew.has_room():
+            for copy in idle:
+                if copy.actor.closed or copy.actor not in crew.members:
+                    return copy
+    return None
 
 
 def evict(broker: "Broker", copy: "Copy", reason: str) -> None:

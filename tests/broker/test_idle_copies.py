@@ -270,6 +270,85 @@ def test_a_copy_stays_while_those_that_may_not_go_there_may_go_nowhere_else_eith
     assert not actor.takes(Evict)
 
 
+def paused(talk, load_s=2.0, high=1, **reuse):
+    """Let the only copy be idle in an actor that is paused then; return client and both actors."""
+    environment = place(1, high, idle_ttl_s=None, **reuse)
+    client = talk.client().submits(1, call=call(environment))
+    found = one, _ = actors(talk, 2)
+    [token] = tokens(one)
+    enters(one, environment, load_s)
+    ends(one, token, environment)
+    closed(found, "paused")
+    return client, environment, *found
+
+
+def closed(found, word, turns=0):
+    """Let the first beat with its copy, and why it takes no work; the other has room."""
+    one, other = found
+    one.says(ActorBeat(Credit(2 * (not word), 0, 0, {"e": turns}), 1, {}, [], {}, word))
+    other.says(ActorBeat(Credit(2, 0, 1), 1, {}, []))
+
+
+def waits(talk, found, seconds, word="paused"):
+    for _ in range(int(seconds / 0.25)):
+        talk.wait(0.25)
+        closed(found, word)
+
+
+def test_the_only_copy_leaves_a_paused_actor_once_waiting_cost_as_much_as_to_enter_it(talk):
+    """Its tasks waited for as long as the pause lasted, though others were free."""
+    client, environment, one, other = paused(talk)
+    client.submits(2, call=call(environment))
+
+    waits(talk, (one, other), 1.75)
+    assert not one.takes(Evict)
+    waits(talk, (one, other), 0.5)
+
+    assert one.takes(Evict)
+    one.says(ActorBeat(Credit(0, 0, 0, {}), 1, {}, [], {}, "paused"))
+    assert len(tokens(other)) == 1
+
+
+def test_a_copy_stays_in_an_actor_whose_pause_is_shorter_than_entering_it_takes(talk):
+    client, environment, one, other = paused(talk)
+    client.submits(2, call=call(environment))
+    waits(talk, (one, other), 1.5)
+
+    closed((one, other), "", turns=1)
+
+    assert len(tokens(one)) == 1
+    waits(talk, (one, other), 3.0, "")
+    assert not one.takes(Evict)
+
+
+def test_what_waited_long_before_its_actor_was_paused_waits_for_it_from_then_on(talk):
+    environment = place(1, 1, idle_ttl_s=None)
+    client = talk.client().submits(1, call=call(environment))
+    found = one, other = actors(talk, 2)
+    [token] = tokens(one)
+    enters(one, environment)
+    client.submits(2, call=call(environment))
+    for _ in range(20):
+        holds(talk, one, token, Credit(1, 0, 0, {"e": 0}), 0.5)
+        other.says(ActorBeat(Credit(2, 0, 1), 1, {}, []))
+
+    one.says(ActorBeat(Credit(0, 0, 0, {"e": 0}), 1, {}, [token], {}, "paused"))
+    one.ends(token)
+    waits(talk, found, 1.75)
+    assert not one.takes(Evict)
+    waits(talk, found, 0.5)
+
+    assert one.takes(Evict)
+
+
+def test_nobody_gives_up_a_copy_in_a_paused_actor_that_nobody_waits_for(talk):
+    _, _, one, other = paused(talk)
+
+    waits(talk, (one, other), 10.0)
+
+    assert not one.takes(Evict)
+
+
 def test_no_copy_moves_for_a_task_that_waits_for_a_limit():
     """It moved there and back with each task where it was, and nobody got on by that."""
     talk = limited("db=1")

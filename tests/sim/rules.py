@@ -169,6 +169,8 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "idle_copies_stay",
             "a_copy_is_given_up_for_one_that_can_go_nowhere",
             "a_copy_stays_where_none_of_those_may_go_that_wait",
+            "a_copy_stays_in_an_actor_that_takes_no_work",
+            "a_copy_leaves_an_actor_that_is_paused_for_a_moment",
             "an_order_to_evict_is_given_once",
             "nobody_holds_on_to_a_copy",
             "a_copy_is_idle_while_a_run_is_away",
