@@ -264,7 +264,7 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
 
 
 def moving_copy(record: "Record", idle: "list[Copy]", now: float) -> "Copy | None":
-    """Return which of the *idle* copies goes for a task that waits; None where that helps nobody."""
+    """Return which *idle* copy goes for a task that waits; None where that would help nobody."""
     if not is_full(record):
         return None
     for shape in record.shapes:
