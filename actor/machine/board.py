@@ -225,7 +225,8 @@ class Board:
         finished, entering = sorted(states.get(FINISHED, [])), sorted(states.get(ENTERING, []))
         is_forced = is_ended or bool(WORD.unpack_from(self._map, FORCED_AT)[0])
         if is_forced:
-            return Runs(doomed, finished, entering, running)
+            # It says nothing against an environment that it was being entered.
+            return Runs(doomed, finished, [], running)
         return Runs(sorted(running + doomed), finished, entering, [])
 
     @property

@@ -59,6 +59,19 @@ def test_a_run_counts_until_it_is_settled(boards, change, stands):
     assert not any(host.read())
 
 
+def test_nothing_is_held_against_an_environment_that_was_entered_as_the_process_had_to_end(boards):
+    """Three forced ends beside it, and it was broken: its tasks failed for what others had done."""
+    actor, host = boards
+    actor.start(actor.reserve(ONE), ONE)
+    actor.enter(actor.reserve(TWO), TWO)
+    assert host.read().entering == [TWO]
+
+    assert host.read(is_ended=True).entering == []
+    actor.force([ONE])
+
+    assert host.read() == Runs([ONE], [], [], [])
+
+
 def test_who_runs_beside_one_for_which_the_process_ends_is_not_to_blame(boards):
     actor, host = boards
     start(actor, ONE)

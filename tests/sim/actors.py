@@ -158,7 +158,7 @@ class ActorProcess(Process):
         if self.doomed is None:
             return Runs(started, finished, entering, [])
         beside = [token for token in started if token not in self.doomed]
-        return Runs(sorted(set(started) & self.doomed), finished, entering, beside)
+        return Runs(sorted(set(started) & self.doomed), finished, [], beside)
 
     def deadline(self) -> float:
         return self.core.deadline()
