@@ -226,7 +226,7 @@ class ActorCore:
             self.stopping.expire(self.mailbox.held, now)
             self.reconsider()
             if now >= self.stopping.force_at:
-                self.exit_reason = "a run that was to be ended did not return"
+                self.exit_reason = self.stopping.why_forced
             if now >= self.stopping.fence_at:
                 fencing.expire(self)
         if self.entering.until and now >= self.entering.deadline:

@@ -394,20 +394,19 @@ class Loop:
             log_notes(self._seldom.pick(notes), actor=self.launch.core.name)
 
     def _measure(self, now: float) -> None:
-        """Tell the core how much memory is used, where it can be told, and the host what waits."""
+        """Tell the core what takes memory, or too long, and the host what waits."""
         core = self.core
         self._measure_at = now + MEASURE_S
         reserve = self.slots.environments.reserve
         reserve.take()
         if reserve.is_lost or (reserve.is_missing and not core.mailbox.holders):
-            core.now = now
             entering.retire(core, "memory was out, and what took it does not give it back")
+        self.slots.resets.look(core)
         self.board.keep(len(core.outcomes.kept))
         memory = self._memory.read() if self.launch.core.memory_high is not None else None
         if memory is not None:
             core.press(memory.used_share, memory.of, now)
         if entering.is_weighed(core):
-            core.now = now
             entering.weigh(core, measure_own_memory_mb())
 
     def _start(self, starts: list[Assignment], now: float, *, may_run_here: bool) -> Run | None:

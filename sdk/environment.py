@@ -165,8 +165,8 @@ class Environment(metaclass=EnvironmentType):
     # By default a digest of the code; say a string to decide yourself when the old copies are
     # stale.
     version: ClassVar[str | None] = None
-    # Seconds or a timedelta, None for no end: how long `enter` may take before it has failed, and
-    # how long anybody waits for `exit`.
+    # Seconds or a timedelta, None for no end: how long `enter`, or `reset`, may take before it has
+    # failed, and how long anybody waits for `exit`.
     enter_timeout: ClassVar[float | timedelta | None] = 600.0
     exit_timeout: ClassVar[float | timedelta | None] = 10.0
 

@@ -1,6 +1,7 @@
 """Planted bugs of environments and named actors: see `tests.planted`."""
 
-from actor.events import starting
+from actor.events import resetting, starting
+from actor.events.stopping import Stopping
 from actor.granting.returns import Returns
 from actor.holding.mailbox import Mailbox
 from actor.holding.named import NamedReplicas
@@ -173,6 +174,28 @@ ENVIRONMENTS = [
         "if self.away:",
         "if False:",
         "actor/test_entering.py::test_a_worn_copy_stays_until_the_runs_that_wait_have_ended",
+    ),
+    Bug(
+        "a_reset_may_take_for_ever",
+        resetting.goes_on,
+        "timeout_s is None",
+        "True",
+        "actor/test_resetting.py::test_the_outcome_of_a_run_is_said_though_its_reset_hangs",
+    ),
+    Bug(
+        "what_a_run_has_come_to_is_lost_with_a_late_reset",
+        resetting.goes_on,
+        "(ending or late)",
+        "late",
+        "actor/test_resetting.py::test_the_outcome_of_a_run_is_said_though_its_reset_hangs",
+    ),
+    Bug(
+        "an_event_loop_is_held_up_for_ever",
+        Stopping.hold_up,
+        "self.force_at = min(self.force_at, now + self._grace_s)",
+        "self.force_at = self.force_at",
+        "actor/test_stopping.py"
+        "::test_a_process_ends_whose_event_loop_is_held_up_and_its_runs_have_time_until_then",
     ),
     Bug(
         "a_copy_is_left_under_others_whose_reset_failed",

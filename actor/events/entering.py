@@ -172,6 +172,17 @@ def expire(core: "ActorCore") -> None:
         core.reconsider()
 
 
+def held_up(core: "ActorCore", name: str, is_held: bool, now: float) -> None:  # noqa: FBT001
+    """Note that the `exit` of an environment holds up the event loop, or has let go of it."""
+    core.now = now
+    if is_held:
+        core.note("event_loop_held_up", environment=name)
+        core.stopping.hold_up(now)
+    elif not core.stopping.let_go():
+        return
+    core.reconsider()
+
+
 def evict(core: "ActorCore", identity: str) -> None:
     """Give up an environment that nobody is inside or waits for; any other stays."""
     mailbox = core.mailbox

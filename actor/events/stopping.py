@@ -1,7 +1,7 @@
 """Runs that are to end: told by STOP, or past their timeout; and the process, when they stay.
 
 The rule that must not be broken: the process ends only for a run that was to be ended by force and
-has not returned.
+has not returned, or where its event loop is held up for good.
 """
 
 from collections.abc import Callable
@@ -35,6 +35,7 @@ class Stopping:
         "deadline",
         "fence_at",
         "force_at",
+        "is_held_up",
         "orders",
         "unwanted",
     )
@@ -69,11 +70,20 @@ class Stopping:
         # What those got that asked for more time, at last.
         self._refreshed: dict[Token, float] = {}
         self.unwanted: set[Token] = set()
+        # Whether nothing async can go on, and no run is to be ended for that.
+        self.is_held_up = False
 
     @property
     def is_forced(self) -> bool:
         """Tell whether the process is about to end."""
         return self.force_at != inf
+
+    @property
+    def why_forced(self) -> str:
+        """Say for what the process ends."""
+        if self.unwanted:
+            return "a run that was to be ended did not return"
+        return "an environment's exit holds up the event loop"
 
     def started(self, assignment: Assignment, now: float) -> None:
         """Note when a run that begins has had its time."""
@@ -113,6 +123,17 @@ class Stopping:
             self.force_at = min(self.force_at, now + self._grace_s)
         self._reckon()
 
+    def hold_up(self, now: float) -> None:
+        """Have the process end, in which nothing async goes on, unless that is over before."""
+        self.is_held_up = True
+        self.force_at = min(self.force_at, now + self._grace_s)
+        self._reckon()
+
+    def let_go(self) -> bool:
+        """Note that it goes on; tell whether for that the process need not end now."""
+        self.is_held_up = False
+        return self._need_not_end()
+
     def fence(self, at: float) -> None:
         """Let the process end at *at* if it then holds what it must not."""
         self.fence_at = at
@@ -132,7 +153,10 @@ class Stopping:
         if not self.unwanted:
             return False
         self.unwanted.discard(token)
-        if self.unwanted:
+        return self._need_not_end()
+
+    def _need_not_end(self) -> bool:
+        if self.unwanted or self.is_held_up:
             return False
         self.force_at = inf
         self._reckon()
@@ -147,7 +171,7 @@ class Stopping:
         assert self._timeouts.keys() <= held.keys()
         assert self._refreshed.keys() <= self._timeouts.keys()
         assert self.unwanted <= held.keys()
-        assert bool(self.unwanted) == self.is_forced
+        assert (bool(self.unwanted) or self.is_held_up) == self.is_forced
         assert all(order.assignment.is_stopped for order in self.orders)
         assert self.deadline == min(self.force_at, self.fence_at, *self._timeouts.values())
 

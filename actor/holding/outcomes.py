@@ -17,7 +17,7 @@ from sdk.errors import EnvironmentFailed
 from wire.codec import INLINE_BYTES_MAX, encode_failure, read_failure
 from wire.errors import Code
 from wire.exceptions import shortened
-from wire.messages import Outcome
+from wire.messages import Outcome, Welcome
 from wire.parts import Failure, Kept, Status, Token
 from wire.payload import size_of
 
@@ -170,6 +170,21 @@ class Outcomes:
         assert all(self.kept.get(fresh.token) is fresh for fresh in self.fresh)
         numbers = [number for number, _ in self._in_flight]
         assert numbers == sorted(numbers)
+
+
+def fitting(
+    welcome: Welcome | None,
+    assignment: Assignment,
+    status: Status,
+    body: Buffer,
+    frames: Payloads,
+) -> tuple[Status, Buffer, Payloads]:
+    """Return an outcome as the broker takes it, who said in *welcome* how large it may be."""
+    octets = len(body) + sum(map(size_of, frames))
+    if welcome is None or octets <= welcome.payload_bytes_max:
+        return status, body, frames
+    limit = welcome.payload_bytes_max
+    return Status.FAILURE, failure_too_large(assignment, status, body, octets, limit), ()
 
 
 def failure_too_large(

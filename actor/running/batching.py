@@ -146,7 +146,7 @@ class Batching:
         for run in one.runs:
             run.close()
         if one.resident.resets is not None:
-            self._slots.reset(one.runs[0], one.resident)
+            self._slots.resets.call(one.resident, list(zip(one.runs, endings, strict=True)))
         if one.resident.checkpoints is not None:
             for place, run in enumerate(one.runs):
                 ending, endings[place] = endings[place], None

@@ -152,7 +152,7 @@ class Run(TaskContext):
         "place",
         "resetting",
         "resident",
-        "stop_entering",
+        "stop_hook",
         "stop_task",
     )
 
@@ -166,8 +166,8 @@ class Run(TaskContext):
         self.is_canceled_flag = False
         # How to tell a coroutine that nobody wants it; set while it runs.
         self.stop_task: Callable[[], object] | None = None
-        # The same for the environment that it enters.
-        self.stop_entering: Callable[[], object] | None = None
+        # The same for what its environment does for it, `enter` or `reset`.
+        self.stop_hook: Callable[[], object] | None = None
         # The environment's return to what it was, where the event loop does that.
         self.resetting: asyncio.Task[None] | None = None
         # Whether it runs without its slots; whether it has returned.

@@ -9,9 +9,10 @@ import asyncio
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import CodeType
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("actor")
 
+# An event loop that comes to nothing else for so long is held up.
+HELD_UP_S: Final = 1.0
+
 
 class Resident:
     """One loaded copy."""
@@ -38,9 +42,12 @@ class Resident:
         "batches",
         "checkpoints",
         "exit_timeout_s",
+        "holds_up",
         "id",
         "instance",
+        "is_given_up",
         "is_left",
+        "leaving",
         "load_s",
         "name",
         "resets",
@@ -56,6 +63,11 @@ class Resident:
         # Whether its `exit` has returned since: it can be entered again.
         self.is_left = threading.Event()
         self.exit_timeout_s = environment.reuse.exit_timeout_s
+        # Whether a task that was to enter it again has a new one, since that had not returned.
+        self.is_given_up = False
+        # What an async `exit` returned; whether it was told that this holds up the event loop.
+        self.leaving: object = None
+        self.holds_up = False
         self.batches = batches
         # A hook that is not there, or does nothing, costs a run nothing.
         reset = None if does_nothing(instance, "reset") else getattr(instance, "reset", None)
@@ -81,6 +93,8 @@ class Environments:
         self._leaving: dict[threading.Thread, None] = {}
         # Which thread enters for which run, or what it waits for there.
         self._entering: dict[Token, int | Awaitable[Any]] = {}
+        # Whom to tell that the `exit` of an environment holds up the event loop, or does no more.
+        self.tell_held_up: Callable[[str, bool], None] = nobody_hears
         self._lock = threading.Lock()
 
     def find(self, identity: str) -> Resident | None:
@@ -89,9 +103,13 @@ class Environments:
 
     def where(self, token: Token) -> str:
         """Say where a run is that enters, as a traceback does; an empty text when nobody knows."""
-        found = self._entering.get(token)
+        own = (Environments._load.__code__, Environments._enter.__code__)
+        return self.where_is(self._entering.get(token), own)
+
+    def where_is(self, found: int | Awaitable[Any] | None, own: Container[CodeType]) -> str:
+        """Say where a thread is, below our *own* code, or what somebody waits for."""
         if isinstance(found, int):
-            return of_thread(found, (Environments._load.__code__, Environments._enter.__code__))
+            return of_thread(found, own)
         if inspect.iscoroutine(found) and inspect.getcoroutinestate(found) == inspect.CORO_CREATED:
             # Something else holds up the event loop.
             return self._loop.where()
@@ -107,7 +125,7 @@ class Environments:
     ) -> Resident:
         """Unpickle and enter an environment; raise what the user's code raises, keeping nothing.
 
-        While an `async def enter` goes on for *run*, its `stop_entering` cancels that. A named
+        While an `async def enter` goes on for *run*, its `stop_hook` cancels that. A named
         actor begins from *checkpoint*, if it has said one. What a released run has *held* since it
         had to leave is entered once more; it raises TimeoutError where *run* itself holds what
         cannot be.
@@ -139,8 +157,9 @@ class Environments:
         self._await_leaving()
         if held is not None and not held.is_left.wait(held.exit_timeout_s):
             if run is not None and run.resident is held:
-                raise TimeoutError(f"its exit has not returned after {held.exit_timeout_s:g} s")
-            held = None
+                within = f"within its exit_timeout of {held.exit_timeout_s:g} s"
+                raise TimeoutError(f"its exit has not returned {within}")
+            held.is_given_up, held = True, None
         pair: tuple[type | partial[Any], dict[str, Any]] = payload.load(blob, ())  # type: ignore[assignment]
         kind, parameters = pair
         if held is None:
@@ -177,17 +196,21 @@ class Environments:
             self._loop.wait(returned)
             return
         self._entering[run.token] = returned
-        try:
-            self._loop.wait(self._await(returned, run))
-        finally:
-            run.stop_entering = None
+        self.wait_for(returned, run)
 
-    async def _await(self, entering: Awaitable[Any], run: "Run") -> None:
+    def wait_for(self, hook: Awaitable[Any], run: "Run") -> None:
+        """Wait for the end of an async *hook*, which *run* can have canceled meanwhile."""
+        try:
+            self._loop.wait(self._await(hook, run))
+        finally:
+            run.stop_hook = None
+
+    async def _await(self, hook: Awaitable[Any], run: "Run") -> None:
         task = asyncio.current_task()
         assert task is not None
         # Whoever waits is told when it has ended, and not that it was to: it may hold the loop up.
-        run.stop_entering = partial(self._loop.call, task.cancel)
-        await entering
+        run.stop_hook = partial(self._loop.call, task.cancel)
+        await hook
 
     def evict(self, identities: Iterable[str]) -> None:
         """Leave these environments; what their `exit` raises is logged."""
@@ -264,16 +287,44 @@ class Environments:
                 environment=resident.name,
                 after_s=resident.exit_timeout_s,
             )
+            self._look_after(resident)
+
+    def _look_after(self, resident: Resident) -> None:
+        """Tell if an `exit` that takes too long holds up the event loop: nothing async goes on."""
+        if not is_inside(resident.leaving) or self._loop.answers(HELD_UP_S):
+            return
+        if is_inside(resident.leaving):
+            resident.holds_up = True
+            self.tell_held_up(resident.name, True)
+            if resident.leaving is None:
+                # It may have returned before it was told that it does not.
+                self.tell_held_up(resident.name, False)
 
     def _exit(self, resident: Resident, leave: Callable[[], Any]) -> None:
         try:
-            self.call(leave)
+            returned = leave()
+            if inspect.isawaitable(returned):
+                resident.leaving = returned
+                self._loop.wait(returned)
         except BaseException as error:  # noqa: BLE001 - code of a user runs in here.
             log.warning(
                 "environment_exit_failed", environment=resident.name, reason=payload.told(error)
             )
         finally:
+            resident.leaving = None
+            if resident.holds_up:
+                resident.holds_up = False
+                self.tell_held_up(resident.name, False)
             resident.is_left.set()
+
+
+def nobody_hears(name: str, is_held: bool) -> None:  # noqa: FBT001
+    """Tell nobody."""
+
+
+def is_inside(awaitable: object) -> bool:
+    """Tell whether some thread is inside of a coroutine at this moment."""
+    return bool(getattr(awaitable, "cr_running", False))
 
 
 def does_nothing(instance: object, hook: str) -> bool:

@@ -10,8 +10,10 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from actor.events import entering
 from actor.holding.mailbox import Assignment, StopOrder
 from actor.holding.reacquiring import Answer
 from actor.holding.recipe import THREAD, Recipe, Way
@@ -23,6 +25,7 @@ from actor.running.endings import Ending, EnvironmentFailure, describe, failure_
 from actor.running.environment import Environments, Resident, way_of
 from actor.running.giving import Give
 from actor.running.limiting import LimitWait, inside
+from actor.running.resetting import Resets
 from actor.running.threads import EventLoopThread, ThreadPool
 from actor.settings import Launch
 from sdk.errors import EnvironmentFailed, ReleasedLimit, TaskCanceled
@@ -52,6 +55,8 @@ class Slots:
         self._events = EventLoopThread("slot-async")
         self.environments = Environments(self._events)
         loop.core.entering.where = self.environments.where
+        self.environments.tell_held_up = partial(loop.post, entering.held_up, loop.core)
+        self.resets = Resets(self.environments, self._lost)
         self.batching = Batching(self, loop, board, self._pool, self._events)
         self._runs: dict[Token, Run] = {}
         # Runs that began on the event loop and never had a thread.
@@ -98,8 +103,8 @@ class Slots:
             cancel = run.stop_task
             if cancel is not None:
                 self._events.call(cancel)
-            if order.force and run.stop_entering is not None:
-                run.stop_entering()
+            if order.force and run.stop_hook is not None:
+                run.stop_hook()
 
     def answer(self, answer: Answer) -> None:
         """Tell a run what became of its wait for slots."""
@@ -145,7 +150,7 @@ class Slots:
         elif self._events.is_current:
             run.resetting = self.keep(self._reset_then_release(run, resident, give))
         else:
-            self.reset(run, resident)
+            self.resets.call(resident, ((run, None),))
             self.give_again(run, give)
 
     def give_again(self, run: Run, give: Give) -> None:
@@ -258,8 +263,13 @@ class Slots:
         """Return what *run*, or else another released one, has in hand of an environment."""
         with self._released_lock:
             others = [one.resident for one in self._released.values()]
-        found = [one for one in (run.resident, *others) if one is not None and one.id == identity]
-        return found[0] if found else None
+        own = run.resident
+        if own is not None and own.id == identity:
+            return own
+        found = [one for one in others if one is not None and one.id == identity]
+        # One that was waited for in vain is waited for no more.
+        found = [one for one in found if one.is_left.is_set() or not one.is_given_up]
+        return next((one for one in found if one.is_left.is_set()), found[0] if found else None)
 
     def refuse_on_event_loop(self, what: str, instead: str) -> None:
         """Raise RuntimeError on the event loop, which must not be blocked."""
@@ -304,8 +314,8 @@ class Slots:
         had_slot, resident = run.close(), run.resident
         if resident is not None:
             # The environment goes back to what it was, unless that was done at the release.
-            if had_slot and resident.resets is not None:
-                self._reset_after(run, resident)
+            if had_slot and resident.resets is not None and not assignment.recipe.is_entry:
+                self.resets.call(resident, ((run, ending),))
             if resident.checkpoints is not None:
                 finish = self._loop.finish
                 resident.checkpoints.hand_over(finish, assignment, ending, run.began, post)
@@ -379,7 +389,7 @@ class Slots:
             await run.resetting
         resident = run.resident
         if had_slot and resident is not None and resident.resets is not None:
-            await asyncio.to_thread(self.reset, run, resident)
+            await asyncio.to_thread(self.resets.call, resident, ((run, ending),))
         if resident is not None and resident.checkpoints is not None:
             post = self._loop.post
             resident.checkpoints.hand_over(self._loop.finish, assignment, ending, run.began, post)
@@ -466,22 +476,8 @@ class Slots:
         run.close()
         post(self._loop.not_entered, run.assignment, failure_of(failed))
 
-    def reset(self, run: Run, resident: Resident) -> None:
-        """Call the environment's `reset`; after one that fails nobody more comes in."""
-        assert resident.resets is not None
-        try:
-            self.environments.call(resident.resets)
-        except BaseException as error:  # noqa: BLE001 - code of a user runs in here.
-            run.log.warning("environment_reset_failed", reason=payload.told(error))
-            self._lost(resident.id)
-
-    def _reset_after(self, run: Run, resident: Resident) -> None:
-        """Reset what *run* has used; one that only entered it has not."""
-        if not run.assignment.recipe.is_entry:
-            self.reset(run, resident)
-
     async def _reset_then_release(self, run: Run, of: Resident, give: Give) -> None:
-        await asyncio.to_thread(self.reset, run, of)
+        await asyncio.to_thread(self.resets.call, of, ((run, None),))
         self.give_again(run, give)
 
     def _lost(self, identity: str) -> None:

@@ -94,6 +94,13 @@ class EventLoopThread:
         assert not self.is_current
         return self.submit(awaitable).result(timeout_s)
 
+    def answers(self, within_s: float) -> bool:
+        """Tell whether the event loop comes to anything new *within_s* seconds; never on it."""
+        assert not self.is_current
+        came = threading.Event()
+        self.call(came.set)
+        return came.wait(within_s)
+
     def where(self) -> str:
         """Say where the event loop is at this moment, as a traceback does."""
         ident = self._thread.ident if self._thread is not None else None

@@ -68,7 +68,7 @@ class Stage:
             blob = cloudpickle.dumps((environment, {}))
             self.end.say(Function(1, BLOB_HASH, blob))
             name = environment.__name__
-            reuse = Reuse(exit_timeout_s=exit_timeout_s)
+            reuse = Reuse(exit_timeout_s=exit_timeout_s, enter_timeout_s=600.0)
             described = Environment(name, name, BLOB_HASH, {}, 1, reuse)
         call = Call(getattr(function, "__name__", "f"), digest, "", described, **options)
         slot = len(self.end.templates)

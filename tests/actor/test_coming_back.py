@@ -370,7 +370,31 @@ def test_nobody_comes_back_to_a_copy_whose_exit_has_not_returned(stage, is_first
 
     assert told == (
         "environment Stays could not be entered again: TimeoutError: its exit has not returned"
-        " after 0.05 s"
+        " within its exit_timeout of 0.05 s"
         if is_first
         else "environment Stays is another copy by now"
     )
+
+
+def test_what_was_waited_for_in_vain_is_waited_for_no_more(stage):
+    """Each task that entered the environment anew waited for the exit of the first instance."""
+    stage = stage(slots=2)
+    stays = stage.template(come_back, Stays, exit_timeout_s=0.05)
+    token = stage.begin(stays, "a")
+    stage.until(event("a released").is_set)
+    stage.until(lambda: stage.held(token) is Held.RELEASED)
+    [held] = [run.resident for run in stage.slots._released.values()]
+    other = stage.template(lambda: 1, Other)
+    anew = stage.template(lambda: 1, Stays, exit_timeout_s=0.05)
+    stage.value(stage.begin(other))
+    stage.value(stage.begin(anew))
+    assert held.is_given_up
+    stage.value(stage.begin(other))
+
+    # It would not come to an end.
+    held.exit_timeout_s = None
+    assert stage.value(stage.begin(anew)) == 1
+
+    event("may leave").set()
+    event("a").set()
+    stage.value(token)

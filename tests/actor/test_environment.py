@@ -1,12 +1,16 @@
 """What is loaded here, whichever of two threads comes first."""
 
+import asyncio
+import queue
 import threading
 
 import cloudpickle
+import pytest
 
 from actor.running.environment import Environments
 from actor.running.threads import EventLoopThread
-from wire.parts import Environment
+from tests.support.deployment import DEADLINE_S
+from wire.parts import Environment, Reuse
 
 LOG: list[str] = []
 
@@ -63,3 +67,51 @@ def test_who_loads_waits_for_one_that_leaves_and_whose_thread_has_not_begun(monk
 
     assert LOG == ["exit one", "enter one"]
     assert environments.find("one") is not None
+
+
+goes_on = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays():
+    goes_on.clear()
+    yield
+    goes_on.set()
+
+
+class Blocks:
+    async def exit(self):
+        goes_on.wait(DEADLINE_S)
+
+
+class Waits:
+    async def exit(self):
+        await asyncio.to_thread(goes_on.wait, DEADLINE_S)
+
+
+def leaves(kind, monkeypatch):
+    """Leave an environment whose `exit` takes too long, and return who hears what of it."""
+    monkeypatch.setattr("actor.running.environment.HELD_UP_S", 0.05)
+    environments = Environments(EventLoopThread("left"))
+    heard = queue.Queue()
+    environments.tell_held_up = lambda name, is_held: heard.put((name, is_held))
+    blob = cloudpickle.dumps((kind, {}))
+    reuse = Reuse(exit_timeout_s=0.05)
+    environments.load(Environment("e", "E", b"b", {}, 1, reuse), blob)
+    environments.evict(["e"])
+    return heard
+
+
+def test_an_exit_that_holds_up_the_event_loop_is_told_until_it_lets_go(monkeypatch):
+    """Nothing async ever went on in that process."""
+    heard = leaves(Blocks, monkeypatch)
+
+    assert heard.get(timeout=DEADLINE_S) == ("E", True)
+    assert heard.empty()
+    goes_on.set()
+
+    assert heard.get(timeout=DEADLINE_S) == ("E", False)
+
+
+def test_an_exit_that_only_waits_for_too_long_holds_up_nothing(monkeypatch):
+    assert leaves(Waits, monkeypatch).empty()

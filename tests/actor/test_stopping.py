@@ -2,6 +2,7 @@
 
 import pytest
 
+from actor.events import entering
 from tests.actor.broker_end import connected, make_core, said
 from wire.codec import decode_failure
 from wire.errors import Code
@@ -9,6 +10,7 @@ from wire.messages import (
     Bye,
     Drain,
     Outcome,
+    Stop,
 )
 from wire.parts import Status
 
@@ -202,3 +204,51 @@ def test_a_run_that_had_its_time_gets_none_again():
     end.carry()
 
     assert end.core.exit_reason
+
+
+def test_a_process_ends_whose_event_loop_is_held_up_and_its_runs_have_time_until_then():
+    end = connected(make_core(slots=2, force_grace_s=1.0))
+    token = end.assign()
+    end.carry()
+
+    entering.held_up(end.core, "E", True, end.now)
+    end.carry()
+
+    assert end.core.standing.closed.startswith("ending")
+    assert end.credit.free == 0
+    end.finish(token)
+    end.carry()
+    assert not end.core.exit_reason
+    end.pass_time(1.0)
+    end.core.tick(end.now)
+    assert end.core.exit_reason == "an environment's exit holds up the event loop"
+
+
+def test_an_event_loop_that_goes_on_again_ends_nothing():
+    end = connected(make_core(force_grace_s=1.0))
+    entering.held_up(end.core, "E", True, end.now)
+    end.carry()
+
+    entering.held_up(end.core, "E", False, end.now)
+    end.carry()
+    end.pass_time(2.0)
+    end.carry()
+
+    assert not end.core.exit_reason
+    assert end.credit.free == 1
+
+
+def test_a_run_that_must_end_still_must_when_the_event_loop_goes_on_again():
+    end = connected(make_core(force_grace_s=1.0))
+    token = end.assign()
+    end.carry()
+    end.say(Stop(*token, True, "canceled"))
+    end.carry()
+    entering.held_up(end.core, "E", True, end.now)
+
+    entering.held_up(end.core, "E", False, end.now)
+    end.carry()
+    end.pass_time(1.0)
+    end.core.tick(end.now)
+
+    assert end.core.exit_reason == "a run that was to be ended did not return"

@@ -172,6 +172,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_copy_stays_in_an_actor_that_takes_no_work",
             "a_copy_leaves_an_actor_that_is_paused_for_a_moment",
             "an_order_to_evict_is_given_once",
+            "an_event_loop_is_held_up_for_ever",
             "nobody_holds_on_to_a_copy",
             "a_copy_is_idle_while_a_run_is_away",
             "a_copy_is_given_up_under_a_run",
@@ -188,6 +189,8 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         6: (
             "a_copy_wears_never",
             "a_copy_wears_under_a_run",
+            "a_reset_may_take_for_ever",
+            "what_a_run_has_come_to_is_lost_with_a_late_reset",
             "a_copy_is_left_under_others_whose_reset_failed",
         ),
         7: (
