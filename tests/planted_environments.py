@@ -1,6 +1,7 @@
 """Planted bugs of environments and named actors: see `tests.planted`."""
 
 from actor.events import resetting, starting
+from actor.events.entering import Entering
 from actor.events.stopping import Stopping
 from actor.granting.returns import Returns
 from actor.holding.mailbox import Mailbox
@@ -174,6 +175,13 @@ ENVIRONMENTS = [
         "if self.away:",
         "if False:",
         "actor/test_entering.py::test_a_worn_copy_stays_until_the_runs_that_wait_have_ended",
+    ),
+    Bug(
+        "what_leaves_takes_of_the_time_to_enter",
+        Entering.hold,
+        "inf",
+        "self.until[assignment.token]",
+        "actor/test_entering.py::test_what_leaves_first_takes_none_of_the_time_to_enter",
     ),
     Bug(
         "a_reset_may_take_for_ever",

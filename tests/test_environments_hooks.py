@@ -47,6 +47,21 @@ class Other(Environment):
         return os.getpid()
 
 
+class TakesItsTime(Environment):
+    def exit(self):
+        threading.Event().wait(1.0)
+
+    def work(self):
+        return os.getpid()
+
+
+class IsThereAtOnce(Environment):
+    enter_timeout = 0.3
+
+    def work(self):
+        return os.getpid()
+
+
 @pytest.fixture
 def client():
     with (
@@ -81,3 +96,10 @@ def test_an_exit_that_holds_up_the_event_loop_ends_with_its_process(client):
     # It needs the place.
     assert client.submit(Other.work).result(PATIENCE_S) != pid
     wait_until(lambda: pid not in {actor["pid"] for actor in client.actors()}, PATIENCE_S)
+
+
+def test_an_environment_is_not_to_blame_for_the_exit_of_the_one_before_it(client):
+    """After three of them it was broken."""
+    pid = client.submit(TakesItsTime.work).result(PATIENCE_S)
+
+    assert client.submit(IsThereAtOnce.work).result(PATIENCE_S) == pid

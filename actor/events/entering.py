@@ -65,12 +65,19 @@ class Entering:
 
     def begin(self, assignment: Assignment, now: float, *, again: bool = False) -> None:
         """Note until when the environment of *assignment* must be entered."""
-        environment = assignment.recipe.call.environment
-        assert environment is not None
-        timeout_s = environment.reuse.enter_timeout_s
-        self.until[assignment.token] = inf if timeout_s is None else now + timeout_s
+        self.until[assignment.token] = latest(assignment, now)
         if again:
             self.again.add(assignment.token)
+
+    def hold(self, assignment: Assignment, now: float) -> None:
+        """Let it wait for what leaves before it, for as long as that may take."""
+        if assignment.token in self.until:
+            self.until[assignment.token] = inf
+
+    def go_on(self, assignment: Assignment, now: float) -> None:
+        """Count its time from now, as nothing is to leave before it any more."""
+        if assignment.token in self.until:
+            self.until[assignment.token] = latest(assignment, now)
 
     def end(self, token: Token) -> bool:
         """Note that a run enters no more; tell whether it did, and so begins only now."""
@@ -86,6 +93,14 @@ class Entering:
         """Assert that whoever enters is here."""
         assert self.again <= self.until.keys() <= held.keys()
         assert all(held[token].held is not Held.WAITING for token in self.until)
+
+
+def latest(assignment: Assignment, now: float) -> float:
+    """Return until when the environment of *assignment* must be entered, if that begins now."""
+    environment = assignment.recipe.call.environment
+    assert environment is not None
+    timeout_s = environment.reuse.enter_timeout_s
+    return inf if timeout_s is None else now + timeout_s
 
 
 def entered(

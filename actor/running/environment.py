@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Iterable
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable
 from functools import partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
@@ -155,11 +155,11 @@ class Environments:
             self._leave(former)
         # What has been given up has room for two only if the user says so by --environments-max.
         self._await_leaving()
-        if held is not None and not held.is_left.wait(held.exit_timeout_s):
+        if held is not None and not held.is_left.is_set():
             if run is not None and run.resident is held:
                 within = f"within its exit_timeout of {held.exit_timeout_s:g} s"
                 raise TimeoutError(f"its exit has not returned {within}")
-            held.is_given_up, held = True, None
+            held = None
         pair: tuple[type | partial[Any], dict[str, Any]] = payload.load(blob, ())  # type: ignore[assignment]
         kind, parameters = pair
         if held is None:
@@ -218,6 +218,18 @@ class Environments:
             resident = self._take(identity)
             if resident is not None:
                 self._leave(resident)
+
+    def is_room(self, evicts: Collection[str], held: Resident | None) -> bool:
+        """Tell whether nothing has to leave before one more is entered, which may be *held*."""
+        is_left = held is None or held.is_left.is_set()
+        return is_left and len(evicts) + len(self._leaving) == 0
+
+    def make_room(self, evicts: Iterable[str], held: Resident | None) -> None:
+        """Leave what has to, and wait for it, but for no `exit` longer than it may take."""
+        self.evict(evicts)
+        self._await_leaving()
+        if held is not None and not held.is_left.wait(held.exit_timeout_s):
+            held.is_given_up = True
 
     def leave(self, identities: Iterable[str]) -> None:
         """Leave these environments in threads of their own; the next `load` waits for the end."""

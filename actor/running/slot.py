@@ -449,13 +449,17 @@ class Slots:
     def _enter(self, run: Run, environment: Environment) -> Resident:
         """Enter the environment of *run*, as the core said."""
         assignment = run.assignment
-        self.environments.evict(assignment.evicts)
         blob, checkpoint, held = assignment.recipe.blob, None, None
         assert blob is not None
         if environment.named is not None:
             checkpoint = self._loop.core.mailbox.residents.named.restored(environment.id)
         else:
             held = self._held(run, environment.id)
+        if not self.environments.is_room(assignment.evicts, held):
+            # What leaves takes its own time, and not that of what is entered.
+            self._loop.post(self._loop.core.entering.hold, assignment)
+            self.environments.make_room(assignment.evicts, held)
+            self._loop.post(self._loop.core.entering.go_on, assignment)
         began = time.monotonic()
         try:
             resident = self.environments.load(environment, blob, run, checkpoint, held)

@@ -149,6 +149,25 @@ def test_an_environment_that_takes_too_long_is_handed_back_and_its_process_ends(
     assert token in end.core.mailbox.held
 
 
+def test_what_leaves_first_takes_none_of_the_time_to_enter():
+    """An environment was broken for an `exit` of another one that took longer than its `enter`."""
+    end, token = entering(place(enter_timeout_s=3.0))
+    assignment = end.started[token]
+    end.core.entering.hold(assignment, end.now)
+    end.pass_time(100.0)
+    end.carry()
+    assert not said(end, Reject)
+
+    end.core.entering.go_on(assignment, end.now)
+    end.pass_time(2.9)
+    end.carry()
+    assert not said(end, Reject)
+    end.pass_time(0.1)
+    end.carry()
+
+    assert said(end, Reject)
+
+
 def test_a_canceled_run_that_hangs_in_enter_holds_its_slot_no_longer_than_its_enter_timeout():
     end, token = entering(place(enter_timeout_s=2.0), force_grace_s=1.0)
     end.say(Stop(*token, False, "canceled"))

@@ -182,6 +182,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         ),
         5: (
             "no_environment_is_ever_broken",
+            "what_leaves_takes_of_the_time_to_enter",
             "what_waits_behind_a_failed_environment_tries_it_at_once",
             "what_comes_back_to_a_broken_environment_waits",
             "what_is_broken_now_is_not_looked_for",
