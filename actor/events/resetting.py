@@ -47,7 +47,7 @@ def goes_on(
             late = Status.EXPIRED, failure_late(assignment, message, hangs), ()
             told = fitting(core.session.welcome, assignment, *(ending or late))
             core.outcomes.keep(assignment, *told, run_s)
-        core.note("reset_timed_out", token=token, after_s=timeout_s, where=hangs)
+        core.note("reset_timed_out", task=assignment.name, after_s=timeout_s, where=hangs)
         entering.lost(core, environment.id)
         core.stopping.order(assignment, core.now, force=True, reason=message)
         core.reconsider()
