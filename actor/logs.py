@@ -15,6 +15,7 @@ WARNINGS: Final = frozenset(
     {
         "actor_died",
         "actor_not_started",
+        "actor_start_timed_out",
         "assigned_twice",
         "bad_frame",
         "drain_timed_out",

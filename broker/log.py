@@ -30,6 +30,7 @@ WARNINGS: Final = frozenset(
         "descriptors_low",
         "divergence",
         "environment_broken",
+        "environment_failed",
         "host_lost",
         "journal_stuck",
         "named_failed",
@@ -40,6 +41,9 @@ WARNINGS: Final = frozenset(
         "unsatisfiable_more",
     }
 )
+
+# What placing does with single tasks, of which `explain` tells why.
+QUIET: Final = frozenset({"adopted", "give_back", "reservation_left", "slot_is_left"})
 
 Note = tuple[str, dict[str, Any]]
 
@@ -126,6 +130,7 @@ def level_of(event: str, fields: dict[str, Any]) -> str:
     if event in WARNINGS:
         return "warning"
     is_client = event == "session_opened" and fields.get("role") == "client"
-    if is_client or (event in {"client_left", "client_gone"} and not fields.get("tasks")):
+    is_gone = event in {"client_left", "client_gone"} and not fields.get("tasks")
+    if is_client or is_gone or event in QUIET:
         return "debug"
     return "info"

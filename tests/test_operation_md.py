@@ -8,8 +8,10 @@ import sys
 import pytest
 
 from actor import cli as host
+from actor import logs as actor_logs
 from actor.host import EXIT_CUT_SHORT, EXIT_REFUSED
 from broker import cli as broker
+from broker import log as broker_log
 from broker.core import Broker
 from broker.events.explain import status
 from broker.settings import Settings
@@ -83,6 +85,14 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
 
     said = (done.stdout + done.stderr).splitlines()
     assert [line for line in said if "warmslot" in line] == []
+
+
+def test_each_event_that_is_a_warning_is_explained():
+    _, _, logs = OPERATION.partition("\n## Logs\n")
+    explained = set(re.findall(r"`(\w+)`", logs.partition("\n## ")[0]))
+
+    assert explained >= broker_log.WARNINGS - {"unsatisfiable_more"}
+    assert explained >= actor_logs.WARNINGS
 
 
 @pytest.mark.process

@@ -68,6 +68,7 @@ def test_a_broker_whose_log_nobody_reads_works_on_and_says_how_many_lines_were_l
     os.set_blocking(reading, False)
     with Deployment() as world:
         command = [sys.executable, "-m", "broker", "--bind", world.endpoint, "--no-journal"]
+        command += ["--log-level", "debug"]
         with os.fdopen(writing):
             world.processes["broker"] = subprocess.Popen(command, stderr=writing, cwd=ROOT)
 

@@ -155,3 +155,11 @@ def test_each_event_that_is_a_warning_is_one_that_somebody_notes():
 
     # What the journal says of itself has its name from a state.
     assert noted >= WARNINGS - {"journal_stuck"}
+
+
+def test_what_placing_does_with_single_tasks_is_no_news():
+    file = io.StringIO()
+
+    NoteLog(open_log("json", file)).write([("adopted", {}), ("recovered", {"tasks": 1})], 0.0)
+
+    assert [line["event"] for line in lines(file)] == ["recovered"]
