@@ -25,6 +25,7 @@ from actor.processes.surroundings import (
 from actor.settings import ENDPOINT_DEFAULT, SLOT, HostSettings
 from actor.times import add_times, read_times
 from actor.values import AUTO, SLOTS_MAX, Amount, OneOf, Whole, ahead, endpoint, read, replicas
+from wire.keys import own_keys
 from wire.labels import Labels, built_in, check_own, is_name, parse_label
 from wire.limits import HOST_PREFIX, check_amounts
 from wire.logs import LEVEL_DEFAULT, LEVELS
@@ -149,9 +150,10 @@ def check_keys(parser: Parser, labels_of: Sequence[Labels], known: Labels) -> No
             parser.error(built_in(key))
 
 
-def no_keys(_: str) -> NoReturn:
-    """Refuse CURVE keys by name."""
-    raise argparse.ArgumentTypeError("not available yet, leave it out")
+def read_keys(folder: str, broker: str) -> str:
+    """Return where the keys for *broker* are, for processes in any folder. Raises ValueError."""
+    own = own_keys(folder, broker)
+    return os.path.abspath(own.folder) if own is not None else ""  # noqa: PTH100
 
 
 def make_parser() -> Parser:
@@ -169,13 +171,6 @@ def make_parser() -> Parser:
     add_capacity(parser)
     add_surroundings(parser)
     add_times(parser)
-    parser.add_argument(
-        "--keys",
-        metavar="DIR",
-        type=no_keys,
-        default=read("KEYS", None),
-        help="not available yet",
-    )
     parser.add_argument(
         "--log-format",
         metavar="|".join(LOG_FORMATS),
@@ -202,6 +197,13 @@ def add_place(parser: Parser) -> None:
         type=endpoint,
         default=read("BROKER", ENDPOINT_DEFAULT),
         help="where the broker is (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keys",
+        metavar="DIR",
+        default=read("KEYS", ""),
+        help="the folder with this machine's key, for a tcp:// broker that has keys; `warmslot keys"
+        " DIR add NAME actor` makes it beside the broker",
     )
     parser.add_argument(
         "--name",
@@ -295,6 +297,7 @@ def read_surroundings(options: argparse.Namespace) -> dict[str, Any]:
     if most is not None and most < len(environments):
         raise ValueError(f"{len(environments)} environments, --environments-max is {most}")
     return {
+        "keys": read_keys(options.keys, options.broker),
         "variables": read_variables(variables),
         "folder": os.path.abspath(options.chdir) if options.chdir else "",  # noqa: PTH100
         "python_path": paths,

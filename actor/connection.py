@@ -5,6 +5,8 @@ from typing import Final
 import zmq
 
 from wire.endpoint import has_address_of_ipv6
+from wire.handshakes import Reach
+from wire.keys import Folder, own_keys
 
 RECONNECT_FIRST_MS: Final = 50
 RECONNECT_MAX_MS: Final = 500
@@ -12,11 +14,13 @@ RECONNECT_MAX_MS: Final = 500
 LINGER_MS: Final = 500
 
 
-def connect(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.Socket[bytes]":
+def connect(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, keys: Folder = "") -> Reach:
     """Return a DEALER to the broker at *endpoint*, which need not be there yet.
 
-    Raises ValueError when there can be none, as where the path of a file is too long.
+    *keys* is the folder with keys, empty for none. Raises ValueError for one that cannot be used,
+    and where there can be no socket, as where the path of a file is too long.
     """
+    own = own_keys(keys, endpoint)
     socket = context.socket(zmq.DEALER)
     # Nothing queues for a broker that is away: what was meant for it would reach the next one.
     socket.setsockopt(zmq.IMMEDIATE, 1)
@@ -26,11 +30,12 @@ def connect(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.So
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.IPV6, has_address_of_ipv6(endpoint))
+    reach = Reach(socket, endpoint, own)
     try:
-        socket.connect(endpoint)
+        reach.connect()
     except zmq.ZMQError as error:
-        socket.close(0)
+        reach.close(0)
         # What pyzmq adds in parentheses is the endpoint once more.
         reason = str(error.strerror).partition(" (")[0]
         raise ValueError(f"endpoint {endpoint!r} cannot be used: {reason}") from None
-    return socket
+    return reach

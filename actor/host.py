@@ -63,7 +63,8 @@ class Host:
         # When to say what a drain waits for; inf: not yet, or it was said.
         self._tell_at = inf
         self._context = zmq.Context()
-        self._socket = connect(self._context, settings.broker)
+        self._reach = connect(self._context, settings.broker, settings.keys)
+        self._socket = self._reach.socket
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._is_broken = False
@@ -71,6 +72,7 @@ class Host:
         self._poller.register(self._waker.fd, zmq.POLLIN)
         self._silent_at = time.monotonic() + SILENCE_S
         self._said_silent = False
+        self._obstacle_said = ""
 
     def run(self) -> int:
         """Work until every actor has left; return the exit status."""
@@ -140,6 +142,7 @@ class Host:
         if core.wants_readings:
             self._observe()
         self._send(now)
+        self._reach.look(now, is_open=core.session.is_open)
         self._warn(now)
         log_notes(self._seldom.pick(core.take_notes()), host=self.settings.name)
 
@@ -250,7 +253,8 @@ class Host:
         self._waker.wake()
 
     def _warn_at(self) -> float:
-        return min(self._tell_at, inf if self._said_silent else self._silent_at)
+        silent_at = inf if self._said_silent else self._silent_at
+        return min(self._tell_at, silent_at, self._reach.deadline())
 
     def _warn(self, now: float) -> None:
         """Say once that no broker answers, and the host goes on trying; and why it has not left."""
@@ -272,10 +276,14 @@ class Host:
             )
         if self.core.session.is_open:
             self._said_silent, self._silent_at = False, now + SILENCE_S
-        elif not self._said_silent and now >= self._silent_at:
-            self._said_silent = True
+            self._obstacle_said = ""
+            return
+        obstacle = self._reach.obstacle
+        is_new = not self._said_silent or obstacle not in ("", self._obstacle_said)
+        if is_new and now >= self._silent_at:
+            self._said_silent, self._obstacle_said = True, obstacle
             broker = self.settings.broker
-            hint = why_not(broker) or "still trying"
+            hint = obstacle or why_not(broker) or "still trying"
             log.warning("broker_unreachable", broker=broker, hint=hint)
 
     def _end_all(self) -> None:
@@ -289,7 +297,7 @@ class Host:
         now = time.monotonic()
         self._reap(now)
         self._send(now)
-        self._socket.close()
+        self._reach.close()
         self._context.term()
 
 

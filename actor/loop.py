@@ -68,9 +68,7 @@ class Loop:
 
     def __init__(self, launch: Launch, core: ActorCore, board: Board, waker: Waker) -> None:
         """Connect; nothing is sent before `run`."""
-        self.core = core
-        self.launch = launch
-        self.board = board
+        self.core, self.launch, self.board = core, launch, board
         self._waker = waker
         self._is_awake = 0
         self._must_drain = 0
@@ -78,7 +76,8 @@ class Loop:
         self._inbox: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self.slots = Slots(self, launch, board)
         self._context = zmq.Context()
-        self._socket = connect(self._context, launch.broker)
+        self._reach = connect(self._context, launch.broker, launch.keys)
+        self._socket = self._reach.socket
         self._recv = RawSocket.recv.__get__(self._socket)
         self._send_part = RawSocket.send.__get__(self._socket)
         self._watched: list[tuple[Any, int]] = [(self._socket, POLLIN)]
@@ -394,9 +393,9 @@ class Loop:
             log_notes(self._seldom.pick(notes), actor=self.launch.core.name)
 
     def _measure(self, now: float) -> None:
-        """Tell the core what takes memory, or too long, and the host what waits."""
-        core = self.core
-        self._measure_at = now + MEASURE_S
+        """Look for the broker; tell the core of memory and what takes long, the host what waits."""
+        core, self._measure_at = self.core, now + MEASURE_S
+        self._reach.look(now, is_open=core.session.is_open)
         reserve = self.slots.environments.reserve
         reserve.take()
         if reserve.is_lost or (reserve.is_missing and not core.mailbox.holders):
@@ -494,6 +493,6 @@ class Loop:
         status = exit_status(core)
         if core.is_draining and not core.is_retiring and status != EXIT_SPARE:
             self.board.leave()
-        self._socket.close(LINGER_MS)
+        self._reach.close(LINGER_MS)
         self._context.term()
         return status

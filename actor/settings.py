@@ -52,6 +52,8 @@ class Launch(Struct, frozen=True, kw_only=True):
 
     core: Settings
     broker: str
+    # The folder with keys for that, empty for none.
+    keys: str = ""
     incarnation: int
     host_name: str
     drain_timeout_s: float = 30.0
@@ -70,6 +72,8 @@ class HostSettings(Struct, frozen=True, kw_only=True):
 
     name: str
     broker: str = ENDPOINT_DEFAULT
+    # The folder with keys for that, empty for none.
+    keys: str = ""
     labels: Labels = {}
     # What some actors offer beside, by their index.
     labels_of: dict[int, Labels] = {}

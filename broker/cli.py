@@ -29,6 +29,7 @@ from broker.endpoint import EndpointError, check_free, explain_bind, read_endpoi
 from broker.events.defining import HEARTBEATS_OF_STRICT, define
 from broker.events.restoring import restore
 from broker.facts import orders
+from broker.keys import KeysError, open_keys
 from broker.log import LOG_FORMATS, NoteLog, open_log
 from broker.loop import Loop
 from broker.memory import give_back_large, settle_garbage
@@ -69,6 +70,11 @@ TIMES: Final = (
     ),
 )
 
+KEYS_HELP: Final = (
+    "let in at tcp:// only who has a key in this folder, which `warmslot keys DIR` makes; then any"
+    " address can be bound, not only 127.0.0.1"
+)
+
 EPILOG = """\
 every option can be given as an environment variable: WARMSLOT_DATA_DIR for --data-dir, and
 WARMSLOT_BIND with commas between several endpoints. SIGTERM, SIGINT and SIGHUP end the
@@ -92,13 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = read_options(sys.argv[1:] if arguments is None else arguments, os.environ)
         return run(options)
-    except (Usage, EndpointError, JournalError) as error:
+    except (Usage, EndpointError, JournalError, KeysError) as error:
         print(f"broker: {error}", file=sys.stderr)
         return STATUS_BAD_OPTION
 
 
 def run(options: argparse.Namespace) -> int:
     """Start what *options* say and run it."""
+    keys = open_keys(options.keys, heartbeat_s=options.settings.heartbeat_s)
     log = open_log(options.log_format, level=options.log_level)
     if (most := raise_file_limit()) < FILES_FEW:
         log.warning("few_descriptors", limit=most, hint="each connection takes one: LimitNOFILE=")
@@ -109,9 +116,8 @@ def run(options: argparse.Namespace) -> int:
     journal = make_journal(options)
     octets = options.settings.payload_bytes_max
     try:
-        loop = Loop(
-            context, journal, NoteLog(log, level=options.log_level), payload_bytes_max=octets
-        )
+        notes = NoteLog(log, level=options.log_level)
+        loop = Loop(context, journal, notes, payload_bytes_max=octets, admission=keys)
     except zmq.ZMQError as error:
         raise Usage(f"there can be no socket: {error.strerror}") from error
     with context, contextlib.closing(loop):
@@ -204,8 +210,8 @@ def take_over(core: Broker, stored: StoredTasks) -> None:
 
 
 def bind_all(loop: Loop, endpoints: Sequence[str]) -> None:
-    """Bind *endpoints*. Raises EndpointError."""
-    for endpoint in endpoints:
+    """Bind *endpoints*, files first, as `Loop.bind` wants it. Raises EndpointError."""
+    for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.startswith("tcp://")):
         try:
             loop.bind(endpoint)
         except zmq.ZMQError as error:
@@ -251,10 +257,8 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> ar
     options.data_dir = Path(options.data_dir) if options.data_dir else state_folder(environment)
     if options.http is not None:
         raise Usage("--http is not available yet: `python -m sdk status --json` has the figures")
-    if options.keys is not None:
-        raise Usage("--keys is not available yet: leave it out, and bind 127.0.0.1 or ipc://")
     endpoints = options.bind or split(environment.get("WARMSLOT_BIND", "")) or [ENDPOINT_DEFAULT]
-    options.bind = [read_endpoint(text, has_keys=False) for text in endpoints]
+    options.bind = [read_endpoint(text, has_keys=bool(options.keys)) for text in endpoints]
     options.settings = make_settings(options)
     options.limit = read_limits(
         options.limit or split(environment.get("WARMSLOT_LIMIT", "").replace(" ", ","))
@@ -305,7 +309,7 @@ def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="power|process",
         help="what a commit survives: the loss of power, or the end of the process; default power",
     )
-    add("--keys", metavar="DIR", help="not available yet")
+    add("--keys", metavar="DIR", help=KEYS_HELP)
     add("--http", metavar="HOST:PORT", help="not available yet")
     add_log(add)
     parser.add_argument(

@@ -49,8 +49,8 @@ def read_endpoint(text: str, *, has_keys: bool) -> str:
     if not has_keys and not is_loopback(host):
         raise EndpointError(
             f"endpoint {text!r} could be reached from other machines, and whoever reaches a broker "
-            "runs code on its actors: bind 127.0.0.1 or ipc:// (other addresses need --keys, "
-            "which is not available yet)"
+            "runs code on its actors: bind 127.0.0.1 or ipc://, or say with --keys DIR whom it lets"
+            " in (`warmslot keys DIR` makes them)"
         )
     return f"{TCP}{host}:{'*' if port == '0' else port}"
 

@@ -20,7 +20,12 @@ LOG_FORMATS: Final = ("console", "json")
 # More lines of one event than this in one window are counted and not written.
 WINDOW_S: Final = 10.0
 LINES_MAX: Final = 200
-LINES_MAX_OF: Final = {"bad_message": 10, "send_refused": 10, "unsatisfiable": 50}
+LINES_MAX_OF: Final = {
+    "bad_message": 10,
+    "key_refused": 10,
+    "send_refused": 10,
+    "unsatisfiable": 50,
+}
 
 # What an operator has to look at.
 WARNINGS: Final = frozenset(
@@ -33,6 +38,8 @@ WARNINGS: Final = frozenset(
         "environment_failed",
         "host_lost",
         "journal_stuck",
+        "key_refused",
+        "keys_unusable",
         "named_failed",
         "send_refused",
         "stalled",

@@ -8,7 +8,7 @@ core raises is our bug: it ends the process, the loop never goes on with a core 
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
@@ -25,12 +25,16 @@ from broker.disk.journal import (
     JournalState,
     decode_announcement,
 )
+from broker.keys import DOMAIN, Keys
 from broker.log import NoteLog
 from wire.codec import CONTROL_BYTES_MAX, PAYLOAD_FRAMES_MAX, decode_peer, encode
 from wire.endpoint import has_address_of_ipv6
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import Frame
 from wire.reaching import shut_path
+
+# Where ZeroMQ asks whether to let somebody in.
+ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 
 # Plain ints: or-ing pyzmq's enums costs more than the call that they are for.
 NOBLOCK: Final = 1
@@ -73,6 +77,8 @@ class Core(Protocol):
     def leftovers(self) -> Collection[object]: ...
     @property
     def ready(self) -> Collection[object]: ...
+    @property
+    def sessions(self) -> Mapping[bytes, object]: ...
     def receive(
         self, rid: bytes, frame: Frame[Any], payloads: Sequence[Any], now: float
     ) -> None: ...
@@ -92,13 +98,6 @@ class Core(Protocol):
     def farewell(self) -> None: ...
 
 
-class Admission(Protocol):
-    """Says who may open which session; see `broker.keys`."""
-
-    def check(self, frame: Frame[Any], control: zmq.Frame) -> None:
-        """Raise RemoteProtocolError when the connection's key does not allow what *frame* opens."""
-
-
 class Loop:
     """Owns the ROUTER: receives, lets the core decide, journals, sends, logs."""
 
@@ -109,7 +108,7 @@ class Loop:
         notes: NoteLog,
         *,
         payload_bytes_max: int,
-        admission: Admission | None = None,
+        admission: Keys | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the socket, bound only to what is inside this process."""
@@ -121,6 +120,8 @@ class Loop:
         self._payload_bytes_max = payload_bytes_max
         self._router = open_router(context, payload_bytes_max=payload_bytes_max)
         self._router.bind(ANNOUNCE_ENDPOINT)
+        if admission is not None:
+            self._router.bind(ZAP_ENDPOINT)
         # ZeroMQ makes the names of these two connections, so nobody outside can take them.
         self._doorbell = context.socket(zmq.DEALER)
         self._doorbell_rid = meet(self._router, self._doorbell)
@@ -143,10 +144,23 @@ class Loop:
     def bind(self, endpoint: str) -> str:
         """Bind one more endpoint and return it with the port that it has. Raises ZMQError."""
         self._router.set(zmq.IPV6, has_address_of_ipv6(endpoint))
+        if self._admission is not None:
+            self._guard(endpoint, self._admission.secret)
         self._router.bind(endpoint)
         bound = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self.endpoints.append(bound)
         return bound
+
+    def _guard(self, endpoint: str, secret: bytes) -> None:
+        """Let in at *endpoint*, bound next, only who has a key, unless it is a file."""
+        if not endpoint.startswith("tcp://"):
+            # ZeroMQ takes no domain back, and asks at each endpoint that is bound with one.
+            assert not any(bound.startswith("tcp://") for bound in self.endpoints)
+            return
+        self._router.set(zmq.CURVE_SERVER, 1)
+        self._router.set(zmq.CURVE_SECRETKEY, secret)
+        self._router.set(zmq.ZAP_DOMAIN, DOMAIN)
+        self._router.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
     def stop(self) -> None:
         """Ask the loop to end; from a signal handler or another thread. Does not wait."""
@@ -178,6 +192,9 @@ class Loop:
                 core.tick(now)
                 if scarce := self._descriptors.look(now, self.endpoints):
                     self._notes.write(scarce, now)
+                if self._admission is not None:
+                    self._admission.look(core, now)
+                    self._notes.write(self._admission.take_notes(), now)
             self._act(core, now)
         if not self._failure:
             self._take_leave(core)
@@ -254,12 +271,28 @@ class Loop:
                 refuse(size, frames)
             frame = decode_peer(control)
             if self._admission is not None:
-                self._admission.check(frame, control)
+                self._admission.check(rid, frame, control)
         except RemoteProtocolError as error:
-            core.bad(rid, error, now)
+            if self._admission is None or not self._admit(self._admission, rid, control, payloads):
+                core.bad(rid, error, now)
         else:
             core.receive(rid, frame, payloads, now)
         return size
+
+    def _admit(
+        self, admission: Keys, rid: bytes, control: zmq.Frame, payloads: Sequence[zmq.Frame]
+    ) -> bool:
+        """Answer ZeroMQ, which asks whether to let somebody in; False where it was not ZeroMQ."""
+        answer = admission.answer(control, payloads)
+        if answer is None:
+            return False
+        try:
+            self._router.send_multipart([rid, *answer], NOBLOCK)
+        except zmq.ZMQError as error:
+            # Whoever it was has gone meanwhile.
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+        return True
 
     def _receive_payloads(self) -> tuple[list[zmq.Frame], int]:
         """Receive frames up to the last one and count them; what is over the limit is dropped."""

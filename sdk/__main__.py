@@ -19,6 +19,7 @@ from sdk import absent
 from sdk.client import Client
 from sdk.commands.dead import add_redrive_options, add_task_options, show_redrive, show_tasks
 from sdk.commands.fleet import add_actors_options, add_top_options, natural, show_actors, show_top
+from sdk.commands.keys import add_keys_options, show_keys
 from sdk.commands.limits import add_limit_actions, show_limits
 from sdk.commands.replicas import add_environment_actions, show_environments
 from sdk.commands.status import add_status_options, show_status
@@ -36,6 +37,8 @@ TIMEOUT_DEFAULT_S: Final = 5.0
 # Started in the place of this process, so that the layers need not know one another.
 PROGRAMS: Final = ("broker", "actor")
 
+KEYS: Final = "keys"
+KEYS_TEXT: Final = "make the broker's keys, list who may connect, let others in or no more"
 LOOK_INTERVAL_S: Final = 0.05
 # Of each order whether an actor in that state has obeyed.
 UNHEARD: Final = ("suspect", "disconnected")
@@ -135,6 +138,7 @@ def parser() -> Parser:
     top.set_defaults(
         broker=os.environ.get(ENDPOINT_VARIABLE) or ENDPOINT_DEFAULT,
         timeout=os.environ.get("WARMSLOT_TIMEOUT") or TIMEOUT_DEFAULT_S,
+        keys=None,
         json=False,
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -171,6 +175,8 @@ def parser() -> Parser:
             command.add_argument(
                 "--force", action="store_true", help="end its process when it does not return"
             )
+    keys = commands.add_parser(KEYS, help=KEYS_TEXT, description=KEYS_TEXT.capitalize() + ".")
+    add_keys_options(keys)
     return top
 
 
@@ -181,6 +187,13 @@ def add_common(command: argparse.ArgumentParser) -> None:
         metavar="ENDPOINT",
         default=argparse.SUPPRESS,
         help="where the broker is (default: $WARMSLOT_BROKER, else tcp://127.0.0.1:5555)",
+    )
+    command.add_argument(
+        "--keys",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="the folder with this user's key, for a tcp:// broker that has keys (default:"
+        " $WARMSLOT_KEYS)",
     )
     command.add_argument(
         "--timeout",
@@ -198,11 +211,15 @@ def add_common(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask the broker and print its answer."""
+    """Ask the broker and print its answer; of keys it knows nothing, they are files."""
+    if options.command == KEYS:
+        return show_keys(options)
     if not 0 < options.timeout < float("inf"):
         raise Usage(f"--timeout {options.timeout} is not a number of seconds above 0")
     show, _ = COMMANDS[options.command]
-    with Client(options.broker, connect_timeout=options.timeout, name="warmslot") as client:
+    with Client(
+        options.broker, connect_timeout=options.timeout, keys=options.keys, name="warmslot"
+    ) as client:
         return show(client, options)
 
 

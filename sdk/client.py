@@ -1,6 +1,5 @@
 """The client: submit functions, get futures."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from types import TracebackType
@@ -9,13 +8,7 @@ from typing import Any, Final, Protocol, Self
 import msgspec
 
 from sdk.calls.call import Plan
-from sdk.connection import (
-    ENDPOINT_DEFAULT,
-    ENDPOINT_VARIABLE,
-    Connection,
-    process_name,
-    shared_connection,
-)
+from sdk.connection import Connection, process_name, shared_connection
 from sdk.describing.likeness import digest_of, digest_of_arguments
 from sdk.describing.options import NO_OPTIONS, Desired, Options, split_key
 from sdk.futures.arguments import dump_arguments, futures_in, with_results
@@ -25,6 +18,7 @@ from sdk.futures.future import QUERY_TIMEOUT_S, TaskFuture
 from sdk.handle import ActorHandle
 from sdk.named import NAMESPACE_DEFAULT, find_actor, make_actor
 from sdk.plan import plan_for, split_keywords
+from wire.keys import Folder
 from wire.limits import Definition, Strategy, check_definition, read_rate, read_strategy
 from wire.messages import ARGUMENT_LENGTH_MAX
 from wire.parts import Key, Token
@@ -167,9 +161,10 @@ class Client:
     """A connection to the broker at *endpoint*, default $WARMSLOT_BROKER or tcp://127.0.0.1:5555.
 
     Returns at once and waits for a broker in the background, with one line on stderr after 3 s.
-    With *connect_timeout* (seconds) it raises BrokerUnreachable instead. *name* is for people.
-    *parent* is the token of the task that calls are made for, *inherited* what they have from it:
-    users take `current_task().client`.
+    With *connect_timeout* (seconds) it raises BrokerUnreachable or NotAuthorized instead. *keys*,
+    default $WARMSLOT_KEYS, is a folder that `warmslot keys` made, for a tcp:// broker with keys;
+    ValueError says what is wrong in it. *name* is for people. *parent* is the token of the task
+    that calls are made for, *inherited* what they have from it: users take `current_task().client`.
     """
 
     def __init__(
@@ -177,17 +172,17 @@ class Client:
         endpoint: str | None = None,
         *,
         connect_timeout: float | None = None,
+        keys: Folder | None = None,
         name: str | None = None,
         parent: Token | None = None,
         inherited: Options = NO_OPTIONS,
     ) -> None:
         """Connect."""
-        chosen = endpoint or os.environ.get(ENDPOINT_VARIABLE) or ENDPOINT_DEFAULT
         self._parent = parent
         if parent is None:
-            self._connection = Connection(chosen, name or process_name())
+            self._connection = Connection(endpoint, name or process_name(), keys)
         else:
-            self._connection = shared_connection(chosen)
+            self._connection = shared_connection(endpoint, keys)
         self._inherited = inherited
         self._plain = Submitter(self._connection, inherited, parent)
         self._cached: dict[Any, Submitter] = {}

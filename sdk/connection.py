@@ -5,6 +5,7 @@ settled by whoever takes it out of `futures`, which is done once.
 """
 
 import atexit
+import os
 import secrets
 import sys
 import threading
@@ -25,6 +26,7 @@ from sdk.errors import (
     CLASSES,
     BrokerUnreachable,
     ClientClosed,
+    NotAuthorized,
     NotDurable,
     SerializationError,
     WarmslotError,
@@ -35,9 +37,12 @@ from sdk.futures.future import TaskFuture
 from sdk.futures.ids import ToldIds
 from sdk.log import logger
 from sdk.loop import Loop
+from sdk.reading.dealer import Dealer
 from sdk.reading.handlers import Handlers
 from wire.codec import decode_failure
+from wire.endpoint import check_endpoint
 from wire.errors import Code
+from wire.keys import KEYS_VARIABLE, Folder, own_keys
 from wire.logs import Seldom
 from wire.messages import Result
 from wire.parts import Key, Status, Token
@@ -66,13 +71,19 @@ RESULT: Final = Status.RESULT
 class Connection(Handlers):
     """Futures on one side, the loop on the other."""
 
-    def __init__(self, endpoint: str, name: str) -> None:
-        """Connect; returns at once, whether there is a broker or not."""
+    def __init__(self, endpoint: str | None, name: str, keys: Folder | None = None) -> None:
+        """Connect; returns at once, whether there is a broker or not.
+
+        What is None is in the environment, if anywhere; with empty *keys* there are none.
+        """
         if type(name) is not str:
             raise TypeError(f"name {name!r} is not a text")
         if len(name) > NAME_LENGTH_MAX:
             raise ValueError(f"name: {len(name)} characters are more than {NAME_LENGTH_MAX}")
-        self.endpoint = endpoint
+        self.endpoint = check_endpoint(
+            endpoint or os.environ.get(ENDPOINT_VARIABLE) or ENDPOINT_DEFAULT
+        )
+        own = own_keys(os.environ.get(KEYS_VARIABLE) if keys is None else keys, self.endpoint)
         self.futures: dict[int, TaskFuture] = {}
         self.told = ToldIds()
         self.failures = 0
@@ -88,13 +99,13 @@ class Connection(Handlers):
         self._reasons = Reasons()
         self._asked: dict[bytes, float] = {}
         self._open_at = now
-        self._has_said_unreachable = False
+        self._has_said_unreachable, self._obstacle_said = False, ""
         self._seldom = Seldom()
         self.core = ClientCore(
             Settings(name=sendable(name), python=PYTHON), incarnation=secrets.randbits(63), now=now
         )
         self._prefix = f"{self.core.incarnation:016x}"
-        self.loop = Loop(endpoint, self.core, self)
+        self.loop = Loop(Dealer(self.endpoint, own), self.core, self)
         CONNECTIONS.add(self)
 
     def id_of(self, number: int) -> str:
@@ -102,17 +113,19 @@ class Connection(Handlers):
         return f"{self._prefix}-{number}"
 
     def wait_open(self, timeout: float) -> None:
-        """Wait for the first session; raise BrokerUnreachable after *timeout* seconds."""
+        """Wait for the first session; raise BrokerUnreachable or NotAuthorized without one."""
         if isinstance(timeout, bool) or not isinstance(timeout, int | float):
             raise TypeError(f"connect_timeout {timeout!r} is not a number of seconds")
         if not timeout >= 0.0:
             raise ValueError(f"connect_timeout {timeout!r} is not a number of seconds from 0 on")
-        session = self.core.session
-        self.loop.wait(lambda: session.is_open or self.core.has_left, timeout)
+        core, session, dealer = self.core, self.core.session, self.loop.dealer
+        self.loop.wait(lambda: session.is_open or core.has_left or bool(dealer.obstacle), timeout)
         if session.error is not None:
             kind = CLASSES.get(session.error.code, WarmslotError)
             raise kind(f"{self.endpoint}: {session.error.message}")
         if not session.is_open:
+            if dealer.obstacle:
+                raise NotAuthorized(f"{self.endpoint}: {dealer.obstacle}")
             if why := why_not(self.endpoint):
                 raise BrokerUnreachable(f"{self.endpoint}: {why}")
             raise BrokerUnreachable(
@@ -318,7 +331,7 @@ class Connection(Handlers):
         if event == "session_opened":
             if self._has_said_unreachable:
                 logger().info("broker_reached", endpoint=self.endpoint)
-            self._has_said_unreachable = False
+            self._has_said_unreachable, self._obstacle_said = False, ""
         elif event == "refused":
             logger().error("refused_by_broker", endpoint=self.endpoint, **fields)
         elif event == "bad_frame":
@@ -333,17 +346,16 @@ class Connection(Handlers):
             self._open_at = now
             self._count_reasons(now)
             self._ask_why(now)
-        elif (
-            now - self._open_at >= PATIENCE_S
-            and not self._has_said_unreachable
-            and not self.core.has_left
-        ):
-            self._has_said_unreachable = True
+        elif now - self._open_at >= PATIENCE_S and not self.core.has_left:
+            obstacle = self.loop.dealer.obstacle
+            if self._has_said_unreachable and obstacle in ("", self._obstacle_said):
+                return
+            self._has_said_unreachable, self._obstacle_said = True, obstacle
             logger().warning(
                 "broker_unreachable",
                 endpoint=self.endpoint,
                 waiting_tasks=len(self.futures),
-                hint=why_not(self.endpoint) or "the client goes on trying",
+                hint=obstacle or why_not(self.endpoint) or "the client goes on trying",
             )
 
     def _ask_why(self, now: float) -> None:
@@ -458,16 +470,17 @@ def unreadable(future: TaskFuture, error: BaseException) -> SerializationError:
 
 
 CONNECTIONS: weakref.WeakSet[Connection] = weakref.WeakSet()
-_shared: dict[str, Connection] = {}
+_shared: dict[str | None, Connection] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_connection(endpoint: str) -> Connection:
+def shared_connection(endpoint: str | None, keys: Folder | None) -> Connection:
     """Return the one connection for nested calls of this process; it stays to its end."""
     with _shared_lock:
         connection = _shared.get(endpoint)
         if connection is None or connection.loop.refusal:
-            connection = _shared[endpoint] = Connection(endpoint, f"task of {process_name()}")
+            name = f"task of {process_name()}"
+            connection = _shared[endpoint] = Connection(endpoint, name, keys)
             connection.is_nested = True
         return connection
 

@@ -24,7 +24,6 @@ from sdk.reading.gathering import Gathering
 from sdk.reading.handlers import Handlers, nothing
 from sdk.reading.wakeup import NAP_MAX_S, Sleep, spin_s
 from wire.codec import check_payloads, decode_broker, encode
-from wire.endpoint import check_endpoint
 from wire.errors import RemoteProtocolError
 from wire.messages import Result
 from wire.payload import Buffer
@@ -45,9 +44,9 @@ Outcome = tuple[int, Result, Any]
 class Loop:
     """Owns the DEALER of one client."""
 
-    def __init__(self, endpoint: str, core: ClientCore, handlers: Handlers) -> None:
-        """Connect and start the daemon thread. Raises ValueError for a bad endpoint."""
-        self.endpoint = check_endpoint(endpoint)
+    def __init__(self, dealer: Dealer, core: ClientCore, handlers: Handlers) -> None:
+        """Own *dealer* and start the daemon thread."""
+        self.dealer = dealer
         self.core = core
         self.lock = threading.Lock()
         self.gathering = Gathering()
@@ -59,7 +58,6 @@ class Loop:
         self._changed = threading.Condition(self._changing)
         self._sleepers = 0
         self._handlers = handlers
-        self._dealer = dealer = Dealer(endpoint)
         self._send, self._recv, self._get = dealer.send, dealer.recv, dealer.get
         self._unsettled: deque[Outcome] = deque()
         self._rest: deque[Callable[[], None]] = deque()
@@ -241,7 +239,7 @@ class Loop:
         if threading.current_thread() is not self._daemon:
             self._daemon.join(LEAVE_S)
         with self.lock:
-            dealer = self._dealer
+            dealer = self.dealer
             dealer.close()
             self._send, self._recv, self._get = dealer.send, dealer.recv, dealer.get
         forks.forget(self)
@@ -457,7 +455,7 @@ class Loop:
 
     def _look_at_connection(self, now: float) -> bool:
         """Tell the core whether there is a connection, and the caller whether a message came."""
-        events = self._dealer.look(now)
+        events = self.dealer.look(now)
         if events & POLLOUT:
             self.core.connected(now)
         elif self.core.session.is_open:

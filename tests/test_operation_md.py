@@ -1,7 +1,9 @@
 """docs/operation.md against the programs: what an operator builds upon is as it says."""
 
 import re
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -17,7 +19,7 @@ from broker.events.explain import status
 from broker.settings import Settings
 from sdk import __main__ as sdk
 from tests.sdk.fakes import ScriptedBroker
-from tests.support.deployment import ROOT, environment
+from tests.support.deployment import DEADLINE_S, ROOT, Deployment, environment
 
 OPERATION = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
 
@@ -119,3 +121,44 @@ def test_the_timer_writes_a_file_for_prometheus_whether_a_broker_answers_or_not(
         assert any(line.startswith((f"{metric} ", f"{metric}{{")) for line in lines)
     assert "warmslot_up 1" in lines
     assert scrape(endpoint) == ["warmslot_up 0"]
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_commands_for_several_machines_do_what_is_said_of_them(tmp_path):
+    (shell,) = re.findall(r"```sh\n(warmslot keys .*?)```", OPERATION, re.DOTALL)
+    with Deployment() as world, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        told = shell.replace("0.0.0.0:5555", f"127.0.0.1:{port}")
+        told = told.replace("BROKER:5555", f"127.0.0.1:{port}").replace("&", "")
+        lines = [shlex.split(line, comments=True) for line in told.splitlines()]
+        answers = []
+        for place, (program, *words) in enumerate(lines):
+            if program == "scp":
+                for name in ("gpu1", "laptop"):
+                    shutil.copytree(
+                        world.folder / words[1].replace("gpu1", name), world.folder / name
+                    )
+            elif words[0] in ("broker", "actor"):
+                options = ["--name", "gpu1"] if words[0] == "actor" else ["--no-journal"]
+                world.start(f"{place}-{words[0]}", "-m", *words, *options)
+            else:
+                done = subprocess.run(
+                    [sys.executable, "-m", "sdk", "--timeout", "60", *words]
+                    if "actors" in words
+                    else [sys.executable, "-m", "sdk", *words],
+                    cwd=world.folder,
+                    env=environment(),
+                    capture_output=True,
+                    text=True,
+                    timeout=DEADLINE_S,
+                    check=False,
+                )
+                assert done.returncode == 0, done.stderr + world.story()
+                answers.append(done.stdout)
+
+        assert "gpu1 may connect as an actor" in answers[0]
+        assert "laptop may connect as a client" in answers[1]
+        assert answers[2].startswith("ACTOR")

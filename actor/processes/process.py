@@ -326,6 +326,7 @@ def launch_of(settings: HostSettings, ward: Ward, host: int, incarnation: int) -
             force_grace_s=settings.force_grace_s,
         ),
         broker=settings.broker,
+        keys=settings.keys,
         incarnation=incarnation,
         host_name=settings.name,
         drain_timeout_s=settings.drain_timeout_s,

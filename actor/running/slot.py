@@ -284,7 +284,8 @@ class Slots:
         from sdk.describing.options import inheriting  # noqa: PLC0415
 
         inherited = inheriting(run.assignment.recipe.call.sticky)
-        return Client(self.launch.broker, parent=run.token, inherited=inherited)
+        launch = self.launch
+        return Client(launch.broker, keys=launch.keys, parent=run.token, inherited=inherited)
 
     def _run_in_thread(self, run: Run) -> None:
         self._run_sync(run, self._loop.post)

@@ -1,6 +1,5 @@
 """The socket of a client to its broker, with the options of protocol.md section 5."""
 
-import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -9,6 +8,8 @@ from zmq.backend import Socket as RawSocket
 
 from sdk.calls.call import Payloads
 from wire.endpoint import has_address_of_ipv6
+from wire.handshakes import Reach
+from wire.keys import OwnKeys
 from wire.payload import size_of
 
 # Plain numbers: every operation of pyzmq's enums costs more than the call that it is for.
@@ -20,9 +21,6 @@ EVENTS: Final = int(zmq.EVENTS)
 RCVMORE: Final = int(zmq.RCVMORE)
 # Below this pyzmq copies anyway, and its own bookkeeping costs more than the copy.
 COPY_BYTES_MAX: Final = 65_536
-# How long ZeroMQ may be without a connection before it is told to begin anew; then twice as long.
-ANEW_FIRST_S: Final = 1.0
-ANEW_MAX_S: Final = 60.0
 # How long what was sent last may take to leave.
 LINGER_MS: Final = 100
 
@@ -35,15 +33,14 @@ class Dealer:
     while the collector looked would be raised in there, where Python drops it.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, keys: OwnKeys | None = None) -> None:
         """Connect. Raises ValueError for a bad endpoint."""
         context: zmq.Context[Any] = zmq.Context()
-        socket = open_dealer(context, endpoint)
-        self._owned: tuple[zmq.Socket[bytes], zmq.Context[Any]] | None = (socket, context)
-        self._endpoint = endpoint
-        # When ZeroMQ has had its time to connect by itself; None while there is a connection.
-        self._anew_at: float | None = None
-        self._anew_s = ANEW_FIRST_S
+        reach = open_dealer(context, endpoint, keys)
+        socket = reach.socket
+        self._owned: tuple[Reach, zmq.Context[Any]] | None = (reach, context)
+        # What is in the way to the broker, as far as it is known; empty for nothing.
+        self.obstacle = ""
         # Without what pyzmq does around them: they are called for each message.
         self.send: Callable[..., Any] = RawSocket.send.__get__(socket)
         self.recv: Callable[..., Any] = RawSocket.recv.__get__(socket)
@@ -51,32 +48,21 @@ class Dealer:
         self.descriptor: Any = socket.getsockopt(zmq.FD)
 
     def look(self, now: float) -> int:
-        """Return what ZeroMQ says of the socket, which connects anew where that takes long.
-
-        By itself it does so for ever, except where a message came that it finds no memory for.
-        """
+        """Return what ZeroMQ says of the socket, which connects anew where that takes long."""
         events: int = self.get(EVENTS)
-        if events & POLLOUT:
-            self._anew_at, self._anew_s = None, ANEW_FIRST_S
-        elif self._anew_at is None:
-            self._anew_at = now + self._anew_s
-        elif now >= self._anew_at and self._owned is not None:
-            self._anew_s = min(self._anew_s * 2, ANEW_MAX_S)
-            self._anew_at = now + self._anew_s
-            socket, _ = self._owned
-            # Where there is none any more is nothing to end.
-            with contextlib.suppress(zmq.ZMQError):
-                socket.disconnect(self._endpoint)
-            socket.connect(self._endpoint)
+        if self._owned is not None:
+            reach, _ = self._owned
+            reach.look(now, is_open=bool(events & POLLOUT))
+            self.obstacle = reach.obstacle
         return events
 
     def close(self) -> None:
         """Close the socket. Whoever still calls it hears that there is none."""
         self.send = self.recv = self.get = refuse
         if self._owned is not None:
-            socket, context = self._owned
+            reach, context = self._owned
             self._owned = None
-            socket.close(linger=LINGER_MS)
+            reach.close(LINGER_MS)
             context.term()
 
 
@@ -85,7 +71,7 @@ def refuse(*_: Any, **__: Any) -> Any:
     raise zmq.ZMQError(zmq.ENOTSOCK)
 
 
-def open_dealer(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
+def open_dealer(context: zmq.Context[Any], endpoint: str, keys: OwnKeys | None = None) -> Reach:
     """Connect a DEALER as protocol.md section 5 wants it; raise ValueError for a bad endpoint.
 
     Raises OSError where the system has no more sockets.
@@ -102,13 +88,14 @@ def open_dealer(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
     dealer.setsockopt(zmq.RECONNECT_IVL, 50)
     dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
     dealer.setsockopt(zmq.IPV6, has_address_of_ipv6(endpoint))
+    reach = Reach(dealer, endpoint, keys)
     try:
-        dealer.connect(endpoint)
+        reach.connect()
     except zmq.ZMQError as error:
-        dealer.close(linger=0)
+        reach.close(0)
         context.term()
         raise ValueError(f"endpoint {endpoint!r}: {error}") from None
-    return dealer
+    return reach
 
 
 def send_message(send: Callable[..., Any], control: bytes, payloads: Payloads) -> None:

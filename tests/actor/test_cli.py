@@ -18,7 +18,7 @@ from actor.supervision import Ward
 HERE = str(Path(__file__).resolve().parents[2])
 
 BAD = [
-    (["--keys", "x"], "--keys: not available yet"),
+    (["--keys", "/no/such/folder"], "keys '/no/such/folder' is not a folder"),
     (["--slots", "0"], "--slots: 0 is not in 1 to"),
     (["--slots", "two"], "'two' is not a whole number"),
     (["--slots", "1.5"], "'1.5' is not a whole number"),
@@ -243,16 +243,22 @@ def test_a_bad_environment_variable_is_named_by_its_option(started, monkeypatch,
     assert "--slots" in capsys.readouterr().err
 
 
-def test_keys_from_the_environment_are_refused_as_those_that_are_typed(
-    started, monkeypatch, capsys
-):
-    monkeypatch.setenv("WARMSLOT_KEYS", "/etc/keys")
+def test_keys_from_the_environment_are_read_as_those_that_are_typed(started, monkeypatch, capsys):
+    monkeypatch.setenv("WARMSLOT_KEYS", "/no/such/folder")
 
     with pytest.raises(SystemExit):
         cli.main([])
 
-    assert "argument --keys: not available yet" in capsys.readouterr().err
+    assert "keys '/no/such/folder' is not a folder" in capsys.readouterr().err
     assert not started
+
+
+def test_a_host_at_the_file_of_a_socket_needs_no_keys_and_looks_for_none(started, monkeypatch):
+    monkeypatch.setenv("WARMSLOT_KEYS", "/no/such/folder")
+
+    cli.main(["--broker", "ipc:///tmp/b"])
+
+    assert [settings.keys for settings in started] == [""]
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://*:5555", f"ipc:///tmp/{'a' * 200}"])

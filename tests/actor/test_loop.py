@@ -32,7 +32,7 @@ def loop():
     waker = make_waker()
     loop = Loop(launch, core, board, waker)
     yield loop
-    loop._socket.close(0)
+    loop._reach.close(0)
     loop._context.term()
     board.close()
     os.close(fd)

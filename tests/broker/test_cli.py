@@ -146,7 +146,6 @@ MISTAKES = [
     (["--log-level", "loud"], {}, "'loud' is not debug or info or warning or error or critical"),
     ([], {"WARMSLOT_LOG_LEVEL": "30"}, "'30' is not debug or info"),
     (["--data-dir", "x", "--no-journal"], {}, "exclude each other"),
-    (["--keys", "x"], {}, "not available yet"),
     (["--http", "127.0.0.1:8080"], {}, "--http is not available yet"),
     (["--limit", "db"], {}, "limit 'db' is not NAME=N"),
     (["--limit", "db=1", "--limit", "db=2"], {}, "names a limit twice"),
@@ -317,6 +316,7 @@ def test_a_broker_on_the_same_ipc_endpoint_is_refused(tmp_path):
     [
         (["--frob"], "--frob"),
         (["--bind", "tcp://0.0.0.0:5555"], "--keys"),
+        (["--keys", "/no/such/folder"], "keys '/no/such/folder' is not a folder"),
         (["--bind", "ipc:///no/such/folder/b", "--no-journal"], "No such file"),
         (["--bind", "tcp://127.0.0.1:*", "--data-dir", "/proc/nowhere/x"], "--data-dir"),
     ],

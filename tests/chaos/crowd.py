@@ -43,8 +43,8 @@ class Crowd:
     def __exit__(self, *_):
         self._is_stopped = True
         self._thread.join()
-        for dealer, _ in self.members:
-            dealer.close(linger=0)
+        for reach, _ in self.members:
+            reach.close(0)
         self._context.term()
 
     @property
@@ -55,8 +55,8 @@ class Crowd:
 
     def _run(self) -> None:
         while not self._is_stopped:
-            for dealer, core in self.members:
-                now = time.monotonic()
+            for reach, core in self.members:
+                dealer, now = reach.socket, time.monotonic()
                 while dealer.poll(0):
                     control, *payloads = dealer.recv_multipart()
                     core.receive(decode_broker(control), payloads, now)

@@ -108,8 +108,8 @@ def router_of_ipv6():
 @pytest.mark.parametrize("opened_by", [connect, open_dealer])
 def test_nobody_reached_a_broker_at_an_address_of_ipv6(router_of_ipv6, opened_by):
     endpoint = router_of_ipv6.getsockopt_string(zmq.LAST_ENDPOINT)
-    with zmq.Context() as context, opened_by(context, endpoint) as dealer:
-        dealer.setsockopt(zmq.SNDTIMEO, 60_000)
-        dealer.send(b"hello")
+    with zmq.Context() as context, opened_by(context, endpoint) as reach:
+        reach.socket.setsockopt(zmq.SNDTIMEO, 60_000)
+        reach.socket.send(b"hello")
 
         assert router_of_ipv6.recv_multipart()[1:] == [b"hello"]

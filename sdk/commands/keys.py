@@ -1,0 +1,165 @@
+"""The command that makes keys: the broker's own, and those of whom it lets in.
+
+It works on files alone, beside the broker, which sees by itself what has changed. The rule that
+must not be broken: no key is ever written over, and no secret is readable for others at any moment.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sdk.commands.table import print_json, print_rows, say
+from wire.keys import (
+    BROKER,
+    PUBLIC,
+    ROLES,
+    SECRET,
+    check_folder,
+    check_name,
+    fingerprint,
+    read_pair,
+    read_public,
+)
+
+# What is made for others lies here until it is carried there.
+CARRY: Final = "carry"
+FOLDERS: Final = {role: folder for folder, role in ROLES.items()}
+FORMS: Final = "`keys DIR`, `keys DIR add NAME actor|client` or `keys DIR remove NAME`"
+
+
+def add_keys_options(command: argparse.ArgumentParser) -> None:
+    """Add what `keys` takes."""
+    command.add_argument("folder", metavar="DIR", help="the broker's, for its --keys")
+    command.add_argument(
+        "change",
+        nargs="*",
+        metavar="add NAME actor|client | remove NAME",
+        help="let somebody in, or no more; without it list who may connect",
+    )
+    command.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="list them as JSON"
+    )
+
+
+def show_keys(options: argparse.Namespace) -> int:
+    """Make, list, add or remove keys. Raises ValueError for what cannot be."""
+    folder = Path(options.folder)
+    match options.change:
+        case []:
+            begin(folder, is_told=not options.json)
+            show_known(folder, options)
+        case ["add", name, ("actor" | "client") as role]:
+            begin(folder)
+            add(folder, check_name(name), role)
+        case ["remove", name]:
+            remove(folder, name)
+        case _:
+            raise ValueError(f"keys {' '.join(options.change)}: say {FORMS}")
+    return 0
+
+
+def begin(folder: Path, *, is_told: bool = True) -> None:
+    """Make what a broker's folder has, where it is not there yet."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_folder(folder)
+    for name in ROLES:
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
+    public, secret = folder / f"{BROKER}{PUBLIC}", folder / f"{BROKER}{SECRET}"
+    if secret.exists():
+        if read_pair(secret).public != read_public(public):
+            raise ValueError(f"keys {str(folder)!r}: {public.name} is not of {secret.name}")
+        return
+    if public.exists():
+        raise ValueError(
+            f"keys {str(folder)!r} has a {public.name} and no {secret.name}: it is a peer's, or"
+            " the secret is lost; name another folder"
+        )
+    with new_pair(folder, BROKER) as made:
+        os.link(made / public.name, public)
+        os.link(made / secret.name, secret)
+    if is_told:
+        say(f"made {secret}, which never leaves this machine")
+
+
+def add(folder: Path, name: str, role: str) -> None:
+    """Let *name* in as *role*, and leave what is for that machine."""
+    if (known := known_in(folder).get(name)) is not None:
+        raise ValueError(f"there is a key {name!r} already, {known}: remove it first")
+    carried = folder / CARRY / name
+    carried.parent.mkdir(mode=0o700, exist_ok=True)
+    if carried.exists():
+        raise ValueError(f"{carried} is still there from a former key: remove it first")
+    with new_pair(folder, name) as made:
+        shutil.copyfile(folder / f"{BROKER}{PUBLIC}", made / f"{BROKER}{PUBLIC}")
+        public = made / f"{name}{PUBLIC}"
+        told = fingerprint(read_public(public))
+        # Whole when the broker sees it, and whoever was faster keeps what he made.
+        os.link(public, folder / FOLDERS[role] / public.name)
+        public.unlink()
+        made.rename(carried)
+    say(f"{name} may connect as {article(role)}, with the key {told}")
+    say(f"{carried} is for that machine: carry it there (scp -rp), name it with --keys, and")
+    say("remove it here; whoever has it may connect")
+
+
+def remove(folder: Path, name: str) -> None:
+    """Let *name* in no more, and end what it has."""
+    check_folder(folder)
+    path = known_in(folder).get(name)
+    if path is None:
+        raise ValueError(f"there is no key {name!r} in {folder}: `keys {folder}` lists them")
+    path.unlink()
+    if (carried := folder / CARRY / path.stem).is_dir():
+        shutil.rmtree(carried)
+    say(f"{name} may not connect any more; a broker that runs ends its sessions within a heartbeat")
+
+
+def show_known(folder: Path, options: argparse.Namespace) -> None:
+    """Print who may connect, and the broker's own key."""
+    rows = [[BROKER, BROKER, fingerprint(read_public(folder / f"{BROKER}{PUBLIC}"))]]
+    for name, path in sorted(known_in(folder).items()):
+        try:
+            told = fingerprint(read_public(path))
+        except ValueError as error:
+            told = str(error)
+        rows.append([name, ROLES[path.parent.name], told])
+    titles = ["name", "role", "key"]
+    if not print_json({"keys": [dict(zip(titles, row, strict=True)) for row in rows]}, options):
+        print_rows([title.upper() for title in titles], rows)
+
+
+def known_in(folder: Path) -> dict[str, Path]:
+    """Return the files of who may connect, by name."""
+    return {
+        name.removesuffix(PUBLIC): folder / role / name
+        for role in ROLES
+        if (folder / role).is_dir()
+        for name in check_folder(folder / role)
+        if name.endswith(PUBLIC) and not name.startswith(".")
+    }
+
+
+@contextmanager
+def new_pair(folder: Path, name: str) -> Iterator[Path]:
+    """Make a folder in *folder* with a new pair, both of which are for nobody else to see."""
+    from zmq.auth import create_certificates  # noqa: PLC0415 - no other command needs it.
+
+    # Its mode is 0700, so nobody sees the files before they have theirs.
+    made = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+    try:
+        public, secret = create_certificates(made, name)
+        Path(secret).chmod(0o600)
+        Path(public).chmod(0o644)
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def article(role: str) -> str:
+    """Return "a client", "an actor"."""
+    return f"{'an' if role[0] in 'aeiou' else 'a'} {role}"

@@ -1,0 +1,158 @@
+"""The way of a peer's socket to its broker: what becomes of handshakes, and who begins anew.
+
+ZeroMQ connects for ever where nobody listens, gives up where a handshake fails, and tells neither.
+The rule that must not be broken: it costs nothing while there is a connection.
+"""
+
+import contextlib
+import struct
+from math import inf
+from typing import Any, Final, Self
+
+import zmq
+
+from wire.keys import OwnKeys, fingerprint
+
+# How long ZeroMQ may be without a connection before it is told to begin anew; then twice as long.
+ANEW_FIRST_S: Final = 1.0
+ANEW_MAX_S: Final = 60.0
+# The same where somebody answered and refused: he may have learned of a key meanwhile.
+REFUSED_S: Final = 2.0
+# Handshakes that were broken off, one after another, before that is taken for an answer.
+BROKEN_OFF_MAX: Final = 3
+NOBLOCK: Final = 1
+
+NO_DETAIL: Final = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+PROTOCOL: Final = int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
+AUTH: Final = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+MISMATCH: Final = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+# An event and its value, as they stand in a message of a monitor.
+EVENT: Final = struct.Struct("=HI")
+
+
+class Reach:
+    """A socket and its way to the broker; `obstacle` is what is in that, "" for nothing."""
+
+    def __init__(
+        self, socket: "zmq.Socket[bytes]", endpoint: str, keys: OwnKeys | None = None
+    ) -> None:
+        """Own *socket*, which goes to *endpoint* with *keys*. Does not connect."""
+        self.socket = socket
+        self.obstacle = ""
+        self._endpoint = endpoint
+        self._keys = keys
+        self._broken_off = 0
+        # When ZeroMQ has had its time to connect by itself; None while there is a connection.
+        self._anew_at: float | None = None
+        self._anew_s = ANEW_FIRST_S
+        self._monitor: zmq.Socket[bytes] | None = None
+        if keys is not None:
+            keys.use(socket)
+        if endpoint.startswith("tcp://"):
+            self._monitor = open_monitor(socket)
+
+    def connect(self) -> None:
+        """Connect for the first time. Raises ZMQError for an endpoint that cannot be."""
+        self.socket.connect(self._endpoint)
+
+    def look(self, now: float, *, is_open: bool) -> None:
+        """Hear what became of handshakes, and connect anew where that is due.
+
+        By itself ZeroMQ does so for ever, except where one failed, and where a message came that it
+        finds no memory for. With an open session nothing need be looked at.
+        """
+        if is_open or int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
+            if self._anew_at is not None:
+                self._anew_at, self._anew_s = None, ANEW_FIRST_S
+                self.obstacle, self._broken_off = "", 0
+            return
+        if self._is_refused():
+            self._disconnect()
+            self._anew_at = now + REFUSED_S
+        elif self._anew_at is None:
+            self._anew_at = now + self._anew_s
+        elif now >= self._anew_at:
+            self._anew_s = min(self._anew_s * 2, ANEW_MAX_S)
+            self._anew_at = now + self._anew_s
+            self._disconnect()
+            self.socket.connect(self._endpoint)
+
+    def deadline(self) -> float:
+        """Return when `look` is due at the latest."""
+        return inf if self._anew_at is None else self._anew_at
+
+    def close(self, linger_ms: int | None = None) -> None:
+        """Close the socket, which says what it has to say for so long."""
+        if self._monitor is not None:
+            self._monitor.close(0)
+            self._monitor = None
+        self.socket.close(linger_ms)
+
+    def __enter__(self) -> Self:
+        """Be closed at the end of a block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the socket."""
+        self.close()
+
+    def _disconnect(self) -> None:
+        # Where there is none any more is nothing to end.
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disconnect(self._endpoint)
+
+    def _is_refused(self) -> bool:
+        """Tell whether a handshake was refused since this was asked last, and note why."""
+        is_refused = False
+        for event, value in self._events():
+            if event == NO_DETAIL:
+                # Without keys that is a broker that ends just now, or none behind a tunnel.
+                self._broken_off += 1
+                if self._keys is None or self._broken_off < BROKEN_OFF_MAX:
+                    continue
+            self.obstacle = explain(event, value, self._keys)
+            self._broken_off = 0
+            is_refused = True
+        return is_refused
+
+    def _events(self) -> list[tuple[int, int]]:
+        events: list[tuple[int, int]] = []
+        while self._monitor is not None:
+            try:
+                octets, *_ = self._monitor.recv_multipart(NOBLOCK)
+            except zmq.Again:
+                break
+            if len(octets) == EVENT.size:
+                events.append(EVENT.unpack(octets))
+        return events
+
+
+def open_monitor(socket: "zmq.Socket[bytes]") -> "zmq.Socket[bytes]":
+    """Return a socket on which ZeroMQ tells what fails of the handshakes of *socket*."""
+    address = f"inproc://handshakes-{int(socket.getsockopt(zmq.FD))}"
+    socket.monitor(address, NO_DETAIL | PROTOCOL | AUTH)
+    monitor: Any = socket.context.socket(zmq.PAIR)
+    # Whatever is unread must not hold up the thread of ZeroMQ, which waits for room.
+    monitor.setsockopt(zmq.RCVHWM, 0)
+    monitor.setsockopt(zmq.LINGER, 0)
+    monitor.connect(address)
+    return monitor  # type: ignore[no-any-return]
+
+
+def explain(event: int, value: int, keys: OwnKeys | None) -> str:
+    """Say why a handshake failed, and what to do; empty where it was not about keys."""
+    if event == PROTOCOL and value == MISMATCH:
+        if keys is None:
+            return "it wants keys: --keys DIR, keys=DIR or WARMSLOT_KEYS"
+        return f"it takes no keys, and {keys.folder} has some: leave them out, or start it with its"
+    if event == AUTH and keys is not None:
+        return (
+            f"it does not know the key {keys.name!r} ({fingerprint(keys.own.public)}) of"
+            f" {keys.folder}: `warmslot keys DIR` beside it lists whom it knows"
+        )
+    if event == NO_DETAIL and keys is not None:
+        return (
+            f"it breaks off the handshake: it is not the broker of {keys.folder}/broker.key"
+            f" ({fingerprint(keys.broker)}), or there is none behind a tunnel"
+        )
+    return ""
