@@ -282,6 +282,8 @@ class HostCore:
         """Report that a process has ended, and start another unless it left by order."""
         self._now = now
         reason = f"{overflow} more had started than could be noted" if overflow else ""
+        if exit_code == EXIT_FORCED and not runs.started:  # Which a task can end it with as well.
+            reason = "the time to drain was over" if self.is_draining else "a run did not return"
         death = Death(
             ward.incarnation,
             exit_code,

@@ -1,7 +1,7 @@
 """What DEATH and BYE do: a process is dead, or leaves (protocol.md sections 7.17 and 7.19)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.events import doubts, liveness
 from broker.facts import orders
@@ -16,6 +16,9 @@ from wire.parts import Failure
 if TYPE_CHECKING:
     from broker.core import Broker
 
+# So much is told of what a host adds to a death.
+REASON_MAX: Final = 200
+
 
 def death(
     broker: "Broker", session: Session, command: Death, own: Sequence[Any], now: float
@@ -29,6 +32,8 @@ def death(
         how = f"ended with exit status {command.exit_code}"
     else:
         how = "died"
+    if command.reason:
+        how += f" ({command.reason[:REASON_MAX]})"
     # Beside others nobody can tell whose fault it was.
     blame = "shared" if len(command.started) > 1 else "crash"
     started = dict.fromkeys(command.started, blame) | dict.fromkeys(

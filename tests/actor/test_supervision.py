@@ -422,6 +422,28 @@ def test_a_host_knows_whether_its_drain_was_cut_short(waited_s, end, why):
 
 
 @pytest.mark.parametrize(
+    ("drains", "end", "why"),
+    [
+        (False, {}, "a run did not return"),
+        (True, {}, "the time to drain was over"),
+        # A task may end its process with any status.
+        (False, {"started": [(1, 1)]}, ""),
+        (False, {"overflow": 2}, "a run did not return"),
+    ],
+)
+def test_why_a_process_was_ended_by_force_is_told_with_its_death(drains, end, why):
+    broker = Broker().open()
+    broker.turn()
+    if drains:
+        broker.core.drain(broker.now, 1.0)
+
+    broker.die(broker.ward, exit_code=EXIT_FORCED, **end)
+
+    (death,) = [command for command in broker.turn(0.1) if isinstance(command, Death)]
+    assert death.reason == why
+
+
+@pytest.mark.parametrize(
     ("end", "event", "why"),
     [
         ({"exit_code": 0, "has_left": True}, "actor_left", "drained"),

@@ -41,6 +41,20 @@ def test_a_death_requeues_and_only_what_had_started_burns_a_try(talk):
     assert [talk.state(client, n) for n in (7, 8)] == ["alone", "queued"]
 
 
+def test_what_the_host_knows_of_a_death_is_told_with_it(talk):
+    host = talk.host(actors=[attested(11)])
+    actor = talk.actor(free=1)
+    client = talk.client().submits(7)
+
+    host.says(Death(11, 4, None, assigned(actor), "a run did not return" + "." * 500))
+
+    (lost,) = talk.noted("actor_lost")
+    how = "actor host/0 ended with exit status 4 (a run did not return..."
+    assert lost["reason"].startswith(how)
+    assert len(lost["reason"]) < 300
+    assert client.takes(Requeued)[0].reason == f"attempt 1: {lost['reason']}"
+
+
 def test_what_had_finished_when_its_actor_died_burns_no_try(talk):
     host = talk.host(actors=[attested(11)])
     actor = talk.actor(free=1)
