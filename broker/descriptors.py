@@ -75,13 +75,15 @@ class Descriptors:
     def _count(self, limit: float) -> int:
         """Return how many are in use."""
         try:
-            if limit <= COUNTED_MAX:
-                return sum(1 for _ in os.scandir(FOLDER)) - 1
             # The system gives the lowest that is free.
             used = os.dup(self._descriptor)
             os.close(used)
         except OSError:
             return int(min(limit, FILES_WANTED))
+        if limit <= COUNTED_MAX:
+            # Not each system has it.
+            with contextlib.suppress(OSError):
+                used = sum(1 for _ in os.scandir(FOLDER)) - 1
         return used
 
 

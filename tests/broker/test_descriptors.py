@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from broker import descriptors as descriptors_module
 from broker.descriptors import Descriptors
 from sdk import BrokerUnreachable, Client
 from tests.support.deployment import Deployment
@@ -60,6 +61,16 @@ def test_who_is_connected_by_ipc_goes_on_while_nobody_more_may_connect(limits, t
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 40, limits[1]))
         assert descriptors.look(2.0, endpoints) == []
         assert [one.name for one in tmp_path.iterdir()] == ["broker"]
+
+
+def test_where_they_cannot_be_counted_nobody_is_shut_out(limits, tmp_path, monkeypatch):
+    path = tmp_path / "broker"
+    path.touch()
+    monkeypatch.setattr(descriptors_module, "FOLDER", str(tmp_path / "none"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, limits[1]))
+
+    assert Descriptors(0).look(0.0, [f"ipc://{path}"]) == []
+    assert path.exists()
 
 
 @pytest.mark.process
