@@ -182,7 +182,7 @@ class Client:
         if parent is None:
             self._connection = Connection(endpoint, name or process_name(), keys)
         else:
-            self._connection = shared_connection(endpoint, keys)
+            self._connection = shared_connection(endpoint, name or process_name(), keys)
         self._inherited = inherited
         self._plain = Submitter(self._connection, inherited, parent)
         self._cached: dict[Any, Submitter] = {}

@@ -474,13 +474,15 @@ _shared: dict[str | None, Connection] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_connection(endpoint: str | None, keys: Folder | None) -> Connection:
-    """Return the one connection for nested calls of this process; it stays to its end."""
+def shared_connection(endpoint: str | None, name: str, keys: Folder | None) -> Connection:
+    """Return the one connection for nested calls of this process; it stays to its end.
+
+    The first who asks for it says its *name*, which is for people.
+    """
     with _shared_lock:
         connection = _shared.get(endpoint)
         if connection is None or connection.loop.refusal:
-            name = f"task of {process_name()}"
-            connection = _shared[endpoint] = Connection(endpoint, name, keys)
+            connection = _shared[endpoint] = Connection(endpoint, name[:NAME_LENGTH_MAX], keys)
             connection.is_nested = True
         return connection
 
@@ -488,7 +490,7 @@ def shared_connection(endpoint: str | None, keys: Folder | None) -> Connection:
 def process_name() -> str:
     """Name this process for people."""
     script = Path(sys.argv[0]).name if sys.argv else ""
-    return (script or "python")[: NAME_LENGTH_MAX - 16]
+    return (script or "python")[:NAME_LENGTH_MAX]
 
 
 @atexit.register

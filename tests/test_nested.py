@@ -53,6 +53,14 @@ def test_fifty_levels_end_on_one_slot(client, function):
     assert client.submit(function, LEVELS).result(TIMEOUT_S) == LEVELS
 
 
+def test_who_calls_from_a_task_is_known_by_its_actor(client):
+    """All of a host were "task of forkserver.py"."""
+    assert client.submit(countdown, 1).result(TIMEOUT_S) == 1
+
+    known = client.query("clients")["clients"]
+    assert "tasks of local/0" in [one["name"] for one in known]
+
+
 def wait_in(how):
     task = current_task()
     futures = [task.client.submit(identity, n) for n in range(3)]

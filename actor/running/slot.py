@@ -285,7 +285,10 @@ class Slots:
 
         inherited = inheriting(run.assignment.recipe.call.sticky)
         launch = self.launch
-        return Client(launch.broker, keys=launch.keys, parent=run.token, inherited=inherited)
+        name = f"tasks of {launch.core.name}"
+        return Client(
+            launch.broker, name=name, keys=launch.keys, parent=run.token, inherited=inherited
+        )
 
     def _run_in_thread(self, run: Run) -> None:
         self._run_sync(run, self._loop.post)
