@@ -24,13 +24,7 @@ SLOTS = 2
 REPLICAS = 2
 BROKER = ("--heartbeat", str(HEARTBEAT_S), "--adopt-window", "0.3", "--limit", "db=2")
 # Whoever is killed often should not wait ten seconds for each restart.
-HOST = """
-import sys
-from functools import partial
-import actor.cli
-actor.cli.HostSettings = partial(actor.cli.HostSettings, restart_max_s=0.2)
-sys.exit(actor.cli.main())
-"""
+HOST = ("-m", "actor", "--restart-max", "0.2")
 Number = TypeVar("Number", int, float)
 STOP, GO = signal.SIGSTOP, signal.SIGCONT
 
@@ -67,7 +61,7 @@ class Cluster(Deployment):
         # What the broker and the hosts are started with.
         self.broker_program: Sequence[str] = ("-m", "broker")
         self.broker_prefix: Sequence[str] = ()
-        self.host_program = HOST
+        self.host_program: Sequence[str] = HOST
         # Where the journal is when that can be filled.
         self.disk: Any = None
         # How often it was struck before, and how often a task ended its process.
@@ -152,7 +146,7 @@ class Cluster(Deployment):
         """Start a host; its actors reach the broker through its proxy."""
         options = ("--slots", str(SLOTS), "--replicas", self.replicas[name])
         where = ("--broker", self.proxies[name].endpoint, "--name", name)
-        self.start(name, "-c", self.host_program, *where, *options, **self.variables)
+        self.start(name, *self.host_program, *where, *options, **self.variables)
 
     def fewest(self, name: str) -> int:
         """Return how many actors a machine always has."""

@@ -33,13 +33,7 @@ OUTCOMES_A_KILL = 20
 # Times a fifth of the defaults, so that a lost actor is given up after a second.
 BROKER = ("--heartbeat", "0.2", "--adopt-window", "0.5", "--limit", f"db={LIMITS['db']}")
 # Whoever is killed a hundred times should not wait ten seconds for each restart.
-HOST = """
-import sys
-from functools import partial
-import actor.cli
-actor.cli.HostSettings = partial(actor.cli.HostSettings, restart_max_s=0.2)
-sys.exit(actor.cli.main())
-"""
+HOST = ("-m", "actor", "--restart-max", "0.2")
 
 
 # --- what the tasks do
@@ -214,7 +208,7 @@ def run(folder: Path, *, kills: int, seed: int) -> Kills:
         deployment.start_broker()
         options = ("--slots", str(SLOTS), "--replicas", str(REPLICAS), "--limit", "gpu=1")
         where = ("--broker", deployment.endpoint, "--name", "h")
-        deployment.start("h", "-c", HOST, *where, *options)
+        deployment.start("h", *HOST, *where, *options)
         run = Kills(deployment, path, seed)
         deployment.actors(run.client, *(f"h/{n}" for n in range(REPLICAS)))
         for _ in range(kills):

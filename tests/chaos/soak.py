@@ -106,7 +106,7 @@ class Soak:
 
     def start_machine(self, name: str) -> None:
         options = ("--broker", self.world.endpoint, "--name", name, "--replicas", "0:2")
-        self.world.start(name, "-c", HOST, *options)
+        self.world.start(name, *HOST, *options)
 
     def run(self) -> Story:
         """Load and kill for as long as wanted, then see what is left."""

@@ -24,13 +24,7 @@ CALLS: Final = 48
 # Actors that are enough for the short form.
 FEW: Final = 5
 # Whoever is not needed should not stay for five seconds here.
-BROKER: Final = """
-import sys
-from functools import partial
-import broker.cli
-broker.cli.Settings = partial(broker.cli.Settings, scale_down_s=0.5)
-sys.exit(broker.cli.main())
-"""
+SCALE_DOWN: Final = ("--scale-down", "0.5")
 
 with warnings.catch_warnings():
     # No call of it waits for another.
@@ -54,7 +48,7 @@ with warnings.catch_warnings():
 
 def with_quick_scaling(it: Cluster) -> None:
     """Let the broker have let go after half a second of who is not needed."""
-    it.broker_program = ("-c", BROKER)
+    it.broker_options = (*it.broker_options, *SCALE_DOWN)
 
 
 def burst(it: Cluster) -> dict[str, TaskFuture]:
