@@ -174,3 +174,61 @@ def test_an_actor_that_drains_runs_the_calls_for_which_its_runs_wait(world, tmp_
     assert not stranger.done()
     # Nobody is left there.
     assert host.wait(PATIENCE_S) == 0
+
+
+# Of tasks, of the host, of the actor; and which of them are told where.
+EVENTS = ("deep_in_it", "usual_of_it", "odd_of_it", "actor_started", "connected", "welcome")
+LEVELS_OF = {"deep": set(EVENTS), "calm": {"odd_of_it"}}
+
+
+def write_lines():
+    log = current_task().log
+    log.debug("deep_in_it")
+    log.info("usual_of_it")
+    log.warning("odd_of_it")
+
+
+def test_the_level_of_a_host_holds_in_its_actors_and_for_the_lines_of_tasks(world):
+    world.start_host("deep", "--log-level", "debug")
+    world.start_host("calm", "--log-level", "warning", "--start-method", "spawn")
+    client = world.client()
+    world.actors(client, "deep/0", "calm/0")
+
+    gather([client.submit(write_lines, desired_labels={"name": f"{name}/0"}) for name in LEVELS_OF])
+
+    for name, events in LEVELS_OF.items():
+        world.until(lambda name=name: "odd_of_it" in world.log(name))
+        told = world.log(name)
+        assert {event for event in EVENTS if event in told} == events
+
+
+COUNTED = {
+    "submitted_total": 9,
+    "succeeded_total": 5,
+    'failed_total{code="task-failed"}': 3,
+    "canceled_total": 1,
+}
+
+
+def test_a_whole_day_is_told_in_counts_that_add_up(world):
+    world.start_host("one", "--slots", "2")
+    client = world.client()
+    world.actors(client, "one/0")
+    good = [client.submit(where) for _ in range(5)]
+    bad = [client.submit(int, "no number") for _ in range(3)]
+    never = client.submit(where, desired_labels={"zone": "mars"})
+    for future in (*good, *bad):
+        future.exception(timeout=PATIENCE_S)
+    never.accepted(timeout=PATIENCE_S)
+    never.cancel()
+
+    def told():
+        status, lines, _ = warmslot(world, "status", "--prometheus")
+        assert status == 0
+        values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: int(values[f"warmslot_tasks_{name}"]) for name in COUNTED}
+
+    world.until(lambda: told() == COUNTED)
+    # Neither who asked nor who submitted has written a line.
+    assert "role=client" not in world.log("broker")
+    assert "client_left" not in world.log("broker")
