@@ -19,10 +19,12 @@ WARNINGS: Final = frozenset(
         "assigned_twice",
         "bad_frame",
         "drain_timed_out",
+        "event_loop_held_up",
         "fenced",
         "kill_ordered",
         "not_for_a_host",
         "not_for_an_actor",
+        "reset_timed_out",
         "told_of_error",
     }
 )

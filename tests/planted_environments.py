@@ -61,7 +61,7 @@ ENVIRONMENTS = [
     Bug(
         "a_copy_is_given_up_for_one_that_can_go_nowhere",
         replicas.moving_copy,
-        "crew.has_room()",
+        "shape.queue.crew.has_room()",
         "True",
         "broker/test_idle_copies.py"
         "::test_a_copy_stays_while_those_that_may_not_go_there_may_go_nowhere_else_either",

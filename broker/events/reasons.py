@@ -216,7 +216,9 @@ def why_cold(broker: "Broker", task: Task, actor: Actor, now: float) -> str:
     name = record.environment.name
     if enter_at == inf and not record.failures:
         most = record.environment.reuse.replicas_max
-        return f"environment {name} has its {most} replica{'s' * (most != 1)}"
+        moves_at = replicas.moves_at(record, task, now)
+        soon = f"; one ends for it in {moves_at - now:.1f} s" if now < moves_at < inf else ""
+        return f"environment {name} has its {most} replica{'s' * (most != 1)}{soon}"
     if enter_at == inf:
         return f"environment {name} is tried again elsewhere"
     if record.failures and record.failure is not None:

@@ -112,7 +112,8 @@ def count_wanted(broker: "Broker", shape: Shape, task: Task, now: float) -> int:
         # One after the other: how long they run is not known.
         return int(now - task.queued_at >= broker.settings.scale_after_s)
     if replicas.enter_at(record, task, now) > now:
-        return 0
+        idle = [copy for copy in record.copies.values() if copy.idle_since is not None]
+        return int(replicas.gives_way(record, task, idle, now) is not None)
     reuse = record.environment.reuse
     if record.failures:
         return 1

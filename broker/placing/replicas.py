@@ -265,19 +265,23 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
 
 def moving_copy(record: "Record", idle: "list[Copy]", now: float) -> "Copy | None":
     """Return which *idle* copy goes for a task that waits; None where that would help nobody."""
-    if not is_full(record):
-        return None
-    for shape in record.shapes:
+    for shape in record.shapes if is_full(record) else ():
         # One that waits for a limit could not enter a copy anywhere.
         task = shape.peek() if shape.count else None
-        if task is None or shape.queue is None or now < moves_at(record, task, now):
-            continue
-        crew = shape.queue.crew
-        if crew.has_room():
-            for copy in idle:
-                if copy.actor.closed or copy.actor not in crew.members:
-                    return copy
+        copy = gives_way(record, task, idle, now) if task is not None else None
+        if copy is not None and shape.queue is not None and shape.queue.crew.has_room():
+            return copy
     return None
+
+
+def gives_way(record: "Record", task: Task, idle: "list[Copy]", now: float) -> "Copy | None":
+    """Return which *idle* copy is to go for *task* if that can enter one elsewhere, or None."""
+    assert task.template
+    queue = task.template.shape.queue
+    if queue is None or not is_full(record) or now < moves_at(record, task, now):
+        return None
+    members = queue.crew.members
+    return next((c for c in idle if c.actor.closed or c.actor not in members), None)
 
 
 def evict(broker: "Broker", copy: "Copy", reason: str) -> None:

@@ -302,6 +302,8 @@ def test_the_only_copy_leaves_a_paused_actor_once_waiting_cost_as_much_as_to_ent
 
     waits(talk, (one, other), 1.75)
     assert not one.takes(Evict)
+    told = "environment E has its 1 replica; one ends for it in 0.2 s"
+    assert explained(client, 2)["actors"][other.hello.name] == told
     waits(talk, (one, other), 0.5)
 
     assert one.takes(Evict)

@@ -116,6 +116,29 @@ def test_no_host_is_asked_for_more_than_its_maximum(talk):
     assert scaled(one) + scaled(two) == [2, 1]
 
 
+def test_one_more_is_started_where_the_only_copy_is_idle_in_a_paused_actor(talk):
+    """Its tasks waited for the end of the pause."""
+    environment = place(1, 1)
+    machine = host(talk, actors=[attested(11)], low=1)
+    actor = talk.actor(11, host=90).says(Credit(1, 0, 1))
+    client = talk.client().submits(1, call=call(environment))
+    [assign] = actor.takes(Assign)
+    actor.says(Entered(environment, 1.0))
+    actor.ends((actor.epoch, assign.number))
+    paused = ActorBeat(Credit(0, 0, 0, {"e": 0}), 1, {}, [], {}, "paused")
+    actor.says(paused)
+    client.submits(2, call=call(environment))
+
+    def passes_paused(seconds):
+        for _ in range(int(seconds / 0.25)):
+            passes(talk, 0.25, machine, client)
+            actor.says(paused)
+        return scaled(machine)
+
+    assert passes_paused(0.75) == []
+    assert passes_paused(1.0) == [2]
+
+
 def test_an_actor_that_has_room_is_filled_first(talk):
     machine = host(talk)
     actor = talk.actor(11, name="other/0", host=1).says(Credit(1, 0, 1))
