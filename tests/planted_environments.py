@@ -195,7 +195,7 @@ ENVIRONMENTS = [
         resetting.goes_on,
         "(ending or late)",
         "late",
-        "actor/test_resetting.py::test_the_outcome_of_a_run_is_said_though_its_reset_hangs",
+        "actor/test_resetting.py::test_a_result_that_is_too_large_is_so_after_a_late_reset_as_well",
     ),
     Bug(
         "an_event_loop_is_held_up_for_ever",
@@ -287,7 +287,7 @@ ENVIRONMENTS = [
     Bug(
         "a_run_comes_back_to_another_instance",
         Slots._held,
-        "found[0] if found else None",
+        "may_wait[0] if may_wait else None",
         "None",
         "actor/test_coming_back.py::test_runs_come_back_to_what_another_task_has_entered_before_them",
     ),

@@ -169,6 +169,7 @@ class Environments:
         else:
             resident = held
             resident.is_left.clear()
+            resident.is_given_up = False
         try:
             enter = getattr(resident.instance, "enter", None)
             if enter is not None:

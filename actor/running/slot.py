@@ -263,13 +263,10 @@ class Slots:
         """Return what *run*, or else another released one, has in hand of an environment."""
         with self._released_lock:
             others = [one.resident for one in self._released.values()]
-        own = run.resident
-        if own is not None and own.id == identity:
-            return own
-        found = [one for one in others if one is not None and one.id == identity]
-        # One that was waited for in vain is waited for no more.
-        found = [one for one in found if one.is_left.is_set() or not one.is_given_up]
-        return next((one for one in found if one.is_left.is_set()), found[0] if found else None)
+        found = [one for one in (run.resident, *others) if one is not None and one.id == identity]
+        # What a task has waited for in vain is its run's own alone.
+        may_wait = [one for one in found if one is run.resident or not one.is_given_up]
+        return may_wait[0] if may_wait else None
 
     def refuse_on_event_loop(self, what: str, instead: str) -> None:
         """Raise RuntimeError on the event loop, which must not be blocked."""
