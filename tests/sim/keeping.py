@@ -59,7 +59,8 @@ class Keeping:
         most = record.environment.reuse.replicas_max
         if most is not None and len(record.copies) > most:
             return  # Actors of an earlier broker can have brought too many along (9.7 rule 2).
-        if most is not None and len(record.copies) == most and is_wanted_elsewhere(core, record):
+        is_full = most is not None and len(record.copies) == most
+        if is_full and is_wanted_elsewhere(core, record, self.world.now):
             return  # It goes where one may go that waits (9.7 rule 4).
         # A run starts a little later than the broker has given it out.
         if self.world.oracle.copies.is_in_use(command.environment, KEPT_S):
@@ -110,14 +111,21 @@ class Keeping:
             assert waited_s >= patience_s - 1e-6, f"{task.name} enters a further copy: {waited_s}"
 
 
-def is_wanted_elsewhere(core: "Broker", record: "Record") -> bool:
-    """Tell whether a call waits that may go to no actor which has a copy of its environment."""
+def is_wanted_elsewhere(core: "Broker", record: "Record", now: float) -> bool:
+    """Tell whether a call waits that may go to no actor which has a copy of its environment.
+
+    Or has waited for one that takes no work for as long as it says, if it says so.
+    """
     bound = core.bindings.by_key
+    closed = [actor.closed_at for actor in record.copies if actor.closed]
     for client in core.clients.values():
         for task in client.tasks.values():
             place = task.call.environment if task.template else None
             if task.state is not State.QUEUED or place is None or place.id != record.environment.id:
                 continue
+            patience_s = task.call.affinity_wait_s or 0.0
+            if closed and now >= max(task.queued_at, min(closed)) + patience_s:
+                return True
             binding = bound.get(task.call.sticky.key) if task.call.sticky is not None else None
             if not any(
                 satisfies_all(actor.labels, task.call.desires)
