@@ -119,14 +119,14 @@ class Connection(Handlers):
         if not timeout >= 0.0:
             raise ValueError(f"connect_timeout {timeout!r} is not a number of seconds from 0 on")
         core, session, dealer = self.core, self.core.session, self.loop.dealer
-        self.loop.wait(lambda: session.is_open or core.has_left or bool(dealer.obstacle), timeout)
+        self.loop.wait(lambda: session.is_open or core.has_left or dealer.is_refused, timeout)
         if session.error is not None:
             kind = CLASSES.get(session.error.code, WarmslotError)
             raise kind(f"{self.endpoint}: {session.error.message}")
         if not session.is_open:
-            if dealer.obstacle:
+            if dealer.is_refused:
                 raise NotAuthorized(f"{self.endpoint}: {dealer.obstacle}")
-            if why := why_not(self.endpoint):
+            if why := dealer.obstacle or why_not(self.endpoint):
                 raise BrokerUnreachable(f"{self.endpoint}: {why}")
             raise BrokerUnreachable(
                 f"no broker answered at {self.endpoint} within {timeout} s; start one with "

@@ -31,14 +31,17 @@ EVENT: Final = struct.Struct("=HI")
 
 
 class Reach:
-    """A socket and its way to the broker; `obstacle` is what is in that, "" for nothing."""
+    """A socket and its way to the broker; `obstacle` is what is in that, "" for nothing.
+
+    `is_refused` tells whether that is the broker's word, and not only what it looks like.
+    """
 
     def __init__(
         self, socket: "zmq.Socket[bytes]", endpoint: str, keys: OwnKeys | None = None
     ) -> None:
         """Own *socket*, which goes to *endpoint* with *keys*. Does not connect."""
         self.socket = socket
-        self.obstacle = ""
+        self.obstacle, self.is_refused = "", False
         self._endpoint = endpoint
         self._keys = keys
         self._broken_off = 0
@@ -64,9 +67,9 @@ class Reach:
         if is_open or int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
             if self._anew_at is not None:
                 self._anew_at, self._anew_s = None, ANEW_FIRST_S
-                self.obstacle, self._broken_off = "", 0
+                self.obstacle, self.is_refused, self._broken_off = "", False, 0
             return
-        if self._is_refused():
+        if self._has_failed():
             self._disconnect()
             self._anew_at = now + REFUSED_S
         elif self._anew_at is None:
@@ -101,9 +104,9 @@ class Reach:
         with contextlib.suppress(zmq.ZMQError):
             self.socket.disconnect(self._endpoint)
 
-    def _is_refused(self) -> bool:
-        """Tell whether a handshake was refused since this was asked last, and note why."""
-        is_refused = False
+    def _has_failed(self) -> bool:
+        """Tell whether a handshake failed for good since this was asked last, and note why."""
+        has_failed = False
         for event, value in self._events():
             if event == NO_DETAIL:
                 # Without keys that is a broker that ends just now, or none behind a tunnel.
@@ -111,9 +114,9 @@ class Reach:
                 if self._keys is None or self._broken_off < BROKEN_OFF_MAX:
                     continue
             self.obstacle = explain(event, value, self._keys)
-            self._broken_off = 0
-            is_refused = True
-        return is_refused
+            self.is_refused = bool(self.obstacle) and event != NO_DETAIL
+            self._broken_off, has_failed = 0, True
+        return has_failed
 
     def _events(self) -> list[tuple[int, int]]:
         events: list[tuple[int, int]] = []

@@ -39,8 +39,8 @@ class Dealer:
         reach = open_dealer(context, endpoint, keys)
         socket = reach.socket
         self._owned: tuple[Reach, zmq.Context[Any]] | None = (reach, context)
-        # What is in the way to the broker, as far as it is known; empty for nothing.
-        self.obstacle = ""
+        # What is in the way to the broker, as far as it is known, and whether the broker says so.
+        self.obstacle, self.is_refused = "", False
         # Without what pyzmq does around them: they are called for each message.
         self.send: Callable[..., Any] = RawSocket.send.__get__(socket)
         self.recv: Callable[..., Any] = RawSocket.recv.__get__(socket)
@@ -53,7 +53,7 @@ class Dealer:
         if self._owned is not None:
             reach, _ = self._owned
             reach.look(now, is_open=bool(events & POLLOUT))
-            self.obstacle = reach.obstacle
+            self.obstacle, self.is_refused = reach.obstacle, reach.is_refused
         return events
 
     def close(self) -> None:

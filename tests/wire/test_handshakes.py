@@ -126,6 +126,7 @@ def test_a_key_that_is_not_known_is_named(made):
     said = wait_until(mine.look)
     assert f"does not know the key 'gpu1' ({fingerprint(keys.own.public)}) of /keys" in said
     assert keys.own.secret.decode() not in said
+    assert mine.reach.is_refused
 
 
 def test_the_key_of_another_broker_is_named(made):
@@ -136,6 +137,7 @@ def test_the_key_of_another_broker_is_named(made):
     said = wait_until(mine.look)
     assert "it is not the broker of /keys/broker.key" in said
     assert fingerprint(other.broker) in said
+    assert not mine.reach.is_refused
 
 
 def test_who_is_known_is_let_in_and_nothing_is_in_the_way(made):
