@@ -56,6 +56,13 @@ def test_a_unit_of_a_supervisor_starts_programs_with_options_that_they_have():
     assert host.make_parser().parse_args(started["actor"].split()).drain_timeout < 150
 
 
+def shell_with(words):
+    """Return the only piece of shell in which *words* stand."""
+    pieces = re.findall(r"```sh\n(.*?)```", OPERATION, re.DOTALL)
+    (found,) = (piece for piece in pieces if words in piece)
+    return found
+
+
 def units():
     """Return the unit files by name."""
     (text,) = re.findall(r"```ini\n(.*?)```", OPERATION, re.DOTALL)
@@ -99,7 +106,7 @@ def test_each_event_that_is_a_warning_is_explained():
 
 @pytest.mark.process
 def test_the_timer_writes_a_file_for_prometheus_whether_a_broker_answers_or_not(tmp_path):
-    (script,) = re.findall(r"```sh\n(.*?status --prometheus.*?)```", OPERATION, re.DOTALL)
+    script = shell_with("status --prometheus")
     command = tmp_path / "warmslot"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m sdk "$@"\n', encoding="utf-8")
     command.chmod(0o755)
@@ -126,7 +133,7 @@ def test_the_timer_writes_a_file_for_prometheus_whether_a_broker_answers_or_not(
 @pytest.mark.process
 @pytest.mark.slow
 def test_the_commands_for_several_machines_do_what_is_said_of_them(tmp_path):
-    (shell,) = re.findall(r"```sh\n(warmslot keys .*?)```", OPERATION, re.DOTALL)
+    shell = shell_with("warmslot keys")
     with Deployment() as world, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
