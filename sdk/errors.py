@@ -169,7 +169,7 @@ class SerializationError(WarmslotError, ValueError):
 
 
 class NotAuthorized(WarmslotError):
-    """The broker does not allow this to whoever holds this key."""
+    """The broker does not let us in: no key, one that it does not know, or of another role."""
 
 
 class ProtocolMismatch(WarmslotError):

@@ -18,8 +18,9 @@ ANEW_FIRST_S: Final = 1.0
 ANEW_MAX_S: Final = 60.0
 # The same where somebody answered and refused: he may have learned of a key meanwhile.
 REFUSED_S: Final = 2.0
-# Handshakes that were broken off, one after another, before that is taken for an answer.
-BROKEN_OFF_MAX: Final = 3
+# Handshakes that were broken off, one after another, before that is taken for an answer. Where both
+# ends are on one busy machine it is often all that is seen of one with keys and one without.
+BROKEN_OFF_MAX: Final = 10
 NOBLOCK: Final = 1
 
 NO_DETAIL: Final = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
@@ -156,6 +157,6 @@ def explain(event: int, value: int, keys: OwnKeys | None) -> str:
     if event == NO_DETAIL and keys is not None:
         return (
             f"it breaks off the handshake: it is not the broker of {keys.folder}/broker.key"
-            f" ({fingerprint(keys.broker)}), or there is none behind a tunnel"
+            f" ({fingerprint(keys.broker)}), takes no keys, or there is none behind a tunnel"
         )
     return ""

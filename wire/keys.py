@@ -28,6 +28,8 @@ ROLES: Final = {ACTORS: "actor", CLIENTS: "client"}
 
 # One file name on any system; no dot, so what stands before `.key` is the whole of it.
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# In earlier ones a stranger could hold up, or take over, whoever listens with CURVE.
+ZEROMQ_MIN: Final = (4, 3, 3)
 KEY_LENGTH: Final = 40
 KEY_FILE_BYTES_MAX: Final = 65_536
 FINGERPRINT_BYTES: Final = 8
@@ -109,8 +111,11 @@ def load_own(folder: Path) -> OwnKeys:
 
 def check_folder(folder: Path) -> list[str]:
     """Return the names in *folder*. Raises ValueError where there are no keys to be had."""
-    if not zmq.has("curve"):
-        raise ValueError(f"keys {str(folder)!r}: this build of ZeroMQ has no CURVE")
+    if not zmq.has("curve") or zmq.zmq_version_info() < ZEROMQ_MIN:
+        raise ValueError(
+            f"keys {str(folder)!r}: ZeroMQ {zmq.zmq_version()} of this pyzmq is older than 4.3.3,"
+            " or has no CURVE"
+        )
     try:
         if not folder.is_dir():
             raise ValueError(f"keys {str(folder)!r} is not a folder")

