@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
         stored = journal.stored
         for what in stored.lost:
             log.warning("journal_lost", what=what)
-        bind_all(loop, options.bind)
+        endpoints = bind_all(loop, options.bind)
         try:
             core = begin(options, epoch, stored)
         except (Usage, JournalError):
@@ -140,7 +140,7 @@ def run(options: argparse.Namespace) -> int:
             return STATUS_FAILED
         log.info(
             "broker_ready",
-            endpoints=loop.endpoints,
+            endpoints=endpoints,
             epoch=epoch,
             data_dir=None if options.no_journal else str(options.data_dir),
             pid=os.getpid(),
@@ -209,13 +209,16 @@ def take_over(core: Broker, stored: StoredTasks) -> None:
     restore(core, stored, now)
 
 
-def bind_all(loop: Loop, endpoints: Sequence[str]) -> None:
-    """Bind *endpoints*, files first, as `Loop.bind` wants it. Raises EndpointError."""
-    for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.startswith("tcp://")):
+def bind_all(loop: Loop, endpoints: Sequence[str]) -> list[str]:
+    """Bind *endpoints*, and return them in their order with their ports. Raises EndpointError."""
+    bound = list(endpoints)
+    # Files first, as `Loop.bind` wants it.
+    for place in sorted(range(len(bound)), key=lambda place: bound[place].startswith("tcp://")):
         try:
-            loop.bind(endpoint)
+            bound[place] = loop.bind(endpoints[place])
         except zmq.ZMQError as error:
-            raise explain_bind(endpoint, error) from None
+            raise explain_bind(endpoints[place], error) from None
+    return bound
 
 
 def make_journal(options: argparse.Namespace) -> Journal:
