@@ -15,6 +15,7 @@ from wire.parts import Token
 if TYPE_CHECKING:
     from broker.core import Broker
     from broker.facts.task import Task
+    from tests.sim.actors import ActorProcess
     from tests.sim.records import TaskRecord
     from tests.sim.world import World
 
@@ -40,6 +41,8 @@ class Families:
         self.unwritten: set[Token] = set()
         # Runs of which a call is known to have ended with them.
         self.parted: set[Token] = set()
+        # Given to the actor of a run of the task that made it, as far as the broker knew.
+        self.own: set[Token] = set()
         self._core: Broker | None = None
         self._is_open = True
 
@@ -149,6 +152,19 @@ class Families:
             return True
         told = self.world.oracle.tasks[name].client.core._trials.told.get(name[1])
         return told is not None and told[0].failed is not None and token <= told[0].failed
+
+    def told_assign(self, actor: "ActorProcess", token: Token) -> None:
+        """Note whether a call is given to where its own maker is."""
+        oracle, broker = self.world.oracle, self.world.broker
+        record = oracle.tasks[oracle.assigned[token][:2]]
+        if record.parent is None or broker is None:
+            return
+        incarnation, number = oracle.assigned[record.parent][:2]
+        client = broker.core.clients.get(incarnation)
+        maker = client.tasks.get(number) if client is not None else None
+        there = maker.actor if maker is not None else None
+        if there is not None and there.incarnation == actor.incarnation:
+            self.own.add(token)
 
     def looked(self, core: "Broker") -> None:
         """Check after a turn of the broker that nothing is left of the runs that ended in it."""

@@ -105,6 +105,7 @@ class Oracle:
             assert epoch >= self.epoch_highest, f"epoch {epoch} after {self.epoch_highest}"
             self.epoch_highest = epoch
         self.assigned[token] = (command.client, command.task, actor.incarnation)
+        self.families.told_assign(actor, token)
         self.crashes.assigned(actor, (command.client, command.task), token)
         record = self.tasks.get((command.client, command.task)) or self.own(command)
         self.crashes.counted(actor, record, command.attempt)
@@ -175,6 +176,8 @@ class Oracle:
         # With a key it is also the next run's of the task that made it.
         maker = self.assigned[record.parent][:2] if record.parent is not None else None
         is_own = any((r.assignment.client, r.assignment.task) == maker for r in actor.runs.values())
+        # Its run may have ended since, as the broker did not know yet.
+        is_own |= token in self.families.own
         assert not standing.closed or (is_leaving and is_own), (
             f"{record.name} starts although {standing.closed}"
         )
