@@ -15,6 +15,7 @@ FULL_FUNCTION = "def work():\n" + "    x = 1\n" * (tidy.FUNCTION_LINES_MAX - 1)
 # Put together here, so that this file does not break the rule itself.
 SOMEBODYS_HOME = "/{}/ann/warmslot".format("home")
 ROOTS_HOME = "/{}/.venv".format("root")
+SECRET = 'secret-key = "{}"'.format("k" * 40)
 
 CAUGHT = [
     (tidy.layers, "wire/codec.py", "import sdk.errors"),
@@ -59,6 +60,7 @@ CAUGHT = [
     (tidy.empty_init, "wire/__init__.py", "def version(): ..."),
     (tidy.machine_path, "README.md", f"cd {SOMEBODYS_HOME}"),
     (tidy.prose_width, "docs/guide.md", "word " * 21),
+    (tidy.secret, "keys/broker.key_secret", f"curve\n    {SECRET}"),
     (tidy.machine_path, "Makefile", f"PYTHON = '{ROOTS_HOME}/bin/python'"),
 ]
 
@@ -85,6 +87,7 @@ LET_PASS = [
     (tidy.docstring, "tests/test_x.py", "x = 1"),
     (tidy.empty_init, "sdk/__init__.py", '"""Sdk."""\nfrom sdk.client import C\n__all__ = ["C"]'),
     (tidy.prose_width, "docs/guide.md", "```\n" + "word " * 21 + "\n```\n| " + "cell " * 21),
+    (tidy.secret, "keys/gpu1.key", SECRET.replace("secret", "public")),
     (tidy.prose_width, "docs/guide.md", "- `" + "code " * 21 + "`"),
     (
         tidy.machine_path,

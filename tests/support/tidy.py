@@ -100,6 +100,8 @@ NOT_SOURCE = re.compile(r"(?:^|/)(?:\.(?!ci/)[^/]*|__pycache__|build|dist)/")
 
 COMMAND_LINE = ("cli.py", "__main__.py")
 UNOWNED_WORK = re.compile(r"\b(?:TODO|FIXME)\b(?!.*#\d+)")
+# As `zmq.auth` and czmq write it.
+SECRET_KEY = re.compile(r"secret-key = \"[!-~]{40}\"")
 PATH_OF_ONE_MACHINE = re.compile(r"(?<![\w.\-/])/(?:(?:work|root)/|(?:home|Users)/[a-z_])")
 
 
@@ -230,6 +232,11 @@ def machine_path(path: str, text: str) -> list[str]:
     ]
 
 
+def secret(path: str, text: str) -> list[str]:
+    """Complain of a secret key, which whoever has the project would have."""
+    return [f"{path}: has a secret key"] if SECRET_KEY.search(text) else []
+
+
 def prose_width(path: str, text: str) -> list[str]:
     """Documents are no wider than code where a line can be broken; README is short in lines."""
     if not path.endswith(".md") or path == "README.md":
@@ -258,7 +265,7 @@ RULES_FOR_PYTHON: tuple[Rule, ...] = (
     docstring,
     empty_init,
 )
-RULES_FOR_ALL: tuple[Rule, ...] = (machine_path, prose_width)
+RULES_FOR_ALL: tuple[Rule, ...] = (machine_path, prose_width, secret)
 RULES = RULES_FOR_PYTHON + RULES_FOR_ALL
 
 
