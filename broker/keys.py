@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import zmq
 from zmq.utils import z85
 
+from broker.facts.peers import Session
 from wire.errors import Code, RemoteProtocolError
 from wire.keys import (
     ACTORS,
@@ -35,6 +36,7 @@ VERSION: Final = b"1.0"
 MECHANISM: Final = b"CURVE"
 REQUEST_FRAMES: Final = 7
 USER_ID: Final = "User-Id"
+PEER_ADDRESS: Final = "Peer-Address"
 # An actor submits calls of its runs as a client.
 MAY_BE: Final = {
     ACTORS: frozenset({Role.ACTOR, Role.HOST, Role.CLIENT}),
@@ -52,7 +54,7 @@ class Core(Protocol):
     """What is needed of the core to end sessions."""
 
     @property
-    def sessions(self) -> Mapping[bytes, object]: ...
+    def sessions(self) -> Mapping[bytes, Session]: ...
     def bad(self, rid: bytes, error: RemoteProtocolError, now: float) -> None: ...
 
 
@@ -91,8 +93,8 @@ class Keys:
         self._known: dict[bytes, Known] = {}
         self._marks: list[tuple[int, ...]] = []
         self._problems: list[str] = []
-        # Under which key and as what a connection has said HELLO.
-        self._admitted: dict[bytes, tuple[bytes, Role]] = {}
+        # Under which key a connection has said HELLO.
+        self._admitted: dict[bytes, bytes] = {}
         self._notes: list[Note] = []
         self._read()
         if self._problems:
@@ -103,20 +105,21 @@ class Keys:
         role = HELLOS.get(type(frame.commands[0])) if frame.commands else None
         if role is None:
             return
-        public = metadata(control, USER_ID)
-        if public is None:
+        key = metadata(control, USER_ID)
+        if key is None:
             return  # It came by a file, whose mode says who may connect.
-        key = public.encode()
         self._refresh()
         if reason := self._reason(key, role):
             self._admitted.pop(rid, None)
             raise RemoteProtocolError(Code.NOT_AUTHORIZED, reason, fatal=True)
-        self._admitted[rid] = (key, role)
+        self._admitted[rid] = key
 
     def answer(self, control: zmq.Frame, request: Sequence[Any]) -> list[bytes] | None:
         """Return the answer to a handshake that ZeroMQ asks about, None where nobody asks."""
         # What comes from outside has the address of whoever sent it.
-        if len(control) or len(request) < REQUEST_FRAMES - 1 or metadata(control, "Peer-Address"):
+        if len(control) or len(request) < REQUEST_FRAMES - 1:
+            return None
+        if metadata(control, PEER_ADDRESS) is not None:
             return None
         version, number, domain, address, _, mechanism, *credentials = (
             bytes(part) for part in request
@@ -141,10 +144,11 @@ class Keys:
         self._look_at = now + self._heartbeat_s
         self._read()
         sessions = core.sessions
-        for rid, (key, role) in list(self._admitted.items()):
-            if rid not in sessions:
+        for rid, key in list(self._admitted.items()):
+            session = sessions.get(rid)
+            if session is None:
                 del self._admitted[rid]
-            elif reason := self._reason(key, role):
+            elif reason := self._reason(key, session.role):
                 del self._admitted[rid]
                 core.bad(rid, RemoteProtocolError(Code.NOT_AUTHORIZED, reason, fatal=True), now)
 
@@ -244,9 +248,11 @@ def mark_of(path: Path) -> tuple[int, ...]:
     return (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
 
 
-def metadata(control: zmq.Frame, name: str) -> str | None:
+def metadata(control: zmq.Frame, name: str) -> bytes | None:
     """Return what ZeroMQ knows of who sent a frame, None for nothing."""
     try:
-        return str(control.get(name))
+        return str(control.get(name)).encode()
     except zmq.ZMQError:
         return None
+    except UnicodeDecodeError:
+        return b""  # Who came by a file can say of himself what he likes, and it is no key.

@@ -25,6 +25,7 @@ from broker.disk.journal import (
     JournalState,
     decode_announcement,
 )
+from broker.facts.peers import Session
 from broker.keys import DOMAIN, Keys
 from broker.log import NoteLog
 from wire.codec import CONTROL_BYTES_MAX, PAYLOAD_FRAMES_MAX, decode_peer, encode
@@ -78,7 +79,7 @@ class Core(Protocol):
     @property
     def ready(self) -> Collection[object]: ...
     @property
-    def sessions(self) -> Mapping[bytes, object]: ...
+    def sessions(self) -> Mapping[bytes, Session]: ...
     def receive(
         self, rid: bytes, frame: Frame[Any], payloads: Sequence[Any], now: float
     ) -> None: ...

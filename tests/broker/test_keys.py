@@ -2,6 +2,7 @@
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 import zmq
@@ -14,6 +15,7 @@ from tests.broker.conversation import actor_hello
 from wire.errors import Code, RemoteProtocolError
 from wire.keys import fingerprint, read_public
 from wire.messages import PROTOCOL, Beat, ClientHello, Frame, HostHello
+from wire.parts import Role
 
 PEERS = {"gpu1": "actors", "gpu2": "actors", "lap": "clients"}
 
@@ -35,8 +37,8 @@ class FakeControl:
 
 
 class FakeCore:
-    def __init__(self, *rids):
-        self.sessions = dict.fromkeys(rids)
+    def __init__(self, *rids, role=Role.HOST):
+        self.sessions = {rid: SimpleNamespace(role=role) for rid in rids}
         self.ended = {}
 
     def bad(self, rid, error, now):
@@ -164,6 +166,7 @@ def test_a_key_that_is_added_counts_at_once(folder):
 
 def test_a_key_that_is_removed_counts_no_more_and_its_sessions_end(folder):
     known, core = Keys(folder), FakeCore(b"1", b"2", b"3")
+    core.sessions[b"3"].role = Role.CLIENT
     gone = public(folder, "gpu1")
     check(known, folder, "gpu1", host_hello(), b"1")
     check(known, folder, "gpu2", host_hello(), b"2")
@@ -181,6 +184,7 @@ def test_a_key_that_is_removed_counts_no_more_and_its_sessions_end(folder):
 
 def test_a_key_that_becomes_a_clients_ends_what_was_an_actors(folder):
     known, core = Keys(folder), FakeCore(b"1", b"2")
+    core.sessions[b"2"].role = Role.CLIENT
     check(known, folder, "gpu1", host_hello(), b"1")
     check(known, folder, "gpu1", client_hello(), b"2")
     (folder / "actors" / "gpu1.key").rename(folder / "clients" / "gpu1.key")
@@ -188,6 +192,29 @@ def test_a_key_that_becomes_a_clients_ends_what_was_an_actors(folder):
     known.look(core, 10.0)
 
     assert core.ended == {b"1": "the key 'gpu1' is that of a client, and not of a host"}
+
+
+def test_a_hello_of_another_role_that_comes_to_nothing_does_not_change_what_a_session_is(folder):
+    known, core = Keys(folder), FakeCore(b"1")
+    check(known, folder, "gpu1", host_hello(), b"1")
+    check(known, folder, "gpu1", client_hello(), b"1")
+    (folder / "actors" / "gpu1.key").rename(folder / "clients" / "gpu1.key")
+
+    known.look(core, 10.0)
+
+    assert list(core.ended) == [b"1"]
+
+
+def test_what_a_peer_calls_itself_in_octets_that_are_no_text_is_no_key(folder):
+    class Own(FakeControl):
+        def get(self, name):
+            return b"\xff".decode()
+
+    known = Keys(folder)
+
+    with pytest.raises(RemoteProtocolError, match="is none that this broker knows"):
+        known.check(b"r", hello(client_hello()), Own(b"x"))
+    assert known.answer(Own(), asked(public(folder, "gpu1"))) is None
 
 
 def test_a_key_that_comes_to_be_in_both_folders_is_a_clients_and_that_is_said(folder):
