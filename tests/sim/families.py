@@ -156,8 +156,9 @@ class Families:
     def told_assign(self, actor: "ActorProcess", token: Token) -> None:
         """Note whether a call is given to where its own maker is."""
         oracle, broker = self.world.oracle, self.world.broker
-        record = oracle.tasks[oracle.assigned[token][:2]]
-        if record.parent is None or broker is None:
+        record = oracle.tasks.get(oracle.assigned[token][:2])
+        # None where the broker calls itself, for copies that it wants.
+        if record is None or record.parent is None or broker is None:
             return
         incarnation, number = oracle.assigned[record.parent][:2]
         client = broker.core.clients.get(incarnation)
