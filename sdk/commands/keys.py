@@ -67,23 +67,23 @@ def begin(folder: Path, *, is_told: bool = True) -> None:
     """Make what a broker's folder has, where it is not there yet."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_folder(folder)
-    for name in ROLES:
-        (folder / name).mkdir(mode=0o700, exist_ok=True)
     public, secret = folder / f"{BROKER}{PUBLIC}", folder / f"{BROKER}{SECRET}"
     if secret.exists():
         if read_pair(secret).public != read_public(public):
             raise ValueError(f"keys {str(folder)!r}: {public.name} is not of {secret.name}")
-        return
-    if public.exists():
+    elif public.exists():
         raise ValueError(
             f"keys {str(folder)!r} has a {public.name} and no {secret.name}: it is a peer's, or"
             " the secret is lost; name another folder"
         )
-    with new_pair(folder, BROKER) as made:
-        os.link(made / public.name, public)
-        os.link(made / secret.name, secret)
-    if is_told:
-        say(f"made {secret}, which never leaves this machine")
+    else:
+        with new_pair(folder, BROKER) as made:
+            os.link(made / public.name, public)
+            os.link(made / secret.name, secret)
+        if is_told:
+            say(f"made {secret}, which never leaves this machine")
+    for name in ROLES:
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
 
 
 def add(folder: Path, name: str, role: str) -> None:
@@ -95,7 +95,7 @@ def add(folder: Path, name: str, role: str) -> None:
     if carried.exists():
         raise ValueError(f"{carried} is still there from a former key: remove it first")
     with new_pair(folder, name) as made:
-        shutil.copyfile(folder / f"{BROKER}{PUBLIC}", made / f"{BROKER}{PUBLIC}")
+        shutil.copy(folder / f"{BROKER}{PUBLIC}", made)
         public = made / f"{name}{PUBLIC}"
         told = fingerprint(read_public(public))
         # Whole when the broker sees it, and whoever was faster keeps what he made.

@@ -1,6 +1,7 @@
 """`warmslot keys`: what it makes, and what it never does."""
 
 import json
+import os
 import stat
 
 import pytest
@@ -37,8 +38,13 @@ def test_the_first_time_it_makes_the_pair_of_the_broker_and_then_never_again(key
     assert content(keys.folder) == first
 
 
-def test_what_it_makes_nobody_else_can_read(keys):
-    keys("add", "gpu1", "actor")
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_what_it_makes_nobody_else_can_read_or_write(keys, umask):
+    former = os.umask(umask)
+    try:
+        keys("add", "gpu1", "actor")
+    finally:
+        os.umask(former)
 
     for path in [keys.folder, *keys.folder.rglob("*")]:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -134,8 +140,10 @@ def test_a_key_that_was_removed_by_hand_is_not_made_while_its_secret_is_about(ke
 
 def test_the_folder_of_a_peer_is_none_of_a_broker(keys):
     keys("add", "gpu1", "actor")
+    carried = keys.folder / "carry" / "gpu1"
 
-    assert main(["keys", str(keys.folder / "carry" / "gpu1")]) == 2
+    assert main(["keys", str(carried)]) == 2
+    assert sorted(path.name for path in carried.iterdir()) == ["broker.key", "gpu1.key_secret"]
 
 
 def test_a_secret_that_others_can_read_is_not_worked_with(keys):
