@@ -8,7 +8,8 @@ import contextlib
 import math
 import os
 import resource
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,8 @@ LEFT_MIN: Final = 8
 # lowest that is free tells enough.
 COUNTED_MAX: Final = 4_096
 COUNT_INTERVAL_S: Final = 0.01
+# Where that takes long, as with thousands, so many times as long passes before the next time.
+COUNT_PAUSE: Final = 10
 LOOK_INTERVAL_S: Final = 1.0
 FOLDER: Final = "/dev/fd"
 
@@ -48,9 +51,10 @@ def file_limit() -> float:
 class Descriptors:
     """Looks now and then how many are left, and lets nobody in by ipc while they are few."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Look by means of any *descriptor* that stays open."""
         self._descriptor = descriptor
+        self._clock = clock
         self._look_at = -math.inf
         self._is_low = False
 
@@ -59,8 +63,11 @@ class Descriptors:
         if now < self._look_at:
             return []
         limit = file_limit()
+        began = self._clock()
         used = self._count(limit)
-        self._look_at = now + (COUNT_INTERVAL_S if limit <= COUNTED_MAX else LOOK_INTERVAL_S)
+        pause_s = COUNT_PAUSE * (self._clock() - began)
+        least_s = COUNT_INTERVAL_S if limit <= COUNTED_MAX else LOOK_INTERVAL_S
+        self._look_at = now + max(least_s, pause_s)
         was_low, few = self._is_low, max(SHARE_LEFT * limit, LEFT_MIN)
         self._is_low = limit - used < (2 * few if was_low else few)
         if was_low is not self._is_low:

@@ -24,7 +24,7 @@ def limits():
 
 def test_nobody_was_told_that_descriptors_run_out(limits):
     reading, writing = os.pipe()
-    descriptors = Descriptors(reading)
+    descriptors = Descriptors(reading, clock=lambda: 0.0)
     assert descriptors.look(0.0) == []
 
     # Above the pipe nothing is open that was not before, and one more may be.
@@ -47,7 +47,7 @@ def test_who_is_connected_by_ipc_goes_on_while_nobody_more_may_connect(limits, t
     endpoints = [f"ipc://{path}", "ipc://@abstract", "tcp://127.0.0.1:5555"]
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
-        descriptors = Descriptors(listening.fileno())
+        descriptors = Descriptors(listening.fileno(), clock=lambda: 0.0)
         used = len(list(Path("/dev/fd").iterdir()))
 
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 4, limits[1]))
@@ -61,6 +61,18 @@ def test_who_is_connected_by_ipc_goes_on_while_nobody_more_may_connect(limits, t
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 40, limits[1]))
         assert descriptors.look(2.0, endpoints) == []
         assert [one.name for one in tmp_path.iterdir()] == ["broker"]
+
+
+def test_a_broker_with_thousands_did_nothing_but_count_them(limits, monkeypatch):
+    times, counted = iter([5.0, 5.05, 6.0, 6.001]), []
+    descriptors = Descriptors(0, clock=lambda: next(times))
+    monkeypatch.setattr(descriptors, "_count", lambda limit: counted.append(limit) or 0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, limits[1]))
+
+    for now in (10.0, 10.01, 10.49, 10.5, 10.509):
+        descriptors.look(now)
+
+    assert len(counted) == 2
 
 
 def test_where_they_cannot_be_counted_nobody_is_shut_out(limits, tmp_path, monkeypatch):
