@@ -369,6 +369,7 @@ def describe(dead: DeadTask) -> dict[str, Any]:
         "client": facts.client_name,
         "ended_ms": facts.ended_ms,
         "code": facts.code,
+        "type": facts.type,
         "message": facts.message,
         "actor": facts.actor,
         "runs": facts.tries if facts.runs < 0 else facts.runs,
@@ -398,7 +399,6 @@ def in_full(dead: DeadTask) -> dict[str, Any]:
         if call.environment is not None:
             options["environment"] = call.environment.id
     return {
-        "type": facts.type,
         "traceback": facts.traceback,
         "redriven_ms": facts.redriven_ms,
         "options": options,

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.tasks.dead import ENTRY_BYTES, octets_of
+from sdk.commands.dead import row
 from tests.broker.conversation import CODE, Conversation, ask, attested
 from tests.support.disk import Disk
 from wire.codec import decode_failure, encode_failure
@@ -57,6 +58,16 @@ def fails(client, actor, number=1):
 
 def asked(client, what="dead", argument=""):
     return ask(client, what, argument)
+
+
+def test_the_command_that_lists_dead_tasks_failed_for_what_the_broker_does_not_list():
+    talk = Conversation(disk=Disk())
+    client = talk.client()
+    fails(client, talk.actor(11, free=1))
+
+    (dead,) = asked(client)["dead"]
+
+    assert row(dead)[-1] == "ValueError: no"
 
 
 def name(client, number):
