@@ -164,7 +164,8 @@ class Keys:
             return f"the key {fingerprint(key)} is none that this broker knows now"
         if role in MAY_BE[known.folder]:
             return ""
-        return f"the key {known.name!r} is that of a {ROLES[known.folder]}, and not of a {role}"
+        wanted = f"an {role}" if role is Role.ACTOR else f"a {role}"
+        return f"the key {known.name!r} is that of a {ROLES[known.folder]}, and not of {wanted}"
 
     def _refresh(self) -> None:
         """Read the folder where a key was added or removed."""

@@ -102,9 +102,8 @@ def test_the_key_of_an_actor_is_one_of_a_host_an_actor_and_a_client(folder, role
 
 @pytest.mark.parametrize("role", ["actor", "host"])
 def test_the_key_of_a_client_is_no_more_than_that(folder, role):
-    with pytest.raises(
-        RemoteProtocolError, match=f"'lap' is that of a client, and not of a {role}"
-    ):
+    wanted = {"actor": "an actor", "host": "a host"}[role]
+    with pytest.raises(RemoteProtocolError, match=f"'lap' is that of a client, .*{wanted}"):
         check(Keys(folder), folder, "lap", HELLOS[role]())
 
     check(Keys(folder), folder, "lap", client_hello())
