@@ -230,6 +230,19 @@ def test_a_key_that_comes_to_be_in_both_folders_is_a_clients_and_that_is_said(fo
         Keys(folder)
 
 
+def test_a_file_that_has_another_key_now_counts_with_the_next_heartbeat(folder):
+    known, core = Keys(folder), FakeCore(b"1")
+    former, path = public(folder, "gpu1"), folder / "actors" / "gpu1.key"
+    check(known, folder, "gpu1", host_hello(), b"1")
+    path.write_bytes(path.read_bytes().replace(former, zmq.curve_keypair()[0]))
+
+    known.look(core, 10.0)
+
+    assert list(core.ended) == [b"1"]
+    assert is_let_in(known, public(folder, "gpu1"))
+    assert not is_let_in(known, former)
+
+
 def test_a_file_in_the_middle_of_being_written_ends_no_session(folder):
     known, core = Keys(folder), FakeCore(b"1")
     check(known, folder, "gpu1", host_hello(), b"1")
