@@ -213,17 +213,29 @@ def open_keys(folder: str | None, *, heartbeat_s: float) -> Keys | None:
 def list_keys(folder: Path, former: Iterable[Path]) -> tuple[list[Path], str]:
     """Return the files of keys in *folder*, and what is wrong with it.
 
-    One that cannot be looked at, as with no descriptor left, has what it had in *former*.
+    One that cannot be looked at, as with no descriptor left, has what it had in *former* and what
+    is still there: that needs none.
     """
     try:
         found = [path for path in folder.iterdir() if path.suffix == PUBLIC]
     except FileNotFoundError:
         return [], ""
     except OSError as error:
-        kept = [path for path in former if path.parent == folder]
+        kept = [path for path in former if path.parent == folder and not is_gone(path)]
         return kept, f"folder {str(folder)!r} cannot be read: {error.strerror}"
     # What begins with a dot is not there yet.
     return sorted(path for path in found if not path.name.startswith(".")), ""
+
+
+def is_gone(path: Path) -> bool:
+    """Tell whether there is surely no file."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def read_again(path: Path, former: KeyFile | None) -> KeyFile:

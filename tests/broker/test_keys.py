@@ -270,6 +270,23 @@ def test_a_folder_that_cannot_be_read_just_now_ends_no_session(folder, monkeypat
     assert "Too many open files" in known.take_notes()[0][1]["reason"]
 
 
+def test_who_takes_all_descriptors_cannot_keep_a_key_that_is_removed(folder, monkeypatch):
+    known, core = Keys(folder), FakeCore(b"1", b"2")
+    check(known, folder, "gpu1", host_hello(), b"1")
+    check(known, folder, "gpu2", host_hello(), b"2")
+    gone = public(folder, "gpu1")
+
+    def exhausted(self):
+        raise OSError(24, os.strerror(24))
+
+    monkeypatch.setattr(keys.Path, "iterdir", exhausted)
+    (folder / "actors" / "gpu1.key").unlink()
+    known.look(core, 10.0)
+
+    assert list(core.ended) == [b"1"]
+    assert not is_let_in(known, gone)
+
+
 def test_a_folder_of_a_role_that_is_gone_has_nobody(folder):
     known, core = Keys(folder), FakeCore(b"1")
     check(known, folder, "gpu1", host_hello(), b"1")
