@@ -5,6 +5,7 @@ loop's own socket is bound: so there is no other thread that could end, and one 
 The rule that must not be broken: whatever is not known for sure is refused.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -21,6 +22,7 @@ from wire.keys import (
     PUBLIC,
     ROLES,
     SECRET,
+    check_closed,
     check_folder,
     fingerprint,
     read_pair,
@@ -82,6 +84,9 @@ class Keys:
             raise ValueError(
                 f"keys {str(folder)!r} has no {BROKER}{SECRET}: `warmslot keys {folder}` makes one"
             )
+        for role in ROLES:
+            with contextlib.suppress(OSError):
+                check_closed(folder / role)
         pair = read_pair(folder / f"{BROKER}{SECRET}")
         if read_public(folder / f"{BROKER}{PUBLIC}") != pair.public:
             raise ValueError(f"keys {str(folder)!r}: {BROKER}{PUBLIC} is not of {BROKER}{SECRET}")

@@ -119,9 +119,22 @@ def check_folder(folder: Path) -> list[str]:
     try:
         if not folder.is_dir():
             raise ValueError(f"keys {str(folder)!r} is not a folder")
+        check_closed(folder)
         return sorted(os.listdir(folder))  # noqa: PTH208 - names are what is asked for.
     except OSError as error:
         raise ValueError(f"keys {str(folder)!r} cannot be read: {error.strerror}") from None
+
+
+def check_closed(folder: Path) -> None:
+    """Raise ValueError where anybody may put a key into *folder*, and OSError where it is none.
+
+    What is mounted to be read only, as Kubernetes mounts a secret, may have any mode.
+    """
+    is_open = folder.stat().st_mode & stat.S_IWOTH
+    if is_open and not os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise ValueError(
+            f"keys {str(folder)!r}: anybody may write there, and let himself in: chmod o-w"
+        )
 
 
 def read_public(path: Path) -> bytes:

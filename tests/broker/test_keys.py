@@ -339,6 +339,8 @@ def test_a_file_that_is_not_there_yet_is_no_key(folder):
         ),
         (lambda f: (f / "clients/bad.key").write_text("no"), "bad.key' cannot be used"),
         (lambda f: (f / "clients/dir.key").mkdir(), "dir.key' cannot be used: it is no file"),
+        (lambda f: f.chmod(0o777), "anybody may write there"),
+        (lambda f: (f / "actors").chmod(0o1777), "actors': anybody may write there"),
     ],
 )
 def test_a_broker_does_not_start_with_a_folder_that_is_wrong(folder, spoil, named):
@@ -347,3 +349,12 @@ def test_a_broker_does_not_start_with_a_folder_that_is_wrong(folder, spoil, name
     with pytest.raises(ValueError, match="key") as raised:
         Keys(folder)
     assert named in str(raised.value)
+
+
+def test_a_folder_that_is_mounted_to_be_read_only_may_have_any_mode(folder, monkeypatch):
+    folder.chmod(0o1777)
+    found = SimpleNamespace(f_flag=os.ST_RDONLY)
+
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+
+    assert is_let_in(Keys(folder), read_public(folder / "actors" / "gpu1.key"))
