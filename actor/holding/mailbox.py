@@ -329,7 +329,10 @@ class Mailbox:
         Those are the ones beyond: who waits for a turn, or for room, takes no slot before. Below 0
         where those who reacquire want more than there is.
         """
-        free, turns = self.slots_free(), Turns(self.residents)
+        free = self.slots_free()
+        if not (self.waiting or self.reacquiring):
+            return free, []
+        turns = Turns(self.residents)
         for ask in self.reacquiring.values():
             free.take(ask.wanted, ask.replica)
             if ask.environment is not None:
