@@ -150,7 +150,10 @@ class Families:
         task = client.tasks.get(name[1]) if client is not None else None
         if task is not None and task.trouble is not None and token <= task.trouble.failed:
             return True
-        told = self.world.oracle.tasks[name].client.core._trials.told.get(name[1])
+        owner = self.world.oracle.tasks[name].client
+        if not hasattr(owner, "core"):
+            return False  # The broker called itself, for a copy; the next one calls anew.
+        told = owner.core._trials.told.get(name[1])
         return told is not None and told[0].failed is not None and token <= told[0].failed
 
     def told_assign(self, actor: "ActorProcess", token: Token) -> None:
