@@ -252,6 +252,15 @@ def test_nor_is_it_where_it_is_offered_when_the_window_is_over():
     assert agree(family.talk)
 
 
+def says_again(family):
+    """Let the client send its call to the next broker, with the run of it that was lost."""
+    family.root.greets(msgspec.structs.replace(family.root.hello, unresolved=[(1, 1)]))
+    told = Tried(1, 0, 0, 1, 0.0, family.token, ["attempt 1: silent"])
+    again = Submit(1, 0, b"", again=True, tries=1)
+    function, template = Function(0, CODE, b"code"), Template(0, Call("plain", CODE))
+    family.root.says(function, template, told, again)
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 def test_nor_where_only_the_client_can_tell_the_next_broker(is_first):
     family = Family(parent=Call("plain", CODE), call=Call("plain", CODE), free=0)
@@ -261,11 +270,7 @@ def test_nor_where_only_the_client_can_tell_the_next_broker(is_first):
         holding(family, nested=False)
         assert family.talk.state(family.root, 1) == "unclaimed-run"
 
-    family.root.greets(msgspec.structs.replace(family.root.hello, unresolved=[(1, 1)]))
-    told = Tried(1, 0, 0, 1, 0.0, family.token, ["attempt 1: silent"])
-    again = Submit(1, 0, b"", again=True, tries=1)
-    function, template = Function(0, CODE, b"code"), Template(0, Call("plain", CODE))
-    family.root.says(function, template, told, again)
+    says_again(family)
     if not is_first:
         holding(family, nested=False)
 
@@ -285,11 +290,7 @@ def test_nor_is_one_that_has_returned_where_only_the_client_can_tell_that(is_fir
         family.actor.greets(hello)
         assert family.talk.state(family.root, 1) == "unclaimed-run"
 
-    family.root.greets(msgspec.structs.replace(family.root.hello, unresolved=[(1, 1)]))
-    told = Tried(1, 0, 0, 1, 0.0, family.token, ["attempt 1: silent"])
-    again = Submit(1, 0, b"", again=True, tries=1)
-    function, template = Function(0, CODE, b"code"), Template(0, Call("plain", CODE))
-    family.root.says(function, template, told, again)
+    says_again(family)
     if not is_first:
         family.actor.greets(hello)
     family.actor.ends(family.token, b"result")
