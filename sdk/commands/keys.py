@@ -54,8 +54,9 @@ def show_keys(options: argparse.Namespace) -> int:
             begin(folder, is_told=not options.json)
             show_known(folder, options)
         case ["add", name, ("actor" | "client") as role]:
+            check_name(name)
             begin(folder)
-            add(folder, check_name(name), role)
+            add(folder, name, role)
         case ["remove", name]:
             remove(folder, name)
         case _:

@@ -52,6 +52,15 @@ def test_what_it_makes_nobody_else_can_read_or_write(keys, umask):
     assert not list(keys.folder.glob(".new-*"))
 
 
+def test_a_bad_name_makes_nothing(keys):
+    """It made the pair of the broker first, in whatever folder that was."""
+    status, said = keys("add", "../x", "actor")
+
+    assert status == 2
+    assert "'../x'" in said.err
+    assert not keys.folder.exists()
+
+
 @pytest.mark.parametrize("role", ["actor", "client"])
 def test_it_lets_somebody_in_and_leaves_a_folder_to_be_carried_there(keys, role):
     status, said = keys("add", "gpu1", role)
