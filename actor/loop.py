@@ -279,8 +279,9 @@ class Loop:
         # Others may lead for a turn; a guard takes the lead only from one that runs a task.
         lock.release()
         for which, _ in self._short_wait.wait(wait_s):
-            if which == descriptor:
-                can_receive = True
+            can_receive |= which == descriptor
+            # A turn may have let the flag fall before who raised it got to the descriptor.
+            self._is_awake |= which != descriptor
         lock.acquire()
         self._sleeps_until = 0.0
         return can_receive

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import select
 import signal
 import threading
 from math import inf
@@ -107,6 +108,19 @@ def test_who_posts_while_the_leader_sleeps_wakes_him_for_what_is_his(loop, reaso
     loop.post(change)
 
     assert loop._is_awake
+
+
+def test_a_wake_that_comes_after_its_flag_has_fallen_does_not_end_every_sleep_from_then_on(loop):
+    # As when a thread that raised the flag loses the interpreter before it gets to the descriptor,
+    # and somebody else's turn comes in between. Then the leader had a processor to itself.
+    loop.core.session.hello_at = inf
+    loop.lead.begin()
+    loop._waker.wake()
+
+    loop._wait(DEADLINE_S)
+    loop.turn(can_receive=False)
+
+    assert not select.select([loop._waker.fd], [], [], 0)[0]
 
 
 def test_a_leader_whose_run_ends_in_the_one_turn_of_another_leads_on(loop):
