@@ -28,7 +28,7 @@ from actor.holding.recipe import Buffer, Recipe
 from actor.invariants import check
 from actor.settings import Settings
 from wire.errors import RemoteProtocolError
-from wire.labels import Labels
+from wire.labels import Labels, differing
 from wire.messages import (
     Await,
     Bye,
@@ -491,7 +491,7 @@ class ActorCore:
 
     def relabel(self) -> None:
         labels = merge_labels(self.settings.labels, self.upserted, self.mailbox.residents.labels())
-        if labels != self.labels:
+        if differing(self.labels, labels):
             self.labels = labels
             self.labels_version += 1
             self.is_stale |= bool(self.mailbox.waiting)

@@ -10,6 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from itertools import compress
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,8 @@ from wire.texts import check_text
 LabelValue = str | int | float | bool
 LabelValues = LabelValue | list[LabelValue]
 Labels = dict[str, LabelValues]
+# What is equal for values that are the same: int and float are one type, a bool is its own.
+Cell = LabelValue | tuple[str, bool]
 
 KEY_LENGTH_MAX: Final = 128
 VALUE_LENGTH_MAX: Final = 1024
@@ -31,6 +34,8 @@ BUILT_IN: Final = frozenset({"name", "host", "os", "python", "cpus", "memory_mb"
 # These it says where it can tell. Of GPUs of another make whoever starts it may say so; what runs
 # there may not.
 MACHINE: Final = frozenset({"gpu_count", "gpu_name"})
+TRUE: Final = ("bool", True)
+FALSE: Final = ("bool", False)
 INFINITE: Final = (math.inf, -math.inf)
 # A number as it is written; Python reads "1_000" and digits of other scripts as well.
 WHOLE: Final = re.compile(r"[+-]?[0-9]+")
@@ -134,6 +139,44 @@ def is_same(offered: object, desired: object) -> bool:
     if is_number(offered) and is_number(desired):
         return offered == desired
     return type(offered) is type(desired) and offered == desired
+
+
+def cell(value: LabelValue) -> Cell:
+    """Return what is equal for values that are the same, and for no others."""
+    if value is True:
+        return TRUE
+    return FALSE if value is False else value
+
+
+def cells(values: LabelValues) -> list[Cell]:
+    """Return the cell of each value of a key."""
+    return [cell(value) for value in values] if isinstance(values, list) else [cell(values)]
+
+
+def is_unchanged(had: LabelValues | None, has: LabelValues | None) -> bool:
+    """Tell whether a key is offered as before."""
+    if type(had) is not type(has) or had is None or has is None or isinstance(had, list):
+        return had is not None and has is not None and cells(had) == cells(has)
+    return had == has
+
+
+def differing(had: Labels, has: Labels) -> list[str]:
+    """Return the keys that are offered otherwise in *has* than in *had*."""
+    known = list(map(had.get, has))
+    kinds = list(map(type, has.values()))
+    if list in kinds or kinds != list(map(type, known)):
+        return compared(had, has)
+    # Each is offered in *had* as well, with one value of the same type.
+    changed = list(compress(has, map(operator.ne, has.values(), known)))
+    if len(had) > len(has):
+        changed += [key for key in had if key not in has]
+    return changed
+
+
+def compared(had: Labels, has: Labels) -> list[str]:
+    """Return what `differing` does, key by key."""
+    changed = [key for key, values in has.items() if not is_unchanged(had.get(key), values)]
+    return changed + [key for key in had if key not in has]
 
 
 def validate_desire(desire: Desire) -> None:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from broker.events.sessions import check_offered
 from broker.facts import orders
-from broker.facts.offers import differing
 from broker.facts.peers import Actor, Client, Host, Session
 from broker.placing import environments, isolation
 from broker.tasks import bindings
-from wire.labels import Labels
+from wire.labels import Labels, differing
 from wire.messages import ActorBeat, Credit, Entered, HostBeat, LabelsChanged, Tried
 from wire.parts import Token
 

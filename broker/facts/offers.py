@@ -7,20 +7,21 @@ actor.
 """
 
 from collections.abc import Iterable
-from itertools import compress
 from math import frexp, ldexp
-from operator import ne
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from wire.labels import (
     EQUAL,
     NEGATIVE,
     ORDER,
+    Cell,
     Comparator,
     Desire,
     Labels,
-    LabelValue,
     LabelValues,
+    cell,
+    cells,
+    differing,
     is_number,
 )
 
@@ -28,50 +29,7 @@ if TYPE_CHECKING:
     from broker.facts.peers import Actor
     from broker.waiting.shapes import Shape
 
-# A bool is another value than the number that it equals.
-TRUE: Final = ("bool", True)
-FALSE: Final = ("bool", False)
-
-Cell = LabelValue | tuple[str, bool]
 Place = TypeVar("Place")
-
-
-def cell(value: LabelValue) -> Cell:
-    """Return what is equal for values that are the same: int and float are one type."""
-    if value is True:
-        return TRUE
-    return FALSE if value is False else value
-
-
-def cells(values: LabelValues) -> list[Cell]:
-    """Return the cell of each value of a key."""
-    return [cell(value) for value in values] if isinstance(values, list) else [cell(values)]
-
-
-def is_unchanged(had: LabelValues | None, has: LabelValues | None) -> bool:
-    """Tell whether a key is offered as before."""
-    if type(had) is not type(has) or had is None or has is None or isinstance(had, list):
-        return had is not None and has is not None and cells(had) == cells(has)
-    return had == has
-
-
-def differing(had: Labels, has: Labels) -> list[str]:
-    """Return the keys that are offered otherwise in *has* than in *had*."""
-    known = list(map(had.get, has))
-    kinds = list(map(type, has.values()))
-    if list in kinds or kinds != list(map(type, known)):
-        return compared(had, has)
-    # Each is offered in *had* as well, with one value of the same type.
-    changed = list(compress(has, map(ne, has.values(), known)))
-    if len(had) > len(has):
-        changed += [key for key in had if key not in has]
-    return changed
-
-
-def compared(had: Labels, has: Labels) -> list[str]:
-    """Return what `differing` does, key by key."""
-    changed = [key for key, values in has.items() if not is_unchanged(had.get(key), values)]
-    return changed + [key for key in had if key not in has]
 
 
 def keep(places: "dict[Place, Shape | dict[Shape, None]]", place: Place, shape: "Shape") -> None:

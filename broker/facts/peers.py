@@ -10,9 +10,8 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from broker.facts.credit import CreditAccount
-from broker.facts.offers import differing
 from broker.facts.task import FunctionBlob, State, Task, Template
-from wire.labels import Labels
+from wire.labels import Labels, differing
 from wire.messages import ActorHello, ClientHello, Credit, HostHello, Tried
 from wire.parts import Attested, Role, Token
 from wire.tables import ReceiverTable, SenderTable

@@ -166,6 +166,16 @@ def test_no_labels_are_said_when_nothing_changed():
     assert said(end, LabelsChanged) == []
 
 
+@pytest.mark.parametrize(("was", "now"), [(1, True), (False, 0), ([1, 2], [True, 2])])
+def test_a_bool_in_the_place_of_the_number_that_it_equals_is_a_change(was, now):
+    end = connected(make_core(labels={"a": was}))
+
+    end.core.change_labels({"a": now}, end.now)
+    end.carry()
+
+    assert repr(end.labels) == repr({"a": now})
+
+
 # --- release
 
 

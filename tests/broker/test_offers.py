@@ -5,10 +5,18 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.facts.offers import Offers, differing, is_unchanged
+from broker.facts.offers import Offers
 from broker.waiting.shapes import Shape
 from tests.broker.conversation import CODE, Conversation
-from wire.labels import Comparator, Desire, affinity, satisfies, satisfies_all
+from wire.labels import (
+    Comparator,
+    Desire,
+    affinity,
+    differing,
+    is_unchanged,
+    satisfies,
+    satisfies_all,
+)
 from wire.messages import Assign, LabelsChanged
 from wire.parts import Call
 
