@@ -485,5 +485,5 @@ def check_part(slots: Any, owned: Mapping[str, int]) -> None:
 
 
 def rest(until: float | None) -> float | None:
-    """Return how many seconds are left."""
-    return None if until is None else max(0.0, until - monotonic())
+    """Return how many seconds are left, no more than a thread can wait at once."""
+    return None if until is None else min(max(0.0, until - monotonic()), threading.TIMEOUT_MAX)

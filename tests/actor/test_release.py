@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from actor.running.release import rest
 from sdk.errors import ReleasedLimit, SlotReleased, TaskCanceled
 from sdk.task import current_task
 from tests.support.deployment import DEADLINE_S
@@ -26,6 +27,10 @@ def event(name):
     from tests.actor import test_release
 
     return test_release.events.setdefault(name, threading.Event())
+
+
+def test_a_wait_may_have_more_time_than_a_thread_can_wait_at_once():
+    assert rest(float("inf")) == rest(1e300) == threading.TIMEOUT_MAX
 
 
 def note(what):
