@@ -180,6 +180,9 @@ def obstacles(
     bound = bindings.actor_named(broker, task)
     if bound and bound != actor.name:
         yield f"its key is bound to {bound}", since
+    home = task.template.shape.home if task.template else None
+    if home is not None and home is not actor:
+        yield f"its named actor is on {home.name}", since
     if text := unheard(broker, actor, now):
         yield text, actor.heard_at
     elif actor.is_alone:

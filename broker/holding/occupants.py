@@ -1,6 +1,6 @@
 """Who holds which limit and who waits for it, as people are told."""
 
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -8,7 +8,7 @@ import msgspec
 from broker.facts.peers import Actor
 from broker.facts.task import Task
 from broker.holding.limits import Limits
-from broker.holding.lines import AskWaiter, host_key, shown
+from broker.holding.lines import AskWaiter, RunWait, host_key, shown
 from wire.limits import HOST_PREFIX, base_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # How many keys of each limit are listed, and holders of each key; of one that is asked for by name.
 KEYS_LISTED_MAX: Final = 1_000
 HOLDERS_LISTED_MAX: Final = 100
+# How many calls are named of those that a run waits for.
+CALLS_SHOWN_MAX: Final = 3
 NAMED_LISTED_MAX: Final = 10_000
 
 
@@ -86,10 +88,24 @@ def listed(limits: Limits, names: list[str], wanted: str) -> dict[str, Any]:
 
 
 def explain_run(broker: "Broker", task: Task) -> str:
-    """Say for which limit the run of *task* waits from inside; an empty text for none."""
-    run = broker.limits.runs.get(task.token) if task.token else None
+    """Say what the run of *task* has said that it waits for; an empty text for nothing."""
+    if not task.token:
+        return ""
+    run = broker.limits.runs.get(task.token)
     texts = [explain_full(broker.limits, ask.blocked) for ask in run.asks.values()] if run else []
+    texts += map(explain_wait, broker.limits.waits.by_run.get(task.token, {}).values())
     return "; ".join(texts)
+
+
+def explain_wait(wait: RunWait) -> str:
+    """Say for which calls of its own a run waits, or for its slots."""
+    if not wait.calls:
+        return "for its slots again"
+    count = sum(last - first + 1 for first, last in wait.calls)
+    numbers = chain.from_iterable(range(first, last + 1) for first, last in wait.calls)
+    names = [f"{wait.client:016x}-{number}" for number in islice(numbers, CALLS_SHOWN_MAX)]
+    more = f" and {count - len(names)} more" if count > len(names) else ""
+    return f"for {', '.join(names)}{more}"
 
 
 def explain_full(limits: Limits, name: str) -> str:

@@ -70,7 +70,8 @@ def refusal_of_hosts(
             f" start the actors with --limit {own}=N"
         )
     if amount > max(stated):
-        return Code.BAD_OPTION, f"limit {name!r}: {amount} is more than any host has: {max(stated)}"
+        who = f"host {hosts[0].name}" if actor is not None else "any host"
+        return Code.BAD_OPTION, f"limit {name!r}: {amount} is more than {who} has: {max(stated)}"
     return None
 
 

@@ -9,7 +9,7 @@ from tests.broker.conversation import CODE, Conversation, ask, attested
 from tests.support.disk import Disk
 from wire.labels import Comparator, Desire
 from wire.limits import Definition
-from wire.messages import ActorBeat, Assign, Beat, Cancel, Credit, Death, Occupy, Reject
+from wire.messages import ActorBeat, Assign, Await, Beat, Cancel, Credit, Death, Occupy, Reject
 from wire.parts import Call
 
 LARGE = Desire("memory", Comparator.GREATER_THAN, 256)
@@ -262,6 +262,22 @@ def test_a_run_that_waits_for_a_limit_from_inside(talk):
     assert ask(client, "explain", "8")["reason"] == (
         "it is with actor host/0, and waits there: limit db is full: 1 of 1"
         f" (held by {client.incarnation:016x}-7 on host/0)"
+    )
+
+
+def test_a_run_that_waits_for_calls_of_its_own_or_for_its_slots(talk):
+    actor = talk.actor(free=2, slots={"slot": 2})
+    client = talk.client(1).submits(7, 8)
+    first, second = (assign.number for assign in actor.takes(Assign))
+
+    actor.says(Await(1000, first, 1, 1, [(8, 8), (10, 12)], 4), Await(1000, second, -1))
+
+    name = f"{client.incarnation:016x}"
+    assert ask(client, "explain", "7")["reason"] == (
+        f"it is with actor host/0, and waits there: for {name}-8, {name}-10, {name}-11 and 1 more"
+    )
+    assert ask(client, "explain", "8")["reason"] == (
+        "it is with actor host/0, and waits there: for its slots again"
     )
 
 

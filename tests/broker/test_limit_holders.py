@@ -313,8 +313,9 @@ def test_a_run_that_asked_before_its_host_was_there_is_told_what_that_has_not():
     assert actor.takes(Occupied) == []
     machine(talk, 0, gpu=1)
 
-    told = {said.ask: said.code for said in actor.takes(Occupied)}
-    assert told == {1: "", 2: Code.BAD_OPTION, 3: Code.LIMIT_UNKNOWN}
+    said = actor.takes(Occupied)
+    assert {one.ask: one.code for one in said} == {1: "", 2: Code.BAD_OPTION, 3: Code.LIMIT_UNKNOWN}
+    assert "limit 'host:gpu': 2 is more than host gpu0 has: 1" in [one.message for one in said]
     assert talk.state(client, 1) == "assigned"
 
 

@@ -155,6 +155,7 @@ def test_all_calls_go_where_it_is(talk):
     calls(client, 2, 3)
 
     assert tasks(other) == []
+    assert explained(client, 2)["actors"]["host/1"] == "its named actor is on host/0"
     actor.says(Credit(1))
     assert tasks(actor)[-1] == (1, 2)
 
