@@ -8,6 +8,7 @@ import argparse
 import os
 import re
 import resource
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
@@ -65,46 +66,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limits = read_limits([*split_environment("WARMSLOT_LIMIT"), *options.limit])
         started_with = read_surroundings(options)
         check_descriptors(options.replicas[1])
-        name = hold(options.name, options.broker)
         check_spin()
+        name = hold(options.name, options.broker)
     except (ValueError, NameTaken) as error:
         parser.error(str(error))
-    # It loads while the rest of this process does.
-    missed: list[str] = []
-    server = start_fork_server(
-        options.start_method, started_with["variables"], options.start_timeout, missed
-    )
-    known = builtin_labels(name.name)
-    check_keys(parser, labels_of, known)
-    from actor.host import Host  # noqa: PLC0415
-    from actor.logs import configure_logs, warn  # noqa: PLC0415
-
-    configure_logs(options.log_format, options.log_level)
-    for reason in missed:
-        warn("no_forkserver", reason=reason, hint="each actor starts from nothing")
-    is_alike = all(labels == labels_of[0] for labels in labels_of)
-    settings = HostSettings(
-        name=name.name,
-        broker=options.broker,
-        labels={**known, **(labels_of[0] if is_alike else {})},
-        labels_of={} if is_alike else dict(enumerate(labels_of)),
-        slots=options.slots,
-        typed=typed,
-        limits=limits,
-        units=units,
-        released_max=options.released_max,
-        replicas=options.replicas[0],
-        replicas_max=options.replicas[1],
-        prefetch=options.prefetch,
-        environments_max=read_environments_max(options),
-        environments_memory_mb=options.environments_memory_mb,
-        memory_high=options.memory_high,
-        log_format=options.log_format,
-        log_level=options.log_level,
-        **read_times(options),
-        **started_with,
-    )
     try:
+        release_at_end(name)
+        known = builtin_labels(name.name)
+        check_keys(parser, labels_of, known)
+        # It loads while the rest of this process does.
+        missed: list[str] = []
+        server = start_fork_server(
+            options.start_method, started_with["variables"], options.start_timeout, missed
+        )
+        from actor.host import Host  # noqa: PLC0415
+        from actor.logs import configure_logs, warn  # noqa: PLC0415
+
+        configure_logs(options.log_format, options.log_level)
+        for reason in missed:
+            warn("no_forkserver", reason=reason, hint="each actor starts from nothing")
+        is_alike = all(labels == labels_of[0] for labels in labels_of)
+        settings = HostSettings(
+            name=name.name,
+            broker=options.broker,
+            labels={**known, **(labels_of[0] if is_alike else {})},
+            labels_of={} if is_alike else dict(enumerate(labels_of)),
+            slots=options.slots,
+            typed=typed,
+            limits=limits,
+            units=units,
+            released_max=options.released_max,
+            replicas=options.replicas[0],
+            replicas_max=options.replicas[1],
+            prefetch=options.prefetch,
+            environments_max=read_environments_max(options),
+            environments_memory_mb=options.environments_memory_mb,
+            memory_high=options.memory_high,
+            log_format=options.log_format,
+            log_level=options.log_level,
+            **read_times(options),
+            **started_with,
+        )
         try:
             host = Host(settings, server)
         except ValueError as error:
@@ -112,6 +114,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return host.run()
     finally:
         name.release()
+
+
+def release_at_end(name: HeldName) -> None:
+    """Let a signal that ends this process while it still loads leave no file behind."""
+
+    def end(number: int, _: object) -> None:
+        name.release()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
 
 
 def hold(wanted: str | None, broker: str) -> HeldName:

@@ -1,5 +1,6 @@
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -332,6 +333,45 @@ def test_a_default_name_is_counted_on_and_an_explicit_one_is_refused(tmp_path):
         held.release()
     again = hold_name(one.name, here)
     again.release()
+
+
+def test_a_bad_variable_left_the_file_of_the_name(started, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("WARMSLOT_SPIN_US", "long")
+
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([])
+
+    assert list(tmp_path.rglob("*.lock")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.process
+def test_a_signal_while_a_host_loads_left_the_file_of_its_name(tmp_path, number):
+    code = f"""
+import os, signal
+from actor import cli
+from wire.loading import end_at_once
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+end_at_once()
+cli.start_fork_server = lambda *_: os.kill(os.getpid(), {number})
+cli.main(["--name", "h"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": HERE, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == -number, done.stderr
+    assert done.stderr == ""
+    assert (tmp_path / f"warmslot-{os.getuid()}").is_dir()
+    assert list(tmp_path.rglob("*.lock")) == []
 
 
 @pytest.mark.process
