@@ -81,10 +81,10 @@ class LocalCluster:
     ) -> None:
         """Start everything and wait until it is ready."""
         self._hosts = read_actors(actors, slots=slots, labels=labels, prefetch=prefetch)
-        if isinstance(limits, str):
-            raise TypeError(f"limits={limits!r} must be a list of texts, as [{limits!r}]")
-        if isinstance(arguments, str):
-            raise TypeError(f"arguments={arguments!r} must be a list of texts, as ['--lease', '9']")
+        check_texts("limits", limits, "'db=10'")
+        check_texts("arguments", arguments, "'--lease', '9'")
+        if type(timeout) not in (int, float):
+            raise TypeError(f"timeout={timeout!r} is not a number of seconds")
         self._options = ["--adopt-window", ADOPT_WINDOW_S]
         self._options += [f"--limit={limit}" for limit in limits] + list(map(str, arguments))
         self._shows_output = show_output
@@ -260,7 +260,8 @@ def read_actors(
         hosts: list[dict[str, Any]] = [alike | {"replicas": actors, "name": "local"}]
     else:
         hosts = []
-        for index, given in enumerate(actors):
+        listed: Any = actors
+        for index, given in enumerate(listed if isinstance(listed, Iterable) else [listed]):
             if not isinstance(given, Mapping):
                 raise TypeError(f"actors={actors!r} must be a number, or a list of mappings")
             unknown = set(given) - set(SPECIFICATION)
@@ -290,6 +291,9 @@ def read_actors(
                 raise ValueError(f"{key}={host[key]!r} must be an int of at least {low}{other}")
         if not isinstance(host["labels"], Mapping):
             raise TypeError(f"labels={host['labels']!r} must be a mapping from label to value")
+        if not isinstance(host.get("limits", {}), Mapping):
+            raise TypeError(f"limits={host['limits']!r} must be a mapping from name to amount")
+        check_texts("arguments", host.get("arguments", ()), "'--keys', 'DIR'")
         host["labels"] = check_own(validate_labels(host["labels"]), of_machine=True)
         if type(host["name"]) is not str:
             raise TypeError(f"name={host['name']!r} is not a text")
@@ -301,6 +305,12 @@ def read_actors(
     if any(host["name"] == "broker" for host in hosts):
         raise ValueError("an actor cannot be called 'broker' here, which is the broker's own name")
     return hosts
+
+
+def check_texts(what: str, given: Any, example: str) -> None:
+    """Raise TypeError unless *given* is a list of texts."""
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise TypeError(f"{what}={given!r} must be a list of texts, as [{example}]")
 
 
 def check_slots(kind: Any, units: Any) -> None:
@@ -337,9 +347,9 @@ def options_of(host: Mapping[str, Any]) -> list[str]:
     for key in ("name", "slots", "replicas", "prefetch"):
         value = host[key]
         shown = ":".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        options += [f"--{key}", shown]
+        options.append(f"--{key}={shown}")
     if "environments_max" in host:
-        options += ["--environments-max", str(host["environments_max"])]
+        options.append(f"--environments-max={host['environments_max']}")
     options += map(str, host.get("arguments", ()))
     for kind, units in host.get("typed", {}).items():
         # A trailing comma makes a name of a single number.
