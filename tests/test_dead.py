@@ -128,6 +128,30 @@ def test_without_a_journal_the_command_waits_for_what_it_redrives(tmp_path, caps
         assert told(world, capsys, "redrive", gone, status=1) == ""
 
 
+def fail_again(path):
+    with Path(path).open("a") as file:
+        file.write("ran\n")
+    raise ValueError("as ever")
+
+
+def test_what_fails_again_is_redriven_once_by_one_command(tmp_path, capsys):
+    """`redrive --all --wait` ran what it had made dead itself, without end."""
+    path = tmp_path / "ran"
+    with Journaled(*SHORT) as world:
+        world.start_broker()
+        world.start_host("h", "--slots", "1")
+        client = world.client()
+        for future in client.map(fail_again, [path] * 3, durable=True):
+            assert isinstance(future.exception(PATIENCE_S), ValueError)
+
+        printed = told(world, capsys, "redrive", "--all", "--wait", status=1)
+
+        assert runs(path) == 6
+        assert printed.count("ValueError: as ever") == 3
+        told(world, capsys, "redrive", "--all", "--wait", status=1)
+        assert runs(path) == 9
+
+
 def test_a_task_of_another_client_is_canceled_from_a_terminal(tmp_path, capsys):
     path, flag = tmp_path / "ran", tmp_path / "go"
     with Deployment(*SHORT) as world:

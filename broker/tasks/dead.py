@@ -350,7 +350,7 @@ def answer(broker: "Broker", argument: str) -> dict[str, Any]:
     """Return all dead tasks, those that can be redriven first, or one in full."""
     known = broker.dead_tasks
     common = {"count": len(known.by_name), "octets": known.octets}
-    common["has_journal"] = broker.records.has_journal
+    common |= {"has_journal": broker.records.has_journal, "newest": known.serial}
     if argument:
         dead = find(broker, argument)
         if dead is None:
@@ -365,6 +365,7 @@ def describe(dead: DeadTask) -> dict[str, Any]:
     facts = dead.facts
     return {
         "task": text_of(dead.name),
+        "serial": dead.serial,
         "name": facts.task,
         "client": facts.client_name,
         "ended_ms": facts.ended_ms,

@@ -151,13 +151,17 @@ def show_redrive(client: Client, options: argparse.Namespace) -> int:
 
 
 def redrive(client: Client, options: argparse.Namespace, told: list[dict[str, Any]]) -> int:
-    """Submit dead tasks again; *told* is what became of each."""
-    status, seen = 0, dict.fromkeys(options.task)
+    """Submit dead tasks again; *told* is what became of each.
+
+    *all* are those that are dead when this begins: what is run again may end as badly as before.
+    """
+    status, seen, newest = 0, dict.fromkeys(options.task), None
     chosen = list(seen)
     while True:
         if options.all:
-            known = client.dead_tasks(options.timeout)
-            chosen = [one["task"] for one in known if one["has_call"] and not one["redriven_as"]]
+            known = client.query("dead", timeout=options.timeout)
+            newest = known["newest"] if newest is None else newest
+            chosen = [one["task"] for one in known["dead"] if can_redrive(one, newest)]
             chosen = [task for task in chosen if task not in seen]
         if not chosen:
             return status
@@ -171,6 +175,11 @@ def redrive(client: Client, options: argparse.Namespace, told: list[dict[str, An
             status |= show_redriven(client, task, future, options, told)
         if not options.all:
             return status
+
+
+def can_redrive(one: dict[str, Any], newest: int) -> bool:
+    """Tell whether a dead task has its call yet, and was dead before those after *newest*."""
+    return one["has_call"] and not one["redriven_as"] and one["serial"] <= newest
 
 
 def tell(

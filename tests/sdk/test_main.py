@@ -368,7 +368,7 @@ def test_what_the_broker_refuses_is_said_without_its_json(capsys):
         ("limits rm db", {}, {"deleted": "db"}, 0),
         ("limits release h", {}, {"released": "h"}, 0),
         ("explain a-9", {"state": "unknown"}, {"state": "unknown"}, 1),
-        ("redrive --all", {"dead": []}, {"redriven": []}, 0),
+        ("redrive --all", {"dead": [], "newest": 0}, {"redriven": []}, 0),
     ],
 )
 def test_with_json_whatever_is_said_is_json_and_the_status_is_the_same(
