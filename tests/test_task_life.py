@@ -122,6 +122,28 @@ def test_a_neighbour_of_a_task_that_must_end_with_its_process_burns_no_try(path,
         assert len(begun(path, "stubborn")) == 1
 
 
+def call_and_wait(path, flag):
+    return current_task().client.submit(until, path, "call", flag).result()
+
+
+def test_force_ends_the_process_of_a_call_that_does_not_notice(path, tmp_path):
+    flag = str(tmp_path / "flag")
+    with Deployment(*SHORT) as world:
+        world.start_broker()
+        world.start_host("h", *HASTY_HOST)
+        client = world.client()
+        future = client.submit(call_and_wait, path, flag)
+        world.until(lambda: begun(path, "call"))
+        [(pid, _)] = begun(path, "call")
+
+        assert future.cancel(force=True)
+
+        world.until(lambda: not is_alive(pid))
+        Path(flag).touch()
+        assert client.submit(until, path, "next", flag).result(PATIENCE_S) == 1
+        assert len(begun(path, "call")) == 1
+
+
 def start_program(path, *, stays):
     child = subprocess.Popen(["sleep", "600"], start_new_session=stays)
     begin(path, child.pid)

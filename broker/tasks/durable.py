@@ -223,7 +223,7 @@ def cancel(broker: "Broker", task: Task, message: str, *, force: bool) -> None:
     """End *task* as canceled, wherever it is, for everybody who waits for it."""
     if not families.withdraw(broker, task, message, force=force):
         return
-    families.part(broker, task, families.Parting.CANCELED)
+    families.part(broker, task, families.Parting.CANCELED, force=force)
     record = task.record
     if isinstance(record, Record) and record.key is not None:
         writing.free_key(broker, task, record)

@@ -138,20 +138,22 @@ def drop(
     if is_owned(task):
         lifecycle.stop(broker, task, force=force, reason=reason)
     if task.children and task.state is not State.UNCLAIMED_OUTCOME:
-        part(broker, task, Parting.CANCELED if is_canceled else Parting.LEFT)
+        part(broker, task, Parting.CANCELED if is_canceled else Parting.LEFT, force=force)
     forgetting.forget(broker, task)
 
 
-def part(broker: "Broker", task: Task, why: Parting) -> bool:
+def part(broker: "Broker", task: Task, why: Parting, *, force: bool = False) -> bool:
     """Settle what becomes of the calls of *task*, whose run has ended and has no outcome.
 
     Return whether one of them has ended with it.
     """
     children, task.children = task.children, None
-    return children is not None and settle(broker, list(children), why, task)
+    return children is not None and settle(broker, list(children), why, task, force=force)
 
 
-def settle(broker: "Broker", calls: list[Task], why: Parting, root: Task | None) -> bool:
+def settle(
+    broker: "Broker", calls: list[Task], why: Parting, root: Task | None, *, force: bool = False
+) -> bool:
     """End *calls*, and what they have made, or let them go on; *root* may find them again.
 
     Return whether one has ended.
@@ -165,7 +167,7 @@ def settle(broker: "Broker", calls: list[Task], why: Parting, root: Task | None)
             leave(broker, call, why, root)
             continue
         made, call.children = call.children, None
-        if not withdraw(broker, call, why.value):
+        if not withdraw(broker, call, why.value, force=force):
             continue
         calls += made or ()
         record = call.record

@@ -88,6 +88,17 @@ def test_a_durable_call_is_canceled_with_the_task_that_made_it(parent, free, key
         assert family.talk.broker.records.keys == {}
 
 
+@pytest.mark.parametrize("parent", [DURABLE, Call("plain", CODE)])
+@pytest.mark.parametrize("call", [DURABLE, Call("plain", CODE)])
+def test_force_reaches_the_calls_of_a_task_as_well(parent, call):
+    """A call that went on kept its slot for ever, and nobody could end it any more."""
+    family = Family(parent=parent, call=call)
+
+    family.root.says(Cancel([1], force=True))
+
+    assert [stop.force for stop in family.actor.takes(Stop)] == [True, True]
+
+
 def test_whoever_cancels_a_task_by_its_id_cancels_its_calls():
     family = Family()
     other = family.talk.client(5)

@@ -72,7 +72,7 @@ def nobody_is_deaf() -> Any:
 
 def the_calls_of_a_lost_run_go_on() -> Any:
     """Leave alone what was submitted in a run that counts no more."""
-    return swap(families, "part", lambda _: lambda broker, task, why: None)
+    return swap(families, "part", lambda _: lambda broker, task, why, **_: None)
 
 
 def an_older_journal_goes_on_from_its_own_epoch() -> Any:
@@ -132,7 +132,7 @@ OF_LINES = (
         "the_calls_of_a_canceled_run_go_on",
         FAMILIES.but(cancel=0.3),
         families.drop,
-        "part(broker, task, Parting.CANCELED if is_canceled else Parting.LEFT)",
+        "part(broker, task, Parting.CANCELED if is_canceled else Parting.LEFT, force=force)",
         "pass",
     ),
     (
