@@ -44,6 +44,8 @@ class Crashes:
         # How often a process died under a task alone; when one died under it and others.
         self.alone: dict[Name, int] = {}
         self.shared_at: dict[Name, float] = {}
+        # And which process that was.
+        self.shared_by: dict[Name, int] = {}
         # How many of these each broker has told its client of, and the client has heard of.
         self.shared: dict[tuple[Name, int], int] = {}
         self.heard: dict[Name, int] = {}
@@ -69,6 +71,7 @@ class Crashes:
         for name in names:
             if len(names) > 1:
                 self.shared_at[name] = self.world.now
+                self.shared_by[name] = death.incarnation
             else:
                 self.alone[name] = self.alone.get(name, 0) + 1
 
@@ -212,6 +215,8 @@ class Crashes:
             return  # It goes where its named actor is, in its order (10.2 rule 5).
         if at is None or broker is None or not faults <= TELLING or self.world.profile.is_slow:
             return
+        if broker.core.dead.get(self.shared_by[name]):
+            return  # The next process was faster than the host's word, so it is a loss until then.
         alone_s = broker.core.settings.isolation_s - REPORT_S
         known = broker.core.actors.get(actor.incarnation)
         others = known.assigned.keys() - {token} if known is not None else ()

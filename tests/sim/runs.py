@@ -10,6 +10,7 @@ from tests.sim import labels, typed, waiting
 from tests.sim.brokers import HUGE
 from tests.sim.counters import named_of
 from tests.sim.waiting_ahead import check_strict_start
+from wire.errors import Code
 from wire.limits import GIVE_BACK
 from wire.parts import Environment, Failure, Status, Token
 
@@ -322,10 +323,17 @@ class UserCode:
     def occupied(self, token: Token, number: int, code: str) -> None:
         """Go on where the actor says whether a run has a limit that it asked for."""
         self.world.note("is told", self.actor, token, number, code or "has it")
-        assert code in ("", "canceled", "ended", "withdrawn", "deadlock", GIVE_BACK), code
+        run = self.actor.runs.get(token)
+        if code == Code.BAD_OPTION and run is not None:
+            # It wants again what it had at scheduling, and the limit is less by now.
+            assert number == 0, number
+            assert "change_limit" in self.world.profile.faults
+            assert run.assignment.recipe.call.limits.get("b") == 2
+        elif code != Code.BAD_OPTION:
+            known = ("", "canceled", "ended", "withdrawn", "deadlock", GIVE_BACK)
+            assert code in known, code
         self.world.oracle.check_limits()
         self.actor.tell_host()
-        run = self.actor.runs.get(token)
         if run is None:
             return
         if code == GIVE_BACK:
