@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from broker.core import Broker
 
 TASKS_LISTED_MAX: Final = 1_000
+# How long an actor that stays away is told of; for this time and no longer somebody misses it.
+LOST_TOLD_S: Final = 86_400.0
 # The states in which a task waits to be given to an actor.
 WAITING: Final = (State.QUEUED, State.ALONE, State.DELAYED, State.HELD, State.WRITING)
 
@@ -37,7 +39,7 @@ def answer(
                 describe_actor(actor, at, cold(broker, actor), now)
                 for actor in broker.actors.values()
             ]
-            return {"actors": actors}
+            return {"actors": actors, "lost": lost(broker, now)}
         case "clients":
             return {"clients": [describe_client(known, now) for known in broker.clients.values()]}
         case "tasks":
@@ -180,6 +182,22 @@ def describe_actor(
         "named": named.get(actor, {}),
         "silent_s": now - actor.heard_at,
     }
+
+
+def lost(broker: "Broker", now: float) -> list[dict[str, Any]]:
+    """Return the actors that were silent past their lease, whose names nobody has had since."""
+    return [
+        {
+            "name": actor.name,
+            "incarnation": actor.incarnation,
+            "host": actor.name.rpartition("/")[0],
+            "pid": actor.pid,
+            "silent_s": now - actor.heard_at,
+            "tasks": actor.lost,
+        }
+        for actor in broker.actors_by_name.values()
+        if actor.incarnation not in broker.actors and now - actor.heard_at < LOST_TOLD_S
+    ]
 
 
 def cold(broker: "Broker", actor: Actor) -> list[str]:

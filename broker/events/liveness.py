@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from broker.events import doubts, occupancy, patience, recovery, restoring, scaling
 from broker.facts.peers import Actor, Client, Host
+from broker.facts.task import State
 from broker.holding import fences
 from broker.placing import callers, environments, isolation, replicas, requeueing, upkeep
 from broker.tasks import attaching, bindings, families, forgetting, lifecycle, named, retrying
@@ -227,6 +228,10 @@ def lose(
             requeueing.requeue(broker, task, reason, now, burns=burns)
     if started is None:
         doubts.note(broker, actor, assigned)
+        states = [task.state for task in assigned.values()]
+        ended, dropped = states.count(State.ENDED), states.count(State.FORGOTTEN)
+        again = len(states) - ended - dropped
+        actor.lost = {"again": again, "ended": ended, "dropped": dropped}
     if broker.named.by_id:
         named.lost(broker, actor, reason, leaves=leaves)
     if broker.limited:

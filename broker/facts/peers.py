@@ -194,6 +194,7 @@ class Actor:
         "labels",
         "labels_at",
         "labels_version",
+        "lost",
         "name",
         "number",
         "order",
@@ -274,6 +275,8 @@ class Actor:
         # When an environment was entered there last, and when one should be that is being entered.
         self.entered_at = -inf
         self.entering_until = 0.0
+        # What became of its tasks, in counts, once it was silent for too long; it may come back.
+        self.lost: dict[str, int] = {}
         self.closed = hello.closed
         self.greet(hello, now)
 

@@ -54,7 +54,7 @@ def show_actors(client: Client, options: argparse.Namespace) -> int:
     """Print one actor a line."""
     answer = client.query("actors", timeout=options.timeout)
     if not print_json(answer, options):
-        for line in actor_lines(answer["actors"], is_whole=options.all):
+        for line in actor_lines(known(answer), is_whole=options.all):
             say(line)
     return 0
 
@@ -64,18 +64,17 @@ def show_top(client: Client, options: argparse.Namespace) -> int:
     if not 0 < options.interval < float("inf") or options.count < 0:
         raise ValueError(f"--interval {options.interval} --count {options.count}: above 0")
     is_terminal = sys.stdout.isatty() and not options.json
-    former: tuple[int, float] | None = None
+    former: tuple[dict[str, Any], float] | None = None
     shown = 0
     while True:
         status = client.query("status", timeout=options.timeout)
         answer = client.query("actors", timeout=options.timeout)
         now = monotonic()
         if not print_json({"status": status} | answer, options):
-            given = status["assignments"]
-            rate = (given - former[0]) / (now - former[1]) if former else None
-            former = (given, now)
-            lines = ["", summary(status, rate), ""]
-            lines += actor_lines(answer["actors"], is_whole=options.all)
+            told = rates(former[0], status, now - former[1]) if former else ""
+            former = (status, now)
+            lines = ["", summary(status) + told, ""]
+            lines += actor_lines(known(answer), is_whole=options.all)
             show_screen(lines[1:] if is_terminal or not shown else lines, is_terminal=is_terminal)
         shown += 1
         if shown == options.count:
@@ -83,13 +82,37 @@ def show_top(client: Client, options: argparse.Namespace) -> int:
         client.pause(options.interval)
 
 
-def summary(status: dict[str, Any], rate: float | None) -> str:
-    """Say in one line how much is going on."""
-    told = "" if rate is None else f", {rate:,.0f} assignments/s"
+def summary(status: dict[str, Any]) -> str:
+    """Say in one line how much there is."""
     return (
         f"{status['actors']} actors ({status['actors_closed']} closed), {status['clients']}"
-        f" clients; {status['queued']:,} queued, {status['assigned']:,} with actors{told}"
+        f" clients; {status['queued']:,} queued, {status['assigned']:,} with actors"
     )
+
+
+def rates(former: dict[str, Any], status: dict[str, Any], passed_s: float) -> str:
+    """Say how much went on in the *passed_s* seconds between two answers, and how much failed.
+
+    A broker that was started again counts anew, and an earlier release counts no outcomes.
+    """
+    if former.get("epoch") != status.get("epoch"):
+        return ""
+    counts = ("assignments", "succeeded", "failed")
+    grown = {key: status[key] - former[key] for key in counts if key in status}
+    told = "".join(f", {rate(count / passed_s)} {key}/s" for key, count in grown.items())
+    failed = grown.get("failed", 0)
+    return told + (f" ({failed / (failed + grown['succeeded']):.2%})" if failed else "")
+
+
+def rate(value: float) -> str:
+    """Return a number a second, so exact that what is seldom is not nothing."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def known(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the actors of an *answer*, and those that were lost and are still missed."""
+    lost: list[dict[str, Any]] = answer.get("lost", [])
+    return [*answer["actors"], *(one | {"state": "lost"} for one in lost)]
 
 
 def show_screen(lines: list[str], *, is_terminal: bool) -> None:
@@ -122,13 +145,19 @@ def actor_lines(actors: list[dict[str, Any]], *, is_whole: bool) -> list[str]:
                 " ".join(filter(None, [free_of(actor), pairs(actor.get("typed", {}))])),
                 pairs(actor.get("held", {})) or "-",
                 pairs(actor.get("slots", {})),
-                holdings(actor.get("holding", [])),
+                became(actor["tasks"]) if "tasks" in actor else holdings(actor.get("holding", [])),
                 pairs(environments) or "-",
                 labels_of(own) or "-",
                 f"{actor.get('release') or '-'} on {actor.get('python', '-')}",
             ]
         )
     return rows_of(list(TITLES), rows)
+
+
+def became(tasks: dict[str, int]) -> str:
+    """Say what the tasks of a lost actor came to."""
+    words = {"again": "run again", "ended": "ended", "dropped": "dropped"}
+    return ", ".join(f"{n} {words.get(key, key)}" for key, n in tasks.items() if n) or "0"
 
 
 def natural(name: str) -> tuple[str, int]:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from broker.events import explain
 from broker.tasks import forgetting
-from tests.broker.conversation import Conversation, attested
+from tests.broker.conversation import CODE, Conversation, ask, attested
 from wire.messages import (
     ActorBeat,
     Assign,
@@ -19,7 +20,7 @@ from wire.messages import (
     Stop,
     Who,
 )
-from wire.parts import Status
+from wire.parts import Call, Status
 
 
 @pytest.fixture
@@ -79,10 +80,54 @@ def test_a_silent_actor_loses_its_lease_after_five_seconds(talk):
     assert client.takes(Requeued)[0].tries == 1
 
 
+def test_whoever_asks_is_told_since_when_an_actor_is_lost_and_what_its_tasks_came_to(talk):
+    actor = talk.actor(free=3)
+    client = talk.client().submits(7, 8)
+    client.submits(9, call=Call("pay", CODE, at_most_once=True), slot=1)
+    talk.wait(4.5, beating=[client])
+    assert ask(client, "actors")["lost"] == []
+
+    talk.wait(2.0, beating=[client])
+
+    answer = ask(client, "actors")
+    assert answer["actors"] == []
+    [lost] = answer["lost"]
+    assert (lost["name"], lost["host"], lost["incarnation"]) == ("host/0", "host", 11)
+    assert lost["silent_s"] == pytest.approx(6.5)
+    assert lost["tasks"] == {"again": 2, "ended": 1, "dropped": 0}
+
+    actor.connects()
+    actor.greets()
+    assert ask(client, "actors")["lost"] == []
+
+
+def test_an_actor_whose_name_has_another_process_is_told_as_lost_no_more(talk):
+    talk.actor()
+    client = talk.client()
+    talk.wait(6.0, beating=[client])
+
+    talk.actor(12)
+
+    assert ask(client, "actors")["lost"] == []
+
+
+def test_an_actor_that_is_lost_for_a_day_is_told_of_no_more(talk, monkeypatch):
+    monkeypatch.setattr(explain, "LOST_TOLD_S", 20.0)
+    talk.actor()
+    client = talk.client()
+    talk.wait(19.0, beating=[client])
+    assert len(ask(client, "actors")["lost"]) == 1
+
+    talk.wait(2.0, beating=[client])
+
+    assert ask(client, "actors")["lost"] == []
+
+
 def test_an_actor_that_leaves_in_order_is_not_told_as_lost(talk):
-    actor, _, _ = running(talk)
+    actor, client, _ = running(talk)
 
     actor.says(Bye("drained"))
+    assert ask(client, "actors")["lost"] == []
 
     [left] = talk.noted("actor_left")
     assert (left["reason"], left["tasks"]) == ("drained", 1)

@@ -126,6 +126,8 @@ def forget_matches(core: Broker) -> None:
         if shape.wait is not None:
             shape.wait.queue = None
     fenced = [one.actor for one in core.limits.fenced.values()]
+    for actor in (*core.actors_by_name.values(), *fenced):
+        actor.lost = {}  # Only told of.
     for actor in (*core.actors.values(), *fenced):
         actor.number, actor.crews, actor.resident = 0, {}, {}
         actor.ranked_as, actor.ranked_at = None, 0

@@ -18,7 +18,7 @@ from sdk import Client
 from sdk import __main__ as program
 from sdk.__main__ import read
 from sdk.commands.dead import row
-from sdk.commands.fleet import actor_lines, show_screen
+from sdk.commands.fleet import actor_lines, known, rates, show_screen
 from sdk.commands.replicas import shown_names
 from sdk.commands.table import cut, holdings
 from tests.sdk.fakes import ScriptedBroker
@@ -141,6 +141,38 @@ def test_an_order_that_an_actor_does_not_obey_in_time_is_status_1(capsys):
     assert status == 1
     assert said.out.splitlines()[1:] == ["h/0    open", "h/1    away, is told when it is back"]
     assert "h/0 did not answer within 0.3 s" in said.err
+
+
+def test_a_lost_actor_stands_among_the_others_with_what_its_tasks_came_to():
+    tasks = {"again": 1_200, "ended": 1, "dropped": 0}
+    lost = [{"name": "h/1", "silent_s": 65.0, "tasks": tasks}, {"name": "h/0", "tasks": {}}]
+
+    lines = actor_lines(known({"actors": [{"name": "h/2"}], "lost": lost}), is_whole=False)
+
+    assert [line.split()[:2] for line in lines[1:3]] == [["h/0", "lost"], ["h/1", "lost"]]
+    assert lines[2][lines[0].index("BEAT") :].startswith("65.0 s  ")
+    assert lines[2][lines[0].index("TASKS") :].startswith("1200 run again, 1 ended  ")
+
+
+@pytest.mark.parametrize(
+    ("given", "succeeded", "failed", "passed_s", "said"),
+    [
+        (0, 0, 0, 1.0, ", 0 assignments/s, 0 succeeded/s, 0 failed/s"),
+        (2_500, 2_400, 100, 2.0, ", 1,250 assignments/s, 1,200 succeeded/s, 50 failed/s (4.00%)"),
+        (1, 0, 1, 60.0, ", 0.017 assignments/s, 0 succeeded/s, 0.017 failed/s (100.00%)"),
+    ],
+)
+def test_top_tells_how_many_tasks_end_well_and_how_many_fail(
+    given, succeeded, failed, passed_s, said
+):
+    former = {"epoch": 5, "assignments": 7, "succeeded": 5, "failed": 2}
+    now = former | {"assignments": 7 + given, "succeeded": 5 + succeeded, "failed": 2 + failed}
+
+    assert rates(former, now, passed_s) == said
+
+
+def test_top_compares_nothing_with_what_another_broker_counted():
+    assert rates({"epoch": 5, "assignments": 7}, {"epoch": 6, "assignments": 1}, 1.0) == ""
 
 
 def test_all_labels_are_shown_on_request_and_h_10_stands_behind_h_2():
