@@ -50,7 +50,7 @@ test: $(VENV)/test.stamp
 check: $(VENV)/check.stamp
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
-	@$(if $(PACKAGES),$(RUN) -m mypy $(PACKAGES))
+	@$(if $(PACKAGES),$(RUN) -m mypy $(PACKAGES) warmslot.py)
 	@$(PYTEST) -q -m "not process and not slow" --ignore=tests/sim --ignore=tests/model
 	@$(if $(SIM),$(PYTEST) -q $(sort $(dir $(SIM))))
 

@@ -14,6 +14,10 @@ from tests.test_end_to_end import PATIENCE_S, double
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
+# What the console script does, and whose names a user's module may have as well.
+COMMAND = ("-P", "-c", "from warmslot import main; main()")
+NAMES = ("broker", "actor", "sdk", "wire")
+
 
 @pytest.fixture(scope="module")
 def cluster():
@@ -122,6 +126,32 @@ OWN_ACTOR = """
 """
 
 
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        (["-m", "sdk", "status"], 2, ": rename it, or say `warmslot` instead of `python -m sdk`\n"),
+        (["-c", "import sdk"], 1, ": rename it\n"),
+    ],
+)
+def test_a_wire_py_of_the_users_is_named_where_it_hides_ours(tmp_path, command, status, said):
+    (tmp_path / "wire.py").write_text("")
+
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.endswith(f"warmslot: {tmp_path}/wire.py hides our package wire{said}")
+    # Whoever only gives an order is shown no traceback.
+    assert done.stderr.count("\n") == 1 or status == 1
+
+
 def test_a_module_of_the_users_that_is_called_as_one_of_ours_hides_none_in_a_cluster(tmp_path):
     (tmp_path / "actor.py").write_text("def best(policy):\n    return max(policy)\n")
     (tmp_path / "broker.py").write_text("raise SystemExit('imported instead')\n")
@@ -141,18 +171,17 @@ def test_a_module_of_the_users_that_is_called_as_one_of_ours_hides_none_in_a_clu
 
 
 def test_the_console_script_starts_ours_where_a_folder_has_modules_of_the_same_names():
-    script = ("-P", "-c", "from sdk.__main__ import main; main()")
     with Deployment() as world:
-        for name in ("broker", "actor", "sdk", "wire"):
+        for name in NAMES:
             (world.folder / f"{name}.py").write_text("raise SystemExit('imported instead')\n")
         (world.folder / "mine.py").write_text(
             "from sdk import Environment\n\n\nclass Mine(Environment):\n"
             "    def enter(self):\n        print('entered mine', flush=True)\n"
         )
         broker = ("broker", "--bind", world.endpoint, "--no-journal")
-        world.start("broker", *script, *broker)
+        world.start("broker", *COMMAND, *broker)
         world.start(
-            *("host", *script, "actor", "--broker", world.endpoint),
+            *("host", *COMMAND, "actor", "--broker", world.endpoint),
             # Both ways to start an actor; and a module beside the user is found by both.
             *("--replicas", "2", "--environment", "mine:Mine"),
         )
@@ -160,32 +189,31 @@ def test_the_console_script_starts_ours_where_a_folder_has_modules_of_the_same_n
         world.until(lambda: world.log("host").count("entered mine") == 2)
         world.kill("host")
         world.start(
-            *("host", *script, "actor", "--broker", world.endpoint, "--start-method", "spawn"),
+            *("host", *COMMAND, "actor", "--broker", world.endpoint, "--start-method", "spawn"),
             *("--environment", "mine:Mine"),
         )
 
         world.until(lambda: world.log("host").count("entered mine") == 3)
 
 
-def test_a_users_folder_on_pythonpath_with_an_actor_py_hides_none_of_ours():
-    script = ("-P", "-c", "from sdk.__main__ import main; main()")
+def test_a_users_folder_on_pythonpath_with_modules_of_the_same_names_hides_none_of_ours():
     with Deployment() as world:
         app = world.folder / "app"
         app.mkdir()
-        for name in ("actor", "broker"):
+        for name in NAMES:
             (app / f"{name}.py").write_text("raise SystemExit('imported instead')\n")
         (app / "mine.py").write_text("def double(value):\n    return 2 * value\n")
         paths = f"{app}:{ROOT}"
         broker = ("broker", "--bind", world.endpoint, "--no-journal")
-        world.start("broker", *script, *broker, PYTHONPATH=paths)
+        world.start("broker", *COMMAND, *broker, PYTHONPATH=paths)
         for name, method in (("forked", "forkserver"), ("spawned", "spawn")):
             host = ("actor", "--broker", world.endpoint, "--name", name, "--start-method", method)
-            world.start(name, *script, *host, PYTHONPATH=paths)
+            world.start(name, *COMMAND, *host, PYTHONPATH=paths)
 
         world.actors(world.client(), "forked/0", "spawned/0")
         # What is beside it is found, as by any program.
         done = subprocess.run(
-            [sys.executable, *script, "submit", "mine:double", "value=3"],
+            [sys.executable, *COMMAND, "submit", "mine:double", "value=3"],
             env=environment(PYTHONPATH=paths, WARMSLOT_BROKER=world.endpoint),
             capture_output=True,
             text=True,
