@@ -204,8 +204,6 @@ def greet_client(
         else:
             retrying.say_again(broker, task, now)
     unclaimed = (State.UNCLAIMED_RUN, State.UNCLAIMED_OUTCOME)
-    # A client whose last task was released above is still a client.
-    broker.clients[client.incarnation] = client
     known = [task.number for task in client.tasks.values() if task.state not in unclaimed]
     if broker.records.has_journal:
         attaching.say_accepted(broker, client)

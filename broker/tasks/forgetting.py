@@ -213,12 +213,14 @@ def erase(broker: "Broker", task: Task) -> None:
 
 
 def forget_client(broker: "Broker", client: Client) -> None:
-    """Forget a client without session and tasks.
+    """Forget a client that has no tasks and is not away for a while: it left, or never came.
 
     Of what was put away the client is the former one: its process may have come back since.
     """
     incarnation = client.incarnation
-    if client.session is None and not client.tasks and broker.clients.get(incarnation) is client:
+    # One that is cut off has its time, and what it alone may call goes at the end of that.
+    is_away = client.session_highest > 0 and not client.is_left
+    if not is_away and not client.tasks and broker.clients.get(incarnation) is client:
         del broker.clients[incarnation]
 
 

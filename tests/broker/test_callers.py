@@ -6,7 +6,7 @@ from broker.placing import callers
 from broker.placing.callers import UNKNOWN_MAX
 from tests.broker.conversation import Conversation
 from tests.broker.test_environments import actors, call, ends, enters, place, tokens
-from wire.messages import Bye, Credit, Evict
+from wire.messages import Beat, Bye, Credit, Evict
 
 
 @pytest.fixture
@@ -79,6 +79,25 @@ def test_a_client_that_is_cut_off_has_its_time_to_come_back(talk):
 
     talk.wait(1.5)
     assert evicted(actor) == [("e", "its client is gone")]
+
+
+def test_a_client_whose_last_task_ends_while_it_is_away_is_missed_at_its_time():
+    """It was forgotten with that task, and what was kept for it stayed for ever."""
+    talk = Conversation(client_timeout_s=2.0, recovered=False)
+    client = talk.client()
+    talk.actor(12, name="host/1", holding=[(client.incarnation, 77, (999, 1), "running")])
+    talk.wait(1.25, beating=[client])
+    actor = warm(talk, private(), client)
+    client.says(Beat())
+    client.vanishes()
+
+    talk.wait(1.25)
+    assert [note["task"] for note in talk.noted("unclaimed")] == [f"{client.incarnation:016x}-77"]
+    assert not evicted(actor)
+
+    talk.wait(1.0)
+    assert evicted(actor) == [("e", "its client is gone")]
+    assert talk.broker.clients == {}
 
 
 def test_a_copy_in_use_goes_when_nobody_is_inside_any_more(talk):
