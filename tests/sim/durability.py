@@ -85,6 +85,8 @@ class Ledger:
         self.before_makers: dict[Name, list[TaskRecord]] = {}
         self.before_in: Broker | None = None
         self.accepted: dict[Name, TaskRecord] = {}
+        # What the broker has decided to forget while its client was away, written or not yet.
+        self.let_go: set[Name] = set()
         # A copy of the disk, and what is known of it; whether it was ever put back.
         self.backup: tuple[Connection, set[Name], set[Name], set[Name]] | None = None
         self.went_back = False
@@ -121,6 +123,12 @@ class Ledger:
     def submit(self, broker: "BrokerProcess", sequence: int, operations: Any) -> None:
         """Take a batch; it is written after a while, and announced a moment later."""
         self.disk.submit(sequence, operations)
+        clients = broker.core.clients
+        for operation in operations:
+            if operation[0] == "forget":
+                known = clients.get(operation[1])
+                if known is None or known.session is None:
+                    self.let_go.add(operation[1:])
         world = self.world
         longest_s = world.profile.commit_s
         if self.slow_until > world.now:
@@ -177,13 +185,13 @@ class Ledger:
     def _forget(self, name: Name) -> None:
         """Follow that others had an outcome, and that its own client is gone (9.6 rule 4).
 
-        Where that comes back its call is new, unless it must not start twice.
+        Where that comes back its call is new, unless it must not start twice; also before the
+        commit.
         """
-        assert self.world.broker is not None
         record = self.world.oracle.tasks.get(name)
-        known = self.world.broker.core.clients.get(name[0])
-        is_away = known is None or known.session is None
-        if record is not None and record.is_open and is_away and not record.call.at_most_once:
+        was_away = name in self.let_go
+        self.let_go.discard(name)
+        if record is not None and record.is_open and was_away and not record.call.at_most_once:
             assert record.group is not None
             record.group.outcomes.clear()
 
@@ -194,6 +202,7 @@ class Ledger:
         if self.disk.pending:
             self.world.count("unwritten end")
         self.disk.pending.clear()
+        self.let_go.clear()
         if self.lock is not None:
             os.close(self.lock)
             self.lock = None
@@ -207,6 +216,7 @@ class Ledger:
             else:
                 self.world.count("torn log")
         self.disk.pending.clear()
+        self.let_go.clear()
         if not self.world.profile.clock_jumps:
             # Else nobody could tell how long the machine was off.
             self.boots += 1
