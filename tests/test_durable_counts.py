@@ -1,6 +1,7 @@
 """What a durable submit costs, counted: commits and synchronizings of a real broker, and frames."""
 
 import contextlib
+import os
 import threading
 
 import pytest
@@ -23,19 +24,18 @@ HEAD_BYTES = 24
 # What is said without a submit: that one lives, and what a call waits for that waits for long.
 BESIDE = (Beat, Query, Answer)
 
-# A broker whose accesses to the journal are noted, and whose commits wait while there is a file.
+# A broker that notes its accesses to the journal, and whose commits wait at a pipe if there is one.
 TRACED = """
 import sys
 from pathlib import Path
-from threading import Event
 from broker.disk import journal
 from tests.chaos.power import trace
 
 commit, hold = journal.commit, Path({hold!r})
 
 def held(*arguments):
-    while hold.exists():
-        Event().wait(0.005)
+    if hold.exists():
+        hold.read_bytes()
     commit(*arguments)
 
 journal.commit = held
@@ -145,7 +145,7 @@ def test_a_task_that_is_not_durable_waits_for_no_commit():
         client = world.client()
         assert client.submit(double, 0, durable=True).result(PATIENCE_S) == 0
 
-        world.hold.touch()
+        os.mkfifo(world.hold)
         durable = client.submit(double, 1, durable=True)
         others = [client.submit(double, number) for number in range(SUBMITS)]
 
@@ -153,6 +153,8 @@ def test_a_task_that_is_not_durable_waits_for_no_commit():
         assert not durable.accepted(0)
         assert not durable.done()
 
-        world.hold.unlink()
+        with world.hold.open("wb"):
+            # Nobody else comes to it before the one that waits goes on.
+            world.hold.unlink()
         assert durable.accepted(PATIENCE_S)
         assert durable.result(PATIENCE_S) == 2
