@@ -1,6 +1,5 @@
 """Code and data travel as they are: closures, classes, the script's own modules, arrays."""
 
-import subprocess
 import sys
 import textwrap
 from functools import partial
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdk import LocalCluster
-from tests.support.deployment import ROOT, Deployment, environment
+from tests.support.deployment import ROOT, Deployment, ended_at_once
 from tests.test_end_to_end import PATIENCE_S, double
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -70,14 +69,7 @@ SCRIPT = """
 
 
 def run_script(path, *arguments):
-    done = subprocess.run(
-        [sys.executable, str(path), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        env=environment(),
-        check=False,
-    )
+    done = ended_at_once(sys.executable, path, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -136,15 +128,7 @@ OWN_ACTOR = """
 def test_a_wire_py_of_the_users_is_named_where_it_hides_ours(tmp_path, command, status, said):
     (tmp_path / "wire.py").write_text("")
 
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = ended_at_once(sys.executable, *command, cwd=tmp_path)
 
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.endswith(f"warmslot: {tmp_path}/wire.py hides our package wire{said}")
@@ -157,15 +141,7 @@ def test_a_module_of_the_users_that_is_called_as_one_of_ours_hides_none_in_a_clu
     (tmp_path / "broker.py").write_text("raise SystemExit('imported instead')\n")
     (tmp_path / "script.py").write_text(textwrap.dedent(OWN_ACTOR))
 
-    done = subprocess.run(
-        [sys.executable, tmp_path / "script.py"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = ended_at_once(sys.executable, tmp_path / "script.py", cwd=tmp_path)
 
     assert (done.stdout, done.stderr) == ("3\n", "")
 
@@ -212,13 +188,9 @@ def test_a_users_folder_on_pythonpath_with_modules_of_the_same_names_hides_none_
 
         world.actors(world.client(), "forked/0", "spawned/0")
         # What is beside it is found, as by any program.
-        done = subprocess.run(
-            [sys.executable, *COMMAND, "submit", "mine:double", "value=3"],
-            env=environment(PYTHONPATH=paths, WARMSLOT_BROKER=world.endpoint),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
+        submit = (*COMMAND, "submit", "mine:double", "value=3")
+        done = ended_at_once(
+            sys.executable, *submit, PYTHONPATH=paths, WARMSLOT_BROKER=world.endpoint
         )
 
     assert (done.stdout, done.stderr) == ("6\n", "")

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,7 +14,7 @@ import zmq
 
 from sdk import BrokerUnreachable, Client, NotAuthorized, current_task
 from sdk.__main__ import main as warmslot
-from tests.support.deployment import DEADLINE_S, HASTY_HOST, ROOT, Deployment, environment
+from tests.support.deployment import DEADLINE_S, HASTY_HOST, Deployment, ended_at_once
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -66,16 +65,8 @@ class Machines(Deployment):
 
     def status(self, *options):
         """Return how `warmslot status` ends at the broker's address."""
-        command = [sys.executable, "-m", "sdk", "status", "--broker", self.endpoint, *options]
-        return subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
+        command = ("-m", "sdk", "status", "--broker", self.endpoint, *options)
+        return ended_at_once(sys.executable, *command)
 
 
 @pytest.fixture
@@ -263,14 +254,8 @@ def test_a_raw_connection_without_a_key_hears_nothing_of_the_broker(strict, mech
 
 
 def test_every_address_can_be_bound_with_keys_and_none_without(machines):
-    without = subprocess.run(
-        [sys.executable, "-m", "broker", "--no-journal", "--bind", "tcp://0.0.0.0:*"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
+    without = ended_at_once(
+        *(sys.executable, "-m", "broker", "--no-journal", "--bind", "tcp://0.0.0.0:*")
     )
     machines.endpoint = "tcp://0.0.0.0:*"
     machines.broker_options += ("--keys", str(machines.keys))

@@ -45,11 +45,13 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | variables
 
 
-def ended_at_once(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run what ends by itself, from the project's folder, and return how."""
+def ended_at_once(
+    *command: str | Path, cwd: Path = ROOT, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run what ends by itself, by default from the project's folder, and return how."""
     return subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=cwd,
         env=environment(**variables),
         capture_output=True,
         text=True,
