@@ -89,11 +89,9 @@ class Returns:
             self.behind[environment.pool] = inf
             return
         self.behind |= dict.fromkeys(environment.pools, inf)
-        for other in list(self._mailbox.waiting):
-            place = other.recipe.known
-            if place is not None and place.id == environment.id:
-                self._mailbox.drop(other)
-                self.reject(other.token, BEHIND, other.recipe, bars=False)
+        places = ((other, other.recipe.known) for other in self._mailbox.waiting)
+        same = [other for other, place in places if place and place.id == environment.id]
+        self.hand_back(BEHIND, same)
 
     def stands_behind(self, recipe: Recipe, received: int) -> bool:
         """Tell whether a call was assigned by a broker that had *received* so many frames only.

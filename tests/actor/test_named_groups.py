@@ -109,17 +109,19 @@ def test_what_is_behind_an_entry_that_was_handed_back_comes_back_in_all_groups()
     assert later in end.started
 
 
-def test_what_waits_behind_an_entry_that_does_not_satisfy_comes_back_in_all_groups():
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_what_waits_behind_an_entry_that_does_not_satisfy_comes_back_in_all_groups(count):
+    """Two or more ended the actor: each took those behind it along, and was then taken itself."""
     end = connected(make_core(slots=2, labels={"memory": 512}))
     needs = Desire("memory", "gt", 256)
     first = end.template(structs.replace(entry(), desires=[needs]))
     read = end.template(call("read", group="io"))
     end.core.change_labels({"memory": 128}, end.now)
-    tokens = {end.assign(first), end.assign(read)}
+    tokens = [end.assign(template) for template in (first, *[read] * count)]
 
     end.carry()
 
-    assert set(end.rejected) == tokens
+    assert set(end.rejected) == set(tokens)
     assert end.started == {}
 
 
