@@ -53,6 +53,9 @@ class Crashes:
         self.given: dict[Name, list[int]] = {}
         # How often a broker began that found it given out by an earlier one.
         self.found: Counter[Name] = Counter()
+        # Those of the broker that is there, and how often such a run was offered after all.
+        self.missed: set[Name] = set()
+        self.offered: Counter[Name] = Counter()
         # Processes that had a successor before their host could tell of their end, and the broker
         # that heard it so; how many of them each assignment comes after.
         self.overtaken: dict[int, Broker] = {}
@@ -78,6 +81,13 @@ class Crashes:
     def began(self, given: set[Name]) -> None:
         """Note of which tasks a broker that starts now cannot tell whether they went down."""
         self.found.update(given)
+        self.missed = set(given)
+
+    def adopted(self, name: Name) -> None:
+        """Note that a run went on, so that it took nothing along (9.6 rule 11)."""
+        if name in self.missed:
+            self.missed.discard(name)
+            self.offered[name] += 1
 
     def overtaking(self, core: "Broker", frame: Any) -> "Actor | None":
         """Return whom the process that says HELLO follows, if nobody has told of their end."""
@@ -207,7 +217,8 @@ class Crashes:
         record = self.world.oracle.tasks.get(name)
         found = self.found[record.origin] if record is not None else 0
         most = ALONE_MAX if len(self.world.oracle.tasks) == 1 else FOUND_MAX
-        assert found <= most or not self.world.profile.along, f"{name[1]} took {found} along"
+        along = found - self.offered[record.origin] if record is not None else 0
+        assert along <= most or not self.world.profile.along, f"{name[1]} took {along} along"
         # Of some the next process may have told before the host: then it is a loss.
         assert alone < POISON_MAX, f"{name[1]} goes on after {alone} crashes of its own"
         at = self.shared_at.get(name)

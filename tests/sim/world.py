@@ -202,9 +202,13 @@ class World:
         self.history.append((self.now, "broker", event, fields))
         if event == "client_gone":
             self.oracle.gave_client_up(fields["client"])
-        elif event == "unclaimed":
+        elif event in ("unclaimed", "adopted"):
             incarnation, _, number = fields["task"].rpartition("-")
-            self.oracle.counters.given_up(self.oracle.tasks[int(incarnation, 16), int(number)])
+            name = int(incarnation, 16), int(number)
+            if event == "adopted":
+                self.oracle.crashes.adopted(name)
+            else:
+                self.oracle.counters.given_up(self.oracle.tasks[name])
 
     def note(self, event: str, process: Process, *details: Any) -> None:
         """Note what happens to a process."""
