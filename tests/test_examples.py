@@ -215,13 +215,15 @@ def test_an_interrupted_pipeline_leaves_nothing_behind():
         text=True,
         env=environment(),
     ) as process:
-        # The pages are on their way when it has said so; a child that stays fails any test.
+        # It submits them when it has said so; a child that stays fails any test.
         assert process.stdout.readline().startswith("1000 pages")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 130
-    assert complaints(errors) == "pipeline: interrupted\n"
+    # Whether the pages were on their way already, so that the client has some to cancel, is chance.
+    canceled = r"(.*\] tasks_canceled .* reason='the client was closed'\n)?"
+    assert re.fullmatch(rf"{canceled}pipeline: interrupted\n", complaints(errors))
 
 
 @pytest.mark.skipif(
