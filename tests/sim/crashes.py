@@ -64,6 +64,8 @@ class Crashes:
         self.doubted: dict[Token, int] = {}
         # Since when no actor is kept for those that wait to be alone.
         self.bare_since = inf
+        # When each client was seen last with too many results on their way.
+        self.paused_at: dict[int, float] = {}
 
     def died(self, death: Death) -> None:
         """Take a report, which is said until it was received."""
@@ -179,9 +181,12 @@ class Crashes:
     def looked(self, core: "Broker") -> None:
         """Check that nobody waits for an actor of its own for ever, nor with none kept for it."""
         now, broker = self.world.now, self.world.broker
-        waiting = [task for task in core.isolation.waiting if not task.client.is_paused]
+        paused = [task for task in core.isolation.waiting if task.client.is_paused]
+        self.paused_at |= {task.client.incarnation: now for task in paused}
+        waiting = [task for task in core.isolation.waiting if task not in paused]
         for task in waiting:
-            until = max(core.isolation.waiting[task], broker.frozen_until)
+            paused_at = self.paused_at.get(task.client.incarnation, 0.0)
+            until = max(core.isolation.waiting[task], broker.frozen_until, paused_at)
             assert now <= until + LOOK_S, f"{task.name} has waited since {until}"
         able = [
             actor.name
