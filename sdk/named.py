@@ -295,7 +295,7 @@ def entry_call(blueprint: Blueprint, chosen: Mapping[str, Any], incarnation: int
     namespace = read_address("namespace", chosen.get("namespace", NAMESPACE_DEFAULT))
     if "/" in namespace:
         raise ValueError(f"namespace={namespace!r} must not have a '/'")
-    is_durable = read_flag(chosen.get("durable", False))
+    is_durable = read_flag("durable", chosen.get("durable", False))
     # What outlives its process, and everybody else, is not to end with one of them.
     lifetime = chosen.get("lifetime", LIFETIMES[is_durable])
     if lifetime not in LIFETIMES:

@@ -79,6 +79,10 @@ def check_definition(definition: Definition) -> None:
         raise ValueError(
             f"limit {definition.name}: {definition.maximum} is not from 1 to {AMOUNT_MAX}"
         )
+    if definition.strategy is Strategy.ROUND_ROBIN and not definition.per_key:
+        raise ValueError(
+            f"limit {definition.name}: with round-robin the keys take turns, so it must be per key"
+        )
     rate = definition.rate
     if rate is not None and definition.strict:
         raise ValueError(

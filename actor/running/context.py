@@ -250,7 +250,7 @@ class Run(TaskContext):
     def refresh_timeout(self, seconds: float) -> None:
         """Let the task run for *seconds* more."""
         self.raise_if_canceled()
-        self._runtime.refresh_timeout(self, read_timeout(seconds))
+        self._runtime.refresh_timeout(self, read_timeout("refresh_timeout", seconds))
 
     @property
     def is_released(self) -> bool:

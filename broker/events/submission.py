@@ -183,7 +183,8 @@ def enter(broker: "Broker", task: Task, command: Submit, now: float) -> None:
         )
     elif command.parent is not None and not families.may_adopt(broker, command.parent):
         refuse_for(broker, command.parent, now)
-        end_orphan(broker, task, "the task that submitted this one was given to another actor")
+        reason = "the run that submitted this one has ended, or was given to another actor"
+        end_orphan(broker, task, reason)
     elif (
         task.template.costs.environment is not None and environments.is_refused(broker, task, now)
     ) or (task.template.costs.needs_admission and not admit(broker, task, command, now)):

@@ -8,6 +8,7 @@ import difflib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import isnan
 from typing import Any, Final
 
@@ -266,16 +267,14 @@ def read_priority(priority: Any) -> int:
     return priority
 
 
-def read_timeout(timeout: Any) -> float:
-    """Read the options *timeout* (seconds of execution) and *schedule_timeout* (of waiting)."""
+def read_timeout(option: str, timeout: Any) -> float:
+    """Read a time in seconds: *timeout* (of execution) or *schedule_timeout* (of waiting)."""
     if (
         isinstance(timeout, bool)
         or not isinstance(timeout, int | float)
         or not 0 < timeout <= TIMEOUT_MAX_S
     ):
-        raise ValueError(
-            f"timeout and schedule_timeout are seconds above 0, and at most 1e9, not {timeout!r}"
-        )
+        raise ValueError(f"{option} is seconds above 0, and at most 1e9, not {timeout!r}")
     return float(timeout)
 
 
@@ -316,23 +315,20 @@ def given(text: Any) -> str:
     return f"{len(text):,}" if is_long else repr(text)
 
 
-def read_name(name: Any) -> str:
-    """Read the options *name* and *fairness_key*."""
+def read_name(option: str, name: Any) -> str:
+    """Read a name: *name* or *fairness_key*."""
     if not isinstance(name, str) or len(name) > NAME_LENGTH_MAX:
         raise ValueError(
-            f"name and fairness_key are strings of up to {NAME_LENGTH_MAX} characters, not"
-            f" {given(name)}"
+            f"{option} is a string of up to {NAME_LENGTH_MAX} characters, not {given(name)}"
         )
-    check_text("name or fairness_key", name)
+    check_text(option, name)
     return name
 
 
-def read_flag(flag: Any) -> bool:
-    """Read the options *at_most_once*, *durable* and *fail_infeasible*."""
+def read_flag(option: str, flag: Any) -> bool:
+    """Read True or False: *at_most_once*, *durable*, *fail_infeasible* or *reuse*."""
     if not isinstance(flag, bool):
-        raise TypeError(
-            f"at_most_once, durable and fail_infeasible must be True or False, got {flag!r}"
-        )
+        raise TypeError(f"{option} must be True or False, got {flag!r}")
     return flag
 
 
@@ -357,7 +353,9 @@ def split_key(
     if not isinstance(key, str):
         raise TypeError(f"idempotency_key must be a string, got {key!r}")
     if not 0 < len(key) <= NAME_LENGTH_MAX:
-        raise ValueError(f"an idempotency_key has 1 to {NAME_LENGTH_MAX} characters, not {key!r}")
+        raise ValueError(
+            f"an idempotency_key has 1 to {NAME_LENGTH_MAX} characters, not {given(key)}"
+        )
     check_text("idempotency_key", key)
     if rest.get("durable") is False:
         raise ValueError(
@@ -373,13 +371,6 @@ def read_ttl(ttl: Any) -> float:
     return float(ttl)
 
 
-def read_reuse(reuse: Any) -> bool:
-    """Read the option *reuse*: False for a fresh copy of the environment, for one call."""
-    if not isinstance(reuse, bool):
-        raise TypeError(f"reuse must be True or False, got {reuse!r}")
-    return reuse
-
-
 READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "desired_labels": read_desires,
     "environment": read_environment,
@@ -388,20 +379,20 @@ READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "sticky": read_sticky,
     "affinity_wait": read_wait,
     "priority": read_priority,
-    "fairness_key": read_name,
-    "timeout": read_timeout,
-    "schedule_timeout": read_timeout,
+    "fairness_key": partial(read_name, "fairness_key"),
+    "timeout": partial(read_timeout, "timeout"),
+    "schedule_timeout": partial(read_timeout, "schedule_timeout"),
     "retries": read_retries,
     "retry_backoff": read_backoff,
     "retry_on": read_retry_on,
-    "at_most_once": read_flag,
-    "durable": read_flag,
+    "at_most_once": partial(read_flag, "at_most_once"),
+    "durable": partial(read_flag, "durable"),
     "idempotency_key": refuse_key,
     "idempotency_ttl": refuse_key,
-    "fail_infeasible": read_flag,
-    "name": read_name,
+    "fail_infeasible": partial(read_flag, "fail_infeasible"),
+    "name": partial(read_name, "name"),
     "metadata": read_metadata,
-    "reuse": read_reuse,
+    "reuse": partial(read_flag, "reuse"),
 }
 
 

@@ -14,7 +14,7 @@ from tests.broker.test_limits import EPOCH, call, counted_looks, ends, failures,
 from tests.broker.test_named import BLOB, entry
 from tests.support.disk import Disk
 from wire.errors import Code
-from wire.limits import Definition, Strategy
+from wire.limits import Definition, Strategy, read_definition
 from wire.messages import (
     Answer,
     Assign,
@@ -172,6 +172,11 @@ def test_a_strategy_that_comes_later_counts_those_that_were_there(strategy, canc
     client.submits(4, call=call())
 
     assert sorted(failures(client)) == canceled
+
+
+def test_a_limit_without_keys_has_nobody_to_take_turns():
+    with pytest.raises(ValueError, match="it must be per key"):
+        read_definition("api=5:strategy=round-robin")
 
 
 def test_keys_take_turns_where_that_is_the_strategy():

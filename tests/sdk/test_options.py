@@ -14,8 +14,8 @@ from sdk.describing.options import (
     Sticky,
     check_wait,
     read_desires,
-    read_name,
     read_slots,
+    split_key,
 )
 from wire.labels import Comparator, Desire
 from wire.parts import Backoff
@@ -206,9 +206,27 @@ def test_options_travel_without_their_plans():
     assert back.plans == {}
 
 
-def test_a_bad_name_is_complained_about_by_the_name_of_the_option():
-    with pytest.raises(ValueError, match=r"name and fairness_key are strings .* not 3"):
-        read_name(3)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("name", 3),
+        ("fairness_key", 3),
+        ("timeout", -1),
+        ("schedule_timeout", "soon"),
+        ("durable", 1),
+        ("at_most_once", "yes"),
+        ("fail_infeasible", 0),
+        ("reuse", 2),
+    ],
+)
+def test_a_bad_value_is_complained_about_by_the_name_of_its_option_alone(option, value):
+    with pytest.raises((TypeError, ValueError), match=rf"^{option} .*{value!r}$"):
+        Options.of({option: value})
+
+
+def test_a_key_that_is_far_too_long_is_not_said_again_whole():
+    with pytest.raises(ValueError, match=r"256 characters, not 10,000$"):
+        split_key({"idempotency_key": "k" * 10_000})
 
 
 @pytest.mark.parametrize(
