@@ -134,7 +134,7 @@ class BrokerProcess(Process):
         self.core.receive(wire.rid, frame, payloads, now)
         self.world.oracle.families.heard(self.core, frame)
         self.world.oracle.circles.heard(frame)
-        self.world.oracle.keeping.heard(self.core, frame)
+        self.world.oracle.keeping.heard(self.core, wire.peer, frame)
         self.world.oracle.counters.heard(wire.peer, frame)
         if former is not None:
             crashes.greeted(self.core, former)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from broker.facts.task import State
 from tests.sim.kinds import KEPT_S, is_kept_for_clients
 from wire.labels import satisfies_all
-from wire.messages import Template
+from wire.messages import Bye, Template
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -43,13 +43,17 @@ class Keeping:
         if place is not None and is_kept_for_clients(place):
             self.callers.setdefault(place.id, set()).add(record.client.incarnation)
 
-    def heard(self, core: "Broker", frame: Any) -> None:
-        """Note of which calls the broker was told."""
+    def heard(self, core: "Broker", peer: Any, frame: Any) -> None:
+        """Note of which calls the broker was told, and who said that it will make none any more."""
         if core is not self._core:
             self._core, self.told, self.known, self.left_at = core, set(), {}, {}
         for command in frame.commands:
             if type(command) is Template and command.call.environment is not None:
                 self.told.add(command.call.environment.id)
+            elif type(command) is Bye:
+                # It may open one more session, until it hears that this came.
+                for callers in self.known.values():
+                    callers.discard(peer.incarnation)
 
     def told_evict(self, command: "Evict") -> None:
         """Check that nothing is given up while one is here who may call it, and did of late."""
