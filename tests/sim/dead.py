@@ -46,6 +46,9 @@ class Afterlife:
             return
         if record.key is not None or record.is_attached:
             return
+        ledger = self.world.ledger
+        if ledger is not None and ledger.is_of_before(record.client):
+            return
         if not may_be_relied_on(self.world, call.durable):
             return
         if self.has_changed_nothing(record):

@@ -120,6 +120,10 @@ class Ledger:
         self.troubles = {(client, number): {counts(octets)} for client, number, octets in rows}
         self.world.oracle.crashes.went_back(self.troubles)
 
+    def is_of_before(self, client: "ClientProcess") -> bool:
+        """Tell whether *client* reads what a broker said that knew more than the copy does."""
+        return client.core.session.epoch <= self.forgotten
+
     def submit(self, broker: "BrokerProcess", sequence: int, operations: Any) -> None:
         """Take a batch; it is written after a while, and announced a moment later."""
         self.disk.submit(sequence, operations)
@@ -441,7 +445,7 @@ class Ledger:
                 # Whoever asks next may get it submitted again, and have another outcome.
                 return False
         group.is_seen = True
-        if client.core.session.epoch <= self.forgotten:
+        if self.is_of_before(client):
             # The next broker does not know it: others may have another.
             return False
         group.outcomes.add((status, body))
