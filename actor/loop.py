@@ -339,16 +339,17 @@ class Loop:
         core.tick(now)
         if now >= self._measure_at:
             self._measure(now)
+        if can_receive:
+            self._receive(now)
+        if self._is_awake:
+            # In this order: what is posted, or a signal that comes, after the flag has fallen wakes
+            # again, the rest is seen.
+            self._waker.clear()
+            self._is_awake = 0
         if self._must_drain and not core.is_draining:
             # A host that drains starts nobody; whoever else ends a process has no say in that.
             core.is_retiring = True
             core.drain(now, self.launch.drain_timeout_s)
-        if can_receive:
-            self._receive(now)
-        if self._is_awake:
-            # In this order: what is posted after the flag has fallen wakes again, the rest is seen.
-            self._waker.clear()
-            self._is_awake = 0
         inbox = self._inbox
         while inbox:
             method, arguments = inbox.popleft()

@@ -123,6 +123,17 @@ def test_a_wake_that_comes_after_its_flag_has_fallen_does_not_end_every_sleep_fr
     assert not select.select([loop._waker.fd], [], [], 0)[0]
 
 
+def test_a_signal_in_the_middle_of_a_turn_is_not_left_until_the_next_heartbeat(loop, monkeypatch):
+    # The turn had looked whether to drain, and then took the signal's own wake away.
+    loop.core.session.hello_at = inf
+    loop.lead.begin()
+    monkeypatch.setattr(loop, "_receive", lambda _now: loop.ask_to_drain())
+
+    loop.turn(can_receive=True)
+
+    assert loop.core.is_draining or select.select([loop._waker.fd], [], [], 0)[0]
+
+
 def test_a_leader_whose_run_ends_in_the_one_turn_of_another_leads_on(loop):
     loop.core.session.hello_at = inf
     loop.lead.begin()
