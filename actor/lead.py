@@ -64,9 +64,13 @@ class Lead:
         return False
 
     def add_guard(self, guard: Callable[[], None]) -> None:
-        """Start a thread for *guard*, which stands by; only who leads may call this."""
+        """Start a thread for *guard*, which stands by; only who leads may call this.
+
+        Without room for it nobody stands by: then the leader runs no task itself.
+        """
         self.joining += 1
-        start(guard)
+        if not start(guard):
+            self.joining -= 1
 
     def have_guard(self, guard: Callable[[], None]) -> None:
         """Have one more thread stand by where nobody will, once this run has lost the lead.
@@ -79,13 +83,9 @@ class Lead:
         is_lacking = not self._has_guard
         self.joining += is_lacking
         self.lock.release()
-        if is_lacking:
-            try:
-                start(guard)
-            except (RuntimeError, MemoryError):
-                # No room for a thread now, of which nobody has to hear who gives something back.
-                with self.lock:
-                    self.joining -= 1
+        if is_lacking and not start(guard):
+            with self.lock:
+                self.joining -= 1
 
     @property
     def _has_guard(self) -> bool:
@@ -150,6 +150,10 @@ class Lead:
             return
 
 
-def start(guard: Callable[[], None]) -> None:
-    """Start the thread of *guard*; raise RuntimeError or MemoryError where there is no room."""
-    threading.Thread(target=guard, name="guard", daemon=True).start()
+def start(guard: Callable[[], None]) -> bool:
+    """Start the thread of *guard*; False where there is no room for one."""
+    try:
+        threading.Thread(target=guard, name="guard", daemon=True).start()
+    except (RuntimeError, MemoryError):
+        return False
+    return True

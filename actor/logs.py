@@ -22,6 +22,7 @@ WARNINGS: Final = frozenset(
         "event_loop_held_up",
         "fenced",
         "kill_ordered",
+        "no_thread",
         "not_for_a_host",
         "not_for_an_actor",
         "reset_timed_out",

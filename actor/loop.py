@@ -402,7 +402,7 @@ class Loop:
         reserve.take()
         if reserve.is_lost or (reserve.is_missing and not core.mailbox.holders):
             entering.retire(core, "memory was out, and what took it does not give it back")
-        self.slots.resets.look(core)
+        self.slots.look()
         self.board.keep(len(core.outcomes.kept))
         memory = self._memory.read() if self.launch.core.memory_high is not None else None
         if memory is not None:

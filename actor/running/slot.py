@@ -51,7 +51,7 @@ class Slots:
         self._loop = loop
         self._board = board
         self._code = CodeCache()
-        self._pool = ThreadPool("slot")
+        self._pool = ThreadPool("slot", loop.core.note)
         self._events = EventLoopThread("slot-async")
         self.environments = Environments(self._events)
         loop.core.entering.where = self.environments.where
@@ -73,8 +73,7 @@ class Slots:
 
     def start(self, assignment: Assignment) -> None:
         """Start a run in a thread, or on the event loop when that is known to be its place."""
-        run = self.prepare(assignment)
-        if run is not None:
+        if (run := self.prepare(assignment)) is not None:
             self._threaded.add(assignment.token)
             self._pool.start(self._run_in_thread, run)
 
@@ -134,6 +133,11 @@ class Slots:
         if run.token in self._threaded:
             self._threaded.discard(run.token)
             self._pool.ended()
+
+    def look(self) -> None:
+        """Look once a second at what hangs, and for threads that there was no room for."""
+        self.resets.look(self._loop.core)
+        self._pool.grow()
 
     def close(self) -> None:
         """Leave the environments. What still runs is left to the end of the process."""

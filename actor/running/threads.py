@@ -1,7 +1,9 @@
 """Threads for sync functions and one event loop for async ones.
 
 A run keeps its thread until it returns, also without its slot, so the next run gets another one:
-the pool grows to the most that ever ran at once, and its threads are used again.
+the pool grows to the most that ever ran at once, and its threads are used again. Where the system
+gives no more (a container may have so many, or memory is out) a run waits for one that others
+leave: the process, and with it all that runs in it, does not end for that.
 """
 
 import asyncio
@@ -19,22 +21,40 @@ T = TypeVar("T")
 class ThreadPool:
     """As many daemon threads as there are runs at once."""
 
-    def __init__(self, name: str) -> None:
-        """Begin without a thread."""
+    def __init__(self, name: str, note: Callable[..., None]) -> None:
+        """Begin without a thread; *note* where the system gives no more."""
         self._name = name
+        self._note = note
         self._queue: SimpleQueue[tuple[Callable[[Any], None], Any]] = SimpleQueue()
         self._busy = 0
         self._threads = 0
+        self._is_noted = False
 
     def start(self, target: Callable[[Any], None], argument: object) -> None:
         """Call *target*, which must not raise, in a thread of its own; for the I/O thread only."""
         self._busy += 1
         self._queue.put((target, argument))
         if self._busy > self._threads:
+            self.grow()
+
+    def grow(self) -> None:
+        """Start a thread for each run that waits for one, if there is room. Only where one may be.
+
+        Raises RuntimeError where not even the first can start.
+        """
+        while self._busy > self._threads:
+            name = f"{self._name}-{self._threads + 1}"
+            try:
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+            except (RuntimeError, MemoryError) as error:
+                if not self._threads:
+                    raise
+                if not self._is_noted:
+                    self._is_noted = True
+                    self._note("no_thread", threads=self._threads, reason=str(error))
+                return
             self._threads += 1
-            threading.Thread(
-                target=self._work, name=f"{self._name}-{self._threads}", daemon=True
-            ).start()
+        self._is_noted = False
 
     def ended(self) -> None:
         """Note that a run has handed back its outcome. Only the I/O thread calls this."""
@@ -69,11 +89,17 @@ class EventLoopThread:
         """Return the event loop, running."""
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._work, args=(self._loop,), name=self._name, daemon=True
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(
+                    target=self._work, args=(loop,), name=self._name, daemon=True
                 )
-                self._thread.start()
+                try:
+                    thread.start()
+                except BaseException:
+                    loop.close()
+                    raise
+                # Only now: where there was no room for it, whoever comes next tries again.
+                self._loop, self._thread = loop, thread
             return self._loop
 
     @property

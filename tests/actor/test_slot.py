@@ -35,6 +35,7 @@ class Shell:
     def __init__(self, fd):
         self.board = Board(fd)
         self.core = self
+        self.notes = []
         self.entering = Entering()
         self.labels, self.upserted = {"memory": 512}, {}
         self.posts = queue.Queue()
@@ -44,6 +45,9 @@ class Shell:
         self.runs_s = []
         self.number = 0
         self.slots = Slots(self, LAUNCH, self.board)
+
+    def note(self, event, **fields):
+        self.notes.append((event, fields))
 
     def post(self, method, *arguments):
         self.posts.put((method, arguments))

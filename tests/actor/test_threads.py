@@ -1,0 +1,128 @@
+"""Where the system gives no more threads."""
+
+import queue
+import threading
+
+import pytest
+
+from actor.lead import Lead
+from actor.running.threads import EventLoopThread, ThreadPool
+from tests.support.deployment import DEADLINE_S
+
+
+class System:
+    """Starts as many threads as there is room for."""
+
+    def __init__(self, monkeypatch, room):
+        self.room = room
+        start = threading.Thread.start
+
+        def starts(thread):
+            if not self.room:
+                raise RuntimeError("can't start new thread")
+            self.room -= 1
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", starts)
+
+
+class Runs:
+    """Runs that begin in a pool and stay until they are told to end."""
+
+    def __init__(self):
+        self.notes, self.began = [], queue.Queue()
+        self.pool = ThreadPool("slot", lambda event, **fields: self.notes.append((event, fields)))
+        self.ends = {}
+
+    def start(self, name):
+        self.ends[name] = threading.Event()
+        self.pool.start(self._run, name)
+
+    def _run(self, name):
+        self.began.put(name)
+        assert self.ends[name].wait(DEADLINE_S)
+
+    def end(self, name):
+        self.ends[name].set()
+        self.pool.ended()
+
+    def next(self):
+        return self.began.get(timeout=DEADLINE_S)
+
+
+def test_a_run_without_room_for_its_thread_waits_for_another_one_and_ends_nobody(monkeypatch):
+    # The actor ended with all that ran in it: 21 runs, which counted as crashes of theirs.
+    System(monkeypatch, room=2)
+    runs = Runs()
+
+    for name in "abcd":
+        runs.start(name)
+    assert {runs.next(), runs.next()} == {"a", "b"}
+    assert runs.notes == [("no_thread", {"threads": 2, "reason": "can't start new thread"})]
+    runs.end("b")
+
+    assert runs.next() == "c"
+    runs.end("a")
+    assert runs.next() == "d"
+    assert runs.pool.threads == 2
+    for name in "cd":
+        runs.end(name)
+
+
+def test_a_run_that_waits_gets_a_thread_as_soon_as_there_is_room_again(monkeypatch):
+    system = System(monkeypatch, room=1)
+    runs = Runs()
+    for name in "abc":
+        runs.start(name)
+    assert runs.next() == "a"
+    runs.pool.grow()
+
+    system.room = 2
+    runs.pool.grow()
+
+    assert {runs.next(), runs.next()} == {"b", "c"}
+    assert len(runs.notes) == 1
+    for name in "abc":
+        runs.end(name)
+    system.room = 0
+    runs.start("d")
+    runs.start("e")
+    runs.start("f")
+    runs.start("g")
+    assert len(runs.notes) == 2, "it is said anew"
+    for name in "defg":
+        runs.ends[name].set()
+
+
+def test_without_room_for_a_single_thread_nothing_can_ever_run(monkeypatch):
+    System(monkeypatch, room=0)
+
+    with pytest.raises(RuntimeError, match="can't start"):
+        Runs().start("a")
+
+
+def test_without_room_for_a_guard_the_leader_leads_on(monkeypatch):
+    system = System(monkeypatch, room=0)
+    lead = Lead()
+    lead.begin()
+
+    lead.add_guard(lead.join)
+    assert (lead.guards, lead.joining) == (0, 0)
+
+    system.room = 1
+    lead.add_guard(lead.join)
+    lead.lock.release()
+    lead.have_guard(lead.join)
+    with lead.lock:
+        assert lead.guards + lead.joining == 1
+
+
+def test_an_event_loop_that_found_no_thread_is_tried_again(monkeypatch):
+    # The loop was there without its thread, and whatever came next waited for ever.
+    system = System(monkeypatch, room=0)
+    events = EventLoopThread("slot-async")
+    with pytest.raises(RuntimeError, match="can't start"):
+        _ = events.loop
+    system.room = 1
+
+    assert events.answers(DEADLINE_S)
