@@ -19,7 +19,7 @@ import zmq
 from actor.connection import connect
 from actor.logs import log_notes
 from actor.machine.board import Stage
-from actor.machine.platform import ended_child, make_waker, read_processes
+from actor.machine.platform import ended_child, read_processes
 from actor.processes.forking import ForkServer
 from actor.processes.process import ActorProcess, Starter
 from actor.settings import HostSettings
@@ -29,6 +29,7 @@ from wire.errors import RemoteProtocolError
 from wire.logs import Seldom
 from wire.reaching import why_not
 from wire.stream import Stream
+from wire.wakeup import Wakeup
 
 POLL_MAX_S: Final = 60.0
 # How long the user is left to wonder before the host says that nobody answers.
@@ -57,7 +58,7 @@ class Host:
         )
         self._processes: dict[Ward, ActorProcess] = {}
         self._starter = Starter(server)
-        self._waker = make_waker()
+        self._wakeup = Wakeup()
         self._orders = 0
         self._ordered_at = -inf
         # When to say what a drain waits for; inf: not yet, or it was said.
@@ -69,7 +70,7 @@ class Host:
         self._poller.register(self._socket, zmq.POLLIN)
         self._is_broken = False
         self._seldom = Seldom()
-        self._poller.register(self._waker.fd, zmq.POLLIN)
+        self._poller.register(self._wakeup.fd, zmq.POLLIN)
         self._silent_at = time.monotonic() + SILENCE_S
         self._said_silent = False
         self._obstacle_said = ""
@@ -81,7 +82,7 @@ class Host:
         # As a terminal says that is closed; whoever started us with nohup wants us to outlive it.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._ordered)
-        signal.signal(signal.SIGCHLD, lambda *_: self._waker.wake())
+        signal.signal(signal.SIGCHLD, lambda *_: self._wakeup.set())
         core = self.core
         is_at_once = False
         try:
@@ -107,7 +108,7 @@ class Host:
     def _wait(self, wait_s: float) -> None:
         """Sleep until something is there, a connection that is missing included."""
         found = dict(self._poller.poll(int(max(0.0, wait_s) * 1000) + 1))
-        self._waker.clear()
+        self._wakeup.clear()
         if self._is_broken and found.get(self._socket, 0) & zmq.POLLOUT:
             self._is_broken = False
             self._poller.register(self._socket, zmq.POLLIN)
@@ -231,7 +232,7 @@ class Host:
             self._hear(now)
             if pid == self._starter.pid or pid in (p.pid for p in self._processes.values()):
                 # One that has ended just now, perhaps before we knew it.
-                self._waker.wake()
+                self._wakeup.set()
                 return
             os.waitpid(pid, 0)
 
@@ -250,7 +251,7 @@ class Host:
         if now >= self._ordered_at + TOGETHER_S:
             self._orders += 1
             self._ordered_at = now
-        self._waker.wake()
+        self._wakeup.set()
 
     def _warn_at(self) -> float:
         silent_at = inf if self._said_silent else self._silent_at

@@ -31,7 +31,7 @@ from actor.holding.recipe import Buffer
 from actor.lead import Lead
 from actor.logs import log, log_notes
 from actor.machine.board import Board
-from actor.machine.platform import MemoryGauge, Waker, measure_own_memory_mb
+from actor.machine.platform import MemoryGauge, measure_own_memory_mb
 from actor.running.context import Run
 from actor.running.giving import Give
 from actor.running.slot import Slots
@@ -42,6 +42,7 @@ from wire.errors import RemoteProtocolError
 from wire.labels import Labels
 from wire.logs import Seldom
 from wire.parts import Failure, Status
+from wire.wakeup import Wakeup
 
 # A payload frame below this is received by copying it, which is cheaper.
 COPY_BYTES_MAX: Final = 65_536
@@ -66,10 +67,10 @@ CHANGE_TIMEOUT_S: Final = 5.0
 class Loop:
     """Owns the socket, the core and the clock of one actor."""
 
-    def __init__(self, launch: Launch, core: ActorCore, board: Board, waker: Waker) -> None:
+    def __init__(self, launch: Launch, core: ActorCore, board: Board, wakeup: Wakeup) -> None:
         """Connect; nothing is sent before `run`."""
         self.core, self.launch, self.board = core, launch, board
-        self._waker = waker
+        self._wakeup = wakeup
         self._is_awake = 0
         self._must_drain = 0
         # (method, arguments) from any thread; the time is appended.
@@ -85,7 +86,7 @@ class Loop:
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
         descriptors = select.poll()
         descriptors.register(self._descriptor, select.POLLIN)
-        descriptors.register(waker.fd, select.POLLIN)
+        descriptors.register(wakeup.fd, select.POLLIN)
         self._short_wait = ShortWait(descriptors, spin_s())
         # When outcomes that gather are due.
         self._flush_by = 0.0
@@ -149,7 +150,7 @@ class Loop:
         """
         self._must_drain = 1
         self._is_awake = 1
-        self._waker.wake()
+        self._wakeup.set()
 
     def change_labels(self, labels: Labels, deleted: Sequence[str]) -> None:
         """Offer *labels* and take *deleted* ones back, from any thread; return when it is so.
@@ -325,7 +326,7 @@ class Loop:
     def _wake(self) -> None:
         if not self._is_awake:
             self._is_awake = 1
-            self._waker.wake()
+            self._wakeup.set()
 
     # --- a turn
 
@@ -342,9 +343,8 @@ class Loop:
         if can_receive:
             self._receive(now)
         if self._is_awake:
-            # In this order: what is posted, or a signal that comes, after the flag has fallen wakes
-            # again, the rest is seen.
-            self._waker.clear()
+            # In this order: what comes after the flag has fallen wakes again, the rest is seen.
+            self._wakeup.clear()
             self._is_awake = 0
         if self._must_drain and not core.is_draining:
             # A host that drains starts nobody; whoever else ends a process has no say in that.

@@ -1,7 +1,7 @@
 """What only some systems have, each with its fallback: the one file that asks which system this is.
 
-Linux has eventfd, memfd, a signal at the death of the parent, and /proc. Elsewhere a pipe, an
-unlinked file, the end of a pipe and `ps` do the same, a little slower. Tests run both on Linux.
+Linux has memfd, a signal at the death of the parent, and /proc. Elsewhere an unlinked file, the end
+of a pipe and `ps` do the same, a little slower. Tests run both on Linux.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 IS_LINUX: Final = sys.platform == "linux"
 STDIN, STDOUT, STDERR = range(3)
@@ -38,73 +38,6 @@ MEM_TOTAL: Final = re.compile(rb"MemTotal:\s*(\d+)")
 MEM_AVAILABLE: Final = re.compile(rb"MemAvailable:\s*(\d+)")
 # What the kernel gives back before it refuses memory to anybody.
 CGROUP_CACHES: Final = ("inactive_file", "active_file", "slab_reclaimable")
-
-
-class Waker(Protocol):
-    """Wakes the thread that polls `fd`, from any thread or signal handler."""
-
-    fd: int
-
-    def wake(self) -> None:
-        """Make `fd` readable."""
-
-    def clear(self) -> None:
-        """Make it unreadable until the next wake."""
-
-    def close(self) -> None:
-        """Give the descriptors back."""
-
-
-class EventWaker:
-    """A waker on eventfd."""
-
-    def __init__(self) -> None:
-        """Begin unreadable."""
-        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def wake(self) -> None:
-        """Make `fd` readable."""
-        os.eventfd_write(self.fd, 1)
-
-    def clear(self) -> None:
-        """Make it unreadable until the next wake."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.fd)
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        os.close(self.fd)
-
-
-class PipeWaker:
-    """A waker on a pipe."""
-
-    def __init__(self) -> None:
-        """Begin unreadable."""
-        self.fd, self._end = os.pipe()
-        os.set_blocking(self.fd, False)
-        os.set_blocking(self._end, False)
-
-    def wake(self) -> None:
-        """Make `fd` readable. A full pipe is readable as it is."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._end, b"\0")
-
-    def clear(self) -> None:
-        """Make it unreadable until the next wake."""
-        with contextlib.suppress(BlockingIOError):
-            while len(os.read(self.fd, 4096)) == 4096:
-                pass
-
-    def close(self) -> None:
-        """Give the descriptors back."""
-        os.close(self.fd)
-        os.close(self._end)
-
-
-def make_waker() -> Waker:
-    """Return the cheapest waker that this system has."""
-    return EventWaker() if hasattr(os, "eventfd") else PipeWaker()
 
 
 def open_shared(size: int) -> int:

@@ -18,12 +18,12 @@ from actor.core import ActorCore
 from actor.logs import configure_logs, log
 from actor.loop import Loop
 from actor.machine.board import Board, Stage
-from actor.machine.platform import make_waker
 from actor.running.context import Run
 from actor.running.preloading import preload
 from actor.settings import EXITS_IN_ORDER, Launch
 from sdk.errors import NotInTask
 from wire.stream import Stream
+from wire.wakeup import Wakeup
 
 EXIT_GRACE_S: Final = 2.0
 # Of a child that a task has forked.
@@ -58,7 +58,7 @@ def live(told: bytes, region: int) -> int:
     sys.path[:0] = launch.python_path
     board = Board(region)
     try:
-        loop = Loop(launch, core, board, make_waker())
+        loop = Loop(launch, core, board, Wakeup())
     except ValueError as error:
         # What the host has checked and somebody has changed since, as the file of a key.
         log.error("cannot_start", actor=launch.core.name, reason=str(error))

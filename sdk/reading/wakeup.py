@@ -1,4 +1,4 @@
-"""Sleep on file descriptors, and be woken: by an eventfd where there is one, else by a pipe.
+"""Sleep on file descriptors, and be woken.
 
 Where it was asked for and the last waits were short, the next one looks for a moment before it
 sleeps: that pays where the processors of a machine fall asleep and take long to wake up.
@@ -6,12 +6,12 @@ sleeps: that pays where the processors of a machine fall asleep and take long to
 
 import os
 import select
-from contextlib import suppress
 from math import ceil
 from time import monotonic
 from typing import Final
 
 from sdk.errors import BadOption
+from wire.wakeup import Wakeup
 
 # Nobody sleeps for longer without looking at the clock.
 NAP_MAX_S: Final = 1.0
@@ -21,38 +21,6 @@ SPIN_US_DEFAULT: Final = 0
 SPIN_US_MAX: Final = 10_000
 # After so many short waits, one after another, the next is expected to be short.
 SHORT_WAITS: Final = 2
-
-
-class Wakeup:
-    """A descriptor that becomes readable when `set` was called, until `clear`."""
-
-    def __init__(self, *, may_use_eventfd: bool = True) -> None:
-        """Open the descriptor; they do not pass to child processes."""
-        if may_use_eventfd and hasattr(os, "eventfd"):
-            self.fd = self._write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        else:
-            self.fd, self._write_fd = os.pipe()
-            os.set_blocking(self.fd, False)
-            os.set_blocking(self._write_fd, False)
-
-    def set(self) -> None:
-        """Make it readable; also from another thread, and more than once."""
-        # A full pipe is readable already, and after `close` nobody sleeps any more.
-        with suppress(OSError):
-            os.write(self._write_fd, b"\1\0\0\0\0\0\0\0")
-
-    def clear(self) -> None:
-        """Take back every `set` until now."""
-        with suppress(OSError):
-            while len(os.read(self.fd, 4096)) == 4096:
-                pass
-
-    def close(self) -> None:
-        """Close it; `set` does no harm afterwards."""
-        descriptors = {self.fd, self._write_fd}
-        self.fd = self._write_fd = -1
-        for descriptor in descriptors - {-1}:
-            os.close(descriptor)
 
 
 def spin_s() -> float:

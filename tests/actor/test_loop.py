@@ -1,6 +1,5 @@
 """Who leads an actor process, and what becomes of what the former leader left."""
 
-import contextlib
 import os
 import pathlib
 import select
@@ -15,9 +14,9 @@ from actor.core import ActorCore
 from actor.lead import Lead
 from actor.loop import Loop
 from actor.machine.board import Board
-from actor.machine.platform import make_waker
 from actor.settings import EXIT_FORCED, Launch, Settings
 from tests.support.deployment import DEADLINE_S, Deployment
+from wire.wakeup import Wakeup
 
 
 @pytest.fixture
@@ -30,15 +29,14 @@ def loop():
         host_name="h",
     )
     core = ActorCore(launch.core, incarnation=launch.incarnation, now=0.0)
-    waker = make_waker()
-    loop = Loop(launch, core, board, waker)
+    wakeup = Wakeup()
+    loop = Loop(launch, core, board, wakeup)
     yield loop
     loop._reach.close(0)
     loop._context.term()
     board.close()
     os.close(fd)
-    with contextlib.suppress(OSError):
-        os.close(waker.fd)
+    wakeup.close()
 
 
 def test_whoever_takes_the_lead_first_says_what_the_former_leader_left(loop, monkeypatch):
@@ -115,12 +113,12 @@ def test_a_wake_that_comes_after_its_flag_has_fallen_does_not_end_every_sleep_fr
     # and somebody else's turn comes in between. Then the leader had a processor to itself.
     loop.core.session.hello_at = inf
     loop.lead.begin()
-    loop._waker.wake()
+    loop._wakeup.set()
 
     loop._wait(DEADLINE_S)
     loop.turn(can_receive=False)
 
-    assert not select.select([loop._waker.fd], [], [], 0)[0]
+    assert not select.select([loop._wakeup.fd], [], [], 0)[0]
 
 
 def test_a_signal_in_the_middle_of_a_turn_is_not_left_until_the_next_heartbeat(loop, monkeypatch):
@@ -131,7 +129,7 @@ def test_a_signal_in_the_middle_of_a_turn_is_not_left_until_the_next_heartbeat(l
 
     loop.turn(can_receive=True)
 
-    assert loop.core.is_draining or select.select([loop._waker.fd], [], [], 0)[0]
+    assert loop.core.is_draining or select.select([loop._wakeup.fd], [], [], 0)[0]
 
 
 def test_a_leader_whose_run_ends_in_the_one_turn_of_another_leads_on(loop):

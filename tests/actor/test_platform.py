@@ -1,6 +1,5 @@
 import itertools
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -12,39 +11,6 @@ from actor.machine import platform
 from tests.support.deployment import DEADLINE_S
 
 ROOT = Path(__file__).resolve().parents[2]
-WAKERS = [platform.PipeWaker]
-if hasattr(os, "eventfd"):
-    WAKERS.append(platform.EventWaker)
-
-
-def is_readable(waker):
-    return bool(select.select([waker.fd], [], [], 0)[0])
-
-
-@pytest.mark.parametrize("kind", WAKERS)
-def test_a_waker_is_readable_from_a_wake_to_the_next_clear(kind):
-    waker = kind()
-    assert not is_readable(waker)
-
-    waker.wake()
-    waker.wake()
-    assert is_readable(waker)
-
-    waker.clear()
-    assert not is_readable(waker)
-    waker.clear()
-    waker.close()
-
-
-def test_a_full_pipe_wakes_and_is_cleared():
-    waker = platform.PipeWaker()
-    for _ in range(100_000):
-        waker.wake()
-
-    waker.clear()
-
-    assert not is_readable(waker)
-    waker.close()
 
 
 @pytest.mark.parametrize(

@@ -1,42 +1,11 @@
-"""A wakeup is readable from `set` to `clear`, with an eventfd and with a pipe alike."""
+"""A wait that may look before it sleeps."""
 
 import select
 
 import pytest
 
 from sdk.errors import BadOption
-from sdk.reading.wakeup import ShortWait, Wakeup, processors, spin_s
-
-
-@pytest.mark.parametrize("may_use_eventfd", [True, False])
-def test_it_is_readable_from_set_to_clear(may_use_eventfd):
-    wakeup = Wakeup(may_use_eventfd=may_use_eventfd)
-    poll = select.poll()
-    poll.register(wakeup.fd, select.POLLIN)
-
-    assert poll.poll(0) == []
-    for _ in range(3):
-        wakeup.set()
-    assert poll.poll(0)
-    wakeup.clear()
-    assert poll.poll(0) == []
-    wakeup.close()
-    wakeup.set()
-    wakeup.close()
-
-
-def test_a_full_pipe_stays_readable():
-    wakeup = Wakeup(may_use_eventfd=False)
-    poll = select.poll()
-    poll.register(wakeup.fd, select.POLLIN)
-
-    for _ in range(20_000):
-        wakeup.set()
-    assert poll.poll(0)
-    wakeup.clear()
-
-    assert poll.poll(0) == []
-    wakeup.close()
+from sdk.reading.wakeup import ShortWait, processors, spin_s
 
 
 class Answers:

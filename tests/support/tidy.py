@@ -66,6 +66,7 @@ SHELL = {
     "wire/loading.py",
     "wire/ours.py",
     "wire/reaching.py",
+    "wire/wakeup.py",
     "wire/stream.py",
 }
 # Both cores of an actor and its host with their parts, and that of a client.
