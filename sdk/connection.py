@@ -21,13 +21,14 @@ import msgspec
 from sdk.calls.asking import subject
 from sdk.calls.call import Plan, Settings
 from sdk.calls.reasons import Reasons
+from sdk.calls.refusals import check_refused
 from sdk.core import ClientCore
 from sdk.errors import (
-    CLASSES,
     BrokerUnreachable,
     ClientClosed,
     NotAuthorized,
     NotDurable,
+    ProtocolMismatch,
     SerializationError,
     WarmslotError,
     error_of,
@@ -120,9 +121,7 @@ class Connection(Handlers):
             raise ValueError(f"connect_timeout {timeout!r} is not a number of seconds from 0 on")
         core, session, dealer = self.core, self.core.session, self.loop.dealer
         self.loop.wait(lambda: session.is_open or core.has_left or dealer.is_refused, timeout)
-        if session.error is not None:
-            kind = CLASSES.get(session.error.code, WarmslotError)
-            raise kind(f"{self.endpoint}: {session.error.message}")
+        check_refused(session.error, self.endpoint)
         if not session.is_open:
             if dealer.is_refused:
                 raise NotAuthorized(f"{self.endpoint}: {dealer.obstacle}")
@@ -210,9 +209,6 @@ class Connection(Handlers):
                 return True
             return bool(future.number) and self.core.is_accepted(future.number)
 
-        def is_refused() -> bool:
-            return isinstance(future.failure, NotDurable)
-
         def is_sent() -> bool:
             return future.done() or (bool(future.number) and self.core.is_sent(future.number))
 
@@ -224,7 +220,8 @@ class Connection(Handlers):
             # Its answer brings the confirmation at once; no task has this number.
             self.ask("explain", "0", lambda _: None)
         rest = None if deadline is None else max(0.0, deadline - monotonic())
-        return self.loop.wait(is_accepted, rest) and not is_refused()
+        refusals = NotDurable | ProtocolMismatch | NotAuthorized
+        return self.loop.wait(is_accepted, rest) and not isinstance(future.failure, refusals)
 
     def flush(self, timeout: float | None) -> bool:
         """Wait until the broker has every call, and its journal every durable one."""
@@ -256,11 +253,13 @@ class Connection(Handlers):
     def query(self, what: str, argument: str, timeout: float | None) -> dict[str, Any]:
         """Ask the broker; raise TimeoutError, and WarmslotError for what it cannot answer."""
         answers: list[bytes] = []
-        request = self.ask(what, argument, answers.append)
-        if not self.loop.wait(lambda: bool(answers), timeout):
+        request, session = self.ask(what, argument, answers.append), self.core.session
+        self.loop.wait(lambda: bool(answers) or session.error is not None, timeout)
+        if not answers:
             self._queries.pop(request, None)
             with self.loop.lock:
                 self.core.forget_query(request)
+            check_refused(session.error, self.endpoint)
             raise TimeoutError(f"the broker at {self.endpoint} did not answer within {timeout} s")
         answer: dict[str, Any] = msgspec.msgpack.decode(answers[0])
         if "error" in answer:

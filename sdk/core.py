@@ -220,6 +220,7 @@ class ClientCore(News):
         self._note("refused", code=code, reason=message)
         for owned in list(self.calls.values()):
             self._fail(owned, refused(self.session.error))
+        self.queue.clear()
 
     def broken(self, now: float, unsent: Iterable[Frame[Any]] = ()) -> None:
         """Take notice of a lost connection; *unsent* frames of the last `flush` did not leave."""

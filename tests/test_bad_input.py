@@ -271,6 +271,11 @@ def test_a_client_of_another_protocol_is_told_and_ends(world, monkeypatch):
 
         with pytest.raises(ProtocolMismatch, match=f"{PROTOCOL + 1}"):
             future.result(PATIENCE_S)
+        # It said that no broker answered, after its whole time, and that the call was accepted.
+        for ask in (other.actors, lambda: other.flush(PATIENCE_S)):
+            with pytest.raises(ProtocolMismatch, match=f"{PROTOCOL + 1}"):
+                ask()
+        assert not future.accepted(PATIENCE_S)
 
     with pytest.raises(ProtocolMismatch):
         Client(world.endpoint, connect_timeout=PATIENCE_S).close()

@@ -1,6 +1,7 @@
 """Why a call ends in this process, without an outcome from the broker."""
 
 from sdk.calls.call import Owned
+from sdk.errors import CLASSES, WarmslotError
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.messages import Error, Result
@@ -21,6 +22,12 @@ def refused(error: Error | None) -> Failure:
     if error is None:
         return Failure(Code.CANCELED, "", "the client is closed")
     return Failure(error.code, "", error.message)
+
+
+def check_refused(error: Error | None, endpoint: str) -> None:
+    """Raise what the broker at *endpoint* has ended this client with, if it has."""
+    if error is not None:
+        raise CLASSES.get(error.code, WarmslotError)(f"{endpoint}: {error.message}")
 
 
 def too_large(owned: Owned, limit: int) -> Failure:

@@ -141,9 +141,9 @@ class TaskFuture(Future[Any]):
         return str(answer.get("state", "unknown"))
 
     def accepted(self, timeout: float | None = None) -> bool:
-        """Wait until the broker has the task; False when the time is over before.
+        """Wait until the broker has the task; False when the time is over before, or it refuses.
 
-        For a durable task: until the commit to the journal is done; False also when it was refused.
+        For a durable task: until the commit to the journal is done.
         """
         return self.connection.accepted(self, timeout)
 

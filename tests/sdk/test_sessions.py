@@ -251,6 +251,7 @@ def test_a_fatal_error_ends_every_call_and_every_later_one():
         Frame(1, frame.epoch, frame.session, 0, 0, [Error("protocol-mismatch", "no", fatal=True)])
     )
     talk.submit()
+    assert not talk.core.queued
 
     codes = [decode_failure(r.body).code for _, r, _ in talk.core.take_outcomes()]
     assert codes == ["protocol-mismatch", "protocol-mismatch"]
