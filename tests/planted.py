@@ -202,6 +202,13 @@ BUGS = [
     ),
     # --- 9.6 Durable tasks
     Bug(
+        "force_stops_at_the_parent",
+        families.settle,
+        "why.value, force=force",
+        "why.value, force=False",
+        "broker/test_families.py::test_force_reaches_the_calls_of_a_task_as_well",
+    ),
+    Bug(
         "what_others_had_is_forgotten_of_who_may_say_it_again",
         forgetting.put_away,
         "record.attached or record.may_return",

@@ -147,6 +147,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_lost_run_leaves_its_calls",
             "a_new_broker_knows_no_families",
             "a_cancel_reaches_no_durable_call",
+            "force_stops_at_the_parent",
         ),
         11: (
             "what_goes_down_with_the_broker_is_not_counted",
