@@ -14,7 +14,7 @@ import pytest
 
 from broker.events.defining import define
 from sdk import LocalCluster
-from tests.broker.conversation import CODE, Conversation, Talker, actor_hello, attested
+from tests.broker.conversation import CODE, Conversation, Talker, actor_hello, ask, attested
 from tests.support.deployment import DEADLINE_S, Deployment
 from tests.support.disk import Disk
 from tests.support.peers import HERE, ROWS
@@ -32,6 +32,7 @@ from wire.messages import (
     ClientHello,
     Credit,
     Death,
+    Drain,
     HostBeat,
     HostHello,
     LabelsChanged,
@@ -206,6 +207,27 @@ def test_a_wish_for_an_actor_that_left_costs_no_time():
     client.submits(2, call=Call("work", CODE, desires=[wish]))
 
     assert other.takes(Assign), "it waits for an actor that is not there"
+
+
+@pytest.mark.parametrize("how", ["drains", "is suspect"])
+def test_a_wish_for_an_actor_that_takes_nothing_costs_no_time(how):
+    """temporalio/sdk-python#783: it is still there, and on its way out."""
+    talk = Conversation()
+    liked = talk.actor(11, name="a/0", labels={"zone": "eu"})
+    wish = Desire("zone", Comparator.EQUAL, "eu", False, 100.0)
+    other = talk.actor(12, free=1, name="b/0")
+    client = talk.client()
+    if how == "drains":
+        ask(talk.client(2), "drain", "a/0")
+        assert liked.takes(Drain)
+    else:
+        talk.wait(2.5, beating=[client, other])
+        other.says(Credit(1))
+        assert talk.broker.actors[11].is_suspect
+
+    client.submits(1, call=Call("work", CODE, desires=[wish]))
+
+    assert other.takes(Assign), "it waits for an actor that takes nothing"
 
 
 def test_actors_that_hang_at_their_start_have_no_more_started_than_may_be():

@@ -7,8 +7,11 @@ from tests.broker.test_core import assigned
 from wire import codec
 from wire.errors import Code
 from wire.messages import (
+    Credit,
     Death,
     Error,
+    Reacquire,
+    Release,
     Requeued,
     Result,
     Welcome,
@@ -148,3 +151,42 @@ def test_at_most_once_is_not_queued_again_after_it_may_have_started(talk, starte
         [Code.OUTCOME_UNKNOWN] if ends else []
     )
     assert talk.state(client, 7) == ("ended" if ends else "queued")
+
+
+# --- a task that holds no slot any more
+
+
+@pytest.mark.parametrize("said", ["heard", "lost on its way", "said and taken back"])
+@pytest.mark.parametrize(
+    "how", ["its process died", "its lease is over", "it came back without it"]
+)
+def test_a_released_task_of_who_is_gone_is_given_to_another(said, how):
+    """hatchet docs, Manual Slot Release: it stays running until somebody ends it by hand."""
+    talk = Conversation()
+    host = talk.host(actors=[])
+    actor, other = talk.actor(11, free=1), talk.actor(12, name="b/0", host=91)
+    client = talk.client().submits(7)
+    token = assigned(actor)[0]
+    if said != "lost on its way":
+        actor.says(Release(*token), Credit(1))
+        assert talk.task(client, 7).is_released
+    if said == "said and taken back":
+        actor.says(Reacquire(*token), Credit(0))
+
+    match how:
+        case "its process died":
+            host.says(Death(11, None, 9, [token]))
+        case "its lease is over":
+            talk.wait(6.0, beating=[client, other])
+        case "it came back without it":
+            actor.connects()
+            actor.greets()
+    # After a crash it waits a little.
+    talk.wait(2.0, beating=[client, other])
+    other.says(Credit(1))
+
+    again = assigned(other)[0]
+    assert again > token
+    actor.ends(token, b"late")
+    other.ends(again, b"well")
+    assert [result.body for result in client.takes(Result)] == [b"well"]

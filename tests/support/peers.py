@@ -11,6 +11,12 @@ ROWS = [
         "test_a_released_task_dies_with_its_process",
     ),
     (
+        "hatchet docs, Manual Slot Release",
+        "a released task whose worker is lost is nobody's, or its release is lost",
+        "broker/test_deaths.py",
+        "test_a_released_task_of_who_is_gone_is_given_to_another",
+    ),
+    (
         "hatchet-dev/hatchet#4494",
         "a task is gone from the queue and with nobody, and its room is taken for ever",
         HERE,
@@ -27,6 +33,12 @@ ROWS = [
         "a task is given to a worker whose listener is dead",
         "broker/test_liveness.py",
         "test_a_deaf_actor_is_suspect_although_it_beats",
+    ),
+    (
+        "hatchet-dev/hatchet#2432",
+        "a task is given to a worker whose listener is dead, and waits out its timeout",
+        "test_peers_processes.py",
+        "test_what_is_given_to_an_actor_that_hears_nothing_runs_elsewhere",
     ),
     (
         "hatchet-dev/hatchet#1022",
@@ -273,6 +285,12 @@ ROWS = [
         "a task waits for the worker that it prefers, which is gone",
         HERE,
         "test_a_wish_for_an_actor_that_left_costs_no_time",
+    ),
+    (
+        "temporalio/sdk-python#783",
+        "a task waits for the worker that it prefers, which is on its way out",
+        HERE,
+        "test_a_wish_for_an_actor_that_takes_nothing_costs_no_time",
     ),
     (
         "ipython/ipyparallel, PR#319, #397",
