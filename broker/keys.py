@@ -249,7 +249,8 @@ def read_again(path: Path, former: KeyFile | None) -> KeyFile:
     It may be in the middle of being written; where its key is to be gone, it is removed.
     """
     mark = mark_of(path)
-    if former is not None and former.mark == mark:
+    # What was wrong may have passed, though the file is the same: no descriptor was left.
+    if former is not None and former.mark == mark and not former.problem:
         return former
     try:
         return KeyFile(mark, read_public(path), "")

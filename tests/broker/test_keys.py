@@ -256,6 +256,27 @@ def test_a_file_in_the_middle_of_being_written_ends_no_session(folder):
     assert "it has no public key" in note[1]["reason"]
 
 
+def test_a_file_that_could_not_be_read_for_a_moment_is_read_again(folder, monkeypatch):
+    # Until it was written once more its key was unknown, or the one that it had before let in.
+    known, core = Keys(folder), FakeCore()
+    former, path = public(folder, "gpu1"), folder / "actors" / "gpu1.key"
+    path.write_bytes(path.read_bytes().replace(former, zmq.curve_keypair()[0]))
+
+    def exhausted(path):
+        raise ValueError(f"key file {str(path)!r}: {os.strerror(24)}")
+
+    with monkeypatch.context() as moment:
+        moment.setattr(keys, "read_public", exhausted)
+        known.look(core, 10.0)
+        known.look(core, 20.0)
+    assert is_let_in(known, former)
+    known.look(core, 30.0)
+
+    assert is_let_in(known, public(folder, "gpu1"))
+    assert not is_let_in(known, former)
+    assert [event for event, _ in known.take_notes()].count("keys_unusable") == 1
+
+
 def test_a_folder_that_cannot_be_read_just_now_ends_no_session(folder, monkeypatch):
     known, core = Keys(folder), FakeCore(b"1")
     check(known, folder, "gpu1", host_hello(), b"1")
