@@ -22,7 +22,7 @@ from sdk.reading import forks, memory
 from sdk.reading.dealer import EVENTS, NOBLOCK, POLLIN, POLLOUT, RCVMORE, Dealer, send_message
 from sdk.reading.gathering import Gathering
 from sdk.reading.handlers import Handlers, nothing
-from sdk.reading.wakeup import NAP_MAX_S, Sleep, spin_s
+from sdk.reading.wakeup import NAP_MAX_S, open_sleeps
 from wire.codec import check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.messages import Result
@@ -74,11 +74,9 @@ class Loop:
         self._is_napping_long = False
         self._is_stopped = False
         self._look_at = monotonic() + LOOK_S
-        self._daemon_sleep = Sleep(dealer.descriptor)
-        # A caller waits for one answer; the daemon is there when nobody waits.
-        self._reader_sleep = Sleep(dealer.descriptor, spin_s())
-        forks.watch(self)
+        self._daemon_sleep, self._reader_sleep = open_sleeps(dealer.descriptor)
         self._daemon = threading.Thread(target=self._run, name="warmslot-client", daemon=True)
+        forks.watch(self)
         self._daemon.start()
 
     def forked(self) -> None:
@@ -242,6 +240,8 @@ class Loop:
             dealer = self.dealer
             dealer.close()
             self._send, self._recv, self._get = dealer.send, dealer.recv, dealer.get
+        self._daemon_sleep.close()
+        self._reader_sleep.close()
         forks.forget(self)
 
     # --- who reads

@@ -76,19 +76,23 @@ def open_dealer(context: zmq.Context[Any], endpoint: str, keys: OwnKeys | None =
 
     Raises OSError where the system has no more sockets.
     """
+    dealer: zmq.Socket[bytes] | None = None
     try:
-        dealer: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+        dealer = context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.SNDHWM, 0)
+        dealer.setsockopt(zmq.RCVHWM, 0)
+        dealer.setsockopt(zmq.LINGER, LINGER_MS)
+        dealer.setsockopt(zmq.IMMEDIATE, 1)
+        dealer.setsockopt(zmq.RECONNECT_IVL, 50)
+        dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        dealer.setsockopt(zmq.IPV6, has_address_of_ipv6(endpoint))
+        # It has sockets of its own.
+        reach = Reach(dealer, endpoint, keys)
     except zmq.ZMQError as error:
+        if dealer is not None:
+            dealer.close(0)
         # As of a file that cannot be opened: the process, or the system, has too many.
         raise OSError(error.errno, f"{error.strerror}, so there can be no socket") from None
-    dealer.setsockopt(zmq.SNDHWM, 0)
-    dealer.setsockopt(zmq.RCVHWM, 0)
-    dealer.setsockopt(zmq.LINGER, LINGER_MS)
-    dealer.setsockopt(zmq.IMMEDIATE, 1)
-    dealer.setsockopt(zmq.RECONNECT_IVL, 50)
-    dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
-    dealer.setsockopt(zmq.IPV6, has_address_of_ipv6(endpoint))
-    reach = Reach(dealer, endpoint, keys)
     try:
         reach.connect()
     except zmq.ZMQError as error:

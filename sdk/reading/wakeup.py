@@ -6,6 +6,7 @@ sleeps: that pays where the processors of a machine fall asleep and take long to
 
 import os
 import select
+import threading
 from math import ceil
 from time import monotonic
 from typing import Final
@@ -91,11 +92,16 @@ class ShortWait:
 
 
 class Sleep:
-    """One thread's way of sleeping on the socket's descriptor, or on nothing but `wake`."""
+    """One thread's way of sleeping on the socket's descriptor, or on nothing but `wake`.
+
+    Whoever still uses it once it is closed, since he was about to, must not get at a descriptor
+    that somebody else has by then: so each use of its own one has the lock.
+    """
 
     def __init__(self, descriptor: int, spin_s: float = 0.0) -> None:
         """Watch *descriptor* for reading, for up to *spin_s* without sleeping."""
         self._descriptor = descriptor
+        self._lock = threading.Lock()
         self._wakeup = Wakeup()
         self._both = select.poll()
         self._both.register(descriptor, select.POLLIN)
@@ -112,16 +118,40 @@ class Sleep:
             if descriptor == self._descriptor:
                 is_woken = True
             else:
-                self._wakeup.clear()
+                self._clear()
         return is_woken
 
     def nap(self, duration_s: float) -> bool:
         """Sleep without looking at the socket; tell whether `wake` ended it."""
         if self._alone.poll(ceil(duration_s * 1000.0)):
-            self._wakeup.clear()
+            self._clear()
             return True
         return False
 
     def wake(self) -> None:
         """End the sleep, or the next one."""
-        self._wakeup.set()
+        with self._lock:
+            self._wakeup.set()
+
+    def _clear(self) -> None:
+        with self._lock:
+            self._wakeup.clear()
+
+    def close(self) -> None:
+        """Give its descriptor back. `wake` does no harm afterwards."""
+        with self._lock:
+            self._wakeup.close()
+
+
+def open_sleeps(descriptor: int) -> tuple[Sleep, Sleep]:
+    """Return the sleep of the daemon, and that of a caller, who waits for one answer.
+
+    Raises OSError where there are no descriptors left, BadOption as `spin_s`.
+    """
+    may_look_s = spin_s()
+    daemon = Sleep(descriptor)
+    try:
+        return daemon, Sleep(descriptor, may_look_s)
+    except OSError:
+        daemon.close()
+        raise

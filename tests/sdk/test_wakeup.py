@@ -1,11 +1,15 @@
 """A wait that may look before it sleeps."""
 
+import gc
+import os
 import select
+from pathlib import Path
 
 import pytest
 
+from sdk import Client
 from sdk.errors import BadOption
-from sdk.reading.wakeup import ShortWait, processors, spin_s
+from sdk.reading.wakeup import ShortWait, Sleep, open_sleeps, processors, spin_s
 
 
 class Answers:
@@ -112,3 +116,49 @@ def test_one_processor_has_nobody_to_wait_for(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
 
     assert spin_s() == 0.0
+
+
+def descriptors():
+    gc.collect()
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_a_client_that_is_closed_leaves_no_descriptor():
+    # Each left two, and a program that has one for each request ended after some hundreds.
+    Client("tcp://127.0.0.1:1").close()
+    before = descriptors()
+
+    for _ in range(3):
+        Client("tcp://127.0.0.1:1").close()
+
+    assert descriptors() == before
+
+
+def test_who_is_woken_after_the_close_writes_to_nobody_elses_descriptor():
+    another, end = os.pipe()
+    sleep = Sleep(0)
+    own = sleep._wakeup.fd
+    sleep.close()
+    os.dup2(end, own)
+
+    sleep.wake()
+
+    assert select.select([another], [], [], 0)[0] == []
+    for descriptor in (another, end, own):
+        os.close(descriptor)
+
+
+def test_where_one_descriptor_is_left_it_is_not_kept(monkeypatch):
+    before = descriptors()
+    make = os.eventfd
+    left = [make]
+    monkeypatch.setattr(os, "eventfd", lambda *how: left.pop()(*how) if left else exhausted())
+
+    with pytest.raises(OSError, match="Too many open files"):
+        open_sleeps(0)
+
+    assert descriptors() == before
+
+
+def exhausted():
+    raise OSError(24, os.strerror(24))
