@@ -151,20 +151,6 @@ def test_who_was_cut_off_for_many_leases_is_heard_again(path):
         assert client.submit(os.getpid).result(TIMEOUT_S) == pid
 
 
-def test_what_is_given_to_an_actor_that_hears_nothing_runs_elsewhere(path):
-    """hatchet-dev/hatchet#2432: its listener is dead, and it says all the time that it lives."""
-    with behind_a_proxy() as (world, proxy, client, _):
-        proxy.swallow(Way.DOWN)
-        future = client.submit(os.getpid)
-        world.until(lambda: client.query("status")["assigned"] == 1)
-        world.start_host("b")
-        other = world.actors(client, "b/0")["b/0"]["pid"]
-
-        assert future.result(TIMEOUT_S) == other
-        proxy.heal()
-        world.until(lambda: "a/0" in {one["name"] for one in client.actors()})
-
-
 @pytest.mark.parametrize("way", list(Way))
 def test_a_message_that_takes_several_leases_to_arrive_costs_nobody_a_lease(way):
     """zeromq/libzmq#2709: a heartbeat has to wait for what is on its way, and counts as missed."""

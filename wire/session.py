@@ -115,9 +115,8 @@ class PeerSession:
         stalled_s = now - self.ticked_at
         self.ticked_at = now
         if self.state is OPEN:
-            # Somebody who was stopped himself hears first what came meanwhile, then judges. Who has
-            # nothing to do is asked once a heartbeat and a little late each time: that is no stop.
-            if stalled_s >= 2.0 * self.heartbeat_s:
+            # Somebody who was stopped himself hears first what came meanwhile, then judges.
+            if stalled_s > self.heartbeat_s:
                 self.heard_at = max(self.heard_at, now - self.lease_s + self.heartbeat_s)
             # Compared as `deadline` adds, or a rounding error would make the owner spin.
             if now >= self.heard_at + self.lease_s:

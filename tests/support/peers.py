@@ -35,12 +35,6 @@ ROWS = [
         "test_a_deaf_actor_is_suspect_although_it_beats",
     ),
     (
-        "hatchet-dev/hatchet#2432",
-        "a task is given to a worker whose listener is dead, and waits out its timeout",
-        "test_peers_processes.py",
-        "test_what_is_given_to_an_actor_that_hears_nothing_runs_elsewhere",
-    ),
-    (
         "hatchet-dev/hatchet#1022",
         "a retry runs beside the run that timed out, and both submit",
         "test_peers_processes.py",

@@ -311,22 +311,6 @@ def test_a_peer_that_was_stopped_and_hears_nothing_gives_up_after_a_heartbeat():
     assert wait(peer, 60.0, 61.0) is Due.HELLO
 
 
-@pytest.mark.parametrize("late_s", [0.001, 0.5, 0.9])
-def test_a_peer_with_nothing_to_do_notices_a_broker_that_is_silent(late_s):
-    """Its loop sleeps to each deadline and wakes up a little late, which is no stop."""
-    peer, now = opened(0.0), 0.0
-    due = Due.NOTHING
-
-    while due is not Due.HELLO and now < 20.0:
-        now = peer.deadline() + late_s
-        due = peer.due(now)
-        if due is Due.BEAT:
-            peer.frame([Beat()], now)
-
-    assert due is Due.HELLO
-    assert now <= 5.0 + 2 * late_s + 1.0
-
-
 def test_the_intervals_are_those_of_welcome():
     peer = opening()
     assert (peer.heartbeat_s, peer.lease_s) == (1.0, 5.0)
