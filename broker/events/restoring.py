@@ -30,8 +30,12 @@ def restore(broker: "Broker", stored: StoredTasks, now: float) -> None:
     for found in records.taken_from(stored.named):
         inscribing.restore(broker, found, templates[found.call])
     for row in records.taken_from(stored.rows):
-        task = restore_task(broker, row, templates[row.call], now)
+        template = templates[row.call]
+        task = restore_task(broker, row, template, now)
         families.restore(broker, task)  # Who made it stands before it.
+        place = template.call.environment
+        if row.outcome is None and place is not None and place.named is None:
+            broker.environments.learn(place, now).shapes.add(template.shape)
     dead.restore(broker, stored, templates)
     if tasks or named:
         broker.note("restored", tasks=tasks, named=named, octets=known.octets)

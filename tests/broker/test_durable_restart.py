@@ -7,6 +7,7 @@ from broker.core import Broker
 from broker.events.restoring import restore
 from tests.broker.conversation import CODE, Conversation
 from tests.broker.test_durable import DURABLE, KEY, ONCE, agree, code_of, talk_with_disk
+from tests.broker.test_environments import place as environment
 from tests.support.disk import summary, summary_of_rows
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
@@ -47,6 +48,22 @@ def test_a_new_broker_has_what_was_accepted_and_runs_it_after_the_window():
         (1, 1, b"args"),
         (1, 2, b"args"),
     ]
+
+
+def test_what_was_taken_over_has_no_more_copies_of_its_environment_than_may_be():
+    # Until an actor said Entered nobody knew of the environment, and each actor entered it.
+    talk, place = talk_with_disk(), environment(high=1)
+    client = talk.client()
+    client.submits(1, 2, call=Call("m", b"", "m", place, durable=True))
+    client.says(Bye("closed"))
+
+    talk.restart()
+    actors = [talk.actor(11 + n, name=f"host/{n}") for n in range(2)]
+    talk.wait(2.5, beating=actors)
+    for actor in actors:
+        actor.says(Credit(2, 0, 1))
+
+    assert sum(bool(actor.takes(Assign)) for actor in actors) == 1
 
 
 def test_what_was_taken_over_stayed_in_memory_as_rows_as_well():
