@@ -38,7 +38,7 @@ class ThreadPool:
             self.grow()
 
     def grow(self) -> None:
-        """Start a thread for each run that waits for one, if there is room. Only where one may be.
+        """Start a thread for each run that waits for one, if there is room: the I/O thread.
 
         Raises RuntimeError where not even the first can start.
         """
