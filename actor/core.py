@@ -79,7 +79,7 @@ class ActorCore:
         )
         self.entering, self.fence = Entering(), Fence()
         self.labels: Labels = dict(settings.labels)
-        self.labels_version = 1
+        self.labels_version, self._labels_said = 1, 0
         self.is_draining = False
         # Whether the host is to start another process once this one has left.
         self.is_retiring = False
@@ -91,7 +91,6 @@ class ActorCore:
         # What the broker has of this session: tables, labels, credit.
         self.functions: ReceiverTable[tuple[bytes, Buffer]] = ReceiverTable(0)
         self.recipes: ReceiverTable[Recipe] = ReceiverTable(0)
-        self._labels_said = 0
         self.said = Statement()
         self.starts: list[Assignment] = []
         self._notes: list[Note] = []
@@ -418,6 +417,7 @@ class ActorCore:
         sent: list[Outgoing] = []
         if self.outcomes.fresh:
             for outcomes, payloads, tokens in self.outcomes.take_fresh():
+                sent += session.ahead(payloads) if payloads else ()
                 # Slots and labels stand before the first outcome, whichever frame that is in.
                 frame = session.frame(commands + outcomes, now)
                 sent.append((frame, payloads))

@@ -4,9 +4,8 @@ What must not be broken: an outcome is accepted only from the current assignment
 given more than it granted; every task that is not forgotten is queued, held, with an actor, or
 ended and kept for its client.
 
-Control flow stands here. What it works on has files of its own: `task`, `peers`, `credit`,
-`backlog`; so have the three questions with an algebra of their own: `placement`, `recovery`,
-`liveness`.
+Control flow stands here. What it works on has files of its own (`task`, `peers`, `credit`,
+`backlog`), and so has what follows rules of its own (`placement`, `recovery`, `liveness`).
 """
 
 from collections import OrderedDict
@@ -141,8 +140,7 @@ class Broker:
         self.operations: list[tuple[Any, ...]] = []
         self.sequence = self.committed_sequence = self.fence_sequence = 0
         self.records = Records(now)
-        self.dead_tasks = dead.DeadTasks()
-        self.outbox = Outbox()
+        self.dead_tasks, self.outbox = dead.DeadTasks(), Outbox()
         self.say = self.outbox.say
         self._notes: list[Note] = []
         self._handlers = self._make_handlers()
@@ -190,7 +188,7 @@ class Broker:
             return
         session.received = frame.number
         session.acked = frame.received
-        session.heard_at = session.peer.heard_at = now
+        session.peer.heard_at = now
         try:
             if session.peer.unreceived:
                 self._received(session, frame.received)
@@ -215,7 +213,8 @@ class Broker:
             self.who(rid, frame.session)
             return
         if frame.session < session.number or frame.number <= session.received:
-            return  # Older, or a repetition.
+            sessions.heard_outside(session, frame, now)
+            return  # Older, a repetition, or outside the count.
         self.note("session_gap", role=session.role, number=frame.number)
         self.close(session, now)
         self.who(rid, frame.session)
@@ -342,9 +341,9 @@ class Broker:
     def close(self, session: Session, now: float) -> None:
         """End *session*; its peer stays until its lease or timeout is over."""
         session.is_closing = True
+        peer = session.peer
         if self.sessions.get(session.rid) is session:
             del self.sessions[session.rid]
-        peer = session.peer
         if peer.session is not session:
             return
         peer.session = None
@@ -353,6 +352,7 @@ class Broker:
             retrying.let_go(self, peer)
             self.resume(peer)
         elif isinstance(peer, Actor):
+            peer.heard_at = min(peer.heard_at, now)  # What was on its way comes no more.
             peer.credit.void()
             self.backlog.matching.note_working(peer)
 

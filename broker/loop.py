@@ -33,6 +33,7 @@ from wire.endpoint import has_address_of_ipv6
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import Frame
 from wire.reaching import shut_path
+from wire.session import TRANSFER_BYTES_PER_S_MIN
 
 # Where ZeroMQ asks whether to let somebody in.
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
@@ -66,9 +67,6 @@ LAST_WORDS_MS: Final = 100
 # client that is away: each would wait for that until its time to drain is over. What they are told
 # is lost where the connection ends before they have read it.
 LINGER_S: Final = 1.0
-
-# A peer that sends a frame slower than this counts as gone: to ZeroMQ only whole frames are life.
-TRANSFER_BYTES_PER_S_MIN: Final = 1_000_000
 
 
 class Core(Protocol):
@@ -388,7 +386,8 @@ def open_router(
     router.set(zmq.MAXMSGSIZE, payload_bytes_max + CONTROL_BYTES_MAX)
     router.set(zmq.HANDSHAKE_IVL, 5_000)
     # Half-open connections. TCP's acknowledgements are missed first. ZMTP's own answers come only
-    # between whole frames, so that timeout leaves the largest frame the time that it may need.
+    # between whole frames, so that timeout leaves the largest frame the time that it may need; who
+    # sends one slower counts as gone.
     router.set(zmq.TCP_MAXRT, 30_000)
     router.set(zmq.TCP_KEEPALIVE, 1)
     router.set(zmq.TCP_KEEPALIVE_IDLE, 15)

@@ -48,14 +48,14 @@ def notes(path):
 
 
 @contextmanager
-def behind_a_proxy():
+def behind_a_proxy(*options):
     """Give a deployment, the proxy behind which its host is, a client, and the actor's process."""
     port = free_port()
     with Deployment(*SHORT, "--bind", f"tcp://127.0.0.1:{port}") as world:
         world.start_broker()
         proxy = Proxy(("127.0.0.1", port))
         try:
-            world.start("a", "-m", "actor", "--broker", proxy.endpoint, "--name", "a")
+            world.start("a", "-m", "actor", "--broker", proxy.endpoint, "--name", "a", *options)
             client = world.client()
             yield world, proxy, client, world.actors(client, "a/0")["a/0"]["pid"]
         finally:
@@ -96,6 +96,17 @@ def until_told(path, flag):
 
 def size_and_process(octets):
     return len(octets), os.getpid()
+
+
+def talks_on(path):
+    """Give the actor something to say all the time, until somebody notes that it is enough."""
+    number = 0
+    while ("enough",) not in notes(path):
+        number += 1
+        current_task().actor.upsert_labels({"number": number})
+        note(path, number)
+        Event().wait(0.05)
+    return number
 
 
 # --- runs beside runs
@@ -149,6 +160,39 @@ def test_who_was_cut_off_for_many_leases_is_heard_again(path):
         proxy.heal()
 
         assert client.submit(os.getpid).result(TIMEOUT_S) == pid
+
+
+def test_what_is_given_to_an_actor_that_hears_nothing_runs_elsewhere(path):
+    """hatchet-dev/hatchet#2432: its listener is dead, and it says all the time that it lives."""
+    with behind_a_proxy() as (world, proxy, client, _):
+        proxy.swallow(Way.DOWN)
+        future = client.submit(os.getpid)
+        world.until(lambda: client.query("status")["assigned"] == 1)
+        world.start_host("b")
+        other = world.actors(client, "b/0")["b/0"]["pid"]
+
+        assert future.result(TIMEOUT_S) == other
+        proxy.heal()
+        world.until(lambda: "a/0" in {one["name"] for one in client.actors()})
+
+
+def test_a_message_that_takes_several_leases_ends_no_session_of_who_has_something_to_say(path):
+    """zeromq/libzmq#2709: whoever looks at its clock meanwhile finds that nothing came."""
+    octets = bytes(MEGABYTE * 3)
+    with behind_a_proxy("--slots", "2") as (world, proxy, client, pid):
+        assert client.submit(size_and_process, b"").result(TIMEOUT_S) == (0, pid)
+        talks = client.submit(talks_on, path)
+        world.until(lambda: notes(path))
+        before = world.log("broker").count("session_opened")
+
+        proxy.slow(MEGABYTE, Way.DOWN)
+        future = client.submit(size_and_process, octets)
+        assert future.result(TIMEOUT_S) == (len(octets), pid)
+        note(path, "enough")
+
+        assert talks.result(TIMEOUT_S) > 0
+        assert future.history == ()
+        assert world.log("broker").count("session_opened") == before, world.story()
 
 
 @pytest.mark.parametrize("way", list(Way))

@@ -32,7 +32,7 @@ ARGUMENT_LENGTH_MAX = 65_536
 
 
 class Beat(Struct, frozen=True, array_like=True, tag="beat"):
-    """Nothing but the counters of its frame."""
+    ahead: int = 0  # Outside the count: how many octets of payload come behind it.
 
 
 class Bye(Struct, frozen=True, array_like=True, tag="bye"):

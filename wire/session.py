@@ -12,7 +12,7 @@ from math import inf
 from typing import Any, Final
 
 from wire.errors import Code, RemoteProtocolError
-from wire.messages import PROTOCOL, BrokerCommand, Error, Frame, Welcome, Who
+from wire.messages import PROTOCOL, Beat, BrokerCommand, Error, Frame, Welcome, Who
 
 HELLO_REPEAT_FIRST_S: Final = 0.25
 # With its jitter below the adopt window, so that a broker that starts hears of a run in time.
@@ -24,6 +24,10 @@ LEASE_DEFAULT_S: Final = 5.0
 FENCE_SHARE: Final = 0.8
 FENCE_KILL_SHARE: Final = 0.9
 FENCE_ADMIT_SHARE: Final = 0.6
+# A message of more is told before, and what a connection carries at the least: so long may nothing
+# else come.
+AHEAD_BYTES_MIN: Final = 2**20
+TRANSFER_BYTES_PER_S_MIN: Final = 1_000_000
 
 
 class State(StrEnum):
@@ -115,8 +119,9 @@ class PeerSession:
         stalled_s = now - self.ticked_at
         self.ticked_at = now
         if self.state is OPEN:
-            # Somebody who was stopped himself hears first what came meanwhile, then judges.
-            if stalled_s > self.heartbeat_s:
+            # Somebody who was stopped himself hears first what came meanwhile, then judges. Who has
+            # nothing to do is asked once a heartbeat and a little late each time: that is no stop.
+            if stalled_s >= 2.0 * self.heartbeat_s:
                 self.heard_at = max(self.heard_at, now - self.lease_s + self.heartbeat_s)
             # Compared as `deadline` adds, or a rounding error would make the owner spin.
             if now >= self.heard_at + self.lease_s:
@@ -188,6 +193,11 @@ class PeerSession:
             commands,  # type: ignore[arg-type]
         )
 
+    def ahead(self, payloads: Sequence[Any]) -> list[tuple[Frame[Any], tuple[()]]]:
+        """Return what to send before a message with *payloads*: nothing where that is small."""
+        frame = announce(payloads, self.epoch, self.number)
+        return [] if frame is None else [(frame, ())]
+
     def accept(self, frame: Frame[Any], now: float) -> Verdict:
         """Decide what counts of *frame*, and count it."""
         number = frame.number
@@ -222,7 +232,7 @@ class PeerSession:
         return Verdict.CLOSED
 
     def _outside(self, frame: Frame[Any], first: object, now: float) -> Verdict:
-        """WELCOME, WHO and ERROR stand outside the count."""
+        """WELCOME, WHO, ERROR and what tells of a large message stand outside the count."""
         match first:
             case Welcome() if self.state is State.OPENING:
                 self.state = State.OPEN
@@ -237,6 +247,9 @@ class PeerSession:
                 self.epoch_highest = max(self.epoch_highest, frame.epoch)
                 self.close(now)
                 return Verdict.CLOSED
+            case Beat() if self.state is State.OPEN and frame.epoch == self.epoch:
+                self.heard_at = now + first.ahead / TRANSFER_BYTES_PER_S_MIN
+                return Verdict.DROP
             case Error(fatal=True):
                 self.error = first
                 self.state = State.ENDED
@@ -251,3 +264,14 @@ class PeerSession:
         """Lengthen *interval_s* by up to a half, differently each time, from the seed."""
         self._jitter = (self._jitter * 1664525 + 1013904223) & 0xFFFF_FFFF
         return interval_s * (1.0 + 0.5 * self._jitter / 2**32)
+
+
+def announce(payloads: Sequence[Any], epoch: int, session: int) -> Frame[Any] | None:
+    """Return the frame that tells of a message with *payloads*, where heartbeats wait long for it.
+
+    It stands outside the count: what is counted on was numbered before.
+    """
+    octets = sum(map(len, payloads))
+    if octets <= AHEAD_BYTES_MIN:
+        return None
+    return Frame(PROTOCOL, epoch, session, 0, 0, [Beat(octets)])

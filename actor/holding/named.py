@@ -237,6 +237,7 @@ class NamedReplicas:
                 call = replica.recipe.call
                 serial, ended = replica.serial, replica.ended.state()
                 command = Resides(call, replica.generation, serial, len(frames), ended)
+                told += session.ahead(frames)
                 told.append((session.frame([command], now), frames))
                 replica.is_new_to_broker = False
         return told

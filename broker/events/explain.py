@@ -180,7 +180,7 @@ def describe_actor(
         "closed": actor.closed,
         "environments": states(actor, cold),
         "named": named.get(actor, {}),
-        "silent_s": now - actor.heard_at,
+        "silent_s": max(0.0, now - actor.heard_at),
     }
 
 

@@ -111,10 +111,10 @@ def forgive(broker: "Broker", stall: float, now: float) -> None:
     """Add to every deadline the *stall* seconds that the broker was stopped for."""
     broker.note("stalled", stall_s=round(stall, 3))
     for session in broker.sessions.values():
-        session.heard_at = min(now, session.heard_at + stall)
         session.mark_at = min(now, session.mark_at + stall)
     for actor in broker.actors.values():
-        actor.heard_at = min(now, actor.heard_at + stall)
+        # After now while a large message is on its way.
+        actor.heard_at = max(actor.heard_at, min(now, actor.heard_at + stall))
         actor.vouched_at += stall
     for host in broker.hosts.values():
         host.heard_at = min(now, host.heard_at + stall)

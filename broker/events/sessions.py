@@ -13,9 +13,10 @@ from wire.codec import TEMPLATE_BYTES_MAX, encode
 from wire.errors import Code, RemoteProtocolError
 from wire.labels import Labels, validate_desire, validate_labels
 from wire.limits import check_amounts
-from wire.messages import ActorHello, ClientHello, Error, Frame, HostHello, Welcome
+from wire.messages import ActorHello, Beat, ClientHello, Error, Frame, HostHello, Welcome
 from wire.parts import Call, Role, Span
 from wire.retries import check_retries
+from wire.session import TRANSFER_BYTES_PER_S_MIN
 from wire.tables import ReceiverTable, SenderTable
 
 if TYPE_CHECKING:
@@ -85,6 +86,14 @@ def open_session(  # noqa: PLR0917
     strict = sorted(broker.limits.strict) if role is Role.ACTOR else []
     broker.say_outside(rid, frame.session, welcome(broker, missing, now, strict))
     broker.note("session_opened", role=role, name=hello.name, session=frame.session)
+
+
+def heard_outside(session: Session, frame: Frame[Any], now: float) -> None:
+    """Wait longer for the next frame of *session* where its peer says that it is a large one."""
+    if frame.number == 0 and frame.session == session.number and frame.commands:
+        command = frame.commands[0]
+        if isinstance(command, Beat) and session.role is Role.ACTOR:
+            session.peer.heard_at = now + command.ahead / TRANSFER_BYTES_PER_S_MIN
 
 
 def check_hello(

@@ -8,6 +8,7 @@ import msgspec
 from broker.facts.peers import COMMANDS_PER_FRAME, Session
 from wire import codec
 from wire.messages import PROTOCOL, Answer, Frame, OutcomeAck
+from wire.session import announce
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -65,22 +66,31 @@ class Outbox:
             if session.outcome_acks or session.outcome_acks_stale:
                 commands.append(OutcomeAck(session.outcome_acks, session.outcome_acks_stale))
                 session.outcome_acks, session.outcome_acks_stale = [], []
-            session.said_at = now
             if session.sealed:
                 for earlier, with_payloads in session.sealed:
                     session.sent += 1
+                    if with_payloads:
+                        tell_ahead(epoch, session, with_payloads, sends)
                     sends.append((rid, number(epoch, session, earlier), with_payloads))
                 session.sealed = []
             session.sent = sent = session.sent + 1
             frame = Frame(PROTOCOL, epoch, session.number, sent, session.received, commands)
             if session.payloads:
                 payloads, session.payloads = session.payloads, []
+                tell_ahead(epoch, session, payloads, sends)
                 sends.append((rid, frame, payloads))
             else:
                 sends.append((rid, frame, ()))
             if session.is_closing:
                 broker.close(session, now)
         return sends
+
+
+def tell_ahead(epoch: int, session: Session, payloads: Sequence[Any], sends: list[Send]) -> None:
+    """Send before a message with *payloads* that it comes, where it is large."""
+    frame = announce(payloads, epoch, session.number)
+    if frame is not None:
+        sends.append((session.rid, frame, ()))
 
 
 def number(epoch: int, session: Session, commands: list[Any]) -> Frame[Any]:

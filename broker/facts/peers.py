@@ -44,7 +44,6 @@ class Session:
         "commands",
         "functions_known",
         "functions_told",
-        "heard_at",
         "is_closing",
         "is_dirty",
         "mark_at",
@@ -57,7 +56,6 @@ class Session:
         "received",
         "rid",
         "role",
-        "said_at",
         "sealed",
         "sent",
         "templates_known",
@@ -74,8 +72,6 @@ class Session:
         self.sent = 0
         # How many of our frames the peer has received, by its own word.
         self.acked = 0
-        self.heard_at = now
-        self.said_at = now
         # A number of ours, and since when we wait for the peer to receive it (a deaf peer never
         # does).
         self.mark_sent = 0

@@ -270,9 +270,7 @@ class BrokerProcess(Process):
         core.unclaimed = {task: until - seconds for task, until in core.unclaimed.items()}
         self._age(seconds)
         for session in core.sessions.values():
-            session.heard_at -= seconds
             session.mark_at -= seconds
-            session.said_at = 0.0
         for peer in (*core.actors.values(), *core.hosts.values(), *core.clients.values()):
             peer.heard_at -= seconds
         for actor in core.actors.values():

@@ -35,6 +35,12 @@ ROWS = [
         "test_a_deaf_actor_is_suspect_although_it_beats",
     ),
     (
+        "hatchet-dev/hatchet#2432",
+        "a task is given to a worker whose listener is dead, and waits out its timeout",
+        "test_peers_processes.py",
+        "test_what_is_given_to_an_actor_that_hears_nothing_runs_elsewhere",
+    ),
+    (
         "hatchet-dev/hatchet#1022",
         "a retry runs beside the run that timed out, and both submit",
         "test_peers_processes.py",
@@ -297,6 +303,12 @@ ROWS = [
         "an error is made up, then the result comes",
         "test_restarts.py",
         "test_a_stopped_actor_loses_its_task_and_its_late_outcome_is_not_visible",
+    ),
+    (
+        "zeromq/libzmq#2709",
+        "who looks at its clock while a large message is on its way takes its peer for gone",
+        "test_peers_processes.py",
+        "test_a_message_that_takes_several_leases_ends_no_session_of_who_has_something_to_say",
     ),
     (
         "zeromq/libzmq#2709",

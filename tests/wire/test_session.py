@@ -10,6 +10,7 @@ from wire.messages import PROTOCOL, Beat, ClientHello, Error, Frame, Requeued, W
 from wire.session import (
     HELLO_REPEAT_FIRST_S,
     HELLO_REPEAT_MAX_S,
+    TRANSFER_BYTES_PER_S_MIN,
     Due,
     PeerSession,
     State,
@@ -23,6 +24,11 @@ EPOCH = 1_000
 
 def frame(command, *, session, number=0, epoch=EPOCH, received=0):
     return Frame(PROTOCOL, epoch, session, number, received, [command])
+
+
+def ahead(octets, *, session=3, epoch=EPOCH):
+    """Return what tells of a message with so many octets of payload."""
+    return frame(Beat(octets), session=session, epoch=epoch)
 
 
 def opening(now=0.0):
@@ -309,6 +315,79 @@ def test_a_peer_that_was_stopped_and_hears_nothing_gives_up_after_a_heartbeat():
     peer.due(60.0)
 
     assert wait(peer, 60.0, 61.0) is Due.HELLO
+
+
+@pytest.mark.parametrize("late_s", [0.001, 0.5, 0.9])
+def test_a_peer_with_nothing_to_do_notices_a_broker_that_is_silent(late_s):
+    """Its loop sleeps to each deadline and wakes up a little late, which is no stop."""
+    peer, now = opened(0.0), 0.0
+    due = Due.NOTHING
+
+    while due is not Due.HELLO and now < 20.0:
+        now = peer.deadline() + late_s
+        due = peer.due(now)
+        if due is Due.BEAT:
+            peer.frame([Beat()], now)
+
+    assert due is Due.HELLO
+    assert now <= 5.0 + 2 * late_s + 1.0
+
+
+# --- what is large
+
+
+@pytest.mark.parametrize("busy_s", [0.1, 1.001])
+def test_a_large_message_that_takes_several_leases_ends_no_session(busy_s):
+    """Heartbeats wait behind it: the session ended again and again, and it was lost each time."""
+    peer = opened(0.0)
+    large = 30 * TRANSFER_BYTES_PER_S_MIN
+
+    assert peer.accept(ahead(large), 0.0) is Verdict.DROP
+    assert wait(peer, 0.0, 30.0, busy_s) is not Due.HELLO
+    assert peer.accept(frame(Beat(), session=3, number=3), 30.0) is Verdict.COMMANDS
+
+    assert wait(peer, 30.0, 34.0, busy_s) is not Due.HELLO
+    assert wait(peer, 34.0, 36.0, busy_s) is Due.HELLO
+
+
+def test_a_large_message_that_does_not_come_is_waited_for_no_longer_than_it_may_take():
+    peer = opened(0.0)
+    peer.accept(ahead(10 * TRANSFER_BYTES_PER_S_MIN), 0.0)
+
+    assert wait(peer, 0.0, 14.0) is not Due.HELLO
+    assert wait(peer, 14.0, 15.0) is Due.HELLO
+
+
+@pytest.mark.parametrize("wrong", [{"session": 2}, {"epoch": EPOCH - 1}])
+def test_what_another_session_tells_of_a_large_message_counts_no_more(wrong):
+    peer = opened(0.0)
+
+    assert peer.accept(ahead(10**9, **wrong), 0.0) is Verdict.DROP
+
+    assert wait(peer, 0.0, 5.0) is Due.HELLO
+
+
+def test_what_tells_of_a_large_message_opens_no_session():
+    peer = opening()
+
+    assert peer.accept(ahead(10**9), 0.0) is Verdict.DROP
+
+    assert not peer.is_open
+    assert peer.accept(frame(WELCOME, session=3), 0.0) is Verdict.WELCOME
+    assert wait(peer, 0.0, 5.0) is Due.HELLO
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [([], 0), ([2**20], 0), ([2**20 + 1], 2**20 + 1), ([2**19, 2**19, 1], 2**20 + 1)],
+)
+def test_what_is_told_of_is_what_all_payload_frames_of_a_message_come_to(sizes, told):
+    peer = opened(0.0)
+
+    frames = peer.ahead([bytes(size) for size in sizes])
+
+    assert frames == ([(ahead(told), ())] if told else [])
+    assert peer.sent == 0
 
 
 def test_the_intervals_are_those_of_welcome():
