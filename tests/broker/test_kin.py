@@ -54,6 +54,21 @@ def test_nothing_starts_there_that_it_does_not_grant(talk):
     assert got(actor) == [1]
 
 
+def test_a_call_does_not_wait_for_a_better_actor_than_the_one_that_leaves(talk):
+    leaving, better = talk.actor(11, free=1), talk.actor(12, name="b/0", labels={"zone": "eu"})
+    client = talk.client().submits(1)
+    beat(leaving, Credit(0), [(1000, 1)])
+    better.says(Credit(1))
+    likes = [Desire("zone", Comparator.EQUAL, "eu", False, 100.0)]
+    client.submits(2, call=Call("busy", CODE, desires=likes))
+    client.submits(3, call=Call("fond", CODE, desires=likes, affinity_wait_s=5.0), parent=(1000, 1))
+    assert (got(leaving), got(better)) == ([1], [2])
+
+    beat(leaving, Credit(1), [(1000, 1)])
+
+    assert got(leaving) == [3]
+
+
 def test_another_actor_goes_first(talk):
     leaving = talk.actor(11, free=1)
     client = talk.client().submits(1)

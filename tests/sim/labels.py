@@ -104,6 +104,8 @@ def check_fond(world: "World", task: "Task", given: "Actor") -> None:
         return
     if task.barred is not None or task.trouble is not None or core.reservation is not None:
         return
+    if given.is_leaving:
+        return  # It waits for its own calls with all that it is to end.
     wait = task.template.shape.wait if task.template else None
     better = [
         actor
