@@ -82,7 +82,14 @@ class Process:
             self.check()
             if self.slow_until > now:
                 self.rests_until = now + self.world.rng.uniform(0.0, REST_S)
-            self.wake_at(max(now if self.inbox else self.deadline(), self.rests_until))
+            self.wake_at(max(now if self.inbox else self._wakes_at(), self.rests_until))
+
+    def _wakes_at(self) -> float:
+        """Return when it wakes up, which sleeps until its deadline: a little late."""
+        due, late_s = self.deadline(), self.world.profile.late_s
+        if due <= self.world.now or not late_s:
+            return due
+        return due + self.world.lateness.expovariate(1.0 / late_s)
 
     def heal(self) -> None:
         """Let nothing more be wrong with it, and take a turn."""

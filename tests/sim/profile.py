@@ -71,6 +71,8 @@ ORDERS = ("named_kill", "take_back")
 NEWEST = 0.25
 # Of those in which runs make calls at all, those in which most do.
 LARGE_FAMILIES = 0.2
+# How late processes wake up; in half of all seeds they do so to the moment.
+LATE_S = (0.0, 0.0, 0.0, 0.0003, 0.003, 0.03)
 # Of those in which nothing has a state that goes back with the journal.
 OLD_JOURNAL = 0.5
 # What ends a broker, in which what it only remembered is lost.
@@ -143,6 +145,8 @@ class Profile:
     down_s: float = 1.0
     # Of something that is stopped or late: that it is for many leases.
     long: float = 0.0
+    # How late a process wakes up that sleeps until its next deadline, typically; 0: to the moment.
+    late_s: float = 0.0
     # What stood in a dead connection is lost, otherwise still read.
     lost: float = 0.5
     # A dead connection's frames come before those of the new one; otherwise they mix.
@@ -398,6 +402,7 @@ def draw(rng: Random) -> Profile:
         profile = profile.but(child=0.6)
     has_named = profile.named or profile.grouped or {"namesake", "bounded"} & profile.kinds.keys()
     is_plain = not (has_named or profile.redrive)
+    profile = profile.but(late_s=Random(style + 10.0).choice(LATE_S))
     if may_be_slow and profile.durable and is_plain and later.random() < OLD_JOURNAL:
         faults["old_journal"] = 1.0
     return profile

@@ -50,7 +50,7 @@ class World:
 
     def __init__(self, seed: int, profile: Profile | None = None) -> None:
         """Build the cluster; nothing has happened yet."""
-        self.rng = Random(seed)
+        self.rng, self.lateness = Random(seed), Random(f"late {seed}")
         self.profile = profile or draw(self.rng)
         self.now = 0.0
         self.steps = 0
