@@ -8,7 +8,7 @@ from actor.events import fencing
 from actor.machine.board import ENTERING, FINISHED, STARTED, Runs
 from actor.settings import EXIT_SPARE, Settings
 from actor.supervision import Ward
-from tests.sim import bounds, sessions, turns, typed
+from tests.sim import bounds, ends, sessions, turns, typed
 from tests.sim.processes import Process
 from tests.sim.runs import Run, UserCode
 from tests.sim.waiting_ahead import Mailbag
@@ -93,8 +93,7 @@ class ActorProcess(Process):
         for _, (control, payloads) in self.batch():
             frame = decode_broker(control)
             check_payloads(frame, payloads)
-            sessions.at_peer(self, core.session, frame)
-            core.receive(frame, payloads, now)
+            ends.peer_hears(self, frame, payloads, now)
             acknowledged |= acknowledged_in(frame)
         bounds.check_kept(self, kept, acknowledged)
         starts = core.take_starts()
@@ -165,6 +164,7 @@ class ActorProcess(Process):
 
     def check(self) -> None:
         self.core.check()
+        ends.look(self)
         mailbox = self.core.mailbox
         if self.wants_paused is not None:
             assert self.core.standing.is_paused == self.wants_paused, "it forgot that it is paused"

@@ -67,12 +67,6 @@ def check_windows(core: "Broker", oracle: "Oracle") -> None:
         assert is_own or count <= core.settings.window_tasks, f"{client.name} has {count} tasks"
 
 
-def check_bad(core: "Broker", rid: bytes, before: set[bytes]) -> None:
-    """Check that what cannot be read ends no session but that of whoever sent it (I34)."""
-    ended = before - core.sessions.keys() - {rid}
-    assert not ended, f"sessions of others ended for what {rid!r} sent: {ended}"
-
-
 def leases(core: "Broker") -> dict[int, float]:
     """Return when each actor and host was heard."""
     return {

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from broker.core import Broker
 from broker.events.defining import define
 from broker.settings import Settings
-from tests.sim import bounds, kinds, labels, sessions, tallies
+from tests.sim import bounds, ends, kinds, labels, sessions, tallies
 from tests.sim.network import Wire, packed
 from tests.sim.oracle import STICKY_TTL_S
 from tests.sim.processes import Process
@@ -74,9 +74,7 @@ class BrokerProcess(Process):
             except RemoteProtocolError as error:
                 sessions.at_broker(self, wire.peer, wire.rid, None)
                 self.world.oracle.silence.heard(wire.peer, None)
-                before = set(core.sessions)
-                core.bad(wire.rid, error, now)
-                bounds.check_bad(core, wire.rid, before)
+                ends.broker_finds_bad(self, wire.rid, error, now)
             else:
                 sessions.at_broker(self, wire.peer, wire.rid, frame)
                 self.world.oracle.silence.heard(wire.peer, frame)
@@ -131,7 +129,7 @@ class BrokerProcess(Process):
         crashes = self.world.oracle.crashes
         former = crashes.overtaking(self.core, frame) if frame.number == 0 else None
         self.tallies.heard(frame)
-        self.core.receive(wire.rid, frame, payloads, now)
+        ends.broker_hears(self, wire.peer, wire.rid, frame, payloads, now)
         self.world.oracle.families.heard(self.core, frame)
         self.world.oracle.circles.heard(frame)
         self.world.oracle.keeping.heard(self.core, wire.peer, frame)
@@ -168,6 +166,8 @@ class BrokerProcess(Process):
 
     def check(self) -> None:
         self.core.check()
+        for peer in self.world.peers():
+            ends.check_counts(self.core, peer)
         bounds.check_windows(self.core, self.world.oracle)
         bounds.check_tables(self.core)
         self.tallies.looked(self.core)

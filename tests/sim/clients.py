@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from sdk.calls.call import Settings
 from sdk.core import ClientCore
-from tests.sim import sessions
+from tests.sim import ends, sessions
 from tests.sim.processes import Process
 from wire.codec import check_payloads, decode_broker
 
@@ -34,9 +34,8 @@ class ClientProcess(Process):
         for _, (control, payloads) in self.batch():
             frame = decode_broker(control)
             check_payloads(frame, payloads)
-            sessions.at_peer(self, core.session, frame)
             before = core.session.received
-            core.receive(frame, payloads, now)
+            ends.peer_hears(self, frame, payloads, now)
             if frame.number and core.session.received > before:
                 self.world.oracle.crashes.client_heard(self, frame)
         if now >= core.deadline():
@@ -59,6 +58,7 @@ class ClientProcess(Process):
 
     def check(self) -> None:
         self.core.check()
+        ends.look(self)
 
 
 def can_work(client: ClientProcess) -> bool:

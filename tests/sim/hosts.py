@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from actor.settings import HostSettings
 from actor.supervision import HostCore, Phase
-from tests.sim import sessions, typed
+from tests.sim import ends, sessions, typed
 from tests.sim.actors import ActorProcess
 from tests.sim.processes import Process
 from wire.codec import decode_broker
@@ -53,8 +53,7 @@ class HostProcess(Process):
         core.tick(now)
         for _, (control, _payloads) in self.batch():
             frame = decode_broker(control)
-            sessions.at_peer(self, core.session, frame)
-            core.receive(frame, now)
+            ends.peer_hears(self, frame, now)
         for ward in core.take_spawns():
             incarnation = world.rng.getrandbits(62)
             core.spawned(ward, incarnation=incarnation, pid=world.next_pid(), now=now)
@@ -99,6 +98,7 @@ class HostProcess(Process):
 
     def check(self) -> None:
         self.core.check()
+        ends.look(self)
         for actor in self.actors.values():
             has_time = self.world.now < actor.ward.started_at + START_TIMEOUT_S
             assert has_time or not (actor.hangs and actor.is_alive), "a start hangs for ever"

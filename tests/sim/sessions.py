@@ -45,9 +45,11 @@ BROKER_EVENTS = (
 )
 
 
-def at_peer(peer: "Process", session: PeerSession, frame: Frame[Any]) -> None:
-    """Count what *peer* is told, before it hears it."""
-    peer.world.count(f"{peer.kind} {session.state}: {of_broker(session, frame)}")
+def at_peer(peer: "Process", session: PeerSession, frame: Frame[Any]) -> str:
+    """Count what *peer* is told, before it hears it, and return what that is."""
+    event = of_broker(session, frame)
+    peer.world.count(f"{peer.kind} {session.state}: {event}")
+    return event
 
 
 def of_broker(session: PeerSession, frame: Frame[Any]) -> str:

@@ -7,6 +7,7 @@ core that took it is checked, and the oracle checks each start, token and outcom
 import heapq
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from random import Random
 from typing import Any
 from zlib import crc32
@@ -15,6 +16,7 @@ from broker.facts import epochs
 from tests.sim import (
     bounds,
     counters,
+    ends,
     faults,
     faults_disk,
     faults_network,
@@ -34,7 +36,7 @@ from tests.sim.processes import Process
 from tests.sim.profile import Profile, draw
 from tests.sim.records import TaskRecord
 from wire.limits import Definition
-from wire.messages import Assign, Death, Evict, Recall, Reject
+from wire.messages import ActorBeat, ActorHello, Assign, Death, Evict, Recall, Reject
 from wire.parts import Token
 
 EPOCH_MS = 1_790_000_000_000
@@ -134,6 +136,10 @@ class World:
         self.network.connect(process)
         process.wake_at(self.now)
 
+    def peers(self) -> "chain[Process]":
+        """Return those that talk to the broker, dead ones among them."""
+        return chain(self.actors, self.clients.values(), self.hosts.values(), self.former)
+
     def next_pid(self) -> int:
         """Return a number that no process had."""
         self._pid += 1
@@ -160,6 +166,11 @@ class World:
         bounds.check_said(peer, frame)
         if isinstance(peer, ActorProcess):
             self.oracle.grants.stated(peer, frame)
+            for command in frame.commands:
+                if type(command) is ActorHello:
+                    ends.check_hello(peer, command)
+                elif type(command) is ActorBeat:
+                    ends.check_beat(peer, command)
             rejects = [one for one in frame.commands if type(one) is Reject]
             self.rejected += sum(one.bars for one in rejects)
         for command in frame.commands:
