@@ -138,6 +138,10 @@ def check(broker: "Broker") -> None:
             states[task.state] += 1
     counts = count(broker)
     assert counts["queued"] == states[State.QUEUED] + states[State.HELD] + states[State.WRITING]
+    assert counts["delayed"] == states[State.DELAYED]
+    assert counts["alone"] == states[State.ALONE]
+    assert len(broker.held) == states[State.HELD]
+    assert len(broker.unclaimed) == states[State.UNCLAIMED_RUN] + states[State.UNCLAIMED_OUTCOME]
     assert counts["assigned"] == states[State.ASSIGNED] + states[State.UNCLAIMED_RUN]
     assert counts["ended"] == states[State.ENDED] + states[State.UNCLAIMED_OUTCOME]
 

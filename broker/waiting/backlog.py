@@ -279,6 +279,7 @@ class Backlog:
                 assert not shape.lanes
                 assert shape.limits is None
                 queued.append(shape.only)
+            assert len({*queued, *shape.aside}) == len(queued) + len(shape.aside)
             assert shape.count == len(queued) + len(shape.aside), (shape.count, queued, shape.aside)
             assert all(task.state is State.QUEUED for task in queued)
             assert all(task.state is State.QUEUED for task in shape.aside)

@@ -116,6 +116,7 @@ class Ledger:
             # What ended since may run again, for those who have no outcome yet.
             group.outcomes.clear()
         self.world.oracle.dead.told.clear()
+        self.world.oracle.finality.went_back()
         rows = self.disk.connection.execute("SELECT client, number, progress FROM tasks")
         self.troubles = {(client, number): {counts(octets)} for client, number, octets in rows}
         self.world.oracle.crashes.went_back(self.troubles)
@@ -168,6 +169,7 @@ class Ledger:
         return sequence
 
     def _note_written(self, operations: Any) -> None:
+        self.world.oracle.finality.written_now(operations)
         for operation in operations:
             match operation:
                 case ("epoch", epoch):

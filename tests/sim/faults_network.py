@@ -52,6 +52,8 @@ def repeat(world: "World") -> bool:
 
     def act(pipe: Pipe) -> None:
         _, message = world.rng.choice(pipe.messages)
+        if message[0] == pipe.wire.garbled:
+            return  # As often as that can be said it would end its connection for good.
         world.note("REPEATED", pipe.wire.peer)
         if world.rng.random() < 0.5:
             pipe.send(message)
@@ -89,7 +91,8 @@ def spoil(world: "World", pipe: Pipe) -> None:
         spoiled.clear()
     world.note("GARBLED", pipe.wire.peer)
     world.count("garbage")
-    pipe.messages[place] = (when, (bytes(spoiled), payloads))
+    pipe.wire.garbled = bytes(spoiled)
+    pipe.messages[place] = (when, (pipe.wire.garbled, payloads))
 
 
 @fault

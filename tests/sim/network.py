@@ -113,6 +113,7 @@ class Wire:
     __slots__ = (
         "down",
         "ending",
+        "garbled",
         "is_cut",
         "is_garbled",
         "is_known_to_broker",
@@ -127,6 +128,8 @@ class Wire:
         self.peer = peer
         self.is_cut = False
         self.is_garbled = False
+        # The frame that was spoiled.
+        self.garbled: bytes | None = None
         # The fault that ended it, where one did that is told apart.
         self.ending = ""
         self.is_known_to_broker = True

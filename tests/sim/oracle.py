@@ -13,6 +13,7 @@ from tests.sim.counters import Counters
 from tests.sim.crashes import Crashes
 from tests.sim.dead import Afterlife
 from tests.sim.families import Families
+from tests.sim.finality import Finality
 from tests.sim.keeping import Keeping
 from tests.sim.rates import Rates
 from tests.sim.records import TaskRecord
@@ -66,6 +67,7 @@ class Oracle:
         self.silence = Silence(world)
         self.families = Families(world)
         self.circles = Circles(world)
+        self.finality = Finality(self)
         # Until when which calls wait for an actor that they like better.
         self.fond: dict[Any, float] = {}
         # Where each hard key went last, and when.
@@ -270,6 +272,7 @@ class Oracle:
         for record in self.tasks.values():
             if name in (record.client.name, f"{record.client.incarnation:016x}"):
                 self.given_up[record.client.incarnation] = (core.epoch, core.assignments)
+                self.finality.gave_client_up(record.client.incarnation)
                 self.counters.given_up(record)
 
     def resolved(self, client: "ClientProcess", number: int, result: Result, payloads: Any) -> None:

@@ -184,6 +184,7 @@ class World:
         bounds.check_told(peer, frame)
         if isinstance(peer, ClientProcess) and frame.number:
             self.oracle.told_results(peer, frame)
+            self.oracle.finality.told_client(peer, frame)
         if self.ledger is not None and frame.number:
             for command in frame.commands:
                 if isinstance(peer, ClientProcess):
@@ -192,6 +193,7 @@ class World:
                     self.ledger.told_actor(command)
         if isinstance(peer, ActorProcess) and frame.number:
             given = assigns(frame)
+            self.oracle.finality.told_actor(self.broker.core, peer, frame)
             for command in given:
                 self.broker.lying.check_assigned(self.broker.core, command.client)
                 self.oracle.told_assign(peer, frame.epoch, command)

@@ -1,0 +1,87 @@
+"""What has been said or written of an outcome stays so, and who keeps it does until it is had.
+
+All is told from the frames and from what reaches the disk, never from what the cores have noted.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from wire.messages import OutcomeAck, Result
+
+if TYPE_CHECKING:
+    from broker.core import Broker
+    from tests.sim.actors import ActorProcess
+    from tests.sim.clients import ClientProcess
+    from tests.sim.oracle import Oracle
+
+Name = tuple[int, int]
+# Before any token.
+NONE = (0, 0)
+
+
+class Finality:
+    """What each broker has told of a task, and what the disk has of it."""
+
+    def __init__(self, oracle: "Oracle") -> None:
+        """Begin with nothing told."""
+        self.oracle = oracle
+        # Each client is told by one broker at a time: which, and what of each of its tasks.
+        self.told: dict[int, tuple[int, dict[int, tuple[Any, ...]]]] = {}
+        self.written: dict[Name, tuple[Any, ...]] = {}
+
+    def told_client(self, client: "ClientProcess", frame: Any) -> None:
+        """Check that what is told once more is what was told before (I2)."""
+        epoch, known = self.told.get(client.incarnation, (0, {}))
+        if epoch != frame.epoch:
+            known = {}
+            self.told[client.incarnation] = frame.epoch, known
+        for one in frame.commands:
+            if type(one) is Result:
+                said = (one.status, one.actor, one.frames, bytes(one.body))
+                former = known.setdefault(one.task, said)
+                assert former == said, f"{client.name}-{one.task} ended as {former}, now {said}"
+
+    def gave_client_up(self, incarnation: int) -> None:
+        """Expect of a client that what it submits again is new."""
+        self.told.pop(incarnation, None)
+
+    def written_now(self, operations: Any) -> None:
+        """Check that an outcome on disk is never another one (I2)."""
+        for operation in operations:
+            match operation:
+                case ("outcome", body, frames, _, client, number):
+                    said = (bytes(body), frames and frames.packed())
+                    former = self.written.setdefault((client, number), said)
+                    assert former == said, f"{client}-{number} is written as {former} and {said}"
+                case ("task" | "forget", client, number, *_):
+                    self.written.pop((client, number), None)
+
+    def went_back(self) -> None:
+        """Know nothing of a disk on which an older copy stands now."""
+        self.written.clear()
+
+    def told_actor(self, core: "Broker", actor: "ActorProcess", frame: Any) -> None:
+        """Check that an actor may forget an outcome only when its client has it (I24).
+
+        What is durable the journal keeps, a failure that is tried again nobody, and of an actor
+        that leaves the broker takes it over.
+        """
+        oracle = self.oracle
+        for ack in frame.commands:
+            for token in ack.accepted if type(ack) is OutcomeAck else ():
+                client, number, _ = oracle.assigned[tuple(token)]
+                record = oracle.tasks[client, number]
+                is_over = tuple(token) in record.failures or not record.is_open
+                is_over |= tuple(token) <= oracle.given_up.get(client, NONE)
+                if is_over or record.call.durable or is_being_given_up(core, record.client):
+                    continue
+                known = core.clients.get(client)
+                task = known.tasks.get(number) if known is not None else None
+                is_taken = task is not None and task.ending is not None and task.token == token
+                is_taken &= actor.core.is_draining
+                assert is_taken, f"{record.name} is acknowledged, and its client has nothing"
+
+
+def is_being_given_up(core: "Broker", client: "ClientProcess") -> bool:
+    """Tell whether this turn gives *client* up, which is noted behind what it says."""
+    names = {client.name, f"{client.incarnation:016x}"}
+    return any(event == "client_gone" and told["client"] in names for event, told in core._notes)
