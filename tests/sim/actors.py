@@ -95,7 +95,6 @@ class ActorProcess(Process):
             check_payloads(frame, payloads)
             ends.peer_hears(self, frame, payloads, now)
             acknowledged |= acknowledged_in(frame)
-        bounds.check_kept(self, kept, acknowledged)
         starts = core.take_starts()
         self.mailbag.started(self, starts)
         self.tell_host()
@@ -117,6 +116,7 @@ class ActorProcess(Process):
             if not self.send(frame, payloads):
                 core.broken(now)
                 break
+        bounds.check_kept(self, kept, acknowledged)
         for token in core.take_settled():
             self.board.pop(token, None)
         for event, fields in core.take_notes():

@@ -49,6 +49,8 @@ class Group:
         self.is_canceled = False
         # Whether somebody was told its outcome, so that it may be forgotten.
         self.is_seen = False
+        # The calls that were submitted with its key, one of which runs for all.
+        self.names: list[Name] = []
 
 
 class Ledger:
@@ -71,6 +73,8 @@ class Ledger:
             self.folder = Path(mkdtemp(prefix="warmslot-sim-"))
             finalize(self, rmtree, self.folder, ignore_errors=True)
         self.groups: dict[str, Group] = {}
+        # With which digests each key was submitted.
+        self.digests: dict[str, set[bytes]] = {}
         # What the disk ever had: tasks, outcomes; and which at_most_once tasks may start now.
         self.tasks: set[Name] = set()
         # In which epoch each was written.
@@ -294,7 +298,9 @@ class Ledger:
         name = f"{record.origin}" if key is None else f"key {key.text} {key.digest.decode()}"
         record.group = self.groups.setdefault(name, Group())
         record.key = key
+        record.group.names.append(record.origin)
         if key is not None:
+            self.digests.setdefault(key.text, set()).add(key.digest)
             # Whoever came first with this key runs for all.
             first = getattr(record.group, "produced", None)
             record.group.produced = record.produced = record.produced if first is None else first
@@ -311,11 +317,10 @@ class Ledger:
             case Result():
                 self.world.oracle.dead.redrive_told(client, command.task)
                 record = self.world.oracle.tasks.get((client.incarnation, command.task))
-                if record is None or record.group is None or record.key is not None:
+                if record is None or record.group is None or not command.actor:
                     return
-                name = record.origin
-                if command.actor:
-                    assert name in self.outcomes, f"{record.name}: an outcome is told unwritten"
+                is_written = not self.outcomes.isdisjoint(record.group.names)
+                assert is_written, f"{record.name}: an outcome is told unwritten"
             case Requeued():
                 record = self.world.oracle.tasks[client.incarnation, command.task]
                 told = (command.failures, command.crashes, command.losses, command.shared)
@@ -349,11 +354,10 @@ class Ledger:
 
     def _told_accepted(self, incarnation: int, number: int) -> None:
         record = self.world.oracle.tasks[incarnation, number]
+        is_written = record.group is not None and not self.tasks.isdisjoint(record.group.names)
+        assert is_written, f"{record.name} is accepted and not written"
         # What has a key may be another name of an earlier one, and then goes with its client.
-        if record.key is not None:
-            return
-        assert record.origin in self.tasks, f"{record.name} is accepted and not written"
-        if record.origin == (incarnation, number):
+        if record.key is None and record.origin == (incarnation, number):
             self.accepted[incarnation, number] = record
 
     def told_actor(self, command: Any) -> None:
@@ -426,6 +430,7 @@ class Ledger:
                 return True
             case Code.CONFLICT:
                 assert record.key is not None, record.name
+                assert len(self.digests[record.key.text]) > 1, f"{record.name} is no conflict"
                 return True
             case Code.PARENT_GONE if record.key is not None:
                 # Its key is free for the next run of its parent.

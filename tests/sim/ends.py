@@ -65,7 +65,7 @@ def facts_of_broker(core: "Broker", *, without: int | None = None) -> tuple[Any,
     return (
         (core.epoch, core.sequence, core.assignments, len(core.operations), core.backlog.count),
         [
-            (s.rid, s.number, s.received, s.sent, s.acked, s.heard_at, len(s.commands))
+            (s.rid, s.number, s.received, s.sent, s.acked, len(s.commands))
             for s in core.sessions.values()
             if s.peer.incarnation != without
         ],
