@@ -19,6 +19,7 @@ from broker.disk.opening import JournalError, lock_folder
 from broker.disk.records import Progress
 from broker.facts.task import State
 from tests.sim.counters import named_of
+from tests.sim.finality import is_made_by_broker, name_of
 from tests.support.disk import Disk, summary, summary_of_rows
 from wire.codec import decode_failure
 from wire.errors import Code
@@ -73,8 +74,6 @@ class Ledger:
             self.folder = Path(mkdtemp(prefix="warmslot-sim-"))
             finalize(self, rmtree, self.folder, ignore_errors=True)
         self.groups: dict[str, Group] = {}
-        # With which digests each key was submitted.
-        self.digests: dict[str, set[bytes]] = {}
         # What the disk ever had: tasks, outcomes; and which at_most_once tasks may start now.
         self.tasks: set[Name] = set()
         # In which epoch each was written.
@@ -295,12 +294,12 @@ class Ledger:
 
     def submitted(self, record: "TaskRecord", key: Key | None) -> None:
         """Put a durable call into its group."""
-        name = f"{record.origin}" if key is None else f"key {key.text} {key.digest.decode()}"
+        name = f"{record.origin}" if key is None else name_of(key.text, key.digest)
         record.group = self.groups.setdefault(name, Group())
         record.key = key
         record.group.names.append(record.origin)
         if key is not None:
-            self.digests.setdefault(key.text, set()).add(key.digest)
+            self.world.oracle.finality.digests.setdefault(key.text, set()).add(key.digest)
             # Whoever came first with this key runs for all.
             first = getattr(record.group, "produced", None)
             record.group.produced = record.produced = record.produced if first is None else first
@@ -317,7 +316,9 @@ class Ledger:
             case Result():
                 self.world.oracle.dead.redrive_told(client, command.task)
                 record = self.world.oracle.tasks.get((client.incarnation, command.task))
-                if record is None or record.group is None or not command.actor:
+                if record is None or record.group is None:
+                    return
+                if not (command.actor or is_made_by_broker(command)):
                     return
                 is_written = not self.outcomes.isdisjoint(record.group.names)
                 assert is_written, f"{record.name}: an outcome is told unwritten"
@@ -430,7 +431,9 @@ class Ledger:
                 return True
             case Code.CONFLICT:
                 assert record.key is not None, record.name
-                assert len(self.digests[record.key.text]) > 1, f"{record.name} is no conflict"
+                assert len(self.world.oracle.finality.digests[record.key.text]) > 1, (
+                    f"{record.name} is no conflict"
+                )
                 return True
             case Code.PARENT_GONE if record.key is not None:
                 # Its key is free for the next run of its parent.
@@ -456,6 +459,8 @@ class Ledger:
             # The next broker does not know it: others may have another.
             return False
         group.outcomes.add((status, body))
+        if record.key is not None and actor:
+            self.world.oracle.finality.check_key(record, self.groups)
         if record.key is None or not group.is_canceled:
             assert len(group.outcomes) == 1, f"{record.name} ends in {group.outcomes}"
         return False

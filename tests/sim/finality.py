@@ -5,15 +5,29 @@ All is told from the frames and from what reaches the disk, never from what the 
 
 from typing import TYPE_CHECKING, Any
 
+from wire.codec import decode_failure
+from wire.errors import Code
 from wire.messages import OutcomeAck, Result
 
 if TYPE_CHECKING:
     from broker.core import Broker
     from tests.sim.actors import ActorProcess
     from tests.sim.clients import ClientProcess
+    from tests.sim.durability import Group
     from tests.sim.oracle import Oracle
+    from tests.sim.records import TaskRecord
 
 Name = tuple[int, int]
+# What the broker makes of a durable task that it has.
+MADE_BY_BROKER = {
+    Code.ACTOR_LOST,
+    Code.BAD_OPTION,
+    Code.ENVIRONMENT_FAILED,
+    Code.LIMIT_UNKNOWN,
+    Code.POISON_TASK,
+    Code.SCHEDULE_TIMEOUT,
+    Code.TASK_TIMEOUT,
+}
 # Before any token.
 NONE = (0, 0)
 
@@ -27,6 +41,8 @@ class Finality:
         # Each client is told by one broker at a time: which, and what of each of its tasks.
         self.told: dict[int, tuple[int, dict[int, tuple[Any, ...]]]] = {}
         self.written: dict[Name, tuple[Any, ...]] = {}
+        # With which digests each key was submitted.
+        self.digests: dict[str, set[bytes]] = {}
 
     def told_client(self, client: "ClientProcess", frame: Any) -> None:
         """Check that what is told once more is what was told before (I2)."""
@@ -59,6 +75,16 @@ class Finality:
         """Know nothing of a disk on which an older copy stands now."""
         self.written.clear()
 
+    def check_key(self, record: "TaskRecord", groups: "dict[str, Group]") -> None:
+        """Check that nobody with the same key and another digest has an outcome as well (I26)."""
+        key = record.key
+        assert key is not None
+        assert record.group is not None
+        for digest in self.digests[key.text] - {key.digest}:
+            other = groups[name_of(key.text, digest)]
+            is_alone = other.is_canceled or not other.outcomes or record.group.is_canceled
+            assert is_alone, f"{record.name} has run, and so has another digest of {key.text}"
+
     def told_actor(self, core: "Broker", actor: "ActorProcess", frame: Any) -> None:
         """Check that an actor may forget an outcome only when its client has it (I24).
 
@@ -79,6 +105,16 @@ class Finality:
                 is_taken = task is not None and task.ending is not None and task.token == token
                 is_taken &= actor.core.is_draining
                 assert is_taken, f"{record.name} is acknowledged, and its client has nothing"
+
+
+def is_made_by_broker(result: Result) -> bool:
+    """Tell whether a failure is the broker's own, of a task that it had taken in."""
+    return decode_failure(result.body).code in MADE_BY_BROKER
+
+
+def name_of(key: str, digest: bytes) -> str:
+    """Name the group of all that is submitted with a key and a digest."""
+    return f"key {key} {digest.decode()}"
 
 
 def is_being_given_up(core: "Broker", client: "ClientProcess") -> bool:

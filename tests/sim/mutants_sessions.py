@@ -288,6 +288,20 @@ def stalls_are_not_forgiven() -> Any:
     return swap(liveness, "forgive", lambda _: lambda broker, stall, now: None)
 
 
+def what_does_not_count_renews_a_lease() -> Any:
+    """Take a repetition for a sign that its sender hears and lives."""
+
+    def make(original: Any) -> Any:
+        def mutated(self: Any, rid: Any, session: Any, frame: Any, now: float) -> None:
+            original(self, rid, session, frame, now)
+            if session is not None:
+                session.peer.heard_at = now
+
+        return mutated
+
+    return swap(Broker, "_receive_unexpected", make)
+
+
 def labels_are_checked_once() -> Any:
     """Start what waited although the labels changed."""
     return swap(starting, "satisfies_all", lambda _: lambda labels, desires: True)
@@ -336,6 +350,7 @@ SESSIONS = [
         (doubt_runs_again, BUSY.but(faults={"machine_kill": 1.0}, **WITH_ONCE)),
         (a_lease_never_ends, BUSY.but(machines=2, faults={"machine_lost": 1.0})),
         (stalls_are_not_forgiven, IDLE.but(faults={"freeze_broker": 1.0}, down_s=9.0, run_s=9.0)),
+        (what_does_not_count_renews_a_lease, BUSY.but(faults={"repeat": 1.0, "cut": 1.0})),
         (labels_are_checked_once, BUSY.but(faults={"relabel": 1.0}, label=0.8, prefetch=2)),
         (a_release_keeps_the_slot, BUSY.but(release=0.5)),
     )

@@ -18,6 +18,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         4: (
             "older_hellos_count",
             "late_frames_count",
+            "what_does_not_count_renews_a_lease",
         ),
         5: (
             "kept_is_not_said_again",
