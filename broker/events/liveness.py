@@ -59,6 +59,9 @@ def tick(broker: "Broker", now: float) -> None:
     stall = now - broker.ticked_at - broker.settings.heartbeat_s / LOOKS_PER_HEARTBEAT
     if stall > broker.settings.heartbeat_s:
         forgive(broker, stall, now)
+    elif stall > 0.0 and broker.window_ends_at is not None:
+        # Who offers something now may have said so before; without a task it would be dropped.
+        broker.window_ends_at += stall
     broker.ticked_at = now
     if broker.window_ends_at is not None and now >= broker.window_ends_at:
         recovery.end_window(broker, now)

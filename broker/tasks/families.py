@@ -288,4 +288,6 @@ def check(broker: "Broker", task: Task) -> None:
     if broker.window_ends_at is None and record.key is None and owner is not None:
         # Its client may have that of another run, and this one was offered after that.
         is_over = owner.is_over or owner.state is State.UNCLAIMED_OUTCOME
+        # Where that was lost before it came, it runs again beside them.
+        is_over |= task.parent is not None and task.parent is not owner
         assert is_over or owner.token == record.maker.token, "a lost run's call goes on"

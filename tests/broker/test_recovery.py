@@ -218,6 +218,23 @@ def test_an_outcome_without_a_task_is_stale_after_the_window():
     assert actor.takes(OutcomeAck) == [OutcomeAck([], [OLD])]
 
 
+@pytest.mark.parametrize("stall_s", [0.6, 0.9, 5.0])
+def test_a_stall_in_the_window_drops_no_outcome(talk, stall_s):
+    """What was said meanwhile was heard only after it; it was stale, and its task ran again."""
+    talk.wait(WINDOW_S - 0.5)
+    talk.sleep(stall_s)
+    talk.wake()
+
+    actor = talk.actor(free=1, kept=[(1, 7, OLD)])
+    actor.says(Outcome(*OLD, Status.RESULT, b"answer"))
+    client = talk.client(unresolved=[(7, 7)]).submits(7, again=True)
+
+    assert [result.body for result in client.takes(Result)] == [b"answer"]
+    assert not actor.takes(Assign)
+    talk.wait(1.0)
+    assert talk.broker.window_ends_at is None
+
+
 def test_of_a_client_that_never_came_its_number_is_said_when_it_is_given_up(talk):
     actor = talk.actor(holding=[(1, 7, OLD, "running")])
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from broker.core import Broker
 from broker.events import doubts
 from broker.events.defining import define, force
+from broker.events.liveness import LOOKS_PER_HEARTBEAT
 from broker.events.occupancy import make_limits
 from broker.facts.tally import Tally
 from broker.settings import Settings as BrokerSettings
@@ -230,6 +231,10 @@ class BrokerProcess(Process):
     def turn(self, now: float) -> None:
         core = self.core
         was_closed = core.limits.is_closed
+        look_s = core.settings.heartbeat_s / LOOKS_PER_HEARTBEAT
+        if now > 0.0 and core.ticked_at >= -look_s:
+            # It has looked at its clocks all the time: to wait is no stall.
+            core.ticked_at = max(core.ticked_at, now - look_s)
         if now >= core.deadline():
             core.tick(now)
         self.sends += core.flush(now, may_pause=True)

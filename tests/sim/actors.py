@@ -136,7 +136,6 @@ class ActorProcess(Process):
         if core.failure is not None and self.is_alive:
             # A late HELLO of a dead process took its name; the host starts another.
             assert core.failure.code == Code.NAME_TAKEN, (self.name, core.failure)
-            assert not self.world.profile.is_deadly
             self.die(exit_code=3)
         if world.profile.strict:
             world.oracle.check_strict()
