@@ -248,6 +248,35 @@ def test_one_that_cannot_be_entered_says_why(client):
         actor.work.submit().result(TIMEOUT_S)
 
 
+class Fatal:
+    """Its constructor ends the process, as often as the file has octets."""
+
+    def __init__(self, path):
+        left = Path(path).read_bytes()
+        if left:
+            Path(path).write_bytes(left[1:])
+            os._exit(7)
+
+    def work(self):
+        return "well"
+
+
+@pytest.mark.parametrize("times", [1, 1_000])
+def test_one_whose_constructor_ends_the_process_is_tried_again_and_then_says_so(
+    client, tmp_path, times
+):
+    """ray-project/ray#2635: whoever called it waited for ever."""
+    path = tmp_path / "left"
+    path.write_bytes(bytes(times))
+    outcome = client.actor(Fatal, str(path)).work.submit()
+
+    if times == 1:
+        assert outcome.result(TIMEOUT_S) == "well"
+    else:
+        with pytest.raises(EnvironmentFailed, match="exit status 7 while it entered"):
+            outcome.result(TIMEOUT_S)
+
+
 def test_killed_it_is_gone_and_its_name_free(client, tmp_path):
     actor = client.actor(Forgetful, name="mortal")
     held, waiting = actor.hold.submit(str(tmp_path / "held")), actor.add.submit(1)

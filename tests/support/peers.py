@@ -275,6 +275,12 @@ ROWS = [
         "test_an_adopted_run_that_nobody_claims_is_stopped",
     ),
     (
+        "ray-project/ray#2635",
+        "a caller waits for ever for an actor whose constructor ends the process",
+        "test_named.py",
+        "test_one_whose_constructor_ends_the_process_is_tried_again_and_then_says_so",
+    ),
+    (
         "ray-project/ray#1049, #397, #6612, #2635",
         "a caller waits for ever for a task that ended its process",
         "test_bad_input.py",
