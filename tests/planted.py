@@ -275,6 +275,20 @@ BUGS = [
         "True",
         "broker/test_scaling.py::test_what_does_not_come_is_asked_for_again",
     ),
+    Bug(
+        "who_may_leave_takes_turns",
+        scaling.use_last,
+        "last + place * BEHIND",
+        "0",
+        "broker/test_scaling.py::test_calls_one_at_a_time_keep_one_actor",
+    ),
+    Bug(
+        "only_what_is_there_at_a_look_keeps_an_actor",
+        scaling.let_go,
+        " or actor.used_at != actor.used_before",
+        "",
+        "broker/test_scaling.py::test_calls_that_end_between_two_looks_keep_their_actor",
+    ),
     # --- 9.11 Dead tasks
     Bug(
         "calls_of_named_actors_are_kept",

@@ -28,6 +28,8 @@ PATIENCE_S: Final = 10.0
 # Kinds of tasks that are looked at in one turn.
 LOOKS_A_TURN: Final = 256
 SPARE: Final = Drain(None, True)
+# More than a broker ever assigns: whoever is so much behind is used after all others.
+BEHIND: Final = 1 << 48
 
 
 def tick(broker: "Broker", now: float) -> None:
@@ -140,16 +142,18 @@ def suits(host: Host, shape: Shape) -> bool:
 def let_go(broker: "Broker", host: Host, actors: list[Actor], now: float) -> None:
     """Drain the actors above the minimum that had nothing and held nothing for long enough."""
     staying = [actor for actor in actors if not is_leaving(actor)]
+    use_last(broker, [actor for actor in staying if not actor.behind][host.actors_min :])
     homes = {record.home for record in broker.named.by_id.values()}
     for actor in staying:
         is_idle = not (actor.assigned or actor.copies or actor.closed) and actor.is_open
         is_idle &= actor not in homes
         if not is_idle:
             actor.idle_since = None
-        elif actor.idle_since is None:
-            actor.idle_since = now
+        elif actor.idle_since is None or actor.used_at != actor.used_before:
+            # What began and ended between two looks counts as well.
+            actor.idle_since, actor.used_before = now, actor.used_at
     surplus = len(staying) - host.actors_min
-    for actor in sorted(staying, key=lambda one: (len(one.name), one.name), reverse=True):
+    for actor in sorted(staying, key=lambda one: one.behind, reverse=True):
         if surplus <= 0:
             return
         since = actor.idle_since
@@ -161,6 +165,16 @@ def let_go(broker: "Broker", host: Host, actors: list[Actor], now: float) -> Non
             assert actor.session is not None
             actor.order.say(broker, actor.session)
             broker.note("actor_let_go", actor=actor.name, idle_s=round(now - since, 3))
+
+
+def use_last(broker: "Broker", actors: list[Actor]) -> None:
+    """Let *actors* come after all others that are as good, and always in the same order.
+
+    In turns a light load would keep all of them from being idle.
+    """
+    last = max((actor.behind for actor in broker.actors.values()), default=0)
+    for place, actor in enumerate(actors, 1):
+        actor.behind = last + place * BEHIND
 
 
 def is_leaving(actor: Actor) -> bool:

@@ -169,6 +169,7 @@ class Actor:
     __slots__ = (
         "assigned",
         "away",
+        "behind",
         "closed",
         "closed_at",
         "copies",
@@ -211,6 +212,7 @@ class Actor:
         "unreceived",
         "unreserved_until",
         "used_at",
+        "used_before",
         "vouched_at",
         "yields_after_s",
         "yields_at",
@@ -239,13 +241,14 @@ class Actor:
         # Those that gave back a turn here, perhaps with some that have returned or ended since.
         self.away: dict[Token, None] = {}
         self.environments: dict[str, str] = {}
-        # Since when it has had nothing to do, where somebody wants to know.
+        # Since when it has had nothing to do, where somebody wants to know, and `used_at` of then.
         self.idle_since: float | None = None
+        self.used_before = 0
         # The environments that are not cold here, by id; those that were here, the newest last.
         self.copies: dict[str, Copy] = {}
         self.former: dict[str, None] = {}
-        # When it was last given a task, in assignments of the broker.
-        self.used_at = 0
+        # When it was last given a task, in assignments; what is added where others go first.
+        self.used_at = self.behind = 0
         # When it is looked next whether calls that share a slot here put somebody off, and how much
         # later after a time in which they left it in vain.
         self.yields_at = 0.0

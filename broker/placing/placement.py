@@ -5,8 +5,8 @@ for it: one where it starts at once, then one where its environment is warm, the
 the weights of met affinities, then, where it is cold, one where no other environment has to give
 way, or none that a run uses, then the most free slots (the most credit, where it would wait ahead),
 then, of warm copies of which some may be given up, the one with the lowest number, then the least
-recently used. Calls that run beside one another in a copy look at its number before the slots. A
-task that finds nobody waits, and lets those behind it pass.
+recently used, those that may be let go last. Calls that run beside one another in a copy look at
+its number before the slots. A task that finds nobody waits, and lets those behind it pass.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -340,7 +340,7 @@ def assign(broker: "Broker", task: Task, actor: Actor) -> None:
     task.state = TRANSITIONS[task.state, ASSIGN]
     task.token, task.actor = token, actor
     broker.tokens[token] = actor.assigned[token] = task
-    actor.used_at = number
+    actor.used_at = number + actor.behind
     costs, frames = template.kind.costs, task.frames
     if costs.named:
         named.assigned(broker, task, actor)

@@ -262,3 +262,89 @@ def test_a_host_of_a_fixed_number_is_left_alone(talk):
 
     assert not actor.takes(Drain)
     assert not scaled(machine)
+
+
+def lets_go(talk, client, machines, actors, *, seconds, lasts):
+    """Have one call after another, each for *lasts* seconds; return the actors that were let go.
+
+    One of them is always in flight, and nobody else has anything.
+    """
+    gone, end, number = [], talk.now + seconds, 1000
+    while talk.now < end:
+        number += 1
+        client.submits(number)
+        [(actor, assign)] = [(one, it) for one in actors for it in one.takes(Assign)]
+        token = (actor.epoch, assign.number)
+        talk.wait(lasts)
+        for one in machines:
+            one.says(HostBeat(one.hello.actors))
+        for one in actors:
+            works = one is actor
+            one.says(ActorBeat(Credit(1 - works), 1, {}, [token] if works else []))
+        actor.ends(token, free=1)
+        client.says(Beat())
+        for one in [one for one in actors if one.takes(Drain)]:
+            one.says(Bye("drained"))
+            actors.remove(one)
+            gone.append(one.name)
+    return gone
+
+
+def fill(talk, *counts):
+    """Return hosts that have so many actors, of which the first of the first host must stay."""
+    machines, actors, number = [], [], 10
+    for place, count in enumerate(counts):
+        numbers = range(number + 1, number + 1 + count)
+        names = [f"host{place}/{index}" for index in range(count)]
+        there = [attested(one, name=name) for one, name in zip(numbers, names, strict=True)]
+        low = int(place == 0)
+        machines.append(host(talk, 90 + place, low=low, high=9, actors=there, name=f"host{place}"))
+        actors += [
+            talk.actor(one, name=name, host=90 + place).says(Credit(1, 0, 1))
+            for one, name in zip(numbers, names, strict=True)
+        ]
+        number += count
+    return machines, actors
+
+
+@pytest.mark.parametrize("counts", [(4,), (1, 1), (2, 3)])
+def test_calls_one_at_a_time_keep_one_actor(talk, counts):
+    """They went to each in turn, so that none was ever idle for long enough."""
+    machines, actors = fill(talk, *counts)
+    client = talk.client()
+
+    lets_go(talk, client, machines, actors, seconds=12.0, lasts=0.5)
+
+    assert [one.name for one in actors] == ["host0/0"]
+
+
+def test_who_takes_the_place_of_one_that_stayed_is_used_first(talk):
+    machines, actors = fill(talk, 1, 1)
+    client = talk.client()
+    passes(talk, 0.5, *machines, client)
+    actors[0].says(Bye("killed"))
+    actors[0] = talk.actor(50, name="host0/0", host=90).says(Credit(1, 0, 1))
+    machines[0].hello.actors[:] = [attested(50, name="host0/0")]
+
+    gone = lets_go(talk, client, machines, actors, seconds=12.0, lasts=0.5)
+
+    assert gone == ["host1/0"]
+
+
+def test_calls_that_end_between_two_looks_keep_their_actor(talk):
+    """It was let go where every look found it idle, and the next call waited for another one."""
+    [machine], [first, second] = fill(talk, 2)
+    client = talk.client().submits(1)
+    [(busy, kept)] = [(one, it) for one in (first, second) for it in one.takes(Assign)]
+    other = second if busy is first else first
+    for number in range(2, 40):
+        client.submits(number)
+        [assign] = other.takes(Assign)
+        other.ends((other.epoch, assign.number), free=1)
+        talk.wait(0.5)
+        machine.says(HostBeat(machine.hello.actors))
+        client.says(Beat())
+        busy.says(ActorBeat(Credit(0), 1, {}, [(busy.epoch, kept.number)]))
+        other.says(ActorBeat(Credit(1, 0, 1), 1, {}, []))
+
+    assert not other.takes(Drain)

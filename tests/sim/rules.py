@@ -256,7 +256,11 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
     "9.9": {
         1: ("those_that_come_are_not_counted",),
         2: ("what_does_not_come_is_waited_for",),
-        3: ("nobody_is_let_go",),
+        3: (
+            "nobody_is_let_go",
+            "who_may_leave_takes_turns",
+            "only_what_is_there_at_a_look_keeps_an_actor",
+        ),
     },
     "9.10": {
         1: ("two_have_one_name",),
