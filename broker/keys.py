@@ -5,7 +5,6 @@ loop's own socket is bound: so there is no other thread that could end, and one 
 The rule that must not be broken: whatever is not known for sure is refused.
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -84,9 +83,6 @@ class Keys:
             raise ValueError(
                 f"keys {str(folder)!r} has no {BROKER}{SECRET}: `warmslot keys {folder}` makes one"
             )
-        for role in ROLES:
-            with contextlib.suppress(OSError):
-                check_closed(folder / role)
         pair = read_pair(folder / f"{BROKER}{SECRET}")
         if read_public(folder / f"{BROKER}{PUBLIC}") != pair.public:
             raise ValueError(f"keys {str(folder)!r}: {BROKER}{PUBLIC} is not of {BROKER}{SECRET}")
@@ -199,10 +195,11 @@ class Keys:
                 if twin is not None and twin.folder != role:
                     problems.append(f"key file {str(path)!r} has the key of {twin.name!r} as well")
                 self._known[one.public] = Known(sendable(path.stem), role)
-        for problem in problems:
-            if problem and problem not in self._problems:
+        found = list(dict.fromkeys(filter(None, problems)))
+        for problem in found:
+            if problem not in self._problems:
                 self._notes.append(("keys_unusable", {"reason": problem}))
-        self._problems = [problem for problem in problems if problem]
+        self._problems = found
 
 
 def open_keys(folder: str | None, *, heartbeat_s: float) -> Keys | None:
@@ -218,18 +215,23 @@ def open_keys(folder: str | None, *, heartbeat_s: float) -> Keys | None:
 def list_keys(folder: Path, former: Iterable[Path]) -> tuple[list[Path], str]:
     """Return the files of keys in *folder*, and what is wrong with it.
 
-    One that cannot be looked at, as with no descriptor left, has what it had in *former* and what
-    is still there: that needs none.
+    One that cannot be looked at, as with no descriptor left, or in which anybody may write by now,
+    has what it had in *former* and what is still there: that needs none.
     """
     try:
+        for one in (folder.parent, folder):
+            check_closed(one)
         found = [path for path in folder.iterdir() if path.suffix == PUBLIC]
     except FileNotFoundError:
         return [], ""
     except OSError as error:
-        kept = [path for path in former if path.parent == folder and not is_gone(path)]
-        return kept, f"folder {str(folder)!r} cannot be read: {error.strerror}"
-    # What begins with a dot is not there yet.
-    return sorted(path for path in found if not path.name.startswith(".")), ""
+        problem = f"folder {str(folder)!r} cannot be read: {error.strerror}"
+    except ValueError as error:
+        problem = str(error)
+    else:
+        # What begins with a dot is not there yet.
+        return sorted(path for path in found if not path.name.startswith(".")), ""
+    return [path for path in former if path.parent == folder and not is_gone(path)], problem
 
 
 def is_gone(path: Path) -> bool:

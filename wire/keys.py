@@ -2,7 +2,8 @@
 
 A broker's folder has `broker.key`, `broker.key_secret`, and under `actors/` and `clients/` a
 `NAME.key` of each that may connect. A peer's folder has `broker.key` and one `NAME.key_secret`.
-The rule that must not be broken: a secret that others can read is not used.
+The rule that must not be broken: a secret that others can read is not used, nor what anybody may
+write, who could put a key of his own there.
 """
 
 import hashlib
@@ -130,11 +131,15 @@ def check_closed(folder: Path) -> None:
 
     What is mounted to be read only, as Kubernetes mounts a secret, may have any mode.
     """
-    is_open = folder.stat().st_mode & stat.S_IWOTH
-    if is_open and not os.statvfs(folder).f_flag & os.ST_RDONLY:
+    if is_open(folder, folder.stat()):
         raise ValueError(
             f"keys {str(folder)!r}: anybody may write there, and let himself in: chmod o-w"
         )
+
+
+def is_open(path: Path, status: os.stat_result) -> bool:
+    """Tell whether anybody may change what is at *path*, which has that *status*."""
+    return bool(status.st_mode & stat.S_IWOTH) and not os.statvfs(path).f_flag & os.ST_RDONLY
 
 
 def read_public(path: Path) -> bytes:
@@ -163,12 +168,15 @@ def read_certificate(path: Path, *, is_secret: bool = False) -> tuple[bytes, byt
 
     try:
         status = path.stat()
+        is_anybodys = is_open(path, status)
     except OSError as error:
         raise unusable(path, str(error.strerror)) from None
     if not stat.S_ISREG(status.st_mode) or status.st_size > KEY_FILE_BYTES_MAX:
         raise unusable(path, "it is no file of a key")
     if is_secret and status.st_mode & 0o077:
         raise unusable(path, "others can read it: chmod 600, or make a new one if they did")
+    if is_anybodys:
+        raise unusable(path, "anybody may write it: chmod o-w, once it has the right key")
     try:
         public, secret = load_certificate(path)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -254,6 +255,49 @@ def test_a_file_in_the_middle_of_being_written_ends_no_session(folder):
     assert core.ended == {}
     (note,) = known.take_notes()
     assert "it has no public key" in note[1]["reason"]
+
+
+def test_a_file_that_anybody_may_write_lets_in_whom_it_let_in_before(folder):
+    """Whoever reached it put a key of his own there, and was an actor."""
+    known, core = Keys(folder), FakeCore(b"1")
+    former, path = public(folder, "gpu1"), folder / "actors" / "gpu1.key"
+    check(known, folder, "gpu1", host_hello(), b"1")
+    path.chmod(0o666)
+    his = zmq.curve_keypair()[0]
+    path.write_bytes(path.read_bytes().replace(former, his))
+
+    known.look(core, 10.0)
+
+    assert core.ended == {}
+    assert is_let_in(known, former)
+    assert not is_let_in(known, his)
+    assert "anybody may write it: chmod o-w" in known.take_notes()[0][1]["reason"]
+    with pytest.raises(ValueError, match="gpu1.key' cannot be used: anybody may write it"):
+        Keys(folder)
+
+
+@pytest.mark.parametrize("opened", ["", "actors"])
+def test_a_folder_in_which_anybody_may_write_meanwhile_lets_nobody_new_in(folder, opened):
+    """It was looked at when the broker started, and never again."""
+    known, core = Keys(folder), FakeCore(b"1")
+    check(known, folder, "gpu1", host_hello(), b"1")
+    (folder / opened).chmod(0o777)
+    path, _ = create_certificates(folder / "actors", "his")
+    his, removed = read_public(Path(path)), public(folder, "gpu2")
+    (folder / "actors" / "gpu2.key").unlink()
+
+    known.look(core, 10.0)
+
+    assert core.ended == {}
+    assert [is_let_in(known, key) for key in (public(folder, "gpu1"), his, removed)] == [
+        True,
+        False,
+        False,
+    ]
+    assert [event for event, _ in known.take_notes()].count("keys_unusable") == 1
+    (folder / opened).chmod(0o700)
+    known.look(core, 20.0)
+    assert is_let_in(known, his)
 
 
 def test_a_file_that_could_not_be_read_for_a_moment_is_read_again(folder, monkeypatch):

@@ -52,6 +52,17 @@ def test_a_secret_that_others_could_read_is_refused(folder, mode):
         load_own(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("broker.key", "anybody may write it"), ("gpu1.key_secret", "others can")]
+)
+def test_a_file_that_anybody_may_write_is_refused(folder, name, said):
+    """Whoever put his own key into the broker's had this peer talk to him."""
+    (folder / name).chmod((folder / name).stat().st_mode | 0o002)
+
+    with pytest.raises(ValueError, match=rf"{name}' cannot be used: {said}"):
+        load_own(folder)
+
+
 def rewrite(path, old, new):
     path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
