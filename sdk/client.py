@@ -354,7 +354,8 @@ class Client:
 
         Or order actors, by a name or a pattern as *argument*: drain, pause, resume; or let an
         environment that is broken be entered again: environment-retry (protocol.md 7.8).
-        Raises TimeoutError, and WarmslotError for what it cannot answer.
+        Raises TimeoutError, WarmslotError for what it cannot answer, and NotAuthorized as soon as
+        it lets this client not in.
         """
         if len(argument) > ARGUMENT_LENGTH_MAX:
             raise ValueError(

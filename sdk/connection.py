@@ -21,7 +21,7 @@ import msgspec
 from sdk.calls.asking import subject
 from sdk.calls.call import Plan, Settings
 from sdk.calls.reasons import Reasons
-from sdk.calls.refusals import check_refused
+from sdk.calls.refusals import why_silent
 from sdk.core import ClientCore
 from sdk.errors import (
     BrokerUnreachable,
@@ -121,11 +121,8 @@ class Connection(Handlers):
             raise ValueError(f"connect_timeout {timeout!r} is not a number of seconds from 0 on")
         core, session, dealer = self.core, self.core.session, self.loop.dealer
         self.loop.wait(lambda: session.is_open or core.has_left or dealer.is_refused, timeout)
-        check_refused(session.error, self.endpoint)
         if not session.is_open:
-            if dealer.is_refused:
-                raise NotAuthorized(f"{self.endpoint}: {dealer.obstacle}")
-            if why := dealer.obstacle or why_not(self.endpoint):
+            if why := why_silent(session.error, dealer, self.endpoint):
                 raise BrokerUnreachable(f"{self.endpoint}: {why}")
             raise BrokerUnreachable(
                 f"no broker answered at {self.endpoint} within {timeout} s; start one with "
@@ -251,16 +248,18 @@ class Connection(Handlers):
         return request
 
     def query(self, what: str, argument: str, timeout: float | None) -> dict[str, Any]:
-        """Ask the broker; raise TimeoutError, and WarmslotError for what it cannot answer."""
+        """Ask the broker. Raises TimeoutError, and WarmslotError for what it cannot answer."""
         answers: list[bytes] = []
         request, session = self.ask(what, argument, answers.append), self.core.session
-        self.loop.wait(lambda: bool(answers) or session.error is not None, timeout)
+        dealer = self.loop.dealer
+        self.loop.wait(lambda: bool(answers or session.error) or dealer.is_refused, timeout)
         if not answers:
             self._queries.pop(request, None)
             with self.loop.lock:
                 self.core.forget_query(request)
-            check_refused(session.error, self.endpoint)
-            raise TimeoutError(f"the broker at {self.endpoint} did not answer within {timeout} s")
+            why = why_silent(session.error, dealer, self.endpoint)
+            said = f"the broker at {self.endpoint} did not answer within {timeout} s"
+            raise TimeoutError(f"{said}: {why}" if why else said)
         answer: dict[str, Any] = msgspec.msgpack.decode(answers[0])
         if "error" in answer:
             raise WarmslotError(f"{what} {subject(argument)}".strip() + f": {answer['error']}")

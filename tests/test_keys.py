@@ -238,6 +238,24 @@ def test_a_client_whose_key_is_removed_hears_so_in_its_futures(strict):
         future.result(DEADLINE_S)
 
 
+def test_who_asks_while_a_key_is_refused_hears_so_and_not_that_it_took_too_long(strict):
+    client = strict.client(connect_timeout=None, keys=removed(strict))
+
+    with pytest.raises(NotAuthorized, match="it does not know the key 'lap'"):
+        client.query("status", timeout=DEADLINE_S)
+
+
+def test_who_asks_a_broker_that_is_another_one_hears_what_it_looks_like(strict):
+    client = strict.client(connect_timeout=None, keys=wrong_broker(strict))
+
+    def said():
+        with pytest.raises(TimeoutError) as raised:
+            client.query("status", timeout=0.5)
+        return str(raised.value)
+
+    strict.until(lambda: "within 0.5 s: it breaks off the handshake: it is not the" in said())
+
+
 @pytest.mark.parametrize("mechanism", ["null", "plain"])
 def test_a_raw_connection_without_a_key_hears_nothing_of_the_broker(strict, mechanism):
     with zmq.Context() as context, context.socket(zmq.DEALER) as raw:

@@ -1,11 +1,21 @@
 """Why a call ends in this process, without an outcome from the broker."""
 
+from typing import Protocol
+
 from sdk.calls.call import Owned
-from sdk.errors import CLASSES, WarmslotError
+from sdk.errors import CLASSES, NotAuthorized, WarmslotError
 from wire.codec import encode_failure
 from wire.errors import Code
 from wire.messages import Error, Result
 from wire.parts import Failure, Status
+from wire.reaching import why_not
+
+
+class Way(Protocol):
+    """The way to the broker: what is in it, "" for nothing, and whether the broker says so."""
+
+    obstacle: str
+    is_refused: bool
 
 
 def overdue(owned: Owned, *, is_open: bool) -> Failure:
@@ -24,10 +34,16 @@ def refused(error: Error | None) -> Failure:
     return Failure(error.code, "", error.message)
 
 
-def check_refused(error: Error | None, endpoint: str) -> None:
-    """Raise what the broker at *endpoint* has ended this client with, if it has."""
+def why_silent(error: Error | None, way: Way, endpoint: str) -> str:
+    """Say why no broker answers at *endpoint*, empty where that is not known.
+
+    Raises what the broker has ended this client with, and NotAuthorized where it lets it not in.
+    """
     if error is not None:
         raise CLASSES.get(error.code, WarmslotError)(f"{endpoint}: {error.message}")
+    if way.is_refused:
+        raise NotAuthorized(f"{endpoint}: {way.obstacle}")
+    return way.obstacle or why_not(endpoint)
 
 
 def too_large(owned: Owned, limit: int) -> Failure:

@@ -272,7 +272,7 @@ def test_a_file_that_anybody_may_write_lets_in_whom_it_let_in_before(folder):
     assert is_let_in(known, former)
     assert not is_let_in(known, his)
     assert "anybody may write it: chmod o-w" in known.take_notes()[0][1]["reason"]
-    with pytest.raises(ValueError, match="gpu1.key' cannot be used: anybody may write it"):
+    with pytest.raises(ValueError, match=r"gpu1.key' cannot be used: anybody may write it"):
         Keys(folder)
 
 
