@@ -33,7 +33,7 @@ from wire.endpoint import has_address_of_ipv6
 from wire.errors import Code, RemoteProtocolError
 from wire.messages import Frame
 from wire.reaching import shut_path
-from wire.session import TRANSFER_BYTES_PER_S_MIN
+from wire.session import transfer_s
 
 # Where ZeroMQ asks whether to let somebody in.
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
@@ -394,8 +394,8 @@ def open_router(
     router.set(zmq.TCP_KEEPALIVE_INTVL, 5)
     router.set(zmq.TCP_KEEPALIVE_CNT, 4)
     router.set(zmq.HEARTBEAT_IVL, 15_000)
-    transfer_s = (payload_bytes_max + CONTROL_BYTES_MAX) / TRANSFER_BYTES_PER_S_MIN
-    router.set(zmq.HEARTBEAT_TIMEOUT, int(max(60.0, transfer_s) * 1000))
+    longest_s = transfer_s(payload_bytes_max + CONTROL_BYTES_MAX)
+    router.set(zmq.HEARTBEAT_TIMEOUT, int(max(60.0, longest_s) * 1000))
     return router
 
 

@@ -248,7 +248,7 @@ class PeerSession:
                 self.close(now)
                 return Verdict.CLOSED
             case Beat() if self.state is State.OPEN and frame.epoch == self.epoch:
-                self.heard_at = now + first.ahead / TRANSFER_BYTES_PER_S_MIN
+                self.heard_at = now + transfer_s(first.ahead)
                 return Verdict.DROP
             case Error(fatal=True):
                 self.error = first
@@ -264,6 +264,11 @@ class PeerSession:
         """Lengthen *interval_s* by up to a half, differently each time, from the seed."""
         self._jitter = (self._jitter * 1664525 + 1013904223) & 0xFFFF_FFFF
         return interval_s * (1.0 + 0.5 * self._jitter / 2**32)
+
+
+def transfer_s(octets: int) -> float:
+    """Return how long a message may take to arrive."""
+    return octets / TRANSFER_BYTES_PER_S_MIN
 
 
 def announce(payloads: Sequence[Any], epoch: int, session: int) -> Frame[Any] | None:

@@ -16,7 +16,7 @@ from wire.limits import check_amounts
 from wire.messages import ActorHello, Beat, ClientHello, Error, Frame, HostHello, Welcome
 from wire.parts import Call, Role, Span
 from wire.retries import check_retries
-from wire.session import TRANSFER_BYTES_PER_S_MIN
+from wire.session import transfer_s
 from wire.tables import ReceiverTable, SenderTable
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def heard_outside(session: Session, frame: Frame[Any], now: float) -> None:
     if frame.number == 0 and frame.session == session.number and frame.commands:
         command = frame.commands[0]
         if isinstance(command, Beat) and session.role is Role.ACTOR:
-            session.peer.heard_at = now + command.ahead / TRANSFER_BYTES_PER_S_MIN
+            session.peer.heard_at = now + transfer_s(command.ahead)
 
 
 def check_hello(

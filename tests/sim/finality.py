@@ -120,4 +120,7 @@ def name_of(key: str, digest: bytes) -> str:
 def is_being_given_up(core: "Broker", client: "ClientProcess") -> bool:
     """Tell whether this turn gives *client* up, which is noted behind what it says."""
     names = {client.name, f"{client.incarnation:016x}"}
-    return any(event == "client_gone" and told["client"] in names for event, told in core._notes)
+    # Nor does anybody wait for as long as many large calls take to be sent again.
+    return client.world.profile.is_heavy or any(
+        event == "client_gone" and told["client"] in names for event, told in core._notes
+    )

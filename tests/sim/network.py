@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tests.sim import large
+
 if TYPE_CHECKING:
     from tests.sim.processes import Process
     from tests.sim.world import World
@@ -51,6 +53,8 @@ class Pipe:
             delay = rng.uniform(0.0, profile.delay_max_s)
             if delay > 1.0:
                 world.count("delay")
+        if profile.is_heavy and not world.is_healing:
+            delay += large.takes_s(world, message)
         self.last = max(self.last, world.now + delay)
         self.messages.append((self.last, message))
         world.at(self.last, self.arrive)

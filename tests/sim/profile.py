@@ -73,6 +73,8 @@ NEWEST = 0.25
 LARGE_FAMILIES = 0.2
 # How late processes wake up; in half of all seeds they do so to the moment.
 LATE_S = (0.0, 0.0, 0.0, 0.0003, 0.003, 0.03)
+# Of those whose network may be slow, in which messages are large.
+HEAVY = 0.15
 # Of those in which nothing has a state that goes back with the journal.
 OLD_JOURNAL = 0.5
 # What ends a broker, in which what it only remembered is lost.
@@ -147,6 +149,8 @@ class Profile:
     long: float = 0.0
     # How late a process wakes up that sleeps until its next deadline, typically; 0: to the moment.
     late_s: float = 0.0
+    # Whether what has payload frames is so large that it may take longer than a lease.
+    is_heavy: bool = False
     # What stood in a dead connection is lost, otherwise still read.
     lost: float = 0.5
     # A dead connection's frames come before those of the new one; otherwise they mix.
@@ -273,7 +277,7 @@ class Profile:
     @property
     def is_slow(self) -> bool:
         """Tell whether the network alone can cost a lease or the adopt window."""
-        return self.delay_max_s > 0.1 or self.clock_jumps
+        return self.delay_max_s > 0.1 or self.clock_jumps or self.is_heavy
 
     @property
     def is_hasty(self) -> bool:
@@ -401,6 +405,8 @@ def draw(rng: Random) -> Profile:
     if profile.child and Random(style + 6.0).random() < LARGE_FAMILIES:
         profile = profile.but(child=0.6)
     has_named = profile.named or profile.grouped or {"namesake", "bounded"} & profile.kinds.keys()
+    if may_be_slow and Random(style + 11.0).random() < HEAVY:
+        profile = profile.but(is_heavy=True)
     is_plain = not (has_named or profile.redrive)
     profile = profile.but(late_s=Random(style + 10.0).choice(LATE_S))
     if may_be_slow and profile.durable and is_plain and later.random() < OLD_JOURNAL:

@@ -5,7 +5,7 @@ Each name is who it is, how its session stands, and what comes.
 
 from typing import TYPE_CHECKING, Any
 
-from wire.messages import HELLOS, Error, Frame, Welcome, Who
+from wire.messages import HELLOS, Beat, Error, Frame, Welcome, Who
 from wire.session import PeerSession, State
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ PEER_EVENTS = (
     "fatal ERROR",
     "the next frame",
     "a frame again",
+    "that a large one comes",
     "a gap",
     "a frame of another epoch",
     "an answer to an earlier HELLO",
@@ -36,6 +37,7 @@ BROKER_EVENTS = (
     "an older HELLO",
     "the next frame",
     "a frame again",
+    "that a large one comes",
     "a gap",
     "a frame of an earlier session",
     "a frame of a later session",
@@ -61,7 +63,8 @@ def of_broker(session: PeerSession, frame: Frame[Any]) -> str:
     if frame.session != session.number:
         return "an answer to an earlier HELLO" if is_outside else "a frame of an earlier session"
     if is_outside:
-        return {Welcome: "WELCOME", Who: "WHO"}[type(first)]
+        told = {Welcome: "WELCOME", Who: "WHO", Beat: "that a large one comes"}
+        return told[type(first)]
     return order_of(frame, session.epoch, session.received)
 
 
@@ -137,5 +140,7 @@ def of_peer(core: "Broker", peer: "Process", frame: Frame[Any]) -> str:
     if frame.session != newest:
         is_later = frame.session > newest
         return "a frame of a later session" if is_later else "a frame of an earlier session"
+    if frame.number == 0:
+        return "that a large one comes"
     received = record.session.received if record.session is not None else 0
     return order_of(frame, core.epoch, received)

@@ -8,6 +8,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tests.sim.turns import session_of
+from wire.messages import Beat
+from wire.session import transfer_s
 
 if TYPE_CHECKING:
     from tests.sim.actors import ActorProcess
@@ -44,7 +46,10 @@ class Silence:
         """Note that the broker hears *peer*, whatever it thinks of that."""
         if peer.kind != "actor":
             return
-        self.heard_at[peer.incarnation] = self.world.now
+        # What tells of a large message is heard until that may be here.
+        first = frame.commands[0] if frame is not None else None
+        ahead_s = transfer_s(first.ahead) if isinstance(first, Beat) else 0.0
+        self.heard_at[peer.incarnation] = self.world.now + ahead_s
         known = self.sessions.get(session_of(peer, frame)) if frame is not None else None
         if known is not None and frame.received > known.received:
             known.received = frame.received

@@ -41,6 +41,7 @@ AFTER = {
         "fatal ERROR": ENDED,
         "the next frame": CLOSED,
         "a frame again": CLOSED,
+        "that a large one comes": CLOSED,
         "a gap": CLOSED,
         "a frame of another epoch": ONE_EPOCH,
         "an answer to an earlier HELLO": CLOSED,
@@ -56,6 +57,7 @@ AFTER = {
         # Its WELCOME was lost.
         "the next frame": OPENING,
         "a frame again": "a session that is opening has received nothing",
+        "that a large one comes": OPENING,
         "a gap": OPENING,
         # Likewise, and of a new broker.
         "a frame of another epoch": OPENING,
@@ -71,6 +73,7 @@ AFTER = {
         "fatal ERROR": ENDED,
         "the next frame": OPEN,
         "a frame again": OPEN,
+        "that a large one comes": OPEN,
         "a gap": CLOSED,
         "a frame of another epoch": ONE_EPOCH,
         "an answer to an earlier HELLO": OPEN,
@@ -90,6 +93,7 @@ RARE_AT_PEERS = {
     "ended": set(PEER_EVENTS),
     "closed": {*PEER_EVENTS} - {"the next frame"},
     "opening": {
+        "that a large one comes",
         "ERROR",
         "fatal ERROR",
         "the next frame",
@@ -98,6 +102,8 @@ RARE_AT_PEERS = {
         "a frame of an earlier session",
     },
     "open": {
+        # No host is told of one.
+        "that a large one comes",
         "WELCOME",
         "fatal ERROR",
         "a gap",
@@ -160,6 +166,8 @@ def happen(core, event):
             hear(core, Beat(), session=number, number=core.session.received + 1)
         case "a frame again":
             hear(core, Beat(), session=number, number=core.session.received)
+        case "that a large one comes":
+            hear(core, Beat(10**9), session=number)
         case "a gap":
             hear(core, Beat(), session=number, number=core.session.received + 2)
         case "a frame of another epoch":
@@ -206,6 +214,7 @@ ANSWERS = {
         "an older HELLO": NONE_KNOWN,
         "the next frame": NONE_KNOWN,
         "a frame again": NONE_KNOWN,
+        "that a large one comes": NONE_KNOWN,
         "a gap": NONE_KNOWN,
         "a frame of an earlier session": NONE_KNOWN,
         "a frame of a later session": SAYS_WHO,
@@ -218,6 +227,7 @@ ANSWERS = {
         "an older HELLO": NOTHING,
         "the next frame": SAYS_WHO,
         "a frame again": SAYS_WHO,
+        "that a large one comes": SAYS_WHO,
         "a gap": SAYS_WHO,
         "a frame of an earlier session": SAYS_WHO,
         "a frame of a later session": SAYS_WHO,
@@ -230,6 +240,7 @@ ANSWERS = {
         "an older HELLO": NOTHING,
         "the next frame": NOTHING,
         "a frame again": NOTHING,
+        "that a large one comes": NOTHING,
         "a gap": SAYS_WHO,
         "a frame of an earlier session": NOTHING,
         "a frame of a later session": SAYS_WHO,
@@ -253,6 +264,7 @@ RARE_AT_BROKER = {
     "dead": {"a frame of another epoch", "garbage", "no connection"},
     "away": {*BROKER_EVENTS} - {"HELLO", "a gap"},
     "open": {
+        "that a large one comes",
         "an older HELLO",
         "a frame of an earlier session",
         "a frame of a later session",
@@ -322,6 +334,7 @@ def comes(talk, peer, event):
         "an older HELLO": (peer.epoch, peer.session, 0),
         "the next frame": (peer.epoch, peer.session, peer.sent + 1),
         "a frame again": (peer.epoch, peer.session, peer.sent),
+        "that a large one comes": (peer.epoch, peer.session, 0),
         "a gap": (peer.epoch, peer.session, peer.sent + 2),
         "a frame of an earlier session": (peer.epoch, peer.session - 1, 1),
         "a frame of a later session": (peer.epoch, peer.session + 1, 1),
@@ -334,7 +347,7 @@ def comes(talk, peer, event):
         peer.vanishes()
     else:
         epoch, session, number = frames[event]
-        command = peer.hello if "HELLO" in event else Beat()
+        command = peer.hello if "HELLO" in event else Beat(10**9 * ("large" in event))
         peer.sends(Frame(PROTOCOL, epoch, session, number, 0, [command]))
 
 

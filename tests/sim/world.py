@@ -23,6 +23,7 @@ from tests.sim import (
     healing,
     kinds,
     labels,
+    large,
     plans,
 )
 from tests.sim.actors import ActorProcess
@@ -105,6 +106,10 @@ class World:
 
     def run(self, steps: int) -> None:
         """Let *steps* turns happen, with faults between them; then heal and demand the end."""
+        with large.messages(are_large=self.profile.is_heavy):
+            self._run(steps)
+
+    def _run(self, steps: int) -> None:
         rng, profile = self.rng, self.profile
         kinds = sorted(profile.faults)
         weights = [profile.faults[kind] for kind in kinds]
