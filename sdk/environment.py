@@ -452,7 +452,16 @@ class MethodReference:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function, as `Class.method(instance, ...)` does."""
-        return self.function(*args, **kwargs)
+        try:
+            return self.function(*args, **kwargs)
+        except TypeError as error:
+            # Where the function was not entered: most likely it was to run in a copy.
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise
+            raise TypeError(
+                f"{error}; {self!r} runs in a copy: client.submit({self.__qualname__}, ...), or"
+                f" current_task().environment.{self.name}(...) in a task that has one"
+            ) from None
 
     def __repr__(self) -> str:
         """Show environment and method."""

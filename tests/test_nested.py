@@ -90,6 +90,16 @@ def test_coroutines_that_wait_side_by_side_hold_nothing_meanwhile(client):
     assert client.submit(work).result(TIMEOUT_S) == ([0, 1, 2, 3, 4], False)
 
 
+def test_who_leaves_an_executor_gives_its_slot_back_for_what_runs(client):
+    # It waited in a way that nobody sees, and the call for its slot, both for ever.
+    def work():
+        with current_task().client.executor() as executor:
+            futures = [executor.submit(identity, n) for n in range(3)]
+        return [future.done() for future in futures], current_task().is_released
+
+    assert client.submit(work).result(TIMEOUT_S) == ([True, True, True], False)
+
+
 def test_who_had_released_its_slot_stays_released(client):
     def work():
         task = current_task()

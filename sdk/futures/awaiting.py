@@ -53,25 +53,30 @@ def set_done(waiter: "asyncio.Future[None]") -> None:
         waiter.set_result(None)
 
 
-def is_of_asyncio(callback: Callable[[Future[Any]], object]) -> bool:
-    """Tell whether it is `asyncio.wait` that wants to hear, which knows of no other threads."""
-    return getattr(callback, "__module__", "") == "asyncio.tasks"
+def heard_by(
+    future: "TaskFuture", callback: Callable[[Future[Any]], object]
+) -> Callable[[Future[Any]], object]:
+    """Return what is to be called for *callback*: on its event loop where `asyncio.wait` has it.
+
+    Raises TypeError for waits of asyncio in a task: its slots are given back for those who await,
+    and nobody sees that these do.
+    """
+    module = getattr(callback, "__module__", "")
+    if module not in {"asyncio.tasks", "asyncio.futures"}:
+        return callback
+    if future.connection.is_nested:
+        raise TypeError(
+            "in a task asyncio.wait() and wrap_future() take tasks of asyncio, which give its slot"
+            " back: say asyncio.ensure_future(future), or await it"
+        )
+    return on_loop(future, callback) if module == "asyncio.tasks" else callback
 
 
 class on_loop:  # noqa: N801 - used as a function.
-    """Make a callback of `asyncio.wait` run on its event loop.
-
-    Raises TypeError in a task: its slots are given back for those who await, and nobody sees that
-    this one does.
-    """
+    """Make a callback of `asyncio.wait` run on its event loop."""
 
     def __init__(self, future: "TaskFuture", callback: Callable[[Future[Any]], object]) -> None:
         """Belong to the event loop that runs now."""
-        if future.connection.is_nested:
-            raise TypeError(
-                "in a task asyncio.wait() takes tasks of asyncio, which give its slot back: say"
-                " asyncio.wait([asyncio.ensure_future(future), ...])"
-            )
         self._callback = callback
         self._loop = asyncio.get_running_loop()
         future.connection.loop.send_gathered()

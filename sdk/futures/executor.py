@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sdk.futures.future import TaskFuture
+from sdk.futures.future import wait as wait_for
 
 if TYPE_CHECKING:
     from sdk.client import Submitter
@@ -40,7 +41,5 @@ class TaskExecutor(concurrent.futures.Executor):
         if cancel_futures:
             for future in futures:
                 future.cancel()
-        if wait:
-            for future in futures:
-                if not future.done():
-                    concurrent.futures.wait([future])
+        if wait and futures:
+            wait_for(futures, len(futures))

@@ -1,9 +1,10 @@
 # ruff: noqa: SLF001 - `_state` and `_exception` of the standard library, read without its lock.
 """TaskFuture, and how to wait for many of them.
 
-A TaskFuture is a `concurrent.futures.Future`: `concurrent.futures.wait`, `asyncio.wrap_future` and
-callbacks work. It stays pending until its outcome: that a task runs already is the broker's to
-know. Whoever waits here reads the socket himself, so the common call costs no change of thread.
+A TaskFuture is a `concurrent.futures.Future`: callbacks work, and outside of tasks
+`concurrent.futures.wait` and `asyncio.wrap_future`. It stays pending until its outcome: that a task
+runs already is the broker's to know. Whoever waits here reads the socket himself, so the common
+call costs no change of thread.
 """
 
 import concurrent.futures
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sdk import absent
 from sdk.errors import TaskCanceled
-from sdk.futures.awaiting import awaiting, is_of_asyncio, on_loop
+from sdk.futures.awaiting import awaiting, heard_by
 from sdk.futures.nested import DONE, FINISHED, CallWait, slot_given_back
 from sdk.futures.remaining import Remaining, known_of
+from sdk.task import running
 from wire.payload import Unpicklable
 
 if TYPE_CHECKING:
@@ -161,7 +163,7 @@ class TaskFuture(Future[Any]):
 
         `asyncio.wait` takes such futures as they are: it hears of them on its event loop.
         """
-        super().add_done_callback(on_loop(self, fn) if is_of_asyncio(fn) else fn)
+        super().add_done_callback(heard_by(self, fn))
 
     def remove_done_callback(self, fn: Callable[[Future[Any]], object]) -> int:
         """Take *fn* back and return how often it was there, as futures of asyncio do."""
@@ -180,7 +182,15 @@ class TaskFuture(Future[Any]):
 
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
-        """Return who waits with `concurrent.futures.wait`; the base class appends to it."""
+        """Return who waits with `concurrent.futures.wait`; the base class appends to it.
+
+        Raises TypeError in a task: its slots would not be given back, and the call may need them.
+        """
+        if self.connection.is_nested and self._state not in DONE and running.get() is not None:
+            raise TypeError(
+                "in a task wait() and as_completed() of concurrent.futures do not give its slot"
+                " back: those of sdk do"
+            )
         if self._waiters_made is None:
             self._waiters_made = []
         return self._waiters_made

@@ -1,11 +1,16 @@
 """What a task says of the calls that it waits for."""
 
+import concurrent.futures
+import contextvars
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from sdk.errors import Deadlock, TaskCanceled
+from sdk.futures.future import TaskFuture
 from sdk.futures.nested import SPANS_MAX, CallWait
+from sdk.task import running
 
 PENDING, DONE = "PENDING", "FINISHED"
 
@@ -90,3 +95,28 @@ def test_a_waker_that_comes_late_is_called_at_once():
     wait.wakes(lambda: called.append(True))
 
     assert called
+
+
+def in_a_task(work, *arguments):
+    """Call *work* where a task runs."""
+    context = contextvars.copy_context()
+    context.run(running.set, object())
+    return context.run(work, *arguments)
+
+
+def test_a_wait_of_the_standard_library_is_refused_in_a_task_since_it_would_keep_the_slot():
+    # The call waited for this very slot, for ever, and nobody saw why.
+    connection = SimpleNamespace(is_nested=True, condition=threading.Condition())
+    pending = TaskFuture(connection, "nested")
+
+    with pytest.raises(TypeError, match="those of sdk do"):
+        in_a_task(concurrent.futures.wait, [pending], 0)
+    with pytest.raises(TypeError, match="those of sdk do"):
+        in_a_task(lambda: next(concurrent.futures.as_completed([pending], 0)))
+
+
+def test_a_wait_of_the_standard_library_goes_on_where_no_task_runs():
+    connection = SimpleNamespace(is_nested=True, condition=threading.Condition())
+    pending = TaskFuture(connection, "nested")
+
+    assert concurrent.futures.wait([pending], 0) == (set(), {pending})

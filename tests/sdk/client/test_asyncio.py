@@ -1,12 +1,13 @@
 """A client in an event loop."""
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from sdk import AsyncClient, Client, TaskCanceled
-from sdk.futures.awaiting import on_loop
+from sdk.futures.future import TaskFuture
 from tests.sdk.client.acting import TIMEOUT_S, identity
 
 pytestmark = pytest.mark.process
@@ -28,10 +29,16 @@ def test_asyncio_wait_takes_futures_as_they_are(client):
 
 
 def test_asyncio_wait_in_a_task_is_refused_since_it_would_keep_the_slot():
-    future = SimpleNamespace(connection=SimpleNamespace(is_nested=True))
+    connection = SimpleNamespace(is_nested=True, condition=threading.Condition())
+    future = TaskFuture(connection, "nested")
 
-    with pytest.raises(TypeError, match="ensure_future"):
-        on_loop(future, print)
+    async def run():
+        with pytest.raises(TypeError, match="ensure_future"):
+            await asyncio.wait([future])
+        with pytest.raises(TypeError, match="ensure_future"):
+            asyncio.wrap_future(future)
+
+    asyncio.run(run())
 
 
 def test_asyncio_wait_lets_go_of_futures_that_it_gave_up(client):
