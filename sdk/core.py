@@ -84,7 +84,7 @@ class ClientCore(News):
         self._commands: list[Any] = []
         self._outgoing: list[Outgoing] = []
         self._is_beat_due = False
-        self._confirmed = 0
+        self.confirmed = 0
         self._unacknowledged = 0
         self._unacknowledged_bytes = 0
         self._unacknowledged_max = UNACKNOWLEDGED_TASKS_MAX
@@ -176,9 +176,7 @@ class ClientCore(News):
             return False
         if owned.plan.is_durable:  # A refusal takes it out of both, in the other order.
             return task not in self.durable.open and task in self.calls
-        return owned.is_there and (
-            owned.sent[0] != self.session.number or owned.sent[1] <= self._confirmed
-        )
+        return owned.is_heard(self.session.number, self.confirmed)
 
     # --- what the loop brings
 
@@ -187,7 +185,7 @@ class ClientCore(News):
         verdict = self.session.accept(frame, now)
         if verdict is COMMANDS:
             if frame.number:
-                self._confirmed = frame.received
+                self.confirmed = frame.received
                 if self._cancels.open:
                     self._cancels.confirm(frame.received)
             at = 0
@@ -313,7 +311,7 @@ class ClientCore(News):
         assert welcome is not None
         self._introduced = Introduced(welcome)
         self._there = self._there_bytes = self.queued_bytes = 0
-        self._unacknowledged = self._unacknowledged_bytes = self._confirmed = 0
+        self._unacknowledged = self._unacknowledged_bytes = self.confirmed = 0
         self._unacknowledged_max = min(UNACKNOWLEDGED_TASKS_MAX, welcome.window_tasks // 4)
         self._unacknowledged_bytes_max = min(UNACKNOWLEDGED_BYTES_MAX, welcome.window_bytes // 16)
         self.queue.clear()

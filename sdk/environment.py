@@ -1,8 +1,7 @@
 """Environments: a class that is loaded once and used by many tasks.
 
-`Vision.detect`, taken from the class, is a reference that can be submitted; taken from an instance
-it is the method that it always was. An environment is the same one when its qualified name, its
-parameters and its version are the same, so a second run of a script finds it warm.
+`Vision.detect` is a reference to submit; taken from an instance it is the method as ever. What has
+the same qualified name, parameters and version is one environment: a second run finds it warm.
 """
 
 import inspect
@@ -22,7 +21,7 @@ from msgspec import Struct
 from sdk.describing.batching import batches_of, check_batches
 from sdk.describing.code import Captured, capture
 from sdk.describing.groups import read_sizes
-from sdk.describing.hooks import HOOKS, check_hooks
+from sdk.describing.hooks import HOOKS, check_hooks, say_where
 from sdk.describing.options import NAME_LENGTH_MAX, read_desires, read_limits, read_slots
 from sdk.describing.version import digest_of, version_of
 from wire.labels import Desire, Labels, check_own, validate_labels
@@ -455,13 +454,8 @@ class MethodReference:
         try:
             return self.function(*args, **kwargs)
         except TypeError as error:
-            # Where the function was not entered: most likely it was to run in a copy.
-            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                raise
-            raise TypeError(
-                f"{error}; {self!r} runs in a copy: client.submit({self.__qualname__}, ...), or"
-                f" current_task().environment.{self.name}(...) in a task that has one"
-            ) from None
+            say_where(self, error)
+            raise
 
     def __repr__(self) -> str:
         """Show environment and method."""

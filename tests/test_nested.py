@@ -1,6 +1,9 @@
 """Tasks that wait for calls of their own give their slots back: real processes, one slot."""
 
 import asyncio
+import os
+import select
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +24,7 @@ pytestmark = pytest.mark.process
 
 TIMEOUT_S = DEADLINE_S
 LEVELS = 50
+LEFT = 20
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,32 @@ def test_who_leaves_an_executor_gives_its_slot_back_for_what_runs(client):
         return [future.done() for future in futures], current_task().is_released
 
     assert client.submit(work).result(TIMEOUT_S) == ([True, True, True], False)
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_calls_for_which_a_task_does_not_wait_go_on(client, tmp_path, kind):
+    # They take another way to the broker: where its outcome was there first they were refused.
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDWR)
+
+    def child():
+        Path(pipe).write_bytes(b".")
+
+    def leaves():
+        current_task().client.submit(child)
+
+    async def leaves_async():
+        current_task().client.submit(child)
+
+    for _ in range(LEFT):
+        client.submit(leaves_async if kind == "async" else leaves).result(TIMEOUT_S)
+
+    said = b""
+    while len(said) < LEFT and select.select([end], [], [], TIMEOUT_S)[0]:
+        said += os.read(end, LEFT)
+    os.close(end)
+    assert len(said) == LEFT
 
 
 def test_who_had_released_its_slot_stays_released(client):

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -15,6 +16,7 @@ from actor.running.release import Block, Releases
 from actor.settings import Launch
 from sdk.describing.options import check_wait, read_timeout
 from sdk.errors import SlotReleased
+from sdk.futures.nested import hand_over, last_unheard
 from sdk.task import ActorContext, HeldLimit, ReleasedSlot, TaskContext
 from wire.labels import Labels, LabelValues, check_own, validate_key, validate_labels
 
@@ -338,6 +340,24 @@ class Run(TaskContext):
             if self._limiting is None:
                 self._limiting = Limiting(self, self._runtime, self._lock)
             return self._limiting
+
+    def unheard(self) -> Callable[[], None] | None:
+        """Return how to wait until the broker has all calls of the run, where it may not.
+
+        They go on when the run has an outcome, so that must not come first.
+        """
+        if self._client is None:
+            return None
+        connection = self._client._connection  # noqa: SLF001 - nobody else has to wait for that.
+        number = last_unheard(connection, self.token)
+        if number is None:
+            return None
+        return partial(hand_over, connection, number, lambda: self.is_canceled_flag)
+
+    def hand_over(self) -> None:
+        """Wait until the broker has all calls of the run."""
+        if (wait := self.unheard()) is not None:
+            wait()
 
     def close(self) -> bool:
         """Note the end of the run: nothing can be given back now. Tell if it had its slot."""

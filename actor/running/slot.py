@@ -1,8 +1,7 @@
 """Where tasks run: the one place that calls code of a user.
 
-A run always ends in an outcome, whatever the code raises; only what ends the process does not, and
-that the host reports. A sync function runs in a thread of its own, an async one on the event loop;
-both see their run as `current_task()`.
+A run always ends in an outcome, whatever the code raises. A sync function runs in a thread of its
+own, an async one on the event loop; both see their run as `current_task()`.
 """
 
 import asyncio
@@ -99,8 +98,7 @@ class Slots:
         run = self._runs.get(order.assignment.token)
         if run is not None:
             run.is_canceled_flag = True
-            cancel = run.stop_task
-            if cancel is not None:
+            if (cancel := run.stop_task) is not None:
                 self._events.call(cancel)
             if order.force and run.stop_hook is not None:
                 run.stop_hook()
@@ -316,6 +314,7 @@ class Slots:
             ending = self.describe(error, assignment.recipe.call)
         if ending is None:
             return
+        run.hand_over()
         had_slot, resident = run.close(), run.resident
         if resident is not None:
             # The environment goes back to what it was, unless that was done at the release.
@@ -389,10 +388,11 @@ class Slots:
         except BaseException as error:  # noqa: BLE001 - canceled before its first step.
             ending = self.describe(error, assignment.recipe.call)
         run.stop_task = None
-        had_slot = run.close()
+        if (wait := run.unheard()) is not None:
+            await asyncio.to_thread(wait)
+        had_slot, resident = run.close(), run.resident
         if run.resetting is not None:
             await run.resetting
-        resident = run.resident
         if had_slot and resident is not None and resident.resets is not None:
             await asyncio.to_thread(self.resets.call, resident, ((run, ending),))
         if resident is not None and resident.checkpoints is not None:

@@ -77,6 +77,10 @@ class Owned(Struct, eq=False):
 
     __repr__ = object.__repr__
 
+    def is_heard(self, session: int, confirmed: int) -> bool:
+        """Tell whether the broker has received it, which has *confirmed* frames of *session*."""
+        return self.is_there and (self.sent[0] != session or self.sent[1] <= confirmed)
+
 
 def check_calls(calls: dict[int, Owned], queue: Iterable[Owned], queued_bytes: int) -> int:
     """Assert that what waits to be sent is counted right, and return how many calls that are."""

@@ -38,3 +38,13 @@ def check_bare(shown: str, hook: Any) -> None:
         inspect.signature(hook).bind(None)
     except TypeError as error:
         raise TypeError(f"{shown}() is called with nothing but self: {error}") from None
+
+
+def say_where(method: Any, error: TypeError) -> None:
+    """Say where a *method* taken from the class runs, if its call failed before it was entered."""
+    traceback = error.__traceback__
+    if traceback is not None and traceback.tb_next is None:
+        raise TypeError(
+            f"{error}; {method!r} runs in a copy: client.submit({method.__qualname__}, ...), or"
+            f" current_task().environment.{method.__name__}(...) in a task that has one"
+        ) from None

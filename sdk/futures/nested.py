@@ -8,18 +8,21 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Final
 
-from sdk.errors import Deadlock, TaskCanceled
+from sdk.errors import Deadlock, TaskCanceled, WarmslotError
 from sdk.task import TaskContext, running
-from wire.parts import Span
+from wire.parts import Span, Token
 
 if TYPE_CHECKING:
     from sdk.connection import Connection
+    from sdk.core import ClientCore
     from sdk.futures.future import TaskFuture
 
 FINISHED: Final = "FINISHED"
 DONE: Final = frozenset({FINISHED, "CANCELLED", "CANCELLED_AND_NOTIFIED"})
 # A wait for calls in more pieces than this is not told of.
 SPANS_MAX: Final = 1_000
+# How long a run that ends waits before it looks again whether anybody wants that.
+LOOK_S: Final = 1.0
 
 
 class CallWait:
@@ -123,6 +126,41 @@ def with_arguments(futures: "Collection[TaskFuture]") -> "Iterator[TaskFuture]":
             yield future
         else:
             ahead.extend(future.arguments)
+
+
+def is_heard(core: "ClientCore", number: int) -> bool:
+    """Tell whether the broker has received a call; one that has ended is there no more."""
+    owned = core.calls.get(number)
+    return owned is None or owned.is_heard(core.session.number, core.confirmed)
+
+
+def last_unheard(connection: "Connection", parent: Token) -> int | None:
+    """Return the last call made in the run *parent*, unless the broker has said that it has it."""
+    with connection.loop.lock:
+        core = connection.core
+        for number in reversed(core.calls):
+            if is_heard(core, number):
+                return None  # And all before it.
+            if core.calls[number].parent == parent:
+                return number
+    return None
+
+
+def hand_over(connection: "Connection", number: int, is_unwanted: Callable[[], bool]) -> None:
+    """Wait until the broker has the call *number*, the last that a run has made.
+
+    The outcome of the run goes another way: where it came first the call would be refused.
+    """
+
+    def is_over() -> bool:
+        return is_heard(connection.core, number) or is_unwanted()
+
+    with contextlib.suppress(WarmslotError):
+        while not is_over():
+            if connection.core.session.is_open:
+                # Its answer says at once what was received; no task has this number.
+                connection.ask("explain", "0", lambda _: None)
+            connection.loop.wait(is_over, LOOK_S)
 
 
 def spans_of(numbers: Iterator[int]) -> list[Span]:

@@ -9,7 +9,6 @@ import re
 import threading
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import cloudpickle
 import pytest
@@ -328,17 +327,6 @@ def test_options_of_a_method_hold_and_the_calls_own_lie_over_them():
         d.key: d.value for d in call_of(Vision.special, desired_labels={"memory": 9}).desires
     }
     assert desires == {"memory": 9, "zone": "eu", "python": PYTHON_DESIRE.value}
-
-
-def test_a_method_that_is_called_on_the_class_says_where_it_runs():
-    class Vision(Environment):
-        def detect(self, image):
-            return image + self.offset
-
-    with pytest.raises(TypeError, match=r"'image'; .* client.submit\(.*Vision.detect, ...\)"):
-        Vision.detect("an image")
-    with pytest.raises(TypeError, match=r"^can only concatenate"):
-        Vision.detect(SimpleNamespace(offset=1), "an image")
 
 
 def test_references_travel():

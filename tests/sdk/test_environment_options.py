@@ -2,6 +2,7 @@
 
 import functools
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -266,3 +267,14 @@ def test_the_broker_is_told_of_an_environment_that_is_kept_for_one_process():
     assert call_of(Own.run).environment.reuse.is_of_client
     assert not call_of(Own.run, reuse=False).environment.reuse.is_of_client
     assert not call_of(Policied.run).environment.reuse.is_of_client
+
+
+def test_a_method_that_is_called_on_the_class_says_where_it_runs():
+    class Vision(Environment):
+        def detect(self, image):
+            return image + self.offset
+
+    with pytest.raises(TypeError, match=r"'image'; .* client.submit\(.*Vision.detect, ...\)"):
+        Vision.detect("an image")
+    with pytest.raises(TypeError, match=r"^can only concatenate"):
+        Vision.detect(SimpleNamespace(offset=1), "an image")

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from sdk.calls.call import Owned
 from sdk.errors import Deadlock, TaskCanceled
 from sdk.futures.future import TaskFuture
-from sdk.futures.nested import SPANS_MAX, CallWait
+from sdk.futures.nested import SPANS_MAX, CallWait, hand_over, last_unheard
 from sdk.task import running
 
 PENDING, DONE = "PENDING", "FINISHED"
@@ -120,3 +121,55 @@ def test_a_wait_of_the_standard_library_goes_on_where_no_task_runs():
     pending = TaskFuture(connection, "nested")
 
     assert concurrent.futures.wait([pending], 0) == (set(), {pending})
+
+
+PARENT, OTHER = (7, 1), (7, 2)
+
+
+class Caller:
+    """A connection with calls of runs: number -> run, each sent in the frame of its number."""
+
+    def __init__(self, calls, *, confirmed=0, is_open=True):
+        self.core = SimpleNamespace(
+            calls={n: self.owned(n, run) for n, run in calls.items()},
+            confirmed=confirmed,
+            session=SimpleNamespace(number=1, is_open=is_open),
+        )
+        self.loop = self
+        self.lock = threading.Lock()
+        self.asked = self.looked = 0
+
+    @staticmethod
+    def owned(number, run):
+        return Owned(number, None, b"", (), run, 0, sent=(1, number), is_there=True)
+
+    def ask(self, what, argument, answered):
+        self.asked += 1
+
+    def wait(self, is_over, timeout):
+        """Let the broker receive one more frame, if it is there."""
+        self.looked += 1
+        self.core.confirmed += self.core.session.is_open
+
+
+@pytest.mark.parametrize(("confirmed", "number"), [(0, 3), (2, 3), (3, None), (4, None)], ids=str)
+def test_the_last_call_of_a_run_is_looked_for_among_those_not_confirmed(confirmed, number):
+    connection = Caller({1: PARENT, 2: OTHER, 3: PARENT, 4: OTHER}, confirmed=confirmed)
+
+    assert last_unheard(connection, PARENT) == number
+
+
+def test_a_run_ends_when_the_broker_has_its_calls():
+    connection = Caller({1: PARENT, 2: PARENT})
+
+    hand_over(connection, 2, lambda: False)
+
+    assert (connection.core.confirmed, connection.asked) == (2, 2)
+
+
+def test_a_run_that_nobody_wants_ends_without_a_broker():
+    connection = Caller({1: PARENT}, is_open=False)
+
+    hand_over(connection, 1, lambda: connection.looked == 3)
+
+    assert connection.asked == 0
