@@ -19,14 +19,15 @@ FILES_WANTED: Final = 65_536
 # With fewer left they are few, until there are twice as many.
 SHARE_LEFT: Final = 0.1
 LEFT_MIN: Final = 8
-# Up to so many are counted, and often, since those that are few may come in a moment. Of more the
-# lowest that is free tells enough.
+# Up to so many are counted, and often, since those that are few may come in a moment. Of more Linux
+# tells the number, from 6.2 on, and others at least the lowest that is free.
 COUNTED_MAX: Final = 4_096
 COUNT_INTERVAL_S: Final = 0.01
 # Where that takes long, as with thousands, so many times as long passes before the next time.
 COUNT_PAUSE: Final = 10
 LOOK_INTERVAL_S: Final = 1.0
 FOLDER: Final = "/dev/fd"
+LINUX_FOLDER: Final = "/proc/self/fd"
 
 Note = tuple[str, dict[str, object]]
 
@@ -87,10 +88,12 @@ class Descriptors:
             os.close(used)
         except OSError:
             return int(min(limit, FILES_WANTED))
-        if limit <= COUNTED_MAX:
-            # Not each system has it.
-            with contextlib.suppress(OSError):
+        # Not each system has them.
+        with contextlib.suppress(OSError):
+            if limit <= COUNTED_MAX:
                 used = sum(1 for _ in os.scandir(FOLDER)) - 1
+            else:
+                used = max(used, Path(LINUX_FOLDER).stat().st_size)
         return used
 
 

@@ -75,6 +75,22 @@ def test_a_broker_with_thousands_did_nothing_but_count_them(limits, monkeypatch)
     assert len(counted) == 2
 
 
+def test_those_that_early_clients_gave_back_hid_that_thousands_were_used(limits):
+    if limits[1] != resource.RLIM_INFINITY and limits[1] < 5_000:
+        pytest.skip("there may be no thousands of descriptors here")
+    if not (Path("/proc/self/fd").exists() and Path("/proc/self/fd").stat().st_size):
+        pytest.skip("a Linux before 6.2, or none")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (5_000, limits[1]))
+    first, *others = [os.dup(0) for _ in range(4_700)]
+    os.close(first)
+
+    said = Descriptors(0).look(0.0)
+
+    for one in others:
+        os.close(one)
+    assert [event for event, _ in said] == ["descriptors_low"]
+
+
 def test_where_they_cannot_be_counted_nobody_is_shut_out(limits, tmp_path, monkeypatch):
     path = tmp_path / "broker"
     path.touch()
