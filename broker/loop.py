@@ -197,6 +197,7 @@ class Loop:
             self._act(core, now)
         if not self._failure:
             self._take_leave(core)
+        self._notes.end_window()
         return self._failure
 
     def close(self) -> None:

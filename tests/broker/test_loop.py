@@ -11,7 +11,7 @@ import zmq
 
 from broker import loop as loop_module
 from broker.disk.journal import NullJournal
-from broker.log import NoteLog
+from broker.log import LINES_MAX_OF, NoteLog
 from broker.loop import Loop
 from wire.codec import CONTROL_BYTES_MAX, decode_broker, encode
 from wire.messages import (
@@ -267,6 +267,24 @@ def test_bytes_that_are_not_zeromq_do_no_harm(start):
     peer.send(beat(3))
 
     assert core.hear()[2].number == 3
+
+
+def test_what_the_log_left_out_was_not_told_by_a_broker_that_ended_soon(start):
+    class Noisy(Recorder):
+        notes = [("bad_message", {})] * (LINES_MAX_OF["bad_message"] + 2)
+
+        def take_notes(self):
+            notes, self.notes = self.notes, []
+            return notes
+
+    running = start(Noisy())
+    running.peer().send(beat())
+    running.core.hear()
+
+    running.loop.stop()
+
+    assert running.ended.get(timeout=PATIENCE_MS / 1000) == ""
+    assert running.log.lines[-1] == ("notes_left_out", {"of": "bad_message", "count": 2})
 
 
 def test_a_flood_is_worked_off_in_turns(start):
