@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         try:
             host = Host(settings, server)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             parser.error(str(error))
         return host.run()
     finally:

@@ -59,8 +59,9 @@ def live(told: bytes, region: int) -> int:
     board = Board(region)
     try:
         loop = Loop(launch, core, board, Wakeup())
-    except ValueError as error:
-        # What the host has checked and somebody has changed since, as the file of a key.
+    except (ValueError, OSError) as error:
+        # What the host has checked and somebody has changed since, as the file of a key; or there
+        # are no descriptors left.
         log.error("cannot_start", actor=launch.core.name, reason=str(error))
         return 1
     signal.signal(signal.SIGTERM, lambda *_: loop.ask_to_drain())
