@@ -10,7 +10,7 @@ from sdk.client import Client
 from sdk.cluster import LocalCluster
 from sdk.describing.batching import batch
 from sdk.describing.groups import concurrency_group
-from sdk.describing.options import Desired, Sticky
+from sdk.describing.options import Backoff, Desired, Sticky
 from sdk.environment import Environment, ReusePolicy
 from sdk.errors import (
     ActorLost,
@@ -47,7 +47,6 @@ from sdk.futures.future import TaskFuture, as_completed, gather, wait
 from sdk.handle import ActorHandle
 from sdk.task import current_task, task
 from wire.labels import Comparator
-from wire.parts import Backoff
 
 __all__ = [
     "ActorHandle",

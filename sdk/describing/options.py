@@ -24,7 +24,7 @@ from wire.labels import (
     validate_desire,
 )
 from wire.limits import AMOUNT_MAX, check_amounts
-from wire.parts import Backoff
+from wire.parts import Backoff as BackoffPart
 from wire.parts import Sticky as StickyPart
 from wire.retries import RETRIES_MAX, check_backoff
 from wire.texts import check_text
@@ -167,6 +167,21 @@ def read_desired(key: str, wish: Any) -> Desired:
     return Desired(wish.get("value"), comparator, wish.get("required"), wish.get("weight"))
 
 
+class Backoff(BackoffPart, frozen=True):
+    """How long a failed task waits for its next try: longer each time, up to *max_s*.
+
+    *jitter* is the share of the time that is left to chance, so that those that failed together do
+    not come back together.
+    """
+
+    def __post_init__(self) -> None:
+        """Raise TypeError or ValueError for one that makes no sense, where it is written."""
+        for name in self.__struct_fields__:
+            if type(value := getattr(self, name)) not in (int, float):
+                raise TypeError(f"Backoff: {name}={value!r} is not a number")
+        check_backoff(self)
+
+
 class Sticky(Struct, frozen=True):
     """Run calls with one key on one actor: that of the first, for `--sticky-ttl` after the last.
 
@@ -291,7 +306,6 @@ def read_backoff(backoff: Any) -> Backoff:
         backoff = Backoff(float(backoff), max_s=max(float(backoff), Backoff().max_s))
     if not isinstance(backoff, Backoff):
         raise TypeError(f"retry_backoff must be a number of seconds or a Backoff, got {backoff!r}")
-    check_backoff(backoff)
     return backoff
 
 

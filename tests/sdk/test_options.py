@@ -9,6 +9,7 @@ from sdk import Environment, task
 from sdk.describing.options import (
     NAMES,
     NOT_YET,
+    Backoff,
     Desired,
     Options,
     Sticky,
@@ -18,7 +19,6 @@ from sdk.describing.options import (
     split_key,
 )
 from wire.labels import Comparator, Desire
-from wire.parts import Backoff
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,6 @@ def test_a_weight_that_is_ignored_is_warned_of_at_the_line_of_the_user(give):
         ({"retry_backoff": True}, TypeError, "True"),
         ({"retry_backoff": -1}, ValueError, "at least 0"),
         ({"retry_backoff": float("inf")}, ValueError, "at least 0"),
-        ({"retry_backoff": Backoff(9.0, max_s=5.0)}, ValueError, "above max_s"),
-        ({"retry_backoff": Backoff(factor=0.5)}, ValueError, "factor"),
-        ({"retry_backoff": Backoff(jitter=2.0)}, ValueError, "jitter"),
         ({"retry_on": "OSError"}, TypeError, "'OSError'"),
         ({"retry_on": [OSError, int]}, TypeError, "int"),
         ({"affinity_wait": -1}, ValueError, "seconds from 0"),
@@ -166,6 +163,21 @@ def test_a_weight_that_is_ignored_is_warned_of_at_the_line_of_the_user(give):
 def test_an_option_that_makes_no_sense_is_refused(options, error, text):
     with pytest.raises(error, match=text):
         Options.of(options)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "text"),
+    [
+        ({"initial_s": 9.0, "max_s": 5.0}, ValueError, "above max_s"),
+        ({"factor": 0.5}, ValueError, "factor"),
+        ({"jitter": 2.0}, ValueError, "jitter"),
+        ({"initial_s": "1s"}, TypeError, "initial_s='1s' is not a number"),
+        ({"jitter": True}, TypeError, "jitter=True is not a number"),
+    ],
+)
+def test_a_back_off_that_makes_no_sense_is_refused_where_it_is_written(fields, error, text):
+    with pytest.raises(error, match=text):
+        Backoff(**fields)
 
 
 @pytest.mark.parametrize("name", sorted(NOT_YET))
