@@ -264,6 +264,8 @@ class TaskFuture(Future[Any]):
 
 def futures_of(what: str, futures: Iterable[TaskFuture]) -> list[TaskFuture]:
     """Return *futures* as a list; raise TypeError for what is no future of a client."""
+    if not isinstance(futures, Iterable):
+        raise TypeError(f"{what}() takes a list of futures, got {futures!r}")
     given = list(futures)
     if not {*map(type, given)} <= {TaskFuture}:
         for one in given:
@@ -379,7 +381,7 @@ class as_completed:  # noqa: N801 - used as a function.
         self._seen: set[TaskFuture] = set()
         self._pending: set[TaskFuture] = set()
         if self._source is None:
-            for future in futures:
+            for future in futures_of("as_completed", futures):
                 self.add(future)
         else:
             self._take()

@@ -171,6 +171,12 @@ def test_what_is_no_future_of_a_client_is_named(ask, other):
         ask([other])
 
 
+@pytest.mark.parametrize("ask", [wait, gather, as_completed], ids=lambda ask: ask.__name__)
+def test_one_future_alone_is_no_list_of_them(client, ask):
+    with pytest.raises(TypeError, match=rf"{ask.__name__}\(\) takes a list of futures, got <Task"):
+        ask(client.submit(identity, 1))
+
+
 def test_as_completed_takes_more_while_iterating(client):
     futures = [client.submit(identity, 3)]
     iterator = as_completed(futures, TIMEOUT_S)
