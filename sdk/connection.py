@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sdk.calls.asking import subject
+from sdk.calls.asking import asked
 from sdk.calls.call import Plan, Settings
 from sdk.calls.reasons import Reasons
 from sdk.calls.refusals import why_silent
@@ -262,7 +262,7 @@ class Connection(Handlers):
             raise TimeoutError(f"{said}: {why}" if why else said)
         answer: dict[str, Any] = msgspec.msgpack.decode(answers[0])
         if "error" in answer:
-            raise WarmslotError(f"{what} {subject(argument)}".strip() + f": {answer['error']}")
+            raise WarmslotError(f"{asked(what, argument)}{answer['error']}")
         return answer
 
     def explain(self, number: int, timeout: float | None) -> dict[str, Any]:

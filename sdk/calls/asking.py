@@ -17,12 +17,17 @@ from wire.messages import Cancel, Query, Requeued, Tried
 HISTORY_MAX: Final = 10
 
 
-def subject(argument: str) -> str:
-    """Return what a question or an order is about, for people: of JSON only the name in it."""
-    if not argument.startswith("{"):
-        return argument
-    said: dict[str, Any] = msgspec.json.decode(argument)
-    return str(said.get("name") or said.get("actor") or "")
+def asked(what: str, argument: str) -> str:
+    """Return what a question or an order was, for people, with a colon: of JSON only the name.
+
+    Empty for orders about limits, which nobody calls as the protocol does: the answer names which.
+    """
+    if what.startswith("limit-"):
+        return ""
+    if argument.startswith("{"):
+        said: dict[str, Any] = msgspec.json.decode(argument)
+        argument = str(said.get("name") or said.get("actor") or "")
+    return f"{what} {argument}".strip() + ": "
 
 
 def split_questions(commands: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -389,7 +389,7 @@ def test_what_the_broker_refuses_is_said_without_its_json(capsys):
         status = program.main(["limits", "set", "db", "3", "--broker", broker.endpoint])
 
     assert status == 1
-    assert capsys.readouterr().err == "warmslot: limit-set db: the journal cannot be written now\n"
+    assert capsys.readouterr().err == "warmslot: the journal cannot be written now\n"
 
 
 @pytest.mark.process
