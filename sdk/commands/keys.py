@@ -89,8 +89,8 @@ def begin(folder: Path, *, is_told: bool = True) -> None:
 
 def add(folder: Path, name: str, role: str) -> None:
     """Let *name* in as *role*, and leave what is for that machine."""
-    if (known := known_in(folder).get(name)) is not None:
-        raise ValueError(f"there is a key {name!r} already, {known}: remove it first")
+    if known := known_in(folder, name):
+        raise ValueError(f"there is a key {name!r} already, {known[0]}: remove it first")
     carried = folder / CARRY / name
     carried.parent.mkdir(mode=0o700, exist_ok=True)
     if carried.exists():
@@ -111,38 +111,58 @@ def add(folder: Path, name: str, role: str) -> None:
 def remove(folder: Path, name: str) -> None:
     """Let *name* in no more, and end what it has."""
     check_folder(folder)
-    path = known_in(folder).get(name)
-    if path is None:
+    paths = known_in(folder, name)
+    if not paths:
         raise ValueError(f"there is no key {name!r} in {folder}: `keys {folder}` lists them")
-    path.unlink()
-    if (carried := folder / CARRY / path.stem).is_dir():
+    removed = {read(path)[0] for path in paths} - {None}
+    for path in paths:
+        path.unlink()
+    if (carried := folder / CARRY / name).is_dir():
         shutil.rmtree(carried)
+    if twins := [path for path in known_in(folder) if read(path)[0] in removed]:
+        raise ValueError(f"{name} is removed, but may connect: {twins[0]} has the same key")
     say(f"{name} may not connect any more; a broker that runs ends its sessions within a heartbeat")
 
 
 def show_known(folder: Path, options: argparse.Namespace) -> None:
     """Print who may connect, and the broker's own key."""
     rows = [[BROKER, BROKER, fingerprint(read_public(folder / f"{BROKER}{PUBLIC}"))]]
-    for name, path in sorted(known_in(folder).items()):
-        try:
-            told = fingerprint(read_public(path))
-        except ValueError as error:
-            told = str(error)
-        rows.append([name, ROLES[path.parent.name], told])
+    for path in known_in(folder):
+        public, problem = read(path)
+        told = problem if public is None else fingerprint(public)
+        rows.append([name_of(path), ROLES[path.parent.name], told])
     titles = ["name", "role", "key"]
     if not print_json({"keys": [dict(zip(titles, row, strict=True)) for row in rows]}, options):
         print_rows([title.upper() for title in titles], rows)
 
 
-def known_in(folder: Path) -> dict[str, Path]:
-    """Return the files of who may connect, by name."""
-    return {
-        name.removesuffix(PUBLIC): folder / role / name
+def known_in(folder: Path, wanted: str = "") -> list[Path]:
+    """Return the files of who may connect, in the order of their names; or those of one name.
+
+    There may be two: others than this command can write them as well.
+    """
+    paths = [
+        folder / role / name
         for role in ROLES
         if (folder / role).is_dir()
         for name in check_folder(folder / role)
         if name.endswith(PUBLIC) and not name.startswith(".")
-    }
+    ]
+    found = [path for path in paths if not wanted or name_of(path) == wanted]
+    return sorted(found, key=name_of)
+
+
+def name_of(path: Path) -> str:
+    """Return whose key is in a file."""
+    return path.name.removesuffix(PUBLIC)
+
+
+def read(path: Path) -> tuple[bytes | None, str]:
+    """Return the public key in a file, and what is wrong where there is none."""
+    try:
+        return read_public(path), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 @contextmanager

@@ -74,6 +74,35 @@ def test_it_lets_somebody_in_and_leaves_a_folder_to_be_carried_there(keys, role)
     assert own.own.public == read_public(keys.folder / f"{role}s" / "gpu1.key")
 
 
+def test_a_name_that_others_gave_twice_is_listed_twice_and_removed_from_both(keys):
+    """Only the client's was, and the actor's was not even listed."""
+    keys("add", "gpu1", "actor")
+    keys("add", "lap", "client")
+    (keys.folder / "clients" / "lap.key").rename(keys.folder / "clients" / "gpu1.key")
+
+    _, listed = keys()
+    status, said = keys("remove", "gpu1")
+
+    assert [line.split()[:2] for line in listed.out.splitlines()[2:]] == [
+        ["gpu1", "actor"],
+        ["gpu1", "client"],
+    ]
+    assert (status, said.err) == (0, "")
+    assert not list(keys.folder.glob("*s/*.key"))
+
+
+def test_it_does_not_say_that_somebody_is_out_whose_key_is_there_under_another_name(keys):
+    keys("add", "lap", "client")
+    twin = keys.folder / "clients" / "laptop.key"
+    twin.write_bytes((keys.folder / "clients" / "lap.key").read_bytes())
+
+    status, said = keys("remove", "lap")
+
+    assert status == 2
+    assert f"lap is removed, but may connect: {twin} has the same key" in said.err
+    assert keys("remove", "laptop")[0] == 0
+
+
 def test_it_lists_who_may_connect(keys):
     keys("add", "gpu1", "actor")
     keys("add", "lap", "client")
