@@ -41,6 +41,8 @@ class Finality:
         # Each client is told by one broker at a time: which, and what of each of its tasks.
         self.told: dict[int, tuple[int, dict[int, tuple[Any, ...]]]] = {}
         self.written: dict[Name, tuple[Any, ...]] = {}
+        # What brokers that had started have adopted and given up: no client claimed it in time.
+        self.unclaimed: set[Name] = set()
         # With which digests each key was submitted.
         self.digests: dict[str, set[bytes]] = {}
 
@@ -98,7 +100,8 @@ class Finality:
                 record = oracle.tasks[client, number]
                 is_over = tuple(token) in record.failures or not record.is_open
                 is_over |= tuple(token) <= oracle.given_up.get(client, NONE)
-                if is_over or record.call.durable or is_being_given_up(core, record.client):
+                is_over |= (client, number) in self.unclaimed or record.call.durable
+                if is_over or is_being_given_up(core, record.client, number):
                     continue
                 known = core.clients.get(client)
                 task = known.tasks.get(number) if known is not None else None
@@ -117,10 +120,12 @@ def name_of(key: str, digest: bytes) -> str:
     return f"key {key} {digest.decode()}"
 
 
-def is_being_given_up(core: "Broker", client: "ClientProcess") -> bool:
-    """Tell whether this turn gives *client* up, which is noted behind what it says."""
+def is_being_given_up(core: "Broker", client: "ClientProcess", number: int) -> bool:
+    """Tell whether this turn gives a task or its client up, which is noted behind what it says."""
     names = {client.name, f"{client.incarnation:016x}"}
-    # Nor does anybody wait for as long as many large calls take to be sent again.
-    return client.world.profile.is_heavy or any(
-        event == "client_gone" and told["client"] in names for event, told in core._notes
+    unclaimed = f"{client.incarnation:016x}-{number}"
+    return any(
+        told["client"] in names if event == "client_gone" else told["task"] == unclaimed
+        for event, told in core._notes
+        if event in ("client_gone", "unclaimed")
     )

@@ -227,6 +227,7 @@ class World:
                 self.oracle.crashes.adopted(name)
             else:
                 self.oracle.counters.given_up(self.oracle.tasks[name])
+                self.oracle.finality.unclaimed.add(name)
 
     def note(self, event: str, process: Process, *details: Any) -> None:
         """Note what happens to a process."""
