@@ -352,7 +352,7 @@ class Run(TaskContext):
         number = last_unheard(connection, self.token)
         if number is None:
             return None
-        return partial(hand_over, connection, number, lambda: self.is_canceled_flag)
+        return partial(hand_over, connection, number, self)
 
     def hand_over(self) -> None:
         """Wait until the broker has all calls of the run."""

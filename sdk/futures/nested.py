@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Final
 
-from sdk.errors import Deadlock, TaskCanceled, WarmslotError
+from sdk.errors import Deadlock, ReleasedLimit, TaskCanceled, WarmslotError
 from sdk.task import TaskContext, running
 from wire.parts import Span, Token
 
@@ -146,21 +146,25 @@ def last_unheard(connection: "Connection", parent: Token) -> int | None:
     return None
 
 
-def hand_over(connection: "Connection", number: int, is_unwanted: Callable[[], bool]) -> None:
-    """Wait until the broker has the call *number*, the last that a run has made.
+def hand_over(connection: "Connection", number: int, task: TaskContext) -> None:
+    """Wait until the broker has the call *number*, the last that *task* has made.
 
-    The outcome of the run goes another way: where it came first the call would be refused.
+    The outcome of the task goes another way: where it came first the call would be refused. Where
+    the broker takes no more calls before others have run these may need its slot.
     """
+    core = connection.core
 
     def is_over() -> bool:
-        return is_heard(connection.core, number) or is_unwanted()
+        return is_heard(core, number) or task.is_canceled
 
     with contextlib.suppress(WarmslotError):
         while not is_over():
-            if connection.core.session.is_open:
+            if core.session.is_open:
                 # Its answer says at once what was received; no task has this number.
                 connection.ask("explain", "0", lambda _: None)
-            connection.loop.wait(is_over, LOOK_S)
+            if not connection.loop.wait(is_over, LOOK_S) and not core.is_sent(number):
+                with contextlib.suppress(ReleasedLimit):
+                    task.release_slot()
 
 
 def spans_of(numbers: Iterator[int]) -> list[Span]:

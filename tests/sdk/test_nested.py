@@ -126,6 +126,22 @@ def test_a_wait_of_the_standard_library_goes_on_where_no_task_runs():
 PARENT, OTHER = (7, 1), (7, 2)
 
 
+class Ending:
+    """A task that has returned."""
+
+    def __init__(self, canceled_at=lambda: False):
+        self.canceled_at = canceled_at
+        self.releases, self.released = 0, lambda: None
+
+    @property
+    def is_canceled(self):
+        return self.canceled_at()
+
+    def release_slot(self):
+        self.releases += 1
+        self.released()
+
+
 class Caller:
     """A connection with calls of runs: number -> run, each sent in the frame of its number."""
 
@@ -136,6 +152,7 @@ class Caller:
             session=SimpleNamespace(number=1, is_open=is_open),
         )
         self.loop = self
+        self.core.is_sent = lambda number: self.core.calls[number].is_there
         self.lock = threading.Lock()
         self.asked = self.looked = 0
 
@@ -162,7 +179,7 @@ def test_the_last_call_of_a_run_is_looked_for_among_those_not_confirmed(confirme
 def test_a_run_ends_when_the_broker_has_its_calls():
     connection = Caller({1: PARENT, 2: PARENT})
 
-    hand_over(connection, 2, lambda: False)
+    hand_over(connection, 2, Ending())
 
     assert (connection.core.confirmed, connection.asked) == (2, 2)
 
@@ -170,6 +187,18 @@ def test_a_run_ends_when_the_broker_has_its_calls():
 def test_a_run_that_nobody_wants_ends_without_a_broker():
     connection = Caller({1: PARENT}, is_open=False)
 
-    hand_over(connection, 1, lambda: connection.looked == 3)
+    hand_over(connection, 1, Ending(canceled_at=lambda: connection.looked == 3))
 
     assert connection.asked == 0
+
+
+def test_a_run_that_ends_makes_way_for_calls_that_must_run_before_the_broker_takes_its_last():
+    # With a full window the last call waited for one before it, and that for the run's slot.
+    connection = Caller({1: PARENT})
+    connection.core.calls[1].is_there = False
+    task = Ending()
+    task.released = lambda: setattr(connection.core.calls[1], "is_there", True)
+
+    hand_over(connection, 1, task)
+
+    assert task.releases == 1
