@@ -277,10 +277,17 @@ BUGS = [
     ),
     Bug(
         "who_may_leave_takes_turns",
-        scaling.use_last,
+        scaling.rank,
         "last + place * BEHIND",
         "0",
         "broker/test_scaling.py::test_calls_one_at_a_time_keep_one_actor",
+    ),
+    Bug(
+        "nobody_takes_the_place_of_one_that_was_let_go",
+        scaling.rank,
+        "max(0, actors_min - len(within))",
+        "0",
+        "broker/test_scaling.py::test_one_above_the_minimum_takes_the_place_of_one_that_was_let_go",
     ),
     Bug(
         "only_what_is_there_at_a_look_keeps_an_actor",

@@ -142,7 +142,7 @@ def suits(host: Host, shape: Shape) -> bool:
 def let_go(broker: "Broker", host: Host, actors: list[Actor], now: float) -> None:
     """Drain the actors above the minimum that had nothing and held nothing for long enough."""
     staying = [actor for actor in actors if not is_leaving(actor)]
-    use_last(broker, [actor for actor in staying if not actor.behind][host.actors_min :])
+    rank(broker, staying, host.actors_min)
     homes = {record.home for record in broker.named.by_id.values()}
     for actor in staying:
         is_idle = not (actor.assigned or actor.copies or actor.closed) and actor.is_open
@@ -167,14 +167,22 @@ def let_go(broker: "Broker", host: Host, actors: list[Actor], now: float) -> Non
             broker.note("actor_let_go", actor=actor.name, idle_s=round(now - since, 3))
 
 
-def use_last(broker: "Broker", actors: list[Actor]) -> None:
-    """Let *actors* come after all others that are as good, and always in the same order.
+def rank(broker: "Broker", actors: list[Actor], actors_min: int) -> None:
+    """Let those of *actors* above the minimum come after all that are as good, in one order.
 
     In turns a light load would keep all of them from being idle.
     """
+    within = [actor for actor in actors if not actor.behind]
     last = max((actor.behind for actor in broker.actors.values()), default=0)
-    for place, actor in enumerate(actors, 1):
+    for place, actor in enumerate(within[actors_min:], 1):
         actor.behind = last + place * BEHIND
+    above = sorted((actor for actor in actors if actor.behind), key=lambda one: one.behind)
+    for actor in above[: max(0, actors_min - len(within))]:
+        # It takes the place of one that has left.
+        actor.used_at %= BEHIND
+        actor.behind = 0
+        for crew in actor.crews:
+            crew.renew(actor)
 
 
 def is_leaving(actor: Actor) -> bool:

@@ -282,6 +282,12 @@ class Crew:
             if ranking is not None:
                 ranking.drop(actor)
 
+    def renew(self, actor: "Actor") -> None:
+        """Note that *actor* was used longer ago than it counted as."""
+        for ranking in (self.ranking, self.cold_ranking, *self.warm.values()):
+            if ranking is not None:
+                ranking.renew(actor)
+
     def leave(self, queue: Queue) -> None:
         """Let go of a queue under which no shape is any more."""
         environment = queue.environment

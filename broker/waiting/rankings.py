@@ -59,6 +59,11 @@ class Ranking:
             else:
                 heappush(heap, entry)
 
+    def renew(self, actor: "Actor") -> None:
+        """List *actor* anew, where it is listed: its entry may be worse than it is."""
+        if self._listed.pop(actor, None) is not None and (grade := self._grade(actor)):
+            self.offer(actor, grade)
+
     def drop(self, actor: "Actor") -> None:
         """Forget *actor*."""
         self._listed.pop(actor, None)

@@ -348,3 +348,33 @@ def test_calls_that_end_between_two_looks_keep_their_actor(talk):
         other.says(ActorBeat(Credit(1, 0, 1), 1, {}, []))
 
     assert not other.takes(Drain)
+
+
+def test_one_above_the_minimum_takes_the_place_of_one_that_was_let_go(talk):
+    """It came behind another host's, which a call at a time kept, and may not leave itself."""
+    machines, actors = fill(talk, 1, 1)
+    client = talk.client()
+    passes(talk, 0.5, *machines, client)
+    machines[0].hello.actors.append(attested(50, name="host0/1"))
+    actors.append(talk.actor(50, name="host0/1", host=90).says(Credit(1, 0, 1)))
+    passes(talk, 0.5, *machines, client)
+    client.submits(1, 2, 3)
+    first, *kept = [(one, (one.epoch, it.number)) for one in actors for it in one.takes(Assign)]
+    first[0].ends(first[1], free=1)
+    for _ in range(20):
+        talk.wait(0.25)
+        for one in machines:
+            one.says(HostBeat(one.hello.actors))
+        client.says(Beat())
+        first[0].says(ActorBeat(Credit(1), 1, {}, []))
+        for one, token in kept:
+            one.says(ActorBeat(Credit(0), 1, {}, [token]))
+    assert first[0].takes(Drain)
+    first[0].says(Bye("drained"))
+    actors.remove(first[0])
+    for one, token in kept:
+        one.ends(token, free=1)
+
+    lets_go(talk, client, machines, actors, seconds=12.0, lasts=0.5)
+
+    assert [one.name for one in actors] == ["host0/1"]

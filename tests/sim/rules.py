@@ -259,6 +259,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
         3: (
             "nobody_is_let_go",
             "who_may_leave_takes_turns",
+            "nobody_takes_the_place_of_one_that_was_let_go",
             "only_what_is_there_at_a_look_keeps_an_actor",
         ),
     },
