@@ -67,6 +67,14 @@ class Looking:
         """Return what is planted in a test, whatever its parameters."""
         return self.by_test[nodeid.removeprefix("tests/").partition("[")[0]]
 
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Let Python word what failed.
+
+        pytest parses the sources for that, in which Python 3.11 fails where the collector of
+        garbage comes in between ("AST constructor recursion depth mismatch").
+        """
+        config.option.tbstyle = "native"
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
         """Plant what the test of *item* is to notice."""
@@ -77,7 +85,9 @@ class Looking:
         """Take how a test ended."""
         if report.failed and report.when == "call":
             said = report.longreprtext.splitlines()
-            last = next((one for one in said if one.startswith("E ")), said[-1])
+            # Behind the last line of the traceback, which is indented.
+            at = max(n for n, line in enumerate(said) if line.startswith("  File "))
+            last = next((one for one in said[at:] if one and not one.startswith(" ")), said[-1])
             self.noticed.setdefault(self.bug_of(report.nodeid).name, last)
         elif report.failed and report.when == "setup":
             self.wrong.append(report.longreprtext)
