@@ -163,6 +163,8 @@ class FakeBroker:
             answer = Frame(PROTOCOL, self.epoch, frame.session, 0, 0, [Who()])
             self.socket.send_multipart([route, encode(answer)])
             return
+        if frame.number == 0 and isinstance(first, Beat):
+            return  # It tells of the large message behind it.
         assert frame.number == peer.received + 1
         peer.received = frame.number
         at = 0
