@@ -157,7 +157,8 @@ class FileLimit:
             return
         pid = self.it.processes["broker"].pid
         _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (min(octets, hard) if octets else hard, hard))
+        # No limit at all is -1, which is less than any.
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (octets or hard, hard))
 
     def fill(self) -> None:
         self._limit((self.folder / "journal.db-wal").stat().st_size)
