@@ -37,25 +37,11 @@ def note(path: str, **entry: Any) -> None:
 
 
 def read(path: Path) -> list[Entry]:
-    """Return the entries in the order in which they were written, as far as they are whole.
-
-    What was read before is not read again: that of a long soak takes a busy machine 20 s, in which
-    the proxies, threads of the same process, get on so slowly that whole machines are lost.
-    """
-    place, entries = _read.get(path, (0, []))
-    if path.exists():
-        with path.open("rb") as file:
-            file.seek(place)
-            found = file.read()
-        # What stands behind the last line is being written; a line without its end never was.
-        whole = found[: found.rfind(b"\n") + 1]
-        entries += [json.loads(line) for line in whole.splitlines() if line.endswith(b"}")]
-        _read[path] = place + len(whole), entries
-    return entries.copy()
-
-
-# Up to where a file was read, and what stands there.
-_read: dict[Path, tuple[int, list[Entry]]] = {}
+    """Return the entries in the order in which they were written, as far as they are whole."""
+    text = path.read_text() if path.exists() else ""
+    # What stands behind the last line is being written; a line without its end never was.
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def check(path: Path, *, killed_clients: frozenset[str] = frozenset()) -> Counter[str]:

@@ -163,17 +163,3 @@ def test_entries_are_whole_lines(path):
     assert history.read(path) == []
     called(path)
     assert [entry["key"] for entry in history.read(path)] == ["a-1"]
-
-
-def test_what_was_read_is_not_read_again(path, monkeypatch):
-    """A broker lost both machines while we read for 20 s, as the proxies are threads of ours."""
-    called(path)
-    first = history.read(path)
-    read = []
-    loads = history.json.loads
-    monkeypatch.setattr(history.json, "loads", lambda line: read.append(line) or loads(line))
-    note(str(path), what=CALLED, key="b-1")
-
-    assert [entry["key"] for entry in history.read(path)] == ["a-1", "b-1"]
-    assert len(read) == 1
-    assert [entry["key"] for entry in first] == ["a-1"]
