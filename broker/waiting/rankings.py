@@ -61,8 +61,12 @@ class Ranking:
 
     def renew(self, actor: "Actor") -> None:
         """List *actor* anew, where it is listed: its entry may be worse than it is."""
-        if self._listed.pop(actor, None) is not None and (grade := self._grade(actor)):
+        if self._listed.pop(actor, None) is None:
+            return
+        if grade := self._grade(actor):
             self.offer(actor, grade)
+        else:
+            actor.ranked_as = None  # It is to be told when the actor can have a task again.
 
     def drop(self, actor: "Actor") -> None:
         """Forget *actor*."""
