@@ -43,6 +43,9 @@ class Process:
         self.slow_until = self.rests_until = 0.0
         # What its own clocks would have done while it was stopped.
         self.asleep: list[Any] = []
+        # How much later than asked for this turn came, of what `late_s` makes it.
+        self.overslept_s = 0.0
+        self._due_at, self._late_s = inf, 0.0
         self._turn_at = inf
 
     @property
@@ -72,6 +75,8 @@ class Process:
             self.world.at(self.frozen_until, self._wake)
             return
         self._turn_at = inf
+        self.overslept_s = min(self._late_s, max(0.0, now - self._due_at))
+        self._due_at = inf
         self.world.steps += 1
         asleep, self.asleep = self.asleep, []
         for act in asleep:
@@ -89,7 +94,8 @@ class Process:
         due, late_s = self.deadline(), self.world.profile.late_s
         if due <= self.world.now or not late_s:
             return due
-        return due + self.world.lateness.expovariate(1.0 / late_s)
+        self._due_at, self._late_s = due, self.world.lateness.expovariate(1.0 / late_s)
+        return due + self._late_s
 
     def heal(self) -> None:
         """Let nothing more be wrong with it, and take a turn."""

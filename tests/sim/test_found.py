@@ -1,6 +1,10 @@
 """What seeds found, each as a test of its own that says what went wrong."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import msgspec
+import pytest
 
 from actor.core import ActorCore
 from actor.settings import Settings as ActorSettings
@@ -11,6 +15,7 @@ from tests.broker.conversation import CODE, Conversation
 from tests.sim.mutants import CROWDED
 from tests.sim.mutants_named import AWAY
 from tests.sim.mutants_strict import FENCED
+from tests.sim.waiting_ahead import Mailbag
 from tests.sim.world import World
 from tests.support.disk import Disk
 from wire.messages import (
@@ -345,3 +350,36 @@ def test_a_call_that_was_written_to_start_burns_a_try_where_its_broker_died_befo
 def test_copies_that_a_process_has_loaded_are_counted_from_its_start():
     for seed in (2, 3):
         World(seed, CROWDED.but(ask=0.9)).run(300)
+
+
+def test_an_actor_that_wakes_up_late_twice_hands_back_so_much_later():
+    """Once it looks who is the first that waits, and once how long that one does."""
+    mailbag, actor = waiting_since(1.0)
+    for now, overslept_s in ((1.1, 0.08), (2.12, 0.09)):
+        look(mailbag, actor, now, overslept_s)
+    with pytest.raises(AssertionError, match="tasks wait"):
+        look(mailbag, actor, 2.25, 0.0)
+
+
+def test_an_actor_that_wakes_up_in_time_hands_back_in_time():
+    mailbag, actor = waiting_since(1.0)
+    look(mailbag, actor, 2.04, 0.0)
+    with pytest.raises(AssertionError, match="tasks wait"):
+        look(mailbag, actor, 2.06, 0.0)
+
+
+def waiting_since(now: float) -> tuple[Mailbag, Any]:
+    """Return the mailbag of an actor in which the same one waits from *now* on."""
+    mailbox = SimpleNamespace(waiting={(1, 1): None}, reacquiring={}, holders={})
+    core = SimpleNamespace(mailbox=mailbox, standing=SimpleNamespace(closed=""))
+    world = SimpleNamespace(now=now)
+    actor = SimpleNamespace(name="a/0", core=core, world=world, frozen_until=0.0, overslept_s=0.0)
+    mailbag = Mailbag(now)
+    mailbag.check(actor)
+    return mailbag, actor
+
+
+def look(mailbag: Mailbag, actor: Any, now: float, overslept_s: float) -> None:
+    """Let the actor take a turn at *now*, so much later than it asked for."""
+    actor.world.now, actor.overslept_s = now, overslept_s
+    mailbag.check(actor)
