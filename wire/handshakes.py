@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 import zmq
 
+from wire.endpoint import has_address_of_ipv6
 from wire.keys import OwnKeys, fingerprint
 
 # How long ZeroMQ may be without a connection before it is told to begin anew; then twice as long.
@@ -22,6 +23,8 @@ REFUSED_S: Final = 2.0
 # ends are on one busy machine it is often all that is seen of one with keys and one without.
 BROKEN_OFF_MAX: Final = 10
 NOBLOCK: Final = 1
+RECONNECT_FIRST_MS: Final = 50
+RECONNECT_MAX_MS: Final = 500
 
 NO_DETAIL: Final = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
 PROTOCOL: Final = int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
@@ -160,3 +163,40 @@ def explain(event: int, value: int, keys: OwnKeys | None) -> str:
             f" ({fingerprint(keys.broker)}), takes no keys, or there is none behind a tunnel"
         )
     return ""
+
+
+def open_reach(
+    context: "zmq.Context[Any]", endpoint: str, keys: OwnKeys | None = None, *, linger_ms: int
+) -> Reach:
+    """Return a DEALER to the broker at *endpoint*, which need not be there yet.
+
+    With the options of protocol.md section 5; what was sent last has *linger_ms* to leave. Raises
+    ValueError for an endpoint that cannot be used, as where the path of a file is too long, and
+    OSError where the system has no more sockets.
+    """
+    dealer: zmq.Socket[bytes] | None = None
+    try:
+        dealer = context.socket(zmq.DEALER)
+        # Nothing queues for a broker that is away: what was meant for it would reach the next one.
+        dealer.setsockopt(zmq.IMMEDIATE, 1)
+        dealer.setsockopt(zmq.LINGER, linger_ms)
+        dealer.setsockopt(zmq.RECONNECT_IVL, RECONNECT_FIRST_MS)
+        dealer.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        dealer.setsockopt(zmq.SNDHWM, 0)
+        dealer.setsockopt(zmq.RCVHWM, 0)
+        dealer.setsockopt(zmq.IPV6, has_address_of_ipv6(endpoint))
+        # It has sockets of its own.
+        reach = Reach(dealer, endpoint, keys)
+    except zmq.ZMQError as error:
+        if dealer is not None:
+            dealer.close(0)
+        # As of a file that cannot be opened: the process, or the system, has too many.
+        raise OSError(error.errno, f"{error.strerror}, so there can be no socket") from None
+    try:
+        reach.connect()
+    except zmq.ZMQError as error:
+        reach.close(0)
+        # What pyzmq adds in parentheses is the endpoint once more.
+        reason = str(error.strerror).partition(" (")[0]
+        raise ValueError(f"endpoint {endpoint!r} cannot be used: {reason}") from None
+    return reach

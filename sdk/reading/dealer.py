@@ -7,8 +7,7 @@ import zmq
 from zmq.backend import Socket as RawSocket
 
 from sdk.calls.call import Payloads
-from wire.endpoint import has_address_of_ipv6
-from wire.handshakes import Reach
+from wire.handshakes import Reach, open_reach
 from wire.keys import OwnKeys
 from wire.payload import size_of
 
@@ -34,9 +33,13 @@ class Dealer:
     """
 
     def __init__(self, endpoint: str, keys: OwnKeys | None = None) -> None:
-        """Connect. Raises ValueError for a bad endpoint."""
+        """Connect, as `open_reach` does and raises."""
         context: zmq.Context[Any] = zmq.Context()
-        reach = open_dealer(context, endpoint, keys)
+        try:
+            reach = open_reach(context, endpoint, keys, linger_ms=LINGER_MS)
+        except ValueError:
+            context.term()
+            raise
         socket = reach.socket
         self._owned: tuple[Reach, zmq.Context[Any]] | None = (reach, context)
         # What is in the way to the broker, as far as it is known, and whether the broker says so.
@@ -69,37 +72,6 @@ class Dealer:
 def refuse(*_: Any, **__: Any) -> Any:
     """Say what ZeroMQ says of a socket that is closed."""
     raise zmq.ZMQError(zmq.ENOTSOCK)
-
-
-def open_dealer(context: zmq.Context[Any], endpoint: str, keys: OwnKeys | None = None) -> Reach:
-    """Connect a DEALER as protocol.md section 5 wants it; raise ValueError for a bad endpoint.
-
-    Raises OSError where the system has no more sockets.
-    """
-    dealer: zmq.Socket[bytes] | None = None
-    try:
-        dealer = context.socket(zmq.DEALER)
-        dealer.setsockopt(zmq.SNDHWM, 0)
-        dealer.setsockopt(zmq.RCVHWM, 0)
-        dealer.setsockopt(zmq.LINGER, LINGER_MS)
-        dealer.setsockopt(zmq.IMMEDIATE, 1)
-        dealer.setsockopt(zmq.RECONNECT_IVL, 50)
-        dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
-        dealer.setsockopt(zmq.IPV6, has_address_of_ipv6(endpoint))
-        # It has sockets of its own.
-        reach = Reach(dealer, endpoint, keys)
-    except zmq.ZMQError as error:
-        if dealer is not None:
-            dealer.close(0)
-        # As of a file that cannot be opened: the process, or the system, has too many.
-        raise OSError(error.errno, f"{error.strerror}, so there can be no socket") from None
-    try:
-        reach.connect()
-    except zmq.ZMQError as error:
-        reach.close(0)
-        context.term()
-        raise ValueError(f"endpoint {endpoint!r}: {error}") from None
-    return reach
 
 
 def send_message(send: Callable[..., Any], control: bytes, payloads: Payloads) -> None:

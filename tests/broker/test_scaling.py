@@ -15,9 +15,10 @@ from wire.messages import (
     Entered,
     HostBeat,
     HostHello,
+    Outcome,
     Scale,
 )
-from wire.parts import Call, Environment, Reuse
+from wire.parts import Call, Environment, Reuse, Status
 
 
 @pytest.fixture
@@ -378,3 +379,26 @@ def test_one_above_the_minimum_takes_the_place_of_one_that_was_let_go(talk):
     lets_go(talk, client, machines, actors, seconds=12.0, lasts=0.5)
 
     assert [one.name for one in actors] == ["host0/1"]
+
+
+def test_one_that_was_busy_when_it_took_a_place_is_given_tasks_again(talk):
+    """It was listed nowhere then, and what it stated next was what it had stated before."""
+    [machine], [first, second] = fill(talk, 2)
+    client, free = talk.client(), Credit(1, 0, 1)
+    passes(talk, 0.5, machine, client)
+
+    def tokens():
+        return [(one.epoch, it.number) for one in (first, second) for it in one.takes(Assign)]
+
+    client.submits(1, 2)
+    for one, token in zip((first, second), tokens(), strict=True):
+        one.says(Outcome(*token, Status.RESULT, b""), free)
+    client.submits(3, 4)
+    mine, other = tokens()
+    first.says(ActorBeat(Credit(0), 1, {}, [mine], {}, "draining"))
+    passes(talk, 0.5, machine, client)
+
+    second.says(Outcome(*other, Status.RESULT, b""), free)
+    client.submits(5)
+
+    assert [assign.task for assign in second.takes(Assign)] == [5]

@@ -10,8 +10,8 @@ import zmq
 
 from actor.core import ActorCore
 from actor.settings import Settings
-from sdk.reading.dealer import open_dealer
 from wire.codec import decode_broker, encode
+from wire.handshakes import open_reach
 
 TURN_S = 0.02
 
@@ -25,7 +25,7 @@ class Crowd:
         now = time.monotonic()
         self.members = [
             (
-                open_dealer(self._context, endpoint),
+                open_reach(self._context, endpoint, linger_ms=0),
                 ActorCore(
                     Settings(name=f"crowd{n}/0", host=n, pid=n, slots={"slot": 0}),
                     incarnation=10_000 + n,

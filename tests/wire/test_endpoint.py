@@ -5,11 +5,10 @@ import socket
 import pytest
 import zmq
 
-from actor.connection import connect
 from broker.endpoint import EndpointError, check_free
 from broker.loop import open_router
-from sdk.reading.dealer import open_dealer
 from wire.endpoint import check_endpoint
+from wire.handshakes import open_reach
 from wire.reaching import is_forbidden
 
 
@@ -105,10 +104,9 @@ def router_of_ipv6():
         yield router
 
 
-@pytest.mark.parametrize("opened_by", [connect, open_dealer])
-def test_nobody_reached_a_broker_at_an_address_of_ipv6(router_of_ipv6, opened_by):
+def test_nobody_reached_a_broker_at_an_address_of_ipv6(router_of_ipv6):
     endpoint = router_of_ipv6.getsockopt_string(zmq.LAST_ENDPOINT)
-    with zmq.Context() as context, opened_by(context, endpoint) as reach:
+    with zmq.Context() as context, open_reach(context, endpoint, linger_ms=0) as reach:
         reach.socket.setsockopt(zmq.SNDTIMEO, 60_000)
         reach.socket.send(b"hello")
 
