@@ -280,9 +280,9 @@ def goes_in(broker: "Broker", record: Record, task: Task, actor: Actor, now: flo
     if task.queued_at > record.asked_at:  # noqa: PLR1730 - a call of max costs more.
         record.asked_at = task.queued_at
     record.hits += copy.is_warm
-    copy.is_ordered = False
-    copy.idle_since = None
-    template = task.template
+    if copy.is_warm and not actor.credit.is_warm(record.environment.id, 0):
+        broker.recalls.ahead[actor] = None  # It waits for a turn, perhaps in a free slot.
+    copy.is_ordered, copy.idle_since, template = False, None, task.template
     # Mostly it is called as before, and has the copies that it is to have.
     if record.copies_min and (
         record.template is not template

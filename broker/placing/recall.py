@@ -10,6 +10,7 @@ from itertools import chain, islice
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from broker.facts.credit import OWN
 from broker.facts.peers import Actor, Session, is_barred
 from broker.facts.task import State, Task
 from broker.placing import preference, replicas
@@ -186,7 +187,8 @@ def recall_at(broker: "Broker", task: Task, target: Actor, now: float) -> float:
 def waiting_at(recalls: Recalls, actor: Actor) -> list[Task]:
     """Return what seems to wait in the mailbox of *actor*, the newest first.
 
-    It starts them in their order, so as many wait as there are more than slots.
+    It starts them in their order, so as many wait as there are more than slots. What may wait ahead
+    takes all turns of its environment, so there one runs at a time.
     """
     held = [task for task in actor.assigned.values() if not task.is_released]
     shapes = [task.template.shape for task in held if task.template]
@@ -194,6 +196,9 @@ def waiting_at(recalls: Recalls, actor: Actor) -> list[Task]:
     # Those that share a replica have one slot together.
     beyond += len({shape.cost.place for shape in shapes if shape.cost.is_sharing})
     beyond -= actor.slots.get(SLOT, 0)
+    costs = [shape.cost for shape in shapes if shape.cost.may_wait_ahead]
+    turns = [cost.environment for cost in costs if cost.environment and cost.pool != OWN]
+    beyond = max(beyond, len(turns) - len({*turns}))
     waiting: list[Task] = []
     for task in reversed(held) if beyond > 0 else ():
         if len(waiting) == beyond:

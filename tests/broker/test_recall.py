@@ -239,3 +239,19 @@ def test_what_waits_behind_its_warm_environment_is_not_asked_back_to_have_it_loa
 
     assert early == []
     assert asked(actor) == [token(talk, client, 2)]
+
+
+def test_what_waits_for_a_turn_is_asked_back_where_another_copy_has_one(talk):
+    """There were slots enough, so it did not seem to wait, and it did for as long as runs took."""
+    environment = Environment("e", "E", CODE, {}, 1, Reuse(0, 2, 60.0, 60.0))
+    method = Call("m", b"", "m", environment)
+    actor = talk.actor(11, slots={"slot": 3}, prefetch=8)
+    actor.says(Entered(environment, 2.0), Credit(3, 8, 0, {"e": 1}))
+    client = talk.client().submits(1, 2, 3, call=method)
+    assert got(actor) == [1, 2, 3]
+    talk.wait(0.25)
+
+    other = talk.actor(12, name="other/0", slots={"slot": 1})
+    other.says(Entered(environment, 2.0), Credit(1, 0, 0, {"e": 1}))
+
+    assert asked(actor) == [token(talk, client, 3)]
