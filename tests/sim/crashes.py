@@ -161,6 +161,14 @@ class Crashes:
         for name, epoch in [key for key in self.shared if key[0] in names]:
             del self.shared[name, epoch]
 
+    def gave_client_up(self, record: "TaskRecord", epoch: int) -> None:
+        """Expect nothing of what was told of a task that ends with its client here.
+
+        That knows only what it has heard, and a broker that it comes back to knows it from there.
+        """
+        if not record.call.durable:
+            self.shared.pop(((record.client.incarnation, record.number), epoch), None)
+
     def client_heard(self, client: "ClientProcess", frame: Any) -> None:
         """Note that a client has heard what became of its tasks, and will tell the next broker."""
         for told in frame.commands:

@@ -273,6 +273,7 @@ class Oracle:
             if name in (record.client.name, f"{record.client.incarnation:016x}"):
                 self.given_up[record.client.incarnation] = (core.epoch, core.assignments)
                 self.finality.gave_client_up(record.client.incarnation)
+                self.crashes.gave_client_up(record, core.epoch)
                 self.counters.given_up(record)
 
     def resolved(self, client: "ClientProcess", number: int, result: Result, payloads: Any) -> None:

@@ -226,6 +226,10 @@ def test_a_client_that_was_given_up_hears_no_history_of_before():
     World(348464279871029482).run(500)
 
 
+def test_a_client_that_was_given_up_before_it_heard_of_a_crash_tells_nobody_of_it():
+    World(631039582535683715).run(500)
+
+
 def test_what_was_handed_back_while_no_broker_was_there_burns_no_try():
     World(892619909138220436).run(500)
 
