@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from tests.chaos import costs, history
 from tests.chaos.load import TIMEOUT_S, Load
 from tests.chaos.proxy import Proxy
+from tests.chaos.reading import Reader
 from tests.support.deployment import Deployment
 
 HEARTBEAT_S = 0.1
@@ -47,6 +48,7 @@ class Cluster(Deployment):
         self.has_journal = has_journal
         self.port = free_port()
         self.history = self.folder / "history"
+        self.reader = Reader(self.history)
         self.data_dir = self.folder / "data"
         self.data_dir.mkdir()
         self.proxies: dict[str, Proxy] = {}
@@ -189,7 +191,7 @@ class Cluster(Deployment):
         """Wait for the outcomes of all that is in flight now; return what was noted up to then."""
         keys = set(self.load.futures)
         self.load.until(lambda: keys.isdisjoint(self.load.futures), self.story)
-        return costs.since(history.read(self.history), self.since)
+        return costs.since(self.reader.entries(), self.since)
 
     def withstand(self, fault: Callable[["Cluster"], object]) -> None:
         """Let something go wrong, and go on until a call made after it has its outcome.

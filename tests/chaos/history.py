@@ -38,10 +38,16 @@ def note(path: str, **entry: Any) -> None:
 
 def read(path: Path) -> list[Entry]:
     """Return the entries in the order in which they were written, as far as they are whole."""
-    text = path.read_text() if path.exists() else ""
-    # What stands behind the last line is being written; a line without its end never was.
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return parse(path.read_bytes())[0] if path.exists() else []
+
+
+def parse(text: bytes) -> tuple[list[Entry], int]:
+    """Return the whole entries, and how many octets need not be looked at again.
+
+    What stands behind the last line is being written; a line without its end never was.
+    """
+    whole = text[: text.rfind(b"\n") + 1]
+    return [json.loads(line) for line in whole.splitlines() if line.endswith(b"}")], len(whole)
 
 
 def check(path: Path, *, killed_clients: frozenset[str] = frozenset()) -> Counter[str]:

@@ -235,7 +235,7 @@ def broker_freeze(it: Cluster) -> None:
         it.settle()
     while True:
         before, lost = again(it), it.log("broker").count("actor_lost")
-        # To read all that was noted, just now, took its time.
+        # How long we stood still before it does not count.
         it.load.gap_s, it.load.looked_at = 0.0, time.monotonic()
         process.send_signal(STOP)
         it.load.run(it.random.choice(PAUSES) * it.amount(PAUSED_LEASE_S, LEASE_S / 2))
@@ -289,7 +289,7 @@ def client_kill(it: Cluster) -> str:
 
 def calls_of(it: Cluster, name: str) -> list[history.Entry]:
     """Return what a client noted of the calls that it made."""
-    entries = history.read(it.history)
+    entries = it.reader.entries()
     return [e for e in entries if e["what"] == history.CALLED and e["client"] == name]
 
 
@@ -310,7 +310,7 @@ def drain(it: Cluster) -> None:
 
 def again(it: Cluster) -> tuple[int, int]:
     """Count the runs that were not the first of their call, and the leases that ended."""
-    began = [e["key"] for e in history.read(it.history) if e["what"] == history.BEGAN]
+    began = [e["key"] for e in it.reader.entries() if e["what"] == history.BEGAN]
     return len(began) - len(set(began)), it.log("broker").count("was silent for")
 
 

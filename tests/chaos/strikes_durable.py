@@ -30,7 +30,7 @@ def client_resumes(it: Cluster) -> None:
     """Kill a program in the middle of durable calls; another finds each, and none runs twice."""
     before = strikes.again(it)
     name = strikes.client_kill(it)
-    entries = history.read(it.history)
+    entries = it.reader.entries()
     had = {e["key"] for e in entries if e["what"] == history.OUTCOME}
     tasks = {e["key"]: e["task"] for e in entries if e["what"] == history.NAMED}
     accepted = {e["key"] for e in entries if e["what"] == history.ACCEPTED}
@@ -307,7 +307,7 @@ def power_cut(it: Cluster) -> None:
 
 def check_cut(it: Cluster, rows: dict[str, bool], cut_at: float) -> None:
     """Hold what a cut has left against what clients and tasks had noted when it came."""
-    before = [e for e in history.read(it.history) if e["at"] < cut_at]
+    before = [e for e in it.reader.entries() if e["at"] < cut_at]
     keys = {what: {e["key"] for e in before if e["what"] == what} for what in WRITTEN}
     tasks = {e["key"]: e["task"] for e in before if e["what"] == history.NAMED}
     for key in keys[history.ACCEPTED] - keys[history.ENDED]:

@@ -210,9 +210,9 @@ def judge(it: Cluster) -> None:
         load.counts += book.check(book.handle.read.submit().result())
     for name in sorted(it.killed_clients):
         find_all(it, load, name)
-    now = history.read(it.history)[-1]["at"]
+    now = it.reader.entries()[-1]["at"]
     load.run(CALM_S)
-    late = [e for e in history.read(it.history) if e["what"] == TICK and e["at"] > now + CALM_S / 2]
+    late = [e for e in it.reader.entries() if e["what"] == TICK and e["at"] > now + CALM_S / 2]
     if late:
         raise history.Broken(f"canceled, and it goes on: {late[:3]}")
     for what, count in load.counts.items():
@@ -221,7 +221,7 @@ def judge(it: Cluster) -> None:
 
 def find_all(it: Cluster, load: ExactLoad, name: str) -> None:
     """Find what a killed client had accepted and noted no outcome of."""
-    entries = history.read(it.history)
+    entries = it.reader.entries()
     had = {e["key"] for e in entries if e["what"] == history.OUTCOME}
     tasks = {e["key"]: e["task"] for e in entries if e["what"] == history.NAMED}
     for entry in entries:

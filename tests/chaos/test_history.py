@@ -4,6 +4,7 @@ import pytest
 
 from tests.chaos import history
 from tests.chaos.history import ACCEPTED, BEGAN, CALLED, ENDED, OUTCOME, Broken, check, note
+from tests.chaos.reading import Reader
 
 
 @pytest.fixture
@@ -163,3 +164,22 @@ def test_entries_are_whole_lines(path):
     assert history.read(path) == []
     called(path)
     assert [entry["key"] for entry in history.read(path)] == ["a-1"]
+
+
+def test_what_was_read_is_not_read_again(path, monkeypatch):
+    """A broker lost both machines while 31,000 entries were read: the proxies got no turn."""
+    reader = Reader(path)
+    assert reader.entries() == []
+    called(path)
+    first = reader.entries()
+    parsed = []
+    loads = history.json.loads
+    monkeypatch.setattr(history.json, "loads", lambda line: parsed.append(line) or loads(line))
+    with path.open("a") as file:
+        file.write('\n{"what": "cut o')
+    note(str(path), what=CALLED, key="b-1")
+
+    assert [entry["key"] for entry in reader.entries()] == ["a-1", "b-1"]
+    assert len(parsed) == 1
+    assert [entry["key"] for entry in first] == ["a-1"]
+    assert reader.entries() == history.read(path)
