@@ -108,9 +108,7 @@ class Cluster(Deployment):
             self.proxies[name] = Proxy(("127.0.0.1", self.port))
             self.start_machine(name)
         self.load = self.make_load(self)
-        self.until(
-            lambda: all(len(a) == self.fewest(name) for name, a in self.open_actors().items())
-        )
+        self.until(self.are_all_there)
 
     def __exit__(self, *details):
         for proxy in self.proxies.values():
@@ -153,6 +151,14 @@ class Cluster(Deployment):
     def fewest(self, name: str) -> int:
         """Return how many actors a machine always has."""
         return int(self.replicas[name].partition(":")[0])
+
+    def are_all_there(self) -> bool:
+        """Tell whether each machine has as many actors as it always has."""
+        return all(len(there) >= self.fewest(name) for name, there in self.open_actors().items())
+
+    def have_all(self) -> None:
+        """Go on until what an earlier fault had ended is there again: one fault at a time."""
+        self.load.until(self.are_all_there, self.story)
 
     def open_actors(self) -> dict[str, list[dict[str, Any]]]:
         """Return the actors that can be given tasks, by their machine."""
@@ -219,10 +225,10 @@ class Cluster(Deployment):
         client = self.load.client
 
         def is_whole() -> bool:
-            return all(
-                len(there) >= self.fewest(name)
-                and all(one["free"] == SLOTS and not one["holding"] for one in there)
-                for name, there in self.open_actors().items()
+            return self.are_all_there() and all(
+                one["free"] == SLOTS and not one["holding"]
+                for there in self.open_actors().values()
+                for one in there
             )
 
         self.until(is_whole)

@@ -80,6 +80,7 @@ def judge_others(it: Cluster, entries: list[history.Entry]) -> None:
 
 def machine_kill(it: Cluster) -> None:
     """Kill a host; its actors end with it."""
+    it.have_all()
     name = it.random.choice(it.machines)
     it.kill(name)
     it.load.run(it.random.uniform(0.0, 2 * LEASE_S))
@@ -298,6 +299,7 @@ def calls_of(it: Cluster, name: str) -> list[history.Entry]:
 
 def drain(it: Cluster) -> None:
     """Drain one machine under load and start it again: nothing may run twice for it."""
+    it.have_all()
     before = again(it)
     name = it.random.choice(it.machines)
     it.processes[name].send_signal(signal.SIGTERM)
