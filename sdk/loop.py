@@ -26,7 +26,7 @@ from sdk.reading.wakeup import NAP_MAX_S, open_sleeps
 from wire.codec import check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.messages import Result
-from wire.payload import Buffer
+from wire.payload import Buffer, told
 from wire.session import OPEN
 
 # How long the daemon leaves the socket alone after a caller has read it.
@@ -39,15 +39,19 @@ LEAVE_S: Final = 0.5
 MESSAGES_A_TURN_MAX: Final = 256
 
 Outcome = tuple[int, Result, Any]
+IsDone = Callable[[], bool]
+Sleeping = Callable[[float], object] | None
 
 
 class Loop:
     """Owns the DEALER of one client."""
 
     def __init__(self, dealer: Dealer, core: ClientCore, handlers: Handlers) -> None:
-        """Own *dealer* and start the daemon thread."""
-        self.dealer = dealer
-        self.core = core
+        """Own *dealer* and start the daemon thread.
+
+        Raises OSError or RuntimeError where there is no descriptor or no thread for it.
+        """
+        self.dealer, self.core, self._handlers = dealer, core, handlers
         self.lock = threading.Lock()
         self.gathering = Gathering()
         # Why nothing works any more; empty while it does.
@@ -57,27 +61,31 @@ class Loop:
         self._changing = threading.Lock()
         self._changed = threading.Condition(self._changing)
         self._sleepers = 0
-        self._handlers = handlers
         self._send, self._recv, self._get = dealer.send, dealer.recv, dealer.get
         self._unsettled: deque[Outcome] = deque()
         self._rest: deque[Callable[[], None]] = deque()
         # The right to read, and who has it; the same thread may take it again in a callback. It is
         # taken by `setdefault`, so that Ctrl-C finds it either free or with the name of its owner.
         self._right: dict[str, int] = {}
-        self._reader = 0
-        self._borrows = 0
+        self._reader = self._borrows = 0
         self._waiting: dict[object, None] = {}
         self._is_held_up = False
         # Who may sleep on the descriptor: a call that eats its edge must wake him.
-        self._reader_watches = False
-        self._daemon_watches = False
-        self._is_napping_long = False
-        self._is_stopped = False
+        self._reader_watches = self._daemon_watches = False
+        self._is_napping_long = self._is_stopped = False
         self._look_at = monotonic() + LOOK_S
-        self._daemon_sleep, self._reader_sleep = open_sleeps(dealer.descriptor)
+        try:
+            self._daemon_sleep, self._reader_sleep = open_sleeps(dealer.descriptor)
+        except BaseException:
+            dealer.close()
+            raise
         self._daemon = threading.Thread(target=self._run, name="warmslot-client", daemon=True)
         forks.watch(self)
-        self._daemon.start()
+        try:
+            self._daemon.start()
+        except (RuntimeError, MemoryError) as error:
+            self._let_go()
+            raise RuntimeError(f"a client needs a thread of its own: {told(error)}") from None
 
     def forked(self) -> None:
         """Refuse everything in a forked child, where whoever may have the locks is not."""
@@ -169,12 +177,7 @@ class Loop:
             self._reader_sleep.wake()
 
     def wait(
-        self,
-        is_done: Callable[[], bool],
-        timeout: float | None,
-        *,
-        task: int = -1,
-        sleep: Callable[[float], object] | None = None,
+        self, is_done: IsDone, timeout: float | None, *, task: int = -1, sleep: Sleeping = None
     ) -> bool:
         """Read until *is_done*, or sleep while somebody else reads; False when the time is over.
 
@@ -236,6 +239,10 @@ class Loop:
         self.count(0)
         if threading.current_thread() is not self._daemon:
             self._daemon.join(LEAVE_S)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close what the system gave."""
         with self.lock:
             dealer = self.dealer
             dealer.close()
@@ -246,7 +253,7 @@ class Loop:
 
     # --- who reads
 
-    def _borrow(self, is_done: Callable[[], bool], deadline: float | None, task: int) -> None:
+    def _borrow(self, is_done: IsDone, deadline: float | None, task: int) -> None:
         """Read in the place of the daemon."""
         try:
             self._reader = get_ident()
@@ -261,7 +268,7 @@ class Loop:
             if self._is_napping_long or len(self._waiting) > 1 or self._daemon_watches:
                 self._daemon_sleep.wake()
 
-    def _read_again(self, is_done: Callable[[], bool], deadline: float | None, task: int) -> None:
+    def _read_again(self, is_done: IsDone, deadline: float | None, task: int) -> None:
         """Read in a callback of a reader, who is held up no more while that waits."""
         self._is_held_up = False
         try:
@@ -271,12 +278,7 @@ class Loop:
             if self._is_napping_long or len(self._waiting) > 1 or self._daemon_watches:
                 self._daemon_sleep.wake()
 
-    def _sleep(
-        self,
-        is_done: Callable[[], bool],
-        deadline: float | None,
-        sleep: Callable[[float], object] | None,
-    ) -> None:
+    def _sleep(self, is_done: IsDone, deadline: float | None, sleep: Sleeping) -> None:
         """Sleep until the reader settles something, and help when it is busy with callbacks."""
         timeout = SLEEP_S if deadline is None else min(SLEEP_S, max(0.0, deadline - monotonic()))
         if sleep is not None:
@@ -318,9 +320,9 @@ class Loop:
             self.settle()
             woken = False
             if is_dry and not self._is_borrowed() and not self._is_stopped:
-                until = min(self.core.deadline(), self._look_at)
-                look_at = self.gathering.next_look(monotonic())
-                woken = self._daemon_sleep.until(min(until, look_at))
+                gathered_at = self.gathering.next_look(monotonic())
+                until = min(self.core.deadline(), self._look_at, gathered_at)
+                woken = self._daemon_sleep.until(until)
             self._daemon_watches = False
 
     def _nap(self) -> None:
@@ -344,7 +346,7 @@ class Loop:
 
     # --- reading
 
-    def _read(self, is_done: Callable[[], bool], deadline: float | None, task: int) -> None:
+    def _read(self, is_done: IsDone, deadline: float | None, task: int) -> None:
         """Receive and settle until *is_done* or *deadline*."""
         woken, until = False, 0.0
         is_dry = self._is_quiet()

@@ -9,6 +9,7 @@ import pytest
 
 from sdk import Client
 from sdk.errors import BadOption
+from sdk.reading.dealer import Dealer
 from sdk.reading.wakeup import ShortWait, Sleep, open_sleeps, processors, spin_s
 
 
@@ -157,6 +158,36 @@ def test_where_one_descriptor_is_left_it_is_not_kept(monkeypatch):
     with pytest.raises(OSError, match="Too many open files"):
         open_sleeps(0)
 
+    assert descriptors() == before
+
+
+def test_a_client_that_finds_no_thread_is_closed_and_says_so(monkeypatch):
+    # Its socket was left to the collector of garbage, which waited for ever for it to be closed.
+    def starts_not(_):
+        raise RuntimeError("can't start new thread")
+
+    Client("tcp://127.0.0.1:1").close()
+    gc.collect()
+    before = len(list(Path("/dev/fd").iterdir()))
+    monkeypatch.setattr("threading.Thread.start", starts_not)
+
+    with pytest.raises(RuntimeError, match=r"needs a thread of its own: .*can't start new thread"):
+        Client("tcp://127.0.0.1:1")
+
+    # Before anything is collected.
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_a_client_that_finds_no_descriptor_to_be_woken_by_is_closed(monkeypatch):
+    before, closed = descriptors(), []
+    close = Dealer.close
+    monkeypatch.setattr(Dealer, "close", lambda dealer: (closed.append(dealer), close(dealer)))
+    monkeypatch.setattr(os, "eventfd", lambda *_: exhausted())
+
+    with pytest.raises(OSError, match="Too many open files"):
+        Client("tcp://127.0.0.1:1")
+
+    assert len(closed) == 1
     assert descriptors() == before
 
 
