@@ -7,14 +7,13 @@ in one outcome, whatever the method does with the others.
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actor.machine.board import Board
 from actor.running.context import Run
 from actor.running.endings import Ending, describe, pack
 from actor.running.gathering import Gathering
-from actor.running.threads import EventLoopThread, ThreadPool
+from actor.running.threads import EventLoopThread, ThreadPool, aside
 from sdk.describing.batching import Columns, split
 from sdk.errors import TaskCanceled
 
@@ -129,7 +128,7 @@ class Batching:
         if one.resident.resets is None and one.resident.checkpoints is None:
             self._hand_over(one, results)
         else:
-            await self._events.loop.run_in_executor(None, partial(self._hand_over, one, results))
+            await aside(self._hand_over, one, results)
 
     def _begin(self, one: "Running") -> None:
         for run in one.runs:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from actor.holding.occupying import AT_SCHEDULING
 from actor.holding.reacquiring import Answer, Reply
 from actor.running.giving import Ask, Give, refusal
+from actor.running.threads import aside
 from sdk.errors import ReleasedLimit, SlotReleased
 from sdk.task import ReleasedSlot
 
@@ -273,7 +274,7 @@ class Releases:
                 raise
             # The environment may have to be loaded, which is no work for the event loop.
             if answer.loads:
-                await asyncio.to_thread(self._settle, ask, answer)
+                await aside(self._settle, ask, answer)
             else:
                 self._settle(ask, answer)
         return not is_after_wait or self._keep_for_wait()

@@ -25,7 +25,7 @@ from actor.running.environment import Environments, Resident, way_of
 from actor.running.giving import Give
 from actor.running.limiting import LimitWait, inside
 from actor.running.resetting import Resets
-from actor.running.threads import EventLoopThread, ThreadPool
+from actor.running.threads import EventLoopThread, ThreadPool, aside
 from actor.settings import Launch
 from sdk.errors import EnvironmentFailed, ReleasedLimit, TaskCanceled
 from sdk.futures.nested import CallWait
@@ -389,12 +389,12 @@ class Slots:
             ending = self.describe(error, assignment.recipe.call)
         run.stop_task = None
         if (wait := run.unheard()) is not None:
-            await asyncio.to_thread(wait)
+            await aside(wait)
         had_slot, resident = run.close(), run.resident
         if run.resetting is not None:
             await run.resetting
         if had_slot and resident is not None and resident.resets is not None:
-            await asyncio.to_thread(self.resets.call, resident, ((run, ending),))
+            await aside(self.resets.call, resident, ((run, ending),))
         if resident is not None and resident.checkpoints is not None:
             post = self._loop.post
             resident.checkpoints.hand_over(self._loop.finish, assignment, ending, run.began, post)
@@ -486,7 +486,7 @@ class Slots:
         post(self._loop.not_entered, run.assignment, failure_of(failed))
 
     async def _reset_then_release(self, run: Run, of: Resident, give: Give) -> None:
-        await asyncio.to_thread(self.resets.call, of, ((run, None),))
+        await aside(self.resets.call, of, ((run, None),))
         self.give_again(run, give)
 
     def _lost(self, identity: str) -> None:

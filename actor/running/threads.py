@@ -7,15 +7,21 @@ leave: the process, and with it all that runs in it, does not end for that.
 """
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from actor.running.whereabouts import of_thread
 
 T = TypeVar("T")
+
+# How long what the event loop has to be done in a thread waits where there is none, before it asks
+# for one again.
+LOOK_S: Final = 1.0
 
 
 class ThreadPool:
@@ -140,6 +146,36 @@ class EventLoopThread:
             except (SystemExit, KeyboardInterrupt):
                 # A task that a user's task left behind wanted to exit; the others go on.
                 continue
+
+
+async def aside(function: Callable[..., T], *arguments: object) -> T:
+    """Do as `asyncio.to_thread`, and where the system gives no thread wait for one."""
+    loop = asyncio.get_running_loop()
+    done: Future[T] = Future()
+    # Taken out by whichever thread begins, since one that the system did not give leaves its work
+    # to the others that there are.
+    todo = [partial(contextvars.copy_context().run, function, *arguments)]
+
+    def work() -> None:
+        try:
+            call = todo.pop()
+        except IndexError:
+            return
+        if done.set_running_or_notify_cancel():
+            try:
+                done.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - it is for whoever waits.
+                done.set_exception(error)
+
+    outcome = asyncio.wrap_future(done)
+    while todo:
+        try:
+            _ = loop.run_in_executor(None, work)
+        except (RuntimeError, MemoryError):
+            await asyncio.wait((outcome,), timeout=LOOK_S)
+        else:
+            break
+    return await outcome
 
 
 async def _await(awaitable: Awaitable[T]) -> T:

@@ -1,12 +1,14 @@
 """Where the system gives no more threads."""
 
+import asyncio
 import queue
 import threading
 
 import pytest
 
 from actor.lead import Lead
-from actor.running.threads import EventLoopThread, ThreadPool
+from actor.running import threads
+from actor.running.threads import EventLoopThread, ThreadPool, aside
 from tests.support.deployment import DEADLINE_S
 
 
@@ -126,3 +128,28 @@ def test_an_event_loop_that_found_no_thread_is_tried_again(monkeypatch):
     system.room = 1
 
     assert events.answers(DEADLINE_S)
+
+
+def test_what_an_event_loop_needs_a_thread_for_waits_for_one_and_is_done_once(monkeypatch):
+    monkeypatch.setattr(threads, "LOOK_S", 0.01)
+    system = System(monkeypatch, room=0)
+    done = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.05, setattr, system, "room", 10)
+        first = await aside(lambda: done.append(threading.current_thread()) or "first")
+        # Others wait for their own threads behind it, which find its former tries.
+        return first, await asyncio.gather(*(aside(done.append, n) for n in range(3)))
+
+    assert asyncio.run(main()) == ("first", [None] * 3)
+    assert done[0] is not threading.current_thread()
+    assert sorted(done[1:]) == [0, 1, 2]
+
+
+def test_what_goes_wrong_aside_is_raised():
+    async def main():
+        with pytest.raises(ZeroDivisionError):
+            await aside(divmod, 1, 0)
+
+    asyncio.run(main())
