@@ -6,6 +6,7 @@
 not be broken: a process whose host is gone ends, so it sees to that before it loads anything.
 """
 
+import contextlib
 import faulthandler
 import os
 import sys
@@ -13,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from actor.machine.platform import die_with_parent
+from actor.machine.platform import STDERR, die_with_parent
 
 # What is overdue is said as soon as can be.
 AT_ONCE_S: Final = 0.001
@@ -29,7 +30,13 @@ def main(arguments: Sequence[str]) -> None:
 def become(host: int, lifeline: int, region: int, tell_at: float) -> NoReturn:
     """Be the actor that the host says, and end the process with it."""
     line = read_line(lifeline)
-    die_with_parent(host, lifeline)
+    try:
+        die_with_parent(host, lifeline)
+    except (RuntimeError, MemoryError) as error:
+        # There is no log yet.
+        with contextlib.suppress(OSError):
+            os.write(STDERR, f"actor: it cannot start: {error}\n".encode())
+        os._exit(1)
     tell_of_hanging(tell_at)
     # Takes a while where the machine is busy, and may hang in what the user's folders shadow.
     from actor.processes.life import live_and_leave  # noqa: PLC0415

@@ -2,6 +2,8 @@
 
 import asyncio
 import queue
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -9,7 +11,19 @@ import pytest
 from actor.lead import Lead
 from actor.running import threads
 from actor.running.threads import EventLoopThread, ThreadPool, aside
-from tests.support.deployment import DEADLINE_S
+from tests.support.deployment import DEADLINE_S, ROOT, environment
+
+# Becomes an actor where the system gives no thread at all.
+CHILD = """
+import os, socket, threading
+def starts_not(_):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = starts_not
+from actor.child import become
+host, mine = socket.socketpair()
+host.sendall(b"00" + bytes([10]))
+become(os.getppid(), mine.fileno(), 0, 0.0)
+"""
 
 
 class System:
@@ -153,3 +167,18 @@ def test_what_goes_wrong_aside_is_raised():
             await aside(divmod, 1, 0)
 
     asyncio.run(main())
+
+
+def test_an_actor_that_finds_not_even_its_first_thread_says_so_in_a_line():
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+    assert (child.returncode, child.stdout) == (1, "")
+    assert child.stderr == "actor: it cannot start: can't start new thread\n"
