@@ -7,6 +7,7 @@ processes left when it was killed, and all that is not needed gone when nobody w
 import contextlib
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,6 +66,23 @@ def burst(it: Cluster) -> dict[str, TaskFuture]:
     return futures
 
 
+def burst_until(it: Cluster, question: Callable[[], bool]) -> dict[str, TaskFuture]:
+    """Submit a burst, and further ones until *question* is true; return all calls.
+
+    Where we get few turns one may be over, with all that it brought, before we look.
+    """
+    futures = burst(it)
+
+    def look() -> bool:
+        if all(one.done() for one in futures.values()):
+            futures.update(burst(it))
+        watch(it)
+        return question()
+
+    it.load.until(look, it.story)
+    return futures
+
+
 def settle(it: Cluster, futures: dict[str, TaskFuture]) -> None:
     """Take the outcomes of a burst, and wait until nothing is left of what it needed."""
     for key, future in futures.items():
@@ -110,31 +128,21 @@ def watch(it: Cluster) -> None:
 
 def is_growing(it: Cluster) -> bool:
     """Tell whether some host has begun to start actors; they are there a moment later."""
-    watch(it)
     return any(len(children(it.processes[name].pid)) > it.fewest(name) for name in it.machines)
 
 
 def scale(it: Cluster) -> None:
     """Let a burst bring all actors that may be, and go: nothing runs twice since one was let go."""
     before = strikes.again(it)
-    futures = burst(it)
     most = it.amount(ACTORS_MAX * len(it.machines), FEW)
-
-    def are_all_there() -> bool:
-        if all(one.done() for one in futures.values()):
-            futures.update(burst(it))
-        watch(it)
-        return sum(map(len, it.open_actors().values())) >= most
-
-    it.load.until(are_all_there, it.story)
+    futures = burst_until(it, lambda: sum(map(len, it.open_actors().values())) >= most)
     settle(it, futures)
     strikes.check_again(it, before, "scaling down")
 
 
 def machine_kill_while_it_scales(it: Cluster) -> None:
     """Kill a host while it starts actors: none of its processes stays, and all is done."""
-    futures = burst(it)
-    it.load.until(lambda: is_growing(it), it.story)
+    futures = burst_until(it, lambda: is_growing(it))
     it.load.run(it.random.uniform(0.0, 0.3))
     growing = [
         name for name in it.machines if len(children(it.processes[name].pid)) > it.fewest(name)
@@ -149,8 +157,7 @@ def machine_kill_while_it_scales(it: Cluster) -> None:
 
 def broker_kill_while_they_start(it: Cluster) -> None:
     """Kill the broker while replicas start: all is done, and nothing stays that nobody needs."""
-    futures = burst(it)
-    it.load.until(lambda: is_growing(it), it.story)
+    futures = burst_until(it, lambda: is_growing(it))
     it.load.run(it.random.uniform(0.0, 0.3))
     it.restart_broker()
     settle(it, futures)
