@@ -116,7 +116,6 @@ class Loop:
         self._notes = notes
         self._admission = admission
         self._clock = clock
-        self._payload_bytes_max = payload_bytes_max
         self._router = open_router(context, payload_bytes_max=payload_bytes_max)
         self._router.bind(ANNOUNCE_ENDPOINT)
         if admission is not None:

@@ -250,8 +250,3 @@ class Board:
         """Unmap."""
         self._words.release()
         self._map.close()
-
-
-def close_fd(fd: int) -> None:
-    """Close the descriptor of a region."""
-    os.close(fd)

@@ -184,7 +184,6 @@ class Actor:
         "idle_since",
         "incarnation",
         "is_alone",
-        "is_kill_asked",
         "is_new",
         "is_shut",
         "is_suspect",
@@ -230,7 +229,6 @@ class Actor:
         # Whether it is kept for a task that must run alone, or runs one; whether it is given no
         # work for either reason.
         self.is_alone = self.is_shut = False
-        self.is_kill_asked = False
         # Whether what it can take was not looked at yet where more actors are asked for.
         self.is_new = True
         self.credit = CreditAccount()
@@ -278,11 +276,6 @@ class Actor:
         self.lost: dict[str, int] = {}
         self.closed = hello.closed
         self.greet(hello, now)
-
-    @property
-    def has_empty_place(self) -> bool:
-        """Tell whether one more environment could be loaded where none has to give way for it."""
-        return self.credit.room > self._count_idle()
 
     @property
     def ease(self) -> int:

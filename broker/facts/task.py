@@ -117,8 +117,6 @@ PRIORITY_STEP: Final = 1_000.0
 # What a client can say that it knows of; far above every limit of tries.
 TRIES_MAX: Final = 2**31
 
-OWNED: Final = frozenset({State.ASSIGNED, State.UNCLAIMED_RUN})
-
 
 class FunctionBlob:
     """The code of a function or environment, as opaque octets."""

@@ -15,11 +15,6 @@ class News:
         self.answers: list[tuple[int, bytes]] = []
         self.notes: list[tuple[str, dict[str, Any]]] = []
 
-    @property
-    def has_news(self) -> bool:
-        """Tell whether there are outcomes, answers or notes to be taken."""
-        return bool(self.outcomes or self.answers or self.notes)
-
     def take_outcomes(self) -> list[tuple[int, Result, Payloads]]:
         """Return the outcomes since the last time; each call has one."""
         outcomes, self.outcomes = self.outcomes, []

@@ -67,8 +67,6 @@ NAMES: Final = frozenset({*SUPPORTED, *NOT_YET})
 INHERITED_STICKY: Final = "inherited_sticky"
 # These two are options wherever they stand: nobody calls a parameter so.
 ALWAYS: Final = frozenset({"desired_labels", "environment"})
-
-UNSAID: Final = object()
 # Beyond this floats do not tell one weight from the next.
 WEIGHT_MAX: Final = 2**53
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec.msgpack import decode, encode
 
 from broker.facts.peers import Client
-from broker.facts.task import OWNED, TRANSITIONS, Event, FunctionBlob, State, Task, Template, share
+from broker.facts.task import TRANSITIONS, Event, FunctionBlob, State, Task, Template, share
 from broker.waiting.backlog import KINDS_MAX, Backlog
 from wire.labels import Comparator, Desire
 from wire.parts import Call, Sticky
@@ -44,10 +44,6 @@ def test_every_state_can_be_reached():
     begins = {State.QUEUED, State.HELD, State.UNCLAIMED_RUN, State.ATTACHED}
 
     assert begins | set(TRANSITIONS.values()) == set(State)
-
-
-def test_only_what_an_actor_holds_is_owned():
-    assert {State.ASSIGNED, State.UNCLAIMED_RUN} == OWNED
 
 
 def test_a_name_tells_client_and_number():
