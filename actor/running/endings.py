@@ -5,6 +5,7 @@ out.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from io import IOBase
 from typing import Final
@@ -56,10 +57,17 @@ def pack(value: object) -> Ending:
         failure = Failure(
             Code.SERIALIZATION,
             "SerializationError",
-            f"the result cannot be sent back: {error}{hint}",
+            f"the result cannot be sent back: {culprit_in(value, error)}{hint}",
         )
         return Status.FAILURE, encode_failure(failure), ()
     return RESULT, body, frames
+
+
+def culprit_in(value: object, error: payload.PayloadError) -> str:
+    """Say which part of *value* cannot be pickled, and where it is; or as *error* does."""
+    with contextlib.suppress(Exception):  # Memory may be out, or the user's code does as it likes.
+        return payload.culprit_in(value) or str(error)
+    return str(error)
 
 
 def describe(error: BaseException, call: Call) -> Ending:

@@ -251,10 +251,10 @@ def test_a_task_that_a_coroutine_left_behind_cannot_end_the_event_loop(shell):
 
 
 def test_a_result_that_cannot_be_pickled_says_so(shell):
-    failure = shell.failure(shell.begin(threading.Lock))
+    failure = shell.failure(shell.begin(lambda: {"a": [0, threading.Lock()]}))
 
     assert failure.code == Code.SERIALIZATION
-    assert "lock" in failure.message
+    assert "['a'][1]: a value of type lock" in failure.message
 
 
 def test_a_generator_says_what_to_return_instead(shell):
