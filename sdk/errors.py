@@ -24,6 +24,7 @@ __all__ = [
     "LimitUnknown",
     "NonRetryable",
     "NotAuthorized",
+    "NotDurable",
     "NotInTask",
     "OutcomeUnknown",
     "ParentGone",
@@ -156,7 +157,7 @@ class NotDurable(WarmslotError):
     """The broker cannot keep a durable task now: no journal, a full disk or a full journal."""
 
 
-class ParentGone(WarmslotError):
+class ParentGone(TaskCanceled):
     """The call was made inside a task whose run does not count any more."""
 
 

@@ -33,6 +33,20 @@ def test_no_task_error_is_the_end_of_a_wait():
     assert issubclass(errors.TaskCanceled, concurrent.futures.CancelledError)
 
 
+def test_a_canceled_task_catches_what_its_calls_end_with_as_canceled():
+    """It heard of the end of its call before it heard that nobody wants it any more."""
+    gone = errors.error_of(Failure(Code.PARENT_GONE, "", "the task that submitted it was canceled"))
+
+    assert isinstance(gone, errors.TaskCanceled)
+
+
+def test_help_shows_every_error():
+    named = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+    tree = {name for name, kind in named.items() if issubclass(kind, errors.WarmslotError)}
+
+    assert tree <= set(errors.__all__)
+
+
 def test_a_history_is_shown():
     error = errors.error_of(
         Failure(Code.POISON_TASK, "", "gave up", "", b"", ["died", "died again"])
