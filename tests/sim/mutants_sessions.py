@@ -10,7 +10,7 @@ from actor.holding.mailbox import Mailbox
 from actor.holding.outcomes import Outcomes
 from broker.core import Broker
 from broker.events import liveness, recovery, sessions, submission
-from broker.facts import spans
+from broker.facts import outbox, spans
 from broker.facts.credit import CreditAccount
 from broker.facts.peers import is_owned
 from broker.facts.task import Ending
@@ -33,6 +33,11 @@ from tests.sim.mutants import (
 from tests.sim.world import World
 from wire.messages import Credit, Welcome
 from wire.session import PeerSession, State, Verdict
+
+# Nothing goes wrong there, but that messages take longer than a lease and than the grace.
+HEAVY = BUSY.but(
+    faults={}, fault=0.0, is_heavy=True, payload=0.9, shrunk=frozenset({"gil_grace_s"})
+)
 
 
 def any_outcome_counts() -> Any:
@@ -324,6 +329,16 @@ def a_release_keeps_the_slot() -> Any:
     return swap(Mailbox, "release", make)
 
 
+def a_large_task_comes_unannounced() -> Any:
+    """Do not tell an actor that a message comes that takes longer than a lease."""
+    return swap(outbox, "announce", lambda _: lambda payloads, epoch, number: None)
+
+
+def a_large_outcome_comes_unannounced() -> Any:
+    """Do not tell the broker that a message comes that takes longer than a lease."""
+    return swap(PeerSession, "ahead", lambda _: lambda self, payloads: [])
+
+
 SESSIONS = [
     Mutant(f.__name__, profile, f)
     for f, profile in (
@@ -353,5 +368,7 @@ SESSIONS = [
         (what_does_not_count_renews_a_lease, BUSY.but(faults={"repeat": 1.0, "cut": 1.0})),
         (labels_are_checked_once, BUSY.but(faults={"relabel": 1.0}, label=0.8, prefetch=2)),
         (a_release_keeps_the_slot, BUSY.but(release=0.5)),
+        (a_large_task_comes_unannounced, HEAVY),
+        (a_large_outcome_comes_unannounced, HEAVY.but(payload=0.0)),
     )
 ]

@@ -417,6 +417,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "7.25": ("who_is_canceled_waits_on_for_its_calls",),
     "7.35": ("what_was_said_of_the_wait_before_counts",),
     "8.1": ("no_who", "gaps_do_not_matter", "repetitions_count"),
+    "8.2": ("a_large_task_comes_unannounced", "a_large_outcome_comes_unannounced"),
     "8.3": ("epoch_does_not_rise", "an_older_journal_goes_on_from_its_own_epoch"),
     "8.4": ("results_are_said_once", "a_client_never_says_again", "acknowledged_too_early"),
     "9": ("credit_ignores_what_flies", "credit_is_a_difference"),

@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tests.sim.turns import session_of
-from wire.messages import Beat
+from wire.messages import ActorHello, Beat, ClientHello, HostHello
 from wire.session import transfer_s
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ SUSPECT_S = 2.0
 # How late the broker looks at its clocks.
 LATE_S = 0.25
 SLACK_S = 1e-6
+HELLOS = (ActorHello, ClientHello, HostHello)
 
 
 class Unheard:
@@ -44,16 +45,27 @@ class Silence:
 
     def heard(self, peer: "Process", frame: Any) -> None:
         """Note that the broker hears *peer*, whatever it thinks of that."""
+        first = frame.commands[0] if frame is not None and frame.commands else None
+        self.check_undisturbed(peer, frame, first)
         if peer.kind != "actor":
             return
         # What tells of a large message is heard until that may be here.
-        first = frame.commands[0] if frame is not None else None
         ahead_s = transfer_s(first.ahead) if isinstance(first, Beat) else 0.0
         self.heard_at[peer.incarnation] = self.world.now + ahead_s
         known = self.sessions.get(session_of(peer, frame)) if frame is not None else None
         if known is not None and frame.received > known.received:
             known.received = frame.received
             known.since = self.world.now if known.sent > known.received else inf
+
+    def check_undisturbed(self, peer: "Process", frame: Any, first: Any) -> None:
+        """Check that nobody gives a session up where nothing goes wrong, large messages or not."""
+        is_anew = type(first) in HELLOS and frame.session > 1
+        assert not is_anew or self.world.profile.faults, f"{peer.name} opens a session anew"
+
+    def lost(self, fields: "dict[str, Any]") -> None:
+        """Check that the broker takes no large message for silence where nothing goes wrong."""
+        is_silent = "was silent for" in fields["reason"]
+        assert not is_silent or self.world.profile.faults, f"{fields['reason']}, and is there"
 
     def told(self, actor: "ActorProcess", frame: Any) -> None:
         """Note that a frame is on its way to *actor*."""

@@ -220,6 +220,8 @@ class World:
         self.history.append((self.now, "broker", event, fields))
         if event == "client_gone":
             self.oracle.gave_client_up(fields["client"])
+        elif event == "actor_lost":
+            self.oracle.silence.lost(fields)
         elif event in ("unclaimed", "adopted"):
             incarnation, _, number = fields["task"].rpartition("-")
             name = int(incarnation, 16), int(number)
