@@ -135,9 +135,13 @@ def child_crash(it: Cluster) -> None:
     if how in ENDS_THE_PROCESS:
         for pid, at, name in starts:
             it.ended[int(pid)] = time.monotonic()
-            it.measured[REPORTED].append(
-                reported_s(it, name, datetime.fromisoformat(at).timestamp())
-            )
+            note_report(it, name, datetime.fromisoformat(at).timestamp())
+
+
+def note_report(it: Cluster, name: str, at: float) -> None:
+    """Note how soon the broker knew: the outcome is sent first, and the line is written after it"""
+    it.load.until(lambda: reported_s(it, name, at) < math.inf, it.story)
+    it.measured[REPORTED].append(reported_s(it, name, at))
 
 
 REPORTED: Final = "seconds until the broker knew of a crash"
