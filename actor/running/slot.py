@@ -351,11 +351,13 @@ class Slots:
             way = recipe.way or way_of(recipe, resident)
             goes_to_loop = way is not THREAD
             if goes_to_loop and way is Way.BATCH:
+                self._events.begin()
                 self._loop.post_quietly(self._left_thread, run)
                 self._loop.post(self.batching.came, run)
                 return None
             function = getattr(resident.instance, call.method)
         if goes_to_loop:
+            self._events.begin()
             recipe.way = Way.EVENT_LOOP
             self._loop.post_quietly(self._left_thread, run)
             self._events.call(self._begin_async, run)
@@ -399,9 +401,7 @@ class Slots:
             post = self._loop.post
             resident.checkpoints.hand_over(self._loop.finish, assignment, ending, run.began, post)
             return
-        status, body, frames = ending
-        run_s = time.monotonic() - run.began
-        self._loop.post(self._loop.finish, assignment, status, body, frames, run_s, None)
+        self._loop.post(self._loop.finish, assignment, *ending, time.monotonic() - run.began, None)
 
     async def _await(self, run: Run) -> Ending:
         assignment = run.assignment

@@ -19,8 +19,7 @@ from actor.running.whereabouts import of_thread
 
 T = TypeVar("T")
 
-# How long what the event loop has to be done in a thread waits where there is none, before it asks
-# for one again.
+# How long whoever waits for a thread of the event loop, or for it, waits until it asks again.
 LOOK_S: Final = 1.0
 
 
@@ -107,6 +106,19 @@ class EventLoopThread:
                 # Only now: where there was no room for it, whoever comes next tries again.
                 self._loop, self._thread = loop, thread
             return self._loop
+
+    def begin(self) -> None:
+        """Have it run, and wait where the system gives no thread for it; never on the I/O thread.
+
+        The leader may, while it runs a task: a guard takes the lead.
+        """
+        while True:
+            try:
+                _ = self.loop
+            except (RuntimeError, MemoryError):
+                threading.Event().wait(LOOK_S)
+            else:
+                return
 
     @property
     def is_current(self) -> bool:
