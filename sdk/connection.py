@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sdk.calls.asking import asked
+from sdk.calls.asking import PROBE, asked
 from sdk.calls.call import Plan, Settings
 from sdk.calls.reasons import Reasons
 from sdk.calls.refusals import why_silent
@@ -214,8 +214,8 @@ class Connection(Handlers):
         owned = self.core.calls.get(future.number)
         # Of a durable call the broker says it by itself, after the commit.
         if owned is not None and not owned.plan.is_durable and not is_accepted():
-            # Its answer brings the confirmation at once; no task has this number.
-            self.ask("explain", "0", lambda _: None)
+            # Its answer brings the confirmation at once.
+            self.ask(*PROBE, lambda _: None)
         rest = None if deadline is None else max(0.0, deadline - monotonic())
         refusals = NotDurable | ProtocolMismatch | NotAuthorized
         return self.loop.wait(is_accepted, rest) and not isinstance(future.failure, refusals)
@@ -228,7 +228,7 @@ class Connection(Handlers):
             return False
         rest = None if deadline is None else max(0.0, deadline - monotonic())
         try:
-            self.query("explain", "0", rest)
+            self.query(*PROBE, rest)
         except TimeoutError:
             return False
         rest = None if deadline is None else max(0.0, deadline - monotonic())

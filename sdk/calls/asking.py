@@ -15,6 +15,9 @@ from sdk.calls.waiting import Waiting
 from wire.messages import Cancel, Query, Requeued, Tried
 
 HISTORY_MAX: Final = 10
+# A question about a task that nobody has: nothing else that a client says is answered at once, and
+# the answer says what was received until then.
+PROBE: Final = ("explain", "0")
 
 
 def asked(what: str, argument: str) -> str:

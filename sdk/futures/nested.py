@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Final
 
+from sdk.calls.asking import PROBE
 from sdk.errors import Deadlock, ReleasedLimit, TaskCanceled, WarmslotError
 from sdk.task import TaskContext, running
 from wire.parts import Span, Token
@@ -160,8 +161,8 @@ def hand_over(connection: "Connection", number: int, task: TaskContext) -> None:
     with contextlib.suppress(WarmslotError):
         while not is_over():
             if core.session.is_open:
-                # Its answer says at once what was received; no task has this number.
-                connection.ask("explain", "0", lambda _: None)
+                # Its answer says at once what was received.
+                connection.ask(*PROBE, lambda _: None)
             if not connection.loop.wait(is_over, LOOK_S) and not core.is_sent(number):
                 with contextlib.suppress(ReleasedLimit):
                     task.release_slot()
