@@ -35,10 +35,7 @@ def answer(
             return status(broker, now) if not argument else explain(broker, client, argument, now)
         case "actors":
             at = residing.titles(broker)
-            actors = [
-                describe_actor(actor, at, cold(broker, actor), now)
-                for actor in broker.actors.values()
-            ]
+            actors = [describe_actor(broker, actor, at, now) for actor in broker.actors.values()]
             return {"actors": actors, "lost": lost(broker, now)}
         case "clients":
             return {"clients": [describe_client(known, now) for known in broker.clients.values()]}
@@ -154,12 +151,9 @@ def journal(broker: "Broker") -> str:
 
 
 def describe_actor(
-    actor: Actor, named: Mapping[Actor, dict[str, str]], cold: list[str], now: float
+    broker: "Broker", actor: Actor, named: Mapping[Actor, dict[str, str]], now: float
 ) -> dict[str, Any]:
-    """Return what an operator wants to know of an actor.
-
-    *named* says who resides where, *cold* which environments are not here that were or could be.
-    """
+    """Return what an operator wants to know of an actor; *named* says who resides where."""
     stated = actor.credit.stated
     return {
         "name": actor.name,
@@ -175,14 +169,14 @@ def describe_actor(
         "ahead": stated.ahead,
         "available": actor.credit.available,
         "typed": stated.typed,
-        "held": reasons.slots_held(actor),
+        "held": reasons.slots_held(broker, actor),
         "holding": [
             {"task": task.name, "state": run_state(task), "attempt": task.tries + 1}
             for task in actor.assigned.values()
         ],
         "state": actor_state(actor),
         "closed": actor.closed,
-        "environments": states(actor, cold),
+        "environments": states(actor, cold(broker, actor)),
         "named": named.get(actor, {}),
         "silent_s": max(0.0, now - actor.heard_at),
     }

@@ -118,8 +118,9 @@ def reason_among(broker: "Broker", task: Task, able: list[Actor], now: float) ->
         texts.append(f"takes no work ({why})")
         since = max(since, *(actor.closed_at for actor in closed))
     if away:
-        silent = [f"{one.name} for {now - one.heard_at:.1f} s" for one in away[:ACTORS_SHOWN_MAX]]
-        texts.append(f"is silent ({', '.join(silent)}{', ...' if len(away) > len(silent) else ''})")
+        shown_away = [f"{one.name}: {unheard(broker, one, now)}" for one in away[:ACTORS_SHOWN_MAX]]
+        more = "; ..." if len(away) > len(shown_away) else ""
+        texts.append(f"is out of reach ({'; '.join(shown_away)}{more})")
         since = max(since, *(actor.heard_at for actor in away))
     if rejected:
         texts.append(f"rejected it ({rejected[0].name})")
@@ -284,7 +285,7 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
         ]
         return f"{', and '.join(lacking)} ({count_tasks(actor)})"
     if not credit.available and (shape.cost.is_plain or not credit.has_more):
-        return f"no free slot ({count_tasks(actor)}{unreturned(actor)})"
+        return f"no free slot ({count_tasks(actor)}{unreturned(broker, actor)})"
     reserved = broker.reservation
     is_bound = reserved is not None and reserved.binds(task, actor)
     if reserved is not None and is_bound and not credit.covers(shape.cost, reserved.shape.cost):
@@ -312,31 +313,35 @@ def hosts_without(broker: "Broker") -> str:
     return f": {told} none that runs, see the log there"
 
 
-def unreturned(actor: Actor) -> str:
+def unreturned(broker: "Broker", actor: Actor) -> str:
     """Say how many slots of *actor* runs have that nobody wants any more, or an empty text.
 
     Those that it does not offer and no task of it has; not where one may be about to have them.
     """
-    others = actor.slots.get(SLOT, 0) - actor.credit.stated.free - slots_held(actor)[SLOT]
-    if others <= 0 or any(task.is_released for task in actor.assigned.values()):
+    held = slots_held(broker, actor)[SLOT]
+    others = actor.slots.get(SLOT, 0) - actor.credit.stated.free - held
+    parts = broker.limits.waits.parts
+    if others <= 0 or any(t.is_released or token in parts for token, t in actor.assigned.items()):
         return ""
     return f", and {others} slots of canceled or timed out runs that have not returned"
 
 
-def slots_held(actor: Actor) -> dict[str, int]:
+def slots_held(broker: "Broker", actor: Actor) -> dict[str, int]:
     """Return how many slots of each type the tasks of *actor* hold that have not given them back.
 
-    More than there are, where tasks wait in the mailbox. Those that share a replica have one.
+    More than there are, where tasks wait in the mailbox. Those that share a replica have one. Of a
+    part that a run has again its actor tells with the next heartbeat.
     """
     held = dict.fromkeys(actor.slots, 0)
     sharing = set()
-    for task in actor.assigned.values():
+    waits = broker.limits.waits
+    for token, task in actor.assigned.items():
         if task.template and task.template.costs.is_sharing:
             if not task.is_released:
                 sharing.add(task.template.costs.place)
         elif not task.is_released:
             slots = (task.template.head.slots if task.template else {}) or {SLOT: 1}
-            for kind, amount in slots.items():
+            for kind, amount in waits.left(token, slots).items():
                 held[kind] = held.get(kind, 0) + amount
     if sharing:
         held[SLOT] = held.get(SLOT, 0) + len(sharing)

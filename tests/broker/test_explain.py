@@ -100,7 +100,10 @@ def test_an_actor_that_beats_and_receives_nothing_is_not_called_silent(talk):
 
     client = talk.client().submits(7)
 
-    assert ask(client, "explain", "7")["actors"] == {"h/0": "suspect, receives nothing"}
+    answer = ask(client, "explain", "7")
+    assert answer["actors"] == {"h/0": "suspect, receives nothing"}
+    reason = "every actor that satisfies it is out of reach (h/0: suspect, receives nothing)"
+    assert answer["reason"] == reason
 
 
 def test_only_who_waits_is_said_to_wait(talk):

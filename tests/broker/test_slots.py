@@ -352,6 +352,30 @@ def test_amounts_that_are_none_are_refused(talk):
     assert client.takes(Error)[0].code == "bad-frame"
 
 
+# --- parts
+
+
+def test_a_part_that_was_given_back_is_not_shown_as_held(talk):
+    actor = talk.actor(free=1, slots={"slot": 1, "gpu": 3})
+    actor.says(Credit(1, typed={"gpu": 3}))
+    client = talk.client().submits(7, call=call(gpu=3)).submits(8, call=call(gpu=2))
+    token = (actor.epoch, actor.takes(Assign)[0].number)
+
+    actor.says(Release(*token, {"gpu": 2}), Credit(1, typed={"gpu": 2}))
+
+    assert got(actor) == [8]
+    assert ask(client, "actors")["actors"][0]["held"] == {"slot": 0, "gpu": 3}
+
+
+def test_a_part_that_a_run_has_again_is_not_taken_for_that_of_a_canceled_run(talk):
+    actor = talk.actor(free=2, slots={"slot": 2})
+    client = talk.client().submits(7, call=call(slot=2)).submits(8, 9)
+    token = (actor.epoch, actor.takes(Assign)[0].number)
+    actor.says(Release(*token, {"slot": 1}), Credit(0))
+
+    assert ask(client, "explain", "9")["actors"] == {"host/0": "no free slot (1 task)"}
+
+
 # --- reacquire
 
 
