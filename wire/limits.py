@@ -75,9 +75,9 @@ def check_definition(definition: Definition) -> None:
             f"limit {definition.name}: each host states its own: python -m actor --limit {own}=N"
         )
     check_base(definition.name)
-    if not 0 < definition.maximum <= AMOUNT_MAX:
+    if not is_amount(definition.maximum):
         raise ValueError(
-            f"limit {definition.name}: {definition.maximum} is not from 1 to {AMOUNT_MAX}"
+            f"limit {definition.name}: {definition.maximum!r} is not from 1 to {AMOUNT_MAX}"
         )
     if definition.strategy is Strategy.ROUND_ROBIN and not definition.per_key:
         raise ValueError(
@@ -117,7 +117,7 @@ def check_amounts(limits: Mapping[str, int]) -> None:
 
 def read_rate(text: str) -> float:
     """Read `10/s`, `600/min`, `5/2s` or `100/h` as so much a second."""
-    found = _RATE.fullmatch(text.replace(" ", ""))
+    found = _RATE.fullmatch(str(text).replace(" ", ""))
     if not found or not float(found[1]) or (found[2] is not None and not float(found[2])):
         raise ValueError(f"{text!r} is not a rate, as in 10/s, 600/min or 100/h")
     return float(found[1]) / (float(found[2] or 1) * _UNIT_S[found[3]])

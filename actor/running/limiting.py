@@ -323,6 +323,8 @@ def make_block(
 ) -> LimitBlock:
     """Return the block for `task.limit`. Raises ValueError and TypeError for bad arguments."""
     check_wait(timeout)
+    if not isinstance(name, str):
+        raise TypeError(f"limit() takes the name of one limit and how much of it, got {name!r}")
     return LimitBlock(run.limiting, runtime, read_limits({name: occupy}), timeout)
 
 

@@ -369,3 +369,8 @@ def test_slots_that_are_free_are_had_again_without_any_time(is_free):
     core.take_starts()
 
     assert [answer.reply for answer in core.take_answers()] == ["granted" if is_free else "timeout"]
+
+
+def test_a_mapping_of_limits_is_refused_with_what_limit_takes(pair):
+    with pytest.raises(TypeError, match=r"^limit\(\) takes the name of one limit"):
+        limiting.make_block(pair().run, None, DB, 1, None)

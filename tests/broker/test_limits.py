@@ -10,7 +10,7 @@ from tests.broker.conversation import CODE, Conversation
 from wire import codec
 from wire.codec import decode_failure
 from wire.errors import Code
-from wire.limits import Definition, Strategy, read_definition, read_rate
+from wire.limits import Definition, Strategy, check_definition, read_definition, read_rate
 from wire.messages import (
     Assign,
     Beat,
@@ -118,6 +118,17 @@ def test_whoever_sets_a_limit_of_hosts_is_told_who_does():
 
 def test_a_rate_is_so_much_a_second():
     assert [read_rate(t) for t in ("10/s", "600/min", "5/2s", "36/h")] == [10.0, 10.0, 2.5, 0.01]
+
+
+@pytest.mark.parametrize("maximum", [0, 1.5, True, "2"])
+def test_a_maximum_that_is_no_amount_is_refused_with_what_may_stand_there(maximum):
+    with pytest.raises(ValueError, match=r"^limit db: .* is not from 1 to 2147483647$"):
+        check_definition(Definition(name="db", maximum=maximum))
+
+
+def test_a_rate_without_its_time_is_refused_as_a_number_too():
+    with pytest.raises(ValueError, match=r"^10 is not a rate, as in 10/s"):
+        read_rate(10)
 
 
 # --- at scheduling
