@@ -1,7 +1,7 @@
 """Families: which calls were made in which run, and what becomes of them with it (section 9.6).
 
-A call that is not durable ends with the run that made it, however that ends but by an outcome. The
-row of a durable one names its maker, so it is known after a restart too. The rule that must not be
+A call that is not durable ends with the run that made it, unless that returned or raised. The row
+of a durable one names its maker, so it is known after a restart too. The rule that must not be
 broken: where the next run of a task makes a call again, the former one does not go on.
 """
 
@@ -32,12 +32,14 @@ class Parting(Enum):
     UNCLAIMED = "the run that submitted it was lost before its client came back"
     # Nobody is there any more who wants the outcome.
     LEFT = "nobody waits any more for the task that submitted it"
+    # It was cut off, and there is no next run: what is durable goes on.
+    EXPIRED = "the run that submitted it had its time"
 
 
 # So many runs are remembered of which a call was refused, the oldest are forgotten.
 REFUSED_MAX: Final = 65_536
 # Nothing is known of a next run: what is durable goes on, until one is known of.
-_LEAVING = (Parting.UNCLAIMED, Parting.LEFT)
+_LEAVING = (Parting.UNCLAIMED, Parting.LEFT, Parting.EXPIRED)
 
 
 # ---------------------------------------------------------------------- who belongs to whom
@@ -149,6 +151,12 @@ def part(broker: "Broker", task: Task, why: Parting, *, force: bool = False) -> 
     """
     children, task.children = task.children, None
     return children is not None and settle(broker, list(children), why, task, force=force)
+
+
+def cut_off(broker: "Broker", task: Task) -> None:
+    """End the calls of *task*, which had its time and is tried no more, but for durable ones."""
+    calls = [call for call in task.children or () if not goes_on(call, Parting.EXPIRED)]
+    settle(broker, calls, Parting.EXPIRED, None)
 
 
 def settle(

@@ -43,6 +43,8 @@ def retry(broker: "Broker", task: Task, ending: Ending, now: float) -> bool:
         return False
     if is_tried_again(broker, task, ending, now):
         return True
+    if ending.status is Status.EXPIRED:
+        families.cut_off(broker, task)
     if task.call.retries or task.record is not None:
         dead.keep_failed(broker, task, ending)
     return False

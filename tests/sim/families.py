@@ -1,5 +1,6 @@
 """Calls that runs make end with these: a run that is lost, fails or is canceled makes none again.
 
+So do those that are not durable with a run that had its time, also where that is the outcome.
 Who counts no more is told from what the broker says: STOP, or another assignment of the same task.
 What must hold then: of the calls that were made in that run none waits, none runs, none starts.
 """
@@ -10,7 +11,7 @@ from broker.events.recovery import UNCLAIMED
 from broker.events.strategies import NEWER
 from broker.facts.task import State
 from wire.messages import Assign, Outcome, Stop
-from wire.parts import Token
+from wire.parts import Status, Token
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -35,6 +36,9 @@ class Families:
         self._new: list[Token] = []
         # Runs whose outcome the broker that lives has taken: what they made goes on without them.
         self.ended: set[Token] = set()
+        # Those of them that had their time and are not tried again, ever and just now.
+        self.cut_off: set[Token] = set()
+        self._cut: list[Token] = []
         # Which runs the broker that lives took over in its adopt window.
         self.adopted: set[Token] = set()
         # Those of them whose task the journal does not know, or knows no more.
@@ -90,10 +94,15 @@ class Families:
                 task = core.tokens.get(token)
                 if task is not None and is_decided(task):
                     self.ended.add(token)
+                if command.status is Status.EXPIRED and task and task.state is State.ENDED:
+                    self.cut_off.add(token)
+                    self._cut.append(token)
 
     def told_gone(self, record: "TaskRecord") -> None:
         """Note that whoever made a call was told that the run in which it was made is over."""
-        if record.parent is not None and self._ends_with(record, record.parent):
+        # One that had its time may still be offered, with that outcome.
+        has_ended = record.parent in self.cut_off
+        if record.parent is not None and not has_ended and self._ends_with(record, record.parent):
             self.parted.add(record.parent)
 
     def _check_stop(self, token: Token) -> None:
@@ -137,7 +146,7 @@ class Families:
             self._core, self._is_open = core, True
             self.adopted, self.over, self._new = set(), set(), []
             self.unwritten = set()
-            self.ended = set()
+            self.ended, self._cut = set(), []
             self.parted = {token for token in self.parted if self._is_told_over(core, token)}
 
     def _is_told_over(self, core: "Broker", token: Token) -> bool:
@@ -181,6 +190,15 @@ class Families:
             task = core.tokens.get(token)
             assert task is None or task.state is not State.ASSIGNED, (
                 f"{task.name} goes on as {token}, and calls of that have ended with it"
+            )
+        cut, self._cut = self._cut, []
+        known = filter(self._is_known, cut)
+        for record in (one for token in known for one in self.children.get(token, ())):
+            client = core.clients.get(record.client.incarnation)
+            task = client.tasks.get(record.number) if client is not None else None
+            is_over = task is None or task.is_over or task.state in UNCLAIMED
+            assert is_over or record.call.durable, (
+                f"{record.name} is {task and task.state}, and the run that made it had its time"
             )
         new, self._new = self._new, []
         for token in new:

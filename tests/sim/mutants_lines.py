@@ -129,6 +129,13 @@ OF_LINES = (
         "pass",
     ),
     (
+        "the_calls_of_a_run_that_had_its_time_go_on",
+        FAMILIES.but(timeout=1.0, run_s=3.0, slots=4, cancel=0.0, tasks=30),
+        retrying.retry,
+        "families.cut_off(broker, task)",
+        "pass",
+    ),
+    (
         "the_calls_of_a_canceled_run_go_on",
         FAMILIES.but(cancel=0.3),
         families.drop,

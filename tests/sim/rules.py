@@ -149,6 +149,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_new_broker_knows_no_families",
             "a_cancel_reaches_no_durable_call",
             "force_stops_at_the_parent",
+            "the_calls_of_a_run_that_had_its_time_go_on",
         ),
         11: (
             "what_goes_down_with_the_broker_is_not_counted",
