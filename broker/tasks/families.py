@@ -71,9 +71,14 @@ def adopt(broker: "Broker", task: Task, parent: Token) -> bool:
     """Note in which run *task* was submitted; False when that is there no more."""
     owner = broker.tokens.get(parent)
     if owner is None or not is_owned(owner):
-        if owner is None and may_come(broker, parent):
+        if not may_come(broker, parent):
+            return False
+        if owner is None:
             broker.unparented.setdefault(parent, []).append(task)
-        return may_come(broker, parent)
+        elif owner.state is State.UNCLAIMED_OUTCOME:
+            # Its client says whether it is tried again, and makes the call again then.
+            belong(broker, task, owner, parent)
+        return True
     belong(broker, task, owner, parent)
     return True
 

@@ -1,4 +1,4 @@
-"""What becomes of the calls of a run that had its time, where its task is not tried again."""
+"""What becomes of the calls of a run that had its time, or failed before its client was back."""
 
 import msgspec
 import pytest
@@ -73,3 +73,39 @@ def test_the_calls_of_a_run_that_had_its_time_before_its_client_was_back_end_whe
 
     assert code_of(family.root, 1) == Code.TASK_TIMEOUT
     assert code_of(family.nested, 1) == Code.PARENT_GONE
+
+
+@pytest.mark.parametrize("call", [PLAIN, DURABLE])
+def test_a_call_that_comes_behind_the_failure_of_its_run_ends_when_that_is_tried_again(call):
+    """In a started broker it went on, beside the one that the next run made."""
+    family = Family(parent=PLAIN, call=PLAIN)
+    family.talk.restart()
+    kept = [Kept(ROOT, 1, family.token, retriable=True)]
+    family.actor.greets(msgspec.structs.replace(family.actor.hello, kept=kept))
+    family.actor.ends(family.token, LATE, status=Status.FAILURE, free=0)
+    assert family.talk.state(family.root, 1) == "unclaimed-outcome"
+    family.nested.greets(msgspec.structs.replace(family.nested.hello, unresolved=[(1, 1)]))
+    family.nested.submits(1, call=call, parent=family.token, again=True)
+    assert code_of(family.nested, 1) is None
+
+    family.root.greets(msgspec.structs.replace(family.root.hello, unresolved=[(1, 1)]))
+    family.root.submits(1, call=Call("plain", CODE, retries=1), again=True)
+
+    assert code_of(family.nested, 1) == Code.PARENT_GONE
+
+
+def test_a_call_that_comes_behind_the_result_of_its_run_goes_on():
+    family = Family(parent=PLAIN, call=PLAIN)
+    family.talk.restart()
+    kept = [Kept(ROOT, 1, family.token)]
+    family.actor.greets(msgspec.structs.replace(family.actor.hello, kept=kept))
+    family.actor.ends(family.token, b"value", free=0)
+    family.nested.greets(msgspec.structs.replace(family.nested.hello, unresolved=[(1, 1)]))
+    family.nested.submits(1, call=PLAIN, parent=family.token, again=True)
+
+    family.root.greets(msgspec.structs.replace(family.root.hello, unresolved=[(1, 1)]))
+    family.root.submits(1, call=PLAIN, again=True)
+    family.talk.wait(2.5, beating=[family.root, family.nested])
+
+    assert [result.body for result in family.root.takes(Result)] == [b"value"]
+    assert family.state == "queued"
