@@ -46,7 +46,7 @@ def add_top_options(command: argparse.ArgumentParser) -> None:
         help="how often to look, in seconds (default: 1)",
     )
     command.add_argument(
-        "--count", metavar="N", type=int, default=0, help="how often in all (default: for ever)"
+        "--count", metavar="N", type=int, help="how often in all (default: for ever)"
     )
 
 
@@ -61,8 +61,10 @@ def show_actors(client: Client, options: argparse.Namespace) -> int:
 
 def show_top(client: Client, options: argparse.Namespace) -> int:
     """Print the broker in a line and its actors in a table, until Ctrl-C."""
-    if not 0 < options.interval < float("inf") or options.count < 0:
-        raise ValueError(f"--interval {options.interval} --count {options.count}: above 0")
+    if not 0 < options.interval < float("inf"):
+        raise ValueError(f"--interval {options.interval} is not a number of seconds above 0")
+    if options.count is not None and options.count < 1:
+        raise ValueError(f"--count {options.count} is not above 0")
     is_terminal = sys.stdout.isatty() and not options.json
     former: tuple[dict[str, Any], float] | None = None
     shown = 0

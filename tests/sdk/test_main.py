@@ -393,6 +393,18 @@ def test_what_the_broker_refuses_is_said_without_its_json(capsys):
 
 
 @pytest.mark.process
+def test_a_task_that_is_not_dead_is_said_once(capsys):
+    with ScriptedBroker() as broker:
+        broker.answers["dead-forget"] = {"error": "no dead task 1-1 is kept here"}
+
+        forget = ["tasks", "--dead", "--forget", "1-1"]
+        status = program.main([*forget, "--broker", broker.endpoint])
+
+    assert status == 1
+    assert capsys.readouterr().err == "warmslot: no dead task 1-1 is kept here\n"
+
+
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("command", "answer", "printed", "status"),
     [
