@@ -166,7 +166,7 @@ def test_a_failure_that_ended_with_its_process_is_told_nowhere():
 
 def test_a_new_broker_that_hears_the_host_of_a_strict_holder_lets_nobody_in_beside_it():
     # A run holds the interpreter, so the broker that was started again never hears of it.
-    profile = FENCED.but(strict=1.0, run_s=60.0, tasks=6, down_s=0.3, faults={}, hang=0.0)
+    profile = FENCED.but(strict=1.0, run_s=60.0, tasks=6, down_s=0.3, fault=0.0, hang=0.0)
     world = World(0, profile)
 
     def holders():
