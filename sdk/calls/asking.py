@@ -23,9 +23,9 @@ PROBE: Final = ("explain", "0")
 def asked(what: str, argument: str) -> str:
     """Return what a question or an order was, for people, with a colon: of JSON only the name.
 
-    Empty for orders about limits, which nobody calls as the protocol does: the answer names which.
+    Empty for limits and dead tasks, which nobody calls as the protocol does: the answer names them.
     """
-    if what.startswith("limit-"):
+    if what.startswith(("limit-", "dead")):
         return ""
     if argument.startswith("{"):
         said: dict[str, Any] = msgspec.json.decode(argument)
