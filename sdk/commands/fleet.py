@@ -41,13 +41,27 @@ def add_top_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--interval",
         metavar="S",
-        type=float,
+        type=seconds,
         default=INTERVAL_DEFAULT_S,
         help="how often to look, in seconds (default: 1)",
     )
     command.add_argument(
-        "--count", metavar="N", type=int, help="how often in all (default: for ever)"
+        "--count", metavar="N", type=times, help="how often in all (default: for ever)"
     )
+
+
+def seconds(text: str) -> float:
+    """Read a time above 0."""
+    if not 0 < (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
+
+
+def times(text: str) -> int:
+    """Read how often."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
 
 
 def show_actors(client: Client, options: argparse.Namespace) -> int:
@@ -61,10 +75,6 @@ def show_actors(client: Client, options: argparse.Namespace) -> int:
 
 def show_top(client: Client, options: argparse.Namespace) -> int:
     """Print the broker in a line and its actors in a table, until Ctrl-C."""
-    if not 0 < options.interval < float("inf"):
-        raise ValueError(f"--interval {options.interval} is not a number of seconds above 0")
-    if options.count is not None and options.count < 1:
-        raise ValueError(f"--count {options.count} is not above 0")
     is_terminal = sys.stdout.isatty() and not options.json
     former: tuple[dict[str, Any], float] | None = None
     shown = 0

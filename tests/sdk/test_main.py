@@ -283,6 +283,9 @@ def test_an_answer_can_be_json(endpoint, capsys):
         (["status", "--timeout", "-1"], "-1.0"),
         (["explain"], "TASK"),
         (["status", "--broker", "nonsense"], "'nonsense'"),
+        (["top", "--interval", "nan"], "--interval: nan is not a number of seconds above 0"),
+        # It looked for ever.
+        (["top", "--count", "0", "--broker", "ipc:///none", "--timeout", "0.01"], "--count: 0 is"),
     ],
 )
 def test_a_bad_option_is_one_line_and_status_2(capsys, arguments, text):
