@@ -57,15 +57,21 @@ class Silence:
             known.received = frame.received
             known.since = self.world.now if known.sent > known.received else inf
 
+    @property
+    def is_undisturbed(self) -> bool:
+        """Tell whether nothing goes wrong but that large messages are on their way."""
+        profile = self.world.profile
+        return profile.is_heavy and not (profile.faults or profile.along)
+
     def check_undisturbed(self, peer: "Process", frame: Any, first: Any) -> None:
-        """Check that nobody gives a session up where nothing goes wrong, large messages or not."""
+        """Check that nobody gives a session up where nothing goes wrong."""
         is_anew = type(first) in HELLOS and frame.session > 1
-        assert not is_anew or self.world.profile.faults, f"{peer.name} opens a session anew"
+        assert not (is_anew and self.is_undisturbed), f"{peer.name} opens a session anew"
 
     def lost(self, fields: "dict[str, Any]") -> None:
         """Check that the broker takes no large message for silence where nothing goes wrong."""
         is_silent = "was silent for" in fields["reason"]
-        assert not is_silent or self.world.profile.faults, f"{fields['reason']}, and is there"
+        assert not (is_silent and self.is_undisturbed), f"{fields['reason']}, and is there"
 
     def told(self, actor: "ActorProcess", frame: Any) -> None:
         """Note that a frame is on its way to *actor*."""
