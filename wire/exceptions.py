@@ -18,6 +18,8 @@ from wire.payload import PayloadError, pickle_value, told
 from wire.texts import sendable
 
 TEXT_LENGTH_MAX: Final = 16_384
+# What the code of a user raises when it is asked to come along, `sys.exit` too; but for Ctrl-C.
+USERS: Final = (Exception, SystemExit)
 
 
 class RemoteTraceback(Exception):
@@ -39,7 +41,7 @@ def dump_exception(error: BaseException, code: Code = Code.TASK_FAILED) -> Failu
     bare = error.__traceback__
     try:
         pickled = _pickled(error)
-    except Exception:  # noqa: BLE001 - a user's exception can raise anything here.
+    except USERS:  # A user's exception can raise anything here.
         pickled = b""
     finally:
         error.__traceback__ = bare
@@ -55,7 +57,7 @@ def _pickled(error: BaseException) -> bytes:
 
 def _as_it_is(error: BaseException, sent: "Rebuilt | None" = None) -> bytes:
     """Pickle *error*, or *sent* in its place; return nothing where another class comes back."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(*USERS):
         stream, _, _ = pickle_value(sent or error, out_of_band=False)
         # It may pickle and yet not come back: Python calls the class with `args` again.
         if type(pickle.loads(stream)).__name__ == type(error).__name__:  # noqa: S301
@@ -103,7 +105,7 @@ def _travels(part: object, what: str, left: list[str]) -> bool:
     try:
         stream, _, _ = pickle_value(part, out_of_band=False)
         pickle.loads(stream)  # noqa: S301
-    except Exception as error:  # noqa: BLE001 - the code of a user runs in here.
+    except USERS as error:
         why = str(error) if isinstance(error, PayloadError) else told(error)
         left.append(f"{what} stayed on the actor: {why}")
         return False
@@ -130,7 +132,7 @@ def load_exception(failure: Failure) -> BaseException | None:
         return None
     try:
         error = pickle.loads(failure.exception)  # noqa: S301
-    except Exception:  # noqa: BLE001 - a module may be missing here; the caller has the text.
+    except USERS:  # A module may be missing here; the caller has the text.
         return None
     if not isinstance(error, BaseException):
         return None

@@ -1,9 +1,12 @@
 """What a task raised comes back as itself, and its text comes back whatever it is."""
 
+import pickle
+import sys
 import threading
 import types
 
 import pytest
+from msgspec import structs
 
 from wire import exceptions
 from wire.codec import decode_failure, encode_failure
@@ -53,6 +56,11 @@ class Stubborn(Exception):
 class Mute(Exception):
     def __str__(self):
         raise RuntimeError("mute")
+
+
+class Leaving(Exception):
+    def __reduce__(self):
+        return sys.exit, (3,)
 
 
 def raised(error):
@@ -125,6 +133,16 @@ def test_fields_of_a_built_in_exception_come_along_without_its_init(error):
     assert getattr(back, "errno", None) == getattr(error, "errno", None)
     assert getattr(back, "reason", None) == getattr(error, "reason", None)
     assert back.code == 7
+
+
+def test_an_exception_that_exits_where_it_is_unpickled_comes_back():
+    """It was told as a lack of memory, and would have ended a client that got it as it is."""
+    failure = exceptions.dump_exception(raised(Leaving("gone")))
+    as_it_is = structs.replace(failure, exception=pickle.dumps(Leaving("gone")))
+
+    assert type(exceptions.load_exception(failure)) is Leaving
+    assert exceptions.load_exception(as_it_is) is None
+    assert (as_it_is.type.rpartition(".")[2], as_it_is.message) == ("Leaving", "gone")
 
 
 @pytest.mark.parametrize("error", [Mute(), Stubborn(1)], ids=["mute", "stubborn"])
