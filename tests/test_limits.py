@@ -340,6 +340,9 @@ def test_the_command_line_sets_lists_releases_and_deletes(
     assert waiting.result(TIMEOUT_S) == 1
     assert main(["limits", "delete", "fresh", *at]) == 0
     assert main(["limits", "delete", "fresh", *at]) == 1
+    assert main(["limits", "get", "fresh", *at]) == 1
+    assert main(["limits", "delete", "host:gpu", *at]) == 1
+    assert "what their actors say with --limit" in capsys.readouterr().err
     assert main(["limits", "set", "fresh", "0", *at]) == 2
     flag.touch()
     held.result(TIMEOUT_S)

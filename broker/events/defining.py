@@ -15,7 +15,7 @@ from broker.facts.task import State
 from broker.holding.wants import refusal
 from broker.tasks import lifecycle
 from wire import codec
-from wire.limits import Definition, base_of, check_definition
+from wire.limits import HOST_PREFIX, Definition, base_of, check_definition
 from wire.messages import Answer, Query
 from wire.parts import Token
 
@@ -137,7 +137,8 @@ def undefine(broker: "Broker", name: str) -> None:
     """Delete a limit; who waits for it is told, who holds it goes on."""
     former = broker.limits.definitions.pop(name, None)
     if former is None:
-        raise ValueError(f"no limit is called {name!r}")
+        of_host = ": those of machines are what their actors say with --limit"
+        raise ValueError(f"no limit is called {name!r}{of_host * name.startswith(HOST_PREFIX)}")
     if former.strict:
         tell_actors(broker)
     write(broker, "limit-delete", name)

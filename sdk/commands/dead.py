@@ -147,6 +147,8 @@ def show_redrive(client: Client, options: argparse.Namespace) -> int:
         # Also where one of them cannot be: those before it go on.
         if told or status is not None:
             print_json({"redriven": told}, options)
+    if not told and not options.json:
+        say("no dead task is left to be run again")
     return status
 
 

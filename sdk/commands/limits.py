@@ -6,6 +6,7 @@ from typing import Any
 
 from sdk.client import Client
 from sdk.commands.table import print_json, print_rows, say
+from sdk.errors import LimitUnknown
 from wire.limits import Strategy
 
 
@@ -75,7 +76,7 @@ def list_limits(client: Client, options: argparse.Namespace) -> None:
     wanted = getattr(options, "name", "")
     answer = client.query("limits", wanted, timeout=options.timeout)
     if wanted and not answer["limits"]:
-        raise ValueError(f"no limit is called {wanted!r}")
+        raise LimitUnknown(f"no limit is called {wanted!r}")
     if print_json(answer, options):
         return
     if not answer["is_open"]:
