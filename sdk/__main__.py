@@ -21,6 +21,7 @@ from sdk.commands.dead import add_redrive_options, add_task_options, show_redriv
 from sdk.commands.fleet import add_actors_options, add_top_options, natural, show_actors, show_top
 from sdk.commands.keys import add_keys_options, show_keys
 from sdk.commands.limits import add_limit_actions, show_limits
+from sdk.commands.reading import seconds
 from sdk.commands.replicas import add_environment_actions, show_environments
 from sdk.commands.status import add_status_options, show_status
 from sdk.commands.submitting import add_submit_options, show_submit
@@ -198,7 +199,7 @@ def add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--timeout",
         metavar="S",
-        type=float,
+        type=seconds,
         default=argparse.SUPPRESS,
         help="how long to wait for the broker, in seconds (default: 5)",
     )
@@ -214,8 +215,6 @@ def run(options: argparse.Namespace) -> int:
     """Ask the broker and print its answer; of keys it knows nothing, they are files."""
     if options.command == KEYS:
         return show_keys(options)
-    if not 0 < options.timeout < float("inf"):
-        raise Usage(f"--timeout {options.timeout} is not a number of seconds above 0")
     show, _ = COMMANDS[options.command]
     with Client(
         options.broker, connect_timeout=options.timeout, keys=options.keys, name="warmslot"

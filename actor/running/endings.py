@@ -57,13 +57,13 @@ def pack(value: object) -> Ending:
         failure = Failure(
             Code.SERIALIZATION,
             "SerializationError",
-            f"the result cannot be sent back: {culprit_in(value, error)}{hint}",
+            f"the result cannot be sent back: {why_not(value, error)}{hint}",
         )
         return Status.FAILURE, encode_failure(failure), ()
     return RESULT, body, frames
 
 
-def culprit_in(value: object, error: payload.PayloadError) -> str:
+def why_not(value: object, error: payload.PayloadError) -> str:
     """Say which part of *value* cannot be pickled, and where it is; or as *error* does."""
     with contextlib.suppress(Exception):  # Memory may be out, or the user's code does as it likes.
         return payload.culprit_in(value) or str(error)

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any, Final
 
 from sdk.client import Client
+from sdk.commands.reading import seconds, times
 from sdk.commands.table import cut, free_of, holdings, labels_of, pairs, print_json, rows_of, say
 from wire.labels import BUILT_IN, MACHINE
 
@@ -48,20 +49,6 @@ def add_top_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--count", metavar="N", type=times, help="how often in all (default: for ever)"
     )
-
-
-def seconds(text: str) -> float:
-    """Read a time above 0."""
-    if not 0 < (value := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
-    return value
-
-
-def times(text: str) -> int:
-    """Read how often."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
 
 
 def show_actors(client: Client, options: argparse.Namespace) -> int:

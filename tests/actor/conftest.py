@@ -1,6 +1,7 @@
 """What tests of the actor share: a broker of their own for real hosts, and actors without one."""
 
 import os
+import threading
 
 import pytest
 
@@ -28,6 +29,26 @@ def shell():
     shell.board.close()
     board.close()
     os.close(fd)
+
+
+@pytest.fixture
+def refuse_threads(monkeypatch):
+    """Give no thread of a name the first times that one is asked for; return those refused."""
+
+    def refuse(name, times):
+        start, refused = threading.Thread.start, []
+
+        def starts(thread):
+            if thread.name.startswith(name) and len(refused) < times:
+                refused.append(thread)
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", starts)
+        monkeypatch.setattr("actor.running.threads.LOOK_S", 0.01)
+        return refused
+
+    return refuse
 
 
 @pytest.fixture

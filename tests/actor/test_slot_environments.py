@@ -199,21 +199,12 @@ def test_a_coroutine_resets_the_environment_before_its_turn_is_free(shell):
     assert shell.value(shell.begin(None, environment=MODEL, method="count")) == ("v2", 1)
 
 
-def test_a_coroutine_whose_reset_finds_no_thread_has_its_outcome(shell, monkeypatch):
+def test_a_coroutine_whose_reset_finds_no_thread_has_its_outcome(shell, refuse_threads):
     # It was heard of no more: neither its outcome nor its slot came back.
-    start, refused = threading.Thread.start, []
-
-    def starts(thread):
-        if thread.name.startswith("asyncio") and len(refused) < 2:
-            refused.append(thread)
-            raise RuntimeError("can't start new thread")
-        start(thread)
+    refused = refuse_threads("asyncio", times=2)
 
     async def ask():
         return "done"
-
-    monkeypatch.setattr(threading.Thread, "start", starts)
-    monkeypatch.setattr("actor.running.threads.LOOK_S", 0.01)
 
     run = shell.begin(ask, environment=MODEL, loads=True)
 

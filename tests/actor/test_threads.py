@@ -184,21 +184,12 @@ def test_an_actor_that_finds_not_even_its_first_thread_says_so_in_a_line():
     assert child.stderr == "actor: it cannot start: can't start new thread\n"
 
 
-def test_a_coroutine_waits_for_the_thread_of_its_event_loop(stage, monkeypatch):
+def test_a_coroutine_waits_for_the_thread_of_its_event_loop(stage, refuse_threads):
     # It failed, and the next call of its function ended the actor with all that ran there.
-    start, refused = threading.Thread.start, []
-
-    def starts(thread):
-        if thread.name == "slot-async" and len(refused) < 3:
-            refused.append(thread)
-            raise RuntimeError("can't start new thread")
-        start(thread)
+    refused = refuse_threads("slot-async", times=3)
 
     async def ask():
         return "done"
-
-    monkeypatch.setattr(threading.Thread, "start", starts)
-    monkeypatch.setattr(threads, "LOOK_S", 0.01)
 
     it = stage()
     function = it.template(ask)

@@ -280,7 +280,7 @@ def test_an_answer_can_be_json(endpoint, capsys):
         (["--timeout", "1", "logs", "1-1"], "logs does not exist yet"),
         (["status", "--wibble"], "--wibble"),
         (["status", "--timeout", "soon"], "'soon'"),
-        (["status", "--timeout", "-1"], "-1.0"),
+        (["status", "--timeout", "-1"], "--timeout: -1 is not a number of seconds above 0"),
         (["explain"], "TASK"),
         (["status", "--broker", "nonsense"], "'nonsense'"),
         (["top", "--interval", "nan"], "--interval: nan is not a number of seconds above 0"),
