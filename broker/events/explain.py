@@ -329,13 +329,14 @@ def explain_queued(broker: "Broker", task: Task, reply: dict[str, Any], now: flo
     reply["reason_s"] = now - reason.since
     reply["satisfiable"] = reason.is_satisfiable
     reply["actors_s"] = {}
+    everywhere = reasons.kept_everywhere(broker, task)
     for actor in broker.actors.values():
-        text, since = reasons.missing(broker, task, actor, now)
+        text, since = reasons.missing(broker, task, actor, everywhere, now)
         reply["actors"][actor.name] = text
         reply["actors_s"][actor.name] = now - since
     if task.call.limits:
         _, reply["limits"] = occupants.explain(broker, task)
-    if task.template and task.template.costs.named:
+    if task.template and task.template.costs.named and not everywhere:
         reply["reason"] = residing.explain(broker, task) or reply["reason"]
     if task.call.schedule_timeout_s is not None:
         reply["ends_s"] = max(0.0, task.queued_at + task.call.schedule_timeout_s - now)

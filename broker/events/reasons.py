@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ACTORS_SHOWN_MAX: Final = 3
 # Among so many of those that are connected those are looked for that are to be shown.
 ACTORS_SEEN_MAX: Final = 256
+CLIENT_PAUSED: Final = "its client does not receive its results"
 
 
 class Reason(NamedTuple):
@@ -43,7 +44,7 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
     queued_at, shape = task.queued_at, task.template.shape
     actors = list(broker.actors.values())
     if task.client.is_paused:
-        return Reason("its client does not receive its results", queued_at)
+        return Reason(CLIENT_PAUSED, queued_at)
     if not actors:
         since = max(queued_at, broker.departed_at)
         text = f"no actor is connected{hosts_without(broker)}"
@@ -155,15 +156,28 @@ def full_hosts(broker: "Broker", task: Task, actors: list[Actor]) -> list[str]:
     return [text for one in actors if (text := occupants.lacking_on(broker, task, one))]
 
 
-def missing(broker: "Broker", task: Task, actor: Actor, now: float) -> tuple[str, float]:
-    """Say why *actor* does not get *task* now, and since when it could not have had it."""
-    found = list(obstacles(broker, task, actor, now))
-    if found:
-        return ", and ".join(text for text, _ in found), found[0][1]
+def missing(
+    broker: "Broker", task: Task, actor: Actor, everywhere: str, now: float
+) -> tuple[str, float]:
+    """Say why *actor* does not get *task* now, and since when it could not have had it.
+
+    *everywhere* is what keeps the task from every actor alike.
+    """
     assert task.template
-    text = why_not_inside(broker, task, actor, now)
-    text = text or short_of(broker, task, task.template.shape, actor)
-    return text, free_since(task, actor)
+    found = list(obstacles(broker, task, actor, now))
+    if not found:
+        text = why_not_inside(broker, task, actor, now)
+        text = text or short_of(broker, task, task.template.shape, actor)
+        found = [(text, free_since(task, actor))]
+    texts = [text for text, _ in found if text] + [everywhere] * bool(everywhere)
+    return ", and ".join(texts) or "has a free slot", found[0][1]
+
+
+def kept_everywhere(broker: "Broker", task: Task) -> str:
+    """Say what keeps *task* from every actor, however free that is, or an empty text."""
+    if task.client.is_paused:
+        return CLIENT_PAUSED
+    return occupants.explain(broker, task)[0] if task.call.limits else ""
 
 
 def free_since(task: Task, actor: Actor) -> float:
@@ -274,7 +288,7 @@ def short_of_place(task: Task, actor: Actor) -> str:
 
 
 def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
-    """Say what of the credit of *actor* is not enough for *task*."""
+    """Say what of the credit of *actor* is not enough for *task*, or an empty text."""
     credit = actor.credit
     short = credit.lacks(shape.cost)
     if short and not (shape.cost.is_plain or shape.cost.is_sharing):
@@ -294,7 +308,7 @@ def short_of(broker: "Broker", task: Task, shape: "Shape", actor: Actor) -> str:
         return text
     if not credit.covers(shape.cost):
         return "no slot of its kind"
-    return "has a free slot"
+    return ""
 
 
 def count_tasks(actor: Actor) -> str:

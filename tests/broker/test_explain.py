@@ -133,6 +133,18 @@ def test_actors_that_are_busy(talk):
     assert ask(client, "explain", "7")["reason"] == "it is with actor host/0"
 
 
+def test_of_an_actor_with_a_free_slot_it_says_that_the_client_does_not_receive():
+    talk = Conversation(window_bytes=100)
+    actor = talk.actor(free=1)
+    client = talk.client().submits(1, 2)
+    (assign,) = actor.takes(Assign)
+    actor.ends((actor.epoch, assign.number), b"x" * 100, free=1)
+
+    told = ask(talk.client(2), "explain", f"{client.incarnation:016x}-2")
+
+    assert told["reason"] == told["actors"]["host/0"] == "its client does not receive its results"
+
+
 def test_slots_of_canceled_runs_that_have_not_returned_are_told(talk):
     actor = talk.actor(11, name="h/0", free=2, slots={"slot": 2})
     client = talk.client().submits(6, 7, 8)

@@ -11,7 +11,8 @@ from broker.events.defining import define
 from tests.broker.conversation import ask
 from tests.broker.test_limit_holders import machine
 from tests.broker.test_limits import EPOCH, call, counted_looks, ends, failures, got, lasts, limited
-from tests.broker.test_named import BLOB, entry
+from tests.broker.test_named import BLOB, entry, makes
+from tests.broker.test_named import call as named_call
 from tests.support.disk import Disk
 from wire.errors import Code
 from wire.limits import Definition, Strategy, read_definition
@@ -311,6 +312,45 @@ def test_explain_names_the_limit_and_its_holders():
     assert told["limits"][0]["holders"][0]["holder"] == "1000.1.0"
     (listed,) = ask(client, "limits")["limits"]
     assert listed["keys"][0]["waiting"] == 1
+
+
+def test_of_an_actor_with_a_free_slot_explain_says_that_the_limit_is_full_and_who_holds_it():
+    talk = limited("db=1")
+    talk.actor(12, free=1, name="gpu2/0", slots={"slot": 1})
+    client = talk.client().submits(1, call=call())
+    talk.actor(11, free=9, name="gpu1/0", slots={"slot": 9})
+    client.submits(2, call=call())
+
+    actors = ask(client, "explain", "2")["actors"]
+
+    full = "limit db is full: 1 of 1 (held by 0000000000000001-1 on gpu2/0)"
+    assert actors == {"gpu1/0": full, "gpu2/0": f"no free slot (1 task), and {full}"}
+
+
+def test_after_a_start_explain_says_of_each_actor_that_nobody_knows_yet_who_holds_limits():
+    talk = limited("db=1", recovered=False)
+    talk.actor(free=1, slots={"slot": 1})
+    client = talk.client().submits(1, call=call())
+
+    told = ask(client, "explain", "1")
+
+    waits = "the broker was just started and waits until it knows who holds limits"
+    assert (told["reason"], told["actors"]) == (waits, {"host/0": waits})
+
+
+def test_of_a_call_of_a_named_actor_that_a_limit_keeps_explain_does_not_say_that_no_slot_is_free():
+    talk = limited("db=1")
+    actor = talk.actor(free=2, slots={"slot": 2})
+    client = makes(talk.client())
+    actor.ends((EPOCH, 1), free=2)
+    client.submits(2, call=call(), slot=2)
+    limited_call = structs.replace(named_call(), limits={"db": 1})
+    client.says(Template(3, limited_call), Submit(3, 3, b""))
+
+    told = ask(client, "explain", "3")
+
+    assert told["reason"] == told["actors"]["host/0"]
+    assert told["reason"].startswith("limit db is full: 1 of 1 (held by ")
 
 
 # --- cost
