@@ -218,16 +218,16 @@ class Memory(NamedTuple):
 
 
 class MemoryGauge:
-    """Tells how much memory is used. What limits it is found out once, when it is made."""
+    """Tells how much memory is used. Which cgroups it is in is found out once, when it is made."""
 
     def __init__(self, root: Path = Path("/")) -> None:
-        """Find the limits of the cgroups that this process is in, of version 1 or 2."""
+        """Find the cgroups that this process is in, of version 1 or 2."""
         self._machine = root / "proc/meminfo"
-        self._limits = list(find_limits(root))
+        self._cgroups = list(find_cgroups(root))
 
     def read(self) -> Memory | None:
         """Return what is nearest to its limit, the machine or a cgroup; None if nobody can tell."""
-        found = [limit.read() for limit in self._limits]
+        found = [cgroup.read() for cgroup in self._cgroups]
         found.append(read_machine_memory(self._machine))
         return max((memory for memory in found if memory is not None), default=None)
 
@@ -263,31 +263,33 @@ def read_memory_level() -> int | None:
     return None if status else level.value
 
 
-class CgroupLimit:
-    """A cgroup that may not use more than so much memory."""
+class Cgroup:
+    """A cgroup that may have a limit of memory, which may be set anew while it is used."""
 
     def __init__(self, folder: Path, names: tuple[str, str, str]) -> None:
-        """Remember where to look; raise OSError or ValueError where there is no limit."""
+        """Remember where to look; raise OSError where nothing says of a limit."""
         limit_name, used_name, self._prefix = names
+        self._limit = folder / limit_name
         self._used = folder / used_name
         self._stat = folder / "memory.stat"
-        # Without a limit it says "max", or a number near 2**63.
-        self.limit = int(read_start(folder / limit_name))
-        if not 0 < self.limit < CGROUP_UNLIMITED:
-            raise ValueError(f"{folder} has no limit")
+        read_start(self._limit)
 
     def read(self) -> Memory | None:
-        """Return how much of the limit is used, caches apart."""
+        """Return how much of the limit is used, caches apart; None where there is no limit."""
         with contextlib.suppress(OSError, ValueError):
+            # Without a limit it says "max", or a number near 2**63.
+            limit = int(read_start(self._limit))
+            if not 0 < limit < CGROUP_UNLIMITED:
+                return None
             used = int(read_start(self._used))
             stat = dict(line.split() for line in read_start(self._stat).decode().splitlines())
             caches = (int(stat.get(self._prefix + name, 0)) for name in CGROUP_CACHES)
-            return Memory(max(0, used - sum(caches)) / self.limit, "cgroup")
+            return Memory(max(0, used - sum(caches)) / limit, "cgroup")
         return None
 
 
-def find_limits(root: Path = Path("/")) -> Iterator[CgroupLimit]:
-    """Find each cgroup with a limit, on the way from ours up.
+def find_cgroups(root: Path = Path("/")) -> Iterator[Cgroup]:
+    """Find each cgroup that can have a limit, on the way from ours up.
 
     Inside a container our own path may not be there; its top is what we see then.
     """
@@ -303,8 +305,8 @@ def find_limits(root: Path = Path("/")) -> Iterator[CgroupLimit]:
                 continue
         place = base / path.lstrip("/")
         for folder in (place, *place.parents):
-            with contextlib.suppress(OSError, ValueError):
-                yield CgroupLimit(folder, names)
+            with contextlib.suppress(OSError):
+                yield Cgroup(folder, names)
             if folder == base:
                 break
 

@@ -127,6 +127,23 @@ def test_the_limit_of_a_cgroup_further_up_counts_as_well(tree):
     assert MemoryGauge(root).read() == (0.8, "cgroup")
 
 
+def test_a_limit_that_is_set_anew_while_actors_run_counts_from_then_on(tree):
+    root = tree(
+        proc__self__cgroup="0::/a\n",
+        sys__fs__cgroup__a__memory_dot_max="max\n",
+        sys__fs__cgroup__a__memory_dot_current="1150\n",
+        sys__fs__cgroup__a__memory_dot_stat=STAT,
+    )
+    gauge = MemoryGauge(root)
+
+    seen = [gauge.read()]
+    for limit in ("1000\n", "2000\n", "max\n"):
+        tree(sys__fs__cgroup__a__memory_dot_max=limit)
+        seen.append(gauge.read())
+
+    assert seen == [(0.75, "machine"), (0.8, "cgroup"), (0.75, "machine"), (0.75, "machine")]
+
+
 def test_a_cgroup_of_version_1_is_read_as_well(tree):
     root = tree(
         proc__self__cgroup="3:cpu:/x\n2:memory:/job\n0::/\n",
