@@ -28,6 +28,7 @@ from sdk.commands.submitting import add_submit_options, show_submit
 from sdk.commands.table import cell, print_json, print_maps, print_rows, say
 from sdk.connection import ENDPOINT_DEFAULT, ENDPOINT_VARIABLE
 from sdk.errors import WarmslotError
+from sdk.futures.found import named_task
 from wire.loading import raise_again
 from wire.ours import module_command
 from wire.release import release
@@ -295,7 +296,7 @@ def show_order(client: Client, options: argparse.Namespace) -> int:
 def show_cancel(client: Client, options: argparse.Namespace) -> int:
     """End a task as canceled, for everybody who waits for it."""
     what = "cancel-force" if options.force else "cancel"
-    answer = client.query(what, options.task, timeout=options.timeout)
+    answer = client.query(what, named_task(options.task), timeout=options.timeout)
     if not print_json(answer, options):
         say(f"{options.task} is canceled")
     return 0

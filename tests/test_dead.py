@@ -119,13 +119,14 @@ def test_without_a_journal_the_command_waits_for_what_it_redrives(tmp_path, caps
             future.result(PATIENCE_S)
 
         flag.touch()
-        printed = told(world, capsys, "redrive", future.task_id)
+        # What is not there ended the command, and with it the run that it had just begun.
+        gone = f"{future.task_id.partition('-')[0]}-99"
+        printed = told(world, capsys, "redrive", gone, "nope", future.task_id, status=1)
 
         assert printed.startswith(f"{future.task_id} as ")
         assert printed.endswith(": alive\n")
         assert runs(path) == 4
         assert client.dead_tasks()[0]["redriven_as"]
-        gone = f"{future.task_id.partition('-')[0]}-99"
         assert told(world, capsys, "redrive", gone, status=1) == ""
 
 

@@ -1,12 +1,14 @@
 """`warmslot tasks` and `warmslot redrive`: the tasks that are there, and those that ended badly."""
 
 import argparse
+import sys
 import time
 from typing import Any, Final
 
 from sdk.client import Client
 from sdk.commands.table import print_json, print_maps, print_rows, say
 from sdk.errors import WarmslotError
+from sdk.futures.found import TASK_ID, named_task
 from sdk.futures.future import TaskFuture
 from wire.errors import Code
 
@@ -73,7 +75,7 @@ def show_dead(client: Client, options: argparse.Namespace) -> int:
     if options.all:
         raise ValueError("--all goes with --forget")
     if options.task:
-        for task in options.task:
+        for task in map(named_task, options.task):
             answer = client.query("dead", task, timeout=options.timeout)
             if not print_json(answer, options):
                 print_one(answer["dead"][0])
@@ -157,7 +159,7 @@ def redrive(client: Client, options: argparse.Namespace, told: list[dict[str, An
 
     *all* are those that are dead when this begins: what is run again may end as badly as before.
     """
-    status, seen, newest = 0, dict.fromkeys(options.task), None
+    status, seen, newest = 0, dict.fromkeys(map(named_task, options.task)), None
     chosen = list(seen)
     while True:
         if options.all:
@@ -168,15 +170,28 @@ def redrive(client: Client, options: argparse.Namespace, told: list[dict[str, An
         if not chosen:
             return status
         seen |= dict.fromkeys(chosen)
-        futures = {
-            task: client.redrive(task)
-            for task in chosen
-            if not goes_on(client, task, options, told)
-        }
-        for task, future in futures.items():
-            status |= show_redriven(client, task, future, options, told)
+        status |= redrive_each(client, chosen, options, told)
         if not options.all:
             return status
+
+
+def redrive_each(
+    client: Client, chosen: list[str], options: argparse.Namespace, told: list[dict[str, Any]]
+) -> int:
+    """Submit the dead tasks *chosen* again, at once; one that cannot be does not end the others."""
+    status, futures = 0, {}
+    for task in chosen:
+        if goes_on(client, task, options, told):
+            continue
+        if TASK_ID.fullmatch(task):
+            futures[task] = client.redrive(task)
+        else:
+            status |= refuse(
+                told, options, task, WarmslotError(f"no dead task {task} is kept here")
+            )
+    for task, future in futures.items():
+        status |= show_redriven(client, task, future, options, told)
+    return status
 
 
 def can_redrive(one: dict[str, Any], newest: int) -> bool:
@@ -187,10 +202,21 @@ def can_redrive(one: dict[str, Any], newest: int) -> bool:
 def tell(
     told: list[dict[str, Any]], options: argparse.Namespace, text: str, task: str, **facts: Any
 ) -> None:
-    """Say what became of *task*, or keep it for the end where that is JSON."""
+    """Say what became of *task*, if anything, or keep it for the end where that is JSON."""
     told.append({"task": task, "redriven_as": None, "error": None, "result": None} | facts)
-    if not options.json:
+    if text and not options.json:
         say(text)
+
+
+def refuse(
+    told: list[dict[str, Any]], options: argparse.Namespace, task: str, error: BaseException
+) -> int:
+    """Say why *task* is not dead (any more), and return the exit status."""
+    is_ours = isinstance(error, WarmslotError)
+    text = str(error) if is_ours else f"{task}: {type(error).__name__}: {error}"
+    sys.stderr.write(f"warmslot: {text}\n")
+    tell(told, options, "", task, error=text)
+    return STATUS_FAILED
 
 
 def goes_on(
@@ -224,10 +250,9 @@ def show_redriven(
         raise TimeoutError(f"the broker has not taken {task} within {options.timeout} s")
     try:
         answer = client.query("dead", task, timeout=options.timeout)
-    except WarmslotError:
-        # Raises why it is not kept.
-        future.result(options.timeout)
-        raise
+    except WarmslotError as missing:
+        # Its future says why it is not kept, or how it ended if it is so no more.
+        return refuse(told, options, task, future.exception(options.timeout) or missing)
     successor = answer["dead"][0]["redriven_as"]
     if not successor:
         error = future.exception(options.timeout)

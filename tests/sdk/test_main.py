@@ -408,6 +408,29 @@ def test_a_task_that_is_not_dead_is_said_once(capsys):
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("command", ["tasks --dead nope", "redrive nope", "redrive nope --json"])
+def test_what_is_not_dead_is_status_1_however_its_id_looks(capsys, command):
+    with ScriptedBroker() as broker:
+        broker.answers["dead"] = {"error": "no dead task nope is kept here"}
+
+        status = program.main([*command.split(), "--broker", broker.endpoint])
+
+    assert (status, capsys.readouterr().err) == (1, "warmslot: no dead task nope is kept here\n")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("command", ["explain", "cancel", "redrive", "tasks --dead"])
+def test_no_id_at_all_is_status_2(capsys, command):
+    with ScriptedBroker() as broker:
+        broker.answers["dead"] = {"dead": [], "count": 0}
+
+        status = program.main([*command.split(), "", "--broker", broker.endpoint])
+
+    assert status == 2
+    assert "'' is not the id of a task" in capsys.readouterr().err
+
+
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("command", "answer", "printed", "status"),
     [
