@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from broker.disk import records, writing
+from broker.facts.tally import CANCELED
 from broker.facts.task import Ending, Task, Template
 from wire.codec import decode_failure
 from wire.errors import Code
@@ -169,7 +170,10 @@ def keep_failed(broker: "Broker", task: Task, ending: Ending) -> None:
     if ending.status is not Status.FAILURE and ending.status is not Status.EXPIRED:
         return
     # What cannot be read says so itself.
-    keep(broker, task, ending, decode_failure(ending.body or (ending.frames or (b"",))[0]))
+    failure = decode_failure(ending.body or (ending.frames or (b"",))[0])
+    # The run has canceled itself, or got it from a call of its own: it counts as canceled too.
+    if failure.code not in CANCELED:
+        keep(broker, task, ending, failure)
 
 
 def keep(broker: "Broker", task: Task, ending: Ending, failure: Failure) -> None:

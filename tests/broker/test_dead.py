@@ -126,6 +126,22 @@ def test_a_failure_is_kept_of_a_call_that_was_to_be_tried_again(talk, is_kept):
     assert code(end(client, 1)) == Code.TASK_FAILED
 
 
+@pytest.mark.parametrize("why", [Code.CANCELED, Code.PARENT_GONE])
+@pytest.mark.parametrize("is_durable", [False, True])
+def test_a_run_that_ends_as_canceled_by_its_own_doing_was_kept_as_dead(why, is_durable):
+    talk = Conversation(disk=Disk())
+    client, actor = talk.client(), talk.actor(free=1)
+    client.submits(1, call=Call("work", CODE, retries=2, durable=is_durable))
+    (token,) = assigned(actor)
+    failure = encode_failure(Failure(why, "TaskCanceled", "one of its calls was canceled"))
+    actor.ends(token, failure, status=Status.FAILURE)
+
+    assert asked(client)["dead"] == []
+    assert code(end(client, 1)) == why
+    told = asked(client, "status")
+    assert (told["canceled"], told["failed"], told["dead"]) == (1, 0, 0)
+
+
 def test_a_failure_of_a_durable_task_is_kept_for_who_comes_later():
     talk = Conversation(disk=Disk())
     client = talk.client()
