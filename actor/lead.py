@@ -6,8 +6,10 @@ whose run lasts, or whose run has let others in. The rule that must not be broke
 the socket or the core holds `lock`, and of those that lead on there is one.
 """
 
+import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -153,7 +155,16 @@ class Lead:
 def start(guard: Callable[[], None]) -> bool:
     """Start the thread of *guard*; False where there is no room for one."""
     try:
-        threading.Thread(target=guard, name="guard", daemon=True).start()
+        threading.Thread(target=stand, args=(guard,), name="guard", daemon=True).start()
     except (RuntimeError, MemoryError):
         return False
     return True
+
+
+def stand(guard: Callable[[], None]) -> None:
+    """Be a *guard*; one that fails may have the lock, and nobody else would ever lead."""
+    try:
+        guard()
+    except BaseException:  # noqa: BLE001 - our bug.
+        traceback.print_exc()
+        os._exit(1)

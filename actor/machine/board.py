@@ -175,6 +175,11 @@ class Board:
         at: float = CLOCK.unpack_from(self._map, VOUCHED_AT)[0]
         return at
 
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether a run has begun here whose outcome is not at the broker yet."""
+        return any(self.read())
+
     def leave(self) -> None:
         """Record that the actor ends because it was told to, not because a task made it."""
         WORD.pack_into(self._map, LEFT_AT, 1)

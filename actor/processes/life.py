@@ -62,16 +62,26 @@ def live(told: bytes, region: int) -> int:
     except (ValueError, OSError) as error:
         # What the host has checked and somebody has changed since, as the file of a key; or there
         # are no descriptors left.
-        log.error("cannot_start", actor=launch.core.name, reason=str(error))
-        return 1
+        return refuse(launch, error)
     signal.signal(signal.SIGTERM, lambda *_: loop.ask_to_drain())
     os.register_at_fork(after_in_child=be_a_child)
     # What is here stays, other than what is the user's: no collection need look at it.
     gc.collect()
     gc.freeze()
     board.reach(Stage.ENTERING)
-    preload(loop, launch.environments, then=lambda: come_up(board))
+    try:
+        preload(loop, launch.environments, then=lambda: come_up(board))
+    except (RuntimeError, MemoryError) as error:
+        # There is no thread for it, so there is none for a task either.
+        return refuse(launch, error)
     return loop.run()
+
+
+def refuse(launch: Launch, error: BaseException) -> int:
+    """Say why the actor cannot start, and return the exit status."""
+    reason = str(error) or type(error).__name__
+    log.error("cannot_start", actor=launch.core.name, reason=reason)
+    return 1
 
 
 def come_up(board: Board) -> None:
@@ -115,9 +125,14 @@ def leave(status: int) -> NoReturn:
     if status in EXITS_IN_ORDER:
         end_by = threading.Timer(EXIT_GRACE_S, os._exit, (status,))
         end_by.daemon = True
-        end_by.start()
-        # Libraries of the user's may have something to say at the end.
-        atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way.
+        try:
+            end_by.start()
+        except (RuntimeError, MemoryError) as error:
+            # Whoever hangs there would do so for ever.
+            log.warning("exit_functions_skipped", reason=str(error) or type(error).__name__)
+        else:
+            # Libraries of the user's may have something to say at the end.
+            atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way.
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -25,7 +25,7 @@ from actor.running.environment import Environments, Resident, way_of
 from actor.running.giving import Give
 from actor.running.limiting import LimitWait, inside
 from actor.running.resetting import Resets
-from actor.running.threads import EventLoopThread, ThreadPool, aside
+from actor.running.threads import EventLoopThread, ThreadPool, aside, end_unused
 from actor.settings import Launch
 from sdk.errors import EnvironmentFailed, ReleasedLimit, TaskCanceled
 from sdk.futures.nested import CallWait
@@ -50,11 +50,13 @@ class Slots:
         self._loop = loop
         self._board = board
         self._code = CodeCache()
-        self._pool = ThreadPool("slot", loop.core.note)
         self._events = EventLoopThread("slot-async")
         self.environments = Environments(self._events)
+        gives_up = partial(end_unused, launch.core.name, board, self.environments.residents)
+        self._pool = ThreadPool("slot", loop.core.note, gives_up)
         loop.core.entering.where = self.environments.where
         self.environments.tell_held_up = partial(loop.post, entering.held_up, loop.core)
+        self._lost = partial(loop.post, loop.core.environment_lost)
         self.resets = Resets(self.environments, self._lost)
         self.batching = Batching(self, loop, board, self._pool, self._events)
         self._runs: dict[Token, Run] = {}
@@ -488,9 +490,6 @@ class Slots:
     async def _reset_then_release(self, run: Run, of: Resident, give: Give) -> None:
         await aside(self.resets.call, of, ((run, None),))
         self.give_again(run, give)
-
-    def _lost(self, identity: str) -> None:
-        self._loop.post(self._loop.core.environment_lost, identity)
 
     def keep(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Start *coroutine* on the event loop, the caller's thread, and hold it until it ends."""

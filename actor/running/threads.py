@@ -3,18 +3,22 @@
 A run keeps its thread until it returns, also without its slot, so the next run gets another one:
 the pool grows to the most that ever ran at once, and its threads are used again. Where the system
 gives no more (a container may have so many, or memory is out) a run waits for one that others
-leave: the process, and with it all that runs in it, does not end for that.
+leave: the process, and with it all that runs in it, does not end for that. Where there are no
+others it ends: what waits here has not begun, and runs elsewhere or in the next process.
 """
 
 import asyncio
 import contextvars
+import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from actor.logs import log
+from actor.machine.board import Board
 from actor.running.whereabouts import of_thread
 
 T = TypeVar("T")
@@ -26,10 +30,16 @@ LOOK_S: Final = 1.0
 class ThreadPool:
     """As many daemon threads as there are runs at once."""
 
-    def __init__(self, name: str, note: Callable[..., None]) -> None:
-        """Begin without a thread; *note* where the system gives no more."""
+    def __init__(
+        self, name: str, note: Callable[..., None], gives_up: Callable[[BaseException], None]
+    ) -> None:
+        """Begin without a thread; *note* where the system gives no more.
+
+        *gives_up* is called first where it gives not even one.
+        """
         self._name = name
         self._note = note
+        self._gives_up = gives_up
         self._queue: SimpleQueue[tuple[Callable[[Any], None], Any]] = SimpleQueue()
         self._busy = 0
         self._threads = 0
@@ -43,17 +53,14 @@ class ThreadPool:
             self.grow()
 
     def grow(self) -> None:
-        """Start a thread for each run that waits for one, if there is room: the I/O thread.
-
-        Raises RuntimeError where not even the first can start.
-        """
+        """Start a thread for each run that waits for one, if there is room: the I/O thread."""
         while self._busy > self._threads:
             name = f"{self._name}-{self._threads + 1}"
             try:
                 threading.Thread(target=self._work, name=name, daemon=True).start()
             except (RuntimeError, MemoryError) as error:
                 if not self._threads:
-                    raise
+                    self._gives_up(error)
                 if not self._is_noted:
                     self._is_noted = True
                     self._note("no_thread", threads=self._threads, reason=str(error))
@@ -77,6 +84,16 @@ class ThreadPool:
             target(argument)
             # What the run left must not live until the next one.
             del target, argument
+
+
+def end_unused(actor: str, board: Board, residents: Collection[str], error: BaseException) -> None:
+    """End the process, for which there is not one thread, unless something would be lost with it.
+
+    From whichever thread leads: others have none either, so nobody could do more in good order.
+    """
+    if not residents and not board.has_begun:
+        log.error("cannot_run", actor=actor, reason=str(error) or type(error).__name__)
+        os._exit(1)
 
 
 class EventLoopThread:

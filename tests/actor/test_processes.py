@@ -410,6 +410,23 @@ def test_a_thread_that_loads_with_python_is_told_in_the_log_and_actors_start_wit
     assert "started a thread" in said["reason"]
 
 
+def test_an_actor_without_a_thread_to_preload_in_ended_with_a_traceback(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading\n"
+        "start = threading.Thread.start\n"
+        "def starts(thread):\n"
+        "    if 'enter_all' in thread.name:\n"
+        "        raise RuntimeError('no more')\n"
+        "    start(thread)\n"
+        "threading.Thread.start = starts\n"
+    )
+    with lonely_host(PYTHONPATH=str(tmp_path), WARMSLOT_ENVIRONMENT="json:Nope") as process:
+        said = [next(logged(process)) for _ in range(3)]
+
+    events = [(one["event"], one.get("reason")) for one in said if one["event"] != "actor_started"]
+    assert ("cannot_start", "no more") in events
+
+
 def test_a_missing_module_is_named(broker):
     broker.start_host()
     actor = broker.actor()

@@ -7,10 +7,11 @@ import sys
 import threading
 
 import pytest
+import structlog
 
 from actor.lead import Lead
 from actor.running import threads
-from actor.running.threads import EventLoopThread, ThreadPool, aside
+from actor.running.threads import EventLoopThread, ThreadPool, aside, end_unused
 from tests.support.deployment import DEADLINE_S, ROOT, environment
 
 # Becomes an actor where the system gives no thread at all.
@@ -24,6 +25,28 @@ host, mine = socket.socketpair()
 host.sendall(b"00" + bytes([10]))
 become(os.getppid(), mine.fileno(), 0, 0.0)
 """
+
+
+# Ends in good order where the system gives no thread, with something to be done at the end.
+LEAVES = """
+import atexit, threading
+def starts_not(_):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = starts_not
+from actor.processes.life import leave
+atexit.register(print, "hung")
+leave(0)
+"""
+FAILS_AS_GUARD = """
+import threading
+from actor.lead import start
+start(lambda: 1 / 0)
+threading.Event().wait(60)
+"""
+
+
+class Ended(Exception):
+    """The process would have ended here."""
 
 
 class System:
@@ -47,7 +70,9 @@ class Runs:
 
     def __init__(self):
         self.notes, self.began = [], queue.Queue()
-        self.pool = ThreadPool("slot", lambda event, **fields: self.notes.append((event, fields)))
+        self.given_up = []
+        note = lambda event, **fields: self.notes.append((event, fields))  # noqa: E731
+        self.pool = ThreadPool("slot", note, self.given_up.append)
         self.ends = {}
 
     def start(self, name):
@@ -110,11 +135,60 @@ def test_a_run_that_waits_gets_a_thread_as_soon_as_there_is_room_again(monkeypat
         runs.ends[name].set()
 
 
-def test_without_room_for_a_single_thread_nothing_can_ever_run(monkeypatch):
-    System(monkeypatch, room=0)
+def test_without_room_for_a_single_thread_the_pool_gives_up_each_time_that_it_looks(monkeypatch):
+    system = System(monkeypatch, room=0)
+    runs = Runs()
+    runs.start("a")
+    runs.pool.grow()
+    assert [str(error) for error in runs.given_up] == ["can't start new thread"] * 2
+    assert len(runs.notes) == 1
 
-    with pytest.raises(RuntimeError, match="can't start"):
-        Runs().start("a")
+    system.room = 1
+    runs.pool.grow()
+
+    assert runs.next() == "a"
+    runs.end("a")
+
+
+@pytest.fixture
+def ends(monkeypatch):
+    """Let the end of the process be an exception; return with which status."""
+    statuses = []
+
+    def end(status):
+        statuses.append(status)
+        raise Ended
+
+    monkeypatch.setattr("actor.running.threads.os._exit", end)
+    return statuses
+
+
+def test_an_actor_without_a_thread_for_its_first_task_ended_with_a_traceback(
+    stage, refuse_threads, ends
+):
+    refuse_threads("slot-", times=1)
+    it = stage()
+
+    with structlog.testing.capture_logs() as said, pytest.raises(Ended):
+        it.begin(it.template(lambda: "done"))
+
+    assert ends == [1]
+    reason = "can't start new thread"
+    event = {"event": "cannot_run", "actor": "h/0", "reason": reason, "log_level": "error"}
+    assert said == [event]
+
+
+def test_what_is_loaded_or_has_begun_does_not_end_for_lack_of_a_first_thread(stage, ends):
+    board, token, error = stage().board, (5, 1), MemoryError()
+    end_unused("h/0", board, ["Vision"], error)
+    board.start(board.reserve(token), token)
+    end_unused("h/0", board, [], error)
+    assert ends == []
+
+    board.settle(token)
+
+    with pytest.raises(Ended):
+        end_unused("h/0", board, [], error)
 
 
 def test_without_room_for_a_guard_the_leader_leads_on(monkeypatch):
@@ -170,8 +244,15 @@ def test_what_goes_wrong_aside_is_raised():
 
 
 def test_an_actor_that_finds_not_even_its_first_thread_says_so_in_a_line():
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD],
+    child = run(CHILD)
+
+    assert (child.returncode, child.stdout) == (1, "")
+    assert child.stderr == "actor: it cannot start: can't start new thread\n"
+
+
+def run(code):
+    return subprocess.run(
+        [sys.executable, "-c", code],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -180,8 +261,21 @@ def test_an_actor_that_finds_not_even_its_first_thread_says_so_in_a_line():
         check=False,
     )
 
-    assert (child.returncode, child.stdout) == (1, "")
-    assert child.stderr == "actor: it cannot start: can't start new thread\n"
+
+def test_an_actor_that_leaves_without_a_thread_to_bound_that_hung_or_failed():
+    child = run(LEAVES)
+
+    assert child.returncode == 0
+    assert "exit_functions_skipped" in child.stdout
+    assert "hung" not in child.stdout
+    assert child.stderr == ""
+
+
+def test_a_guard_that_fails_left_an_actor_that_nobody_leads():
+    child = run(FAILS_AS_GUARD)
+
+    assert child.returncode == 1
+    assert child.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
 def test_a_coroutine_waits_for_the_thread_of_its_event_loop(stage, refuse_threads):
