@@ -4,8 +4,7 @@ What must not be broken: an outcome is accepted only from the current assignment
 given more than it granted; every task that is not forgotten is queued, held, with an actor, or
 ended and kept for its client.
 
-Control flow stands here. What it works on has files of its own (`task`, `peers`, `credit`,
-`backlog`), and so has what follows rules of its own (`placement`, `recovery`, `liveness`).
+Control flow stands here; what it works on, and what follows rules of its own, has its own files.
 """
 
 from collections import OrderedDict
@@ -258,15 +257,16 @@ class Broker:
             defining.stuck(self)
 
     def is_waited_for(self) -> bool:
-        """Tell whether actors keep outcomes that they could be rid of, if they end as well."""
-        return any(lifecycle.kept_for_nobody(self))
+        """Tell whether actors that end as well may wait for what they are still to hear."""
+        return lifecycle.is_waited_for(self)
+
+    def is_unsettled(self) -> bool:
+        """Tell whether this is so of actors that may be about to say that they end."""
+        return lifecycle.is_unsettled(self)
 
     def farewell(self) -> None:
         """Say what rides on the next frame, for there is none: an actor may wait for it to end."""
-        lifecycle.relieve(self)
-        for session in self.sessions.values():
-            if session.outcome_acks or session.outcome_acks_stale:
-                self.outbox.hurry(session)
+        lifecycle.farewell(self)
 
     def take_operations(self) -> tuple[int, list[tuple[Any, ...]]]:
         """Return what the journal shall write now, and the number that its commit will have."""

@@ -61,12 +61,12 @@ RECEIVES_WAITING_MAX: Final = 1_000
 # to one that lives. At the mark a send fails, as where the connection is gone: the session ends.
 SENDS_WAITING_MAX: Final = 32_768
 
-# How long what was said last may take to leave.
+# How long what was said last may take to leave, and to be read: what a peer has not read is lost
+# when the connection ends.
 LAST_WORDS_MS: Final = 100
-# How long a broker that is told to end waits for actors to end as well that keep an outcome of a
-# client that is away: each would wait for that until its time to drain is over. What they are told
-# is lost where the connection ends before they have read it.
-LINGER_S: Final = 1.0
+# How long a broker that is told to end waits for actors to end as well that keep outcomes: each
+# would wait until its time to drain is over. Clients say within a heartbeat what they have.
+LINGER_S: Final = 2.0
 
 
 class Core(Protocol):
@@ -94,6 +94,7 @@ class Core(Protocol):
     def take_notes(self) -> Sequence[tuple[str, dict[str, Any]]]: ...
     def tidy(self) -> None: ...
     def is_waited_for(self) -> bool: ...
+    def is_unsettled(self) -> bool: ...
     def farewell(self) -> None: ...
 
 
@@ -212,14 +213,19 @@ class Loop:
 
     def _take_leave(self, core: Core) -> None:
         """Say what is left, and hear for a moment which actors end as well."""
-        ends_at = self._clock() + LINGER_S
+        begun_at = self._clock()
         while not self._failure:
             core.farewell()
             self._act(core, self._clock())
-            wait_s = ends_at - self._clock()
             # Whatever others go on to say, it is a moment.
-            if wait_s <= 0.0 or not core.is_waited_for():
+            wait_s = begun_at + LINGER_S - self._clock()
+            if wait_s <= 0.0:
                 return
+            if not core.is_waited_for():
+                # Who ends as well may be about to say so.
+                wait_s += LAST_WORDS_MS / 1000.0 - LINGER_S
+                if wait_s <= 0.0 or not core.is_unsettled():
+                    return
             try:
                 rid = self._recv(self._arm(wait_s))
             except zmq.Again:

@@ -110,3 +110,19 @@ def test_a_host_that_is_stopped_with_its_broker_waits_for_no_client_that_was_kil
         assert world.processes["broker"].wait(PATIENCE_S) == 0
         assert host.wait(PATIENCE_S) == 0
         assert "reason=drained" in world.log("a")
+
+
+def test_a_host_that_is_stopped_with_its_broker_waits_for_no_client_that_has_all():
+    """What clients have they say within a heartbeat, and the broker was gone before that."""
+    with Deployment() as world:
+        world.start_broker()
+        client = world.client()
+        host = world.start_host("a", "--drain-timeout", "3600")
+        futures = [client.submit(len, "abc") for _ in range(200)]
+        assert gather(futures) == [3] * 200
+
+        host.send_signal(signal.SIGTERM)
+        world.processes["broker"].send_signal(signal.SIGTERM)
+
+        assert world.processes["broker"].wait(PATIENCE_S) == 0
+        assert host.wait(PATIENCE_S) == 0

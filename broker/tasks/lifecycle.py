@@ -133,6 +133,35 @@ def relieve(broker: "Broker") -> None:
                 actor.session.outcome_acks.append(token)
 
 
+def is_waited_for(broker: "Broker") -> bool:
+    """Tell whether actors may end as well that are not rid of outcomes yet, or have not heard it.
+
+    Those are what an actor that leaves and runs nothing waits for; clients say with a heartbeat
+    what they have.
+    """
+    for actor in broker.actors.values():
+        session = actor.session if actor.is_leaving else None
+        if session is not None and (not actor.assigned or session.acked < session.sent):
+            return True
+    return any(kept_for_nobody(broker))
+
+
+def is_unsettled(broker: "Broker") -> bool:
+    """Tell whether some have perhaps not heard yet what lets an actor go that ends as well."""
+    if any(client.unreceived for client in broker.clients.values()):
+        return True
+    sessions = [actor.session for actor in broker.actors.values() if actor.session is not None]
+    return any(session.acked < session.sent for session in sessions)
+
+
+def farewell(broker: "Broker") -> None:
+    """Say what rides on the next frame, for there is none: an actor may wait for it to end."""
+    relieve(broker)
+    for session in broker.sessions.values():
+        if session.outcome_acks or session.outcome_acks_stale:
+            broker.outbox.hurry(session)
+
+
 def kept_for_nobody(broker: "Broker") -> Iterator[tuple[Actor, Token]]:
     """Return the outcomes of clients that are away, and which actors that are there keep them."""
     kept = [task for task in broker.unclaimed if task.state is State.UNCLAIMED_OUTCOME]

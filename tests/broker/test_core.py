@@ -122,6 +122,49 @@ def test_a_broker_that_ends_lets_an_actor_go_that_ends_as_well(talk):
     assert not talk.broker.is_waited_for()
 
 
+def test_a_broker_that_ends_waits_for_clients_to_say_what_they_have(talk):
+    """A host that was stopped with its broker waited half a minute for what was heard."""
+    actor = talk.actor(free=1)
+    client = talk.client().submits(7)
+    (token,) = assigned(actor)
+    actor.ends(token)
+    actor.says(ActorBeat(Credit(0), 1, {}, [], {}, "draining"))
+    assert talk.broker.is_waited_for()
+
+    client.says(Beat())
+    talk.broker.farewell()
+    talk.flush()
+
+    assert talk.broker.is_waited_for()
+    assert actor.takes(OutcomeAck) == [OutcomeAck([token])]
+    actor.says(Bye("drained"))
+    assert not talk.broker.is_waited_for()
+
+
+def test_a_broker_that_ends_is_unsettled_until_all_was_heard(talk):
+    """What an actor had not read was lost with the connection, and it waited to hear it."""
+    actor = talk.actor(free=2)
+    client = talk.client().submits(7, 8)
+    first, _ = assigned(actor)
+    actor.says(Beat())
+    assert not talk.broker.is_unsettled()
+
+    actor.ends(first)
+    actor.says(Beat())
+    assert talk.broker.is_unsettled()
+    client.says(Beat())
+    talk.broker.farewell()
+    talk.flush()
+
+    assert talk.broker.is_unsettled()
+    assert not talk.broker.is_waited_for()
+    actor.takes(OutcomeAck)
+    actor.says(ActorBeat(Credit(1), 1, {}, [], {}, "draining"))
+    assert not talk.broker.is_unsettled()
+    # It runs what may take long, and has heard all.
+    assert not talk.broker.is_waited_for()
+
+
 def test_who_is_closed_hears_at_once_that_its_outcome_is_there(talk):
     actor = talk.actor(free=1)
     client = talk.client().submits(7)

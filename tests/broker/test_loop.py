@@ -55,12 +55,12 @@ class Recorder:
         self.since_flush = 0
         self.batches = []
         self.last_words = []
-        self.is_awaited = False
+        self.is_awaited = self.is_on_its_way = False
 
     def receive(self, rid, frame, payloads, now):
         if self.raises:
             raise self.raises
-        self.is_awaited = False
+        self.is_awaited = self.is_on_its_way = False
         self.since_flush += 1
         self.heard.put(("frame", rid, frame, list(payloads)))
         if self.echoes:
@@ -105,6 +105,9 @@ class Recorder:
         if self.is_awaited:
             self.heard.put(("awaits",))
         return self.is_awaited
+
+    def is_unsettled(self):
+        return self.is_on_its_way
 
     leftovers = ready = ()
 

@@ -167,6 +167,32 @@ def test_a_broker_that_ends_hears_first_who_ends_as_well(start, monkeypatch):
     assert running.ended.get(timeout=PATIENCE_MS / 1000) == ""
 
 
+def test_a_broker_that_ends_hears_who_is_about_to_say_that_it_ends(start, monkeypatch):
+    monkeypatch.setattr(loop_module, "LINGER_S", 3600.0)
+    monkeypatch.setattr(loop_module, "LAST_WORDS_MS", 3600_000)
+    core = Recorder()
+    running = start(core)
+    peer = running.peer()
+    core.is_on_its_way = True
+
+    running.loop.stop()
+    peer.send(beat())
+
+    assert core.hear()[0] == "frame"
+    assert running.ended.get(timeout=PATIENCE_MS / 1000) == ""
+
+
+def test_a_broker_that_ends_waits_but_a_moment_for_who_may_say_that_it_ends(start, monkeypatch):
+    monkeypatch.setattr(loop_module, "LINGER_S", 3600.0)
+    core = Recorder()
+    running = start(core)
+    core.is_on_its_way = True
+
+    running.loop.stop()
+
+    assert running.ended.get(timeout=PATIENCE_MS / 1000) == ""
+
+
 def test_a_broker_that_ends_waits_for_nobody_for_long(start, monkeypatch):
     monkeypatch.setattr(loop_module, "LINGER_S", 0.01)
     core = Recorder()
