@@ -274,16 +274,11 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
         return {"actors": {}} | explain_unknown(broker, argument)
     reply: dict[str, Any] = describe_task(task, now) | {"actors": {}}
     match task.state:
-        case State.QUEUED:
-            explain_queued(broker, task, reply, now)
-        case State.ALONE:
-            reply["reason"] = isolation.explain(broker)
-        case State.DELAYED:
-            reply["reason"] = retrying.explain(task, now)
-        case State.HELD:
-            reply["reason"] = "the broker has just started and waits for actors that may run it"
-        case State.WRITING:
-            reply["reason"] = "an actor may start it once the journal says so"
+        case State.QUEUED | State.ALONE | State.DELAYED | State.HELD | State.WRITING:
+            reason = why_waiting(broker, task, now)
+            reply["reason"] = reason.text
+            if task.state is State.QUEUED:
+                explain_queued(broker, task, reason, reply, now)
         case State.ASSIGNED | State.UNCLAIMED_RUN:
             reply["reason"] = f"it is with actor {reply['actor']}"
             loading = reasons.entering_at(task, task.actor)
@@ -292,7 +287,7 @@ def explain(broker: "Broker", client: Client, argument: str, now: float) -> dict
             elif task.actor and task in recall.waiting_at(broker.recalls, task.actor):
                 reply["reason"] += ", and waits there behind what runs"
             elif text := occupants.explain_run(broker, task):
-                reply["reason"] += f", and waits there: {text}"
+                reply["reason"] += f", and waits there: {text}{call_waiting(broker, task, now)}"
             if task.actor and (text := reasons.unheard(broker, task.actor, now)):
                 reply["reason"] += f"; that one is {text}"
         case _:
@@ -322,10 +317,42 @@ def explain_unknown(broker: "Broker", argument: str) -> dict[str, Any]:
     return {"state": "dead", "reason": f"{gone.facts.code}: {gone.facts.message}"}
 
 
-def explain_queued(broker: "Broker", task: Task, reply: dict[str, Any], now: float) -> None:
-    """Say why *task* waits, which actor lacks what for it, and for how long it has been so."""
-    reason = reasons.reason_of(broker, task, now)
-    reply["reason"] = reason.text
+def why_waiting(broker: "Broker", task: Task, now: float) -> reasons.Reason:
+    """Say in one line why *task* waits to be given to an actor."""
+    match task.state:
+        case State.ALONE:
+            text = isolation.explain(broker)
+        case State.DELAYED:
+            text = retrying.explain(task, now)
+        case State.HELD:
+            text = "the broker has just started and waits for actors that may run it"
+        case State.WRITING:
+            text = "an actor may start it once the journal says so"
+        case _:
+            reason, named = reasons.reason_of(broker, task, now), ""
+            if task.template and task.template.costs.named:
+                named = residing.explain(broker, task)
+            is_kept = bool(named and reasons.kept_everywhere(broker, task))
+            return reason if is_kept or not named else reason._replace(text=named)
+    return reasons.Reason(text, task.queued_at)
+
+
+def call_waiting(broker: "Broker", task: Task, now: float) -> str:
+    """Say why one of the calls that the run of *task* waits for has no actor yet, or nothing."""
+    assert task.token
+    for wait in broker.limits.waits.by_run.get(task.token, {}).values():
+        for number in occupants.numbers_shown(wait):
+            call = attaching.find(broker, wait.client, number)
+            if call is not None and call.state in WAITING:
+                text = why_waiting(broker, call, now).text
+                return f"; {call.name} has no actor: {text}"
+    return ""
+
+
+def explain_queued(
+    broker: "Broker", task: Task, reason: reasons.Reason, reply: dict[str, Any], now: float
+) -> None:
+    """Say which actor lacks what for *task*, and for how long it has been so."""
     reply["reason_s"] = now - reason.since
     reply["satisfiable"] = reason.is_satisfiable
     reply["actors_s"] = {}
@@ -336,8 +363,6 @@ def explain_queued(broker: "Broker", task: Task, reply: dict[str, Any], now: flo
         reply["actors_s"][actor.name] = now - since
     if task.call.limits:
         _, reply["limits"] = occupants.explain(broker, task)
-    if task.template and task.template.costs.named and not everywhere:
-        reply["reason"] = residing.explain(broker, task) or reply["reason"]
     if task.call.schedule_timeout_s is not None:
         reply["ends_s"] = max(0.0, task.queued_at + task.call.schedule_timeout_s - now)
 

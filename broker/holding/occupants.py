@@ -102,10 +102,15 @@ def explain_wait(wait: RunWait) -> str:
     if not wait.calls:
         return "for its slots again"
     count = sum(last - first + 1 for first, last in wait.calls)
-    numbers = chain.from_iterable(range(first, last + 1) for first, last in wait.calls)
-    names = [f"{wait.client:016x}-{number}" for number in islice(numbers, CALLS_SHOWN_MAX)]
+    names = [f"{wait.client:016x}-{number}" for number in numbers_shown(wait)]
     more = f" and {count - len(names)} more" if count > len(names) else ""
     return f"for {', '.join(names)}{more}"
+
+
+def numbers_shown(wait: RunWait) -> list[int]:
+    """Return the numbers of the first calls for which a run waits."""
+    numbers = chain.from_iterable(range(first, last + 1) for first, last in wait.calls)
+    return list(islice(numbers, CALLS_SHOWN_MAX))
 
 
 def explain_full(limits: Limits, name: str) -> str:

@@ -296,6 +296,23 @@ def test_a_run_that_waits_for_calls_of_its_own_or_for_its_slots(talk):
     )
 
 
+def test_of_a_run_that_waits_for_a_call_it_said_nothing_of_the_pause_that_keeps_that(talk):
+    actor = talk.actor(free=1)
+    client = talk.client(1).submits(7)
+    (first,) = (assign.number for assign in actor.takes(Assign))
+    client.submits(8, 9)
+    held = [(actor.epoch, first)]
+    actor.says(ActorBeat(Credit(0), 1, {}, held, closed="paused"))
+
+    actor.says(Await(1000, first, 1, 1, [(8, 9)], 2))
+
+    name = f"{client.incarnation:016x}"
+    assert ask(client, "explain", "7")["reason"] == (
+        f"it is with actor host/0, and waits there: for {name}-8, {name}-9;"
+        f" {name}-8 has no actor: every actor that satisfies it takes no work (paused)"
+    )
+
+
 def test_a_task_that_nobody_could_take_says_so_though_its_limit_is_full_as_well(talk):
     define(talk.broker, Definition(name="db", maximum=1))
     talk.actor(labels={"memory": 64}, free=2, slots={"slot": 2})
