@@ -215,7 +215,9 @@ class ActorProcess(Process):
         if not self.is_alive:
             return
         self.world.note("DIES", self, exit_code, signal)
-        if not has_left:
+        if has_left:
+            self.world.oracle.left(self)
+        else:
             self.world.oracle.died(self)
         self.end()
         self.world.after(

@@ -259,8 +259,12 @@ class Oracle:
         for token in actor.read_board().started:
             client, task, _ = self.assigned[token]
             self.tasks[client, task].burned += 1
-        self.taken_along |= actor.core.outcomes.kept.keys()
+        self.left(actor)
         self.ended_by_death += len(actor.board.keys() | actor.core.outcomes.kept.keys())
+
+    def left(self, actor: "ActorProcess") -> None:
+        """Expect nobody to know an outcome that a process, drained or dead, could not say."""
+        self.taken_along |= actor.core.outcomes.kept.keys()
 
     def gave_client_up(self, name: str) -> None:
         """Expect no history of what was assigned until now: what the client submits again is new.

@@ -230,6 +230,10 @@ def test_a_client_that_was_given_up_before_it_heard_of_a_crash_tells_nobody_of_i
     World(631039582535683715).run(500)
 
 
+def test_a_failure_of_an_actor_that_was_drained_while_cut_off_is_told_to_nobody():
+    World(331618448727606786).run(500)
+
+
 def test_what_was_handed_back_while_no_broker_was_there_burns_no_try():
     World(892619909138220436).run(500)
 
