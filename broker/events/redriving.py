@@ -95,7 +95,7 @@ def template_of(broker: "Broker", template: Template, now: float) -> Template:
     """Return what the new task is made of, the same for all of one call."""
     call = template.call
     if call.environment is not None:
-        broker.environments.learn(call.environment, now).shapes.add(template.shape)
+        broker.environments.learn(call.environment, now).shapes[template.shape] = None
     if template.head.durable or not broker.records.has_journal:
         return template
     call = replace(call, durable=True)

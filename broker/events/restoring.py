@@ -35,7 +35,7 @@ def restore(broker: "Broker", stored: StoredTasks, now: float) -> None:
         families.restore(broker, task)  # Who made it stands before it.
         place = template.call.environment
         if row.outcome is None and place is not None and place.named is None:
-            broker.environments.learn(place, now).shapes.add(template.shape)
+            broker.environments.learn(place, now).shapes[template.shape] = None
     dead.restore(broker, stored, templates)
     if tasks or named:
         broker.note("restored", tasks=tasks, named=named, octets=known.octets)

@@ -286,7 +286,7 @@ def join_template(broker: "Broker", session: Session, call: Call, now: float) ->
     share(call, function)
     shape = broker.backlog.shape_of(call)
     if call.environment is not None:
-        broker.environments.learn(call.environment, now).shapes.add(shape)
+        broker.environments.learn(call.environment, now).shapes[shape] = None
         if isinstance(session.peer, Client):
             callers.came(broker, call.environment, session.peer)
     kind = None

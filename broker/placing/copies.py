@@ -6,7 +6,7 @@ copy is there from the assignment on that is to enter it.
 
 from math import inf
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from broker.waiting.rankings import PREFERENCE_MAX
 from wire.parts import Environment, Failure
@@ -112,8 +112,9 @@ class Record:
         self.take(environment)
         self.kind = kind
         self.copies: dict[Actor, Copy] = {}
-        # The shapes under which its tasks wait, as long as somebody has a template of them.
-        self.shapes: WeakSet[Shape] = WeakSet()
+        # The shapes under which its tasks wait, as long as somebody has a template of them, in the
+        # order in which they came: the same history has the same choices.
+        self.shapes: WeakKeyDictionary[Shape, None] = WeakKeyDictionary()
         self.used_at = now
         # Since when it is known; when the last of its calls that went anywhere was submitted.
         self.since = now

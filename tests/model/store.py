@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from actor.settings import HostSettings
 from actor.settings import Settings as ActorSettings
@@ -65,11 +65,15 @@ def rebuild_shapes(items: list[Any]) -> WeakValueDictionary[Any, Any]:
     return WeakValueDictionary(items)
 
 
+def rebuild_keys(keys: list[Any]) -> WeakKeyDictionary[Any, None]:
+    return WeakKeyDictionary(dict.fromkeys(keys))
+
+
 REDUCERS: dict[type, Callable[[Any], Any]] = {
     **dict.fromkeys((BrokerSettings, ActorSettings, HostSettings, ClientSettings), reduce_constant),
     **{type(member): reduce_constant for member in CONSTANTS},
     Plan: reduce_constant,
-    WeakSet: lambda shapes: (WeakSet, (list(shapes),)),
+    WeakKeyDictionary: lambda shapes: (rebuild_keys, (list(shapes),)),
     WeakValueDictionary: lambda shapes: (rebuild_shapes, (list(shapes.items()),)),
     # Its own way to be pickled is going away.
     count: lambda counter: (count, (int(repr(counter)[6:-1]),)),

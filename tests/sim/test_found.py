@@ -12,7 +12,7 @@ from sdk.calls.call import Code, Plan
 from sdk.calls.call import Settings as ClientSettings
 from sdk.core import ClientCore
 from tests.broker.conversation import CODE, Conversation
-from tests.sim.mutants import CROWDED
+from tests.sim.mutants import CROWDED, LOADED
 from tests.sim.mutants_named import AWAY
 from tests.sim.mutants_strict import FENCED
 from tests.sim.waiting_ahead import Mailbag
@@ -391,3 +391,14 @@ def look(mailbag: Mailbag, actor: Any, now: float, overslept_s: float) -> None:
     """Let the actor take a turn at *now*, so much later than it asked for."""
     actor.world.now, actor.overslept_s = now, overslept_s
     mailbag.check(actor)
+
+
+def test_a_history_does_not_depend_on_where_its_shapes_lie():
+    """A set of them had the order of their addresses, and who was looked at first went by that."""
+    profile = LOADED.but(faults={"actor_kill": 1.0})
+    # All are kept, so that each is elsewhere.
+    worlds = [World(seed, profile) for seed in (1, 27) for _ in range(4)]
+    for world in worlds:
+        world.run(300)
+
+    assert [world.digest for world in worlds] == [worlds[0].digest] * 4 + [worlds[4].digest] * 4
