@@ -107,9 +107,15 @@ class World:
     def run(self, steps: int) -> None:
         """Let *steps* turns happen, with faults between them; then heal and demand the end."""
         with large.messages(are_large=self.profile.is_heavy):
-            self._run(steps)
+            self._walk(steps)
+            healing.heal(self)
 
-    def _run(self, steps: int) -> None:
+    def walk(self, steps: int) -> None:
+        """Let *steps* turns happen, with faults between them, and leave it at that."""
+        with large.messages(are_large=self.profile.is_heavy):
+            self._walk(steps)
+
+    def _walk(self, steps: int) -> None:
         rng, profile = self.rng, self.profile
         kinds = sorted(profile.faults)
         weights = [profile.faults[kind] for kind in kinds]
@@ -119,7 +125,6 @@ class World:
             if kinds and self.steps != before and rng.random() < profile.fault:
                 (kind,) = rng.choices(kinds, weights)
                 self.strike(kind)
-        healing.heal(self)
 
     def proceed(self) -> None:
         """Let the next thing happen."""
