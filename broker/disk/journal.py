@@ -476,8 +476,9 @@ def read_rows(found: Iterable[Any], kind: Any) -> Any:
 
 def read_point(connection: sqlite3.Connection) -> bytes | None:
     """Return what an earlier broker stored of the clocks."""
-    row = connection.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
-    return row[0] if row else None
+    found = connection.execute("SELECT value FROM meta WHERE key = 'clock'")
+    rows: list[tuple[bytes]] = read_rows(found, tuple[bytes])
+    return rows[0][0] if rows else None
 
 
 def next_epoch(connection: sqlite3.Connection, clock_ms: int, own: int, point: bytes) -> int:

@@ -100,6 +100,18 @@ def test_a_value_that_no_broker_wrote_was_taken_for_one(journal_in, tmp_path, fi
         journal_in(tmp_path)
 
 
+@pytest.mark.parametrize("value", ["a text", 7, None])
+def test_a_clock_that_is_no_blob_ended_a_start_with_a_traceback(journal_in, tmp_path, value):
+    journal, _ = journal_in(tmp_path)
+    journal.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'clock'", (value,))
+        connection.commit()
+
+    with pytest.raises(JournalError, match=r"is damaged \(.*restore it"):
+        journal_in(tmp_path)
+
+
 SUMMED = {
     ("tasks", "body"): "task 0000000000000007-1",
     ("tasks", "frames"): "task 0000000000000007-1",
