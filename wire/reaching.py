@@ -1,12 +1,17 @@
 """Why does nobody answer at an endpoint? What ZeroMQ does not tell, looked up by the shells.
 
-The rule that must not be broken: it only looks, and never connects.
+The rule that must not be broken: it only looks, never connects, and never takes long.
 """
 
+import contextlib
 import os
+import socket
+import threading
 from typing import Final
 
 FORBIDDEN: Final = "the socket is of a user who lets no other connect: run as the broker's user"
+# A name server that does not answer is asked for many seconds: a loop must not wait for that.
+NAME_SERVER_S: Final = 0.3
 FULL: Final = "the broker has no descriptors left for more connections: raise its LimitNOFILE="
 
 
@@ -19,7 +24,9 @@ def why_not(endpoint: str) -> str:
     """Say why nobody answers at *endpoint*, or an empty text where that cannot be seen."""
     if is_forbidden(endpoint):
         return FORBIDDEN
-    return FULL if is_shut(endpoint) else ""
+    if is_shut(endpoint):
+        return FULL
+    return unknown_name(endpoint)
 
 
 def is_shut(endpoint: str) -> bool:
@@ -48,3 +55,30 @@ def is_forbidden(endpoint: str) -> bool:
     except (OSError, ValueError):
         return False
     return not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def unknown_name(endpoint: str) -> str:
+    """Say that the name in *endpoint* has no address, or return an empty text.
+
+    ZeroMQ asks for it again and again, and tells nobody.
+    """
+    place = endpoint.removeprefix("tcp://")
+    # What stands before a ; is the address to connect from.
+    host = place.rpartition(":")[0].rpartition(";")[2]
+    if place == endpoint or host.startswith("["):
+        return ""
+    found: list[str] = []
+
+    def ask() -> None:
+        try:
+            _ = socket.getaddrinfo(host, None, socket.AF_INET)
+        except socket.gaierror as error:
+            found.append(f"the name {host!r} has no IPv4 address here: {error.strerror}")
+        except UnicodeError as error:
+            found.append(f"{host!r} can be no name: {error}")
+
+    asker = threading.Thread(target=ask, name="name server", daemon=True)
+    with contextlib.suppress(RuntimeError):  # Where there is no thread nobody asks.
+        asker.start()
+        asker.join(NAME_SERVER_S)
+    return "".join(found[:1])

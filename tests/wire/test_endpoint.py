@@ -1,6 +1,7 @@
 import contextlib
 import os
 import socket
+import threading
 
 import pytest
 import zmq
@@ -9,7 +10,7 @@ from broker.endpoint import EndpointError, check_free
 from broker.loop import open_router
 from wire.endpoint import check_endpoint
 from wire.handshakes import open_reach
-from wire.reaching import is_forbidden
+from wire.reaching import is_forbidden, why_not
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,31 @@ def test_a_socket_that_others_may_not_use_was_said_to_be_one_where_nobody_listen
     assert not is_forbidden(f"ipc://{tmp_path}/none")
     assert not is_forbidden("ipc://@abstract")
     assert not is_forbidden("tcp://127.0.0.1:5555")
+
+
+def test_a_name_without_an_address_was_said_to_be_one_where_nobody_listens(monkeypatch):
+    def unknown(host, *_):
+        if host == "nowhere":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+
+    for endpoint in ("tcp://nowhere:5555", "tcp://10.0.0.2:0;nowhere:5555"):
+        assert why_not(endpoint) == (
+            "the name 'nowhere' has no IPv4 address here: Name or service not known"
+        )
+    for endpoint in ("tcp://somewhere:5555", "tcp://[::1]:5555", "ipc://nowhere"):
+        assert not why_not(endpoint)
+
+
+def test_a_name_server_that_does_not_answer_holds_nobody_up(monkeypatch):
+    is_answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: is_answered.wait())
+
+    # It returns although nobody has answered.
+    assert not why_not("tcp://nowhere:5555")
+    is_answered.set()
 
 
 @contextlib.contextmanager
