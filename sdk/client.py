@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol, Self
 
 import msgspec
 
+from sdk.calls.asking import check_question
 from sdk.calls.call import Plan
 from sdk.connection import Connection, process_name, shared_connection
 from sdk.describing.likeness import digest_of, digest_of_arguments
@@ -19,10 +20,10 @@ from sdk.handle import ActorHandle
 from sdk.named import NAMESPACE_DEFAULT, find_actor, make_actor
 from sdk.plan import plan_for, split_keywords
 from wire.keys import Folder
-from wire.limits import Definition, Strategy, check_definition, read_rate, read_strategy
-from wire.messages import ARGUMENT_LENGTH_MAX
+from wire.limits import AMOUNT_MAX, Definition, Strategy, check_definition, read_rate, read_strategy
 from wire.parts import Key, Token
 from wire.payload import Dumped
+from wire.texts import brief
 
 BATCH_DEFAULT: Final = 1_000
 OPTIONS_CACHED_MAX: Final = 256
@@ -92,7 +93,7 @@ class Submitter:
         if self._key is not None:
             raise ValueError("map() makes many calls, and an idempotency_key belongs to one")
         if type(batch) is not int or batch < 1:
-            raise ValueError(f"batch={batch!r} must be an int of at least 1")
+            raise ValueError(f"batch={brief(batch)} must be an int of at least 1")
         return self.map_planned(plan_for(fn, self._options), iterables, batch)
 
     def map_planned(
@@ -106,7 +107,7 @@ class Submitter:
             raise TypeError("map() needs at least one iterable")
         futures: list[TaskFuture] = []
         items = zip(*iterables, strict=False)
-        while chunk := list(islice(items, batch)):
+        while chunk := list(islice(items, min(batch, AMOUNT_MAX))):
             calls: list[tuple[Plan, Dumped, TaskFuture]] = []
             for args in chunk:
                 future = TaskFuture(self._connection, planned.name)
@@ -264,7 +265,7 @@ class Client:
 
     def forget_dead(self, *task_ids: str, timeout: float | None = QUERY_TIMEOUT_S) -> list[str]:
         """Let the broker forget these dead tasks, `"*"` for all; return whose ids they had."""
-        answer = self.query("dead-forget", " ".join(task_ids), timeout)
+        answer = self.query("dead-forget", " ".join(map(named_task, task_ids)), timeout)
         forgotten: list[str] = answer["forgotten"]
         return forgotten
 
@@ -357,11 +358,7 @@ class Client:
         Raises TimeoutError, WarmslotError for what it cannot answer, and NotAuthorized as soon as
         it lets this client not in.
         """
-        if len(argument) > ARGUMENT_LENGTH_MAX:
-            raise ValueError(
-                f"{what}: its argument has at most {ARGUMENT_LENGTH_MAX:,} characters, not"
-                f" {len(argument):,}: ask several times"
-            )
+        check_question(what, argument)
         return self._connection.query(what, argument, timeout)
 
     def limits(self, timeout: float | None = QUERY_TIMEOUT_S) -> list[dict[str, Any]]:
@@ -405,11 +402,11 @@ class Client:
 
     def delete_limit(self, name: str, timeout: float | None = QUERY_TIMEOUT_S) -> None:
         """Delete a limit. Tasks that wait for it end with LimitUnknown; those that run go on."""
-        self._connection.query("limit-delete", name, timeout)
+        self.query("limit-delete", name, timeout)
 
     def release_limit(self, holder: str, timeout: float | None = QUERY_TIMEOUT_S) -> None:
         """Take back by force what a *holder* has, as `limits` names it; its task goes on."""
-        self._connection.query("limit-release", holder, timeout)
+        self.query("limit-release", holder, timeout)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until the broker has every call that was submitted; False when the time is over.

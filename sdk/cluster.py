@@ -21,7 +21,9 @@ from typing import Any, Final, Self
 
 from sdk.client import Client
 from sdk.errors import WarmslotError
+from sdk.reading.deadlines import WAIT_MAX_S
 from wire.labels import Labels, check_own, is_name, validate_labels
+from wire.texts import brief
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 2.0
@@ -84,7 +86,7 @@ class LocalCluster:
         check_texts("limits", limits, "'db=10'")
         check_texts("arguments", arguments, "'--lease', '9'")
         if type(timeout) not in (int, float):
-            raise TypeError(f"timeout={timeout!r} is not a number of seconds")
+            raise TypeError(f"timeout={brief(timeout)} is not a number of seconds")
         self._options = ["--adopt-window", ADOPT_WINDOW_S]
         self._options += [f"--limit={limit}" for limit in limits] + list(map(str, arguments))
         self._shows_output = show_output
@@ -157,7 +159,7 @@ class LocalCluster:
     # --- starting
 
     def _start(self, timeout: float) -> None:
-        deadline = monotonic() + timeout
+        deadline = monotonic() + min(timeout, WAIT_MAX_S)
         self._spawn("broker", "broker", "--bind", self._endpoint, "--no-journal", *self._options)
         expected: set[str] = set()
         for host in self._hosts:
@@ -256,14 +258,14 @@ def read_actors(
     alike = {"slots": slots, "labels": labels or {}, "prefetch": prefetch, "replicas": 1}
     if isinstance(actors, int):
         if isinstance(actors, bool) or actors < 1:
-            raise ValueError(f"actors={actors!r} must be at least 1")
+            raise ValueError(f"actors={brief(actors)} must be at least 1")
         hosts: list[dict[str, Any]] = [alike | {"replicas": actors, "name": "local"}]
     else:
         hosts = []
         listed: Any = actors
         for index, given in enumerate(listed if isinstance(listed, Iterable) else [listed]):
             if not isinstance(given, Mapping):
-                raise TypeError(f"actors={actors!r} must be a number, or a list of mappings")
+                raise TypeError(f"actors={brief(actors)} must be a number, or a list of mappings")
             unknown = set(given) - set(SPECIFICATION)
             if unknown:
                 raise ValueError(
@@ -310,19 +312,20 @@ def read_actors(
 def check_texts(what: str, given: Any, example: str) -> None:
     """Raise TypeError unless *given* is a list of texts."""
     if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
-        raise TypeError(f"{what}={given!r} must be a list of texts, as [{example}]")
+        raise TypeError(f"{what}={brief(given)} must be a list of texts, as [{example}]")
 
 
 def check_slots(kind: Any, units: Any) -> None:
     """Raise ValueError unless *kind* is a type of slots, and *units* an amount or their names."""
     if not isinstance(kind, str) or not is_name(kind):
-        raise ValueError(f"slots: {kind!r} is not the name of a slot type, as in {{'gpu': 2}}")
+        raise ValueError(f"slots: {brief(kind)} is not the name of a slot type, as in {{'gpu': 2}}")
     if type(units) is int and units > 0:
         return
     names = list(map(str, units)) if isinstance(units, list | tuple) else []
     if not names or not all(name.strip() and "," not in name for name in names):
         raise ValueError(
-            f"slots: {kind!r}: {units!r} is neither an int of at least 1 nor a list of names"
+            f"slots: {brief(kind)}: {brief(units)} is neither an int of at least 1 nor a list of"
+            " names"
         )
 
 
@@ -331,8 +334,8 @@ def check_range(replicas: tuple[Any, ...]) -> None:
     is_range = len(replicas) == 2 and all(type(number) is int for number in replicas)
     if not is_range or not 0 <= replicas[0] <= replicas[1]:
         raise ValueError(
-            f"replicas={replicas!r} must be an int of at least 1, or a tuple (minimum, maximum) of"
-            " ints, the minimum 0 or more"
+            f"replicas={brief(replicas)} must be an int of at least 1, or a tuple (minimum,"
+            " maximum) of ints, the minimum 0 or more"
         )
 
 

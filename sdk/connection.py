@@ -38,6 +38,7 @@ from sdk.futures.future import TaskFuture
 from sdk.futures.ids import ToldIds
 from sdk.log import logger
 from sdk.loop import Loop
+from sdk.reading.deadlines import deadline_of
 from sdk.reading.dealer import Dealer
 from sdk.reading.handlers import Handlers
 from wire.codec import decode_failure
@@ -50,7 +51,7 @@ from wire.parts import Key, Status, Token
 from wire.payload import Dumped, load, told
 from wire.reaching import why_not
 from wire.release import PYTHON
-from wire.texts import check_text, sendable
+from wire.texts import brief, check_text, sendable
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
 ENDPOINT_VARIABLE: Final = "WARMSLOT_BROKER"
@@ -78,7 +79,7 @@ class Connection(Handlers):
         What is None is in the environment, if anywhere; with empty *keys* there are none.
         """
         if type(name) is not str:
-            raise TypeError(f"name {name!r} is not a text")
+            raise TypeError(f"name {brief(name)} is not a text")
         if len(name) > NAME_LENGTH_MAX:
             raise ValueError(f"name: {len(name)} characters are more than {NAME_LENGTH_MAX}")
         self.endpoint = check_endpoint(
@@ -115,10 +116,11 @@ class Connection(Handlers):
 
     def wait_open(self, timeout: float) -> None:
         """Wait for the first session; raise BrokerUnreachable or NotAuthorized without one."""
+        told = f"connect_timeout {brief(timeout)} is not a number of seconds"
         if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-            raise TypeError(f"connect_timeout {timeout!r} is not a number of seconds")
+            raise TypeError(told)
         if not timeout >= 0.0:
-            raise ValueError(f"connect_timeout {timeout!r} is not a number of seconds from 0 on")
+            raise ValueError(f"{told} from 0 on")
         core, session, dealer = self.core, self.core.session, self.loop.dealer
         self.loop.wait(lambda: session.is_open or core.has_left or dealer.is_refused, timeout)
         if not session.is_open:
@@ -199,7 +201,7 @@ class Connection(Handlers):
 
     def accepted(self, future: TaskFuture, timeout: float | None) -> bool:
         """Wait until the broker has confirmed a call."""
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_of(timeout)
 
         def is_accepted() -> bool:
             if future.done():
@@ -223,7 +225,7 @@ class Connection(Handlers):
     def flush(self, timeout: float | None) -> bool:
         """Wait until the broker has every call, and its journal every durable one."""
         upto = self.core.number_last
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_of(timeout)
         if not self.loop.wait(lambda: not self.core.queued and not self.deferrals.waiting, timeout):
             return False
         rest = None if deadline is None else max(0.0, deadline - monotonic())

@@ -28,6 +28,7 @@ from wire.labels import Desire, Labels, check_own, validate_labels
 from wire.limits import AMOUNT_MAX, is_amount
 from wire.parts import Environment as EnvironmentMessage
 from wire.parts import Reuse
+from wire.texts import brief
 
 SCOPES: Final = ("global", "client")
 NONE_IS_OFF: Final = frozenset({"max_tasks"})
@@ -58,26 +59,25 @@ class ReusePolicy(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that mean nothing."""
-        low, high = self.replicas_range
+        (low, high), told = self.replicas_range, brief(self.replicas)
         if not (is_amount(low, least=0) and is_amount(high)):
             what = f"an int from 1 to {AMOUNT_MAX}, or a tuple (minimum, maximum) of ints"
-            raise ValueError(f"replicas={self.replicas!r} must be {what}, the minimum 0 or more")
+            raise ValueError(f"replicas={told} must be {what}, the minimum 0 or more")
         if low > high:
-            raise ValueError(f"replicas={self.replicas!r}: the minimum is above the maximum")
+            raise ValueError(f"replicas={told}: the minimum is above the maximum")
         for name in ("concurrency", "max_tasks"):
             value = getattr(self, name)
             if not is_amount(value) and not (value is None and name in NONE_IS_OFF):
-                raise ValueError(f"{name}={value!r} must be an int from 1 to {AMOUNT_MAX}")
+                raise ValueError(f"{name}={brief(value)} must be an int from 1 to {AMOUNT_MAX}")
         for name in ("idle_ttl", "scaledown_ttl"):
             time_of(name, getattr(self, name))
         if self.scope not in SCOPES:
-            raise ValueError(f"scope={self.scope!r} must be {' or '.join(map(repr, SCOPES))}")
+            raise ValueError(f"scope={brief(self.scope)} must be {' or '.join(map(repr, SCOPES))}")
         memory = self.max_memory_mb
-        if memory is not None and (
-            type(memory) not in (int, float) or not 0 < memory <= AMOUNT_MAX
-        ):
+        is_number = type(memory) in (int, float)
+        if memory is not None and not (is_number and 0 < memory <= AMOUNT_MAX):
             raise ValueError(
-                f"max_memory_mb={memory!r} must be a number above 0, at most {AMOUNT_MAX}"
+                f"max_memory_mb={brief(memory)} must be a number above 0, at most {AMOUNT_MAX}"
             )
 
     @property
@@ -104,7 +104,7 @@ def time_of(name: str, time: Any) -> float:
     """Return a time in seconds; raise ValueError, naming it, when it is not above 0."""
     value = seconds(time, f"{name}=")
     if not value > 0 or math.isnan(value):
-        raise ValueError(f"{name}={time!r} must be a time above 0")
+        raise ValueError(f"{name}={brief(time)} must be a time above 0")
     return value
 
 
@@ -113,7 +113,7 @@ def seconds(time: float | timedelta, what: str = "") -> float:
     if isinstance(time, timedelta):
         return time.total_seconds()
     if isinstance(time, bool) or not isinstance(time, int | float):
-        raise ValueError(f"{what}{time!r} is neither seconds nor a timedelta")  # noqa: TRY004
+        raise ValueError(f"{what}{brief(time)} is neither seconds nor a timedelta")  # noqa: TRY004
     try:
         return float(time)
     except OverflowError:
@@ -495,6 +495,5 @@ def specification_of(environment: Any) -> Specification:
         return environment
     if isinstance(environment, EnvironmentType) and environment is not Environment:
         return Specification(environment, {})  # type: ignore[arg-type]
-    raise TypeError(
-        f"environment must be a subclass of Environment, or Class.using(...), got {environment!r}"
-    )
+    what = "environment must be a subclass of Environment, or Class.using(...)"
+    raise TypeError(f"{what}, got {brief(environment)}")

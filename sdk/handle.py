@@ -16,9 +16,11 @@ from sdk.describing.groups import read_group
 from sdk.describing.options import NAME_LENGTH_MAX, NO_OPTIONS, Options
 from sdk.errors import ActorLost
 from sdk.futures.future import TaskFuture
+from sdk.reading.deadlines import deadline_of
 from sdk.task import running
 from wire.parts import Call, Named
 from wire.parts import Environment as EnvironmentMessage
+from wire.texts import brief
 
 if TYPE_CHECKING:
     from sdk.client import Client
@@ -65,7 +67,7 @@ class ActorHandle:
         """Return the method *name*, also one that is called like something of the handle itself."""
         known = self._named.methods
         if known and name not in known:
-            raise AttributeError(f"{self!r} has no method {name!r}; it has {', '.join(known)}")
+            raise AttributeError(f"{self!r} has no method {brief(name)}; it has {', '.join(known)}")
         return ActorMethod(repr(self), name, NO_OPTIONS, self._planned, self._client_here)
 
     @property
@@ -163,7 +165,7 @@ class ActorHandle:
         group = named.grouped.get(method, "") if group is None else group
         if group and group not in named.groups:
             shown = ", ".join(map(repr, sorted(named.groups))) or "none"
-            raise ValueError(f"{self!r} has no concurrency group {group!r}; it has {shown}")
+            raise ValueError(f"{self!r} has no concurrency group {brief(group)}; it has {shown}")
         environment = msgspec.structs.replace(environment, group=group)
         if method in named.together or environment.size == 1:
             return environment
@@ -171,11 +173,6 @@ class ActorHandle:
 
     def _submitter(self, planned: "Planned") -> TaskFuture:
         return self._client_here().submit_planned(planned, (), {})
-
-
-def deadline_of(timeout: float | None) -> float | None:
-    """Return when *timeout* is over."""
-    return None if timeout is None else monotonic() + timeout
 
 
 def look_up(
@@ -265,7 +262,7 @@ class ActorMethod:
         for name in options:
             if name not in CALL_OPTIONS:
                 raise TypeError(
-                    f"{name!r} is no option of a call to an actor; those are"
+                    f"{brief(name)} is no option of a call to an actor; those are"
                     f" {', '.join(sorted(CALL_OPTIONS))}: the rest is decided by client.actor()"
                 )
         given = {name: value for name, value in options.items() if name != "concurrency_group"}

@@ -2,8 +2,7 @@
 
 Sends happen on the caller's thread. Every call into ZeroMQ or the core is made under `lock`;
 nothing of the user's runs under it. ZeroMQ's descriptor tells of a change once: after each call
-under the lock the socket is drained, or its sleeper is woken, before anybody sleeps on the
-descriptor again.
+under the lock the socket is drained, or its sleeper is woken, before anybody sleeps on it again.
 """
 
 import threading
@@ -19,6 +18,7 @@ import zmq
 from sdk.core import ClientCore, Outgoing
 from sdk.errors import ClientClosed
 from sdk.reading import forks, memory
+from sdk.reading.deadlines import deadline_of
 from sdk.reading.dealer import EVENTS, NOBLOCK, POLLIN, POLLOUT, RCVMORE, Dealer, send_message
 from sdk.reading.gathering import Gathering
 from sdk.reading.handlers import Handlers, nothing
@@ -192,7 +192,7 @@ class Loop:
         else:
             # Whoever waits for each call alone need not let the next one wait for company.
             self.gathering.until = 0.0
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = None if timeout is None else deadline_of(timeout)
         thread, mark = get_ident(), object()
         has_right = self._reader == thread
         try:

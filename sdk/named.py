@@ -32,15 +32,15 @@ from sdk.handle import (
     TIMEOUT_DEFAULT_S,
     ActorHandle,
     Planned,
-    deadline_of,
     look_up,
     pause,
 )
 from sdk.plan import PYTHON_DESIRE
+from sdk.reading.deadlines import deadline_of
 from wire.labels import Labels
 from wire.parts import Call, Named, Reuse
 from wire.parts import Environment as EnvironmentMessage
-from wire.texts import check_text
+from wire.texts import brief, check_text
 
 if TYPE_CHECKING:
     from sdk.client import Client
@@ -112,7 +112,9 @@ class Blueprint:
         self.concurrency = 1
         if isinstance(target, Specification):
             if args or kwargs:
-                raise TypeError(f"{target!r} has its parameters already, got {args!r} {kwargs!r}")
+                raise TypeError(
+                    f"{brief(target)} has its parameters already, got {brief(args)} {brief(kwargs)}"
+                )
             specification = target
         elif isinstance(target, EnvironmentType) and target is not Environment:
             specification = Specification(target, bind(target, target.enter, args, kwargs))  # type: ignore[arg-type]
@@ -120,7 +122,7 @@ class Blueprint:
             self._read_plain(target, args, kwargs)
             return
         else:
-            raise TypeError(f"an actor is made of a class, got {target!r}")
+            raise TypeError(f"an actor is made of a class, got {brief(target)}")
         cls = self.cls = specification.cls
         self.identity = specification.identity
         self.title = repr(specification)
@@ -162,7 +164,9 @@ def bind(cls: type, enter: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         signature = inspect.signature(enter)
     except ValueError:  # Of a class that is written in C.
         if args:
-            raise TypeError(f"{cls.__qualname__} takes keywords only here, got {args!r}") from None
+            raise TypeError(
+                f"{cls.__qualname__} takes keywords only here, got {brief(args)}"
+            ) from None
         return dict(kwargs)
     if enter is object.__init__:
         signature = inspect.Signature(
@@ -282,7 +286,7 @@ def refuse_ambiguous(target: Any, chosen: Mapping[str, Any]) -> None:
     for name in chosen:
         if name in names:
             raise TypeError(
-                f"{name!r} is an option of client.actor() and a parameter of {target!r}: say"
+                f"{name!r} is an option of client.actor() and a parameter of {brief(target)}: say"
                 f" client.actor(Class.using({name}=...)) for the parameter of an Environment,"
                 " or rename it"
             )
@@ -294,12 +298,12 @@ def entry_call(blueprint: Blueprint, chosen: Mapping[str, Any], incarnation: int
     name = secrets.token_hex(6) if name is None else read_address("name", name)
     namespace = read_address("namespace", chosen.get("namespace", NAMESPACE_DEFAULT))
     if "/" in namespace:
-        raise ValueError(f"namespace={namespace!r} must not have a '/'")
+        raise ValueError(f"namespace={brief(namespace)} must not have a '/'")
     is_durable = read_flag("durable", chosen.get("durable", False))
     # What outlives its process, and everybody else, is not to end with one of them.
     lifetime = chosen.get("lifetime", LIFETIMES[is_durable])
     if lifetime not in LIFETIMES:
-        raise ValueError(f"lifetime={lifetime!r} is neither {' nor '.join(LIFETIMES)}")
+        raise ValueError(f"lifetime={brief(lifetime)} is neither {' nor '.join(LIFETIMES)}")
     concurrency = read_count(
         "concurrency", chosen.get("concurrency", blueprint.concurrency), least=1
     )
@@ -346,17 +350,19 @@ def entry_call(blueprint: Blueprint, chosen: Mapping[str, Any], incarnation: int
 def read_address(what: str, text: Any) -> str:
     """Read a name or a namespace."""
     if not isinstance(text, str) or not 0 < len(text) <= NAME_LENGTH_MAX:
-        raise ValueError(f"{what}={text!r} is not a string of 1 to {NAME_LENGTH_MAX} characters")
+        raise ValueError(
+            f"{what}={brief(text)} is not a string of 1 to {NAME_LENGTH_MAX} characters"
+        )
     check_text(what, text)
     if not text.isprintable():
-        raise ValueError(f"{what}={text!r} has characters that cannot be printed in one line")
+        raise ValueError(f"{what}={brief(text)} has characters that cannot be printed in one line")
     return text
 
 
 def read_count(what: str, number: Any, *, least: int) -> int:
     """Read an int of at least *least*."""
     if type(number) is not int or not least <= number < 2**31:
-        raise ValueError(f"{what}={number!r} is not an int of at least {least}")
+        raise ValueError(f"{what}={brief(number)} is not an int of at least {least}")
     return number
 
 
@@ -380,6 +386,7 @@ def ask(client: "Client", call: Call, entered: TaskFuture, deadline: float | Non
 
 def find_actor(client: "Client", name: str, namespace: str, timeout: float | None) -> ActorHandle:
     """Return the handle of the actor that has a name; raise ActorUnknown when there is none."""
+    _ = read_address("name", name), read_address("namespace", namespace)
     found = look_up(client, namespace, name, deadline_of(timeout))
     if found is None:
         raise ActorUnknown(f"there is no actor '{namespace}/{name}'")

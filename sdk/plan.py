@@ -31,6 +31,7 @@ from wire.parts import Call
 from wire.parts import Sticky as StickyPart
 from wire.release import PYTHON
 from wire.retries import check_retries
+from wire.texts import brief
 
 PLANS_MAX: Final = 4_096
 PYTHON_DESIRE: Final = Desire("python", Comparator.EQUAL, PYTHON)
@@ -133,7 +134,7 @@ def make(target: Any, options: Options, anchor: Any) -> Planned:
         options = options.over(getattr(target.function, OPTIONS_ATTRIBUTE, NO_OPTIONS))
         chosen = options.chosen
     elif not callable(target):
-        raise TypeError(f"{target!r} is not callable")
+        raise TypeError(f"{brief(target)} is not callable")
     else:
         captured = code_of(target)
     if specification is not None:
@@ -270,7 +271,7 @@ def split_keywords(target: Any, given: dict[str, Any]) -> tuple[dict[str, Any], 
             kwargs[name] = value
         elif could_be_parameter(target, name):
             raise TypeError(
-                f"{name!r} is an option of submit() and could be a parameter of "
+                f"{brief(name)} is an option of submit() and could be a parameter of "
                 f"{name_of(target)}(): say client.options({name}=...).submit(...) for the option, "
                 f"or client.options().submit(..., {name}=...) for the parameter"
             )
@@ -289,7 +290,7 @@ def refuse_stranger(target: Any, name: str) -> None:
         if name in named or (is_open and not meant):
             return
     raise TypeError(
-        f"{name!r} is neither an option of submit() nor a parameter of {name_of(target)}()"
+        f"{brief(name)} is neither an option of submit() nor a parameter of {name_of(target)}()"
         + (f": {meant}" if meant else "")
     )
 

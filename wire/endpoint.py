@@ -5,6 +5,8 @@ ZeroMQ takes some that lead nowhere without a word, and would try them for ever.
 
 from typing import Final
 
+from wire.texts import brief
+
 PORT_MAX: Final = 65_535
 SHAPE: Final = "tcp://HOST:PORT or ipc://PATH, as in tcp://127.0.0.1:5555"
 
@@ -12,22 +14,22 @@ SHAPE: Final = "tcp://HOST:PORT or ipc://PATH, as in tcp://127.0.0.1:5555"
 def check_endpoint(text: object) -> str:
     """Return *text* if one can connect to it. Raises ValueError or TypeError with what is wrong."""
     if not isinstance(text, str):
-        raise TypeError(f"endpoint {text!r} is not a text: {SHAPE}")
+        raise TypeError(f"endpoint {brief(text)} is not a text: {SHAPE}")
     check_octets(text)
     scheme, _, rest = text.partition("://")
     if scheme == "tcp":
         # What stands before a ; is the address to connect from.
         host, colon, port = rest.rpartition(":")
         if not (host and colon and port.isascii() and port.isdigit()):
-            raise ValueError(f"endpoint {text!r} is not {SHAPE}")
+            raise ValueError(f"endpoint {brief(text)} is not {SHAPE}")
         if not 1 <= int(port) <= PORT_MAX:
-            raise ValueError(f"endpoint {text!r}: {port} is not a port from 1 to {PORT_MAX}")
+            raise ValueError(f"endpoint {brief(text)}: {port} is not a port from 1 to {PORT_MAX}")
         if ":" in host.rpartition(";")[2] and not has_address_of_ipv6(text):
             raise ValueError(
-                f"endpoint {text!r}: write [ADDRESS] around one of IPv6, tcp://[::1]:1"
+                f"endpoint {brief(text)}: write [ADDRESS] around one of IPv6, tcp://[::1]:1"
             )
     elif not (scheme == "ipc" and rest):
-        raise ValueError(f"endpoint {text!r} is not {SHAPE}")
+        raise ValueError(f"endpoint {brief(text)} is not {SHAPE}")
     return text
 
 
@@ -38,7 +40,8 @@ def check_octets(text: str) -> None:
             _ = text.encode()
         except UnicodeEncodeError:
             raise ValueError(
-                f"endpoint {text!r} is no UTF-8, or the locale cannot read it: set LC_ALL=C.UTF-8"
+                f"endpoint {brief(text)} is no UTF-8, or the locale cannot read it: set"
+                " LC_ALL=C.UTF-8"
             ) from None
 
 

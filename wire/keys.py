@@ -16,6 +16,8 @@ from typing import Final, NamedTuple
 
 import zmq
 
+from wire.texts import brief
+
 Folder = str | os.PathLike[str]
 
 KEYS_VARIABLE: Final = "WARMSLOT_KEYS"
@@ -66,7 +68,7 @@ def check_name(name: str) -> str:
     """Return *name* if a key can be called so. Raises ValueError."""
     if not NAME.fullmatch(name) or name.lower() == BROKER:
         raise ValueError(
-            f"name {name!r} is not 1 to 64 letters, digits, hyphens and underscores,"
+            f"name {brief(name)} is not 1 to 64 letters, digits, hyphens and underscores,"
             f" beginning with a letter or digit, and not {BROKER!r}"
         )
     return name
@@ -86,7 +88,7 @@ def own_keys(folder: Folder | None, endpoint: str) -> OwnKeys | None:
         return None
     path: object = os.fspath(folder) if isinstance(folder, os.PathLike) else folder
     if not isinstance(path, str):
-        raise TypeError(f"keys {folder!r} is not the path of a folder")
+        raise TypeError(f"keys {brief(folder)} is not the path of a folder")
     # The file of a socket lets in whom its mode lets, and needs none.
     if not path or not endpoint.startswith("tcp://"):
         return None

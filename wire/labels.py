@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from wire.texts import check_text
+from wire.texts import brief, check_text
 
 LabelValue = str | int | float | bool
 LabelValues = LabelValue | list[LabelValue]
@@ -186,35 +186,39 @@ def validate_desire(desire: Desire) -> None:
     if comparator in PRESENCE:
         if value is not None:
             raise ValueError(
-                f"label {desire.key!r}: {comparator.name} takes no value, got {value!r}"
+                f"label {desire.key!r}: {comparator.name} takes no value, got {brief(value)}"
             )
     elif comparator in SETS:
         if not isinstance(value, list) or not value:
             raise ValueError(
-                f"label {desire.key!r}: {comparator.name} takes a list of values, got {value!r}",
+                f"label {desire.key!r}: {comparator.name} takes a list of values, got"
+                f" {brief(value)}",
             )
         for item in value:
             validate_value(desire.key, item)
     else:
         if value is None or isinstance(value, list):
             raise ValueError(
-                f"label {desire.key!r}: {comparator.name} takes one value, got {value!r}"
+                f"label {desire.key!r}: {comparator.name} takes one value, got {brief(value)}"
                 + (", which IN takes" if value else "")
             )
         validate_value(desire.key, value)
         if comparator in ORDER and not is_number(value):
             raise ValueError(
-                f"label {desire.key!r}: {comparator.name} compares numbers only, got {value!r}",
+                f"label {desire.key!r}: {comparator.name} compares numbers only, got"
+                f" {brief(value)}",
             )
     if not math.isfinite(desire.weight):
-        raise ValueError(f"label {desire.key!r}: weight {desire.weight!r} is not a finite number")
+        raise ValueError(
+            f"label {desire.key!r}: weight {brief(desire.weight)} is not a finite number"
+        )
 
 
 def validate_key(key: str) -> None:
     """Raise ValueError unless *key* is 1 to 128 printable characters without '=' or white space."""
     if not is_name(key):
         raise ValueError(
-            f"label key {key!r} must be 1 to {KEY_LENGTH_MAX} printable characters "
+            f"label key {brief(key)} must be 1 to {KEY_LENGTH_MAX} printable characters "
             "without '=' or spaces",
         )
 
@@ -234,12 +238,12 @@ def validate_value(key: str, value: object) -> None:
         check_text(f"label {key!r}:", value)
     elif type(value) is int:
         if not -(2**63) <= value < 2**63:
-            raise ValueError(f"label {key!r}: {value!r} does not fit in 64 bits")
+            raise ValueError(f"label {key!r}: {brief(value)} does not fit in 64 bits")
     elif type(value) is float:
         if math.isnan(value):
             raise ValueError(f"label {key!r}: NaN equals nothing and cannot be a label")
     elif type(value) is not bool:
-        raise ValueError(f"label {key!r}: {value!r} is not a str, int, float or bool")
+        raise ValueError(f"label {key!r}: {brief(value)} is not a str, int, float or bool")
 
 
 def validate_labels(labels: Mapping[Any, object]) -> Labels:
@@ -249,10 +253,10 @@ def validate_labels(labels: Mapping[Any, object]) -> Labels:
     """
     checked: Labels = {}
     if not isinstance(labels, Mapping):
-        raise TypeError(f"labels are a mapping from key to value, not {labels!r}")
+        raise TypeError(f"labels are a mapping from key to value, not {brief(labels)}")
     for key, value in labels.items():
         if not isinstance(key, str):
-            raise TypeError(f"the label {key!r} is not a string")
+            raise TypeError(f"the label {brief(key)} is not a string")
         validate_key(key)
         if not isinstance(value, (list, tuple)):
             validate_value(key, value)
@@ -296,7 +300,7 @@ def parse_label(text: str) -> tuple[str, LabelValue]:
     """
     key, separator, raw = text.partition("=")
     if not separator:
-        raise ValueError(f"label {text!r} has no '='")
+        raise ValueError(f"label {brief(text)} has no '='")
     validate_key(key)
     if WHOLE.fullmatch(raw) and len(raw) > VALUE_LENGTH_MAX:
         raise ValueError(f"label {key!r}: a number of {len(raw)} digits does not fit in 64 bits")
@@ -307,7 +311,7 @@ def parse_label(text: str) -> tuple[str, LabelValue]:
             why = (
                 f"{raw} is beyond what a float holds" if value in INFINITE else "NaN equals nothing"
             )
-            raise ValueError(f"label {text!r}: {why}; {key}=str:{raw} is the text")
+            raise ValueError(f"label {brief(text)}: {why}; {key}=str:{raw} is the text")
     validate_value(key, value)
     return key, value
 

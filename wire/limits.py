@@ -8,9 +8,11 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from math import isfinite
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
+
+from wire.texts import brief
 
 NAME_LENGTH_MAX: Final = 64
 KEY_LENGTH_MAX: Final = 256
@@ -62,14 +64,17 @@ def check_base(name: str) -> None:
     """Raise ValueError for what cannot be the name of a limit."""
     if not _BASE.fullmatch(name) or len(name) > NAME_LENGTH_MAX:
         raise ValueError(
-            f"{name!r} is not the name of a limit: letters, digits and _ . - / between them,"
+            f"{brief(name)} is not the name of a limit: letters, digits and _ . - / between them,"
             f" at most {NAME_LENGTH_MAX}"
         )
 
 
 def check_definition(definition: Definition) -> None:
     """Raise ValueError for a limit that makes no sense."""
-    if definition.name.startswith(HOST_PREFIX):
+    name: Any = definition.name
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a limit is a text, not {brief(name)}")
+    if name.startswith(HOST_PREFIX):
         own = definition.name.removeprefix(HOST_PREFIX)
         raise ValueError(
             f"limit {definition.name}: each host states its own: python -m actor --limit {own}=N"
@@ -77,7 +82,7 @@ def check_definition(definition: Definition) -> None:
     check_base(definition.name)
     if not is_amount(definition.maximum):
         raise ValueError(
-            f"limit {definition.name}: {definition.maximum!r} is not from 1 to {AMOUNT_MAX}"
+            f"limit {definition.name}: {brief(definition.maximum)} is not from 1 to {AMOUNT_MAX}"
         )
     if definition.strategy is Strategy.ROUND_ROBIN and not definition.per_key:
         raise ValueError(
@@ -108,18 +113,22 @@ def check_amounts(limits: Mapping[str, int]) -> None:
         base, key = base_of(name)
         check_base(base.removeprefix(HOST_PREFIX))
         if key is not None and (not 0 < len(key) <= KEY_LENGTH_MAX or not key.isprintable()):
-            raise ValueError(f"limit {name!r}: a key has 1 to {KEY_LENGTH_MAX} printable letters")
+            raise ValueError(
+                f"limit {brief(name)}: a key has 1 to {KEY_LENGTH_MAX} printable letters"
+            )
         if key is not None and base.startswith(HOST_PREFIX):
-            raise ValueError(f"limit {name!r}: a limit of a host has no keys")
+            raise ValueError(f"limit {brief(name)}: a limit of a host has no keys")
         if not is_amount(amount):
-            raise ValueError(f"limit {name!r}: {amount!r} is not an amount: 1 to {AMOUNT_MAX}")
+            raise ValueError(
+                f"limit {brief(name)}: {brief(amount)} is not an amount: 1 to {AMOUNT_MAX}"
+            )
 
 
 def read_rate(text: str) -> float:
     """Read `10/s`, `600/min`, `5/2s` or `100/h` as so much a second."""
     found = _RATE.fullmatch(str(text).replace(" ", ""))
     if not found or not float(found[1]) or (found[2] is not None and not float(found[2])):
-        raise ValueError(f"{text!r} is not a rate, as in 10/s, 600/min or 100/h")
+        raise ValueError(f"{brief(text)} is not a rate, as in 10/s, 600/min or 100/h")
     return float(found[1]) / (float(found[2] or 1) * _UNIT_S[found[3]])
 
 
@@ -131,7 +140,7 @@ def read_definition(text: str) -> Definition:
     name, separator, rest = text.partition("=")
     number, *options = rest.split(":")
     if not separator or not (number.isascii() and number.isdigit()):
-        raise ValueError(f"limit {text!r} is not NAME=N, as in db=10 or api=2:per-key")
+        raise ValueError(f"limit {brief(text)} is not NAME=N, as in db=10 or api=2:per-key")
     per_key, rate, strategy, strict = False, None, Strategy.QUEUE, False
     for option in options:
         what, _, value = option.partition("=")
@@ -145,7 +154,8 @@ def read_definition(text: str) -> Definition:
             strategy = read_strategy(value)
         else:
             raise ValueError(
-                f"limit {text!r}: {option!r} is not per-key, strict, rate=10/s or strategy=NAME"
+                f"limit {brief(text)}: {brief(option)} is not per-key, strict, rate=10/s or"
+                " strategy=NAME"
             )
     definition = Definition(
         name=name,
@@ -164,4 +174,4 @@ def read_strategy(text: str) -> Strategy:
     try:
         return Strategy(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no strategy; there are {', '.join(Strategy)}") from None
+        raise ValueError(f"{brief(text)} is no strategy; there are {', '.join(Strategy)}") from None

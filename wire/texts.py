@@ -5,6 +5,11 @@ letters. The rule that must not be broken: no such text gets as far as a frame, 
 encoded, with all that stands in it.
 """
 
+from typing import Final
+
+# So much is told of a value that is refused.
+TOLD_MAX: Final = 200
+
 
 def is_sendable(text: str) -> bool:
     """Tell whether *text* can stand in a message."""
@@ -18,9 +23,20 @@ def is_sendable(text: str) -> bool:
 def check_text(what: str, text: str) -> None:
     """Raise ValueError, which names *what* it is, unless *text* can stand in a message."""
     if not is_sendable(text):
-        raise ValueError(f"{what} {text!r} is no valid text: it has half of a surrogate pair")
+        raise ValueError(f"{what} {brief(text)} is no valid text: it has half of a surrogate pair")
 
 
 def sendable(text: str) -> str:
     """Return *text* with what cannot be sent written as in a Python string."""
     return text if is_sendable(text) else text.encode(errors="backslashreplace").decode()
+
+
+def brief(value: object) -> str:
+    """Write *value* as Python does, in one short line, for who is told what was wrong with it."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a number of thousands of digits, or code of a user.
+        return f"a value of type {type(value).__name__}"
+    if "\n" in text:
+        text = " ".join(text.split())
+    return text if len(text) <= TOLD_MAX else f"{text[:TOLD_MAX]}... ({len(text):,} characters)"

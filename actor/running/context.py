@@ -14,9 +14,10 @@ from actor.running.giving import Give
 from actor.running.limiting import Limiting, LimitWait, make_block
 from actor.running.release import Block, Releases
 from actor.settings import Launch
-from sdk.describing.options import check_wait, read_timeout
+from sdk.describing.options import read_timeout
 from sdk.errors import SlotReleased
 from sdk.futures.nested import hand_over, last_unheard
+from sdk.reading.deadlines import read_wait
 from sdk.task import ActorContext, HeldLimit, ReleasedSlot, TaskContext
 from wire.labels import Labels, LabelValues, check_own, validate_key, validate_labels
 
@@ -280,13 +281,12 @@ class Run(TaskContext):
     def reacquire_slot(self, timeout: float | None = None) -> None:
         """Wait until the task has its slots and its turn again."""
         self._runtime.refuse_on_event_loop("reacquire_slot()", "await task.reacquire_slot_async()")
-        check_wait(timeout)
-        self.releases.reacquire(self.assignment.recipe.slots, timeout)
+        self.releases.reacquire(self.assignment.recipe.slots, read_wait(timeout))
 
     async def reacquire_slot_async(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Do as `reacquire_slot` on an event loop."""
-        check_wait(timeout)
-        await self.releases.reacquire_async(self.assignment.recipe.slots, timeout)
+        wait_s = read_wait(timeout)
+        await self.releases.reacquire_async(self.assignment.recipe.slots, wait_s)
 
     def released_slot(self) -> ReleasedSlot:
         """Return a block that runs without the slot."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from actor.holding import occupying
 from actor.running.release import rest
-from sdk.describing.options import check_wait, read_limits
+from sdk.describing.options import read_limits
 from sdk.errors import (
     CLASSES,
     Deadlock,
@@ -26,10 +26,12 @@ from sdk.errors import (
     TaskCanceled,
     WarmslotError,
 )
+from sdk.reading.deadlines import read_wait
 from sdk.task import HeldLimit
 from wire.limits import FULL, GIVE_BACK
 from wire.messages import Occupied
 from wire.parts import Token
+from wire.texts import brief
 
 if TYPE_CHECKING:
     from actor.core import ActorCore
@@ -322,10 +324,12 @@ def make_block(
     run: "Run", runtime: "Runtime", name: str, occupy: int, timeout: float | None
 ) -> LimitBlock:
     """Return the block for `task.limit`. Raises ValueError and TypeError for bad arguments."""
-    check_wait(timeout)
+    wait_s = read_wait(timeout)
     if not isinstance(name, str):
-        raise TypeError(f"limit() takes the name of one limit and how much of it, got {name!r}")
-    return LimitBlock(run.limiting, runtime, read_limits({name: occupy}), timeout)
+        raise TypeError(
+            f"limit() takes the name of one limit and how much of it, got {brief(name)}"
+        )
+    return LimitBlock(run.limiting, runtime, read_limits({name: occupy}), wait_s)
 
 
 def shown(limits: Mapping[str, int]) -> str:

@@ -12,7 +12,8 @@ import msgspec
 
 from sdk.calls.call import Owned, join_cancels
 from sdk.calls.waiting import Waiting
-from wire.messages import Cancel, Query, Requeued, Tried
+from wire.messages import ARGUMENT_LENGTH_MAX, Cancel, Query, Requeued, Tried
+from wire.texts import brief, check_text
 
 HISTORY_MAX: Final = 10
 # A question about a task that nobody has: nothing else that a client says is answered at once, and
@@ -31,6 +32,19 @@ def asked(what: str, argument: str) -> str:
         said: dict[str, Any] = msgspec.json.decode(argument)
         argument = str(said.get("name") or said.get("actor") or "")
     return f"{what} {argument}".strip() + ": "
+
+
+def check_question(what: Any, argument: Any) -> None:
+    """Raise TypeError or ValueError for what the broker would refuse, with the session."""
+    for text in (what, argument):
+        if not isinstance(text, str):
+            raise TypeError(f"the broker is asked in texts, not by {brief(text)}")
+        check_text("the question", text)
+    if len(argument) > ARGUMENT_LENGTH_MAX:
+        raise ValueError(
+            f"{what}: its argument has at most {ARGUMENT_LENGTH_MAX:,} characters, not"
+            f" {len(argument):,}: ask several times"
+        )
 
 
 def split_questions(commands: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple, TypeVar, overload
 
+from wire.texts import brief
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 BATCH_ATTRIBUTE: Final = "__warmslot_batch__"
@@ -52,10 +54,10 @@ def batch(
     ValueError here for what could never work.
     """
     if type(max_size) is not int or not 1 <= max_size <= SIZE_MAX:
-        raise ValueError(f"max_size={max_size!r} must be an int from 1 to {SIZE_MAX}")
+        raise ValueError(f"max_size={brief(max_size)} must be an int from 1 to {SIZE_MAX}")
     if type(max_wait_ms) not in (int, float) or not 0 <= max_wait_ms < 3_600_000:
         raise ValueError(
-            f"max_wait_ms={max_wait_ms!r} must be milliseconds, at least 0 and below an hour"
+            f"max_wait_ms={brief(max_wait_ms)} must be milliseconds, at least 0 and below an hour"
         )
 
     def mark(method: F) -> F:
@@ -70,7 +72,7 @@ def batch(
 def check_method(method: Any) -> None:
     """Raise TypeError for what cannot be called with lists by name."""
     if not inspect.isfunction(method):
-        raise TypeError(f"@batch is for a method of an Environment, got {method!r}")
+        raise TypeError(f"@batch is for a method of an Environment, got {brief(method)}")
     if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
         raise TypeError(f"@batch: {method.__qualname__} must return a list, not yield")
     parameters = list(inspect.signature(method).parameters.values())[1:]

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from sdk.describing.batching import batch_of
 from wire.parts import GROUP_MARK
+from wire.texts import brief
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,7 +34,7 @@ def concurrency_group(name: str) -> Callable[[F], F]:
 
     def mark(method: F) -> F:
         if isinstance(method, property):
-            raise TypeError(f"@concurrency_group marks a method, got {method!r}")
+            raise TypeError(f"@concurrency_group marks a method, got {brief(method)}")
         setattr(method, GROUP_ATTRIBUTE, name)
         return method
 
@@ -52,7 +53,7 @@ def read_group(name: Any) -> str:
     """Read the name of a group."""
     if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH_MAX or GROUP_MARK in name:
         raise ValueError(
-            f"concurrency group {name!r} is not a string of 1 to {NAME_LENGTH_MAX} characters"
+            f"concurrency group {brief(name)} is not a string of 1 to {NAME_LENGTH_MAX} characters"
             " in one line"
         )
     return name
@@ -61,11 +62,13 @@ def read_group(name: Any) -> str:
 def read_sizes(given: Any) -> dict[str, int]:
     """Read how many calls may be inside at once of each group."""
     if not isinstance(given, Mapping):
-        raise TypeError(f"concurrency_groups={given!r} is no mapping from name to size")
+        raise TypeError(f"concurrency_groups={brief(given)} is no mapping from name to size")
     for name, size in given.items():
         read_group(name)
         if type(size) is not int or not 1 <= size < SIZE_LIMIT:
-            raise ValueError(f"concurrency_groups: {name!r}: {size!r} is not an int of at least 1")
+            raise ValueError(
+                f"concurrency_groups: {brief(name)}: {brief(size)} is not an int of at least 1"
+            )
     return dict(given)
 
 

@@ -9,7 +9,6 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import isnan
 from typing import Any, Final
 
 from msgspec import Struct
@@ -27,7 +26,7 @@ from wire.limits import AMOUNT_MAX, check_amounts
 from wire.parts import Backoff as BackoffPart
 from wire.parts import Sticky as StickyPart
 from wire.retries import RETRIES_MAX, check_backoff
-from wire.texts import check_text
+from wire.texts import brief, check_text
 
 PRIORITY_MAX: Final = 10
 NAME_LENGTH_MAX: Final = 256
@@ -88,15 +87,17 @@ class Desired(Struct, frozen=True):
         comparator, value = read_comparator(key, self.comparator), self.value
         said: Any = self.required
         if said is not None and not isinstance(said, bool):
-            raise TypeError(f"label {key!r}: required must be True or False, got {said!r}")
+            raise TypeError(
+                f"label {brief(key)}: required must be True or False, got {brief(said)}"
+            )
         weight: Any = WEIGHT_DEFAULT if self.weight is None else self.weight
         if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise TypeError(f"label {key!r}: the weight must be a number, got {weight!r}")
+            raise TypeError(f"label {brief(key)}: the weight must be a number, got {brief(weight)}")
         if isinstance(weight, int) and abs(weight) > WEIGHT_MAX:
-            raise ValueError(f"label {key!r}: a weight of {weight:,} is over {WEIGHT_MAX:,}")
+            raise ValueError(f"label {brief(key)}: a weight of {weight:,} is over {WEIGHT_MAX:,}")
         if self.weight is not None and said is None:
             warnings.warn(
-                f"label {key!r}: the weight {weight!r} of a required label is ignored; "
+                f"label {brief(key)}: the weight {brief(weight)} of a required label is ignored; "
                 "say required=False for a wish",
                 stacklevel=levels_to_caller(),
             )
@@ -123,7 +124,7 @@ def read_comparator(key: str, comparator: Any) -> Comparator:
         return Comparator(comparator)
     except ValueError:
         known = ", ".join(Comparator)
-        message = f"label {key!r}: {comparator!r} is no comparator, those are {known}"
+        message = f"label {brief(key)}: {brief(comparator)} is no comparator, those are {known}"
         raise ValueError(message) from None
 
 
@@ -135,11 +136,13 @@ def read_desires(labels: Any) -> dict[str, Desire]:
     if labels is None:
         return {}
     if not isinstance(labels, Mapping):
-        raise TypeError(f"desired_labels must be a mapping from label to value, got {labels!r}")
+        raise TypeError(
+            f"desired_labels must be a mapping from label to value, got {brief(labels)}"
+        )
     desires = {}
     for key, wish in labels.items():
         if not isinstance(key, str):
-            raise TypeError(f"desired_labels: the label {key!r} is not a string")
+            raise TypeError(f"desired_labels: the label {brief(key)} is not a string")
         desires[key] = read_desired(key, wish).desire(key)
     return desires
 
@@ -156,12 +159,12 @@ def read_desired(key: str, wish: Any) -> Desired:
     unknown = set(wish) - DESIRED_KEYS
     if unknown:
         raise ValueError(
-            f"label {key!r}: {sorted(map(str, unknown))} is not known, "
+            f"label {brief(key)}: {brief(sorted(map(str, unknown)))} is not known, "
             f"a desire has {sorted(DESIRED_KEYS)}"
         )
     comparator = read_comparator(key, wish.get("comparator", Comparator.EQUAL))
     if "value" not in wish and comparator not in PRESENCE:
-        raise ValueError(f"label {key!r}: {dict(wish)!r} has no value")
+        raise ValueError(f"label {brief(key)}: {brief(dict(wish))} has no value")
     return Desired(wish.get("value"), comparator, wish.get("required"), wish.get("weight"))
 
 
@@ -176,7 +179,9 @@ class Backoff(BackoffPart, frozen=True):
         """Raise TypeError or ValueError for one that makes no sense, where it is written."""
         for name in self.__struct_fields__:
             if type(value := getattr(self, name)) not in (int, float):
-                raise TypeError(f"Backoff: {name}={value!r} is not a number")
+                raise TypeError(f"Backoff: {name}={brief(value)} is not a number")
+            if type(value) is int and abs(value) > WEIGHT_MAX:
+                raise ValueError(f"Backoff: {name}={brief(value)} is too large")
         check_backoff(self)
 
 
@@ -199,14 +204,14 @@ def read_sticky(sticky: Any) -> Sticky:
     if isinstance(sticky, str):
         sticky = Sticky(sticky)
     if not isinstance(sticky, Sticky):
-        raise TypeError(f"sticky must be a Sticky or its key, got {sticky!r}")
+        raise TypeError(f"sticky must be a Sticky or its key, got {brief(sticky)}")
     key: Any = sticky.key
     flags: list[Any] = [sticky.hard, sticky.inherit]
     if not isinstance(key, str) or not 0 < len(key) <= NAME_LENGTH_MAX:
         raise ValueError(f"a sticky key has 1 to {NAME_LENGTH_MAX} characters, not {given(key)}")
     check_text("a sticky key", key)
     if not all(isinstance(flag, bool) for flag in flags):
-        raise TypeError(f"hard and inherit of {sticky!r} must be True or False")
+        raise TypeError(f"hard and inherit of {brief(sticky)} must be True or False")
     return sticky
 
 
@@ -219,34 +224,33 @@ def read_wait(wait: Any) -> float | None:
         return None
     is_number = isinstance(wait, int | float) and not isinstance(wait, bool)
     if not is_number or not 0 <= wait <= TIMEOUT_MAX_S:
-        raise ValueError(f'affinity_wait is "auto" or seconds from 0 to 1e9, not {wait!r}')
+        raise ValueError(f'affinity_wait is "auto" or seconds from 0 to 1e9, not {brief(wait)}')
     return float(wait)
-
-
-def check_wait(timeout: Any) -> None:
-    """Raise TypeError for a *timeout* of a wait that is neither seconds nor None."""
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (is_number and not isnan(timeout)):
-        raise TypeError(f"timeout is seconds, or None to wait for ever, not {timeout!r}")
 
 
 def read_slots(slots: Any) -> dict[str, int]:
     """Read the option *slots*: an amount of plain slots, or a mapping from type to amount."""
     amounts = {"slot": slots} if isinstance(slots, int) else slots
     if not isinstance(amounts, Mapping) or not amounts:
-        raise TypeError(f"slots must be an int or a mapping from slot type to int, got {slots!r}")
+        raise TypeError(
+            f"slots must be an int or a mapping from slot type to int, got {brief(slots)}"
+        )
     for kind, amount in amounts.items():
         if not isinstance(kind, str) or not is_name(kind):
-            raise ValueError(f"slots: {kind!r} is not the name of a slot type, as in --slot gpu=2")
+            raise ValueError(
+                f"slots: {brief(kind)} is not the name of a slot type, as in --slot gpu=2"
+            )
         if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
-            raise ValueError(f"slots: {kind!r}: {amount!r} is not an amount: 1 to {AMOUNT_MAX}")
+            raise ValueError(
+                f"slots: {brief(kind)}: {brief(amount)} is not an amount: 1 to {AMOUNT_MAX}"
+            )
     return {} if amounts == {"slot": 1} else dict(amounts)
 
 
 def read_limits(limits: Any) -> dict[str, int]:
     """Read the option *limits*: a mapping from the name of a limit, also with a key, to amount."""
     if not isinstance(limits, Mapping) or not all(isinstance(name, str) for name in limits):
-        raise TypeError(f"limits must be a mapping from name to int, got {limits!r}")
+        raise TypeError(f"limits must be a mapping from name to int, got {brief(limits)}")
     check_amounts(limits)
     return dict(limits)
 
@@ -254,12 +258,13 @@ def read_limits(limits: Any) -> dict[str, int]:
 def read_metadata(metadata: Any) -> dict[str, str | int | float | bool | None]:
     """Read the option *metadata*: a mapping from string to plain values."""
     if not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata must be a mapping, got {metadata!r}")
+        raise TypeError(f"metadata must be a mapping, got {brief(metadata)}")
     for key, value in metadata.items():
         plain = value is None or isinstance(value, str | int | float | bool)
         if not isinstance(key, str) or not plain:
             raise ValueError(
-                f"metadata: {key!r}: {value!r} is not a text and its str, int, float, bool or None"
+                f"metadata: {brief(key)}: {brief(value)} is not a text and its str, int, float,"
+                " bool or None"
             )
         check_text("metadata:", key)
         check_text(f"metadata: {key!r}:", value if isinstance(value, str) else "")
@@ -276,7 +281,7 @@ def read_environment(environment: Any) -> Any:
 def read_priority(priority: Any) -> int:
     """Read the option *priority*."""
     if type(priority) is not int or not -PRIORITY_MAX <= priority <= PRIORITY_MAX:
-        raise ValueError(f"priority {priority!r} is not an int from -10 to 10")
+        raise ValueError(f"priority {brief(priority)} is not an int from -10 to 10")
     return priority
 
 
@@ -287,23 +292,25 @@ def read_timeout(option: str, timeout: Any) -> float:
         or not isinstance(timeout, int | float)
         or not 0 < timeout <= TIMEOUT_MAX_S
     ):
-        raise ValueError(f"{option} is seconds above 0, and at most 1e9, not {timeout!r}")
+        raise ValueError(f"{option} is seconds above 0, and at most 1e9, not {brief(timeout)}")
     return float(timeout)
 
 
 def read_retries(retries: Any) -> int:
     """Read the option *retries*: how often a task that failed is tried again."""
     if type(retries) is not int or not 0 <= retries <= RETRIES_MAX:
-        raise ValueError(f"retries {retries!r} is not an int from 0 to {RETRIES_MAX}")
+        raise ValueError(f"retries {brief(retries)} is not an int from 0 to {RETRIES_MAX}")
     return retries
 
 
 def read_backoff(backoff: Any) -> Backoff:
     """Read the option *retry_backoff*: the first wait in seconds, or a `Backoff`."""
     if type(backoff) in (int, float):
-        backoff = Backoff(float(backoff), max_s=max(float(backoff), Backoff().max_s))
+        backoff = Backoff(backoff, max_s=max(backoff, Backoff().max_s))
     if not isinstance(backoff, Backoff):
-        raise TypeError(f"retry_backoff must be a number of seconds or a Backoff, got {backoff!r}")
+        raise TypeError(
+            f"retry_backoff must be a number of seconds or a Backoff, got {brief(backoff)}"
+        )
     return backoff
 
 
@@ -312,7 +319,7 @@ def read_retry_on(kinds: Any) -> list[str]:
     kinds = kinds if isinstance(kinds, list | tuple | set | frozenset) else [kinds]
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise TypeError(f"retry_on must be types of exceptions, got {kind!r}")
+            raise TypeError(f"retry_on must be types of exceptions, got {brief(kind)}")
     return sorted(name_of_type(kind) for kind in kinds)
 
 
@@ -324,7 +331,7 @@ def name_of_type(kind: type) -> str:
 def given(text: Any) -> str:
     """Write what was given; of a text that is too long how long it is."""
     is_long = isinstance(text, str) and len(text) > NAME_LENGTH_MAX
-    return f"{len(text):,}" if is_long else repr(text)
+    return f"{len(text):,}" if is_long else brief(text)
 
 
 def read_name(option: str, name: Any) -> str:
@@ -340,15 +347,15 @@ def read_name(option: str, name: Any) -> str:
 def read_flag(option: str, flag: Any) -> bool:
     """Read True or False: *at_most_once*, *durable*, *fail_infeasible* or *reuse*."""
     if not isinstance(flag, bool):
-        raise TypeError(f"{option} must be True or False, got {flag!r}")
+        raise TypeError(f"{option} must be True or False, got {brief(flag)}")
     return flag
 
 
 def refuse_key(value: Any) -> None:
     """Refuse *idempotency_key* and *idempotency_ttl* where they would be for many calls."""
     raise ValueError(
-        f"an idempotency_key belongs to one call, {value!r} cannot be for all calls of a function:"
-        " say it in submit(), or in client.options()"
+        f"an idempotency_key belongs to one call, {brief(value)} cannot be for all calls of a"
+        " function: say it in submit(), or in client.options()"
     )
 
 
@@ -360,10 +367,10 @@ def split_key(
     key, ttl = rest.pop("idempotency_key", None), rest.pop("idempotency_ttl", None)
     if key is None:
         if ttl is not None:
-            raise ValueError(f"idempotency_ttl={ttl!r} without an idempotency_key")
+            raise ValueError(f"idempotency_ttl={brief(ttl)} without an idempotency_key")
         return None, rest
     if not isinstance(key, str):
-        raise TypeError(f"idempotency_key must be a string, got {key!r}")
+        raise TypeError(f"idempotency_key must be a string, got {brief(key)}")
     if not 0 < len(key) <= NAME_LENGTH_MAX:
         raise ValueError(
             f"an idempotency_key has 1 to {NAME_LENGTH_MAX} characters, not {given(key)}"
@@ -371,7 +378,7 @@ def split_key(
     check_text("idempotency_key", key)
     if rest.get("durable") is False:
         raise ValueError(
-            f"idempotency_key={key!r} needs a durable task, and durable=False was said"
+            f"idempotency_key={brief(key)} needs a durable task, and durable=False was said"
         )
     return (key, None if ttl is None else read_ttl(ttl)), rest
 
@@ -379,7 +386,7 @@ def split_key(
 def read_ttl(ttl: Any) -> float:
     """Read the option *idempotency_ttl*, in seconds."""
     if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl < TIMEOUT_MAX_S:
-        raise ValueError(f"idempotency_ttl {ttl!r} is not a number of seconds above 0")
+        raise ValueError(f"idempotency_ttl {brief(ttl)} is not a number of seconds above 0")
     return float(ttl)
 
 
@@ -429,9 +436,9 @@ class Options:
                 if value is not None:
                     chosen[name] = reader(value)
             elif name not in NOT_YET:
-                raise TypeError(f"{name!r} is no option; {likely(name) or all_names()}")
+                raise TypeError(f"{brief(name)} is no option; {likely(name) or all_names()}")
             elif not any(value is plain or value == plain for plain in NOT_YET[name]):
-                raise ValueError(f"the option {name}={value!r} is not supported yet")
+                raise ValueError(f"the option {name}={brief(value)} is not supported yet")
         return cls(chosen)
 
     def over(self, base: "Options") -> "Options":

@@ -5,6 +5,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from sdk.futures.future import TaskFuture
+from wire.texts import brief
 
 if TYPE_CHECKING:
     from sdk.connection import Connection
@@ -29,9 +30,11 @@ class FoundFuture(TaskFuture):
 def named_task(task: object) -> str:
     """Return the name of a task that is asked about. Raises TypeError and ValueError."""
     if not isinstance(task, str):
-        raise TypeError(f"a TaskFuture or the id of a task is asked about, not {task!r}")
+        raise TypeError(f"a TaskFuture or the id of a task is asked about, not {brief(task)}")
     if not task.strip():
-        raise ValueError(f"{task!r} is not the id of a task, as `python -m sdk tasks` shows it")
+        raise ValueError(
+            f"{brief(task)} is not the id of a task, as `python -m sdk tasks` shows it"
+        )
     return task
 
 
@@ -72,8 +75,8 @@ def attach(
 def read_task_id(text: str) -> tuple[int, int]:
     """Return the incarnation and the number in a task's id; raise for what is none."""
     if not isinstance(text, str):
-        raise TypeError(f"a task id is a string, as future.task_id is, not {text!r}")
+        raise TypeError(f"a task id is a string, as future.task_id is, not {brief(text)}")
     match = TASK_ID.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no task id, as future.task_id is")
+        raise ValueError(f"{brief(text)} is no task id, as future.task_id is")
     return int(match[1], 16), int(match[2])

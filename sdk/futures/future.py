@@ -20,8 +20,10 @@ from sdk.errors import TaskCanceled
 from sdk.futures.awaiting import awaiting, heard_by
 from sdk.futures.nested import DONE, FINISHED, CallWait, slot_given_back
 from sdk.futures.remaining import Remaining, known_of
+from sdk.reading.deadlines import deadline_of
 from sdk.task import running
 from wire.payload import Unpicklable
+from wire.texts import brief
 
 if TYPE_CHECKING:
     from sdk.connection import Connection
@@ -265,14 +267,14 @@ class TaskFuture(Future[Any]):
 def futures_of(what: str, futures: Iterable[TaskFuture]) -> list[TaskFuture]:
     """Return *futures* as a list; raise TypeError for what is no future of a client."""
     if not isinstance(futures, Iterable):
-        raise TypeError(f"{what}() takes a list of futures, got {futures!r}")
+        raise TypeError(f"{what}() takes a list of futures, got {brief(futures)}")
     given = list(futures)
     if not {*map(type, given)} <= {TaskFuture}:
         for one in given:
             if not isinstance(one, TaskFuture):
                 raise TypeError(
-                    f"{what}() takes futures that submit() returned, got {one!r}: for futures of"
-                    " others there are concurrent.futures and asyncio, which take these as well"
+                    f"{what}() takes futures that submit() returned, got {brief(one)}: for futures"
+                    " of others there are concurrent.futures and asyncio, which take these as well"
                 )
     return given
 
@@ -286,8 +288,8 @@ def wait(
     """
     known = known_of(futures, TaskFuture) if type(futures) is Remaining else None
     given = known.order if known is not None else futures_of("wait", futures)
-    if not 0 < num_returns <= max(1, len(given)):
-        raise ValueError(f"num_returns={num_returns!r} must be from 1 to {len(given)}")
+    if type(num_returns) is not int or not 0 < num_returns <= max(1, len(given)):
+        raise ValueError(f"num_returns={brief(num_returns)} must be from 1 to {len(given)}")
     if not given:
         return [], []
     if known is not None:
@@ -352,7 +354,7 @@ def _wait_for_mixed(
 ) -> bool:
     """Wait for futures of several clients, each of which reads by itself."""
     ready = threading.Semaphore(0)
-    deadline = None if timeout is None else monotonic() + timeout
+    deadline = deadline_of(timeout)
     for future in futures:
         future.add_done_callback(lambda _: ready.release())
     if wait is not None:
@@ -374,7 +376,7 @@ class as_completed:  # noqa: N801 - used as a function.
     def __init__(self, futures: Iterable[TaskFuture] = (), timeout: float | None = None) -> None:
         """Begin to watch *futures*."""
         self._timeout = timeout
-        self._deadline = None if timeout is None else monotonic() + timeout
+        self._deadline = deadline_of(timeout)
         self._source = futures if isinstance(futures, list) else None
         self._taken = 0
         self._ready: deque[TaskFuture] = deque()

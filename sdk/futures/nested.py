@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sdk.calls.asking import PROBE
 from sdk.errors import Deadlock, ReleasedLimit, TaskCanceled, WarmslotError
+from sdk.reading.deadlines import read_wait
 from sdk.task import TaskContext, running
 from wire.parts import Span, Token
 
@@ -190,7 +191,8 @@ def waiting_task(
     task = running.get()
     if task is None or not any(future.connection.is_nested for future in futures):
         return None
-    is_looking = timeout is not None and timeout <= 0
+    wait_s = read_wait(timeout)
+    is_looking = wait_s is not None and wait_s <= 0
     if is_looking or sum(future._state in DONE for future in futures) >= wanted:  # noqa: SLF001
         return None
     if is_blocking:

@@ -13,11 +13,11 @@ from sdk.describing.options import (
     Desired,
     Options,
     Sticky,
-    check_wait,
     read_desires,
     read_slots,
     split_key,
 )
+from sdk.reading.deadlines import read_wait
 from wire.labels import Comparator, Desire
 
 
@@ -287,6 +287,6 @@ def test_slots_that_nobody_can_have_are_refused_where_they_are_written(slots, te
 @pytest.mark.parametrize("timeout", ["1", True, float("nan"), object()])
 def test_a_wait_is_of_seconds_or_for_ever(timeout):
     for right in (None, 0, 1.5, -1, float("inf")):
-        check_wait(right)
+        _ = read_wait(right)
     with pytest.raises(TypeError, match="seconds, or None"):
-        check_wait(timeout)
+        _ = read_wait(timeout)
