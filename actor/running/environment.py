@@ -243,7 +243,7 @@ class Environments:
                 with self._lock:
                     thread.start()
                     self._leaving[thread] = None
-            except RuntimeError:
+            except (RuntimeError, MemoryError):
                 # As `_leave` does: rather here, for as long as it takes, than not.
                 self._leave(resident)
 
@@ -289,7 +289,7 @@ class Environments:
         thread = threading.Thread(target=self._exit, args=(resident, leave), daemon=True)
         try:
             thread.start()
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             # Without room for a thread it is better called here, for as long as it takes, than not.
             self._exit(resident, leave)
             return

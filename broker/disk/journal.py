@@ -217,10 +217,15 @@ class SqliteJournal:
         """Lock the folder, check the file, store and return the next epoch. Raises JournalError."""
         self._lock = lock_folder(self._folder)
         started: Future[int] = Future()
-        self._thread = threading.Thread(
-            target=self._run, args=(announcer, started), name="journal", daemon=True
-        )
-        self._thread.start()
+        run = (announcer, started)
+        thread = threading.Thread(target=self._run, args=run, name="journal", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self.close()
+            told = str(error) or type(error).__name__
+            raise JournalError(f"journal {self._path} needs a thread: {told}") from None
+        self._thread = thread
         try:
             return started.result()
         except JournalError:

@@ -205,6 +205,20 @@ def test_a_folder_that_cannot_be_made_is_refused(journal_in, tmp_path):
         journal_in(tmp_path / "file" / "data")
 
 
+def test_a_journal_that_finds_no_thread_ended_the_broker_with_two_tracebacks(
+    journal_in, tmp_path, monkeypatch
+):
+    def starts_not(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", starts_not)
+        with pytest.raises(JournalError, match=r"journal\.db needs a thread: can't start new"):
+            journal_in(tmp_path)
+
+    journal_in(tmp_path)
+
+
 def test_a_refused_start_leaves_no_thread_and_no_lock(journal_in, tmp_path):
     (tmp_path / "journal.db").write_bytes(b"x" * 5_000)
     with pytest.raises(JournalError):
