@@ -24,9 +24,10 @@ PROBE: Final = ("explain", "0")
 def asked(what: str, argument: str) -> str:
     """Return what a question or an order was, for people, with a colon: of JSON only the name.
 
-    Empty for limits and dead tasks, which nobody calls as the protocol does: the answer names them.
+    Empty for limits, dead tasks and environments to retry, which nobody calls as the protocol does:
+    the answer names them.
     """
-    if what.startswith(("limit-", "dead")):
+    if what.startswith(("limit-", "dead", "environment-")):
         return ""
     if argument.startswith("{"):
         said: dict[str, Any] = msgspec.json.decode(argument)

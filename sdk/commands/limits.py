@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sdk.client import Client
+from sdk.commands.reading import whole
 from sdk.commands.table import print_json, print_rows, say
 from sdk.errors import LimitUnknown
 from wire.limits import Strategy
@@ -21,7 +22,7 @@ def add_limit_actions(
     )
     added = actions.add_parser("set", help="set a limit, or change one")
     added.add_argument("name", metavar="NAME")
-    added.add_argument("maximum", metavar="N", type=int, help="how much there is at once")
+    added.add_argument("maximum", metavar="N", type=whole, help="how much there is at once")
     added.add_argument(
         "--per-key", action="store_true", help='so much of each key, as in limits={"api[k]": 1}'
     )
