@@ -32,6 +32,7 @@ from wire.limits import HOST_PREFIX, check_amounts
 from wire.logs import LEVEL_DEFAULT, LEVELS
 from wire.ours import here
 from wire.release import release
+from wire.texts import brief
 
 EXIT_BAD_OPTION: Final = 2
 # Where memory is what bounds them.
@@ -392,7 +393,7 @@ def read_limits(texts: Sequence[str]) -> dict[str, int]:
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator or not (value.isascii() and value.isdigit()) or name in limits:
-            raise ValueError(f"limit {text!r} is not NAME=N, each name once, as in gpu=2")
+            raise ValueError(f"limit {brief(text)} is not NAME=N, each name once, as in gpu=2")
         limits[name] = int(value)
     check_amounts({f"{HOST_PREFIX}{name}": amount for name, amount in limits.items()})
     return limits
@@ -407,9 +408,9 @@ def read_slot_types(
     for text in texts:
         kind, separator, value = text.partition("=")
         if not separator or not is_name(kind) or kind in typed:
-            raise ValueError(f"slot {text!r} is not TYPE=N or TYPE=NAME,NAME, each type once")
+            raise ValueError(f"slot {brief(text)} is not TYPE=N or TYPE=NAME,NAME, each type once")
         if kind == SLOT:
-            raise ValueError(f"slot {text!r}: the number of plain slots is --slots")
+            raise ValueError(f"slot {brief(text)}: the number of plain slots is --slots")
         if value.isascii() and value.isdigit():
             typed[kind] = int(value)
         elif is_number(value):
@@ -420,18 +421,18 @@ def read_slot_types(
             units[kind] = [name.strip() for name in value.removesuffix(",").split(",")]
             typed[kind] = len(units[kind])
             if not all(units[kind]):
-                raise ValueError(f"slot {text!r} has a name that is empty")
+                raise ValueError(f"slot {brief(text)} has a name that is empty")
             if len(set(units[kind])) < len(units[kind]):
-                raise ValueError(f"slot {text!r} has a name twice")
+                raise ValueError(f"slot {brief(text)} has a name twice")
             if replicas > 1:
                 raise ValueError(
-                    f"slot {text!r} has names, which only one actor can own: start a host for each"
-                    " part instead of --replicas"
+                    f"slot {brief(text)} has names, which only one actor can own: start a host for"
+                    " each part instead of --replicas"
                 )
         if not 1 <= typed[kind] <= SLOTS_MAX:
             is_amount = value.isascii() and value.isdigit()
             named = f"; one that is called {value} is {text}," if is_amount else ""
-            raise ValueError(f"slot {text!r}: {typed[kind]} is not in 1 to {SLOTS_MAX}{named}")
+            raise ValueError(f"slot {brief(text)}: {typed[kind]} is not in 1 to {SLOTS_MAX}{named}")
     return typed, units
 
 

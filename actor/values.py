@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from wire.endpoint import check_endpoint
+from wire.texts import brief
 
 SLOTS_MAX: Final = 10_000
 AUTO: Final = "auto"
@@ -30,7 +31,7 @@ class OneOf:
     def __call__(self, text: str) -> str:
         """Check *text*."""
         if text not in self.texts:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {' or '.join(self.texts)}")
+            raise argparse.ArgumentTypeError(f"{brief(text)} is not {' or '.join(self.texts)}")
         return text
 
 
@@ -47,9 +48,11 @@ class Whole:
         try:
             value = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+            raise argparse.ArgumentTypeError(f"{brief(text)} is not a whole number") from None
         if not self.lowest <= value <= self.highest:
-            raise argparse.ArgumentTypeError(f"{value} is not in {self.lowest} to {self.highest}")
+            raise argparse.ArgumentTypeError(
+                f"{brief(value)} is not in {self.lowest} to {self.highest}"
+            )
         return value
 
 
@@ -71,7 +74,7 @@ class Amount:
         except ValueError:
             value = 0.0
         if not 0.0 < value <= self.highest:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {self.what}")
+            raise argparse.ArgumentTypeError(f"{brief(text)} is not {self.what}")
         return value
 
 
@@ -91,7 +94,7 @@ def replicas(text: str) -> tuple[int, int]:
         return count, count
     least, most = Whole(0, SLOTS_MAX)(low), Whole(1, SLOTS_MAX)(high)
     if least > most:
-        raise argparse.ArgumentTypeError(f"{text!r}: the minimum is above the maximum")
+        raise argparse.ArgumentTypeError(f"{brief(text)}: the minimum is above the maximum")
     return least, most
 
 
@@ -100,9 +103,9 @@ def seconds(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+        raise argparse.ArgumentTypeError(f"{brief(text)} is not a number of seconds") from None
     if not 0.0 <= value <= 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0 on")
+        raise argparse.ArgumentTypeError(f"{value:g} is not a number of seconds from 0 on")
     return value
 
 

@@ -38,6 +38,7 @@ from broker.tasks import bindings
 from wire.limits import Definition, read_definition
 from wire.logs import LEVEL_DEFAULT, LEVELS
 from wire.release import release
+from wire.texts import brief
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
 STATUS_BAD_OPTION: Final = 2
@@ -441,7 +442,7 @@ def read_flag(environment: Mapping[str, str], variable: str) -> bool:
     """Return the flag in *variable*. Raises Usage."""
     text = environment.get(variable, "").lower()
     if text not in ("", "0", "1", "false", "true", "no", "yes"):
-        raise Usage(f"{variable}={text!r} is not yes or no")
+        raise Usage(f"{variable}={brief(text)} is not yes or no")
     return text in ("1", "true", "yes")
 
 
@@ -452,7 +453,7 @@ def choice(allowed: Any) -> Any:
         for value in allowed:
             if text == value:
                 return value
-        raise argparse.ArgumentTypeError(f"{text!r} is not {' or '.join(allowed)}")
+        raise argparse.ArgumentTypeError(f"{brief(text)} is not {' or '.join(allowed)}")
 
     return read
 
@@ -464,14 +465,14 @@ def read_seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0.0 < seconds < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{brief(text)} is not a number of seconds above 0")
     return seconds
 
 
 def read_count(text: str) -> int:
     """Read a number above 0."""
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**63):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{brief(text)} is not a number above 0")
     return int(text)
 
 
@@ -480,7 +481,7 @@ def read_number(text: str) -> int:
     try:
         return 0 if text == "0" else read_count(text)
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0") from None
+        raise argparse.ArgumentTypeError(f"{brief(text)} is not a number of at least 0") from None
 
 
 def read_size(text: str) -> int:
@@ -491,5 +492,5 @@ def read_size(text: str) -> int:
         return read_count(number.removesuffix(unit) if unit else number) * SIZE_UNITS[unit]
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of octets, as in 256M"
+            f"{brief(text)} is not a number of octets, as in 256M"
         ) from None

@@ -14,6 +14,7 @@ import zmq
 
 from wire.endpoint import check_octets
 from wire.reaching import shut_path
+from wire.texts import brief
 
 TCP: Final = "tcp://"
 IPC: Final = "ipc://"
@@ -32,25 +33,31 @@ def read_endpoint(text: str, *, has_keys: bool) -> str:
         raise EndpointError(str(error)) from None
     if text.startswith(IPC):
         if text == IPC:
-            raise EndpointError(f"endpoint {text!r} has no name after the //")
+            raise EndpointError(f"endpoint {brief(text)} has no name after the //")
         return text
     if not text.startswith(TCP):
         raise EndpointError(
-            f"endpoint {text!r} is not tcp://HOST:PORT or ipc://PATH, as in tcp://127.0.0.1:5555"
+            f"endpoint {brief(text)} is not tcp://HOST:PORT or ipc://PATH, as in tcp://127.0.0.1:5555"
         )
     host, separator, port = text.removeprefix(TCP).rpartition(":")
     if not separator or not host:
-        raise EndpointError(f"endpoint {text!r} has no port; write tcp://HOST:PORT, * for any port")
-    if port != "*" and not (port.isascii() and port.isdigit() and int(port) <= 65_535):
-        raise EndpointError(f"endpoint {text!r}: {port!r} is not a port; 0 to 65535, or * for any")
+        raise EndpointError(
+            f"endpoint {brief(text)} has no port; write tcp://HOST:PORT, * for any port"
+        )
+    if port != "*" and not (
+        port.isascii() and port.isdigit() and len(port) < 6 and int(port) <= 65_535
+    ):
+        raise EndpointError(
+            f"endpoint {brief(text)}: {brief(port)} is not a port; 0 to 65535, or * for any"
+        )
     # ZeroMQ binds addresses and interfaces, and asks no resolver.
     if host == "localhost":
         host = "127.0.0.1"
     if not has_keys and not is_loopback(host):
         raise EndpointError(
-            f"endpoint {text!r} could be reached from other machines, and whoever reaches a broker "
-            "runs code on its actors: bind 127.0.0.1 or ipc://, or say with --keys DIR whom it lets"
-            " in (`warmslot keys DIR` makes them)"
+            f"endpoint {brief(text)} could be reached from other machines, and whoever reaches a"
+            " broker runs code on its actors: bind 127.0.0.1 or ipc://, or say with --keys DIR whom"
+            " it lets in (`warmslot keys DIR` makes them)"
         )
     return f"{TCP}{host}:{'*' if port == '0' else port}"
 

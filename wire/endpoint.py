@@ -20,7 +20,7 @@ def check_endpoint(text: object) -> str:
     if scheme == "tcp":
         # What stands before a ; is the address to connect from.
         host, colon, port = rest.rpartition(":")
-        if not (host and colon and port.isascii() and port.isdigit()):
+        if not (host and colon and port.isascii() and port.isdigit() and len(port) < 20):
             raise ValueError(f"endpoint {brief(text)} is not {SHAPE}")
         if not 1 <= int(port) <= PORT_MAX:
             raise ValueError(f"endpoint {brief(text)}: {port} is not a port from 1 to {PORT_MAX}")

@@ -10,6 +10,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Final
 
+from wire.texts import brief
+
 INDEX: Final = "{index}"
 
 
@@ -24,7 +26,7 @@ def read_variables(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator or not key or key != key.strip():
-            raise ValueError(f"env {text!r} is not KEY=VALUE")
+            raise ValueError(f"env {brief(text)} is not KEY=VALUE")
         variables[key] = value
     return variables
 
@@ -32,9 +34,14 @@ def read_variables(texts: Sequence[str]) -> dict[str, str]:
 def check_folder(option: str, text: str, *, replicas: int) -> None:
     """Raise ValueError unless *text* is a folder, for each actor."""
     for index in range(replicas):
-        folder = Path(for_actor(text, index))
-        if not folder.is_dir():
-            raise ValueError(f"{option} {str(folder)!r} is not a folder")
+        folder = for_actor(text, index)
+        try:
+            is_there = Path(folder).is_dir()
+        except OSError as error:
+            told = f"{option} {brief(folder)} cannot be looked at: {error.strerror}"
+            raise ValueError(told) from None
+        if not is_there:
+            raise ValueError(f"{option} {brief(folder)} is not a folder")
 
 
 def read_paths(texts: Sequence[str], *, replicas: int) -> list[str]:
@@ -51,9 +58,11 @@ def check_environments(texts: Sequence[str], *, paths: Sequence[str]) -> None:
         module, separator, name = text.partition(":")
         words = [*module.split("."), *name.split(".")]
         if not separator or not all(word.isidentifier() for word in words):
-            raise ValueError(f"environment {text!r} is not MODULE:CLASS")
+            raise ValueError(f"environment {brief(text)} is not MODULE:CLASS")
         top = module.partition(".")[0]
         # Found without running any of it: a host never runs code of a user.
         places = None if not paths else [for_actor(path, 0) for path in paths]
         if not (PathFinder.find_spec(top, places) or PathFinder.find_spec(top)):
-            raise ValueError(f"environment {text!r}: no module {top!r} is found (--python-path)")
+            raise ValueError(
+                f"environment {brief(text)}: no module {top!r} is found (--python-path)"
+            )

@@ -115,6 +115,28 @@ def test_what_is_wrong_is_said_in_one_line(started, capsys, arguments, complaint
     assert not started
 
 
+@pytest.mark.parametrize("text", ["k" * 10_000, "9" * 5_000])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("slots", "slot", "replicas", "prefetch", "limit", "environments-max", "memory-high"),
+        *("drain-timeout", "start-timeout", "environment", "env", "chdir", "python-path"),
+        *("broker", "label", "start-method"),
+    ],
+)
+def test_what_is_wrong_was_said_however_long_it_is_or_with_a_traceback(
+    started, capsys, option, text
+):
+    with pytest.raises(SystemExit) as end:
+        cli.main([f"--{option}", text])
+
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert len(said) < 600
+    assert said.count("\n") == 1
+    assert not started
+
+
 def test_a_log_format_from_the_environment_is_checked_like_one_that_is_typed(
     started, capsys, monkeypatch
 ):

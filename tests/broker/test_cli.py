@@ -23,6 +23,7 @@ from broker.cli import (
 from broker.core import Broker
 from broker.disk.journal import Stored
 from broker.disk.opening import JournalError
+from broker.endpoint import EndpointError
 from broker.settings import Settings
 from tests.support.deployment import DEADLINE_S
 from wire.codec import decode_broker, encode
@@ -163,6 +164,24 @@ def test_a_mistake_is_named(arguments, environment, named):
 
     assert named in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["k" * 10_000, "9" * 5_000])
+@pytest.mark.parametrize(
+    "option",
+    ["heartbeat", "dead-tasks-max", "dead-bytes-max", "limit", "bind", "durability", "log-format"],
+)
+def test_a_mistake_was_told_however_long_it_is(option, text):
+    with pytest.raises((Usage, EndpointError)) as raised:
+        options(f"--{option}", text)
+
+    assert len(str(raised.value)) < 500
+    assert "invalid read_" not in str(raised.value)
+
+
+def test_a_port_of_thousands_of_digits_ended_with_a_traceback():
+    with pytest.raises(EndpointError, match="is not a port; 0 to 65535"):
+        options("--bind", f"tcp://127.0.0.1:{'9' * 5_000}")
 
 
 @pytest.mark.parametrize(
