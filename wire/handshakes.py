@@ -113,9 +113,12 @@ class Reach:
         has_failed = False
         for event, value in self._events():
             if event == NO_DETAIL:
-                # Without keys that is a broker that ends just now, or none behind a tunnel.
+                # A broker that ends just now, or none behind a tunnel.
                 self._broken_off += 1
-                if self._keys is None or self._broken_off < BROKEN_OFF_MAX:
+                if self._broken_off < BROKEN_OFF_MAX:
+                    continue
+                if self._keys is None:  # ZeroMQ goes on by itself.
+                    self.obstacle = explain(event, value, self._keys)
                     continue
             self.obstacle = explain(event, value, self._keys)
             self.is_refused = bool(self.obstacle) and event != NO_DETAIL
@@ -148,16 +151,19 @@ def open_monitor(socket: "zmq.Socket[bytes]") -> "zmq.Socket[bytes]":
 
 def explain(event: int, value: int, keys: OwnKeys | None) -> str:
     """Say why a handshake failed, and what to do; empty where it was not about keys."""
+    wanted = "it wants keys: --keys DIR, keys=DIR or WARMSLOT_KEYS"
     if event == PROTOCOL and value == MISMATCH:
         if keys is None:
-            return "it wants keys: --keys DIR, keys=DIR or WARMSLOT_KEYS"
+            return wanted
         return f"it takes no keys, and {keys.folder} has some: leave them out, or start it with its"
     if event == AUTH and keys is not None:
         return (
             f"it does not know the key {keys.name!r} ({fingerprint(keys.own.public)}) of"
             f" {keys.folder}: `warmslot keys DIR` beside it lists whom it knows"
         )
-    if event == NO_DETAIL and keys is not None:
+    if event == NO_DETAIL:
+        if keys is None:
+            return f"it breaks off the handshake: there is none behind a tunnel, or {wanted}"
         return (
             f"it breaks off the handshake: it is not the broker of {keys.folder}/broker.key"
             f" ({fingerprint(keys.broker)}), takes no keys, or there is none behind a tunnel"

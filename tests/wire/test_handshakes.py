@@ -1,6 +1,7 @@
 """What a peer learns of a broker that refuses it, with ZeroMQ's own handshakes."""
 
 import contextlib
+import socket
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -107,6 +108,26 @@ def test_who_has_no_key_hears_that_one_is_wanted(made):
     mine = peer(gate(has_keys=True).endpoint)
 
     assert "it wants keys: --keys DIR" in wait_until(mine.look)
+
+
+def test_who_has_no_key_and_reads_nothing_of_a_broker_was_told_that_there_is_none(made):
+    _, peer = made
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.0)
+        mine = peer(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+
+        def look():
+            # Faster to hang up than the other is to read.
+            with contextlib.suppress(BlockingIOError):
+                listener.accept()[0].close()
+            return mine.look()
+
+        said = wait_until(look)
+
+    assert said.startswith(
+        "it breaks off the handshake: there is none behind a tunnel, or it wants"
+    )
+    assert not mine.reach.is_refused
 
 
 def test_who_has_keys_for_a_broker_without_hears_that_it_takes_none(made):
