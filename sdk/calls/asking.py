@@ -13,7 +13,7 @@ import msgspec
 from sdk.calls.call import Owned, join_cancels
 from sdk.calls.waiting import Waiting
 from wire.messages import ARGUMENT_LENGTH_MAX, Cancel, Query, Requeued, Tried
-from wire.texts import brief, check_text
+from wire.texts import brief
 
 HISTORY_MAX: Final = 10
 # A question about a task that nobody has: nothing else that a client says is answered at once, and
@@ -40,7 +40,6 @@ def check_question(what: Any, argument: Any) -> None:
     for text in (what, argument):
         if not isinstance(text, str):
             raise TypeError(f"the broker is asked in texts, not by {brief(text)}")
-        check_text("the question", text)
     if len(argument) > ARGUMENT_LENGTH_MAX:
         raise ValueError(
             f"{what}: its argument has at most {ARGUMENT_LENGTH_MAX:,} characters, not"
