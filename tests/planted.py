@@ -91,6 +91,22 @@ BUGS = [
         "if False:",
         "broker/test_recovery.py::test_the_calls_of_an_adopted_run_are_canceled_with_it",
     ),
+    Bug(
+        "who_is_offered_late_has_none_of_its_calls",
+        families.end_window,
+        "broker.unparented.setdefault(parent, []).append(task)",
+        "pass",
+        "broker/test_recovery.py"
+        "::test_the_call_of_a_run_that_was_offered_after_the_window_went_on_without_it",
+    ),
+    Bug(
+        "who_is_stopped_leaves_its_calls",
+        recovery.stop,
+        "if broker.unparented:",
+        "if False:",
+        "broker/test_recovery.py"
+        "::test_the_call_of_a_run_that_was_offered_and_stopped_went_on_without_it",
+    ),
     # --- 8.5 Waiting too long
     Bug(
         "what_is_held_is_timed",

@@ -82,6 +82,8 @@ def tick(broker: "Broker", now: float) -> None:
         occupancy.sweep(broker)
         bindings.tick(broker, now)
         doubts.sweep(broker)
+        if broker.unparented and broker.window_ends_at is None:
+            families.sweep(broker)
         if broker.backlog.matching.unmet:
             patience.look(broker, now)
     for actor in list(broker.actors.values()):

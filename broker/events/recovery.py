@@ -225,6 +225,8 @@ def stop(broker: "Broker", actor: Actor, item: Holding | Kept) -> None:
     """Tell *actor* that nobody wants this run; the outcome of a finished one will be stale."""
     if isinstance(item, Holding):
         broker.say(actor.session, Stop(*item.token, reason="it belongs to another actor now"))
+        if broker.unparented:
+            families.stopped(broker, item.token)
 
 
 def end_window(broker: "Broker", now: float) -> None:

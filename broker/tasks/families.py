@@ -253,13 +253,18 @@ def restore(broker: "Broker", task: Task) -> None:
 def end_window(broker: "Broker") -> dict[Task, Token]:
     """Settle what becomes of calls whose run nobody has offered: it has ended, or was lost.
 
-    Return the lost runs with which a call has ended, by the task that is to run again.
+    Return the lost runs with which a call has ended, by the task that is to run again. Of calls
+    that are not durable nobody knows that: they go on, and their run may be offered later still.
     """
     over: dict[Task, Token] = {}
+    sweep(broker)
     unparented, broker.unparented = broker.unparented, {}
-    for task in [task for tasks in unparented.values() for task in tasks]:
+    for parent, task in [(token, task) for token, calls in unparented.items() for task in calls]:
         record = task.record
-        if task.is_over or not isinstance(record, Record) or record.maker is None:
+        if not isinstance(record, Record):
+            broker.unparented.setdefault(parent, []).append(task)
+            continue
+        if task.is_over or record.maker is None:
             continue
         maker = record.maker
         owner = known(broker, maker)
@@ -272,6 +277,29 @@ def end_window(broker: "Broker") -> dict[Task, Token]:
         ):
             over[owner] = max(maker.token, over.get(owner, NO_TOKEN))
     return over
+
+
+def sweep(broker: "Broker") -> None:
+    """Forget those that have ended of the calls whose run has not come."""
+    unparented, broker.unparented = broker.unparented, {}
+    for parent, calls in unparented.items():
+        left = [call for call in calls if not call.is_over]
+        if left:
+            broker.unparented[parent] = left
+
+
+def stopped(broker: "Broker", parent: Token) -> None:
+    """End the calls of a run that was offered and is stopped, but for durable ones.
+
+    It stays over then: offered once more, it would be told that they are gone.
+    """
+    calls = broker.unparented.pop(parent, [])
+    durable = [call for call in calls if isinstance(call.record, Record)]
+    if durable:
+        broker.unparented[parent] = durable
+    plain = [call for call in calls if not isinstance(call.record, Record)]
+    if settle(broker, plain, Parting.LOST, None):
+        refuse(broker, parent)
 
 
 def sent_again(broker: "Broker", incarnation: int, numbers: list[Span]) -> None:

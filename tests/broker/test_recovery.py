@@ -14,6 +14,7 @@ from wire.messages import (
     Credit,
     Outcome,
     OutcomeAck,
+    Query,
     Requeued,
     Result,
     Stop,
@@ -78,6 +79,52 @@ def test_the_calls_of_an_adopted_run_are_canceled_with_it(talk, order):
     assert stops(found["actor"]) == [OLDER]
     assert stops(found["other"]) == [OLD]
     assert codes(found["nested"]) == [Code.PARENT_GONE]
+
+
+def calls_before_its_run(talk):
+    """Let a call come whose run nobody has offered when the window ends; return who made it."""
+    talk.client(1, unresolved=[(7, 7)]).submits(7, again=True)
+    nested = talk.client(2, unresolved=[(1, 1)]).submits(1, again=True, parent=OLDER)
+    talk.wait(WINDOW_S, beating=[])
+    assert talk.state(nested, 1) == "queued"
+    return nested
+
+
+def test_the_call_of_a_run_that_was_offered_after_the_window_went_on_without_it(talk):
+    nested = calls_before_its_run(talk)
+    actor = talk.actor(holding=[(1, 7, OLDER, "running")])
+    assert stops(actor) == []
+
+    talk.client(3).says(Query(1, "cancel", f"{1:016x}-7"))
+
+    assert stops(actor) == [OLDER]
+    assert codes(nested) == [Code.PARENT_GONE]
+    assert talk.broker.unparented == {}
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_the_call_of_a_run_that_was_offered_and_stopped_went_on_without_it(talk, is_late):
+    if is_late:
+        nested = calls_before_its_run(talk)
+        talk.client(3).says(Query(1, "cancel", f"{1:016x}-7"))
+    else:
+        nested = talk.client(2, unresolved=[(1, 1)]).submits(1, again=True, parent=OLDER)
+        talk.actor(12, name="host/1", holding=[(1, 7, OLD, "running")])
+
+    actor = talk.actor(holding=[(1, 7, OLDER, "running")])
+
+    assert stops(actor) == [OLDER]
+    assert codes(nested) == [Code.PARENT_GONE]
+
+
+def test_calls_whose_run_nobody_offers_are_remembered_no_longer_than_they_last(talk):
+    nested = calls_before_its_run(talk)
+    assert list(talk.broker.unparented) == [OLDER]
+
+    nested.says(Cancel([1], False))
+    talk.wait(1.0)
+
+    assert talk.broker.unparented == {}
 
 
 def test_an_unknown_outcome_is_adopted_and_claimed(talk):

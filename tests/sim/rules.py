@@ -51,7 +51,11 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "what_may_have_started_starts_again",
             "an_older_journal_is_believed",
         ),
-        8: ("what_comes_before_its_parent_has_none",),
+        8: (
+            "what_comes_before_its_parent_has_none",
+            "who_is_offered_late_has_none_of_its_calls",
+            "who_is_stopped_leaves_its_calls",
+        ),
     },
     "8.5": {
         1: (
