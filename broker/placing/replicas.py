@@ -124,7 +124,8 @@ def wait_s(record: "Record", task: Task, now: float) -> float:
     if record.waiting * run_s > turns * load_s:
         return 0.0
     begins_at, late = since(record, task), 0
-    there_at = begins_at + load_s
+    # What was entered meanwhile is there, and seldom to the millisecond when it was expected.
+    there_at = max(begins_at + load_s, now)
     for copy in islice(record.copies.values(), COPIES_LOOKED_AT_MAX):
         busy_until = copy.actor.entering_until
         if (copy.is_warm or record.is_measured) and begins_at < busy_until <= there_at:

@@ -154,6 +154,25 @@ def test_a_burst_for_an_environment_that_nobody_has_is_entered_once(talk, load_s
     assert sorted(len(actor.takes(Assign)) for actor in (first, second)) == [0, 1]
 
 
+@pytest.mark.parametrize("late_s", [0.0, 0.02, 1.0])
+def test_who_waited_for_a_load_does_not_load_as_well_when_that_is_done(talk, late_s):
+    """A load that took a moment longer than the last one was followed by another, each time."""
+    client = talk.client()
+    environment, first, second = loaded(talk, client, load_s=3.0, run_s=0.1)
+    first.says(Credit(1, 0, 1))
+    client.submits(2, 3, call=call(environment), slot=0)
+    assert (len(first.takes(Assign)), len(second.takes(Assign))) == (0, 1)
+    passes(talk, 3.0, first, second)
+    talk.wait(late_s)
+
+    enters(second, environment, load_s=3.0, free=0)
+    passes(talk, 2.5 - late_s, first, second)
+    assert first.takes(Assign) == []
+    passes(talk, 1.0, first, second)
+
+    assert len(first.takes(Assign)) == 1
+
+
 def test_more_than_a_first_load_takes_spreads_while_it_goes_on(talk):
     client = talk.client()
     first, second = actors(talk, 2)
