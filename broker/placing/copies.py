@@ -42,6 +42,7 @@ class Copy:
     __slots__ = (
         "actor",
         "evicted_in",
+        "has_failed",
         "idle_since",
         "is_ordered",
         "is_warm",
@@ -63,6 +64,8 @@ class Copy:
         is_elastic = record.environment.reuse.is_elastic
         self.preference = max(0, PREFERENCE_MAX - number) if is_elastic else 0
         self.is_warm = False
+        # Whether entering it has failed, and goes on all the same until its process ends.
+        self.has_failed = False
         # Whether it was entered though nobody called, and no call was inside since.
         self.is_ordered = False
         # Since when nobody is inside; None while somebody is.

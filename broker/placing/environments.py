@@ -313,7 +313,7 @@ def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> Non
         if copy is None:
             copy = add(record, actor, now)
             broker.backlog.matching.improve(actor)
-        copy.is_warm = True
+        copy.is_warm, copy.has_failed = True, False
     # The heartbeat that said more of it was of an earlier copy.
     actor.environments.pop(environment.id, None)
     actor.entered_at = actor.entering_until = now
@@ -347,6 +347,8 @@ def failed(
     actor.entering_until = now
     record.failures += 1
     record.failed_on.add(actor.incarnation)
+    if (copy := actor.copies.get(environment.id)) is not None:
+        copy.has_failed = not copy.is_warm
     record.failure = failure
     backoff_s = settings.environment_retry_s * 2.0 ** min(record.failures - 1, 16)
     record.retry_at = now + min(backoff_s, BACKOFF_MAX_S)
@@ -477,13 +479,11 @@ def describe_one(broker: "Broker", record: Record, now: float) -> dict[str, Any]
         actors = [actor for actor in broker.actors.values() if identity in actor.count_inside()]
         there = {one.name: one.environments.get(identity) != "loading" for one in actors}
     warm = sum(there.values())
-    state = "broken" if record.is_broken(now) else "warm" if warm else "cold"
-    if not warm and there:
-        state = "loading"
+    usual = "warm" if warm else "loading" if there else "cold"
     return {
         "name": record.environment.name,
         "id": record.environment.id,
-        "state": state,
+        "state": "broken" if record.is_broken(now) else usual,
         "warm": warm,
         "loading": len(there) - warm,
         "actors": sorted(there),

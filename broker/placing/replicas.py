@@ -85,13 +85,18 @@ def moves_at(record: "Record", task: Task, now: float) -> float:
 def enter_at(record: "Record", task: Task, now: float) -> float:
     """Return when *task* may enter its environment where it is cold, as things stand."""
     reuse, copies = record.environment.reuse, len(record.copies)
-    if record.failures and not all(copy.is_warm for copy in record.copies.values()):
-        # Whether it works again, one finds out for all.
-        return inf
-    if reuse.is_fresh or copies < max(1, reuse.replicas_min):
+    if record.failures:
+        tried = [copy for copy in record.copies.values() if not copy.has_failed]
+        if not all(copy.is_warm for copy in tried):
+            # Whether it works again, one finds out for all.
+            return inf
+        copies = len(tried)
+    if reuse.is_fresh:
         wait_until = 0.0
     elif is_full(record):
         return inf
+    elif copies < max(1, reuse.replicas_min):
+        wait_until = 0.0
     else:
         wait_until = since(record, task) + wait_s(record, task, now)
     return max(wait_until, record.retry_at)

@@ -262,6 +262,25 @@ def test_an_environment_that_failed_is_tried_elsewhere_after_a_while(talk):
     assert again.attempt == 1
 
 
+def test_one_that_goes_on_hanging_keeps_nobody_from_trying_it_elsewhere(talk):
+    """The next try waited until the process had ended in which the first one hung."""
+    client = talk.client().submits(1, call=call(place(0, 2)))
+    first, second = actors(talk, 2)
+    [token] = tokens(first)
+
+    fails(first, token, credit=Credit(0, 0, 0, {"e": 0}))
+    assert about(talk, client)["state"] == "loading"
+    talk.wait(1.0)
+
+    assert first.takes(Assign) == []
+    [token] = tokens(second)
+    fails(second, token)
+    passes(talk, 2.0, second)
+    [token] = tokens(second)
+    fails(second, token)
+    assert about(talk, client)["state"] == "broken"
+
+
 def test_after_three_failures_its_tasks_end_at_once(talk):
     client = talk.client().submits(1, 2, call=call(place(0, 1)))
     [actor] = actors(talk, 1)
