@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from sdk.commands.submitting import find, read_pairs
+from sdk.commands.submitting import add_labels, find, read_pairs
 from tests.support.deployment import DEADLINE_S as PATIENCE_S
 from tests.support.deployment import Deployment, environment
 from tests.test_durable import Journaled
@@ -91,6 +91,24 @@ def test_the_result_is_printed(world, arguments, printed):
     assert submit(world, *arguments) == (0, printed, "")
 
 
+@pytest.mark.parametrize(
+    ("said", "labels", "wanted"),
+    [
+        ({}, [], None),
+        ({}, ["zone=eu", "memory=512"], {"zone": "eu", "memory": 512}),
+        ({"zone": "us", "os": "linux"}, ["zone=eu"], {"zone": "eu", "os": "linux"}),
+        ({"os": "linux"}, [], {"os": "linux"}),
+    ],
+)
+def test_a_label_joins_the_desires_that_an_option_has(said, labels, wanted):
+    """They took the place of all of them."""
+    chosen = {"desired_labels": said} if said else {}
+
+    add_labels(chosen, labels)
+
+    assert chosen.get("desired_labels") == wanted
+
+
 @pytest.mark.process
 def test_what_the_function_raises_is_status_1(world):
     status, printed, complaint = submit(world, "users_module:fail")
@@ -124,6 +142,12 @@ def test_a_task_that_finds_no_actor_says_why(world):
         (["users_module:add", "a=1", "a=2"], "each name once"),
         (["users_module:add", "a=1", "--option", "frob=1"], "'frob' is no option"),
         (["users_module:add", "a=1", "--label", "zone"], "has no '='"),
+        # The last one alone counted.
+        (
+            ["users_module:where", "--label", "zone=eu", "--label", "zone=us"],
+            "zone stands there twice",
+        ),
+        (["users_module:where", "--label", "zone=eu", "--option", "desired_labels=x"], "a mapping"),
     ],
 )
 def test_what_the_user_does_wrong_is_one_line_and_status_2(world, arguments, named):

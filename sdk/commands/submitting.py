@@ -34,7 +34,7 @@ def add_submit_options(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="a label that the actor must offer; may be repeated",
+        help="a label that the actor must offer; may be repeated, each key once",
     )
     command.add_argument(
         "--option",
@@ -54,8 +54,7 @@ def show_submit(client: Client, options: argparse.Namespace) -> int:
     """Submit a call, and print its result or, with --no-wait, its id."""
     function = find(options.function)
     chosen = read_pairs(options.option, "--option")
-    if options.label:
-        chosen["desired_labels"] = dict(parse_label(text) for text in options.label)
+    add_labels(chosen, options.label)
     if options.no_wait:
         chosen["durable"] = True
     arguments = read_pairs(options.arguments, "argument")
@@ -83,6 +82,23 @@ def show_submit(client: Client, options: argparse.Namespace) -> int:
         return STATUS_FAILED
     say(json.dumps(result, default=repr) if options.json else str(result))
     return 0
+
+
+def add_labels(chosen: dict[str, Any], texts: Sequence[str]) -> None:
+    """Add KEY=VALUE, each key once, to the desires that stand in *chosen*."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, value = parse_label(text)
+        if key in found:
+            among = (
+                f'--option \'desired_labels={{"{key}": {{"comparator": "in", "value": [...]}}}}\''
+            )
+            raise ValueError(f"--label {key} stands there twice; one of several values is {among}")
+        found[key] = value
+    said = chosen.setdefault("desired_labels", {}) if found else None
+    # What is no mapping is refused as that.
+    if isinstance(said, dict):
+        said.update(found)
 
 
 def find(text: str) -> Any:
