@@ -37,6 +37,9 @@ def brief(value: object) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001 - a number of thousands of digits, or code of a user.
         return f"a value of type {type(value).__name__}"
-    if "\n" in text:
-        text = " ".join(text.split())
+    return cut(" ".join(text.split()) if "\n" in text else text)
+
+
+def cut(text: str) -> str:
+    """Return *text*, or where it is long the beginning, and how long it is."""
     return text if len(text) <= TOLD_MAX else f"{text[:TOLD_MAX]}... ({len(text):,} characters)"

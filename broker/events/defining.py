@@ -18,6 +18,7 @@ from wire import codec
 from wire.limits import HOST_PREFIX, Definition, base_of, check_definition
 from wire.messages import Answer, Query
 from wire.parts import Token
+from wire.texts import brief
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -138,7 +139,9 @@ def undefine(broker: "Broker", name: str) -> None:
     former = broker.limits.definitions.pop(name, None)
     if former is None:
         of_host = ": those of machines are what their actors say with --limit"
-        raise ValueError(f"no limit is called {name!r}{of_host * name.startswith(HOST_PREFIX)}")
+        raise ValueError(
+            f"no limit is called {brief(name)}{of_host * name.startswith(HOST_PREFIX)}"
+        )
     if former.strict:
         tell_actors(broker)
     write(broker, "limit-delete", name)
@@ -190,7 +193,7 @@ def force(broker: "Broker", text: str) -> None:
     """Take back one holder's share, as `describe_key` names it; its run goes on."""
     parts = text.split(".")
     if not all(part.isascii() and part.isdigit() for part in parts) or len(parts) != HOLDER_PARTS:
-        raise ValueError(f"{text!r} is no holder, as `limits list` shows them")
+        raise ValueError(f"{brief(text)} is no holder, as `limits list` shows them")
     epoch, number, asked = map(int, parts)
     token: Token = (epoch, number)
     run = broker.limits.runs.get(token)

@@ -15,6 +15,7 @@ from broker.placing import environments, isolation, recall
 from broker.tasks import attaching, dead, retrying
 from wire.parts import WORN
 from wire.release import release
+from wire.texts import brief, cut
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -56,7 +57,7 @@ def answer(
             return explain(broker, client, argument, now)
         case _:
             return {
-                "error": f"unknown query {what!r}; known: status, actors, clients, tasks,"
+                "error": f"unknown query {brief(what)}; known: status, actors, clients, tasks,"
                 " environments, explain, dead, limits, named, drain, pause, resume,"
                 " environment-retry, dead-forget, cancel, cancel-force, limit-set, limit-delete,"
                 " limit-release, named-kill"
@@ -313,7 +314,7 @@ def explain_unknown(broker: "Broker", argument: str) -> dict[str, Any]:
     """Say what is known of a task that is not here: it may be dead."""
     gone = dead.find(broker, argument)
     if gone is None:
-        return {"state": "unknown", "reason": f"task {argument} is not known here"}
+        return {"state": "unknown", "reason": f"task {cut(argument)} is not known here"}
     return {"state": "dead", "reason": f"{gone.facts.code}: {gone.facts.message}"}
 
 

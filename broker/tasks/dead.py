@@ -18,6 +18,7 @@ from wire.codec import decode_failure
 from wire.errors import Code
 from wire.messages import Query
 from wire.parts import Failure, Status
+from wire.texts import cut
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -343,7 +344,7 @@ def order(broker: "Broker", command: Query) -> dict[str, Any]:
         found = {one: find(broker, one) for one in text}
         lost = [one for one, dead in found.items() if dead is None]
         if lost or not found:
-            return {"error": f"no dead task {', '.join(lost) or 'is named'} is kept here"}
+            return {"error": f"no dead task {cut(', '.join(lost)) or 'is named'} is kept here"}
         chosen = [dead for dead in found.values() if dead is not None]
     for dead in chosen:
         forget(broker, dead)
@@ -358,7 +359,7 @@ def answer(broker: "Broker", argument: str) -> dict[str, Any]:
     if argument:
         dead = find(broker, argument)
         if dead is None:
-            return {"error": f"no dead task {argument} is kept here"}
+            return {"error": f"no dead task {cut(argument)} is kept here"}
         return common | {"dead": [describe(dead) | in_full(dead)]}
     entries = sorted(known.by_name.values(), key=lambda dead: dead.is_redriven)
     return common | {"dead": [describe(dead) for dead in entries[:LISTED_MAX]]}

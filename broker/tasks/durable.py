@@ -21,6 +21,7 @@ from wire import codec
 from wire.errors import Code
 from wire.messages import Accepted, Answer, Query, Submit
 from wire.parts import Key, Span
+from wire.texts import cut
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -199,7 +200,7 @@ def order(broker: "Broker", session: Session, command: Query) -> None:
         task = None
     reply = {"done": command.what}
     if task is None:
-        reply = {"error": f"task {command.argument} is not known here"}
+        reply = {"error": f"task {cut(command.argument)} is not known here"}
     else:
         own = client.tasks.get(int(number)) if not separator else None
         if own is not None:

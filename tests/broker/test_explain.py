@@ -387,6 +387,15 @@ def test_of_many_keys_some_are_listed_and_the_others_counted(talk, monkeypatch):
     assert (len(limit["keys"]), limit["keys_more"]) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    "what", ["explain", "dead", "dead-forget", "cancel", "limit-delete", "limit-release", "pause"]
+)
+def test_what_is_not_there_was_named_in_all_its_length(talk, what):
+    answer = ask(talk.client(), what, "k" * 10_000)
+
+    assert len(answer.get("error") or answer["reason"]) < 300
+
+
 def ended(talk, client, *, call=None):
     """Let a call of *client* end; return what another one is told of it."""
     actor = talk.actor(free=1)
