@@ -1,8 +1,8 @@
 """`python -m sdk` and the console script `warmslot`: look at a broker from a terminal.
 
 `warmslot broker ...` and `warmslot actor ...` start those programs with everything that follows.
-Whatever a user does wrong ends with one line on standard error and status 2; a broker that does not
-answer with 1.
+Whatever a user does wrong ends with one line on standard error and status 2; what is not there, as
+a broker that does not answer, with 1.
 """
 
 import argparse
