@@ -306,7 +306,9 @@ def read_retries(retries: Any) -> int:
 def read_backoff(backoff: Any) -> Backoff:
     """Read the option *retry_backoff*: the first wait in seconds, or a `Backoff`."""
     if type(backoff) in (int, float):
-        backoff = Backoff(backoff, max_s=max(backoff, Backoff().max_s))
+        checked = Backoff(backoff, max_s=max(backoff, Backoff().max_s))
+        # An int is written otherwise, and the same call would have another template.
+        backoff = Backoff(float(checked.initial_s), max_s=float(checked.max_s))
     if not isinstance(backoff, Backoff):
         raise TypeError(
             f"retry_backoff must be a number of seconds or a Backoff, got {brief(backoff)}"

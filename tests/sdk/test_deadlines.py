@@ -6,8 +6,10 @@ from time import monotonic
 import pytest
 
 from sdk import Backoff, Client, as_completed, gather, wait
+from sdk.describing.options import Options
 from sdk.reading.deadlines import WAIT_MAX_S, deadline_of, read_wait
 from tests.sdk.fakes import ScriptedBroker
+from wire.codec import encode
 
 LARGE = 10**400
 
@@ -63,6 +65,12 @@ def test_how_many_are_waited_for_is_a_number_of_them(count):
         future = client.submit(len, "abc")
         with pytest.raises(ValueError, match=r"num_returns=.* must be from 1 to 1"):
             wait([future], num_returns=count)
+
+
+def test_a_first_wait_is_written_alike_as_an_int_and_as_a_float():
+    made = [Options.of({"retry_backoff": first}).chosen["retry_backoff"] for first in (70, 70.0)]
+
+    assert [encode(one) for one in made] == [encode(Backoff(70.0, max_s=70.0))] * 2
 
 
 @pytest.mark.parametrize("name", ["initial_s", "factor", "max_s", "jitter"])
