@@ -25,6 +25,9 @@ BROKEN_OFF_MAX: Final = 10
 NOBLOCK: Final = 1
 RECONNECT_FIRST_MS: Final = 50
 RECONNECT_MAX_MS: Final = 500
+# A machine that is gone without a word, or whose name went to another, acknowledges nothing. By
+# itself TCP would go on for a quarter of an hour, and no HELLO reach who is there now.
+UNACKNOWLEDGED_MS: Final = 30_000
 
 NO_DETAIL: Final = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
 PROTOCOL: Final = int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
@@ -188,6 +191,7 @@ def open_reach(
         dealer.setsockopt(zmq.LINGER, linger_ms)
         dealer.setsockopt(zmq.RECONNECT_IVL, RECONNECT_FIRST_MS)
         dealer.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        dealer.setsockopt(zmq.TCP_MAXRT, UNACKNOWLEDGED_MS)
         dealer.setsockopt(zmq.SNDHWM, 0)
         dealer.setsockopt(zmq.RCVHWM, 0)
         dealer.setsockopt(zmq.IPV6, has_address_of_ipv6(endpoint))

@@ -1,6 +1,7 @@
 """What a peer learns of a broker that refuses it, with ZeroMQ's own handshakes."""
 
 import contextlib
+import select
 import socket
 import threading
 from itertools import pairwise
@@ -10,9 +11,10 @@ import pytest
 import zmq
 import zmq.utils.z85
 
+import wire.handshakes
 from broker.keys import DOMAIN
-from tests.support.deployment import wait_until
-from wire.handshakes import ANEW_FIRST_S, REFUSED_S, Reach
+from tests.support.deployment import DEADLINE_S, LOOK_INTERVAL_S, wait_until
+from wire.handshakes import ANEW_FIRST_S, REFUSED_S, Reach, open_reach
 from wire.keys import OwnKeys, Pair, fingerprint
 
 pytestmark = pytest.mark.process
@@ -206,6 +208,33 @@ def test_where_nobody_listens_it_begins_anew_later_each_time(made):
     waits = [after - before for before, after in pairwise(dues)]
     assert dues[0] == ANEW_FIRST_S
     assert waits == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+
+
+def test_a_broker_that_was_gone_without_a_word_was_waited_for_until_tcp_gave_up(made, monkeypatch):
+    gate, _ = made
+    open_one = gate(has_keys=False)
+    monkeypatch.setattr(wire.handshakes, "UNACKNOWLEDGED_MS", 500)
+    # Between the two stands who takes nothing any more, and hangs up on nobody.
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        reach = stack.enter_context(open_reach(open_one.context, endpoint, linger_ms=0))
+        near = stack.enter_context(listener.accept()[0])
+        place = open_one.endpoint.removeprefix("tcp://").split(":")
+        far = stack.enter_context(socket.create_connection((place[0], int(place[1]))))
+        while not int(reach.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
+            pass_on(near, far)
+        for _ in range(64):
+            reach.socket.send(bytes(2**20))
+        listener.settimeout(DEADLINE_S)
+
+        stack.enter_context(listener.accept()[0])
+
+
+def pass_on(one, other):
+    """Let each have what the other has said by now."""
+    for reader in select.select([one, other], [], [], LOOK_INTERVAL_S)[0]:
+        (other if reader is one else one).sendall(reader.recv(65_536))
 
 
 def test_with_an_open_session_nothing_is_due(made):
