@@ -204,6 +204,49 @@ def test_an_actor_above_the_minimum_that_has_nothing_to_do_is_let_go(talk):
     assert not first.takes(Drain)
 
 
+def short_of_memory(talk, seconds, machine, *actors):
+    for _ in range(int(seconds / 0.5)):
+        talk.wait(0.5)
+        machine.says(HostBeat(machine.hello.actors))
+        for actor in actors:
+            actor.says(ActorBeat(Credit(0), 1, {}, [], {}, "memory: 97% is used"))
+
+
+@pytest.mark.parametrize("environment", [None, place(1, 3)])
+def test_a_host_that_is_short_of_memory_starts_no_more(talk, environment):
+    """Each of them took of the memory, and was closed as well."""
+    machine = host(talk, low=1, actors=[attested(11)])
+    other = host(talk, 91, name="other")
+    actor = talk.actor(11, name="host/0").says(Credit(1, 0, 1))
+    short_of_memory(talk, 0.5, machine, actor)
+    client = talk.client()
+    client.submits(1, 2, call=call(environment) if environment else None)
+
+    short_of_memory(talk, 1.5, machine, actor)
+    assert (scaled(machine), len(scaled(other))) == ([], 1)
+    for _ in range(4):
+        talk.wait(0.5)
+        machine.says(HostBeat(machine.hello.actors))
+        client.says(Beat())
+        actor.says(ActorBeat(Credit(0), 1, {}, []))
+    talk.wait(10.0)
+
+    assert scaled(machine) != []
+
+
+@pytest.mark.parametrize("low", [0, 1])
+def test_what_a_host_short_of_memory_does_not_need_is_let_go_but_for_one(talk, low):
+    found = [attested(11 + index, name=f"host/{index}") for index in range(3)]
+    machine = host(talk, low=low, actors=found)
+    actors = [talk.actor(11 + index, name=f"host/{index}") for index in range(3)]
+    for actor in actors:
+        actor.says(Credit(1, 0, 1))
+
+    short_of_memory(talk, 6.0, machine, *actors)
+
+    assert [len(actor.takes(Drain)) for actor in actors] == [0, 1, 1]
+
+
 def test_who_was_let_go_is_not_waited_for_when_the_next_burst_comes(talk):
     one, both = [attested(11)], [attested(11), attested(12, name="host/1")]
     machine = host(talk, low=1, high=2, actors=one)
