@@ -52,10 +52,11 @@ def tick(broker: "Broker", now: float) -> None:
             continue
         actor.is_new = False
         connected.setdefault(actor.host, []).append(actor)
+    # A further process would take of the memory that a host lacks.
     coming = {
         host: count_coming(host, connected, now)
         for host in scalable
-        if not any(map(lacks_memory, connected.get(host.incarnation, ())))
+        if not any(actor.lacks_memory for actor in connected.get(host.incarnation, ()))
     }
     for shape in islice((s for s in broker.backlog.shapes() if s.count), LOOKS_A_TURN):
         task = first_of(shape)
@@ -70,11 +71,6 @@ def tick(broker: "Broker", now: float) -> None:
         ask_for(broker, shape, wanted, coming, now, reason=reason)
     for host in scalable:
         let_go(broker, host, connected.get(host.incarnation, []), now)
-
-
-def lacks_memory(actor: Actor) -> bool:
-    """Tell whether its machine has too little memory left: a further process would take of that."""
-    return actor.closed.startswith("memory")
 
 
 def count_coming(host: Host, connected: dict[int, list[Actor]], now: float) -> int:
@@ -155,14 +151,14 @@ def let_go(broker: "Broker", host: Host, actors: list[Actor], now: float) -> Non
     homes = {record.home for record in broker.named.by_id.values()}
     for actor in staying:
         is_idle = not (actor.assigned or actor.copies) and actor.is_open and actor not in homes
-        is_idle &= not actor.closed or lacks_memory(actor)
+        is_idle &= not actor.closed or actor.lacks_memory
         if not is_idle:
             actor.idle_since = None
         elif actor.idle_since is None or actor.used_at != actor.used_before:
             # What began and ended between two looks counts as well.
             actor.idle_since, actor.used_before = now, actor.used_at
     surplus = len(staying) - host.actors_min
-    if any(map(lacks_memory, staying)):
+    if any(actor.lacks_memory for actor in staying):
         # One stays to tell when there is enough: without it others would be started in vain.
         surplus = len(staying) - max(1, host.actors_min)
     for actor in sorted(staying, key=lambda one: one.behind, reverse=True):

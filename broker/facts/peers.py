@@ -359,6 +359,11 @@ class Actor:
         """Tell whether it ends when its runs have, and takes calls of these alone."""
         return self.closed.startswith("draining")
 
+    @property
+    def lacks_memory(self) -> bool:
+        """Tell whether it is closed as its machine has too little memory left."""
+        return self.closed.startswith("memory")
+
     def shut(self) -> None:
         """Take no work from the backlog while there is a reason for that."""
         self.is_shut = self.is_suspect or self.is_alone or self.is_leaving

@@ -244,8 +244,9 @@ def idle_copies(broker: "Broker", record: "Record", now: float) -> "list[tuple[C
     given_up: list[tuple[Copy, str]] = []
     if len(idle) == len(record.copies) and reuse.idle_ttl_s is not None:
         due_at = record.called_at + reuse.idle_ttl_s
-        if record.waiting:
-            # What waits may go away without a word of the actors.
+        if record.waiting and not all(copy.actor.lacks_memory for *_, copy in idle):
+            # What waits may go away without a word of the actors. For the memory that these take
+            # it would wait for ever.
             due_at = max(due_at, now + reuse.idle_ttl_s)
         if now >= due_at:
             reason = f"the environment is idle for {reuse.idle_ttl_s:g} s"

@@ -54,6 +54,17 @@ def test_an_environment_that_is_idle_as_a_whole_is_given_up(talk):
     assert [len(actor.takes(Evict)) for actor in found] == [1, 1]
 
 
+def test_who_waits_for_the_memory_that_an_idle_copy_takes_does_not_keep_it_there(talk):
+    actor, token = inside(talk, place(1, 2))
+    ends(actor, token, place(1, 2), free=0)
+    talk.client(2).submits(2, call=call(place(1, 2)))
+    for _ in range(22):
+        talk.wait(0.5)
+        actor.says(ActorBeat(Credit(0, 0, 0, {"e": 1}), 1, {}, [], {}, "memory: 97% is used"))
+
+    assert len(actor.takes(Evict)) == 1
+
+
 def holds(talk, actor, token, credit, seconds):
     """Let time pass while *actor* beats and has a run, which may have given its turn back."""
     for _ in range(int(seconds / 0.5)):
