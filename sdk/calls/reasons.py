@@ -1,10 +1,10 @@
 """Which reasons why calls wait are said with their text, and which are only counted.
 
-A client may have 10,000 kinds of calls that wait, each for a reason of its own, and a reason may
-have a time in it. The rule that must not be broken: of each reason that is not said one hears in a
-number, soon.
+A client may have 10,000 kinds of calls that wait, each for a reason of its own. The rule that must
+not be broken: of each reason that is not said one hears in a number, soon.
 """
 
+import re
 from typing import Final
 
 # So many lines with a text in one window; what is new beyond these is counted at its end.
@@ -14,6 +14,8 @@ WINDOW_S: Final = 30.0
 KEPT_MAX: Final = 4_096
 # Who waits again for what nobody has waited for all this time is told once more.
 FORGOTTEN_S: Final = 60.0
+# For how long something has been so, or will be, makes no other reason of it.
+SECONDS: Final = re.compile(r"\b\d+(\.\d+)? s\b")
 
 
 class Reasons:
@@ -32,6 +34,7 @@ class Reasons:
 
     def is_said(self, reason: str, now: float) -> bool:
         """Note *reason*, and tell whether it is to be said with its text."""
+        reason = SECONDS.sub("", reason)
         seen = self._known.pop(reason, None)
         if len(self._known) >= KEPT_MAX:
             del self._known[next(iter(self._known))]

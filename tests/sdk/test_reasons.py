@@ -15,6 +15,16 @@ def test_a_reason_is_said_once():
     assert reasons.count(100 * FORGOTTEN_S) == 0
 
 
+def test_a_time_in_a_reason_makes_no_other_one_of_it():
+    """One call was told of every six seconds, each time with fewer seconds to go."""
+    reasons = Reasons()
+
+    assert reasons.is_said("it waits for 26.9 s more; h/0 is silent for 5 s", 0.0)
+    assert not reasons.is_said("it waits for 20.9 s more; h/0 is silent for 11 s", 6.0)
+    assert reasons.is_said("it waits for 14.9 s more", 12.0)
+    assert reasons.count(WINDOW_S) == 0
+
+
 def test_a_reason_is_said_again_to_who_waits_for_it_later_on():
     reasons = Reasons()
     assert reasons.is_said("no actor is connected", 0.0)
