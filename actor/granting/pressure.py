@@ -31,6 +31,7 @@ class Pressure:
         if is_high == self.is_high:
             return False
         self.is_high = is_high
-        used = f"memory: {share:.0%} of the {of} is used, over --memory-high {self.high:.0%}"
+        bound = f"{100 * self.high:.4g}%"
+        used = f"memory: {share:.0%} of the {of} is used, over --memory-high {bound}"
         self.reason = used if is_high else ""
         return True

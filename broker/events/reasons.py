@@ -115,7 +115,9 @@ def reason_among(broker: "Broker", task: Task, able: list[Actor], now: float) ->
         names = ", ".join(one.name for one in alone[:ACTORS_SHOWN_MAX])
         texts.append(f"kept for a task that must be alone ({names})")
     if closed:
-        why = ", ".join(sorted({actor.closed for actor in closed}))
+        # One of each kind: they may differ in a number alone.
+        kinds = {actor.closed.partition(":")[0]: actor.closed for actor in closed}
+        why = ", ".join(sorted(kinds.values()))
         texts.append(f"takes no work ({why})")
         since = max(since, *(actor.closed_at for actor in closed))
     if away:

@@ -35,6 +35,15 @@ def test_the_reason_says_what_is_full_and_how_full():
     assert pressure.reason == ""
 
 
+def test_the_bound_is_told_as_it_was_set():
+    """Of one in between it was told that 10% is over 10%."""
+    pressure = Pressure(0.0973)
+
+    pressure.look(0.1, "machine")
+
+    assert pressure.reason == "memory: 10% of the machine is used, over --memory-high 9.73%"
+
+
 def test_switched_off_it_is_never_high():
     pressure = Pressure(None)
 

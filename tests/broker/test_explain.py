@@ -44,6 +44,17 @@ def test_a_label_that_nobody_offers(talk):
     assert reason == ("no connected actor satisfies it (host/0: needs memory gt 256, offers 64)")
 
 
+def test_of_one_kind_of_closed_actors_one_is_told_of(talk):
+    """Each actor had looked at the memory at another moment, and each share was told."""
+    for number, closed in enumerate(("memory: 96%", "paused", "memory: 97%", "memory: 98%")):
+        actor = talk.actor(20 + number, name=f"h/{number}")
+        actor.says(ActorBeat(Credit(0), 1, {}, [], closed=closed))
+
+    reason = ask(talk.client().submits(7), "explain", "7")["reason"]
+
+    assert reason == "every actor that satisfies it takes no work (memory: 98%, paused)"
+
+
 def test_those_that_lack_the_least_are_told_of_where_there_are_many(talk):
     for number in range(5):
         name = f"h{number}/0"
