@@ -36,11 +36,21 @@ from broker.disk.opening import (
     Durability,
     JournalError,
     damaged,
+    let_go,
     lock_folder,
     no_room,
     open_file,
 )
-from broker.disk.records import DeadRow, NamedRow, Parts, Row, StoredTasks, check_calls, check_sums
+from broker.disk.records import (
+    DeadRow,
+    NamedRow,
+    Parts,
+    Row,
+    StoredTasks,
+    check_calls,
+    check_sums,
+    octets_of,
+)
 from broker.facts import epochs
 
 sqlite3.register_adapter(Parts, Parts.packed)
@@ -316,19 +326,20 @@ class SqliteJournal:
         is_ending = False
         looked_at = noted_at = time.monotonic()
         while not is_ending:
-            sequence, operations, is_ending = self._next_batch()
+            sequence, operations, octets, is_ending = self._next_batch()
             if operations and time.monotonic() - noted_at >= NOTE_CLOCK_S:
                 operations.append(self._point())
                 noted_at = time.monotonic()
             if operations and self._write(connection, operations, announcer):
                 announce(announcer, JournalState.COMMITTED, sequence=sequence)
+            let_go(connection, self._operations, operations, octets)
             if time.monotonic() - looked_at >= GIVE_BACK_S:
                 give_back(connection)
                 watch.note_growth()
                 looked_at = time.monotonic()
 
-    def _next_batch(self) -> tuple[int, list[tuple[Any, ...]], bool]:
-        """Return the highest sequence and the operations of all that waits, and whether to end."""
+    def _next_batch(self) -> tuple[int, list[tuple[Any, ...]], int, bool]:
+        """Return all that waits: its highest sequence, operations, octets; and whether to end."""
         sequence = octets = 0
         operations: list[tuple[Any, ...]] = []
         item = self._queue.get()
@@ -337,12 +348,12 @@ class SqliteJournal:
             operations += item[1]
             octets += octets_of(item[1])
             if len(operations) >= OPERATIONS_PER_COMMIT_MAX or octets >= OCTETS_PER_COMMIT_MAX:
-                return sequence, operations, False
+                return sequence, operations, octets, False
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
-                return sequence, operations, False
-        return sequence, operations, True
+                return sequence, operations, octets, False
+        return sequence, operations, octets, True
 
     def _write(
         self,
@@ -382,18 +393,6 @@ class SqliteJournal:
                 return ""
             what = "is another file than was opened"
         return f"{self._path} {what}; put it back, or start again with what is there then"
-
-
-def octets_of(operations: Operations) -> int:
-    """Return how many octets are to be written, but for small values."""
-    octets = 0
-    for operation in operations:
-        for value in operation:
-            if type(value) is bytes:
-                octets += len(value)
-            elif type(value) is Parts:
-                octets += sum(map(len, value.frames))
-    return octets
 
 
 def announce(

@@ -7,16 +7,17 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 import msgspec
 
 from broker.disk import losses
 from broker.disk.losses import LOG_BYTES_MAX, OWNER_OCTETS
+from broker.disk.records import octets_of
 
 SCHEMA: Final = 4
 # Older files, which only lack tables and sums; the first could not give back empty pages.
@@ -50,6 +51,8 @@ DAMAGE: Final = (msgspec.MsgspecError, ValueError)
 # It begins with so much, a little more than what is in it when it is moved into the file: to
 # synchronize a file that grows takes about twice as long as one that is written over.
 LOG_BYTES_AHEAD: Final = 1_024 * 4_120
+# What is worth the time to let go of it.
+LARGE_BYTES: Final = 2**20
 
 
 class Durability(StrEnum):
@@ -96,6 +99,28 @@ def know_sums(connection: sqlite3.Connection) -> None:
     # Without a function of ours between them, which would cost more than the sum of what is small.
     for arguments in (1, 2):
         connection.create_function("crc", arguments, crc32, deterministic=True)
+
+
+def let_go(
+    connection: sqlite3.Connection,
+    statements: Mapping[str, str],
+    operations: Sequence[tuple[Any, ...]],
+    octets: int,
+) -> None:
+    """Let *connection* have no copy of what is large in *operations*, of so many *octets*.
+
+    SQLite keeps what a statement was executed with until it is executed again, which may be never.
+    """
+    if octets < LARGE_BYTES:
+        return
+    fields = {one[0]: len(one) - 1 for one in operations if octets_of((one,)) >= LARGE_BYTES}
+    for name, count in fields.items():
+        connection.execute("BEGIN")
+        # With nothing in their place, which may be refused, and is taken back.
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute(statements[name], (None,) * count)
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def lock_folder(folder: Path) -> int:

@@ -299,6 +299,18 @@ class Parts:
         return _encode([frame if type(frame) is bytes else frame.buffer for frame in self.frames])
 
 
+def octets_of(operations: Sequence[tuple[Any, ...]]) -> int:
+    """Return how many octets are to be written, but for small values."""
+    octets = 0
+    for operation in operations:
+        for value in operation:
+            if type(value) is bytes:
+                octets += len(value)
+            elif type(value) is Parts:
+                octets += sum(map(len, value.frames))
+    return octets
+
+
 def name_of(task: Task) -> tuple[int, int]:
     """Return the fields that name *task* in each operation."""
     return task.client.incarnation, task.number

@@ -5,6 +5,8 @@ import os
 import resource
 import shutil
 import sqlite3
+import sys
+from pathlib import Path
 
 import pytest
 import zmq
@@ -114,6 +116,36 @@ def test_what_is_empty_is_given_back_to_the_disk(tmp_path):
 
         (left,) = connection.execute("PRAGMA page_count").fetchone()
         assert left < full // 2
+
+
+def resident():
+    """Return how much of memory this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_what_was_large_in_a_commit_stayed_in_memory_until_the_next_of_its_kind(
+    journal_in, ear, tmp_path
+):
+    large = 40 * 2**20
+    journal, _ = journal_in(
+        tmp_path, operations=journal_module.OPERATIONS, durability=Durability.PROCESS
+    )
+    before = resident()
+    journal.submit(1, [("task", 7, 1, b"call", bytes(large), None, b"", None, None, None)])
+    journal.submit(2, [("outcome", b"", Parts([bytes(large)]), 5, 7, 1)])
+    journal.submit(3, [("dead", 1, b"call", b"facts", b"", Parts([bytes(large)]))])
+    journal.submit(4, [("named", "id", b"call", b""), ("checkpoint", 1, bytes(large), "id")])
+    journal.submit(5, [("code", b"hash", bytes(large))])
+    journal.submit(6, [("forget", 7, 2)])
+
+    ear.hear_until(6)
+
+    assert resident() - before < large
+    journal.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as file:
+        for table in ("tasks", "dead", "named", "codes"):
+            assert file.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)
 
 
 # --- epochs
