@@ -225,7 +225,7 @@ def stop(broker: "Broker", actor: Actor, item: Holding | Kept) -> None:
     """Tell *actor* that nobody wants this run; the outcome of a finished one will be stale."""
     if isinstance(item, Holding):
         broker.say(actor.session, Stop(*item.token, reason="it belongs to another actor now"))
-        if broker.unparented:
+        if broker.unparented or broker.window_ends_at is not None:
             families.stopped(broker, item.token)
 
 

@@ -56,7 +56,8 @@ def may_come(broker: "Broker", parent: Token) -> bool:
 
     Also of those that it assigned before it heard of a higher epoch.
     """
-    return broker.window_ends_at is not None and parent[0] not in broker.epochs
+    is_open = broker.window_ends_at is not None and parent[0] not in broker.epochs
+    return is_open and parent not in broker.doubts.refused
 
 
 def refuse(broker: "Broker", parent: Token) -> None:
@@ -291,14 +292,16 @@ def sweep(broker: "Broker") -> None:
 def stopped(broker: "Broker", parent: Token) -> None:
     """End the calls of a run that was offered and is stopped, but for durable ones.
 
-    It stays over then: offered once more, it would be told that they are gone.
+    It stays over then, offered once more it would be told that they are gone; and in the window, in
+    which calls of it may come yet.
     """
     calls = broker.unparented.pop(parent, [])
     durable = [call for call in calls if isinstance(call.record, Record)]
     if durable:
         broker.unparented[parent] = durable
     plain = [call for call in calls if not isinstance(call.record, Record)]
-    if settle(broker, plain, Parting.LOST, None):
+    has_ended = settle(broker, plain, Parting.LOST, None)
+    if has_ended or (broker.window_ends_at is not None and parent not in broker.tokens):
         refuse(broker, parent)
 
 

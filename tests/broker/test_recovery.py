@@ -117,6 +117,16 @@ def test_the_call_of_a_run_that_was_offered_and_stopped_went_on_without_it(talk,
     assert codes(nested) == [Code.PARENT_GONE]
 
 
+def test_a_call_that_came_in_the_window_once_its_run_was_stopped_went_on_without_it(talk):
+    talk.actor(12, name="host/1", holding=[(1, 7, OLD, "running")])
+    actor = talk.actor(holding=[(1, 7, OLDER, "running")])
+    assert stops(actor) == [OLDER]
+
+    nested = talk.client(2, unresolved=[(1, 1)]).submits(1, again=True, parent=OLDER)
+
+    assert codes(nested) == [Code.PARENT_GONE]
+
+
 def test_calls_whose_run_nobody_offers_are_remembered_no_longer_than_they_last(talk):
     nested = calls_before_its_run(talk)
     assert list(talk.broker.unparented) == [OLDER]
