@@ -41,8 +41,9 @@ def read_endpoint(text: str, *, has_keys: bool) -> str:
         )
     host, separator, port = text.removeprefix(TCP).rpartition(":")
     if not separator or not host:
+        what = "port" if not separator else "host"
         raise EndpointError(
-            f"endpoint {brief(text)} has no port; write tcp://HOST:PORT, * for any port"
+            f"endpoint {brief(text)} has no {what}; write tcp://HOST:PORT, * for any {what}"
         )
     if port != "*" and not (
         port.isascii() and port.isdigit() and len(port) < 6 and int(port) <= 65_535
@@ -120,8 +121,9 @@ def is_socket_or_nothing(path: Path) -> bool:
 
 def explain_bind(endpoint: str, error: zmq.ZMQError) -> EndpointError:
     """Say why *endpoint* could not be bound."""
+    other = "port (* takes any)" if endpoint.startswith(TCP) else "path"
     reason = {
-        zmq.EADDRINUSE: "is in use; stop who listens there, or bind another port (* takes any)",
+        zmq.EADDRINUSE: f"is in use; stop who listens there, or bind another {other}",
         zmq.EADDRNOTAVAIL: "is not an address of this machine",
         errno.ENODEV: "names no address and no interface of this machine",
     }.get(error.errno or 0)

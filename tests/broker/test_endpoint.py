@@ -1,6 +1,7 @@
 """Endpoints: which are taken, which need keys, and which are in use."""
 
 import errno
+import re
 import socket
 
 import pytest
@@ -58,6 +59,24 @@ def test_a_bad_endpoint_is_named(text):
         read_endpoint(text, has_keys=True)
 
     assert repr(text) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [("tcp://:5", "host"), ("tcp://127.0.0.1", "port"), ("tcp://", "port")]
+)
+def test_an_endpoint_without_a_host_was_said_to_have_no_port(text, what):
+    with pytest.raises(EndpointError, match=f"has no {what}; write tcp"):
+        read_endpoint(text, has_keys=True)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "other"),
+    [("tcp://127.0.0.1:5", r"port \(\* takes any\)"), ("ipc://@x", "path"), ("ipc:///x", "path")],
+)
+def test_a_path_that_is_in_use_was_said_to_be_a_port(endpoint, other):
+    said = str(explain_bind(endpoint, zmq.ZMQError(zmq.EADDRINUSE)))
+
+    assert re.search(rf"in use; stop who listens there, or bind another {other}$", said)
 
 
 @pytest.mark.parametrize(
