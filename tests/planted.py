@@ -107,6 +107,14 @@ BUGS = [
         "broker/test_recovery.py"
         "::test_the_call_of_a_run_that_was_offered_and_stopped_went_on_without_it",
     ),
+    Bug(
+        "what_comes_after_its_run_was_over_goes_on",
+        families.ended,
+        "if may_come(broker, parent):",
+        "if False:",
+        "broker/test_recovery.py"
+        "::test_a_call_that_came_in_the_window_once_its_adopted_run_was_over_went_on",
+    ),
     # --- 8.5 Waiting too long
     Bug(
         "what_is_held_is_timed",

@@ -200,6 +200,7 @@ def give_up(broker: "Broker", task: Task) -> None:
     elif not task.is_finished:
         broker.say(actor.session, Stop(*token, reason="it belongs to another actor now"))
     forgetting.detach(broker, task)
+    families.ended(broker, token)
     if task.children and families.part(broker, task, families.Parting.LOST):
         retrying.count_no_more(broker, task, token, broker.ticked_at)
 

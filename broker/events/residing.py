@@ -13,7 +13,7 @@ from broker.facts import outbox, spans
 from broker.facts.peers import Actor, Session
 from broker.facts.task import FunctionBlob, Task
 from broker.placing import requeueing
-from broker.tasks import inscribing, lifecycle
+from broker.tasks import families, inscribing
 from broker.tasks.named import end, release
 from broker.tasks.naming import Address, NamedActor, settle_at
 from wire import codec
@@ -82,7 +82,7 @@ def dislodge(
     broker.say(former.session, Leave(record.id, generation, reason))
     for task in list(former.assigned.values()):
         if task.template and task.template.shape in record.shapes:
-            lifecycle.stop(broker, task, force=True, reason=reason)
+            families.halt(broker, task, force=True, reason=reason)
             requeueing.requeue(broker, task, f"{record.title}: {reason}", now, burns="loss")
 
 

@@ -121,7 +121,7 @@ def claim(broker: "Broker", task: Task, command: Submit, now: float) -> None:
     elif task.token and task.token <= over:
         # The broker before was to have it run again, and has ended what this run had called.
         reason = "an earlier broker had given it up"
-        lifecycle.stop(broker, task, reason=reason)
+        families.halt(broker, task, reason=reason)
         requeueing.requeue(broker, task, reason, now, burns=None)
 
 

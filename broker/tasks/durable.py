@@ -90,7 +90,7 @@ def same_key(broker: "Broker", task: Task, former: Task, key: Key) -> None:
     if task.state is not State.QUEUED:
         # A run that was never written, and somebody else has come with the key since.
         if is_owned(task):
-            lifecycle.stop(broker, task, reason="another task has its idempotency_key")
+            families.halt(broker, task, reason="another task has its idempotency_key")
         elif task.token is not None and task.actor is not None and task.actor.session is not None:
             task.actor.session.outcome_acks.append(task.token)
         forgetting.detach(broker, task)

@@ -68,6 +68,12 @@ def refuse(broker: "Broker", parent: Token) -> None:
         del refused[next(iter(refused))]
 
 
+def ended(broker: "Broker", parent: Token) -> None:
+    """Remember of a run that counts no more that it is over, if calls of it may come yet."""
+    if may_come(broker, parent):
+        refuse(broker, parent)
+
+
 def adopt(broker: "Broker", task: Task, parent: Token) -> bool:
     """Note in which run *task* was submitted; False when that is there no more."""
     owner = broker.tokens.get(parent)
@@ -144,10 +150,17 @@ def drop(
 ) -> None:
     """Nobody wants *task* any more: stop its run, let its actor forget its outcome."""
     if is_owned(task):
-        lifecycle.stop(broker, task, force=force, reason=reason)
+        halt(broker, task, force=force, reason=reason)
     if task.children and task.state is not State.UNCLAIMED_OUTCOME:
         part(broker, task, Parting.CANCELED if is_canceled else Parting.LEFT, force=force)
     forgetting.forget(broker, task)
+
+
+def halt(broker: "Broker", task: Task, *, force: bool = False, reason: str) -> None:
+    """Stop the run of *task*, which counts no more."""
+    assert task.token
+    lifecycle.stop(broker, task, force=force, reason=reason)
+    ended(broker, task.token)
 
 
 def part(broker: "Broker", task: Task, why: Parting, *, force: bool = False) -> bool:
@@ -230,7 +243,7 @@ def withdraw(broker: "Broker", task: Task, reason: str, *, force: bool = False) 
         case State.ALONE:
             del broker.isolation.waiting[task]
         case State.ASSIGNED:
-            lifecycle.stop(broker, task, force=force, reason=reason)
+            halt(broker, task, force=force, reason=reason)
             forgetting.detach(broker, task)
         case _:
             return False
@@ -300,9 +313,10 @@ def stopped(broker: "Broker", parent: Token) -> None:
     if durable:
         broker.unparented[parent] = durable
     plain = [call for call in calls if not isinstance(call.record, Record)]
-    has_ended = settle(broker, plain, Parting.LOST, None)
-    if has_ended or (broker.window_ends_at is not None and parent not in broker.tokens):
+    if settle(broker, plain, Parting.LOST, None):
         refuse(broker, parent)
+    elif parent not in broker.tokens:
+        ended(broker, parent)
 
 
 def sent_again(broker: "Broker", incarnation: int, numbers: list[Span]) -> None:

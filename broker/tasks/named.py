@@ -291,7 +291,7 @@ def end(
         if task.is_over:
             continue  # With a call that it had made.
         if is_owned(task):
-            lifecycle.stop(broker, task, force=force, reason=reason)
+            families.halt(broker, task, force=force, reason=reason)
             families.part(broker, task, families.Parting.LOST)
         elif task.state is State.QUEUED:
             forgetting.take_out(broker, task)

@@ -115,6 +115,7 @@ def wait(broker: "Broker", task: Task, now: float) -> None:
     assert trouble
     forgetting.detach(broker, task)
     families.part(broker, task, families.Parting.LOST)
+    families.ended(broker, token)
     task.ending = None
     if broker.window_ends_at is not None and token[0] != broker.epoch:
         # Somebody may still offer its next try.

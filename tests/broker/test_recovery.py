@@ -20,12 +20,13 @@ from wire.messages import (
     Stop,
     Welcome,
 )
-from wire.parts import Call, Status
+from wire.parts import Call, Failure, Status
 
 OLD = (500, 3)
 OLDER = (500, 2)
 WINDOW_S = 2.0
 ONCE = Call("work", CODE, at_most_once=True)
+FAILED = codec.encode_failure(Failure(Code.TASK_FAILED, "OSError", "no route", retriable=True))
 
 
 @pytest.fixture
@@ -121,6 +122,27 @@ def test_a_call_that_came_in_the_window_once_its_run_was_stopped_went_on_without
     talk.actor(12, name="host/1", holding=[(1, 7, OLD, "running")])
     actor = talk.actor(holding=[(1, 7, OLDER, "running")])
     assert stops(actor) == [OLDER]
+
+    nested = talk.client(2, unresolved=[(1, 1)]).submits(1, again=True, parent=OLDER)
+
+    assert codes(nested) == [Code.PARENT_GONE]
+
+
+@pytest.mark.parametrize("why", ["beaten", "unwanted", "canceled", "tried again"])
+def test_a_call_that_came_in_the_window_once_its_adopted_run_was_over_went_on(talk, why):
+    actor = talk.actor(holding=[(1, 7, OLDER, "running")])
+    match why:
+        case "beaten":
+            talk.actor(12, name="host/1", holding=[(1, 7, OLD, "running")])
+        case "unwanted":
+            talk.client(1, unresolved=[])
+        case "canceled":
+            talk.client(1, unresolved=[(7, 7)]).submits(7, again=True).says(Cancel([7], False))
+        case _:
+            root = talk.client(1, unresolved=[(7, 7)])
+            root.submits(7, again=True, call=Call("work", CODE, retries=1))
+            actor.says(Outcome(*OLDER, Status.FAILURE, FAILED))
+    assert stops(actor) == ([] if why == "tried again" else [OLDER])
 
     nested = talk.client(2, unresolved=[(1, 1)]).submits(1, again=True, parent=OLDER)
 

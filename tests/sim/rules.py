@@ -55,6 +55,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "what_comes_before_its_parent_has_none",
             "who_is_offered_late_has_none_of_its_calls",
             "who_is_stopped_leaves_its_calls",
+            "what_comes_after_its_run_was_over_goes_on",
         ),
     },
     "8.5": {
