@@ -1,8 +1,10 @@
 """Times of waits: what is no time is refused in a line, what is longer than any wait just waits."""
 
 import math
+from fractions import Fraction
 from time import monotonic
 
+import numpy as np
 import pytest
 
 from sdk import Backoff, Client, as_completed, gather, wait
@@ -20,6 +22,14 @@ def test_a_time_beyond_all_bounds_is_the_longest_wait():
     assert read_wait(-LARGE) < 0
     assert deadline_of(-LARGE) < monotonic()
     assert read_wait(None) is deadline_of(None) is None
+
+
+@pytest.mark.parametrize("timeout", [np.int64(2), np.float32(2), Fraction(2)])
+def test_seconds_that_are_no_float_were_refused_inside_a_run_alone(timeout):
+    before = monotonic()
+
+    assert before + 2.0 <= deadline_of(timeout) <= monotonic() + 2.0
+    assert read_wait(timeout) == 2.0
 
 
 @pytest.mark.parametrize("timeout", ["soon", math.nan, [1]])
