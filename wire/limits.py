@@ -139,7 +139,7 @@ def read_definition(text: str) -> Definition:
     """
     name, separator, rest = text.partition("=")
     number, *options = rest.split(":")
-    if not separator or not (number.isascii() and number.isdigit()):
+    if not separator or not (number.isascii() and number.isdigit() and len(number) < 20):
         raise ValueError(f"limit {brief(text)} is not NAME=N, as in db=10 or api=2:per-key")
     per_key, rate, strategy, strict = False, None, Strategy.QUEUE, False
     for option in options:

@@ -124,6 +124,7 @@ def is_short(refused):
         lambda: read_task_id(LONG),
         lambda: check_amounts({LONG: 1}),
         lambda: read_definition(LONG),
+        lambda: read_definition(f"db={'9' * 5_000}"),
         lambda: read_rate(LONG),
         lambda: read_strategy(LONG),
         lambda: parse_label(LONG),
