@@ -61,12 +61,15 @@ class Ranking:
 
     def renew(self, actor: "Actor") -> None:
         """List *actor* anew, where it is listed: its entry may be worse than it is."""
-        if self._listed.pop(actor, None) is None:
+        listed = self._listed.pop(actor, None)
+        if listed is None:
             return
-        if grade := self._grade(actor):
+        grade = self._grade(actor)
+        if listed[0] != -grade:
+            # It is to be told when the actor is as it was.
+            actor.ranked_as = None
+        if grade:
             self.offer(actor, grade)
-        else:
-            actor.ranked_as = None  # It is to be told when the actor can have a task again.
 
     def drop(self, actor: "Actor") -> None:
         """Forget *actor*."""

@@ -67,3 +67,16 @@ def test_of_equals_the_one_that_was_used_the_longest_ago_goes_first(ranking, gra
 
     assert not ranking.is_alone
     assert ranking.best_from(1) is second
+
+
+def test_who_is_listed_anew_as_worse_is_to_be_told_when_it_is_as_it_was(ranking, grades):
+    actor = an_actor(ranking, grades, 2)
+    actor.ranked_as = actor.credit.stated
+
+    ranking.renew(actor)
+    was_told = actor.ranked_as
+    grades[actor] = 1
+    ranking.renew(actor)
+
+    assert was_told is actor.credit.stated
+    assert actor.ranked_as is None

@@ -393,6 +393,10 @@ def look(mailbag: Mailbag, actor: Any, now: float, overslept_s: float) -> None:
     mailbag.check(actor)
 
 
+def test_who_takes_the_place_of_one_that_left_is_told_of_as_often_as_before():
+    World(734176695984064835).run(500)
+
+
 def test_a_history_does_not_depend_on_where_its_shapes_lie():
     """A set of them had the order of their addresses, and who was looked at first went by that."""
     profile = LOADED.but(faults={"actor_kill": 1.0})
