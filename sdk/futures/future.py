@@ -19,7 +19,7 @@ from sdk import absent
 from sdk.errors import TaskCanceled
 from sdk.futures.awaiting import awaiting, heard_by
 from sdk.futures.nested import DONE, FINISHED, CallWait, slot_given_back
-from sdk.futures.remaining import Remaining, known_of
+from sdk.futures.remaining import Remaining, known_of, read_count
 from sdk.reading.deadlines import deadline_of
 from sdk.task import running
 from wire.payload import Unpicklable
@@ -288,8 +288,7 @@ def wait(
     """
     known = known_of(futures, TaskFuture) if type(futures) is Remaining else None
     given = known.order if known is not None else futures_of("wait", futures)
-    if type(num_returns) is not int or not 0 < num_returns <= max(1, len(given)):
-        raise ValueError(f"num_returns={brief(num_returns)} must be from 1 to {len(given)}")
+    num_returns = read_count(num_returns, len(given))
     if not given:
         return [], []
     if known is not None:

@@ -9,7 +9,10 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
+from operator import index
 from typing import TYPE_CHECKING, Any, Final
+
+from wire.texts import brief
 
 if TYPE_CHECKING:
     from sdk.futures.future import TaskFuture
@@ -95,3 +98,11 @@ def known_of(given: Remaining, kind: type["TaskFuture"]) -> Known | None:
         return None
     given.known = Known(futures, loops.pop())
     return given.known
+
+
+def read_count(count: Any, given: int) -> int:
+    """Return how many of the *given* are waited for: a whole number of any kind, as of numpy."""
+    is_whole = hasattr(type(count), "__index__") and type(count) is not bool
+    if not is_whole or not 0 < count <= max(1, given):
+        raise ValueError(f"num_returns={brief(count)} must be from 1 to {given}")
+    return index(count)

@@ -77,6 +77,14 @@ def test_how_many_are_waited_for_is_a_number_of_them(count):
             wait([future], num_returns=count)
 
 
+@pytest.mark.process
+def test_a_number_of_numpy_says_how_many_are_waited_for():
+    with ScriptedBroker(lambda *_: None) as broker, Client(broker.endpoint) as client:
+        future = client.submit(len, "abc")
+
+        assert wait([future], num_returns=np.int64(1), timeout=0) == ([], [future])
+
+
 def test_a_first_wait_is_written_alike_as_an_int_and_as_a_float():
     made = [Options.of({"retry_backoff": first}).chosen["retry_backoff"] for first in (70, 70.0)]
 
