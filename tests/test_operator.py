@@ -132,7 +132,7 @@ def test_an_actor_whose_memory_is_full_takes_no_work_and_says_why(world):
 
     assert client.flush(PATIENCE_S)
     found = client.explain(waiting)
-    assert "of the machine is used, over --memory-high 0%" in found["actors"]["full/0"]
+    assert "of the machine is used, over --memory-high 0.01%" in found["actors"]["full/0"]
     assert "takes no work" in found["reason"]
     assert world.log("full").count("memory ") == 1
     world.start_host("roomy", "--memory-high", "off")
