@@ -32,7 +32,7 @@ from wire.limits import HOST_PREFIX, check_amounts
 from wire.logs import LEVEL_DEFAULT, LEVELS
 from wire.ours import here
 from wire.release import release
-from wire.texts import brief, cut
+from wire.texts import DIGITS_MAX, brief, cut, is_whole
 
 EXIT_BAD_OPTION: Final = 2
 # Where memory is what bounds them.
@@ -392,7 +392,7 @@ def read_limits(texts: Sequence[str]) -> dict[str, int]:
     limits: dict[str, int] = {}
     for text in texts:
         name, separator, value = text.partition("=")
-        if not separator or not is_amount(value) or name in limits:
+        if not separator or not is_whole(value) or name in limits:
             raise ValueError(f"limit {brief(text)} is not NAME=N, each name once, as in gpu=2")
         limits[name] = int(value)
     check_amounts({f"{HOST_PREFIX}{name}": amount for name, amount in limits.items()})
@@ -411,10 +411,10 @@ def read_slot_types(
             raise ValueError(f"slot {brief(text)} is not TYPE=N or TYPE=NAME,NAME, each type once")
         if kind == SLOT:
             raise ValueError(f"slot {brief(text)}: the number of plain slots is --slots")
-        if is_amount(value):
+        if is_whole(value):
             typed[kind] = int(value)
         elif is_number(value):
-            called = f"; one that is called {value} is {text}," if len(value) < 20 else ""
+            called = f"; one that is called {value} is {text}," if len(value) < DIGITS_MAX else ""
             what = "too much" if value.isdigit() else "no whole number"
             raise ValueError(f"slot {brief(text)}: {cut(value)} is {what}{called}")
         else:
@@ -430,14 +430,9 @@ def read_slot_types(
                     " each part instead of --replicas"
                 )
         if not 1 <= typed[kind] <= SLOTS_MAX:
-            named = f"; one that is called {value} is {text}," if is_amount(value) else ""
+            named = f"; one that is called {value} is {text}," if is_whole(value) else ""
             raise ValueError(f"slot {brief(text)}: {typed[kind]} is not in 1 to {SLOTS_MAX}{named}")
     return typed, units
-
-
-def is_amount(text: str) -> bool:
-    """Tell whether *text* is a whole number, and no longer than any of use."""
-    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def is_number(text: str) -> bool:

@@ -38,7 +38,7 @@ from broker.tasks import bindings
 from wire.limits import Definition, read_definition
 from wire.logs import LEVEL_DEFAULT, LEVELS
 from wire.release import release
-from wire.texts import brief
+from wire.texts import brief, is_whole
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
 STATUS_BAD_OPTION: Final = 2
@@ -471,7 +471,7 @@ def read_seconds(text: str) -> float:
 
 def read_count(text: str) -> int:
     """Read a number above 0."""
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) < 2**63):
+    if not (is_whole(text) and 0 < int(text) < 2**63):
         raise argparse.ArgumentTypeError(f"{brief(text)} is not a number above 0")
     return int(text)
 

@@ -14,7 +14,7 @@ import zmq
 
 from wire.endpoint import check_octets
 from wire.reaching import shut_path
-from wire.texts import brief
+from wire.texts import brief, is_whole
 
 TCP: Final = "tcp://"
 IPC: Final = "ipc://"
@@ -45,9 +45,7 @@ def read_endpoint(text: str, *, has_keys: bool) -> str:
         raise EndpointError(
             f"endpoint {brief(text)} has no {what}; write tcp://HOST:PORT, * for any {what}"
         )
-    if port != "*" and not (
-        port.isascii() and port.isdigit() and len(port) < 6 and int(port) <= 65_535
-    ):
+    if port != "*" and not (is_whole(port) and int(port) <= 65_535):
         raise EndpointError(
             f"endpoint {brief(text)}: {brief(port)} is not a port; 0 to 65535, or * for any"
         )

@@ -5,7 +5,7 @@ ZeroMQ takes some that lead nowhere without a word, and would try them for ever.
 
 from typing import Final
 
-from wire.texts import brief
+from wire.texts import brief, is_whole
 
 PORT_MAX: Final = 65_535
 SHAPE: Final = "tcp://HOST:PORT or ipc://PATH, as in tcp://127.0.0.1:5555"
@@ -20,7 +20,7 @@ def check_endpoint(text: object) -> str:
     if scheme == "tcp":
         # What stands before a ; is the address to connect from.
         host, colon, port = rest.rpartition(":")
-        if not (host and colon and port.isascii() and port.isdigit() and len(port) < 20):
+        if not (host and colon and is_whole(port)):
             raise ValueError(f"endpoint {brief(text)} is not {SHAPE}")
         if not 1 <= int(port) <= PORT_MAX:
             raise ValueError(f"endpoint {brief(text)}: {port} is not a port from 1 to {PORT_MAX}")

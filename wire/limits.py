@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from wire.texts import brief
+from wire.texts import brief, is_whole
 
 NAME_LENGTH_MAX: Final = 64
 KEY_LENGTH_MAX: Final = 256
@@ -139,7 +139,7 @@ def read_definition(text: str) -> Definition:
     """
     name, separator, rest = text.partition("=")
     number, *options = rest.split(":")
-    if not separator or not (number.isascii() and number.isdigit() and len(number) < 20):
+    if not separator or not is_whole(number):
         raise ValueError(f"limit {brief(text)} is not NAME=N, as in db=10 or api=2:per-key")
     per_key, rate, strategy, strict = False, None, Strategy.QUEUE, False
     for option in options:

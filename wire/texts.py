@@ -9,6 +9,8 @@ from typing import Final
 
 # So much is told of a value that is refused.
 TOLD_MAX: Final = 200
+# Of 64 bits, and far below what Python refuses to read.
+DIGITS_MAX: Final = 20
 
 
 def is_sendable(text: str) -> bool:
@@ -29,6 +31,11 @@ def check_text(what: str, text: str) -> None:
 def sendable(text: str) -> str:
     """Return *text* with what cannot be sent written as in a Python string."""
     return text if is_sendable(text) else text.encode(errors="backslashreplace").decode()
+
+
+def is_whole(text: str) -> bool:
+    """Tell whether *text* is a whole number, and no longer than any of use."""
+    return text.isascii() and text.isdigit() and len(text) < DIGITS_MAX
 
 
 def brief(value: object) -> str:
