@@ -28,6 +28,8 @@ from wire.wakeup import Wakeup
 EXIT_GRACE_S: Final = 2.0
 # Of a child that a task has forked.
 EXIT_RETURNED: Final = 71
+# Which signals each thread that forks has blocked.
+masks = threading.local()
 
 
 def live_and_leave(told: bytes, region: int) -> NoReturn:
@@ -64,7 +66,7 @@ def live(told: bytes, region: int) -> int:
         # are no descriptors left.
         return refuse(launch, error)
     signal.signal(signal.SIGTERM, lambda *_: loop.ask_to_drain())
-    os.register_at_fork(after_in_child=be_a_child)
+    os.register_at_fork(before=hold_sigterm, after_in_parent=let_sigterm, after_in_child=be_a_child)
     # What is here stays, other than what is the user's: no collection need look at it.
     gc.collect()
     gc.freeze()
@@ -90,13 +92,26 @@ def come_up(board: Board) -> None:
     board.reach(Stage.UP)
 
 
+def hold_sigterm() -> None:
+    """Let a SIGTERM for the child that this thread forks now wait until it is one."""
+    masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def let_sigterm() -> None:
+    """Take SIGTERM as before."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+
 def be_a_child() -> None:
     """Let a child that a task has forked go on up to the end of its call, and no further.
 
     The socket, the slots and the board are the parent's, and nobody would ever end it. Whatever it
     wants of the actor it is refused: here are none of ZeroMQ's threads, and their descriptors are
-    those of the parent, which would not wake up for what is read here.
+    those of the parent, which would not wake up for what is read here. SIGTERM ends it, as it does
+    a child anywhere.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    let_sigterm()
     Run.close = end_child  # type: ignore[assignment, method-assign]
     Loop.post = Loop.post_quietly = refuse_child  # type: ignore[assignment, method-assign]
 

@@ -391,6 +391,25 @@ def test_without_a_broker_the_host_says_so_once_and_goes_on_trying():
     assert "broker_unreachable" not in rest
 
 
+def fork_and_terminate():
+    import multiprocessing
+    import select
+
+    child = multiprocessing.get_context("fork").Process(target=select.select, args=([], [], []))
+    child.start()
+    child.terminate()
+    child.join(DEADLINE_S)
+    child.kill()
+    return child.exitcode
+
+
+def test_a_child_that_a_task_has_forked_took_sigterm_for_a_word_to_its_actor(broker):
+    broker.start_host()
+    actor = broker.actor()
+
+    assert value(broker, actor, broker.run(actor, fork_and_terminate)) == -signal.SIGTERM
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="has no fork server")
 def test_a_thread_that_loads_with_python_is_told_in_the_log_and_actors_start_without_forks(
     tmp_path,
