@@ -2,16 +2,21 @@
 
 One leads on, until it ends or another takes the lead. While it sleeps, or runs a task itself, the
 lead is not in use: any thread may take it for a single turn, and a guard for good from a leader
-whose run lasts, or whose run has let others in. The rule that must not be broken: whoever touches
-the socket or the core holds `lock`, and of those that lead on there is one.
+whose run lasts, or has let others in. The main thread never leads and runs
+no task: there, and nowhere else, Python handles signals, and the code of a task may be in C for
+minutes. The rule that must not be broken: whoever touches the socket or the core holds `lock`, and
+of those that lead on there is one.
 """
 
 import os
+import select
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from typing import Final
+
+from wire.wakeup import Wakeup
 
 # After so long a guard takes the lead from a leader that runs a task.
 GUARD_S: Final = 0.01
@@ -33,6 +38,8 @@ class Lead:
         self.guards = self.joining = 0
         # With what the last leader has ended; then everybody goes.
         self.status: int | None = None
+        # What the main thread sleeps on.
+        self._main = Wakeup(may_use_eventfd=False)
         # One guard watches, the others wait to be the next; the bell of the one is a lock.
         self._watch = threading.Lock()
         self._bell = threading.Lock()
@@ -44,6 +51,28 @@ class Lead:
     def begin(self) -> None:
         """Lead, as the first."""
         self.lock.acquire()
+
+    def begin_apart(self, guard: Callable[[], None]) -> None:
+        """Have a *guard* lead, as the first, and another one stand by; the caller goes on.
+
+        Raises RuntimeError where there is no thread for the first.
+        """
+        self.begin()
+        if not self.add_guard(guard):
+            raise RuntimeError("the system gives no thread")
+        self.add_guard(guard)
+        self.leave()
+        self.call()
+
+    def wait_for_end(self) -> int:
+        """Wait in the main thread, in which signals are handled, until all is over; say how."""
+        self._main.hear_signals()
+        watched = select.poll()
+        watched.register(self._main.fd, select.POLLIN)
+        while self.status is None:
+            watched.poll()
+            self._main.clear()
+        return self.status
 
     def leave(self) -> int:
         """Let others take the lead while a task runs here; return what `come_back` wants."""
@@ -65,14 +94,15 @@ class Lead:
         self.lock.release()
         return False
 
-    def add_guard(self, guard: Callable[[], None]) -> None:
+    def add_guard(self, guard: Callable[[], None]) -> bool:
         """Start a thread for *guard*, which stands by; only who leads may call this.
 
-        Without room for it nobody stands by: then the leader runs no task itself.
+        Without room for it, False, nobody stands by: then the leader runs no task itself.
         """
         self.joining += 1
-        if not start(guard):
-            self.joining -= 1
+        is_started = start(guard)
+        self.joining -= not is_started
+        return is_started
 
     def have_guard(self, guard: Callable[[], None]) -> None:
         """Have one more thread stand by where nobody will, once this run has lost the lead.
@@ -144,6 +174,7 @@ class Lead:
         """Say that all is over, and with what."""
         self.status = status
         self._ring()
+        self._main.set()
 
     def _ring(self) -> None:
         try:

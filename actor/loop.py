@@ -31,6 +31,7 @@ from actor.holding.recipe import Buffer
 from actor.lead import Lead
 from actor.logs import log, log_notes
 from actor.machine.board import Board
+from actor.machine.leaving import leave_at_once
 from actor.machine.platform import MemoryGauge, measure_own_memory_mb
 from actor.running.context import Run
 from actor.running.giving import Give
@@ -211,16 +212,13 @@ class Loop:
             if give.held_s is not None:
                 self.core.prefetch.given_back(give.held_s)
 
+    def begin(self) -> None:
+        """Have a thread lead. Raises RuntimeError where the system gives none."""
+        self.lead.begin_apart(self._guard_for_ever)
+
     def run(self) -> int:
-        """Work until the actor has left; return the exit status."""
-        self.lead.add_guard(self._guard_for_ever)
-        self.lead.begin()
-        while True:
-            status = self._lead()
-            if status is None:
-                status = self.lead.stand_by()
-            if status is not None:
-                return status
+        """Wait in the main thread until the actor has left; return the exit status."""
+        return self.lead.wait_for_end()
 
     # --- who leads
 
@@ -241,8 +239,9 @@ class Loop:
                 number = self.lead.leave()
                 self.slots.run_here(run)
                 if not self.lead.come_back(number):
-                    # What the run handed back is for somebody else now.
-                    self._wake()
+                    # Another leads on, and what the run handed back is said by whoever is free.
+                    if not self._visit():
+                        self._wake()
                     return None
                 # But not twice in a row, or a stream of short runs would never hear anything.
                 run, is_left = self._follow(), not was_left and not self._is_said
@@ -319,7 +318,7 @@ class Loop:
         while self.lead.stand_by() is None:
             status = self._lead()
             if status is not None and status not in EXITS_IN_ORDER:
-                os._exit(status)  # The main thread may run somebody's code: it does no more.
+                leave_at_once(status)  # Who knows when the main thread gets the interpreter.
             if status is not None:
                 self.lead.end(status)  # Nothing runs, so the end is the main thread's own.
 
@@ -331,10 +330,7 @@ class Loop:
     # --- a turn
 
     def turn(self, *, can_receive: bool, may_run_here: bool = True) -> Run | None:
-        """Take all that is there, start all that can start, send all that is to be said.
-
-        Return the run that is left for this thread, if the last free slot was taken.
-        """
+        """Take what is there, start what can start, say it; return the run left for this thread."""
         core = self.core
         now = time.monotonic()
         core.tick(now)

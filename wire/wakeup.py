@@ -1,6 +1,7 @@
 """Wake whoever polls a descriptor: by an eventfd where there is one, else by a pipe."""
 
 import os
+import signal
 from contextlib import suppress
 
 
@@ -28,6 +29,13 @@ class Wakeup:
         with suppress(OSError):
             while len(os.read(self.fd, 4096)) == 4096:
                 pass
+
+    def hear_signals(self) -> None:
+        """Be set by each signal that Python handles, whichever thread the system gives it to.
+
+        Only from the main thread, and only for a pipe: a signal writes one octet.
+        """
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
 
     def close(self) -> None:
         """Close it; `set` does no harm afterwards."""

@@ -1,7 +1,5 @@
 """The life of an actor process, from what its host told it to its end."""
 
-import atexit
-import contextlib
 import faulthandler
 import gc
 import os
@@ -18,14 +16,14 @@ from actor.core import ActorCore
 from actor.logs import configure_logs, log
 from actor.loop import Loop
 from actor.machine.board import Board, Stage
+from actor.machine.leaving import leave
 from actor.running.context import Run
 from actor.running.preloading import preload
-from actor.settings import EXITS_IN_ORDER, Launch
+from actor.settings import Launch
 from sdk.errors import NotInTask
 from wire.stream import Stream
 from wire.wakeup import Wakeup
 
-EXIT_GRACE_S: Final = 2.0
 # Of a child that a task has forked.
 EXIT_RETURNED: Final = 71
 # Which signals each thread that forks has blocked.
@@ -73,6 +71,7 @@ def live(told: bytes, region: int) -> int:
     board.reach(Stage.ENTERING)
     try:
         preload(loop, launch.environments, then=lambda: come_up(board))
+        loop.begin()
     except (RuntimeError, MemoryError) as error:
         # There is no thread for it, so there is none for a task either.
         return refuse(launch, error)
@@ -111,6 +110,7 @@ def be_a_child() -> None:
     a child anywhere.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
     let_sigterm()
     Run.close = end_child  # type: ignore[assignment, method-assign]
     Loop.post = Loop.post_quietly = refuse_child  # type: ignore[assignment, method-assign]
@@ -130,25 +130,3 @@ def end_child(run: Run) -> NoReturn:
         f"actor: process {os.getpid()}, which task {run.id} has forked, ends where its call does\n"
     )
     leave(EXIT_RETURNED)
-
-
-def leave(status: int) -> NoReturn:
-    """End the process, whatever threads the tasks have left behind.
-
-    The interpreter's own way out waits for some of them, and hangs where others hold a lock.
-    """
-    if status in EXITS_IN_ORDER:
-        end_by = threading.Timer(EXIT_GRACE_S, os._exit, (status,))
-        end_by.daemon = True
-        try:
-            end_by.start()
-        except (RuntimeError, MemoryError) as error:
-            # Whoever hangs there would do so for ever.
-            log.warning("exit_functions_skipped", reason=str(error) or type(error).__name__)
-        else:
-            # Libraries of the user's may have something to say at the end.
-            atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way.
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 
 import pytest
 
@@ -34,6 +35,44 @@ def test_a_drain_finishes_what_runs_and_hands_back_what_waits(broker, tmp_path):
     broker.until(lambda: process.poll() is not None)
     assert process.returncode == 0
     assert not is_alive(actor.hello.pid)
+
+
+def hold_in_c(path):
+    import ctypes
+    import threading
+
+    from sdk.task import current_task
+
+    current_task().release_slot()
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+
+    def let_go():
+        wait_for_file(path)
+        libc.pthread_mutex_unlock(mutex)
+
+    libc.pthread_mutex_lock(mutex)
+    threading.Thread(target=let_go).start()
+    libc.pthread_mutex_lock(mutex)  # No signal ends this, and nobody has the interpreter.
+    return "done"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its mutex is another one elsewhere")
+def test_a_run_in_c_code_kept_the_word_that_its_actor_is_to_drain(broker, tmp_path):
+    # Python's handlers run in the main thread, and that ran the task.
+    process = broker.start_host()
+    actor = broker.actor()
+    # One in each thread that may lead.
+    released = broker.run(actor, hold_in_c, str(tmp_path / "one"))
+    begun(broker, tmp_path / "one")
+    running = broker.run(actor, hold_in_c, str(tmp_path / "two"))
+    begun(broker, tmp_path / "two")
+
+    process.send_signal(signal.SIGTERM)
+
+    broker.until(lambda: any(said.closed == "draining" for said in actor.of(ActorBeat)))
+    (tmp_path / "one").touch()
+    (tmp_path / "two").touch()
+    assert value(broker, actor, released) == value(broker, actor, running) == "done"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -9,6 +9,7 @@ from math import inf
 
 import pytest
 
+import actor.lead
 import actor.loop
 from actor.core import ActorCore
 from actor.lead import Lead
@@ -178,6 +179,46 @@ def test_a_guard_that_was_called_leads_on_and_the_former_leader_stands_by():
     lead.end(3)
     assert lead.stand_by() == 3
     thread.join(DEADLINE_S)
+
+
+def test_guards_lead_from_the_start_and_who_began_waits_for_the_end():
+    lead = Lead()
+    led = []
+
+    def guard():
+        lead.join()
+        if lead.stand_by() is None:
+            led.append(threading.current_thread())
+            lead.end(3)
+            lead.lock.release()
+
+    lead.begin_apart(guard)
+
+    assert lead.wait_for_end() == 3
+    assert len(led) == 1
+    assert led[0] is not threading.current_thread()
+    signal.set_wakeup_fd(-1)
+
+
+def test_a_lead_that_finds_no_thread_begins_not(monkeypatch):
+    monkeypatch.setattr(actor.lead, "start", lambda _: False)
+
+    with pytest.raises(RuntimeError, match="no thread"):
+        Lead().begin_apart(lambda: None)
+
+
+def test_a_signal_that_comes_while_the_main_thread_waits_is_handled_at_once(monkeypatch):
+    lead = Lead()
+    monkeypatch.setattr(lead, "_ring", lambda: None)
+    was = signal.signal(signal.SIGUSR1, lambda *_: lead.end(4))
+    try:
+        killer = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGUSR1))
+        killer.start()
+        assert lead.wait_for_end() == 4
+        killer.join(DEADLINE_S)
+    finally:
+        signal.signal(signal.SIGUSR1, was)
+        signal.set_wakeup_fd(-1)
 
 
 def standing_by(lead):

@@ -33,9 +33,19 @@ import atexit, threading
 def starts_not(_):
     raise RuntimeError("can't start new thread")
 threading.Thread.start = starts_not
-from actor.processes.life import leave
+from actor.machine.leaving import leave
 atexit.register(print, "hung")
 leave(0)
+"""
+# Who holds what is printed to a pipe that nobody reads would have held the process.
+LEAVES_AT_ONCE = """
+import atexit, sys, threading
+from actor.machine.leaving import leave_at_once
+atexit.register(print, "in order")
+print("printed")
+if sys.argv[1:]:
+    sys.stderr.flush = threading.Event().wait
+leave_at_once(4)
 """
 FAILS_AS_GUARD = """
 import threading
@@ -250,9 +260,9 @@ def test_an_actor_that_finds_not_even_its_first_thread_says_so_in_a_line():
     assert child.stderr == "actor: it cannot start: can't start new thread\n"
 
 
-def run(code):
+def run(code, *arguments):
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -269,6 +279,13 @@ def test_an_actor_that_leaves_without_a_thread_to_bound_that_hung_or_failed():
     assert "exit_functions_skipped" in child.stdout
     assert "hung" not in child.stdout
     assert child.stderr == ""
+
+
+@pytest.mark.parametrize("hangs", [[], ["hangs"]])
+def test_an_actor_that_leaves_at_once_says_what_was_printed_and_waits_for_nobody(hangs):
+    child = run(LEAVES_AT_ONCE, *hangs)
+
+    assert (child.returncode, child.stdout, child.stderr) == (4, "printed\n", "")
 
 
 def test_a_guard_that_fails_left_an_actor_that_nobody_leads():
