@@ -2,7 +2,7 @@
 
 One leads on, until it ends or another takes the lead. While it sleeps, or runs a task itself, the
 lead is not in use: any thread may take it for a single turn, and a guard for good from a leader
-whose run lasts, or has let others in. The main thread never leads and runs
+whose run lasts, or leaves a slot free, or has let others in. The main thread never leads and runs
 no task: there, and nowhere else, Python handles signals, and the code of a task may be in C for
 minutes. The rule that must not be broken: whoever touches the socket or the core holds `lock`, and
 of those that lead on there is one.

@@ -1,9 +1,9 @@
 """The thread that leads an actor process: the one with its socket, its core and its clock.
 
 It receives until the socket is dry, takes what the slots handed back, starts what the core says,
-and sends. It decides nothing. Who leads may change (see `lead`): where the last free slot is taken,
-nothing but the run itself is to be done, so the leader runs the task itself and saves two changes
-of threads. The rule that must not be broken: whoever touches the socket or the core holds the lead.
+and sends. It decides nothing. Who leads may change (see `lead`): the leader runs a task itself, in
+the thread that received it, and saves two changes of threads; where a slot is left another leads on
+at once. The rule that must not be broken: whoever touches the socket or the core holds the lead.
 """
 
 import os
@@ -236,7 +236,10 @@ class Loop:
             was_left, is_left, self._is_said = is_left, False, True
             while run is not None:
                 self._is_settled = False
+                is_full = core.mailbox.is_full
                 number = self.lead.leave()
+                if not is_full:
+                    self.lead.call()
                 self.slots.run_here(run)
                 if not self.lead.come_back(number):
                     # Another leads on, and what the run handed back is said by whoever is free.
@@ -407,11 +410,11 @@ class Loop:
             entering.weigh(core, measure_own_memory_mb())
 
     def _start(self, starts: list[Assignment], now: float, *, may_run_here: bool) -> Run | None:
-        """Start what the core says, the last in this thread where no slot is left after it."""
+        """Start what the core says, the last in this thread if somebody stands by to lead on."""
         here = None
         if self.core.fence.is_new:
             self._tell_host()
-        if may_run_here and self.core.mailbox.is_full:
+        if may_run_here:
             if self.lead.guards:
                 here = starts.pop()
             elif not self.lead.joining:

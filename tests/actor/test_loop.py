@@ -15,16 +15,21 @@ from actor.core import ActorCore
 from actor.lead import Lead
 from actor.loop import Loop
 from actor.machine.board import Board
-from actor.settings import EXIT_FORCED, Launch, Settings
+from actor.settings import EXIT_FORCED, SLOT, Launch, Settings
 from tests.support.deployment import DEADLINE_S, Deployment
 from wire.wakeup import Wakeup
 
 
 @pytest.fixture
-def loop():
+def slots():
+    return 1
+
+
+@pytest.fixture
+def loop(slots):
     board, fd = Board.create(records=16)
     launch = Launch(
-        core=Settings(name="h/0"),
+        core=Settings(name="h/0", slots={SLOT: slots}),
         broker="tcp://127.0.0.1:1",
         incarnation=99,
         host_name="h",
@@ -47,6 +52,56 @@ def test_whoever_takes_the_lead_first_says_what_the_former_leader_left(loop, mon
     loop.core.exit_reason = "this test is over after one turn"
     assert loop._lead() == EXIT_FORCED
     assert looks == [0], "it must not sleep"
+
+
+class Over(Exception):
+    """As many turns as this test is about were taken."""
+
+
+@pytest.mark.parametrize(("slots", "is_called"), [(1, False), (2, True)])
+def test_a_leader_that_runs_a_task_lets_another_lead_at_once_where_a_slot_is_left(
+    loop, is_called, monkeypatch
+):
+    loop.core.mailbox.holders[1, 1] = "a run"
+    turns = iter(["a run"])
+
+    def turn(**_):
+        try:
+            return next(turns)
+        except StopIteration:
+            raise Over from None
+
+    called = []
+    monkeypatch.setattr(loop, "turn", turn)
+    monkeypatch.setattr(loop.slots, "run_here", lambda _: called.append(loop.lead._is_called))
+    loop.lead.begin()
+
+    with pytest.raises(Over):
+        loop._lead()
+
+    assert called == [is_called]
+
+
+def test_who_lost_the_lead_says_what_its_run_has_left_before_it_stands_by(loop, monkeypatch):
+    loop.core.session.hello_at = inf
+    said = []
+    monkeypatch.setattr(loop, "turn", lambda **_: "a run")
+
+    def run_here(_):
+        monkeypatch.undo()
+        assert loop.lead.lock.acquire(timeout=DEADLINE_S)
+        loop.lead._number += 1  # A guard has taken the lead; it sleeps by now.
+        loop.lead.free_since = 0.0
+        loop._sleeps_until = inf
+        loop.lead.lock.release()
+        loop.post_quietly(lambda *what: said.append(what))
+
+    monkeypatch.setattr(loop.slots, "run_here", run_here)
+    loop.lead.begin()
+
+    assert loop._lead() is None
+    assert len(said) == 1
+    assert not loop._is_awake
 
 
 def test_a_run_in_the_leaders_place_says_itself_what_it_posts_and_calls_a_guard(loop):
