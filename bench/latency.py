@@ -53,12 +53,13 @@ def measure_looking(transport: str, count: int) -> Figures:
         return measure_warmslot(transport, count, "0")
 
 
-def measure_warmslot(transport: str, count: int, prefetch: str) -> Figures:
-    """Return the figures of one round on a broker, a host and an actor of its own with one slot."""
+def measure_warmslot(transport: str, count: int, prefetch: str, slots: int = 1) -> Figures:
+    """Return the figures of one round on a broker, a host and an actor of its own."""
     with Workspace() as workspace:
         endpoint = workspace.endpoint(transport)
         workspace.start("broker", "--no-journal", "--bind", endpoint)
-        workspace.start("actor", "--broker", endpoint, "--slots", "1", "--prefetch", prefetch)
+        options = ("--slots", str(slots), "--prefetch", prefetch)
+        workspace.start("actor", "--broker", endpoint, *options)
         with Client(endpoint) as client:
             try:
                 client.submit(echo, 0).result(timeout=first_result_timeout_s)
@@ -84,6 +85,9 @@ def main() -> int:
             ),
             "warmslot, prefetch auto": lambda transport, count: measure_warmslot(
                 transport, count, "auto"
+            ),
+            "the same, four slots": lambda transport, count: measure_warmslot(
+                transport, count, "auto", 4
             ),
         },
         options,
