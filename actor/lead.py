@@ -89,6 +89,8 @@ class Lead:
         self.lock.acquire()
         if number == self._number:
             self.free_since = 0.0
+            # Not by the guard, which may look at both in the middle of the next call.
+            self._is_called = False
             return True
         self.guards += 1
         self.lock.release()
@@ -142,7 +144,6 @@ class Lead:
                     if (self._is_called or time.monotonic() - since >= GUARD_S) and self._take():
                         return None
                     continue
-                self._is_called = False
                 looks += 1
                 if looks > GUARD_LOOKS:
                     looks = 0

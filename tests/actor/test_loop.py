@@ -276,6 +276,51 @@ def test_a_signal_that_comes_while_the_main_thread_waits_is_handled_at_once(monk
         signal.set_wakeup_fd(-1)
 
 
+def test_a_call_that_came_while_the_guard_looked_at_a_leader_who_was_back_was_forgotten():
+    # It took the lead after its 10 ms only, in which nobody heard what was for the other slots.
+    class Looked(Lead):
+        looks = 0
+
+        @property
+        def free_since(self):
+            self.looks += 1
+            since = self.since
+            if self.looks == 1:  # The first look is over when the leader runs a task and calls.
+                self.leave()
+                self.call()
+            return since
+
+        @free_since.setter
+        def free_since(self, since):
+            self.since = since
+
+    lead = Looked()
+    lead.begin()
+    lead.guards = 1
+    lead._ring()
+    lead.looks = 0
+    waits = []
+    lead._bell = Bell(lead._bell, waits)
+
+    assert lead.stand_by() is None
+
+    assert len(waits) == 2
+
+
+class Bell:
+    """Counts who waits for it."""
+
+    def __init__(self, bell, waits):
+        self.bell, self.waits = bell, waits
+
+    def acquire(self, timeout):
+        self.waits.append(timeout)
+        return self.bell.acquire(timeout=min(timeout, DEADLINE_S) if timeout > 0 else DEADLINE_S)
+
+    def release(self):
+        self.bell.release()
+
+
 def standing_by(lead):
     with lead.lock:
         return lead.guards + lead.joining
