@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # What is looked at in one turn, in tasks times actors: a reason is found by a look at every actor.
 LOOKS_A_TURN: Final = 20_000
 EXPIRED_A_TURN_MIN: Final = 16
+# So long who has no actor at all waits untold for one that starts.
+START_S: Final = 10.0
 # So many kinds of tasks are told of one by one with a heartbeat, more of them only counted.
 TOLD_A_BEAT_MAX: Final = 5
 
@@ -51,6 +53,8 @@ def look(broker: "Broker", now: float) -> None:
     if broker.window_ends_at is not None:
         return  # Not everybody had the time to come back.
     told, more = 0, 0
+    is_soon = not broker.actors and reasons.starting_on(broker)
+    untold_s = START_S if is_soon else broker.settings.heartbeat_s
     unmet = broker.backlog.matching.unmet
     for _ in range(min(len(unmet), LOOKS_A_TURN)):
         shape = unmet.popleft()
@@ -62,7 +66,7 @@ def look(broker: "Broker", now: float) -> None:
         # A named actor is where it is, or is entered again in a moment; and a host may be about to
         # come.
         is_open = is_met is None or shape.is_shut or shape.home is not None
-        if is_open or task is None or now - task.queued_at < broker.settings.heartbeat_s:
+        if is_open or task is None or now - task.queued_at < untold_s:
             unmet.append(shape)
             continue
         shape.is_told = True

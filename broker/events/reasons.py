@@ -11,7 +11,7 @@ from heapq import nsmallest
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from broker.facts.peers import Actor, is_barred
+from broker.facts.peers import Actor, Host, is_barred
 from broker.facts.task import Task
 from broker.facts.unmet import say_slots, unmet
 from broker.holding import occupants, wants
@@ -321,12 +321,23 @@ def count_tasks(actor: Actor) -> str:
 
 def hosts_without(broker: "Broker") -> str:
     """Name the hosts that are connected where no actor is, or return an empty text."""
-    names = sorted(host.name for host in broker.hosts.values() if host.session is not None)
+    starting = starting_on(broker)
+    hosts = starting or [host for host in broker.hosts.values() if host.session is not None]
+    names = sorted(host.name for host in hosts)
     if not names:
         return ""
     shown = ", ".join(names[:ACTORS_SHOWN_MAX]) + (", ..." if len(names) > ACTORS_SHOWN_MAX else "")
     told = f"host {shown} has" if len(names) == 1 else f"hosts {shown} have"
-    return f": {told} none that runs, see the log there"
+    return f": {told} {'one that starts' if starting else 'none that runs, see the log there'}"
+
+
+def starting_on(broker: "Broker") -> list[Host]:
+    """Return the hosts that are connected and have started an actor that is not there yet."""
+    return [
+        host
+        for host in broker.hosts.values()
+        if host.session is not None and not host.attested.keys() <= broker.actors.keys()
+    ]
 
 
 def unreturned(broker: "Broker", actor: Actor) -> str:

@@ -30,6 +30,18 @@ def test_without_actors_of_a_host_that_is_there(talk):
     reason = ask(client, "explain", "7")["reason"]
     assert reason == "no actor is connected: host gpu1 has none that runs, see the log there"
 
+    talk.host(91, name="gpu2", actors=[attested(11)])
+    reason = ask(client, "explain", "7")["reason"]
+    assert reason == "no actor is connected: host gpu2 has one that starts"
+
+    talk.host(92, name="gpu3", actors=[attested(12)])
+    reason = ask(client, "explain", "7")["reason"]
+    assert reason == "no actor is connected: hosts gpu2, gpu3 have one that starts"
+
+
+def test_without_actors_of_hosts_that_are_there(talk):
+    client = talk.client().submits(7)
+    talk.host(90, name="gpu1")
     talk.host(91, name="gpu2")
     reason = ask(client, "explain", "7")["reason"]
     assert reason.startswith("no actor is connected: hosts gpu1, gpu2 have none that runs")

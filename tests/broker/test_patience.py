@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from broker.events import patience
-from tests.broker.conversation import CODE, Conversation
+from tests.broker.conversation import CODE, Conversation, attested
 from tests.broker.test_explain import LARGE, ask
 from tests.broker.test_limits import limited
 from wire.codec import decode_failure
@@ -351,6 +351,18 @@ def test_one_that_some_actor_could_take_later_is_not_told(talk):
     lives(talk, 5.0, client, actor)
 
     assert talk.noted("unsatisfiable") == []
+
+
+def test_a_host_whose_first_actor_took_a_while_to_start_was_said_to_have_none(talk):
+    host = talk.host(70, actors=[attested(11)])
+    client = talk.client().submits(7)
+
+    lives(talk, patience.START_S - 1.0, client, host)
+    assert talk.noted("unsatisfiable") == []
+
+    lives(talk, 3.0, client, host)
+    (told,) = talk.noted("unsatisfiable")
+    assert told["reason"] == "no actor is connected: host host has one that starts"
 
 
 def test_a_broker_that_was_just_started_waits_for_its_actors():
