@@ -46,7 +46,8 @@ def live(told: bytes, region: int) -> int:
     # A process that was forked has them only from here.
     os.environ.update(launch.variables)
     time.tzset()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not SIG_IGN, which would go on into what tasks start.
+    signal.signal(signal.SIGINT, lambda *_: None)
     configure_logs(launch.log_format, launch.log_level)
     core = ActorCore(
         msgspec.structs.replace(launch.core, pid=os.getpid()),
@@ -64,7 +65,7 @@ def live(told: bytes, region: int) -> int:
         # are no descriptors left.
         return refuse(launch, error)
     signal.signal(signal.SIGTERM, lambda *_: loop.ask_to_drain())
-    os.register_at_fork(before=hold_sigterm, after_in_parent=let_sigterm, after_in_child=be_a_child)
+    os.register_at_fork(before=hold_signals, after_in_parent=let_signals, after_in_child=be_a_child)
     # What is here stays, other than what is the user's: no collection need look at it.
     gc.collect()
     gc.freeze()
@@ -91,13 +92,13 @@ def come_up(board: Board) -> None:
     board.reach(Stage.UP)
 
 
-def hold_sigterm() -> None:
-    """Let a SIGTERM for the child that this thread forks now wait until it is one."""
-    masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+def hold_signals() -> None:
+    """Let what ends the child that this thread forks now wait until it is one."""
+    masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
 
-def let_sigterm() -> None:
-    """Take SIGTERM as before."""
+def let_signals() -> None:
+    """Take signals as before."""
     signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
 
 
@@ -106,14 +107,17 @@ def be_a_child() -> None:
 
     The socket, the slots and the board are the parent's, and nobody would ever end it. Whatever it
     wants of the actor it is refused: here are none of ZeroMQ's threads, and their descriptors are
-    those of the parent, which would not wake up for what is read here. SIGTERM ends it, as it does
-    a child anywhere.
+    those of the parent, which would not wake up for what is read here. SIGTERM and SIGINT end it,
+    as they do a child anywhere.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.set_wakeup_fd(-1)
-    let_sigterm()
     Run.close = end_child  # type: ignore[assignment, method-assign]
     Loop.post = Loop.post_quietly = refuse_child  # type: ignore[assignment, method-assign]
+    signal.set_wakeup_fd(-1)
+    # One that waits ends the process: what a handler raises in here is dropped.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    let_signals()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def refuse_child(*_: object) -> NoReturn:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from actor.processes.life import EXIT_RETURNED
 from tests.actor.fake_broker import ROOT
 from tests.support.deployment import DEADLINE_S, is_alive
 from wire.codec import decode_failure
@@ -319,46 +318,6 @@ def test_a_forced_stop_of_what_does_not_return_ends_the_process(broker, tmp_path
     assert death.exit_code == 4
 
 
-def fork_and_return():
-    child = os.fork()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else "twice"
-
-
-@pytest.mark.parametrize("slots", [1, 2])
-def test_a_child_that_a_task_has_forked_ends_where_its_call_does(broker, slots):
-    # It became a second actor on the same socket, and the task waited for its end for ever.
-    broker.start_host("--slots", str(slots))
-    actor = broker.actor()
-
-    assert value(broker, actor, broker.run(actor, fork_and_return)) == EXIT_RETURNED
-    assert value(broker, actor, broker.run(actor, double, 4)) == 8
-
-
-def fork_and_ask():
-    from sdk.errors import NotInTask
-    from sdk.task import current_task
-
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    refused = 0
-    for ask in (current_task().release_slot, current_task().limit("db").__enter__):
-        try:
-            ask()
-        except NotInTask:
-            refused += 1
-    os._exit(refused)
-
-
-def test_a_child_that_a_task_has_forked_is_refused_what_only_its_actor_can_give(broker):
-    # It waited for ever, and what it read from the actor's descriptors its parent never heard of.
-    broker.start_host()
-    actor = broker.actor()
-
-    assert value(broker, actor, broker.run(actor, fork_and_ask)) == 2
-    assert value(broker, actor, broker.run(actor, double, 4)) == 8
-
-
 # --- brokers that come and go
 
 
@@ -389,25 +348,6 @@ def test_without_a_broker_the_host_says_so_once_and_goes_on_trying():
         assert process.wait(DEADLINE_S) == 0
     assert said["level"] == "warning"
     assert "broker_unreachable" not in rest
-
-
-def fork_and_terminate():
-    import multiprocessing
-    import select
-
-    child = multiprocessing.get_context("fork").Process(target=select.select, args=([], [], []))
-    child.start()
-    child.terminate()
-    child.join(DEADLINE_S)
-    child.kill()
-    return child.exitcode
-
-
-def test_a_child_that_a_task_has_forked_took_sigterm_for_a_word_to_its_actor(broker):
-    broker.start_host()
-    actor = broker.actor()
-
-    assert value(broker, actor, broker.run(actor, fork_and_terminate)) == -signal.SIGTERM
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="has no fork server")
