@@ -6,6 +6,7 @@ broken: where the next run of a task makes a call again, the former one does not
 """
 
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from broker.disk import records, writing
@@ -36,6 +37,8 @@ class Parting(Enum):
     EXPIRED = "the run that submitted it had its time"
 
 
+# So many calls are looked at with a heartbeat whether they have ended: 0.3 us each.
+SWEPT_A_BEAT_MAX: Final = 2_000
 # So many runs are remembered of which a call was refused, the oldest are forgotten.
 REFUSED_MAX: Final = 65_536
 # Nothing is known of a next run: what is durable goes on, until one is known of.
@@ -271,14 +274,15 @@ def end_window(broker: "Broker") -> dict[Task, Token]:
     that are not durable nobody knows that: they go on, and their run may be offered later still.
     """
     over: dict[Task, Token] = {}
-    sweep(broker)
     unparented, broker.unparented = broker.unparented, {}
     for parent, task in [(token, task) for token, calls in unparented.items() for task in calls]:
         record = task.record
+        if task.is_over:
+            continue
         if not isinstance(record, Record):
             broker.unparented.setdefault(parent, []).append(task)
             continue
-        if task.is_over or record.maker is None:
+        if record.maker is None:
             continue
         maker = record.maker
         owner = known(broker, maker)
@@ -293,13 +297,17 @@ def end_window(broker: "Broker") -> dict[Task, Token]:
     return over
 
 
-def sweep(broker: "Broker") -> None:
-    """Forget those that have ended of the calls whose run has not come."""
-    unparented, broker.unparented = broker.unparented, {}
-    for parent, calls in unparented.items():
-        left = [call for call in calls if not call.is_over]
+def sweep(broker: "Broker", at_most: int = SWEPT_A_BEAT_MAX) -> None:
+    """Forget those that have ended of the calls whose run has not come, of the next *at_most*."""
+    unparented = broker.unparented
+    for parent in list(islice(unparented, at_most)):
+        calls = unparented.pop(parent)
+        left = calls[at_most:] + [call for call in calls[:at_most] if not call.is_over]
         if left:
-            broker.unparented[parent] = left
+            unparented[parent] = left  # Behind all others, which are looked at before.
+        at_most -= len(calls)
+        if at_most <= 0:
+            return
 
 
 def stopped(broker: "Broker", parent: Token) -> None:

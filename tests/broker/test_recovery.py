@@ -1,9 +1,10 @@
 """Adoption: a broker that starts without memory, and what actors and clients bring it."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pytest
 
+from broker.tasks import families
 from tests.broker.conversation import CODE, Conversation, actor_hello
 from wire import codec
 from wire.errors import Code
@@ -157,6 +158,30 @@ def test_calls_whose_run_nobody_offers_are_remembered_no_longer_than_they_last(t
     talk.wait(1.0)
 
     assert talk.broker.unparented == {}
+
+
+@pytest.mark.parametrize("runs", [1, 3, 9])
+def test_a_broker_that_looked_whether_many_calls_had_ended_did_nothing_else_meanwhile(
+    talk, runs, monkeypatch
+):
+    monkeypatch.setattr(families.sweep, "__defaults__", (4,))
+    talk.client(1, unresolved=[(1, runs)])
+    nested = talk.client(2, unresolved=[(1, 9)])
+    for number in range(1, 10):
+        nested.submits(number, again=True, parent=(OLDER[0], OLDER[1] + number % runs))
+    talk.wait(WINDOW_S, beating=[])
+    nested.says(Cancel([1, 2, 3, 4, 5, 6, 7, 9], False))
+
+    def left():
+        return sorted(task.number for calls in talk.broker.unparented.values() for task in calls)
+
+    counts = [len(left())]
+    for _ in range(4):
+        talk.wait(1.0)
+        counts.append(len(left()))
+
+    assert max(before - after for before, after in pairwise(counts)) <= 4
+    assert left() == [8]
 
 
 def test_an_unknown_outcome_is_adopted_and_claimed(talk):
