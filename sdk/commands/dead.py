@@ -11,6 +11,7 @@ from sdk.errors import WarmslotError
 from sdk.futures.found import TASK_ID, named_task
 from sdk.futures.future import TaskFuture
 from wire.errors import Code
+from wire.texts import cut
 
 STATUS_FAILED: Final = 1
 ALL: Final = "*"
@@ -187,7 +188,7 @@ def redrive_each(
             futures[task] = client.redrive(task)
         else:
             status |= refuse(
-                told, options, task, WarmslotError(f"no dead task {task} is kept here")
+                told, options, task, WarmslotError(f"no dead task {cut(task)} is kept here")
             )
     for task, future in futures.items():
         status |= show_redriven(client, task, future, options, told)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from sdk.errors import NonRetryable, TaskCanceled
 from wire.labels import (
     PRESENCE,
     WEIGHT_DEFAULT,
@@ -322,6 +323,8 @@ def read_retry_on(kinds: Any) -> list[str]:
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise TypeError(f"retry_on must be types of exceptions, got {brief(kind)}")
+        if issubclass(kind, (NonRetryable, TaskCanceled)):
+            raise TypeError(f"retry_on: what ends with {kind.__name__} is never tried again")
     return sorted(name_of_type(kind) for kind in kinds)
 
 

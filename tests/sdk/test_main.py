@@ -421,6 +421,15 @@ def test_what_is_not_dead_is_status_1_however_its_id_looks(capsys, command):
 
 
 @pytest.mark.process
+def test_redrive_repeated_what_is_no_id_in_full(capsys):
+    with ScriptedBroker() as broker:
+        broker.answers["dead"] = {"error": "none"}
+        assert program.main(["redrive", "x" * 9_999, "--broker", broker.endpoint]) == 1
+
+    assert "... (9,999 characters) is kept here" in capsys.readouterr().err[:400]
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("command", ["explain", "cancel", "redrive", "tasks --dead"])
 def test_no_id_at_all_is_status_2(capsys, command):
     with ScriptedBroker() as broker:

@@ -17,6 +17,7 @@ from sdk.describing.options import (
     read_slots,
     split_key,
 )
+from sdk.errors import NonRetryable, TaskCanceled
 from sdk.reading.deadlines import read_wait
 from wire.labels import Comparator, Desire
 
@@ -141,6 +142,8 @@ def test_a_weight_that_is_ignored_is_warned_of_at_the_line_of_the_user(give):
         ({"retry_backoff": float("inf")}, ValueError, "at least 0"),
         ({"retry_on": "OSError"}, TypeError, "'OSError'"),
         ({"retry_on": [OSError, int]}, TypeError, "int"),
+        ({"retry_on": [OSError, TaskCanceled]}, TypeError, "TaskCanceled is never tried again"),
+        ({"retry_on": NonRetryable}, TypeError, "NonRetryable is never tried again"),
         ({"affinity_wait": -1}, ValueError, "seconds from 0"),
         ({"affinity_wait": True}, ValueError, "seconds from 0"),
         ({"affinity_wait": "long"}, ValueError, "'long'"),
