@@ -38,15 +38,13 @@ from actor.running.giving import Give
 from actor.running.slot import Slots
 from actor.settings import EXIT_SPARE, EXITS_IN_ORDER, Launch
 from sdk.reading.wakeup import ShortWait, spin_s
-from wire.codec import CARRIERS, check_payloads, decode_broker, encode
+from wire.codec import BUFFER_BYTES_MIN, CARRIERS, check_payloads, decode_broker, encode
 from wire.errors import RemoteProtocolError
 from wire.labels import Labels
 from wire.logs import Seldom
 from wire.parts import Failure, Status
 from wire.wakeup import Wakeup
 
-# A payload frame below this is received by copying it, which is cheaper.
-COPY_BYTES_MAX: Final = 65_536
 # Outcomes wait for one more run of a function that took less than this lately, and so long at most.
 BRIEF_S: Final = 0.000_1
 GATHER_S: Final = 0.001
@@ -466,7 +464,8 @@ class Loop:
         payloads: list[Buffer] = []
         while self._socket.getsockopt(zmq.RCVMORE):
             part = self._recv(NOBLOCK, False)
-            payloads.append(part.bytes if len(part) <= COPY_BYTES_MAX else part.buffer)
+            # Copied where that is cheaper; an array may lie in what is larger, to be written to.
+            payloads.append(part.bytes if len(part) < BUFFER_BYTES_MIN else part.buffer)
         return payloads
 
     def _send(self, outgoing: list[Outgoing]) -> None:

@@ -104,6 +104,19 @@ def test_arrays_travel_out_of_band_both_ways(client):
     assert twice.sum() == 2e6
 
 
+def write_to(array):
+    array[0] = 1
+    return array
+
+
+@pytest.mark.parametrize("size", [2**14 - 512, 2**14, 2**15, 2**16, 2**17])
+def test_an_array_of_some_sizes_could_not_be_written_to_in_a_task(client, size):
+    back = client.submit(write_to, np.zeros(size, np.uint8)).result(PATIENCE_S)
+
+    assert back[0] == 1
+    back[0] = 2
+
+
 OWN_ACTOR = """
     import sys
     from sdk import LocalCluster
