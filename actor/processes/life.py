@@ -43,6 +43,7 @@ def live_and_leave(told: bytes, region: int) -> NoReturn:
 def live(told: bytes, region: int) -> int:
     """Run one actor until it has left."""
     launch = msgspec.msgpack.decode(told, type=Launch)
+    have_no_main_module()
     # A process that was forked has them only from here.
     os.environ.update(launch.variables)
     time.tzset()
@@ -77,6 +78,17 @@ def live(told: bytes, region: int) -> int:
         # There is no thread for it, so there is none for a task either.
         return refuse(launch, error)
     return loop.run()
+
+
+def have_no_main_module() -> None:
+    """Be a program without a file, as a notebook is.
+
+    What `multiprocessing` starts from nothing in a task imports that of its parent first: ours, or
+    a module of the user's with that name.
+    """
+    main = sys.modules["__main__"]
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
 
 
 def refuse(launch: Launch, error: BaseException) -> int:

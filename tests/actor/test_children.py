@@ -98,3 +98,26 @@ def test_what_a_task_has_started_ignored_sigint_as_its_actor_does(broker, start)
     actor = broker.actor()
 
     assert value(broker, actor, broker.run(actor, interrupt_children)) == (True, -signal.SIGINT)
+
+
+def start_from_nothing():
+    import multiprocessing
+
+    codes = []
+    for method in ("spawn", "forkserver"):
+        child = multiprocessing.get_context(method).Process(target=abs, args=(1,))
+        child.start()
+        child.join(DEADLINE_S)
+        codes.append(child.exitcode)
+    return codes
+
+
+@pytest.mark.parametrize("start", [(), ("--start-method", "spawn")])
+def test_a_process_that_a_task_spawns_took_an_actor_py_of_the_users_for_ours(
+    broker, start, tmp_path
+):
+    (tmp_path / "actor.py").write_text("raise SystemExit('imported')")
+    broker.start_host("--python-path", str(tmp_path), *start)
+    actor = broker.actor()
+
+    assert value(broker, actor, broker.run(actor, start_from_nothing)) == [0, 0]
