@@ -31,6 +31,7 @@ WARNINGS: Final = frozenset(
 )
 
 log = structlog.get_logger("actor")
+task_log = structlog.get_logger("task")
 
 
 def log_notes(notes: Iterable[tuple[str, dict[str, Any]]], **who: str) -> None:
@@ -68,3 +69,9 @@ def configure_logs(style: str, level: str = LEVEL_DEFAULT) -> None:
         logger_factory=structlog.WriteLoggerFactory(stream),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
+
+
+def keep_logs() -> None:
+    """Write the lines of an actor and its tasks as now, whatever a task configures for its own."""
+    for each in (log, task_log):
+        each.bind()

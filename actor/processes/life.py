@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from actor.core import ActorCore
-from actor.logs import configure_logs, log
+from actor.logs import configure_logs, keep_logs, log
 from actor.loop import Loop
 from actor.machine.board import Board, Stage
 from actor.machine.leaving import leave
@@ -50,6 +50,7 @@ def live(told: bytes, region: int) -> int:
     # Not SIG_IGN, which would go on into what tasks start.
     signal.signal(signal.SIGINT, lambda *_: None)
     configure_logs(launch.log_format, launch.log_level)
+    keep_logs()
     core = ActorCore(
         msgspec.structs.replace(launch.core, pid=os.getpid()),
         incarnation=launch.incarnation,

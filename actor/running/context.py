@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-import structlog
-
 from actor.holding.mailbox import Assignment
+from actor.logs import task_log
 from actor.running.environment import Resident
 from actor.running.giving import Give
 from actor.running.limiting import Limiting, LimitWait, make_block
@@ -232,7 +231,7 @@ class Run(TaskContext):
     def log(self) -> Any:
         """Return a logger that is tagged with the task."""
         if self._log is None:
-            self._log = structlog.get_logger("task").bind(
+            self._log = task_log.bind(
                 actor=self.actor.name, task=self.id, name=self.name, attempt=self.attempt
             )
         return self._log

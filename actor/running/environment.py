@@ -14,9 +14,8 @@ from functools import partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from actor.holding.recipe import THREAD, Buffer, Recipe, Way
+from actor.logs import log
 from actor.running.checkpoints import Checkpoints
 from actor.running.code import is_async
 from actor.running.reserve import Reserve
@@ -28,8 +27,6 @@ from wire.parts import Environment, Token
 
 if TYPE_CHECKING:
     from actor.running.context import Run
-
-log = structlog.get_logger("actor")
 
 # An event loop that comes to nothing else for so long is held up.
 HELD_UP_S: Final = 1.0

@@ -12,16 +12,13 @@ from concurrent.futures import Future
 from functools import reduce
 from typing import TYPE_CHECKING
 
-import structlog
-
+from actor.logs import log
 from sdk.environment import Specification, specification_of
 from wire import payload
 from wire.parts import Environment
 
 if TYPE_CHECKING:
     from actor.loop import Loop
-
-log = structlog.get_logger("actor")
 
 
 def preload(loop: "Loop", environments: Sequence[str], then: Callable[[], object]) -> None:

@@ -350,6 +350,25 @@ def test_without_a_broker_the_host_says_so_once_and_goes_on_trying():
     assert "broker_unreachable" not in rest
 
 
+def configure_and_log():
+    import structlog
+
+    from sdk.task import current_task
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    current_task().log.info("a_line_of_a_task")
+
+
+def test_a_task_that_configures_structlog_changed_the_log_of_its_host(broker):
+    host = broker.start_host("--log-format", "json")
+    actor = broker.actor()
+
+    value(broker, actor, broker.run(actor, configure_and_log))
+
+    host.kill()
+    assert "a_line_of_a_task" in [event["event"] for event in logged(host)]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="has no fork server")
 def test_a_thread_that_loads_with_python_is_told_in_the_log_and_actors_start_without_forks(
     tmp_path,
