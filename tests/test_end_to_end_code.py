@@ -2,12 +2,14 @@
 
 import sys
 import textwrap
+from collections.abc import Callable
 from functools import partial
+from typing import NewType, ParamSpec, TypeVarTuple
 
 import numpy as np
 import pytest
 
-from sdk import LocalCluster
+from sdk import LocalCluster, current_task
 from tests.support.deployment import ROOT, Deployment, ended_at_once
 from tests.test_end_to_end import PATIENCE_S, double
 
@@ -115,6 +117,20 @@ def test_an_array_of_some_sizes_could_not_be_written_to_in_a_task(client, size):
 
     assert back[0] == 1
     back[0] = 2
+
+
+def test_a_function_with_a_new_type_in_its_annotations_found_none_on_the_actor(client):
+    UserId = NewType("UserId", int)
+    P = ParamSpec("P")  # noqa: N806
+    Ts = TypeVarTuple("Ts")  # noqa: N806
+
+    def apply(call: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> UserId:
+        return UserId(call(*args, **kwargs))
+
+    def count(*args: *Ts) -> int:
+        return current_task().client.submit(apply, sum, args).result(PATIENCE_S)
+
+    assert client.submit(count, 1, 2).result(PATIENCE_S) == 3
 
 
 OWN_ACTOR = """

@@ -1,6 +1,7 @@
 """Classes that travel by value: what they are made from, and what becomes of those that are known.
 
-And errors of such classes, which are values as well where a task returns them.
+And errors of such classes, which are values as well where a task returns them; and what only
+annotations name, as a NewType.
 
 cloudpickle makes a class without its `__slots__`, so its objects kept all in a `__dict__` that
 those of the user's own class do not have, and none came back. And it fills a class anew that the
@@ -12,7 +13,7 @@ version 3 might become, classes travel as it does them by itself.
 """
 
 import contextlib
-from typing import Any, Final
+from typing import Any, Final, NewType, ParamSpec, TypeVarTuple
 from weakref import WeakSet
 
 from cloudpickle import cloudpickle
@@ -28,6 +29,9 @@ SET_STATE: Final[Any] = getattr(cloudpickle, "_class_setstate", None)
 MAKE_CLASS: Final[Any] = getattr(cloudpickle, "_make_skeleton_class", None)
 KNOWN_CLASSES: Final = "_DYNAMIC_CLASS_TRACKER_BY_ID"
 KNOWS_HOW: Final = bool(SET_STATE and MAKE_CLASS) and hasattr(cloudpickle, KNOWN_CLASSES)
+
+# What stands in annotations, and would travel by a name that nobody has there.
+TYPE_NAMES: Final = (NewType, ParamSpec, TypeVarTuple)
 
 # Those that came from elsewhere: they are filled again, since their code may have changed there.
 _made: Final[WeakSet[type]] = WeakSet()
@@ -94,3 +98,17 @@ def rebuild(
     for line in left:
         error.add_note(line)
     return error
+
+
+def name_again(obj: Any) -> Any:
+    """Return how to make what is one of TYPE_NAMES."""
+    above = (obj.__supertype__,) if type(obj) is NewType else ()
+    return make_type_name, (type(obj), (obj.__name__, *above), obj.__module__)
+
+
+def make_type_name(kind: Any, parts: tuple[Any, ...], module: str) -> Any:
+    """Make one of TYPE_NAMES; called by the unpickler."""
+    made = kind(*parts)
+    # For whoever pickles it again.
+    made.__module__ = module
+    return made

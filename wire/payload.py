@@ -31,7 +31,7 @@ from typing import Any, Final
 import cloudpickle
 from msgspec import Struct
 
-from wire.classes import as_ours
+from wire.classes import TYPE_NAMES, as_ours, name_again
 from wire.codec import BUFFER_BYTES_MIN, INLINE_BYTES_MAX
 from wire.ours import is_ours
 from wire.texts import sendable
@@ -49,19 +49,8 @@ HIDDEN_FILE: Final = "<dynamic-code>"
 BUILDERS: Final = b"cloudpickle.cloudpickle"
 PATH_DEPTH_MAX: Final = 4
 
-BASIC: Final = (
-    FunctionType,
-    BuiltinFunctionType,
-    type,
-    ModuleType,
-    type(None),
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-)
+PLAIN: Final = (type(None), bool, int, float, complex, str, bytes)
+BASIC: Final = (FunctionType, BuiltinFunctionType, type, ModuleType, *PLAIN)
 
 # Their pickles hold neither code nor buffers.
 ATOMS: Final = frozenset({type(None), bool, int, float})
@@ -328,6 +317,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         elif type(obj) is Cached and _is_of_users(obj.__wrapped__):
             # It would travel by its name, which nobody has there.
             return cached, (obj.__wrapped__, obj.cache_parameters())
+        elif type(obj) in TYPE_NAMES and _is_of_users(obj):
+            return name_again(obj)
         elif type(obj) is functools.cached_property:
             # Before Python 3.12 there is a lock in it.
             return cached_property, (obj.func, obj.attrname)
