@@ -25,6 +25,8 @@ Labels = dict[str, LabelValues]
 Cell = LabelValue | tuple[str, bool]
 
 KEY_LENGTH_MAX: Final = 128
+# What no key has in it, beside what cannot be printed.
+NO_KEY: Final = frozenset("= ")
 VALUE_LENGTH_MAX: Final = 1024
 # Of all that one source offers, since each heartbeat carries it.
 LABELS_BYTES_MAX: Final = 256 * 1024
@@ -225,7 +227,7 @@ def validate_key(key: str) -> None:
 
 def is_name(text: str) -> bool:
     """Tell whether *text* can be a key, or a type of slots."""
-    return 0 < len(text) <= KEY_LENGTH_MAX and text.isprintable() and not {"=", " "} & set(text)
+    return 0 < len(text) <= KEY_LENGTH_MAX and text.isprintable() and NO_KEY.isdisjoint(text)
 
 
 def validate_value(key: str, value: object) -> None:
