@@ -6,7 +6,6 @@ there are. The rule that must not be broken: the answer is the one that `wire.la
 actor.
 """
 
-from collections.abc import Iterable
 from math import frexp, ldexp
 from typing import TYPE_CHECKING, TypeVar
 
@@ -55,11 +54,12 @@ def forget(places: "dict[Place, Shape | dict[Shape, None]]", place: Place, shape
     del places[place]
 
 
-def found_at(there: "Shape | dict[Shape, None] | None") -> "Iterable[Shape]":
-    """Return who is found at a place."""
-    if there is None:
-        return ()
-    return there if isinstance(there, dict) else (there,)
+def gather(found: "dict[Shape, None]", there: "Shape | dict[Shape, None]") -> None:
+    """Add to *found* who is found at a place."""
+    if isinstance(there, dict):
+        found.update(there)
+    else:
+        found[there] = None
 
 
 class Column:
@@ -172,9 +172,7 @@ class Offers:
         changed: dict[Shape, None] = {}
         for key in differing(before, after) if keys is None else keys:
             had, has = before.get(key), after.get(key)
-            for values in (had, has):
-                if values is not None:
-                    self._watching_key(changed, key, values)
+            self._watching_key(changed, key, had, has)
             self._put_key(key, bit, had, has)
         if former[1] != actor.slots:
             self._remove_slots(bit, former[1])
@@ -411,10 +409,10 @@ class Offers:
         """Return every shape that watches."""
         found = dict(self._unbound)
         for there in self._key.values():
-            found.update(dict.fromkeys(found_at(there)))
+            gather(found, there)
         for places in self._equal.values():
             for there in places.values():
-                found.update(dict.fromkeys(found_at(there)))
+                gather(found, there)
         return found
 
     def _watching(self, labels: Labels) -> "dict[Shape, None]":
@@ -424,13 +422,18 @@ class Offers:
             self._watching_key(found, key, values)
         return found
 
-    def _watching_key(self, found: "dict[Shape, None]", key: str, values: LabelValues) -> None:
+    def _watching_key(
+        self, found: "dict[Shape, None]", key: str, *offered: LabelValues | None
+    ) -> None:
+        """Add to *found* the shapes that look at *key* at all, or at a value of those *offered*."""
         there = self._key.get(key)
         if there is not None:
-            found.update(dict.fromkeys(found_at(there)))
+            gather(found, there)
         at = self._equal.get(key)
         if at is not None:
-            for one in cells(values) if isinstance(values, list) else (cell(values),):
-                there = at.get(one)
-                if there is not None:
-                    found.update(dict.fromkeys(found_at(there)))
+            for values in offered:
+                if values is not None:
+                    for one in cells(values) if isinstance(values, list) else (cell(values),):
+                        there = at.get(one)
+                        if there is not None:
+                            gather(found, there)
