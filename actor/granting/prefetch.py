@@ -135,8 +135,10 @@ class Prefetch:
                 self._depth = self._fitting(slots)
                 if not self.is_stuck:
                     self.ahead = self._depth
+        if self.is_stuck or not self.ahead:
+            return False
         waits_s = now - min(self._head_at, self._moved_at)
-        if self.is_stuck or not self.ahead or waits_s < self.patience_s:
+        if waits_s < self.patience_s:
             return False
         self.is_stuck = True
         self.ahead = 0
