@@ -64,18 +64,19 @@ class Recipe:
         self.code, self.blob = code, blob
         self.slots = call.slots or ONE_SLOT
         self.takes_one_slot = self.slots == ONE_SLOT
-        self.is_plain = self.takes_one_slot and call.environment is None
+        environment = call.environment
+        self.is_plain = self.takes_one_slot and environment is None
         # Whether it enters its environment, and that is all.
         self.is_entry = not (call.function or call.method)
         # Whether it takes a limit that must never be exceeded.
         self.is_strict = False
         # The environment in whose replica its calls share a slot with others, as async ones do.
-        self.environment, self.replica, self.is_named = call.environment, None, False
+        self.environment, self.replica, self.is_named = environment, None, False
         # As what the broker knows that; whether each of its calls has a copy of its own.
-        self.known, self.is_for_one = call.environment, False
+        self.known, self.is_for_one = environment, False
         # Under which name its turns are counted.
         self.pool = ""
-        if (environment := call.environment) is not None:
+        if environment is not None:
             self.is_named = environment.named is not None
             self.is_for_one = environment.reuse.is_fresh
             self.pool = environment.pool
@@ -95,9 +96,9 @@ class Recipe:
         self.missing = ""
         if call.function and code is None:
             self.missing = f"the code of {call.name!r} did not come"
-        elif call.environment is not None and blob is None:
-            self.missing = f"the code of environment {call.environment.name!r} did not come"
-        elif not call.function and not call.environment:
+        elif environment is not None and blob is None:
+            self.missing = f"the code of environment {environment.name!r} did not come"
+        elif not call.function and not environment:
             self.missing = f"template {call.name!r} names nothing to run"
 
     @staticmethod
