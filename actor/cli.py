@@ -32,7 +32,7 @@ from wire.limits import HOST_PREFIX, check_amounts
 from wire.logs import LEVEL_DEFAULT, LEVELS
 from wire.ours import here
 from wire.release import release
-from wire.texts import DIGITS_MAX, brief, cut, is_whole
+from wire.texts import DIGITS_MAX, brief, cut, is_whole, one_line
 
 EXIT_BAD_OPTION: Final = 2
 # Where memory is what bounds them.
@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what was wrong and end."""
-        sys.stderr.write(f"actor: {message} (see --help)\n")
+        sys.stderr.write(f"actor: {one_line(message)} (see --help)\n")
         sys.exit(EXIT_BAD_OPTION)
 
 

@@ -38,7 +38,7 @@ from broker.tasks import bindings
 from wire.limits import Definition, read_definition
 from wire.logs import LEVEL_DEFAULT, LEVELS
 from wire.release import release
-from wire.texts import brief, is_whole
+from wire.texts import brief, is_whole, one_line
 
 ENDPOINT_DEFAULT: Final = "tcp://127.0.0.1:5555"
 STATUS_BAD_OPTION: Final = 2
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = read_options(sys.argv[1:] if arguments is None else arguments, os.environ)
         return run(options)
     except (Usage, EndpointError, JournalError, KeysError) as error:
-        print(f"broker: {error}", file=sys.stderr)
+        print(f"broker: {one_line(error)}", file=sys.stderr)
         return STATUS_BAD_OPTION
 
 

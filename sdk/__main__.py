@@ -32,6 +32,7 @@ from sdk.futures.found import named_task
 from wire.loading import raise_again
 from wire.ours import module_command
 from wire.release import release
+from wire.texts import brief, one_line
 
 STATUS_FAILED: Final = 1
 STATUS_BAD_OPTION: Final = 2
@@ -100,7 +101,7 @@ def perform(given: list[str]) -> int:
         refuse_absent(given)
         return run(read(given))
     except (Usage, ValueError) as error:
-        print(f"warmslot: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"warmslot: {one_line(error)}", file=sys.stderr)
         return STATUS_BAD_OPTION
     except (WarmslotError, TimeoutError) as error:
         print(f"warmslot: {error}", file=sys.stderr)
@@ -234,7 +235,7 @@ def show_named(client: Client, options: argparse.Namespace) -> int:
         wish = json.dumps({"actor": options.kill, "force": True})
         answer = client.query("named-kill", wish, timeout=options.timeout)
         if not print_json(answer, options) and not answer["killed"]:
-            raise WarmslotError(f"no named actor is called {options.kill!r}")
+            raise WarmslotError(f"no named actor is called {brief(options.kill)}")
         return 0 if answer["killed"] else STATUS_FAILED
     answer = client.query("named", timeout=options.timeout)
     if not print_json(answer, options):

@@ -9,6 +9,8 @@ from typing import Final
 
 # So much is told of a value that is refused.
 TOLD_MAX: Final = 200
+# So much of a whole line, which says what would be right as well.
+LINE_MAX: Final = 500
 # Of 64 bits, and far below what Python refuses to read.
 DIGITS_MAX: Final = 20
 
@@ -47,6 +49,11 @@ def brief(value: object) -> str:
     return cut(" ".join(text.split()) if "\n" in text else text)
 
 
-def cut(text: str) -> str:
+def cut(text: str, at_most: int = TOLD_MAX) -> str:
     """Return *text*, or where it is long the beginning, and how long it is."""
-    return text if len(text) <= TOLD_MAX else f"{text[:TOLD_MAX]}... ({len(text):,} characters)"
+    return text if len(text) <= at_most else f"{text[:at_most]}... ({len(text):,} characters)"
+
+
+def one_line(error: object) -> str:
+    """Write what a command line is refused for in one line, whatever of it stands there again."""
+    return cut(" ".join(str(error).split()), LINE_MAX)

@@ -13,6 +13,7 @@ from broker.facts.outbox import say_when_written
 from broker.facts.peers import Actor, Session
 from wire import codec
 from wire.messages import Answer, Drain, Pause, Query
+from wire.texts import brief
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -153,6 +154,6 @@ def unknown(broker: "Broker", pattern: str) -> str:
     """Say that nobody is called so, and who there is."""
     names = sorted(actor.name for actor in broker.actors.values())
     if any(fnmatchcase(name, f"{pattern}/*") for name in names):
-        return f"no actor is called {pattern!r}, but its actors are: say '{pattern}/*'"
+        return f"no actor is called {brief(pattern)}, but its actors are: say '{pattern}/*'"
     shown = ", ".join(names[:NAMES_SHOWN_MAX]) + (", ..." if len(names) > NAMES_SHOWN_MAX else "")
-    return f"no actor is called {pattern!r}; connected: {shown or 'none'}"
+    return f"no actor is called {brief(pattern)}; connected: {shown or 'none'}"

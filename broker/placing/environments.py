@@ -21,6 +21,7 @@ from wire import codec
 from wire.errors import Code
 from wire.messages import Entered
 from wire.parts import Environment, Failure, Status
+from wire.texts import brief
 
 if TYPE_CHECKING:
     from broker.core import Broker
@@ -419,9 +420,8 @@ def retry(broker: "Broker", name: str) -> dict[str, Any]:
         record.retry_at = record.broken_until = 0.0
         broker.environments.lack(record, broker.ticked_at)
         broker.backlog.matching.wake_shapes(record.shapes)
-    if not named:
-        return {"error": f"no environment is called {name!r}"}
-    return {"environments": [record.environment.id for record in named]}
+    ids = [record.environment.id for record in named]
+    return {"environments": ids} if named else {"error": f"no environment is called {brief(name)}"}
 
 
 def add(record: Record, actor: Actor, now: float) -> Copy:

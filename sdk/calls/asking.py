@@ -13,7 +13,7 @@ import msgspec
 from sdk.calls.call import Owned, join_cancels
 from sdk.calls.waiting import Waiting
 from wire.messages import ARGUMENT_LENGTH_MAX, Cancel, Query, Requeued, Tried
-from wire.texts import brief
+from wire.texts import brief, cut
 
 HISTORY_MAX: Final = 10
 # A question about a task that nobody has: nothing else that a client says is answered at once, and
@@ -32,7 +32,7 @@ def asked(what: str, argument: str) -> str:
     if argument.startswith("{"):
         said: dict[str, Any] = msgspec.json.decode(argument)
         argument = str(said.get("name") or said.get("actor") or "")
-    return f"{what} {argument}".strip() + ": "
+    return f"{what} {cut(argument)}".strip() + ": "
 
 
 def check_question(what: Any, argument: Any) -> None:

@@ -411,7 +411,17 @@ def test_of_many_keys_some_are_listed_and_the_others_counted(talk, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "what", ["explain", "dead", "dead-forget", "cancel", "limit-delete", "limit-release", "pause"]
+    "what",
+    [
+        "explain",
+        "dead",
+        "dead-forget",
+        "cancel",
+        "limit-delete",
+        "limit-release",
+        "pause",
+        "environment-retry",
+    ],
 )
 def test_what_is_not_there_was_named_in_all_its_length(talk, what):
     answer = ask(talk.client(), what, "k" * 10_000)

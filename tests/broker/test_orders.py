@@ -176,6 +176,8 @@ def test_an_order_is_given_and_answered_while_the_disk_is_full():
     [
         ("gpu9/0", "no actor is called 'gpu9/0'; connected: gpu1/0"),
         ("gpu1", "no actor is called 'gpu1', but its actors are: say 'gpu1/*'"),
+        # It was repeated in all its length.
+        ("k" * 999, f"no actor is called '{'k' * 199}... (1,001 characters); connected: gpu1/0"),
     ],
 )
 def test_a_name_that_nobody_has_is_answered_with_who_there_is(talk, pattern, complaint):
