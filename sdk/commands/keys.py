@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from sdk.commands.table import print_json, print_rows, say
+from sdk.errors import WarmslotError
 from wire.keys import (
     BROKER,
     PUBLIC,
@@ -25,6 +26,7 @@ from wire.keys import (
     read_pair,
     read_public,
 )
+from wire.texts import brief
 
 # What is made for others lies here until it is carried there.
 CARRY: Final = "carry"
@@ -47,7 +49,10 @@ def add_keys_options(command: argparse.ArgumentParser) -> None:
 
 
 def show_keys(options: argparse.Namespace) -> int:
-    """Make, list, add or remove keys. Raises ValueError for what cannot be."""
+    """Make, list, add or remove keys.
+
+    Raises ValueError for what cannot be, and WarmslotError for a key that is not there.
+    """
     folder = Path(options.folder)
     match options.change:
         case []:
@@ -113,7 +118,9 @@ def remove(folder: Path, name: str) -> None:
     check_folder(folder)
     paths = known_in(folder, name)
     if not paths:
-        raise ValueError(f"there is no key {name!r} in {folder}: `keys {folder}` lists them")
+        raise WarmslotError(
+            f"there is no key {brief(name)} in {folder}: `keys {folder}` lists them"
+        )
     removed = {read(path)[0] for path in paths} - {None}
     for path in paths:
         path.unlink()
