@@ -1,8 +1,7 @@
 """`python -m actor`: run actors on this machine."""
 
-import sys
-
 from wire.loading import end_at_once
+from wire.printing import run_to_end
 
 if __name__ == "__main__":
     end_at_once()
@@ -10,4 +9,4 @@ if __name__ == "__main__":
     from actor.machine.platform import stand_in_for_closed
 
     stand_in_for_closed()
-    sys.exit(main())
+    run_to_end("actor", main)

@@ -1,11 +1,10 @@
 """`python -m broker`."""
 
-import sys
-
 from wire.loading import end_at_once
+from wire.printing import run_to_end
 
 if __name__ == "__main__":
     end_at_once()
     from broker.cli import main
 
-    sys.exit(main())
+    run_to_end("broker", main)

@@ -10,7 +10,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from io import TextIOWrapper
 from time import monotonic
 from typing import Final, NoReturn
@@ -31,6 +30,7 @@ from sdk.errors import WarmslotError
 from sdk.futures.found import named_task
 from wire.loading import raise_again
 from wire.ours import module_command
+from wire.printing import flush, refused
 from wire.release import release
 from wire.texts import brief, one_line
 
@@ -80,17 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return perform(given)
         finally:
-            if sys.stdout is not None:  # Closed before the start: what is printed goes nowhere.
-                sys.stdout.flush()
+            flush()
     except OSError as error:
-        # Of whoever read and has enough, as `head` does, there is nothing to say.
-        if not isinstance(error, BrokenPipeError):
-            print(f"warmslot: {error}", file=sys.stderr)
-        # What is left must not fail once more at the end.
-        if sys.stdout is not None:
-            with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return STATUS_FAILED
+        return refused("warmslot", error)
 
 
 def perform(given: list[str]) -> int:

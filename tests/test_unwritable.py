@@ -13,7 +13,8 @@ from contextlib import suppress
 import pytest
 
 from sdk import Client, current_task
-from tests.support.deployment import DEADLINE_S, ROOT, Deployment, ended_at_once
+from tests.support.deployment import DEADLINE_S, ROOT, Deployment, ended_at_once, environment
+from wire.printing import STATUS_READER_GONE
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -101,8 +102,51 @@ def test_a_disk_without_room_for_a_journal_is_one_line(tmp_path):
     assert str(tmp_path / "data") in ran.stderr
 
 
-def test_a_command_whose_output_was_closed_says_nothing_and_is_fine():
+@pytest.mark.parametrize("command", ["actors"])
+def test_a_command_whose_output_was_closed_says_nothing_and_is_fine(command):
     with Deployment() as world:
         world.start_broker()
-        command = [*CLOSED, sys.executable, "-m", "sdk", "actors", "--broker", world.endpoint]
-        assert subprocess.run(command, cwd=ROOT, check=False, timeout=DEADLINE_S).returncode == 0
+        closed = [*CLOSED, sys.executable, "-m", "sdk", *command.split()]
+        closed += ["--broker", world.endpoint]
+        assert subprocess.run(closed, cwd=ROOT, check=False, timeout=DEADLINE_S).returncode == 0
+
+
+def buffered():
+    """Return an environment in which Python gathers what it prints into a pipe, as it does."""
+    return {key: value for key, value in environment().items() if key != "PYTHONUNBUFFERED"}
+
+
+@pytest.mark.parametrize("program", ["broker", "actor", "sdk"])
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_text_that_nobody_reads_any_more_was_followed_by_words_of_pythons_own(program, option):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing) as gone:
+        ran = subprocess.run(
+            [sys.executable, "-m", program, option],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            env=buffered(),
+            cwd=ROOT,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+
+    assert (ran.returncode, ran.stderr) == (STATUS_READER_GONE, b"")
+
+
+@pytest.mark.parametrize("program", ["broker", "actor", "sdk"])
+def test_a_text_for_which_there_is_no_room_was_followed_by_words_of_pythons_own(program):
+    full = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
+    ran = subprocess.run(
+        [*full, sys.executable, "-m", program, "--version"],
+        stderr=subprocess.PIPE,
+        env=buffered(),
+        cwd=ROOT,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+    assert ran.stderr.endswith(": [Errno 28] No space left on device\n")

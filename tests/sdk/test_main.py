@@ -22,6 +22,7 @@ from sdk.commands.fleet import actor_lines, known, rates, show_screen
 from sdk.commands.replicas import shown_names
 from sdk.commands.table import cut, holdings
 from tests.sdk.fakes import ScriptedBroker
+from wire.printing import STATUS_READER_GONE
 from wire.release import release
 
 ANSWERS = {
@@ -368,7 +369,7 @@ def test_a_reader_that_has_enough_gets_no_traceback(endpoint):
             check=False,
         )
 
-    assert (ended.returncode, ended.stderr) == (program.STATUS_FAILED, b"")
+    assert (ended.returncode, ended.stderr) == (STATUS_READER_GONE, b"")
 
 
 @pytest.mark.process

@@ -67,6 +67,7 @@ SHELL = {
     "wire/ours.py",
     "wire/reaching.py",
     "wire/wakeup.py",
+    "wire/printing.py",
     "wire/stream.py",
 }
 # Both cores of an actor and its host with their parts, and that of a client.
