@@ -5,10 +5,11 @@ Found by hand: a host whose log could not be written ended, and all that its act
 
 import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -102,7 +103,7 @@ def test_a_disk_without_room_for_a_journal_is_one_line(tmp_path):
     assert str(tmp_path / "data") in ran.stderr
 
 
-@pytest.mark.parametrize("command", ["actors"])
+@pytest.mark.parametrize("command", ["actors", "top --count 1"])
 def test_a_command_whose_output_was_closed_says_nothing_and_is_fine(command):
     with Deployment() as world:
         world.start_broker()
@@ -150,3 +151,35 @@ def test_a_text_for_which_there_is_no_room_was_followed_by_words_of_pythons_own(
 
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
     assert ran.stderr.endswith(": [Errno 28] No space left on device\n")
+
+
+@contextmanager
+def shown_top(world, *options):
+    """Run `top` for a reader at the other end of a pipe."""
+    top = [sys.executable, "-m", "sdk", "top", "--broker", world.endpoint, *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(top, env=buffered(), cwd=ROOT, **pipes) as shown:
+        try:
+            yield shown
+        finally:
+            shown.kill()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_of_top_saw_nothing_until_a_buffer_was_full(form):
+    with Deployment() as world:
+        world.start_broker()
+        with shown_top(world, "--interval", "3600", *form) as shown:
+            world.until(lambda: select.select([shown.stdout], [], [], 0)[0])
+
+            assert shown.stdout.readline().strip()
+
+
+def test_a_top_whose_reader_has_enough_ends_without_a_word():
+    with Deployment() as world:
+        world.start_broker()
+        with shown_top(world, "--interval", "0.1") as shown:
+            shown.stdout.close()
+
+            assert shown.wait(DEADLINE_S) == STATUS_READER_GONE
+            assert shown.stderr.read() == b""

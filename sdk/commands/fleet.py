@@ -11,6 +11,7 @@ from sdk.client import Client
 from sdk.commands.reading import seconds, times
 from sdk.commands.table import cut, free_of, holdings, labels_of, pairs, print_json, rows_of, say
 from wire.labels import BUILT_IN, MACHINE
+from wire.printing import flush
 
 TITLES: Final = (
     "ACTOR",
@@ -62,7 +63,7 @@ def show_actors(client: Client, options: argparse.Namespace) -> int:
 
 def show_top(client: Client, options: argparse.Namespace) -> int:
     """Print the broker in a line and its actors in a table, until Ctrl-C."""
-    is_terminal = sys.stdout.isatty() and not options.json
+    is_terminal = sys.stdout is not None and sys.stdout.isatty() and not options.json
     former: tuple[dict[str, Any], float] | None = None
     shown = 0
     while True:
@@ -75,6 +76,7 @@ def show_top(client: Client, options: argparse.Namespace) -> int:
             lines = ["", summary(status) + told, ""]
             lines += actor_lines(known(answer), is_whole=options.all)
             show_screen(lines[1:] if is_terminal or not shown else lines, is_terminal=is_terminal)
+        flush()
         shown += 1
         if shown == options.count:
             return 0
@@ -124,7 +126,6 @@ def show_screen(lines: list[str], *, is_terminal: bool) -> None:
     if len(lines) > height - 1:
         lines = [*lines[: height - 2], f"... {len(lines) - height + 2} more"]
     sys.stdout.write(CLEAR + os.linesep.join(cut(line, columns) for line in lines) + os.linesep)
-    sys.stdout.flush()
 
 
 def actor_lines(actors: list[dict[str, Any]], *, is_whole: bool) -> list[str]:
