@@ -85,7 +85,12 @@ def begin(folder: Path, *, is_told: bool = True) -> None:
     else:
         with new_pair(folder, BROKER) as made:
             os.link(made / public.name, public)
-            os.link(made / secret.name, secret)
+            try:
+                os.link(made / secret.name, secret)
+            except OSError:
+                # Alone it would be that of a peer, and no secret was ever made for it.
+                public.unlink()
+                raise
         if is_told:
             say(f"made {secret}, which never leaves this machine")
     for name in ROLES:

@@ -214,6 +214,16 @@ def test_where_it_may_not_write_it_says_so(keys, tmp_path):
     assert said.err.count("\n") == 1
 
 
+def test_a_pair_of_which_half_could_be_written_left_a_folder_that_no_broker_can_have(keys):
+    keys.folder.mkdir(mode=0o700)
+    (keys.folder / "broker.key_secret").symlink_to(keys.folder / "nowhere")
+    assert keys()[0] == 1
+
+    (keys.folder / "broker.key_secret").unlink()
+
+    assert keys()[0] == 0
+
+
 def test_what_is_to_be_read_by_a_program_is_nothing_else(keys):
     _, said = keys("--json")
 
