@@ -103,6 +103,14 @@ def test_a_disk_without_room_for_a_journal_is_one_line(tmp_path):
     assert str(tmp_path / "data") in ran.stderr
 
 
+def test_a_disk_without_room_for_a_key_was_not_named(tmp_path):
+    command = (*NO_FILE, sys.executable, "-m", "sdk", "keys", str(tmp_path / "keys"))
+    ran = ended_at_once(*command)
+
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+    assert str(tmp_path / "keys") in ran.stderr
+
+
 @pytest.mark.parametrize("command", ["actors", "top --count 1"])
 def test_a_command_whose_output_was_closed_says_nothing_and_is_fine(command):
     with Deployment() as world:

@@ -185,7 +185,11 @@ def new_pair(folder: Path, name: str) -> Iterator[Path]:
     # Its mode is 0700, so nobody sees the files before they have theirs.
     made = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     try:
-        public, secret = create_certificates(made, name)
+        try:
+            public, secret = create_certificates(made, name)
+        except OSError as error:
+            # A file that is open already tells no path when there is no room for what it has.
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         Path(secret).chmod(0o600)
         Path(public).chmod(0o644)
         yield made
