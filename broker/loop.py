@@ -9,6 +9,7 @@ core raises is our bug: it ends the process, the loop never goes on with a core 
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
@@ -37,6 +38,9 @@ from wire.session import transfer_s
 
 # Where ZeroMQ asks whether to let somebody in.
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
+
+# A file of its own in a folder of its own, below TMPDIR.
+ANY_FILE: Final = "ipc://*"
 
 # Plain ints: or-ing pyzmq's enums costs more than the call that they are for.
 NOBLOCK: Final = 1
@@ -113,6 +117,8 @@ class Loop:
     ) -> None:
         """Open the socket, bound only to what is inside this process."""
         self.endpoints: list[str] = []
+        # Of the endpoints for which ZeroMQ has made one, each with nothing but its socket.
+        self._folders: list[Path] = []
         self._journal = journal
         self._notes = notes
         self._admission = admission
@@ -148,6 +154,8 @@ class Loop:
         self._router.bind(endpoint)
         bound = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self.endpoints.append(bound)
+        if endpoint == ANY_FILE:
+            self._folders.append(Path(bound.removeprefix("ipc://")).parent)
         return bound
 
     def _guard(self, endpoint: str, secret: bytes) -> None:
@@ -207,6 +215,9 @@ class Loop:
         for path in filter(None, map(file_of, self.endpoints)):
             Path(path).unlink(missing_ok=True)
             Path(shut_path(path)).unlink(missing_ok=True)
+        for folder in self._folders:
+            with suppress(OSError):
+                folder.rmdir()
         self._announcer.close(0)
         self._doorbell.close(0)
         self._router.close(LAST_WORDS_MS)

@@ -272,6 +272,18 @@ def test_a_signal_ends_it_cleanly(tmp_path, number):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_file_that_zeromq_had_named_left_its_folder_behind(tmp_path):
+    with broker("--bind", "ipc://*", "--no-journal", TMPDIR=str(tmp_path)) as process:
+        (endpoint,) = ready(process)["endpoints"]
+        assert endpoint.startswith(f"ipc://{tmp_path}/")
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
 def test_a_terminal_that_is_closed_ends_it_unless_it_was_started_to_outlive_that(before):
     class Rung:
