@@ -84,9 +84,17 @@ ENVIRONMENTS = [
     Bug(
         "one_waits_for_a_copy_before_there_is_one",
         replicas.since,
-        "not copy.is_warm",
+        "record.is_awaited(copy)",
         "False",
         "broker/test_bursts.py::test_a_burst_that_has_waited_for_actors_is_entered_once",
+    ),
+    Bug(
+        "what_hangs_counts_as_what_serves",
+        Record.usable,
+        " - len(self.hanging)",
+        "",
+        "broker/test_environments.py"
+        "::test_one_that_hangs_was_waited_for_though_an_operator_let_it_be_tried_again",
     ),
     Bug(
         "no_environment_is_ever_broken",

@@ -42,7 +42,6 @@ class Copy:
     __slots__ = (
         "actor",
         "evicted_in",
-        "has_failed",
         "idle_since",
         "is_ordered",
         "is_warm",
@@ -64,8 +63,6 @@ class Copy:
         is_elastic = record.environment.reuse.is_elastic
         self.preference = max(0, PREFERENCE_MAX - number) if is_elastic else 0
         self.is_warm = False
-        # Whether entering it has failed, and goes on all the same until its process ends.
-        self.has_failed = False
         # Whether it was entered though nobody called, and no call was inside since.
         self.is_ordered = False
         # Since when nobody is inside; None while somebody is.
@@ -94,6 +91,7 @@ class Record:
         "failed_on",
         "failure",
         "failures",
+        "hanging",
         "hits",
         "is_for_one",
         "kind",
@@ -115,6 +113,9 @@ class Record:
         self.take(environment)
         self.kind = kind
         self.copies: dict[Actor, Copy] = {}
+        # Those of them that could not be entered, and are being entered all the same until their
+        # process ends. Nobody gets a turn in one of them.
+        self.hanging: dict[Copy, None] = {}
         # The shapes under which its tasks wait, as long as somebody has a template of them, in the
         # order in which they came: the same history has the same choices.
         self.shapes: WeakKeyDictionary[Shape, None] = WeakKeyDictionary()
@@ -155,6 +156,25 @@ class Record:
         self.concurrency = environment.concurrency
         # How long at least nothing is to be done about a copy that is idle from now on.
         self.rests_s = min(reuse.idle_ttl_s or inf, reuse.scaledown_ttl_s or inf)
+
+    def entered(self, copy: Copy) -> None:
+        """Note that a copy is warm."""
+        copy.is_warm = True
+        self.hanging.pop(copy, None)
+
+    def lost(self, copy: Copy) -> None:
+        """Forget a copy that is not there any more."""
+        del self.copies[copy.actor]
+        self.hanging.pop(copy, None)
+
+    def is_awaited(self, copy: Copy) -> bool:
+        """Tell whether a copy is being entered, and may be warm some day."""
+        return not copy.is_warm and copy not in self.hanging
+
+    @property
+    def usable(self) -> int:
+        """Return how many copies there are in which somebody may get a turn."""
+        return len(self.copies) - len(self.hanging)
 
     @property
     def waiting(self) -> int:

@@ -314,7 +314,7 @@ def entered(broker: "Broker", actor: Actor, command: Entered, now: float) -> Non
         if copy is None:
             copy = add(record, actor, now)
             broker.backlog.matching.improve(actor)
-        copy.is_warm, copy.has_failed = True, False
+        record.entered(copy)
     # The heartbeat that said more of it was of an earlier copy.
     actor.environments.pop(environment.id, None)
     actor.entered_at = actor.entering_until = now
@@ -348,8 +348,8 @@ def failed(
     actor.entering_until = now
     record.failures += 1
     record.failed_on.add(actor.incarnation)
-    if (copy := actor.copies.get(environment.id)) is not None:
-        copy.has_failed = not copy.is_warm
+    if (copy := actor.copies.get(environment.id)) is not None and not copy.is_warm:
+        record.hanging[copy] = None
     record.failure = failure
     backoff_s = settings.environment_retry_s * 2.0 ** min(record.failures - 1, 16)
     record.retry_at = now + min(backoff_s, BACKOFF_MAX_S)
@@ -439,7 +439,7 @@ def drop(broker: "Broker", copy: Copy, now: float) -> None:
     """Count a copy out: others may take its place."""
     actor, identity = copy.actor, copy.record.environment.id
     copy.used_until(now)
-    del copy.record.copies[actor]
+    copy.record.lost(copy)
     del actor.copies[identity]
     actor.ranked_as = None
     if not copy.record.is_for_one:

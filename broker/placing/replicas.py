@@ -84,18 +84,15 @@ def moves_at(record: "Record", task: Task, now: float) -> float:
 
 def enter_at(record: "Record", task: Task, now: float) -> float:
     """Return when *task* may enter its environment where it is cold, as things stand."""
-    reuse, copies = record.environment.reuse, len(record.copies)
-    if record.failures:
-        tried = [copy for copy in record.copies.values() if not copy.has_failed]
-        if not all(copy.is_warm for copy in tried):
-            # Whether it works again, one finds out for all.
-            return inf
-        copies = len(tried)
+    reuse = record.environment.reuse
+    if record.failures and any(record.is_awaited(copy) for copy in record.copies.values()):
+        # Whether it works again, one finds out for all.
+        return inf
     if reuse.is_fresh:
         wait_until = 0.0
     elif is_full(record):
         return inf
-    elif copies < max(1, reuse.replicas_min):
+    elif record.usable < max(1, reuse.replicas_min):
         wait_until = 0.0
     else:
         wait_until = since(record, task) + wait_s(record, task, now)
@@ -111,7 +108,7 @@ def since(record: "Record", task: Task) -> float:
     if task.template.shape.cost.affinity_wait_s is not None:
         return task.queued_at
     copies = islice(record.copies.values(), COPIES_LOOKED_AT_MAX)
-    return max([task.queued_at, *(copy.since for copy in copies if not copy.is_warm)])
+    return max([task.queued_at, *(copy.since for copy in copies if record.is_awaited(copy))])
 
 
 def wait_s(record: "Record", task: Task, now: float) -> float:
@@ -124,7 +121,7 @@ def wait_s(record: "Record", task: Task, now: float) -> float:
     if wanted_s is not None:
         return wanted_s
     load_s = expected_s(record, now)
-    turns = len(record.copies) * record.environment.concurrency
+    turns = record.usable * record.concurrency
     run_s = record.run_s or RUN_GUESS_S
     if record.waiting * run_s > turns * load_s:
         return 0.0
@@ -132,13 +129,15 @@ def wait_s(record: "Record", task: Task, now: float) -> float:
     # What was entered meanwhile is there, and seldom to the millisecond when it was expected.
     there_at = max(begins_at + load_s, now)
     for copy in islice(record.copies.values(), COPIES_LOOKED_AT_MAX):
+        if not copy.is_warm and copy in record.hanging:
+            continue
         busy_until = copy.actor.entering_until
         if (copy.is_warm or record.is_measured) and begins_at < busy_until <= there_at:
             # Its turn comes when that is done, which must not be a matter of milliseconds.
             return 2.0 * load_s
         late += busy_until > there_at and copy.is_warm
     # Of those that were not looked at one may have a turn sooner.
-    return load_s if late < len(record.copies) else 0.0
+    return load_s if late < record.usable else 0.0
 
 
 def expected_s(record: "Record", now: float) -> float:
@@ -150,7 +149,8 @@ def expected_s(record: "Record", now: float) -> float:
     """
     if record.is_measured:
         return record.load_s
-    began = min((copy.since for copy in record.copies.values()), default=now)
+    copies = record.copies.values()
+    began = min((copy.since for copy in copies if copy not in record.hanging), default=now)
     class_s = record.kind.load_s
     guess_s = LOAD_GUESS_S if class_s is None else class_s
     return max(guess_s, 2.0 * (now - began))

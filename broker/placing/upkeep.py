@@ -64,7 +64,7 @@ def fill(broker: "Broker", record: "Record", now: float) -> None:
         return
     wanted = record.missing
     if record.failures:
-        wanted = int(all(copy.is_warm or copy.has_failed for copy in record.copies.values()))
+        wanted = int(not any(record.is_awaited(copy) for copy in record.copies.values()))
     found = find(broker, record, wanted)
     for actor in found:
         order(broker, record, actor, now)

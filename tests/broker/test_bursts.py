@@ -12,6 +12,7 @@ from wire.messages import (
     ActorBeat,
     Assign,
     Bye,
+    Cancel,
     Credit,
     Entered,
     Outcome,
@@ -73,10 +74,11 @@ def test_what_has_waited_for_as_long_as_entering_takes_spills(talk):
     assert len(second.takes(Assign)) == 1
 
 
-def beside_another(talk, load_s):
+def beside_another(talk, load_s, *, before=lambda _: None):
     """Let an actor with E, which is entered in 1 s, begin to enter F, which takes *load_s*."""
     client = talk.client()
     environment, other = place(0, 9), place(0, 9, identity="f")
+    before(environment)
     first = talk.actor(11, name="host/0").says(Credit(1, 0, 2))
     for number, one, took_s in ((1, environment, 1.0), (2, other, load_s)):
         client.submits(number, call=call(one), slot=number)
@@ -95,6 +97,19 @@ def beside_another(talk, load_s):
 
 def test_nobody_waits_for_a_copy_whose_actor_is_to_enter_another_one_for_longer(talk):
     _, second = beside_another(talk, load_s=30.0)
+
+    assert len(second.takes(Assign)) == 1
+
+
+def test_nobody_waits_for_a_copy_that_hangs_though_all_others_are_late(talk):
+    def hang(environment):
+        beside = talk.actor(13, name="host/2").says(Credit(1, 0, 1))
+        client = talk.client(2).submits(1, call=call(environment))
+        fails(beside, *tokens(beside), credit=Credit(0, 0, 0, {"e": 0}))
+        client.says(Cancel([1], False))
+        passes(talk, 1.0, beside, client)
+
+    _, second = beside_another(talk, load_s=30.0, before=hang)
 
     assert len(second.takes(Assign)) == 1
 

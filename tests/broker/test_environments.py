@@ -281,6 +281,18 @@ def test_one_that_goes_on_hanging_keeps_nobody_from_trying_it_elsewhere(talk):
     assert about(talk, client)["state"] == "broken"
 
 
+def test_one_that_hangs_was_waited_for_though_an_operator_let_it_be_tried_again(talk):
+    """For twice as long as it had hung, whenever that was asked."""
+    client = talk.client().submits(1, call=call(place()))
+    first, second = actors(talk, 2)
+    fails(first, *tokens(first), credit=Credit(0, 0, 0, {"e": 0}))
+    assert second.takes(Assign) == []
+
+    assert asked(talk, client, "environment-retry") == {"environments": ["e"]}
+
+    assert len(second.takes(Assign)) == 1
+
+
 def test_after_three_failures_its_tasks_end_at_once(talk):
     client = talk.client().submits(1, 2, call=call(place(0, 1)))
     [actor] = actors(talk, 1)

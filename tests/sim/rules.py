@@ -172,6 +172,7 @@ RULES: dict[str, dict[int, tuple[str, ...]]] = {
             "a_first_load_is_as_long_as_guessed",
             "a_class_has_no_load_time",
             "one_waits_for_a_copy_before_there_is_one",
+            "what_hangs_counts_as_what_serves",
         ),
         4: (
             "idle_copies_stay",
