@@ -22,14 +22,16 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 # Each starts what follows in its place, with a standard error of that kind.
 FULL = ("sh", "-c", 'exec "$@" 2>/dev/full', "sh")
 CLOSED = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
-GONE = (
-    sys.executable,
-    "-c",
-    (
-        "import os, sys; r, w = os.pipe(); os.close(r), os.dup2(w, 2);"
-        " os.execv(sys.argv[1], sys.argv[1:])"
-    ),
+LOST = (
+    "import os, sys; r, w = os.pipe(); os.close(r), os.dup2(w, {});"
+    " os.execv(sys.argv[1], sys.argv[1:])"
 )
+GONE = (sys.executable, "-c", LOST.format(2))
+# The same of standard output.
+FULL_OUTPUT = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
+GONE_OUTPUT = (sys.executable, "-c", LOST.format(1))
+# Python gathers what it prints into a pipe, unless told otherwise.
+GATHERS = {"PYTHONUNBUFFERED": ""}
 KINDS = {"full": FULL, "closed": CLOSED, "gone": GONE}
 NO_FILE = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh")
 
@@ -120,42 +122,17 @@ def test_a_command_whose_output_was_closed_says_nothing_and_is_fine(command):
         assert subprocess.run(closed, cwd=ROOT, check=False, timeout=DEADLINE_S).returncode == 0
 
 
-def buffered():
-    """Return an environment in which Python gathers what it prints into a pipe, as it does."""
-    return {key: value for key, value in environment().items() if key != "PYTHONUNBUFFERED"}
-
-
 @pytest.mark.parametrize("program", ["broker", "actor", "sdk"])
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_a_text_that_nobody_reads_any_more_was_followed_by_words_of_pythons_own(program, option):
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing) as gone:
-        ran = subprocess.run(
-            [sys.executable, "-m", program, option],
-            stdout=gone,
-            stderr=subprocess.PIPE,
-            env=buffered(),
-            cwd=ROOT,
-            timeout=DEADLINE_S,
-            check=False,
-        )
+    ran = ended_at_once(*GONE_OUTPUT, sys.executable, "-m", program, option, **GATHERS)
 
-    assert (ran.returncode, ran.stderr) == (STATUS_READER_GONE, b"")
+    assert (ran.returncode, ran.stderr) == (STATUS_READER_GONE, "")
 
 
 @pytest.mark.parametrize("program", ["broker", "actor", "sdk"])
 def test_a_text_for_which_there_is_no_room_was_followed_by_words_of_pythons_own(program):
-    full = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
-    ran = subprocess.run(
-        [*full, sys.executable, "-m", program, "--version"],
-        stderr=subprocess.PIPE,
-        env=buffered(),
-        cwd=ROOT,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+    ran = ended_at_once(*FULL_OUTPUT, sys.executable, "-m", program, "--version", **GATHERS)
 
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
     assert ran.stderr.endswith(": [Errno 28] No space left on device\n")
@@ -166,7 +143,7 @@ def shown_top(world, *options):
     """Run `top` for a reader at the other end of a pipe."""
     top = [sys.executable, "-m", "sdk", "top", "--broker", world.endpoint, *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(top, env=buffered(), cwd=ROOT, **pipes) as shown:
+    with subprocess.Popen(top, env=environment(**GATHERS), cwd=ROOT, **pipes) as shown:
         try:
             yield shown
         finally:
