@@ -55,6 +55,8 @@ def test_the_example_prints_what_stands_below_it(tmp_path):
         }
         for place, arguments in enumerate(background_commands()):
             world.start(str(place), *arguments, **variables)
+        # Whoever waits for them for three seconds is told so, in a line that is not shown.
+        world.actors(world.client(), "gpu1/0")
 
         done = run(tmp_path, example, **variables)
 
