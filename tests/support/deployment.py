@@ -145,8 +145,13 @@ class Deployment:
 
         def open_ones() -> dict[str, dict[str, Any]] | None:
             found = {actor["name"]: actor for actor in client.actors()}
-            is_ready = all(found.get(name, {}).get("state") == "open" for name in names)
-            return found if is_ready else None
+            return found if all(map(has_granted, map(found.get, names))) else None
+
+        def has_granted(actor: dict[str, Any] | None) -> bool:
+            # One that has just come is open, and has not said yet what it has room for.
+            if actor is None or actor["state"] != "open":
+                return False
+            return actor["free"] > 0 or any(actor["held"].values())
 
         return self.until(open_ones)
 
