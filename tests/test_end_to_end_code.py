@@ -4,7 +4,15 @@ import sys
 import textwrap
 from collections.abc import Callable
 from functools import partial
-from typing import NewType, ParamSpec, TypeVarTuple
+from typing import (
+    Generic,
+    NewType,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    TypeVarTuple,
+    get_type_hints,
+)
 
 import numpy as np
 import pytest
@@ -131,6 +139,28 @@ def test_a_function_with_a_new_type_in_its_annotations_found_none_on_the_actor(c
         return current_task().client.submit(apply, sum, args).result(PATIENCE_S)
 
     assert client.submit(count, 1, 2).result(PATIENCE_S) == 3
+
+
+def test_a_typed_dict_that_inherits_or_is_made_by_a_call_could_not_be_made_on_the_actor(client):
+    K = TypeVar("K")
+
+    class Point(TypedDict):
+        x: int
+
+    class Named(Point, Generic[K], total=False):
+        name: K
+
+    Odd = TypedDict("Odd", {"a key": Named[str]})
+
+    def move(odd: Odd) -> Point:
+        return Point(x=odd["a key"]["x"] + 1)
+
+    def said() -> list[object]:
+        keys = Named.__required_keys__, Named.__optional_keys__
+        return [*keys, Named.__total__, Named.__parameters__ == (K,), get_type_hints(Point)]
+
+    assert client.submit(move, {"a key": {"x": 1}}).result(PATIENCE_S) == {"x": 2}
+    assert client.submit(said).result(PATIENCE_S) == said()
 
 
 OWN_ACTOR = """

@@ -1,7 +1,7 @@
 """Classes that travel by value: what they are made from, and what becomes of those that are known.
 
 And errors of such classes, which are values as well where a task returns them; and what only
-annotations name, as a NewType.
+annotations name, as a NewType or a TypedDict.
 
 cloudpickle makes a class without its `__slots__`, so its objects kept all in a `__dict__` that
 those of the user's own class do not have, and none came back. And it fills a class anew that the
@@ -13,7 +13,8 @@ version 3 might become, classes travel as it does them by itself.
 """
 
 import contextlib
-from typing import Any, Final, NewType, ParamSpec, TypeVarTuple
+import types
+from typing import Any, Final, Generic, NewType, ParamSpec, TypedDict, TypeVarTuple
 from weakref import WeakSet
 
 from cloudpickle import cloudpickle
@@ -32,6 +33,20 @@ KNOWS_HOW: Final = bool(SET_STATE and MAKE_CLASS) and hasattr(cloudpickle, KNOWN
 
 # What stands in annotations, and would travel by a name that nobody has there.
 TYPE_NAMES: Final = (NewType, ParamSpec, TypeVarTuple)
+# A TypedDict cannot be made of what it is, a kind of dict: that is no base which another may have.
+TYPED_DICT: Final = type(types.new_class("_", (TypedDict,)))
+# What one says of itself, all that it has from those above included; not each Python has them all.
+TYPED_DICT_SAYS: Final = (
+    "__annotations__",
+    "__doc__",
+    "__module__",
+    "__qualname__",
+    "__total__",
+    "__required_keys__",
+    "__optional_keys__",
+    "__readonly_keys__",
+    "__mutable_keys__",
+)
 
 # Those that came from elsewhere: they are filled again, since their code may have changed there.
 _made: Final[WeakSet[type]] = WeakSet()
@@ -100,10 +115,32 @@ def rebuild(
     return error
 
 
+def is_type_name(obj: Any) -> bool:
+    """Tell whether *obj* is one of TYPE_NAMES, or a TypedDict."""
+    return type(obj) in TYPE_NAMES or type(obj) is TYPED_DICT
+
+
 def name_again(obj: Any) -> Any:
-    """Return how to make what is one of TYPE_NAMES."""
+    """Return how to make what `is_type_name` tells of."""
+    if type(obj) is TYPED_DICT:
+        state = {name: getattr(obj, name) for name in TYPED_DICT_SAYS if hasattr(obj, name)}
+        parts = (obj.__name__, getattr(obj, "__parameters__", ()))
+        # It is known before its annotations, which may refer to it.
+        return make_typed_dict, parts, state, None, None, fill_typed_dict
     above = (obj.__supertype__,) if type(obj) is NewType else ()
     return make_type_name, (type(obj), (obj.__name__, *above), obj.__module__)
+
+
+def make_typed_dict(name: str, parameters: tuple[Any, ...]) -> Any:
+    """Begin a TypedDict; called by the unpickler."""
+    generic: Any = Generic
+    return types.new_class(name, (TypedDict, generic[parameters]) if parameters else (TypedDict,))
+
+
+def fill_typed_dict(made: Any, state: dict[str, Any]) -> None:
+    """Let a TypedDict say of itself what it said where it was written; called by the unpickler."""
+    for name, said in state.items():
+        setattr(made, name, said)
 
 
 def make_type_name(kind: Any, parts: tuple[Any, ...], module: str) -> Any:

@@ -31,7 +31,7 @@ from typing import Any, Final
 import cloudpickle
 from msgspec import Struct
 
-from wire.classes import TYPE_NAMES, as_ours, name_again
+from wire.classes import as_ours, is_type_name, name_again
 from wire.codec import BUFFER_BYTES_MIN, INLINE_BYTES_MAX
 from wire.ours import is_ours
 from wire.texts import sendable
@@ -317,7 +317,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         elif type(obj) is Cached and _is_of_users(obj.__wrapped__):
             # It would travel by its name, which nobody has there.
             return cached, (obj.__wrapped__, obj.cache_parameters())
-        elif type(obj) in TYPE_NAMES and _is_of_users(obj):
+        elif is_type_name(obj) and _is_of_users(obj):
             return name_again(obj)
         elif type(obj) is functools.cached_property:
             # Before Python 3.12 there is a lock in it.
