@@ -31,8 +31,9 @@ from actor.holding.recipe import Buffer
 from actor.lead import Lead
 from actor.logs import log, log_notes
 from actor.machine.board import Board
+from actor.machine.cgroups import MemoryGauge
 from actor.machine.leaving import leave_at_once
-from actor.machine.platform import MemoryGauge, measure_own_memory_mb
+from actor.machine.platform import measure_own_memory_mb
 from actor.running.context import Run
 from actor.running.giving import Give
 from actor.running.slot import Slots

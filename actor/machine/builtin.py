@@ -1,6 +1,6 @@
 """The labels that every actor offers unasked: what its machine is."""
 
-from actor.machine import platform
+from actor.machine import cgroups, platform
 from wire.labels import Labels, LabelValue
 from wire.release import PYTHON
 
@@ -11,9 +11,9 @@ def builtin_labels(host: str) -> Labels:
         "host": host,
         "os": platform.name_system(),
         "python": PYTHON,
-        "cpus": platform.count_cpus(),
+        "cpus": cgroups.count_cpus(),
     }
-    memory_mb = platform.measure_memory_mb()
+    memory_mb = cgroups.measure_memory_mb()
     if memory_mb:
         labels["memory_mb"] = memory_mb
     gpus = platform.list_gpus()

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,16 +28,8 @@ ARGUMENTS_AT: Final = slice(45, 47)
 EXIT_PARENT_DIED: Final = 75
 # With the id of a process, as the kernel and clock_getcpuclockid() put them together.
 CPUCLOCK_SCHED: Final = 2
-# The limit, what is used, and what stands before the names in memory.stat.
-CGROUP_1: Final = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
-CGROUP_2: Final = ("memory.max", "memory.current", "")
 # A tool that says nothing for so long says nothing of use.
 GPU_TOOL_TIMEOUT_S: Final = 10.0
-CGROUP_UNLIMITED: Final = 2**60
-MEM_TOTAL: Final = re.compile(rb"MemTotal:\s*(\d+)")
-MEM_AVAILABLE: Final = re.compile(rb"MemAvailable:\s*(\d+)")
-# What the kernel gives back before it refuses memory to anybody.
-CGROUP_CACHES: Final = ("inactive_file", "active_file", "slab_reclaimable")
 
 
 def open_shared(size: int) -> int:
@@ -182,21 +174,6 @@ def parse_ps_time(text: str) -> float:
     return total + 86_400 * int(days or 0)
 
 
-def count_cpus() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def measure_memory_mb() -> int:
-    """Return the memory of the machine, or 0 when it cannot be told."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    except (ValueError, OSError):
-        return 0
-
-
 def measure_own_memory_mb(*, use_proc: bool = IS_LINUX) -> float:
     """Return how much memory this process has resident, or 0.0 when nobody can tell."""
     try:
@@ -210,48 +187,6 @@ def measure_own_memory_mb(*, use_proc: bool = IS_LINUX) -> float:
         return 0.0
 
 
-class Memory(NamedTuple):
-    """How much of which memory is used, apart from what could be given back at once."""
-
-    used_share: float
-    of: str
-
-
-class MemoryGauge:
-    """Tells how much memory is used. Which cgroups it is in is found out once, when it is made."""
-
-    def __init__(self, root: Path = Path("/")) -> None:
-        """Find the cgroups that this process is in, of version 1 or 2."""
-        self._machine = root / "proc/meminfo"
-        self._cgroups = list(find_cgroups(root))
-
-    def read(self) -> Memory | None:
-        """Return what is nearest to its limit, the machine or a cgroup; None if nobody can tell."""
-        found = [cgroup.read() for cgroup in self._cgroups]
-        found.append(read_machine_memory(self._machine))
-        return max((memory for memory in found if memory is not None), default=None)
-
-
-def read_machine_memory(path: Path = Path("/proc/meminfo")) -> Memory | None:
-    """Read the first lines of /proc/meminfo; macOS has a level of its own, in percent free."""
-    with contextlib.suppress(OSError):
-        text = read_start(path)
-        total, available = MEM_TOTAL.search(text), MEM_AVAILABLE.search(text)
-        if total and available:
-            return Memory(1 - int(available[1]) / int(total[1]), "machine")
-    free_percent = read_memory_level()
-    return None if free_percent is None else Memory(1 - free_percent / 100, "machine")
-
-
-def read_start(path: Path) -> bytes:
-    """Read what stands first in a small file; a text file would cost ten times as much."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(fd, 4096)
-    finally:
-        os.close(fd)
-
-
 def read_memory_level() -> int | None:
     """Ask macOS how many percent of the memory are free; None elsewhere."""
     level, size = ctypes.c_int(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
@@ -261,54 +196,6 @@ def read_memory_level() -> int | None:
     except (AttributeError, OSError):
         return None
     return None if status else level.value
-
-
-class Cgroup:
-    """A cgroup that may have a limit of memory, which may be set anew while it is used."""
-
-    def __init__(self, folder: Path, names: tuple[str, str, str]) -> None:
-        """Remember where to look; raise OSError where nothing says of a limit."""
-        limit_name, used_name, self._prefix = names
-        self._limit = folder / limit_name
-        self._used = folder / used_name
-        self._stat = folder / "memory.stat"
-        read_start(self._limit)
-
-    def read(self) -> Memory | None:
-        """Return how much of the limit is used, caches apart; None where there is no limit."""
-        with contextlib.suppress(OSError, ValueError):
-            # Without a limit it says "max", or a number near 2**63.
-            limit = int(read_start(self._limit))
-            if not 0 < limit < CGROUP_UNLIMITED:
-                return None
-            used = int(read_start(self._used))
-            stat = dict(line.split() for line in read_start(self._stat).decode().splitlines())
-            caches = (int(stat.get(self._prefix + name, 0)) for name in CGROUP_CACHES)
-            return Memory(max(0, used - sum(caches)) / limit, "cgroup")
-        return None
-
-
-def find_cgroups(root: Path = Path("/")) -> Iterator[Cgroup]:
-    """Find each cgroup that can have a limit, on the way from ours up.
-
-    Inside a container our own path may not be there; its top is what we see then.
-    """
-    lines = []
-    with contextlib.suppress(OSError):
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        base, names = root / "sys/fs/cgroup", CGROUP_2
-        if controllers:
-            base, names = base / "memory", CGROUP_1
-            if "memory" not in controllers.split(","):
-                continue
-        place = base / path.lstrip("/")
-        for folder in (place, *place.parents):
-            with contextlib.suppress(OSError):
-                yield Cgroup(folder, names)
-            if folder == base:
-                break
 
 
 def stand_in_for_closed() -> None:
