@@ -19,6 +19,7 @@ import zmq
 from actor.connection import connect
 from actor.logs import log_notes
 from actor.machine.board import Stage
+from actor.machine.cgroups import MemoryKills
 from actor.machine.platform import ended_child, read_processes
 from actor.processes.forking import ForkServer
 from actor.processes.process import ActorProcess, Starter
@@ -58,6 +59,7 @@ class Host:
         )
         self._processes: dict[Ward, ActorProcess] = {}
         self._starter = Starter(server)
+        self._memory_kills = MemoryKills()
         self._wakeup = Wakeup()
         self._orders = 0
         self._ordered_at = -inf
@@ -218,6 +220,7 @@ class Host:
                 signal=-status if status < 0 else None,
                 runs=process.board.read(is_ended=ward.is_ended),
                 overflow=process.board.overflow,
+                is_starved=status == -signal.SIGKILL and self._memory_kills.take(),
                 has_left=process.board.has_left,
                 now=now,
             )
@@ -237,6 +240,7 @@ class Host:
             os.waitpid(pid, 0)
 
     def _observe(self) -> None:
+        self._memory_kills.look()
         wards = {ward.pid: ward for ward in self.core.running()}
         server = self._starter.awaited
         for pid, reading in read_processes([*wards, *server]).items():

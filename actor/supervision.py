@@ -7,7 +7,7 @@ comes from the process's end and the board, never from a guess.
 from collections import deque
 from enum import StrEnum
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from actor.settings import EXIT_FORCED, EXIT_RETIRED, EXIT_SPARE, SIGNAL_DRAIN, SLOT, HostSettings
 from wire.errors import RemoteProtocolError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from actor.machine.board import Runs
 
 Note = tuple[str, dict[str, Any]]
+STARVED: Final = "the kernel ended it, as memory was used up"
 
 
 class Phase(StrEnum):
@@ -276,33 +277,30 @@ class HostCore:
         signal: int | None,
         runs: "Runs",
         overflow: int,
+        is_starved: bool,
         has_left: bool,
         now: float,
     ) -> None:
         """Report that a process has ended, and start another unless it left by order."""
         self._now = now
         reason = f"{overflow} more had started than could be noted" if overflow else ""
+        if is_starved:
+            reason = STARVED
         if exit_code == EXIT_FORCED and not runs.started:  # Which a task can end it with as well.
             reason = "the time to drain was over" if self.is_draining else "a run did not return"
-        death = Death(
-            ward.incarnation,
-            exit_code,
-            signal,
-            runs.started,
-            reason,
-            runs.finished,
-            runs.entering,
-            runs.beside,
-        )
-        self._deaths.append((0, death))
+        tokens = runs.started, reason, *runs[1:]
+        self._deaths.append((0, Death(ward.incarnation, exit_code, signal, *tokens)))
         started = len(runs.started)
         why = self._why_left(exit_code, signal, has_left=has_left, started=started)
         if why:
             self._note("actor_left", actor=ward.name, reason=why, started=started)
         else:
-            self._note(
-                "actor_died", actor=ward.name, exit_code=exit_code, signal=signal, started=started
-            )
+            how = {
+                "exit_code": exit_code,
+                "signal": signal,
+                **({"reason": reason} if reason else {}),
+            }
+            self._note("actor_died", actor=ward.name, started=started, **how)
         if has_left or self.is_draining:
             ward.phase = Phase.GONE
             return

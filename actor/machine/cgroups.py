@@ -23,6 +23,9 @@ UNLIMITED: Final = 2**60
 CACHES: Final = ("inactive_file", "active_file", "slab_reclaimable")
 MEM_TOTAL: Final = re.compile(rb"MemTotal:\s*(\d+)")
 MEM_AVAILABLE: Final = re.compile(rb"MemAvailable:\s*(\d+)")
+# How many processes were ended for lack of memory: of a cgroup of version 2, of 1, of the machine.
+KILLS_FILES: Final = ("memory.events", "memory.oom_control")
+KILLS: Final = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 
 
 def count_cpus(root: Path = ROOT) -> int:
@@ -162,3 +165,35 @@ def find_folders(controller: str, root: Path = ROOT) -> Iterator[Path]:
                 yield folder
             if folder == base:
                 break
+
+
+class MemoryKills:
+    """Tells of a process that was killed whether the kernel did it for lack of memory.
+
+    It says how many it has ended, and not which. So what was counted since the last look but one is
+    taken for those that are found killed, one for one.
+    """
+
+    def __init__(self, root: Path = ROOT) -> None:
+        """Begin to count."""
+        folders = find_folders("memory", root)
+        files = [folder / name for folder in folders for name in KILLS_FILES]
+        self._path = next((path for path in files if path.exists()), root / "proc/vmstat")
+        self._before = self._last = self._read()
+
+    def look(self) -> None:
+        """Forget what was counted before the last look: who was killed then was found since."""
+        self._before, self._last = self._last, self._read()
+
+    def take(self) -> bool:
+        """Tell whether one was ended that nobody has taken yet."""
+        if self._read() <= self._before:
+            return False
+        self._before += 1
+        return True
+
+    def _read(self) -> int:
+        found = None
+        with contextlib.suppress(OSError):
+            found = KILLS.search(self._path.read_bytes())
+        return int(found[1]) if found else 0

@@ -6,6 +6,7 @@ import pytest
 
 from actor.machine.cgroups import (
     MemoryGauge,
+    MemoryKills,
     count_cpus,
     measure_memory_mb,
     read_machine_memory,
@@ -169,3 +170,40 @@ def test_the_quota_of_version_1_counts_as_well(tree, monkeypatch):
     )
 
     assert count_cpus(root) == 3
+
+
+# --- who was killed
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "file"),
+    [
+        ("0::/pod", "sys__fs__cgroup__pod__memory_dot_events"),
+        ("4:memory:/pod", "sys__fs__cgroup__memory__pod__memory_dot_oom_control"),
+        ("0::/", "proc__vmstat"),
+    ],
+)
+def test_who_is_found_killed_is_taken_for_one_that_the_kernel_killed(tree, cgroup, file):
+    text = "oom 9\noom_kill {}\noom_kill_disable 5\n".format
+    kills = MemoryKills(tree(proc__self__cgroup=f"{cgroup}\n", **{file: text(3)}))
+
+    assert not kills.take()
+    tree(**{file: text(5)})
+    kills.look()
+    assert [kills.take(), kills.take(), kills.take()] == [True, True, False]
+
+
+def test_a_kill_of_long_ago_is_nobodys_death(tree):
+    kills = MemoryKills(tree(proc__self__cgroup="0::/\n", proc__vmstat="oom_kill 0\n"))
+    tree(proc__vmstat="oom_kill 1\n")
+    kills.look()
+    kills.look()
+
+    assert not kills.take()
+
+
+def test_where_nothing_is_counted_nobody_was_killed_for_memory(tmp_path):
+    kills = MemoryKills(tmp_path)
+    kills.look()
+
+    assert not kills.take()

@@ -72,7 +72,7 @@ class Broker:
     def die(self, ward, **end):
         runs = Runs(*(end.pop(name, []) for name in Runs._fields))
         told = {"exit_code": 1, "signal": None, "runs": runs, "overflow": 0, "has_left": False}
-        self.core.died(ward, **{**told, **end}, now=self.now)
+        self.core.died(ward, **{**told, "is_starved": False, **end}, now=self.now)
 
     @property
     def ward(self):
@@ -154,6 +154,15 @@ def test_an_overflow_of_the_board_is_told():
     (death,) = broker.turn()
 
     assert "3 more" in death.reason
+
+
+def test_that_memory_was_used_up_is_told_with_a_death():
+    broker = Broker().open()
+    broker.die(broker.ward, exit_code=None, signal=9, is_starved=True)
+
+    (death,) = broker.turn()
+
+    assert (death.signal, death.reason) == (9, "the kernel ended it, as memory was used up")
 
 
 def test_each_restart_waits_twice_as_long():

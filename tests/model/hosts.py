@@ -64,7 +64,14 @@ class HostProcess(PeerProcess):
         beside = [] if doomed is None else [token for token in started if token not in doomed]
         runs = Runs([token for token in started if token not in beside], [], [], beside)
         self.core.died(
-            ward, exit_code=None, signal=9, runs=runs, overflow=0, has_left=False, now=0.0
+            ward,
+            exit_code=None,
+            signal=9,
+            runs=runs,
+            overflow=0,
+            is_starved=False,
+            has_left=False,
+            now=0.0,
         )
 
     def spawned(self, messages: Messages, incarnation: int) -> None:

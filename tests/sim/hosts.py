@@ -132,6 +132,7 @@ class HostProcess(Process):
             signal=signal,
             runs=actor.read_board(),
             overflow=0,
+            is_starved=False,
             has_left=has_left,
             now=self.world.now,
         )
