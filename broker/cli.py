@@ -258,7 +258,8 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> ar
             options.no_journal = False
         elif "--data-dir" in {argument.partition("=")[0] for argument in arguments}:
             raise Usage("--data-dir and --no-journal exclude each other")
-    options.data_dir = Path(options.data_dir) if options.data_dir else state_folder(environment)
+    if not options.no_journal:
+        options.data_dir = Path(options.data_dir or state_folder(environment))
     if options.http is not None:
         raise Usage("--http is not available yet: `python -m sdk status --json` has the figures")
     endpoints = options.bind or split(environment.get("WARMSLOT_BIND", "")) or [ENDPOINT_DEFAULT]
@@ -428,9 +429,12 @@ def read_limits(texts: Sequence[str]) -> list[Definition]:
 
 
 def state_folder(environment: Mapping[str, str]) -> Path:
-    """Return where the journal is kept when nobody says so."""
-    home = environment.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "warmslot"
+    """Return where the journal is kept when nobody says so. Raises Usage."""
+    try:
+        folder = Path(environment.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    except RuntimeError:
+        raise Usage("no home folder for the journal: say --data-dir, or --no-journal") from None
+    return folder / "warmslot"
 
 
 def split(text: str) -> list[str]:

@@ -122,6 +122,16 @@ def test_the_journal_is_kept_in_the_users_state_folder(environment, folder):
     assert state_folder(environment) == Path(folder).expanduser()
 
 
+def test_a_user_without_a_home_got_a_traceback(monkeypatch):
+    """As one that a container makes up, which no file knows."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31)
+
+    with pytest.raises(Usage, match="no home folder for the journal"):
+        options()
+    assert options("--no-journal").no_journal
+
+
 @pytest.mark.parametrize("text", ["db=2 api=3", "db=2,api=3", "db=2, api=3"])
 def test_limits_from_the_environment_may_stand_between_blanks_as_those_of_a_host(text):
     found = options(WARMSLOT_LIMIT=text).limit
