@@ -108,32 +108,31 @@ class Loop:
         as that a slot is free, is on its way before anybody else has woken up.
         """
         self._inbox.append((method, arguments))
-        if not self._visit():
-            self._wake()
-        if self.lead.free_since:
-            self.lead.call()
+        self._visit()
 
-    def _visit(self) -> bool:
-        """Lead for one turn, if nobody is in one; tell whether it was so."""
-        lock = self.lead.lock
-        if not lock.acquire(blocking=False):
-            return False
-        try:
-            _ = self.turn(can_receive=False, may_run_here=False)
-            self._is_settled = True
-            # What the leader is to look at: a message whose sign was eaten here, an earlier time.
-            if self._sleeps_until and (
-                zmq_poll(self._watched, 0)
-                or self._inbox
-                or self._may_be_over
-                or self.core.deadline() < self._sleeps_until - SLEEP_SLACK_S
-            ):
-                self._wake()
-        except BaseException:  # noqa: BLE001 - our bug, and not for the task that called.
-            traceback.print_exc()
-            os._exit(1)
-        lock.release()
-        return True
+    def _visit(self) -> None:
+        """Lead for one turn, if nobody is in one; have it heard what comes back for that."""
+        lead = self.lead
+        if not lead.lock.acquire(blocking=False):
+            self._wake()
+        else:
+            try:
+                _ = self.turn(can_receive=False, may_run_here=False)
+                self._is_settled = True
+                # What the leader looks at: a message whose sign was eaten here, an earlier time.
+                if self._sleeps_until and (
+                    zmq_poll(self._watched, 0)
+                    or self._inbox
+                    or self._may_be_over
+                    or self.core.deadline() < self._sleeps_until - SLEEP_SLACK_S
+                ):
+                    self._wake()
+            except BaseException:  # noqa: BLE001 - our bug, and not for the task that called.
+                traceback.print_exc()
+                os._exit(1)
+            lead.lock.release()
+        if lead.free_since:
+            lead.call()
 
     def post_quietly(self, method: Callable[..., Any], *arguments: object) -> None:
         """Have the leader call *method* in its next turn, without waking anybody for it.
@@ -242,8 +241,7 @@ class Loop:
                 self.slots.run_here(run)
                 if not self.lead.come_back(number):
                     # Another leads on, and what the run handed back is said by whoever is free.
-                    if not self._visit():
-                        self._wake()
+                    self._visit()
                     return None
                 # But not twice in a row, or a stream of short runs would never hear anything.
                 run, is_left = self._follow(), not was_left and not self._is_said

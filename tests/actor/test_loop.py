@@ -104,6 +104,28 @@ def test_who_lost_the_lead_says_what_its_run_has_left_before_it_stands_by(loop, 
     assert not loop._is_awake
 
 
+def test_what_came_back_for_who_lost_the_lead_was_heard_when_the_run_of_another_had_lasted_10_ms(
+    loop, monkeypatch
+):
+    # With two slots and tasks of 4 ms, each took a third longer than it has to.
+    loop.core.session.hello_at = inf
+    monkeypatch.setattr(loop, "turn", lambda **_: "a run")
+
+    def run_here(_):
+        monkeypatch.undo()
+        assert loop.lead.lock.acquire(timeout=DEADLINE_S)
+        loop.lead._number += 1  # A guard has taken the lead, and runs a task in its place by now.
+        loop.lead.free_since = 1.0
+        loop.lead._is_called = False
+        loop.lead.lock.release()
+
+    monkeypatch.setattr(loop.slots, "run_here", run_here)
+    loop.lead.begin()
+
+    assert loop._lead() is None
+    assert loop.lead._is_called
+
+
 def test_a_run_in_the_leaders_place_says_itself_what_it_posts_and_calls_a_guard(loop):
     loop.core.session.hello_at = inf
     said = []
