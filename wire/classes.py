@@ -31,6 +31,19 @@ MAKE_CLASS: Final[Any] = getattr(cloudpickle, "_make_skeleton_class", None)
 KNOWN_CLASSES: Final = "_DYNAMIC_CLASS_TRACKER_BY_ID"
 KNOWS_HOW: Final = bool(SET_STATE and MAKE_CLASS) and hasattr(cloudpickle, KNOWN_CLASSES)
 
+# A field of a class with `__slots__`, or of one that is written in C.
+Member: Final = types.MemberDescriptorType
+# What those that a parser raises say beside their arguments.
+SYNTAX_FIELDS: Final = (
+    "msg",
+    "filename",
+    "lineno",
+    "offset",
+    "text",
+    "end_lineno",
+    "end_offset",
+)
+
 # What stands in annotations, and would travel by a name that nobody has there.
 TYPE_NAMES: Final = (NewType, ParamSpec, TypeVarTuple)
 # A TypedDict cannot be made of what it is, a kind of dict: that is no base which another may have.
@@ -60,9 +73,10 @@ def as_ours(obj: Any, reduced: Any) -> Any:
     """
     if isinstance(obj, BaseException):
         kind = type(obj)
-        is_plain = kind.__reduce__ is PLAIN_REDUCE and kind.__reduce_ex__ is PLAIN_REDUCE_EX
+        if kind.__reduce__ is not PLAIN_REDUCE or kind.__reduce_ex__ is not PLAIN_REDUCE_EX:
+            return reduced
         # It is known before its attributes, which may refer to it.
-        return (rebuild, (kind, obj.args, {}, []), vars(obj) or None) if is_plain else reduced
+        return rebuild, (kind, obj.args, {}, []), fields_of(obj), None, None, fill_error
     if not isinstance(obj, type) or type(reduced) is not tuple or len(reduced) != 6:
         return reduced
     make, parts, state, *items, fill = reduced
@@ -103,16 +117,41 @@ def rebuild(
     kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any], left: list[str]
 ) -> BaseException:
     """Make an exception of *kind* without calling its `__init__`; called by the unpickler."""
-    error = kind.__new__(kind, *args)
     # Those that are built in keep some of their arguments in fields of their own.
     python: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    try:
+        error = kind.__new__(kind, *args)
+    except Exception:  # noqa: BLE001 - it may take other arguments, or be no more than a name in C.
+        error = python.__new__(kind, *args)
     with contextlib.suppress(Exception):
         python.__init__(error, *args)
     error.args = args
-    vars(error).update(state)
+    fill_error(error, state)
     for line in left:
         error.add_note(line)
     return error
+
+
+def fields_of(error: BaseException) -> dict[str, Any]:
+    """Return what *error* keeps beside its arguments, also where its class has `__slots__`."""
+    kinds = [kind for kind in type(error).__mro__ if kind.__module__ != "builtins"]
+    named = [name for kind in kinds for name, part in vars(kind).items() if type(part) is Member]
+    if isinstance(error, SyntaxError):
+        named += SYNTAX_FIELDS
+    found = ((name, getattr(error, name, None)) for name in named)
+    return {**{name: part for name, part in found if part is not None}, **vars(error)}
+
+
+def fill_error(error: BaseException, state: dict[str, Any]) -> None:
+    """Give *error* the fields that it had, whatever its class does where one is set."""
+    kinds = type(error).__mro__
+    for name, part in state.items():
+        field = next((vars(kind)[name] for kind in kinds if name in vars(kind)), None)
+        if type(field) is Member:
+            with contextlib.suppress(AttributeError, TypeError):  # Some can only be read.
+                field.__set__(error, part)
+        else:
+            vars(error)[name] = part
 
 
 def is_type_name(obj: Any) -> bool:

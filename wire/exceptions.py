@@ -10,11 +10,11 @@ import traceback
 from types import TracebackType
 from typing import Any, Final
 
-from wire.classes import rebuild
+from wire.classes import fields_of, rebuild
 from wire.errors import Code
 from wire.ours import is_ours
 from wire.parts import Failure
-from wire.payload import PayloadError, pickle_value, told
+from wire.payload import LOCKS, PayloadError, pickle_in_part, pickle_value, told
 from wire.texts import sendable
 
 TEXT_LENGTH_MAX: Final = 16_384
@@ -52,64 +52,115 @@ def dump_exception(error: BaseException, code: Code = Code.TASK_FAILED) -> Failu
 
 def _pickled(error: BaseException) -> bytes:
     """Pickle *error* so that it is of its own class where it comes back; or return nothing."""
-    return _as_it_is(error) or _as_it_is(error, Rebuilt(error))
+    reads = _reads(error)
+    return (
+        _as_it_is(error, error, reads=reads)
+        or _as_it_is(error, Rebuilt(error), reads=reads)
+        or _as_it_is(error, Rebuilt(error, has_texts=True), reads=reads)
+        or _as_it_is(error, Rebuilt(error), reads=False)
+    )
 
 
-def _as_it_is(error: BaseException, sent: "Rebuilt | None" = None) -> bytes:
-    """Pickle *error*, or *sent* in its place; return nothing where another class comes back."""
+def _as_it_is(error: BaseException, sent: "BaseException | Rebuilt", *, reads: bool) -> bytes:
+    """Pickle *sent* for *error*; return nothing where it comes back as something else.
+
+    With *reads* that goes for one that cannot say any more what it is.
+    """
     with contextlib.suppress(*USERS):
-        stream, _, _ = pickle_value(sent or error, out_of_band=False)
+        stream, _, _ = pickle_value(sent, out_of_band=False)
         # It may pickle and yet not come back: Python calls the class with `args` again.
-        if type(pickle.loads(stream)).__name__ == type(error).__name__:  # noqa: S301
+        back = pickle.loads(stream)  # noqa: S301
+        if type(back).__name__ == type(error).__name__ and (not reads or _reads(back)):
             return stream
     return b""
+
+
+def _reads(error: BaseException) -> bool:
+    """Tell whether *error* has a text: that may be made of attributes which have to be there."""
+    try:
+        return isinstance(f"{error!s}{error!r}", str)
+    except USERS:
+        return False
 
 
 class Rebuilt:
     """Pickles as an exception that is made without its `__init__`, and without what cannot travel.
 
     An `__init__` that takes anything but `args` is the rule in users' code, and a lock or a
-    connection in an attribute no reason to lose the class by which they catch it.
+    connection in an attribute no reason to lose the class by which they catch it. Of an attribute
+    comes along what can; of one that cannot at all nothing, or with *has_texts* what it is.
     """
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, *, has_texts: bool = False) -> None:
         """Take apart *error*."""
         self._error = error
+        self._has_texts = has_texts
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as class, arguments and attributes."""
         error = self._error
         left: list[str] = []
-        args = tuple(
-            part if _travels(part, f"argument {place}", left) else repr(part)
-            for place, part in enumerate(args_of(error))
-        )
-        state = {
-            name: part
-            for name, part in vars(error).items()
-            if _travels(part, f"attribute {name!r}", left)
+        args = self._args()
+        sent = {
+            id(part): what_travels(part, f"argument {place}", left)
+            for place, part in enumerate(args)
         }
-        return rebuild, (type(error), args, state, left)
+        found = tuple(
+            repr(part) if sent[id(part)] is None and part is not None else sent[id(part)]
+            for part in args
+        )
+        state: dict[str, Any] = {}
+        for name, part in fields_of(error).items():
+            # It is often an argument as well, and said of it already what stayed.
+            if id(part) not in sent:
+                sent[id(part)] = what_travels(part, f"attribute {name!r}", left)
+            if sent[id(part)] is not None or part is None:
+                state[name] = sent[id(part)]
+            elif self._has_texts:
+                state[name] = repr(part)
+        return rebuild, (type(error), found, state, left)
+
+    def _args(self) -> tuple[Any, ...]:
+        """Return the arguments, with each of a group's own errors as it can travel."""
+        error, has_texts = self._error, self._has_texts
+        if not isinstance(error, BaseExceptionGroup):
+            return error.args
+        own = [
+            one if _as_it_is(one, one, reads=_reads(one)) else Rebuilt(one, has_texts=has_texts)
+            for one in error.exceptions
+        ]
+        return error.message, own
 
 
-def args_of(error: BaseException) -> tuple[Any, ...]:
-    """Return the arguments of *error*, with each of a group's own errors as it can travel."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error.args
-    own = [one if _as_it_is(one) else Rebuilt(one) for one in error.exceptions]
-    return error.message, own
+class Remains:
+    """Pickles as what is left of a value."""
+
+    def __init__(self, stream: bytes) -> None:
+        """Take it as it was pickled."""
+        self._stream = stream
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as the octets that it is read from."""
+        return pickle.loads, (self._stream,)
 
 
-def _travels(part: object, what: str, left: list[str]) -> bool:
-    """Tell whether *part* can be sent, and note in *left* why not."""
+def what_travels(part: object, what: str, left: list[str]) -> object:
+    """Return what can be sent of *part*, None for nothing, and note in *left* what cannot."""
     try:
         stream, _, _ = pickle_value(part, out_of_band=False)
         pickle.loads(stream)  # noqa: S301
     except USERS as error:
         why = str(error) if isinstance(error, PayloadError) else told(error)
-        left.append(f"{what} stayed on the actor: {why}")
-        return False
-    return True
+    else:
+        return part
+    with contextlib.suppress(*USERS):
+        stream = pickle_in_part(part)
+        kind = type(pickle.loads(stream))  # noqa: S301
+        if kind.__name__ == type(part).__name__ and kind not in LOCKS:
+            left.append(f"a part of {what} stayed on the actor: {why}")
+            return Remains(stream)
+    left.append(f"{what} stayed on the actor: {why}")
+    return None
 
 
 def shortened(failure: Failure) -> Failure:

@@ -14,16 +14,13 @@ import pickle
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from types import (
     BuiltinFunctionType,
     CodeType,
     FunctionType,
-    GetSetDescriptorType,
-    MemberDescriptorType,
-    MethodType,
     ModuleType,
 )
 from typing import Any, Final
@@ -47,13 +44,16 @@ STACK_GLOBAL: Final = b"\x93"
 HIDDEN_FILE: Final = "<dynamic-code>"
 # A by-value pickle builds functions and classes with these.
 BUILDERS: Final = b"cloudpickle.cloudpickle"
-PATH_DEPTH_MAX: Final = 4
 
 PLAIN: Final = (type(None), bool, int, float, complex, str, bytes)
 BASIC: Final = (FunctionType, BuiltinFunctionType, type, ModuleType, *PLAIN)
 
 # Their pickles hold neither code nor buffers.
 ATOMS: Final = frozenset({type(None), bool, int, float})
+
+LOCKS: Final[dict[type, Callable[[], object]]] = {
+    type(make()): make for make in (threading.Lock, threading.RLock)
+}
 
 Buffer = bytes | bytearray | memoryview
 # What `functools.lru_cache` makes of a function.
@@ -329,6 +329,30 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         return as_ours(obj, super().reducer_override(obj))
 
 
+class SparingPickler(ByValuePickler):
+    """Writes a text in the place of what cannot be pickled, and for a lock one that is free."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Ask each object for what it is made from, as the pickler does itself."""
+        reduced = super().reducer_override(obj)
+        if reduced is not NotImplemented or isinstance(obj, type | FunctionType):
+            return reduced
+        try:
+            if type(obj) in LOCKS:
+                return LOCKS[type(obj)], ()
+            if isinstance(obj, BuiltinFunctionType) and type(obj.__self__) not in LOCKS:
+                pickle.dumps(obj, PICKLE_PROTOCOL)  # A text would not have this method.
+            reduce = self.dispatch_table.get(type(obj))
+            return obj.__reduce_ex__(PICKLE_PROTOCOL) if reduce is None else reduce(obj)
+        except Exception:  # noqa: BLE001 - the user's class may raise anything.
+            return str, (repr(obj),)
+
+
+def pickle_in_part(value: object) -> bytes:
+    """Pickle what can be pickled of *value*; raises where that cannot be told."""
+    return _pickle_by_value(value, None, [], SparingPickler)
+
+
 def _is_of_users(function: Any) -> bool:
     """Tell whether a function cannot be found by its name where it is not ours."""
     module = sys.modules.get(getattr(function, "__module__", None) or "")
@@ -368,7 +392,10 @@ def is_basic(value: object) -> bool:
 
 
 def _pickle_by_value(
-    value: object, keep: Callable[[pickle.PickleBuffer], bool] | None, buffers: list[Buffer]
+    value: object,
+    keep: Callable[[pickle.PickleBuffer], bool] | None,
+    buffers: list[Buffer],
+    kind: type[ByValuePickler] = ByValuePickler,
 ) -> bytes:
     """Pickle with the user's modules by value; raises whatever the value's classes raise."""
     names: set[str] = set()
@@ -377,7 +404,7 @@ def _pickle_by_value(
         while True:
             file = io.BytesIO()
             buffers.clear()
-            pickler = ByValuePickler(file, keep, names, is_strict=is_strict)
+            pickler = kind(file, keep, names, is_strict=is_strict)
             try:
                 pickler.dump(value)
             except Unpicklable:
@@ -398,85 +425,6 @@ def _may_need_value(stream: bytes) -> bool:
     """Tell whether a fast pickle could refer to the user's modules; yes does no harm."""
     user_modules.refresh()
     return any(needle in stream for needle in user_modules.needles)
-
-
-# --- which part cannot be pickled
-
-
-def culprit(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
-    """Name the argument that cannot be pickled and the place in it; empty when each alone can."""
-    for name, value in [*((f"argument {n}", v) for n, v in enumerate(args)), *kwargs.items()]:
-        label = name if name.startswith("argument ") else f"argument {name!r}"
-        found = culprit_in(value, label)
-        if found:
-            return found
-    return ""
-
-
-def culprit_in(value: object, path: str = "", seen: frozenset[int] = frozenset()) -> str:
-    """Descend into what *value* consists of to the first part that cannot be pickled."""
-    try:
-        pickle_value(value, out_of_band=True)
-    except PayloadError as error:
-        seen |= {id(value)}
-        parts = parts_of(value) if len(seen) <= PATH_DEPTH_MAX else []
-        for step, part in parts:
-            found = "" if id(part) in seen else culprit_in(part, path + step, seen)
-            if found:
-                return found
-        if any(id(part) in seen for _, part in parts):
-            return ""  # It cannot since what it belongs to cannot: another part of that is why.
-        return f"{path.removeprefix(', ')}: {error}" if path else str(error)
-    return ""
-
-
-# Of what is pickled so, that which it consists of travels.
-PLAIN_REDUCE: Final = (object.__reduce__, BaseException.__reduce__)
-
-
-def parts_of(value: object) -> list[tuple[str, object]]:
-    """Return what travels with *value*, and how it is named there."""
-    match value:
-        case list() | tuple():
-            return [(f"[{index}]", part) for index, part in enumerate(value)]
-        case dict():
-            return [(f"[{key!r}]", part) for key, part in value.items()]
-        case FunctionType():
-            named = captured_by(value)
-        case MethodType():
-            return [(", its object", value.__self__)]
-        case functools.partial():
-            return [("", value.func), (", arguments", value.args), (", arguments", value.keywords)]
-        case _ if type(value).__reduce__ not in PLAIN_REDUCE:
-            return []  # Its class says what travels, or why nothing does.
-        case _:
-            named = []
-            with suppress(Exception):  # The user's class may have something of its own there.
-                named = [
-                    ("attribute", name, part)
-                    for name, part in vars(value).items()
-                    if not isinstance(part, GetSetDescriptorType | MemberDescriptorType)
-                ]
-    return [(f", {kind} {name!r}", part) for kind, name, part in named]
-
-
-def captured_by(function: FunctionType) -> list[tuple[str, str, object]]:
-    """Return what a function that travels by value takes along: kind, name and value of each."""
-    code = function.__code__
-    named: list[tuple[str, str, object]] = []
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
-        with suppress(ValueError):  # It is empty yet.
-            named.append(("variable", name, cell.cell_contents))
-    known = function.__globals__
-    named += [("global", name, known[name]) for name in sorted(names_in(code)) if name in known]
-    parameters = code.co_varnames[: code.co_argcount]
-    defaults = function.__defaults__ or ()
-    named += [
-        ("default", name, part)
-        for name, part in zip(parameters[::-1], defaults[::-1], strict=False)
-    ]
-    named += [("default", name, part) for name, part in (function.__kwdefaults__ or {}).items()]
-    return [one for one in named if not isinstance(one[2], ModuleType)]
 
 
 def describe(value: object) -> str:

@@ -17,6 +17,7 @@ from actor.holding.retries import is_retriable
 from sdk.errors import CLASSES, TaskCanceled, WarmslotError
 from wire import exceptions, payload
 from wire.codec import encode_failure
+from wire.culprit import culprit_in
 from wire.errors import Code
 from wire.parts import Call, Failure, Status
 
@@ -66,7 +67,7 @@ def pack(value: object) -> Ending:
 def why_not(value: object, error: payload.PayloadError) -> str:
     """Say which part of *value* cannot be pickled, and where it is; or as *error* does."""
     with contextlib.suppress(Exception):  # Memory may be out, or the user's code does as it likes.
-        return payload.culprit_in(value) or str(error)
+        return culprit_in(value) or str(error)
     return str(error)
 
 

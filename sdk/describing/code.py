@@ -32,10 +32,10 @@ import msgspec
 from sdk.calls.call import Code
 from sdk.describing.options import Options
 from sdk.errors import SerializationError
+from wire.culprit import culprit_in
 from wire.payload import (
     Cached,
     PayloadError,
-    culprit_in,
     digest,
     dump_code,
     is_basic,

@@ -24,7 +24,8 @@ from sdk.describing.code import (
     watch,
 )
 from sdk.errors import SerializationError
-from wire.payload import PayloadError, culprit, dump_code, is_basic, names_in
+from wire.culprit import culprit
+from wire.payload import PayloadError, dump_code, is_basic, names_in
 
 # What was met, by its id: its number, and itself, so that nothing else has this id meanwhile.
 Seen = dict[Hashable, tuple[int, Any]]

@@ -11,7 +11,8 @@ from typing import Any, Final
 from sdk.errors import SerializationError
 from sdk.futures.future import FutureInside, TaskFuture
 from wire.codec import INLINE_BYTES_MAX
-from wire.payload import PICKLE_PROTOCOL, Dumped, PayloadError, culprit, dump_value
+from wire.culprit import culprit
+from wire.payload import PICKLE_PROTOCOL, Dumped, PayloadError, dump_value
 
 # What pickles by itself, without a buffer, code or a future in it.
 PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})

@@ -8,7 +8,7 @@ import types
 import pytest
 from msgspec import structs
 
-from wire import exceptions
+from wire import exceptions, payload
 from wire.codec import decode_failure, encode_failure
 from wire.errors import Code
 from wire.ours import ROOT
@@ -51,6 +51,51 @@ class Stubborn(Exception):
 
     def __init__(self, key):
         super().__init__("other")
+
+
+class Guarded(Exception):
+    lock = threading.Lock()
+
+
+class Slotted(Exception):
+    __slots__ = ("code",)
+
+    def __init__(self, code):
+        self.code = code
+        self.about = [self]
+
+    def __str__(self):
+        return f"code {self.code}"
+
+
+class Request:
+    def __init__(self):
+        self.url = "http://there"
+        self.headers = threading.Lock()
+        self.is_done = threading.Condition()
+
+
+class Answered(Exception):
+    """As those of HTTP and RPC libraries are: what they say is made of what they hold."""
+
+    def __init__(self):
+        super().__init__(Request())
+        self.request = self.args[0]
+        self.headers = self.request.headers
+
+    def __str__(self):
+        with self.request.is_done:
+            return f"404 at {self.request.url}"
+
+    def __repr__(self):
+        return f"Answered({self.request.url}, {self.headers!r})"
+
+
+class Unparsed(SyntaxError):
+    def __init__(self, place):
+        super().__init__("bad", ("page.html", *place, "<a"))
+        self.args = ("bad",)
+        self.log = threading.Lock()
 
 
 class Mute(Exception):
@@ -106,11 +151,12 @@ def test_a_group_keeps_the_classes_of_what_is_in_it():
 
 def test_an_exception_whose_init_takes_other_arguments_keeps_its_class():
     error = raised(Strict(1, 2))
+    error.args = (*error.args, None)
 
     back = exceptions.load_exception(exceptions.dump_exception(error))
 
     assert type(back) is Strict
-    assert (str(back), back.args, back.one) == ("1 and 2", error.args, 1)
+    assert (str(back), back.args, back.one) == (str(error), ("1 and 2", None), 1)
     assert "raise error" in str(back.__cause__)
 
 
@@ -145,7 +191,42 @@ def test_an_exception_that_exits_where_it_is_unpickled_comes_back():
     assert (as_it_is.type.rpartition(".")[2], as_it_is.message) == ("Leaving", "gone")
 
 
-@pytest.mark.parametrize("error", [Mute(), Stubborn(1)], ids=["mute", "stubborn"])
+def test_an_exception_whose_fields_are_slots_lost_them():
+    for back in (
+        exceptions.load_exception(exceptions.dump_exception(raised(Slotted(7)))),
+        pickle.loads(payload.pickle_value([Slotted(7)], out_of_band=False)[0])[0],
+    ):
+        assert type(back) is Slotted
+        assert (str(back), back.about) == ("code 7", [back])
+
+
+def test_an_exception_had_no_text_where_a_part_of_what_it_holds_cannot_travel():
+    back = exceptions.load_exception(exceptions.dump_exception(raised(Answered())))
+
+    assert type(back) is Answered
+    assert str(back) == "404 at http://there"
+    assert repr(back).startswith("Answered(http://there, '<unlocked _thread.lock object at")
+    assert back.args[0] is back.request
+    assert [note.partition(":")[0] for note in back.__notes__] == [
+        "a part of argument 0 stayed on the actor",
+        "attribute 'headers' stayed on the actor",
+    ]
+
+
+def test_an_error_of_a_parser_that_holds_its_log_lost_where_it_is():
+    back = exceptions.load_exception(exceptions.dump_exception(raised(Unparsed((3, 5)))))
+
+    assert (type(back), back.args) == (Unparsed, ("bad",))
+    assert (back.filename, back.lineno, back.offset, back.text) == ("page.html", 3, 5, "<a")
+
+
+def test_an_exception_that_no_argument_makes_again_lost_its_class():
+    back = exceptions.load_exception(exceptions.dump_exception(raised(Stubborn(1))))
+
+    assert (type(back), str(back)) == (Stubborn, "other")
+
+
+@pytest.mark.parametrize("error", [Mute(), Guarded()], ids=["mute", "guarded"])
 def test_an_exception_that_cannot_travel_leaves_its_text(error):
     failure = exceptions.dump_exception(raised(error))
 

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire import payload
+from wire import culprit, payload
 from wire.codec import BUFFER_BYTES_MIN, INLINE_BYTES_MAX
 from wire.errors import Code
 
@@ -338,7 +338,7 @@ def test_a_namespace_is_judged_by_its_folders():
     ],
 )
 def test_the_argument_that_cannot_be_pickled_is_named(args, kwargs, place):
-    found = payload.culprit(args, kwargs)
+    found = culprit.culprit(args, kwargs)
 
     assert found.startswith(place)
     assert bool(found) == bool(place)
@@ -394,8 +394,8 @@ class Shared:
     ],
 )
 def test_what_a_function_takes_along_is_named_when_it_cannot_be_pickled(value, place):
-    assert payload.culprit_in(value).startswith(place.removeprefix(", "))
-    assert bool(payload.culprit_in(value)) == bool(place)
+    assert culprit.culprit_in(value).startswith(place.removeprefix(", "))
+    assert bool(culprit.culprit_in(value)) == bool(place)
 
 
 def test_a_value_that_cannot_be_pickled_says_what_and_why():
