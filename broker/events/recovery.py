@@ -106,7 +106,8 @@ def offered(broker: "Broker", actor: Actor, item: Holding | Kept, now: float) ->
             task.is_finished = isinstance(item, Kept)
             actor.assigned[token] = task
         return
-    if is_over(broker, task, token, now):
+    is_run = isinstance(item, Holding) or item.retriable
+    if is_over(broker, task, token, now) or (is_run and families.has_later(task, token)):
         stop(broker, actor, item)
         return
     if (

@@ -140,6 +140,12 @@ def attached(broker: "Broker", task: Task, parent: Token) -> None:
         task.parent = owner
 
 
+def has_later(task: Task, token: Token) -> bool:
+    """Tell whether a later run of *task* than that with *token* has made a call, which is here."""
+    makers = (c.record.maker for c in task.children or () if isinstance(c.record, Record))
+    return any(maker is not None and maker.token > token for maker in makers)
+
+
 def known(broker: "Broker", maker: Maker) -> Task | None:
     """Return the task whose run has made a call, if it is here and its client has it."""
     client = broker.clients.get(maker.client)

@@ -349,6 +349,16 @@ def test_a_task_that_is_canceled_before_its_run_is_back_takes_its_calls_along():
     assert agree(family.talk)
 
 
+def test_an_earlier_run_of_its_task_takes_no_call_along():
+    """Found by seed 786231013008212863: the run that had made it went on without it."""
+    family = Family()
+    family.talk.restart()
+    earlier = family.talk.actor(12, name="host/1", holding=[(ROOT, 1, (999, 1), "running")])
+    holding(family)
+    assert [stop.epoch for stop in earlier.takes(Stop)] == [999]
+    assert family.state == "assigned"
+
+
 @pytest.mark.parametrize("key", [None, KEY])
 def test_the_call_of_a_run_that_nobody_offers_ends_for_its_task_makes_it_again(key):
     family = Family(key=key)
