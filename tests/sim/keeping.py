@@ -33,6 +33,8 @@ class Keeping:
         # Those of them of whom the broker must know.
         self.known: dict[str, set[int]] = {}
         self.left_at: dict[str, float] = {}
+        # When the broker that lives has given out a call of each.
+        self.given_at: dict[str, float] = {}
         # What the broker that lives was sent a call of; of others it knows nobody who may call.
         self.told: set[str] = set()
         self._core: Broker | None = None
@@ -47,6 +49,7 @@ class Keeping:
         """Note of which calls the broker was told, and who said that it will make none any more."""
         if core is not self._core:
             self._core, self.told, self.known, self.left_at = core, set(), {}, {}
+            self.given_at = {}
         for command in frame.commands:
             if type(command) is Template and command.call.environment is not None:
                 self.told.add(command.call.environment.id)
@@ -66,8 +69,8 @@ class Keeping:
         is_full = most is not None and len(record.copies) == most
         if is_full and is_wanted_elsewhere(core, record, self.world.now):
             return  # It goes where one may go that waits (9.7 rule 4).
-        # A run starts a little later than the broker has given it out.
-        if self.world.oracle.copies.is_in_use(command.environment, KEPT_S):
+        # What actors ran that the broker had lost by then was none of its calls.
+        if self.world.now < self.given_at.get(command.environment, -KEPT_S) + KEPT_S:
             here = self.here(core, self.known.get(command.environment, set()))
             assert not here, f"{command.environment} is given up, and {here} may call it"
 
@@ -98,6 +101,8 @@ class Keeping:
     def assigned(self, actor: "ActorProcess", command: "Assign", call: Any) -> None:
         """Check that a call which waits for a copy that there is enters no further one earlier."""
         patience_s, place = call.affinity_wait_s, call.environment
+        if place is not None and (call.method or call.function):
+            self.given_at[place.id] = self.world.now
         if place is not None and place.id in self.callers:
             self.known.setdefault(place.id, set()).add(command.client)
         if patience_s is None or place is None or not call.method:
