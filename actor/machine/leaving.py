@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 from actor.logs import log
@@ -12,6 +13,8 @@ from actor.settings import EXITS_IN_ORDER
 
 # So long what libraries of the user's do at the end may take.
 EXIT_GRACE_S: Final = 2.0
+# So long executors may take of that to end what they have started.
+POOLS_GRACE_S: Final = 1.0
 # So long what was printed may take where the process ends by force: it may have to be gone soon.
 FLUSH_GRACE_S: Final = 0.1
 
@@ -28,10 +31,30 @@ def leave(status: int) -> NoReturn:
             # Whoever hangs there would do so for ever.
             log.warning("exit_functions_skipped", reason=str(error) or type(error).__name__)
         else:
+            end_pools()
             # Libraries of the user's may have something to say at the end.
             atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way.
     flush()
     os._exit(status)
+
+
+def end_pools() -> None:
+    """Let executors of processes end theirs, as the interpreter does before it waits for threads.
+
+    Those of threads wait for whatever runs in one: that is not waited for.
+    """
+    ends = threading.Thread(target=run_thread_exits, name="pools", daemon=True)
+    with contextlib.suppress(RuntimeError, MemoryError):
+        ends.start()
+        ends.join(POOLS_GRACE_S)
+
+
+def run_thread_exits() -> None:
+    """Call what is to be called before threads are waited for, the last one first."""
+    calls: list[Callable[[], object]] = getattr(threading, "_threading_atexits", [])
+    for call in reversed(calls):
+        with contextlib.suppress(Exception):
+            call()
 
 
 def leave_at_once(status: int) -> NoReturn:

@@ -8,7 +8,8 @@ import pytest
 
 from actor.processes.life import EXIT_RETURNED
 from tests.actor.test_processes import double, value
-from tests.support.deployment import DEADLINE_S
+from tests.support.deployment import DEADLINE_S, is_alive
+from wire.messages import OutcomeAck
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -121,3 +122,28 @@ def test_a_process_that_a_task_spawns_took_an_actor_py_of_the_users_for_ours(
     actor = broker.actor()
 
     assert value(broker, actor, broker.run(actor, start_from_nothing)) == [0, 0]
+
+
+def open_pools():
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    # As a library does that keeps one for the next time, so nobody ends it by letting go of it.
+    multiprocessing.pools = [
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(kind))
+        for kind in ("fork", "spawn", "forkserver")
+    ]
+    return [pool.submit(os.getpid).result() for pool in multiprocessing.pools]
+
+
+def test_executors_of_processes_that_were_left_open_outlived_their_actor(broker):
+    process = broker.start_host()
+    actor = broker.actor()
+    token = broker.run(actor, open_pools)
+    children = value(broker, actor, token)
+    broker.say(actor, OutcomeAck([token]))
+
+    process.send_signal(signal.SIGTERM)
+
+    broker.until(lambda: process.poll() is not None)
+    broker.until(lambda: not any(map(is_alive, children)))
