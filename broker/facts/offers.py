@@ -311,6 +311,10 @@ class Offers:
                 found &= able
         return found
 
+    def most(self, slots: dict[str, int]) -> dict[str, int]:
+        """Return the most that one actor has of each type in *slots*."""
+        return {kind: max(self._slots.get(kind, {}), default=0) for kind in slots}
+
     def places(self, slots: dict[str, int], among: int) -> int:
         """Return how many tasks that take *slots* each run at once in all actors of a set."""
         places: list[int] = []

@@ -6,6 +6,7 @@ from broker.facts.task import Task
 from wire.labels import Desire, LabelValues, satisfies
 
 if TYPE_CHECKING:
+    from broker.facts.offers import Offers
     from broker.facts.peers import Actor
 
 # So much of a label is told where somebody lacks it.
@@ -24,6 +25,18 @@ def unmet(task: Task, actor: "Actor") -> str:
         if capacity < amount:
             parts.append(f"needs {say_slots(kind, amount)}, has {capacity}")
     return ", and ".join(parts)
+
+
+def infeasible(slots: dict[str, int], offers: "Offers") -> str:
+    """Say that no actor has *slots*, and what there is of them."""
+    if not offers.all:
+        return "no actor is connected" + (f", and it needs the slots {slots}" if slots else "")
+    most = offers.most(slots)
+    if all(most[kind] >= amount for kind, amount in slots.items()):
+        has = "each has too little of one of these"
+    else:
+        has = f"the most that one has is {most}"
+    return f"no connected actor has the slots that it needs: {slots}; {has}"
 
 
 def say_slots(kind: str, amount: int) -> str:

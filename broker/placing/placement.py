@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.facts.peers import COMMANDS_PER_FRAME, Actor, is_barred
 from broker.facts.task import QUEUED, TRANSITIONS, Event, State, Task
+from broker.facts.unmet import infeasible
 from broker.holding import wants
 from broker.placing import environments, preference, replicas, yielding
 from broker.tasks import bindings, durable, inscribing, lifecycle, named
@@ -83,7 +84,7 @@ def place(broker: "Broker", now: float) -> None:
             deadlines.discard(task)
             if not shape.count:
                 backlog.matching.rest(shape)
-            message = f"no connected actor has the slots that it needs: {shape.cost.slots or 1}"
+            message = infeasible(shape.cost.slots, backlog.matching.offers)
             lifecycle.end(broker, task, Code.INFEASIBLE, message)
         elif task.barred and broker.open_actors:
             backlog.set_aside(shape, task)

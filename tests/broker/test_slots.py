@@ -294,6 +294,28 @@ def test_what_no_actor_can_hold_ends_at_once_where_that_is_wanted(talk):
     failure = decode_failure(results[0].body)
     assert failure.code == "infeasible"
     assert "{'slot': 3}" in failure.message
+    assert failure.message.endswith("the most that one has is {'slot': 2}")
+
+
+@pytest.mark.parametrize(
+    ("actors", "slots", "told"),
+    [
+        ([], {}, "no actor is connected"),
+        ([], {"gpu": 1}, "no actor is connected, and it needs the slots {'gpu': 1}"),
+        ([{"slot": 1}], {"gpu": 1}, "the most that one has is {'gpu': 0}"),
+        ([{"slot": 3}, {"slot": 1, "gpu": 1}], {"slot": 2, "gpu": 1}, "too little of one of these"),
+    ],
+)
+def test_that_nobody_has_such_slots_was_told_without_what_there_is(talk, actors, slots, told):
+    """Of a plain call it was "the slots that it needs: 1", also where no actor was connected."""
+    for number, has in enumerate(actors):
+        talk.actor(20 + number, name=f"h/{number}", slots=has)
+    client = talk.client()
+
+    client.submits(1, call=Call("big", CODE, slots=slots, fail_infeasible=True))
+
+    (result,) = client.takes(Result)
+    assert told in decode_failure(result.body).message
 
 
 def test_what_an_actor_can_hold_later_waits(talk):
