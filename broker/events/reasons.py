@@ -78,14 +78,18 @@ def reason_of(broker: "Broker", task: Task, now: float) -> Reason:
     return reason._replace(is_satisfiable=is_satisfiable)
 
 
-def shortfall(task: Task, actor: Actor) -> tuple[int, int]:
-    """Return how many of the things that *task* requires *actor* lacks, and has nothing like."""
+def shortfall(task: Task, actor: Actor) -> tuple[int, int, str]:
+    """Return how many of the things that *task* requires *actor* lacks, and has nothing like.
+
+    With its name: of equals always the same are told of, in one order.
+    """
     assert task.template
     desires, slots = task.template.shape.desires, task.call.slots
     lacking = [one.key for one in desires if one.required and not satisfies(actor.labels, one)]
     short = [kind for kind, amount in slots.items() if actor.slots.get(kind, 0) < amount]
     absent = sum(key not in actor.labels for key in lacking)
-    return len(lacking) + len(short), absent + sum(kind not in actor.slots for kind in short)
+    absent += sum(kind not in actor.slots for kind in short)
+    return len(lacking) + len(short), absent, actor.name
 
 
 def reason_among(broker: "Broker", task: Task, able: list[Actor], now: float) -> Reason:

@@ -56,6 +56,18 @@ def test_a_label_that_nobody_offers(talk):
     assert reason == ("no connected actor satisfies it (host/0: needs memory gt 256, offers 64)")
 
 
+def test_those_that_lack_as_much_are_told_of_in_one_order(talk):
+    """It was as they had come: one that was started again made another reason of the same."""
+    for number in (2, 0, 1):
+        talk.actor(20 + number, name=f"h/{number}", labels={"memory": 64})
+    client = talk.client().submits(7, call=Call("work", CODE, desires=[LARGE]))
+
+    reason = ask(client, "explain", "7")["reason"]
+
+    lacks = "needs memory gt 256, offers 64"
+    assert reason.endswith(f"(h/0: {lacks}; h/1: {lacks}; h/2: {lacks})")
+
+
 def test_of_one_kind_of_closed_actors_one_is_told_of(talk):
     """Each actor had looked at the memory at another moment, and each share was told."""
     for number, closed in enumerate(("memory: 96%", "paused", "memory: 97%", "memory: 98%")):
