@@ -86,8 +86,10 @@ def as_ours(obj: Any, reduced: Any) -> Any:
     slots = type.__getattribute__(obj, "__dict__").get("__slots__")
     # A named tuple says of itself that it has none, and takes nobody's word for it.
     is_named = slots == () and issubclass(obj, tuple)
-    if isinstance(slots, KINDS) and not is_named and make is MAKE_CLASS:
-        begun = {**parts[BEGUN_WITH], "__slots__": slots}
+    if make is MAKE_CLASS:
+        begun = {**parts[BEGUN_WITH], "__qualname__": obj.__qualname__}
+        if isinstance(slots, KINDS) and not is_named:
+            begun["__slots__"] = slots
         parts = (*parts[:BEGUN_WITH], begun, *parts[BEGUN_WITH + 1 :])
     return make_class, (make, parts[tracked_at], parts), state, *items, fill_class
 

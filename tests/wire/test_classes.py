@@ -157,6 +157,21 @@ def test_classes_of_every_kind_come_back():
     assert {type(bare), type(private), type(box)} == {Bare, Private, Box}
 
 
+class Outer:
+    class Inner:
+        @property
+        def total(self):
+            return type(self).__qualname__
+
+
+def test_a_class_in_another_lost_there_where_it_stands():
+    with Elsewhere() as elsewhere:
+        heard = elsewhere.say(Outer.Inner())
+        elsewhere.say()
+
+    assert payload.load(*heard[0])[1] == "Outer.Inner"
+
+
 class Strict(Exception):
     def __init__(self, text, *, code):
         super().__init__(text)
