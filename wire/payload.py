@@ -32,6 +32,7 @@ from wire.classes import as_ours, is_type_name, name_again
 from wire.codec import BUFFER_BYTES_MIN, INLINE_BYTES_MAX
 from wire.ours import is_ours
 from wire.texts import sendable
+from wire.wrapped import dispatcher_again, is_dispatcher, is_schema, schema_again
 
 PICKLE_PROTOCOL: Final = 5
 # What is beyond stays in the pickle: a message must not have more frames than the protocol allows.
@@ -303,6 +304,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         """Take modules and code our way, and note what functions name."""
         if type(obj) is FunctionType:
+            if is_dispatcher(obj) and _is_of_users(obj):
+                return dispatcher_again(obj)
             self.names |= names_in(obj.__code__)
         elif type(obj) is ModuleType and user_modules.has(obj):
             state = {
@@ -322,6 +325,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         elif type(obj) is functools.cached_property:
             # Before Python 3.12 there is a lock in it.
             return cached_property, (obj.func, obj.attrname)
+        elif is_schema(obj):
+            return schema_again(obj, PICKLE_PROTOCOL)
         elif type(obj) is CodeType:
             # cloudpickle 3.1.3 hides in which file code stands, and so does every traceback then.
             make, parts = self.dispatch_table[CodeType](obj)

@@ -42,6 +42,7 @@ from wire.payload import (
     is_user_module,
     names_in,
 )
+from wire.wrapped import is_dispatcher, view_of_dispatcher
 
 REACHED_MAX: Final = 10_000
 CAPTURED_MAX: Final = 4_096
@@ -297,6 +298,8 @@ def contents(value: Any) -> tuple[View | None, Any] | None:
     if is_installed_object(value):
         return None, value
     kind = type(value)
+    if kind is types.FunctionType and is_dispatcher(value):
+        return view_of_dispatcher, value
     view = VIEWS.get(kind)
     if view is not None:
         return view, value

@@ -26,6 +26,7 @@ from sdk.describing.code import (
 from sdk.errors import SerializationError
 from wire.culprit import culprit
 from wire.payload import PayloadError, dump_code, is_basic, names_in
+from wire.wrapped import is_dispatcher, view_of_dispatcher
 
 # What was met, by its id: its number, and itself, so that nothing else has this id meanwhile.
 Seen = dict[Hashable, tuple[int, Any]]
@@ -96,6 +97,8 @@ def parts_of(value: Any, seen: Seen) -> Sequence[Any]:
     """Return what is in *value*, which was not met before."""
     match value:
         case types.FunctionType():
+            if is_dispatcher(value):
+                return [Word(value.__qualname__), *view_of_dispatcher(value)]
             names = names_in(value.__code__)
             parts = view_of_function(value)
             is_module = types.ModuleType

@@ -1,0 +1,137 @@
+"""What functools and other libraries make of the user's code arrives as what it was."""
+
+import functools
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from sdk.describing.code import capture
+from sdk.describing.version import version_of
+from wire import payload
+
+ROOT = str(pathlib.Path(payload.__file__).parents[1])
+
+
+@functools.singledispatch
+def shown(value):
+    return f"a {type(value).__name__}"
+
+
+@shown.register
+def _(value: int):
+    return f"{value}"
+
+
+@shown.register(list)
+def _(value):
+    return [shown(part) for part in value]
+
+
+class Shows:
+    @functools.singledispatchmethod
+    def show(self, value):
+        return shown(value)
+
+    @show.register
+    def _(self, value: int):
+        return value + 1
+
+
+def elsewhere(value, code):
+    """Run *code*, which has `value`, in an interpreter that knows nothing of this file."""
+    body, frames = payload.dump(value)
+    script = "import pickle, sys\nfrom wire import payload\n"
+    script += "value = payload.load(*pickle.load(sys.stdin.buffer))\n" + code
+    return run(script, pickle.dumps((body, [bytes(frame) for frame in frames])), ROOT)
+
+
+def run(script, octets, *paths):
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=octets,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert not done.returncode, done.stderr.decode()
+    return done.stdout
+
+
+def test_a_function_that_dispatches_by_class_could_not_be_sent():
+    assert shown([1, "x"]) == ["1", "a str"]
+
+    assert elsewhere(shown, "print(value([1, 'x']), value.__name__)") == b"['1', 'a str'] shown\n"
+    assert elsewhere(Shows(), "print(value.show(1), value.show([2]))") == b"2 ['2']\n"
+
+
+def test_what_a_dispatcher_was_called_with_made_another_version_of_what_calls_it():
+    class Model:
+        def work(self, value):
+            return shown(value)
+
+    before, code = version_of(Model), capture(Model)
+
+    shown({1.5})
+
+    assert version_of(Model) == before
+    assert capture(Model) is code
+
+    shown.register(complex, lambda _: "complex")
+
+    assert version_of(Model) != before
+    assert capture(Model) is not code
+
+
+# As pydantic does: what checks a class is made from all of its schema, and is an attribute of it.
+PYDANTIC = """
+class SchemaValidator:
+    def __init__(self, schema):
+        self.schema, self.fields = schema, schema["fields"]
+    def __reduce__(self):
+        return SchemaValidator, (self.schema,)
+"""
+NAMESPACES = """
+class NsResolver:
+    def __init__(self, namespaces=None):
+        self.namespaces = namespaces
+"""
+SENDS = """
+import sys, threading
+from pydantic_core import SchemaValidator
+from pydantic import NsResolver
+from wire import payload
+lock = threading.Lock()
+class Model:
+    pass
+schema = {"class": Model, "fields": ["a", "b"]}
+Model.checks = SchemaValidator(schema)
+Model.namespaces = NsResolver(globals())
+sys.stdout.buffer.write(payload.dump_code([schema])[0])
+"""
+READS = """
+import pickle, sys
+(schema,) = pickle.load(sys.stdin.buffer)
+Model = schema["class"]
+print(Model.checks.fields, Model.checks.schema["class"] is Model, Model.namespaces.namespaces)
+"""
+
+
+@pytest.fixture
+def installed(tmp_path):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "pydantic_core.py").write_text(textwrap.dedent(PYDANTIC))
+    (folder / "pydantic.py").write_text(textwrap.dedent(NAMESPACES))
+    return str(folder)
+
+
+def test_a_class_of_pydantic_was_made_from_half_of_its_schema(installed):
+    # Of two that refer to one another neither could be sent; what stands beside was sent with it.
+    stream = run(SENDS, b"", ROOT, installed)
+
+    assert run(READS, stream, ROOT, installed) == b"['a', 'b'] True None\n"
