@@ -282,7 +282,7 @@ def short_of_place(task: Task, actor: Actor) -> str:
         return ""
     taken = task.template.costs.turns_taken
     if loading := loading_at(task, actor):
-        return f"{loading} there"
+        return loading
     if not credit.has_resident(place.pool):
         # A named actor needs none.
         needs_room = place.named is None and (credit.available or credit.has_more)

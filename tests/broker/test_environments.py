@@ -84,11 +84,19 @@ def test_who_waits_behind_the_maximum_of_a_policy_is_told_so(talk):
     assert explained(client, 3)["actors"]["host/2"] == "environment E has its 2 replicas"
 
 
+def test_in_one_line_nobody_is_told_that_it_is_loaded_there_without_saying_where(talk):
+    """A ScheduleTimeout said "environment E is being loaded there" and named no actor."""
+    client = talk.client().submits(1, 2, call=call(place(1, 1)))
+    actors(talk, 1)
+
+    assert explained(client, 2)["reason"] == "environment E is being loaded"
+
+
 def test_who_waits_for_what_is_loading_is_told_so(talk):
     client = talk.client().submits(1, 2, call=call(place(1, 1)))
     actors(talk, 1)
 
-    assert explained(client, 2)["actors"]["host/0"] == "environment E is being loaded there"
+    assert explained(client, 2)["actors"]["host/0"] == "environment E is being loaded"
     assert explained(client, 1)["reason"] == (
         "it is with actor host/0, where environment E is being loaded"
     )
