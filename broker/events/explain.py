@@ -170,7 +170,11 @@ def describe_actor(
         "ahead": stated.ahead,
         "available": actor.credit.available,
         "typed": stated.typed,
-        "held": reasons.slots_held(broker, actor),
+        # Not of those that wait in its mailbox, as far as one can tell.
+        "held": {
+            kind: min(amount, actor.slots.get(kind, amount))
+            for kind, amount in reasons.slots_held(broker, actor).items()
+        },
         "holding": [
             {"task": task.name, "state": run_state(task), "attempt": task.tries + 1}
             for task in actor.assigned.values()

@@ -377,6 +377,15 @@ def test_amounts_that_are_none_are_refused(talk):
 # --- parts
 
 
+def test_more_slots_were_shown_as_held_than_there_are_where_tasks_wait_ahead(talk):
+    actor = talk.actor(free=1, slots={"slot": 1})
+    actor.says(Credit(1, 2))
+    client = talk.client().submits(7).submits(8).submits(9)
+
+    assert len(got(actor)) == 3
+    assert ask(client, "actors")["actors"][0]["held"] == {"slot": 1}
+
+
 def test_a_part_that_was_given_back_is_not_shown_as_held(talk):
     actor = talk.actor(free=1, slots={"slot": 1, "gpu": 3})
     actor.says(Credit(1, typed={"gpu": 3}))
