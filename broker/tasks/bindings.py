@@ -186,8 +186,8 @@ def tick(broker: "Broker", now: float) -> None:
         waiting = [] if actor is not None else waiting_for(broker, key)
         for task in waiting:
             message = (
-                f"its key {key!r} is bound to actor {binding.actor}, which is gone for "
-                f"{broker.settings.sticky_ttl_s:g} s"
+                f"its key {key!r} is bound to actor {binding.actor}, which has been gone "
+                f"for {broker.settings.sticky_ttl_s:g} s"
             )
             forgetting.take_out(broker, task)
             lifecycle.end(broker, task, Code.ACTOR_LOST, message)
