@@ -5,7 +5,9 @@ lead is not in use: any thread may take it for a single turn, and a guard for go
 whose run lasts, or leaves a slot free, or has let others in. The main thread never leads and runs
 no task: there, and nowhere else, Python handles signals, and the code of a task may be in C for
 minutes. The rule that must not be broken: whoever touches the socket or the core holds `lock`, and
-of those that lead on there is one.
+of those that lead on there is one. All threads but the main one are of the pool in which runs have
+theirs (see `running.threads`), which lends them to lead and to stand by, and takes back who stands
+by where a run has no other.
 """
 
 import os
@@ -22,13 +24,20 @@ from wire.wakeup import Wakeup
 GUARD_S: Final = 0.01
 # After so many looks at nothing a guard sleeps until it is called.
 GUARD_LOOKS: Final = 20
+# What who stood by is told whose thread a run needs; no status of a process.
+CALLED_OFF: Final = -1
+
+# Starts what stands by; tells whether there is a thread for it.
+Lend = Callable[[Callable[["Guard"], None], "Guard"], bool]
+Guard = Callable[[], None]
 
 
 class Lead:
     """The lock, who has a right to it, and the guards."""
 
-    def __init__(self) -> None:
-        """Begin with nobody who leads."""
+    def __init__(self, lend: Lend) -> None:
+        """Begin with nobody who leads; *lend* is called by who has the lock."""
+        self._lend = lend
         self.lock = threading.Lock()
         # Counts who led on; whose number it still is, he leads.
         self._number = 0
@@ -36,6 +45,8 @@ class Lead:
         self.free_since = 0.0
         # How many threads stand by to take it, and how many are about to.
         self.guards = self.joining = 0
+        # How many of those that wait to stand by are to go.
+        self._called_off = 0
         # With what the last leader has ended; then everybody goes.
         self.status: int | None = None
         # What the main thread sleeps on.
@@ -52,7 +63,7 @@ class Lead:
         """Lead, as the first."""
         self.lock.acquire()
 
-    def begin_apart(self, guard: Callable[[], None]) -> None:
+    def begin_apart(self, guard: Guard) -> None:
         """Have a *guard* lead, as the first, and another one stand by; the caller goes on.
 
         Raises RuntimeError where there is no thread for the first.
@@ -96,17 +107,16 @@ class Lead:
         self.lock.release()
         return False
 
-    def add_guard(self, guard: Callable[[], None]) -> bool:
-        """Start a thread for *guard*, which stands by; only who leads may call this.
+    def add_guard(self, guard: Guard) -> bool:
+        """Have a thread for *guard*, which stands by; only who leads may call this.
 
         Without room for it, False, nobody stands by: then the leader runs no task itself.
         """
-        self.joining += 1
-        is_started = start(guard)
-        self.joining -= not is_started
+        is_started = self._lend(stand, guard)
+        self.joining += is_started
         return is_started
 
-    def have_guard(self, guard: Callable[[], None]) -> None:
+    def have_guard(self, guard: Guard) -> None:
         """Have one more thread stand by where nobody will, once this run has lost the lead.
 
         From the thread of a run that has called. Nothing comes of it while somebody is in a turn:
@@ -114,12 +124,18 @@ class Lead:
         """
         if self._has_guard or not self.lock.acquire(blocking=False):
             return
-        is_lacking = not self._has_guard
-        self.joining += is_lacking
+        if not self._has_guard:
+            self.add_guard(guard)
         self.lock.release()
-        if is_lacking and not start(guard):
-            with self.lock:
-                self.joining -= 1
+
+    def call_off(self, least: int) -> bool:
+        """Have one who stands by go, if *least* stay; tell whether it does. Only who leads."""
+        if self.guards <= least + (self.free_since > 0.0):
+            return False
+        self.guards -= 1
+        self._called_off += 1
+        self._ring()
+        return True
 
     @property
     def _has_guard(self) -> bool:
@@ -133,11 +149,17 @@ class Lead:
             self.guards += 1
 
     def stand_by(self) -> int | None:
-        """Wait until the lead has to be taken, and take it; return the status when all is over."""
+        """Wait until the lead has to be taken, and take it; else return why not.
+
+        That is the status when all is over, or CALLED_OFF.
+        """
         with self._watch:
             looks = 0
             while self.status is None:
                 self._bell.acquire(timeout=GUARD_S if self._is_guarding else -1)
+                if self._called_off:
+                    self._go()
+                    return CALLED_OFF
                 since = self.free_since
                 if since:
                     looks = 0
@@ -152,6 +174,12 @@ class Lead:
                     if self.free_since:
                         self._is_guarding = True
         return self.status
+
+    def _go(self) -> None:
+        """Stand by no more; whatever else it rang for is for the next."""
+        with self.lock:
+            self._called_off -= 1
+        self._ring()
 
     def _take(self) -> bool:
         """Take the lead for good, unless the leader came back."""
@@ -184,16 +212,7 @@ class Lead:
             return
 
 
-def start(guard: Callable[[], None]) -> bool:
-    """Start the thread of *guard*; False where there is no room for one."""
-    try:
-        threading.Thread(target=stand, args=(guard,), name="guard", daemon=True).start()
-    except (RuntimeError, MemoryError):
-        return False
-    return True
-
-
-def stand(guard: Callable[[], None]) -> None:
+def stand(guard: Guard) -> None:
     """Be a *guard*; one that fails may have the lock, and nobody else would ever lead."""
     try:
         guard()

@@ -95,7 +95,8 @@ class Loop:
         self._memory, self._seldom = MemoryGauge(), Seldom()
         # When it is looked at next.
         self._measure_at = 0.0
-        self.lead = Lead()
+        self.lead = Lead(self.slots.pool.lend)
+        self.slots.pool.call_off = self.lead.call_off
         # Until when the leader sleeps; 0 while it does not.
         self._sleeps_until = 0.0
         # Whether somebody led for a turn since the leader began a run, and left nothing to be said.
@@ -200,7 +201,7 @@ class Loop:
     def give_back(self, assignment: Assignment, give: Give) -> None:
         """Take the slot of a run back, from its thread, which starts one for the next meanwhile."""
         self.post(self.release, assignment, give)
-        self.lead.have_guard(self._guard_for_ever)
+        self.lead.have_guard(self._guard)
 
     def release(self, one: Assignment, give: Give, now: float) -> None:
         """Take the slot of a run back, for good where it says for how long it had it."""
@@ -212,7 +213,7 @@ class Loop:
 
     def begin(self) -> None:
         """Have a thread lead. Raises RuntimeError where the system gives none."""
-        self.lead.begin_apart(self._guard_for_ever)
+        self.lead.begin_apart(self._guard)
 
     def run(self) -> int:
         """Wait in the main thread until the actor has left; return the exit status."""
@@ -312,14 +313,16 @@ class Loop:
             self._is_said = not core.has_orders
         return None
 
-    def _guard_for_ever(self) -> None:
-        """Lead whenever a guard has to, apart from the main thread."""
+    def _guard(self) -> None:
+        """Lead whenever a guard has to, until all is over or a run needs the thread."""
         self.lead.join()
         while self.lead.stand_by() is None:
             status = self._lead()
-            if status is not None and status not in EXITS_IN_ORDER:
+            if status is None:
+                self.slots.pool.spare(self.lead.lock)
+            elif status not in EXITS_IN_ORDER:
                 leave_at_once(status)  # Who knows when the main thread gets the interpreter.
-            if status is not None:
+            else:
                 self.lead.end(status)  # Nothing runs, so the end is the main thread's own.
 
     def _wake(self) -> None:
@@ -418,7 +421,7 @@ class Loop:
                 # These before the guard for the next time: all others run tasks that last.
                 while starts:
                     self.slots.start(starts.pop(0))
-                self.lead.add_guard(self._guard_for_ever)
+                self.lead.add_guard(self._guard)
         for assignment in starts:
             self.slots.start(assignment)
         run = self.slots.prepare(here) if here is not None else None

@@ -53,12 +53,12 @@ class Slots:
         self._events = EventLoopThread("slot-async")
         self.environments = Environments(self._events)
         gives_up = partial(end_unused, launch.core.name, board, self.environments.residents)
-        self._pool = ThreadPool("slot", loop.core.note, gives_up)
+        self.pool = ThreadPool("slot", loop.core.note, gives_up)
         loop.core.entering.where = self.environments.where
         self.environments.tell_held_up = partial(loop.post, entering.held_up, loop.core)
         self._lost = partial(loop.post, loop.core.environment_lost)
         self.resets = Resets(self.environments, self._lost)
-        self.batching = Batching(self, loop, board, self._pool, self._events)
+        self.batching = Batching(self, loop, board, self.pool, self._events)
         self._runs: dict[Token, Run] = {}
         # Runs that began on the event loop and never had a thread.
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +76,7 @@ class Slots:
         """Start a run in a thread, or on the event loop when that is known to be its place."""
         if (run := self.prepare(assignment)) is not None:
             self._threaded.add(assignment.token)
-            self._pool.start(self._run_in_thread, run)
+            self.pool.start(self._run_in_thread, run)
 
     def prepare(self, assignment: Assignment) -> Run | None:
         """Return a run that the caller gives a thread, None when it started on the event loop."""
@@ -126,18 +126,18 @@ class Slots:
             self._has_slot(token)
         if self._threaded and token in self._threaded:
             self._threaded.discard(token)
-            self._pool.ended()
+            self.pool.ended()
 
     def _left_thread(self, run: Run, now: float) -> None:
         """Note that *run* goes on on the event loop, so that its thread is for another one."""
         if run.token in self._threaded:
             self._threaded.discard(run.token)
-            self._pool.ended()
+            self.pool.ended()
 
     def look(self) -> None:
         """Look once a second at what hangs, and for threads that there was no room for."""
         self.resets.look(self._loop.core)
-        self._pool.grow()
+        self.pool.grow(least=0)
 
     def close(self) -> None:
         """Leave the environments. What still runs is left to the end of the process."""

@@ -1,10 +1,12 @@
 """Threads for sync functions and one event loop for async ones.
 
 A run keeps its thread until it returns, also without its slot, so the next run gets another one:
-the pool grows to the most that ever ran at once, and its threads are used again. Where the system
-gives no more (a container may have so many, or memory is out) a run waits for one that others
-leave: the process, and with it all that runs in it, does not end for that. Where there are no
-others it ends: what waits here has not begun, and runs elsewhere or in the next process.
+the pool grows to the most that ever ran at once, and its threads are used again. Those that lead
+the process or stand by for that are of the pool, too, so whichever there are too many of do what is
+left of the other. Where the system gives no more (a container may have so many, or memory is out) a
+run waits for one that others leave: the process, and with it all that runs in it, does not end for
+that. Where there are no others it ends: what waits here has not begun, and runs elsewhere or in the
+next process.
 """
 
 import asyncio
@@ -28,22 +30,26 @@ LOOK_S: Final = 1.0
 
 
 class ThreadPool:
-    """As many daemon threads as there are runs at once."""
+    """As many daemon threads as there are runs at once, with those that lead and stand by."""
 
     def __init__(
         self, name: str, note: Callable[..., None], gives_up: Callable[[BaseException], None]
     ) -> None:
         """Begin without a thread; *note* where the system gives no more.
 
-        *gives_up* is called first where it gives not even one.
+        *gives_up* is called first where it gives not even one beside the one that leads.
         """
         self._name = name
         self._note = note
         self._gives_up = gives_up
         self._queue: SimpleQueue[tuple[Callable[[Any], None], Any]] = SimpleQueue()
+        # How many have something to do, how many of these lead or stand by, how many there are.
         self._busy = 0
+        self._lent = 0
         self._threads = 0
         self._is_noted = False
+        # Has one of those that stand by come back, unless fewer than so many would be left.
+        self.call_off: Callable[[int], bool] = nobody_stands_by
 
     def start(self, target: Callable[[Any], None], argument: object) -> None:
         """Call *target*, which must not raise, in a thread of its own; for the I/O thread only."""
@@ -52,21 +58,59 @@ class ThreadPool:
         if self._busy > self._threads:
             self.grow()
 
-    def grow(self) -> None:
-        """Start a thread for each run that waits for one, if there is room: the I/O thread."""
+    def grow(self, least: int = 1) -> None:
+        """Find a thread for each run that waits for one, if there is room: the I/O thread.
+
+        Where the system gives none, *least* of those are left that stand by.
+        """
         while self._busy > self._threads:
-            name = f"{self._name}-{self._threads + 1}"
+            if self._take_back(1):
+                continue
             try:
-                threading.Thread(target=self._work, name=name, daemon=True).start()
+                self._add()
             except (RuntimeError, MemoryError) as error:
-                if not self._threads:
+                if self._take_back(least):
+                    continue
+                if self._threads == self._lent <= 1:
                     self._gives_up(error)
                 if not self._is_noted:
                     self._is_noted = True
                     self._note("no_thread", threads=self._threads, reason=str(error))
                 return
-            self._threads += 1
         self._is_noted = False
+
+    def _add(self) -> None:
+        name = f"{self._name}-{self._threads + 1}"
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._threads += 1
+
+    def lend(self, target: Callable[[Any], None], argument: object) -> bool:
+        """Call *target*, which leads or stands by, in a thread; False where there is none for it.
+
+        Only the I/O thread calls this. *target* returns when it is called off, or all is over.
+        """
+        if self._busy >= self._threads:
+            try:
+                self._add()
+            except (RuntimeError, MemoryError):
+                return False
+        self._busy += 1
+        self._lent += 1
+        self._queue.put((target, argument))
+        return True
+
+    def _take_back(self, least: int) -> bool:
+        """Have one that was lent come back for a run, if *least* are left that stand by."""
+        is_called_off = self.call_off(least)
+        self._busy -= is_called_off
+        self._lent -= is_called_off
+        return is_called_off
+
+    def spare(self, lock: threading.Lock) -> None:
+        """Have a run that waits get one of those that stand by; *lock* is the I/O thread's."""
+        if self._busy > self._threads:
+            with lock:
+                self.grow(least=0)
 
     def ended(self) -> None:
         """Note that a run has handed back its outcome. Only the I/O thread calls this."""
@@ -84,6 +128,11 @@ class ThreadPool:
             target(argument)
             # What the run left must not live until the next one.
             del target, argument
+
+
+def nobody_stands_by(_least: int) -> bool:
+    """Tell that nobody came back."""
+    return False
 
 
 def end_unused(actor: str, board: Board, residents: Collection[str], error: BaseException) -> None:

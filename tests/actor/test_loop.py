@@ -9,7 +9,6 @@ from math import inf
 
 import pytest
 
-import actor.lead
 import actor.loop
 from actor.core import ActorCore
 from actor.lead import Lead
@@ -52,6 +51,11 @@ def test_whoever_takes_the_lead_first_says_what_the_former_leader_left(loop, mon
     loop.core.exit_reason = "this test is over after one turn"
     assert loop._lead() == EXIT_FORCED
     assert looks == [0], "it must not sleep"
+
+
+def lend(target, argument):
+    threading.Thread(target=target, args=(argument,), daemon=True).start()
+    return True
 
 
 class Over(Exception):
@@ -230,7 +234,7 @@ def test_a_leader_whose_run_ends_in_the_one_turn_of_another_leads_on(loop):
 
 
 def test_a_guard_that_was_called_leads_on_and_the_former_leader_stands_by():
-    lead = Lead()
+    lead = Lead(lend)
     lead.begin()
     lead.joining += 1
     has_taken, is_over = threading.Event(), threading.Event()
@@ -259,7 +263,7 @@ def test_a_guard_that_was_called_leads_on_and_the_former_leader_stands_by():
 
 
 def test_guards_lead_from_the_start_and_who_began_waits_for_the_end():
-    lead = Lead()
+    lead = Lead(lend)
     led = []
 
     def guard():
@@ -277,15 +281,13 @@ def test_guards_lead_from_the_start_and_who_began_waits_for_the_end():
     signal.set_wakeup_fd(-1)
 
 
-def test_a_lead_that_finds_no_thread_begins_not(monkeypatch):
-    monkeypatch.setattr(actor.lead, "start", lambda _: False)
-
+def test_a_lead_that_finds_no_thread_begins_not():
     with pytest.raises(RuntimeError, match="no thread"):
-        Lead().begin_apart(lambda: None)
+        Lead(lambda *_: False).begin_apart(lambda: None)
 
 
 def test_a_signal_that_comes_while_the_main_thread_waits_is_handled_at_once(monkeypatch):
-    lead = Lead()
+    lead = Lead(lend)
     monkeypatch.setattr(lead, "_ring", lambda: None)
     was = signal.signal(signal.SIGUSR1, lambda *_: lead.end(4))
     try:
@@ -316,7 +318,7 @@ def test_a_call_that_came_while_the_guard_looked_at_a_leader_who_was_back_was_fo
         def free_since(self, since):
             self.since = since
 
-    lead = Looked()
+    lead = Looked(lend)
     lead.begin()
     lead.guards = 1
     lead._ring()
@@ -349,7 +351,7 @@ def standing_by(lead):
 
 
 def test_who_gives_its_slot_back_leaves_one_who_stands_by():
-    lead = Lead()
+    lead = Lead(lend)
     lead.begin()
     lead.have_guard(lead.join)
     assert lead.guards + lead.joining == 0, "somebody is in a turn"
@@ -363,7 +365,7 @@ def test_who_gives_its_slot_back_leaves_one_who_stands_by():
 
 
 def test_where_the_only_guard_takes_the_lead_from_this_run_there_is_one_more():
-    lead = Lead()
+    lead = Lead(lend)
     lead.guards = 1
     # A leader runs a task itself.
     lead.free_since = 1.0

@@ -182,8 +182,8 @@ def test_sync_runs_go_on_side_by_side_in_reused_threads(shell):
         runs = [shell.begin(meet) for _ in range(3)]
         names = {shell.value(run) for run in runs}
         assert len(names) == 3
-    assert isinstance(shell.slots._pool, actor.running.threads.ThreadPool)
-    assert shell.slots._pool.threads == 3
+    assert isinstance(shell.slots.pool, actor.running.threads.ThreadPool)
+    assert shell.slots.pool.threads == 3
 
 
 gates = []

@@ -9,10 +9,11 @@ import threading
 import pytest
 import structlog
 
-from actor.lead import Lead
+from actor.lead import CALLED_OFF, Lead
 from actor.running import threads
 from actor.running.threads import EventLoopThread, ThreadPool, aside, end_unused
-from tests.support.deployment import DEADLINE_S, ROOT, environment
+from tests.actor.test_processes import begun, value, wait_for_file
+from tests.support.deployment import DEADLINE_S, ROOT, environment, wait_until
 
 # Becomes an actor where the system gives no thread at all.
 CHILD = """
@@ -49,8 +50,11 @@ leave_at_once(4)
 """
 FAILS_AS_GUARD = """
 import threading
-from actor.lead import start
-start(lambda: 1 / 0)
+from actor.lead import Lead
+from actor.running.threads import ThreadPool
+lead = Lead(ThreadPool("slot", print, print).lend)
+lead.begin()
+lead.add_guard(lambda: 1 / 0)
 threading.Event().wait(60)
 """
 
@@ -203,7 +207,7 @@ def test_what_is_loaded_or_has_begun_does_not_end_for_lack_of_a_first_thread(sta
 
 def test_without_room_for_a_guard_the_leader_leads_on(monkeypatch):
     system = System(monkeypatch, room=0)
-    lead = Lead()
+    lead = Lead(Runs().pool.lend)
     lead.begin()
 
     lead.add_guard(lead.join)
@@ -215,6 +219,114 @@ def test_without_room_for_a_guard_the_leader_leads_on(monkeypatch):
     lead.have_guard(lead.join)
     with lead.lock:
         assert lead.guards + lead.joining == 1
+
+
+@pytest.fixture
+def led():
+    """Give runs beside a lead that the test has."""
+    runs = Runs()
+    runs.lead = Lead(runs.pool.lend)
+    runs.pool.call_off = runs.lead.call_off
+    runs.lead.begin()
+
+    def guard():
+        runs.lead.join()
+        assert runs.lead.stand_by() == CALLED_OFF
+
+    runs.guard = guard
+    return runs
+
+
+def stand_by(led, count):
+    """Let those join who are about to."""
+
+    def has_joined():
+        led.lead.lock.release()
+        led.lead.lock.acquire()
+        return led.lead.guards == count
+
+    wait_until(has_joined)
+
+
+def test_a_run_waited_for_a_thread_beside_one_that_stood_by(led, monkeypatch):
+    System(monkeypatch, room=2)
+    led.lead.add_guard(led.guard)
+    stand_by(led, 1)
+    led.start("a")
+    led.start("b")
+    assert led.next() == "a"
+    assert led.lead.guards == 1, "a run that begins in the leader's place may count on it"
+
+    led.pool.grow(least=0)
+    assert led.lead.guards == 0
+    led.lead.lock.release()
+
+    assert led.next() == "b"
+    for name in "ab":
+        led.end(name)
+
+
+def test_a_run_had_a_thread_of_its_own_started_beside_those_that_stood_by(led):
+    led.lead.add_guard(led.guard)
+    led.lead.add_guard(led.guard)
+    stand_by(led, 2)
+
+    led.start("a")
+    led.lead.lock.release()
+
+    assert led.next() == "a"
+    assert (led.pool.threads, led.lead.guards) == (2, 1)
+    led.end("a")
+
+
+def test_who_stands_by_had_a_thread_of_its_own_started_beside_idle_ones(led):
+    led.start("a")
+    assert led.next() == "a"
+    led.end("a")
+
+    led.lead.add_guard(led.guard)
+    stand_by(led, 1)
+
+    assert led.pool.threads == 1
+
+
+def test_nobody_is_called_off_whom_a_leader_that_runs_a_task_counts_on(led):
+    led.lead.add_guard(led.guard)
+    stand_by(led, 1)
+    led.lead.free_since = 1.0
+
+    assert not led.lead.call_off(0)
+
+
+def test_who_is_called_off_leaves_the_call_that_came_with_it_to_the_next(led):
+    led.lead.guards = 2
+    assert led.lead.call_off(1)
+    led.lead.leave()
+    led.lead.call()
+
+    assert led.lead.stand_by() == CALLED_OFF
+    assert led.lead._bell.acquire(blocking=False)
+
+
+def give_no_more_threads():
+    def starts_not(_):
+        raise RuntimeError("can't start new thread")
+
+    threading.Thread.start = starts_not
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_runs_waited_for_threads_for_ever_beside_those_that_had_run_others(broker, tmp_path):
+    broker.start_host("--slots", "3")
+    actor, go = broker.actor(), tmp_path / "go"
+    assert value(broker, actor, broker.run(actor, give_no_more_threads)) is None
+    tokens = [broker.run(actor, wait_for_file, str(go)) for _ in range(3)]
+    begun(broker, go)
+
+    go.touch()
+
+    assert [value(broker, actor, token) for token in tokens] == ["done"] * 3
 
 
 def test_an_event_loop_that_found_no_thread_is_tried_again(monkeypatch):
