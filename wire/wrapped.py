@@ -22,6 +22,7 @@ SCHEMAS: Final = {
     "SchemaValidator": "pydantic_core",
     "SchemaSerializer": "pydantic_core",
     "NsResolver": "pydantic",
+    "ConfigWrapper": "pydantic",
 }
 PARTS: Final = (dict, list, tuple)
 
@@ -71,8 +72,12 @@ def schema_again(obj: Any, protocol: int) -> Any:
     class was made from a half of it. What a function was written beside is looked at no more once
     there is a schema, and has all that stands there.
     """
-    if type(obj).__name__ == "NsResolver":
+    name = type(obj).__name__
+    if name == "NsResolver":
         return type(obj), ()
+    if name == "ConfigWrapper":
+        # It looks for what it has not in what it has, and has nothing yet where it is read.
+        return type(obj), (obj.config_dict,)
     make, *parts = obj.__reduce_ex__(protocol)
     return (make, *unshared(parts, {}))
 

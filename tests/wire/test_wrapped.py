@@ -99,11 +99,17 @@ NAMESPACES = """
 class NsResolver:
     def __init__(self, namespaces=None):
         self.namespaces = namespaces
+
+class ConfigWrapper:
+    def __init__(self, config):
+        self.config_dict = self.effective = config
+    def __getattr__(self, name):
+        return self.effective[name]
 """
 SENDS = """
 import sys, threading
 from pydantic_core import SchemaValidator
-from pydantic import NsResolver
+from pydantic import ConfigWrapper, NsResolver
 from wire import payload
 lock = threading.Lock()
 class Model:
@@ -111,13 +117,15 @@ class Model:
 schema = {"class": Model, "fields": ["a", "b"]}
 Model.checks = SchemaValidator(schema)
 Model.namespaces = NsResolver(globals())
+Model.config = ConfigWrapper({"strict": True})
 sys.stdout.buffer.write(payload.dump_code([schema])[0])
 """
 READS = """
 import pickle, sys
 (schema,) = pickle.load(sys.stdin.buffer)
 Model = schema["class"]
-print(Model.checks.fields, Model.checks.schema["class"] is Model, Model.namespaces.namespaces)
+print(Model.checks.fields, Model.checks.schema["class"] is Model)
+print(Model.namespaces.namespaces, Model.config.strict)
 """
 
 
@@ -134,4 +142,4 @@ def test_a_class_of_pydantic_was_made_from_half_of_its_schema(installed):
     # Of two that refer to one another neither could be sent; what stands beside was sent with it.
     stream = run(SENDS, b"", ROOT, installed)
 
-    assert run(READS, stream, ROOT, installed) == b"['a', 'b'] True None\n"
+    assert run(READS, stream, ROOT, installed) == b"['a', 'b'] True\nNone True\n"
