@@ -23,6 +23,7 @@ from sdk.client import Client
 from sdk.errors import WarmslotError
 from sdk.reading.deadlines import WAIT_MAX_S
 from wire.labels import Labels, check_own, is_name, validate_labels
+from wire.ours import interpreter
 from wire.texts import brief
 
 START_TIMEOUT_S: Final = 30.0
@@ -207,8 +208,10 @@ class LocalCluster:
         launch = Path(__file__).with_name("launch.py").read_text(encoding="utf-8")
         is_shown = self._shows_output and module == "actor"
         with (self._folder / f"{name}.log").open("wb") as log:
+            # They find the packages by PYTHONPATH, whatever this process reads of it.
+            python = interpreter("-E", "-I")
             child = subprocess.Popen(
-                [sys.executable, "-P", "-c", launch, folder, module, *arguments],
+                [*python, "-P", "-c", launch, folder, module, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=None if is_shown else log,
                 stderr=None if is_shown else log,

@@ -163,6 +163,22 @@ def test_a_typed_dict_that_inherits_or_is_made_by_a_call_could_not_be_made_on_th
     assert client.submit(said).result(PATIENCE_S) == said()
 
 
+FLAGS = """
+    import sys
+
+    sys.path.insert(0, sys.argv[1])
+
+    from sdk import LocalCluster
+
+    def flags():
+        return sys.flags.optimize, sys.dont_write_bytecode, sys.flags.dev_mode, sys.warnoptions
+
+    if __name__ == "__main__":
+        with LocalCluster(actors=1) as cluster, cluster.client() as client:
+            print(client.submit(flags).result(60) == flags())
+"""
+
+
 OWN_ACTOR = """
     import sys
     from sdk import LocalCluster
@@ -203,6 +219,15 @@ def test_a_module_of_the_users_that_is_called_as_one_of_ours_hides_none_in_a_clu
     done = ended_at_once(sys.executable, tmp_path / "script.py", cwd=tmp_path)
 
     assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+@pytest.mark.parametrize("options", [("-O", "-X", "dev"), ("-I", "-B", "-W", "default")])
+def test_actors_did_not_have_the_interpreters_own_options(tmp_path, options):
+    (tmp_path / "script.py").write_text(textwrap.dedent(FLAGS))
+
+    done = ended_at_once(sys.executable, *options, tmp_path / "script.py", ROOT, cwd=tmp_path)
+
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_the_console_script_starts_ours_where_a_folder_has_modules_of_the_same_names():

@@ -29,11 +29,22 @@ def module_command(module: str) -> list[str]:
     """
     paths = [path for path in sys.path if path not in ("", here())]
     if are_found(paths):
-        return [sys.executable, "-P", "-m", module]
-    if are_found([here(), *paths]):
-        return [sys.executable, "-m", module]
+        return [*interpreter(), "-P", "-m", module]
+    if are_found([here(), *paths]) and not sys.flags.safe_path:
+        return [*interpreter(), "-m", module]
     begin = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from wire.ours import run"
-    return [sys.executable, "-P", "-c", f"{begin}; run({module!r})"]
+    return [*interpreter(), "-P", "-c", f"{begin}; run({module!r})"]
+
+
+def interpreter(*without: str) -> list[str]:
+    """Return how to start this interpreter with its own options, as -O or -X dev, but *without*.
+
+    There is no public way; `multiprocessing` starts its processes so.
+    """
+    import subprocess  # noqa: PLC0415 - most that import this start nothing.
+
+    options: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
+    return [sys.executable, *(option for option in options if option not in without)]
 
 
 def are_found(paths: Sequence[str]) -> bool:
