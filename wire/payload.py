@@ -32,7 +32,14 @@ from wire.classes import as_ours, is_type_name, name_again
 from wire.codec import BUFFER_BYTES_MIN, INLINE_BYTES_MAX
 from wire.ours import is_ours
 from wire.texts import sendable
-from wire.wrapped import dispatcher_again, is_dispatcher, is_schema, schema_again
+from wire.wrapped import (
+    alias_again,
+    dispatcher_again,
+    is_alias,
+    is_dispatcher,
+    is_schema,
+    schema_again,
+)
 
 PICKLE_PROTOCOL: Final = 5
 # What is beyond stays in the pickle: a message must not have more frames than the protocol allows.
@@ -325,6 +332,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         elif type(obj) is functools.cached_property:
             # Before Python 3.12 there is a lock in it.
             return cached_property, (obj.func, obj.attrname)
+        elif is_alias(obj) and _is_of_users(obj):
+            return alias_again(obj)
         elif is_schema(obj):
             return schema_again(obj, PICKLE_PROTOCOL)
         elif type(obj) is CodeType:

@@ -1,4 +1,4 @@
-"""What others make of the user's code, and cannot be sent as it is: dispatchers, schemas.
+"""What others make of the user's code, and cannot be sent as it is: dispatchers, names, schemas.
 
 `functools.singledispatch` keeps weak references to classes it was called with, and the schemas of
 pydantic hold what they were written beside, and one another in the middle of being read. The rule
@@ -15,6 +15,8 @@ def _nothing(*_: Any) -> None:
     """Stand for a function that is not there yet."""
 
 
+# Names of types that do not know yet what they stand for.
+_begun: Final[dict[Any, list[Any]]] = {}
 # Each dispatcher has the same code, and all else in its closure.
 DISPATCHER: Final[CodeType] = getattr(functools.singledispatch(_nothing), "__code__")  # noqa: B009
 # Those of other libraries by their names, with the packages that they are of.
@@ -25,6 +27,8 @@ SCHEMAS: Final = {
     "ConfigWrapper": "pydantic",
 }
 PARTS: Final = (dict, list, tuple)
+# Of a `type` statement, which is there from Python 3.12 on, and of who makes one without.
+ALIASES: Final = frozenset({("typing", "TypeAliasType"), ("typing_extensions", "TypeAliasType")})
 
 
 def is_dispatcher(function: FunctionType) -> bool:
@@ -56,6 +60,41 @@ def fill_dispatcher(made: Any, state: tuple[Any, dict[type, Callable[..., Any]]]
     for kind, function in registry.items():
         made.register(kind, function)
     functools.update_wrapper(made, wrapped)
+
+
+def is_alias(obj: Any) -> bool:
+    """Tell whether *obj* is the name of a type, as `type Key = int | str` makes one."""
+    return (type(obj).__module__, type(obj).__name__) in ALIASES
+
+
+def alias_again(obj: Any) -> tuple[Any, ...]:
+    """Return how to make the name of a type."""
+    kind, parameters = type(obj), obj.__type_params__
+    if parameters or kind.__module__ != "typing":
+        return make_alias, (kind, obj.__name__, obj.__value__, parameters, obj.__module__)
+    # It is known before what it stands for, which may have it as a part.
+    found: list[Any] = [obj.__value__]
+    return begin_alias, (obj.__name__, obj.__module__), found, None, None, fill_alias
+
+
+def make_alias(kind: Any, name: str, value: Any, parameters: Any, module: str) -> Any:
+    """Make the name of a type, which takes its module from whoever calls; from the unpickler."""
+    known = {"__name__": module, "make": kind, "of": (name, value), "to": parameters}
+    return eval("make(*of, type_params=to)", known)  # noqa: S307
+
+
+def begin_alias(name: str, module: str) -> Any:
+    """Begin the name of a type, which asks later what it stands for; called by the unpickler."""
+    found: list[Any] = []
+    known: dict[str, Any] = {"__name__": module, "found__": found}
+    exec(f"type {name} = found__[0]", known)  # noqa: S102
+    _begun[known[name]] = found
+    return known[name]
+
+
+def fill_alias(made: Any, found: list[Any]) -> None:
+    """Let the name of a type stand for something; called by the unpickler."""
+    _begun.pop(made).extend(found)
 
 
 def is_schema(obj: Any) -> bool:

@@ -143,3 +143,65 @@ def test_a_class_of_pydantic_was_made_from_half_of_its_schema(installed):
     stream = run(SENDS, b"", ROOT, installed)
 
     assert run(READS, stream, ROOT, installed) == b"['a', 'b'] True\nNone True\n"
+
+
+ALIASES = """
+import sys
+from wire import payload
+exec('''
+type Key = int | str
+type Tree = dict[str, Tree] | int
+type Pairs[T] = list[tuple[T, T]]
+def count(key: Key, tree: Tree, pairs: Pairs[int]) -> int:
+    return key
+''')
+sys.stdout.buffer.write(payload.dump_code(count)[0])
+"""
+NAMES = """
+import pickle, sys
+from wire import payload
+for _ in range(2):
+    count = pickle.loads(count if _ else sys.stdin.buffer.read())
+    key, tree, pairs, _ = count.__annotations__.values()
+    assert tree.__value__.__args__[0].__args__[1] is tree
+    print(count(1, 2, 3), key.__value__, key.__module__, pairs, pairs.__value__.__origin__)
+    count = payload.dump_code(count)[0]
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the statement is new in 3.12")
+def test_a_function_with_the_name_of_a_type_in_its_annotations_failed_on_the_actor():
+    stream = run(ALIASES, b"", ROOT)
+
+    said = b"1 int | str __main__ Pairs[int] <class 'list'>\n"
+    assert run(NAMES, stream, ROOT) == 2 * said
+
+
+def test_the_name_of_a_type_that_another_library_makes_failed_on_the_actor(tmp_path):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "typing_extensions.py").write_text(textwrap.dedent(EXTENSIONS))
+
+    stream = run(EXTENDS, b"", ROOT, str(folder))
+
+    shows = "import pickle, sys; print(*vars(pickle.load(sys.stdin.buffer)).values())"
+    assert run(shows, stream, ROOT, str(folder)) == b"Key <class 'int'> () __main__\n"
+
+
+# As it is before Python 3.12.
+EXTENSIONS = """
+import sys
+class TypeAliasType:
+    def __init__(self, name, value, *, type_params=()):
+        self.__name__, self.__value__, self.__type_params__ = name, value, type_params
+        self.__module__ = sys._getframe(1).f_globals["__name__"]
+    def __reduce__(self):
+        return self.__name__
+"""
+EXTENDS = """
+import sys
+from typing_extensions import TypeAliasType
+from wire import payload
+Key = TypeAliasType("Key", int)
+sys.stdout.buffer.write(payload.dump_code(Key)[0])
+"""
