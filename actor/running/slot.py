@@ -249,8 +249,8 @@ class Slots:
         with self._released_lock:
             if is_bounded and len(self._released) >= most:
                 raise ReleasedLimit(
-                    f"{most} tasks of actor {self.identity.name} run without their slots already:"
-                    " raise --released-max, or release later"
+                    f"{most} tasks of actor {self.identity.name} run, or wait for calls of their"
+                    " own, without their slots already: start it with a higher --released-max"
                 )
             self._released[run.token] = run
 
