@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.facts.peers import Actor, Session, is_owned
 from broker.facts.task import Task
-from broker.holding.kept import Kept, Wait, actor_of, slots_of, task_of, token_of
+from broker.holding.kept import Kept, Wait, actor_of, kept_by, slots_of, task_of, token_of
 from broker.holding.lines import AskWaiter, RunWait, shown
 from broker.waiting.reservation import Reservation, leave
 from wire.errors import Code
@@ -79,12 +79,14 @@ def tell(broker: "Broker", wait: Wait, others: list[Task]) -> None:
     limits = broker.limits
     task, token = task_of(wait), token_of(wait)
     others_shown = ", ".join(other.name for other in others if other is not task) or "itself"
-    message = f"it waits for {wanted(wait)} in a circle, with {others_shown}"
+    message = f"it waits for {wanted(wait)} in a circle, with {others_shown}, and is the youngest"
+    if keeping := kept_of(broker, wait):
+        message += f"; meanwhile it keeps {keeping}"
     if isinstance(wait, AskWaiter):
         limits.vacate(token, wait.ask)
     else:
         limits.waits.end(token, wait.ask, wait.actor)
-    told = Occupied(*token, wait.ask, Code.DEADLOCK, f"{message}, and is the youngest")
+    told = Occupied(*token, wait.ask, Code.DEADLOCK, message)
     broker.say(actor_of(wait).session, told)
     broker.note("deadlock", task=task.name, others=others_shown)
 
@@ -200,3 +202,13 @@ def wanted(wait: Wait) -> str:
     if isinstance(wait, AskWaiter):
         return "limit " + ", ".join(shown(name) for name, _ in wait.wants)
     return "calls of its own" if wait.enough else "its slots"
+
+
+def kept_of(broker: "Broker", wait: Wait) -> str:
+    """Say for people what of limits and named actors the run of *wait* does not give back."""
+    limits = {shown(name) for _, wants in kept_by(broker.limits, wait) for name, _ in wants}
+    told = [f"limit {', '.join(sorted(limits))}"] if limits else []
+    place = task_of(wait).call.environment if task_of(wait).template else None
+    if place is not None and place.named is not None:
+        told.append(f"its turn in named actor {place.named.name}")
+    return " and ".join(told)

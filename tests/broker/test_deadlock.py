@@ -37,6 +37,8 @@ class Scene:
         self.actor = self.talk.actor(free=free, slots={"slot": slots}, **fields)
         self.client = self.talk.client()
         self.templates = 0
+        # What runs were told of circles.
+        self.messages = []
 
     def submits(self, number, call=None, parent=None, key=None):
         self.templates += 1
@@ -70,11 +72,9 @@ class Scene:
             self.actor.says(Beat())
             self.client.says(Beat())
             self.talk.wait(0.25)
-            found += [
-                (told.number, told.ask)
-                for told in self.actor.takes(Occupied)
-                if told.code == Code.DEADLOCK
-            ]
+            told = [one for one in self.actor.takes(Occupied) if one.code == Code.DEADLOCK]
+            self.messages += [one.message for one in told]
+            found += [(one.number, one.ask) for one in told]
         return found
 
 
@@ -93,6 +93,28 @@ def test_who_waits_for_a_call_that_waits_for_its_limit_is_told_within_a_heartbea
     scene.actor.takes(Assign)
     scene.actor.says(Vacate(EPOCH, 1, 1))
     assert [assign.task for assign in scene.actor.takes(Assign)] == [2]
+
+
+@pytest.mark.parametrize(
+    ("named", "keeps"),
+    [
+        (None, "; meanwhile it keeps limit db"),
+        (Named("default", "clicks", "Counter", 0), " db and its turn in named actor clicks"),
+    ],
+)
+def test_who_is_told_of_a_circle_was_not_told_what_it_keeps(named, keeps):
+    """Of a wait for calls it was "with itself", whatever these needed."""
+    scene = Scene("db=1")
+    if named:
+        scene.submits(1, Call("enter", b"", "", Environment("n", "Counter", CODE, named=named)))
+    else:
+        scene.submits(1)
+    scene.actor.says(Occupy(EPOCH, 1, 1, {"db": 1}, []))
+    scene.submits(2, call(), parent=1).waits(1, 2, within=[1])
+
+    assert scene.told() == [(1, 9)]
+    assert scene.messages[0].startswith("it waits for calls of its own in a circle, with itself")
+    assert scene.messages[0].endswith(keeps)
 
 
 def test_who_waits_for_a_call_that_asks_from_inside_leaves_it_to_the_younger():
