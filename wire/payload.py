@@ -37,7 +37,9 @@ from wire.wrapped import (
     dispatcher_again,
     is_alias,
     is_dispatcher,
+    is_pickled_by_name,
     is_schema,
+    object_again,
     schema_again,
 )
 
@@ -334,6 +336,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return cached_property, (obj.func, obj.attrname)
         elif is_alias(obj) and _is_of_users(obj):
             return alias_again(obj)
+        elif is_pickled_by_name(obj) and _is_of_users(obj):
+            return object_again(obj)
         elif is_schema(obj):
             return schema_again(obj, PICKLE_PROTOCOL)
         elif type(obj) is CodeType:

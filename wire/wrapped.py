@@ -97,6 +97,23 @@ def fill_alias(made: Any, found: list[Any]) -> None:
     _begun.pop(made).extend(found)
 
 
+def is_pickled_by_name(obj: Any) -> bool:
+    """Tell whether *obj* is an object in the place of a function, as `cachetools.cached` makes it.
+
+    It has a name of its own, and says that this is all of it that is to be pickled.
+    """
+    if "__qualname__" not in getattr(obj, "__dict__", ()):
+        return False
+    kind: Any = type(obj)
+    says = type(kind.__reduce__) is FunctionType and kind.__reduce_ex__ is object.__reduce_ex__
+    return says and isinstance(obj.__reduce__(), str)
+
+
+def object_again(obj: Any) -> tuple[Any, ...]:
+    """Return how to make an object of its class and its attributes."""
+    return object.__new__, (type(obj),), obj.__getstate__()
+
+
 def is_schema(obj: Any) -> bool:
     """Tell whether *obj* is what pydantic has made of a class or a function."""
     kind = type(obj)

@@ -87,6 +87,43 @@ def test_what_a_dispatcher_was_called_with_made_another_version_of_what_calls_it
     assert capture(Model) is not code
 
 
+CACHES = """
+import functools
+class Cached:
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+        self.known = {}
+    def __call__(self, x):
+        if x not in self.known:
+            self.known[x] = self.__wrapped__(x)
+        return self.known[x]
+    def __reduce__(self):
+        return self.__qualname__
+"""
+CALLS = """
+import sys
+from caches import Cached
+from wire import payload
+@Cached
+def fibonacci(x):
+    return x if x < 2 else fibonacci(x - 1) + fibonacci(x - 2)
+sys.stdout.buffer.write(payload.dump_code(fibonacci)[0])
+"""
+FINDS = (
+    "import pickle, sys; f = pickle.load(sys.stdin.buffer); print(f(30), f.__name__, len(f.known))"
+)
+
+
+def test_a_function_that_is_an_object_with_a_name_failed_on_the_actor(tmp_path):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "caches.py").write_text(textwrap.dedent(CACHES))
+
+    stream = run(CALLS, b"", ROOT, str(folder))
+
+    assert run(FINDS, stream, ROOT, str(folder)) == b"832040 fibonacci 31\n"
+
+
 # As pydantic does: what checks a class is made from all of its schema, and is an attribute of it.
 PYDANTIC = """
 class SchemaValidator:
