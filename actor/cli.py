@@ -392,6 +392,13 @@ def read_limits(texts: Sequence[str]) -> dict[str, int]:
     limits: dict[str, int] = {}
     for text in texts:
         name, separator, value = text.partition("=")
+        if name.startswith(HOST_PREFIX):
+            raise ValueError(f"limit {brief(text)}: say it without {HOST_PREFIX}, as in gpu=2")
+        if ":" in value:
+            raise ValueError(
+                f"limit {brief(text)}: what a machine has takes no options; per-key, strict, rate="
+                " and strategy= are for limits of the broker"
+            )
         if not separator or not is_whole(value) or name in limits:
             raise ValueError(f"limit {brief(text)} is not NAME=N, each name once, as in gpu=2")
         limits[name] = int(value)

@@ -73,6 +73,9 @@ BAD = [
     (["--limit", f"gpu={'9' * 5_000}"], "9... (5,006 characters) is not NAME=N"),
     (["--limit", "gpu=1", "--limit", "gpu=2"], "each name once"),
     (["--limit", "a b=1"], "not the name of a limit"),
+    # It was "not the name of a limit", and "is not NAME=N".
+    (["--limit", "host:gpu=1"], "limit 'host:gpu=1': say it without host:, as in gpu=2"),
+    (["--limit", "gpu=1:strict"], "strict, rate= and strategy= are for limits of the broker"),
     (["--released-max", "-1"], "--released-max"),
     (["--env", "CUDA"], "env 'CUDA' is not KEY=VALUE"),
     (["--env", "=1"], "env '=1' is not KEY=VALUE"),
