@@ -12,7 +12,7 @@ import structlog
 from actor.lead import CALLED_OFF, Lead
 from actor.running import threads
 from actor.running.threads import EventLoopThread, ThreadPool, aside, end_unused
-from tests.actor.test_processes import begun, logged, value, wait_for_file
+from tests.actor.test_processes import logged, value, wait_for_file
 from tests.support.deployment import DEADLINE_S, ROOT, environment, wait_until
 
 # Becomes an actor where the system gives no thread at all.
@@ -318,16 +318,22 @@ def give_no_more_threads():
 @pytest.mark.process
 @pytest.mark.slow
 def test_runs_waited_for_ever_for_threads_beside_those_that_had_run_others(broker, tmp_path):
-    process = broker.start_host("--slots", "8", "--log-format", "json")
-    actor, go = broker.actor(), tmp_path / "go"
+    process = broker.start_host("--slots", "12", "--log-format", "json")
+    actor = broker.actor()
     assert value(broker, actor, broker.run(actor, give_no_more_threads)) is None
-    tokens = [broker.run(actor, wait_for_file, str(go)) for _ in range(8)]
-    begun(broker, go)
+    tokens = {n: broker.run(actor, wait_for_file, str(tmp_path / str(n))) for n in range(12)}
+    broker.until(lambda: list(tmp_path.glob("*.begun")))
     assert any(line["event"] == "no_thread" for line in logged(process))
+    first = sorted(tmp_path.glob("*.begun"))
 
-    go.touch()
+    # Whichever thread ran one of them runs another then.
+    for ended, path in enumerate(first, start=1):
+        path.with_suffix("").touch()
+        broker.until(lambda: len(list(tmp_path.glob("*.begun"))) >= len(first) + ended)  # noqa: B023
 
-    assert [value(broker, actor, token) for token in tokens] == ["done"] * 8
+    for n in tokens:
+        (tmp_path / str(n)).touch()
+    assert [value(broker, actor, token) for token in tokens.values()] == ["done"] * 12
 
 
 def test_an_event_loop_that_found_no_thread_is_tried_again(monkeypatch):
