@@ -121,6 +121,11 @@ def is_schema(obj: Any) -> bool:
     return package is not None and kind.__module__.partition(".")[0] == package
 
 
+def is_of_pydantic(obj: Any) -> bool:
+    """Tell whether the class of *obj* is one of pydantic's own."""
+    return type(obj).__module__.partition(".")[0] == "pydantic"
+
+
 def schema_again(obj: Any, protocol: int) -> Any:
     """Return how to make a schema, with nothing in it that another one has as well.
 

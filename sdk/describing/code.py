@@ -432,6 +432,7 @@ HIDDEN: Final = frozenset(
         "__doc__",
         "__firstlineno__",
         "__module__",
+        "__pydantic_core_schema__",  # Made of the fields, with addresses of classes in it.
         "__slotnames__",
         "__static_attributes__",
         "__weakref__",

@@ -26,7 +26,7 @@ from sdk.describing.code import (
 from sdk.errors import SerializationError
 from wire.culprit import culprit
 from wire.payload import PayloadError, dump_code, is_basic, names_in
-from wire.wrapped import is_dispatcher, view_of_dispatcher
+from wire.wrapped import is_dispatcher, is_of_pydantic, view_of_dispatcher
 
 # What was met, by its id: its number, and itself, so that nothing else has this id meanwhile.
 Seen = dict[Hashable, tuple[int, Any]]
@@ -125,6 +125,9 @@ def parts_of(value: Any, seen: Seen) -> Sequence[Any]:
                 Word(repr(p) if isinstance(p, SPELLED) else digest_of_words(p, 8, dict(seen)))
                 for p in value
             )
+        case _ if is_of_pydantic(value) and hasattr(value, "cls_ref"):
+            # Of a validator; that has the address of its class in it.
+            return [value.cls_var_name, value.func, value.info]
         case _:
             inner = contents(value)
             return () if inner is None or inner[0] is None else inner[0](value)

@@ -181,6 +181,30 @@ class Unordered:
     a = 1
 
 
+def test_a_class_of_pydantic_was_another_version_in_each_process():
+    class Decorator:
+        __module__ = "pydantic._internal"
+
+        def __init__(self, address, info):
+            self.cls_ref, self.cls_var_name = f"Row:{address}", "check"
+            self.func, self.info = len, info
+
+    def used(address, info="before"):
+        class Row:
+            cells = 3
+
+        Row.__pydantic_core_schema__ = {"ref": f"Row:{address}"}
+        Row.__pydantic_decorators__ = {"check": Decorator(address, info)}
+
+        class Model:
+            def work(self):
+                return Row()
+
+        return Model
+
+    assert version_of(used(1)) == version_of(used(2)) != version_of(used(1, "after"))
+
+
 def test_a_long_chain_of_helpers_has_a_version():
     def chain(length):
         function = len
