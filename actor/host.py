@@ -214,13 +214,15 @@ class Host:
             if status is None:
                 continue
             del self._processes[ward]
+            # What we have killed ourselves was not killed for its memory.
+            may_be_starved = status == -signal.SIGKILL and not ward.is_ended
             self.core.died(
                 ward,
                 exit_code=status if status >= 0 else None,
                 signal=-status if status < 0 else None,
                 runs=process.board.read(is_ended=ward.is_ended),
                 overflow=process.board.overflow,
-                is_starved=status == -signal.SIGKILL and self._memory_kills.take(),
+                is_starved=may_be_starved and self._memory_kills.take(),
                 has_left=process.board.has_left,
                 now=now,
             )

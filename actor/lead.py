@@ -27,9 +27,9 @@ GUARD_LOOKS: Final = 20
 # What who stood by is told whose thread a run needs; no status of a process.
 CALLED_OFF: Final = -1
 
-# Starts what stands by; tells whether there is a thread for it.
-Lend = Callable[[Callable[["Guard"], None], "Guard"], bool]
 Guard = Callable[[], None]
+# Starts what stands by; tells whether there is a thread for it.
+Lend = Callable[[Callable[[Guard], None], Guard], bool]
 
 
 class Lead:

@@ -288,8 +288,8 @@ class HostCore:
             reason = STARVED
         if exit_code == EXIT_FORCED and not runs.started:  # Which a task can end it with as well.
             reason = "the time to drain was over" if self.is_draining else "a run did not return"
-        tokens = runs.started, reason, *runs[1:]
-        self._deaths.append((0, Death(ward.incarnation, exit_code, signal, *tokens)))
+        told = runs.started, reason, *runs[1:]
+        self._deaths.append((0, Death(ward.incarnation, exit_code, signal, *told)))
         started = len(runs.started)
         why = self._why_left(exit_code, signal, has_left=has_left, started=started)
         if why:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Final, NoReturn
 
@@ -53,8 +54,10 @@ def run_thread_exits() -> None:
     """Call what is to be called before threads are waited for, the last one first."""
     calls: list[Callable[[], object]] = getattr(threading, "_threading_atexits", [])
     for call in reversed(calls):
-        with contextlib.suppress(Exception):
+        try:
             call()
+        except Exception:  # noqa: BLE001 - a library's, and the others are to end theirs, too.
+            traceback.print_exc()
 
 
 def leave_at_once(status: int) -> NoReturn:

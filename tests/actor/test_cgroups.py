@@ -32,6 +32,14 @@ def tree(tmp_path):
     return write
 
 
+def in_cgroup(tree, path, limit, *, used):
+    """Be in the cgroup of version 2 at *path*, which has a limit of memory; return the root."""
+    folder = "sys__fs__cgroup" + path.replace("/", "__")
+    files = {"max": f"{limit}\n", "current": f"{used}\n", "stat": STAT}
+    written = {f"{folder}__memory_dot_{name}": text for name, text in files.items()}
+    return tree(proc__self__cgroup=f"0::{path or '/'}\n", **written)
+
+
 def test_without_a_limit_the_machine_counts(tree):
     root = tree(
         proc__self__cgroup="0::/a\n",
@@ -42,35 +50,20 @@ def test_without_a_limit_the_machine_counts(tree):
 
 
 def test_a_cgroup_counts_apart_from_its_caches(tree):
-    root = tree(
-        proc__self__cgroup="0::/a/b\n",
-        sys__fs__cgroup__a__b__memory_dot_max="1000\n",
-        sys__fs__cgroup__a__b__memory_dot_current="1200\n",
-        sys__fs__cgroup__a__b__memory_dot_stat=STAT,
-    )
+    root = in_cgroup(tree, "/a/b", "1000", used="1200")
 
     assert MemoryGauge(root).read() == (0.85, "cgroup")
 
 
 def test_the_limit_of_a_cgroup_further_up_counts_as_well(tree):
-    root = tree(
-        proc__self__cgroup="0::/a/b\n",
-        sys__fs__cgroup__a__b__memory_dot_max="max\n",
-        sys__fs__cgroup__a__memory_dot_max="1000\n",
-        sys__fs__cgroup__a__memory_dot_current="1150\n",
-        sys__fs__cgroup__a__memory_dot_stat=STAT,
-    )
+    in_cgroup(tree, "/a", "1000", used="1150")
+    root = in_cgroup(tree, "/a/b", "max", used="0")
 
     assert MemoryGauge(root).read() == (0.8, "cgroup")
 
 
 def test_a_limit_that_is_set_anew_while_actors_run_counts_from_then_on(tree):
-    root = tree(
-        proc__self__cgroup="0::/a\n",
-        sys__fs__cgroup__a__memory_dot_max="max\n",
-        sys__fs__cgroup__a__memory_dot_current="1150\n",
-        sys__fs__cgroup__a__memory_dot_stat=STAT,
-    )
+    root = in_cgroup(tree, "/a", "max", used="1150")
     gauge = MemoryGauge(root)
 
     seen = [gauge.read()]
@@ -94,23 +87,14 @@ def test_a_cgroup_of_version_1_is_read_as_well(tree):
 
 
 def test_inside_a_container_the_top_is_what_limits(tree):
-    root = tree(
-        proc__self__cgroup="0::/docker/unseen\n",
-        sys__fs__cgroup__memory_dot_max="1000\n",
-        sys__fs__cgroup__memory_dot_current="1300\n",
-        sys__fs__cgroup__memory_dot_stat=STAT,
-    )
+    in_cgroup(tree, "", "1000", used="1300")
+    root = tree(proc__self__cgroup="0::/docker/unseen\n")
 
     assert MemoryGauge(root).read() == (0.95, "cgroup")
 
 
 def test_the_fuller_one_counts(tree):
-    root = tree(
-        proc__self__cgroup="0::/a\n",
-        sys__fs__cgroup__a__memory_dot_max="10000\n",
-        sys__fs__cgroup__a__memory_dot_current="1000\n",
-        sys__fs__cgroup__a__memory_dot_stat=STAT,
-    )
+    root = in_cgroup(tree, "/a", "10000", used="1000")
 
     assert MemoryGauge(root).read() == (0.75, "machine")
 
