@@ -4,6 +4,7 @@ import os
 import threading
 
 import pytest
+import structlog
 
 from actor.machine.board import Board
 from tests.actor.fake_broker import FakeBroker
@@ -87,3 +88,9 @@ def pair():
         pair.stage.board.close()
         board.close()
         os.close(fd)
+
+
+@pytest.fixture(autouse=True)
+def _structlog_is_left_as_it_was():
+    yield
+    structlog.reset_defaults()

@@ -21,12 +21,6 @@ class Stderr(io.StringIO):
         return len(text)
 
 
-@pytest.fixture(autouse=True)
-def _structlog_is_left_as_it_was():
-    yield
-    structlog.reset_defaults()
-
-
 @pytest.mark.parametrize("style", ["json", "console"])
 def test_an_event_is_one_line_and_one_write(monkeypatch, style):
     stderr = Stderr()
